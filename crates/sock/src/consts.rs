@@ -1,0 +1,263 @@
+//! The names of `<sys/socket.h>` and its neighbours, as Python's module has them.
+//!
+//! Families, kinds and flags are types of their own that print their names;
+//! protocols, levels and options are plain `i32`, as in C. Which names exist
+//! depends on the platform, as in Python; their values are the platform's.
+
+use std::fmt;
+use std::ops::{BitOr, BitOrAssign};
+
+use crate::sys::{c, with_names};
+
+/// Which direction [`Socket::shutdown`](crate::Socket::shutdown) ends.
+pub use std::net::Shutdown;
+
+/// No more receiving. Python: `socket.SHUT_RD`.
+pub const SHUT_RD: Shutdown = Shutdown::Read;
+/// No more sending: the peer reads to the end of file. Python: `socket.SHUT_WR`.
+pub const SHUT_WR: Shutdown = Shutdown::Write;
+/// Neither receiving nor sending. Python: `socket.SHUT_RDWR`.
+pub const SHUT_RDWR: Shutdown = Shutdown::Both;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $type:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $type(i32);
+
+        impl $type {
+            /// The platform's number of this name.
+            #[must_use]
+            pub const fn as_raw(self) -> i32 {
+                self.0
+            }
+        }
+
+        /// Takes any number: the system knows more than this list.
+        impl From<i32> for $type {
+            fn from(raw: i32) -> Self {
+                $type(raw)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
+macro_rules! bits {
+    ($type:ident) => {
+        impl $type {
+            /// No flag at all.
+            pub const NONE: $type = $type(0);
+
+            /// Whether every flag of `other` is in `self`.
+            #[must_use]
+            pub const fn contains(self, other: $type) -> bool {
+                self.0 & other.0 == other.0
+            }
+
+            /// `self` without the flags of `other`.
+            #[must_use]
+            pub const fn without(self, other: $type) -> $type {
+                $type(self.0 & !other.0)
+            }
+        }
+
+        impl BitOr for $type {
+            type Output = $type;
+
+            fn bitor(self, other: $type) -> $type {
+                $type(self.0 | other.0)
+            }
+        }
+
+        impl BitOrAssign for $type {
+            fn bitor_assign(&mut self, other: $type) {
+                self.0 |= other.0;
+            }
+        }
+    };
+}
+
+/// One constant a name, and the list of names for printing.
+macro_rules! constants {
+    ($type:ident, $names:ident, $doc:literal: $($name:ident)*) => {
+        $(
+            #[doc = concat!("`", stringify!($name), "`: ", $doc)]
+            #[allow(non_upper_case_globals, reason = "C spells AF_DECnet so")]
+            pub const $name: $type = $type(c::$name as i32);
+        )*
+        const $names: &[(i32, &str)] = &[$((c::$name as i32, stringify!($name))),*];
+    };
+}
+
+/// The same for plain numbers.
+macro_rules! numbers {
+    ($type:ident, $names:ident, $doc:literal: $($name:ident)*) => {
+        numbers! { $type, $doc: $($name)* }
+        const $names: &[($type, &str)] = &[$(($name, stringify!($name))),*];
+    };
+    ($type:ident, $doc:literal: $($name:ident)*) => {
+        $(
+            #[doc = concat!("`", stringify!($name), "`: ", $doc)]
+            pub const $name: $type = c::$name as $type;
+        )*
+    };
+}
+
+number! {
+    /// An address family, such as [`AF_INET`]. Python: `socket.AddressFamily`.
+    AddressFamily
+}
+number! {
+    /// A kind of socket, such as [`SOCK_STREAM`]. Python: `socket.SocketKind`.
+    SocketKind
+}
+number! {
+    /// Flags of a send or receive call, such as [`MSG_PEEK`]. Python: `socket.MsgFlag`.
+    MsgFlags
+}
+number! {
+    /// Flags of [`getaddrinfo`](crate::getaddrinfo), such as [`AI_PASSIVE`]. Python: `socket.AddressInfo`.
+    AddressInfo
+}
+bits!(SocketKind);
+bits!(MsgFlags);
+bits!(AddressInfo);
+
+with_names! { AF constants! AddressFamily, FAMILIES, "an address family; see address_families(7)": }
+with_names! { SOCK constants! SocketKind, KINDS, "a kind of socket; see socket(2)": }
+with_names! { MSG constants! MsgFlags, MESSAGE_FLAGS, "a flag of send and receive calls; see send(2) and recv(2)": }
+with_names! { AI constants! AddressInfo, ADDRESS_INFO, "a flag of getaddrinfo(3)": }
+with_names! { EAI numbers! i32, GAI_CODES, "an error code of getaddrinfo(3)": }
+with_names! { LEVELS numbers! i32, LEVEL_NAMES, "a protocol, or a level of setsockopt(2)": }
+with_names! { SO numbers! i32, SO_NAMES, "an option at level `SOL_SOCKET`; see socket(7)": }
+with_names! { TCP numbers! i32, TCP_NAMES, "an option at level `IPPROTO_TCP`; see tcp(7)": }
+with_names! { IP numbers! i32, IP_NAMES, "an option at level `IPPROTO_IP`; see ip(7)": }
+with_names! { IPV6 numbers! i32, IPV6_NAMES, "an option at level `IPPROTO_IPV6`; see ipv6(7)": }
+with_names! { UNSIGNED numbers! u32, "a number of its family": }
+with_names! { VALUES numbers! i32, "a number of its family": }
+
+fn lookup(names: &[(i32, &'static str)], number: i32) -> Option<&'static str> {
+    names.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
+}
+
+/// Prints `MSG_PEEK|MSG_DONTWAIT|0x100000`, and `0` for no flag.
+fn print_bits(names: &[(i32, &'static str)], bits: i32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut rest = bits;
+    let mut separator = "";
+    for &(bit, name) in names {
+        if bit != 0 && rest & bit == bit {
+            write!(f, "{separator}{name}")?;
+            rest &= !bit;
+            separator = "|";
+        }
+    }
+    match (rest, separator) {
+        (0, "") => f.write_str("0"),
+        (0, _) => Ok(()),
+        (rest, separator) => write!(f, "{separator}{rest:#x}"),
+    }
+}
+
+impl fmt::Display for AddressFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match lookup(FAMILIES, self.0) {
+            Some(name) => f.pad(name),
+            None => write!(f, "AF_{}", self.0),
+        }
+    }
+}
+
+impl fmt::Display for SocketKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags = SOCK_CLOEXEC | SOCK_NONBLOCK;
+        match lookup(KINDS, self.without(flags).0) {
+            Some(name) => f.write_str(name)?,
+            None => write!(f, "SOCK_{}", self.without(flags).0)?,
+        }
+        for flag in [SOCK_CLOEXEC, SOCK_NONBLOCK] {
+            if self.contains(flag) {
+                write!(f, "|{}", lookup(KINDS, flag.0).unwrap_or_default())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for MsgFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        print_bits(MESSAGE_FLAGS, self.0, f)
+    }
+}
+
+impl fmt::Display for AddressInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        print_bits(ADDRESS_INFO, self.0, f)
+    }
+}
+
+/// The name of a `getaddrinfo` error code.
+pub(crate) fn gai_name(code: i32) -> Option<&'static str> {
+    lookup(GAI_CODES, code)
+}
+
+/// Prints a level of `setsockopt` by name.
+pub(crate) struct LevelName(pub(crate) i32);
+
+impl fmt::Display for LevelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.0 == SOL_SOCKET { Some("SOL_SOCKET") } else { lookup(LEVEL_NAMES, self.0) };
+        match name {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// Prints an option by name: the same number means another thing at another level.
+pub(crate) struct OptionName(pub(crate) i32, pub(crate) i32);
+
+impl fmt::Display for OptionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let OptionName(level, option) = *self;
+        let names = match level {
+            SOL_SOCKET => SO_NAMES,
+            IPPROTO_TCP => TCP_NAMES,
+            IPPROTO_IP => IP_NAMES,
+            IPPROTO_IPV6 => IPV6_NAMES,
+            _ => &[],
+        };
+        match lookup(names, option) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{option}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_print_their_names() {
+        assert_eq!(format!("{AF_INET:?}"), "AF_INET");
+        assert_eq!(format!("{:?}", AddressFamily::from(9999)), "AF_9999");
+        assert_eq!(format!("{:?}", SOCK_STREAM), "SOCK_STREAM");
+        assert_eq!(MsgFlags::NONE.to_string(), "0");
+        assert_eq!((MSG_PEEK | MSG_DONTWAIT).to_string(), "MSG_DONTWAIT|MSG_PEEK");
+        assert_eq!(LevelName(SOL_SOCKET).to_string(), "SOL_SOCKET");
+        assert_eq!(OptionName(SOL_SOCKET, SO_REUSEADDR).to_string(), "SO_REUSEADDR");
+        assert_eq!(OptionName(IPPROTO_TCP, TCP_NODELAY).to_string(), "TCP_NODELAY");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn flags_of_a_kind_print_behind_it() {
+        assert_eq!((SOCK_DGRAM | SOCK_NONBLOCK).to_string(), "SOCK_DGRAM|SOCK_NONBLOCK");
+    }
+}

@@ -1,0 +1,271 @@
+//! Sockets ready made: pairs, clients, servers.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::address::{Address, Host, ToAddress};
+use crate::consts::{
+    AF_INET, AF_INET6, AF_UNIX, AddressFamily, IPPROTO_IPV6, IPV6_V6ONLY, SO_REUSEADDR, SO_REUSEPORT,
+    SOCK_STREAM, SOL_SOCKET, SocketKind,
+};
+use crate::error::{AddressError, invalid};
+use crate::resolve::{Hints, getaddrinfo_with};
+use crate::socket::Socket;
+use crate::sys;
+use crate::trace::call;
+
+/// Creates two sockets that are connected to each other.
+///
+/// Python: `socket.socketpair()`. System call: socketpair(2) with `AF_UNIX`,
+/// `SOCK_STREAM`.
+///
+/// # Errors
+///
+/// The system's: `EMFILE`.
+///
+/// # Examples
+///
+/// ```
+/// let (ours, theirs) = sock::socketpair()?;
+/// ours.sendall(b"ping")?;
+/// assert_eq!(theirs.recv(100)?, b"ping");
+/// # std::io::Result::Ok(())
+/// ```
+pub fn socketpair() -> io::Result<(Socket, Socket)> {
+    socketpair_with(AF_UNIX, SOCK_STREAM, 0)
+}
+
+/// [`socketpair`] of another family, kind or protocol. Python:
+/// `socket.socketpair(family, type, proto)`.
+///
+/// # Errors
+///
+/// The system's: `EOPNOTSUPP` for families without pairs, such as `AF_INET`.
+pub fn socketpair_with(
+    family: AddressFamily,
+    kind: SocketKind,
+    proto: i32,
+) -> io::Result<(Socket, Socket)> {
+    let protocol = (proto != 0).then(|| proto.into());
+    let (one, other) = call!("socketpair({family}, {kind}, {proto})" =>
+        socket2::Socket::pair(family.as_raw().into(), kind.as_raw().into(), protocol))?;
+    Ok((Socket::adopt(one, family, kind, proto)?, Socket::adopt(other, family, kind, proto)?))
+}
+
+/// How [`create_connection_with`] connects.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionOptions {
+    timeout: Option<Option<Duration>>,
+    source_address: Option<Address>,
+}
+
+impl ConnectionOptions {
+    /// Python's defaults: the default timeout, any source address.
+    #[must_use]
+    pub fn new() -> ConnectionOptions {
+        ConnectionOptions::default()
+    }
+
+    /// Timeout for each address that is tried; the socket keeps it. `None` blocks.
+    #[must_use]
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> ConnectionOptions {
+        self.timeout = Some(timeout.into());
+        self
+    }
+
+    /// Address to connect from.
+    #[must_use]
+    pub fn source_address(mut self, address: Address) -> ConnectionOptions {
+        self.source_address = Some(address);
+        self
+    }
+}
+
+/// Connects to a TCP service, trying each address of the host in turn.
+///
+/// Python: `socket.create_connection((host, port))`. System calls:
+/// getaddrinfo(3), then socket(2) and connect(2) for each answer.
+///
+/// # Errors
+///
+/// The last address's, as [`AddressError`] with the address; a
+/// [`GaiError`](crate::GaiError) inside when there is no address at all.
+///
+/// # Examples
+///
+/// ```
+/// let server = sock::create_server(("127.0.0.1", 0))?;
+/// let port = server.getsockname()?.port().unwrap();
+/// let client = sock::create_connection(("localhost", port))?;
+/// client.sendall(b"hello")?;
+/// # std::io::Result::Ok(())
+/// ```
+pub fn create_connection<H, P>(address: (H, P)) -> io::Result<Socket>
+where
+    H: Host,
+    P: TryInto<u16> + fmt::Display + Copy,
+{
+    create_connection_with(address, &ConnectionOptions::new())
+}
+
+/// [`create_connection`] with a timeout or a source address. Python:
+/// `socket.create_connection(address, timeout, source_address)`.
+///
+/// # Errors
+///
+/// Those of [`create_connection`].
+pub fn create_connection_with<H, P>((host, port): (H, P), options: &ConnectionOptions) -> io::Result<Socket>
+where
+    H: Host,
+    P: TryInto<u16> + fmt::Display + Copy,
+{
+    let host = host.text();
+    let number: u16 = port
+        .try_into()
+        .map_err(|_| invalid(format!("port must be 0-65535, not {port} (host {host:?})")))?;
+    let hints = Hints { kind: SOCK_STREAM, ..Hints::default() };
+    let mut last = None;
+    for answer in getaddrinfo_with(&*host, number, &hints)? {
+        match try_address(&answer.address, answer.family, answer.proto, options) {
+            Ok(sock) => return Ok(sock),
+            Err(error) => last = Some(AddressError::wrap("connect", &answer.address, error)),
+        }
+    }
+    Err(last.unwrap_or_else(|| invalid(format!("host {host:?} has no address"))))
+}
+
+fn try_address(
+    address: &Address,
+    family: AddressFamily,
+    proto: i32,
+    options: &ConnectionOptions,
+) -> io::Result<Socket> {
+    let sock = Socket::new(family, SOCK_STREAM, proto)?;
+    if let Some(timeout) = options.timeout {
+        sock.settimeout(timeout)?;
+    }
+    if let Some(source) = &options.source_address {
+        sock.bind(source)?;
+    }
+    sock.connect(address)?;
+    Ok(sock)
+}
+
+/// How [`create_server_with`] listens.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    family: AddressFamily,
+    backlog: Option<i32>,
+    reuse_port: bool,
+    dualstack_ipv6: bool,
+}
+
+impl Default for ServerOptions {
+    fn default() -> ServerOptions {
+        ServerOptions { family: AF_INET, backlog: None, reuse_port: false, dualstack_ipv6: false }
+    }
+}
+
+impl ServerOptions {
+    /// Python's defaults: `AF_INET`, the default backlog, no `SO_REUSEPORT`.
+    #[must_use]
+    pub fn new() -> ServerOptions {
+        ServerOptions::default()
+    }
+
+    /// `AF_INET` or `AF_INET6`.
+    #[must_use]
+    pub fn family(mut self, family: AddressFamily) -> ServerOptions {
+        self.family = family;
+        self
+    }
+
+    /// Connections that may wait for `accept`; see [`Socket::listen`].
+    #[must_use]
+    pub fn backlog(mut self, backlog: i32) -> ServerOptions {
+        self.backlog = Some(backlog);
+        self
+    }
+
+    /// Sets `SO_REUSEPORT`: several servers share the port.
+    #[must_use]
+    pub fn reuse_port(mut self, reuse_port: bool) -> ServerOptions {
+        self.reuse_port = reuse_port;
+        self
+    }
+
+    /// With `AF_INET6`: takes IPv4 clients too, as `::ffff:a.b.c.d`.
+    #[must_use]
+    pub fn dualstack_ipv6(mut self, dualstack_ipv6: bool) -> ServerOptions {
+        self.dualstack_ipv6 = dualstack_ipv6;
+        self
+    }
+}
+
+/// Creates a TCP socket that listens on `address`.
+///
+/// Python: `socket.create_server(address)`. System calls: socket(2),
+/// setsockopt(2) for `SO_REUSEADDR` so that a restart at once works, bind(2),
+/// listen(2).
+///
+/// # Errors
+///
+/// An [`AddressError`] that names the address, with the system's inside:
+/// `AddrInUse`, `PermissionDenied`.
+///
+/// # Examples
+///
+/// ```
+/// let server = sock::create_server(("127.0.0.1", 0))?;
+/// assert_ne!(server.getsockname()?.port(), Some(0));
+/// # std::io::Result::Ok(())
+/// ```
+pub fn create_server(address: impl ToAddress) -> io::Result<Socket> {
+    create_server_with(address, &ServerOptions::new())
+}
+
+/// [`create_server`] with options. Python: `socket.create_server(address,
+/// family=…, backlog=…, reuse_port=…, dualstack_ipv6=…)`.
+///
+/// # Errors
+///
+/// Those of [`create_server`]; `InvalidInput` for `dualstack_ipv6` without
+/// `AF_INET6` or where the system has no dual stack.
+pub fn create_server_with(address: impl ToAddress, options: &ServerOptions) -> io::Result<Socket> {
+    if options.dualstack_ipv6 {
+        if options.family != AF_INET6 {
+            return Err(invalid(format!("dualstack_ipv6 requires AF_INET6, not {}", options.family)));
+        }
+        if !has_dualstack_ipv6() {
+            return Err(invalid("dualstack_ipv6 is not supported on this system"));
+        }
+    }
+    let address = address.to_address(options.family)?;
+    let sock = Socket::new(options.family, SOCK_STREAM, 0)?;
+    // On Windows the option means something else: two servers on one port.
+    if sys::REUSEADDR_IS_SAFE {
+        // As in Python, a system that refuses it is no reason not to serve.
+        let _ = sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, true);
+    }
+    if options.reuse_port {
+        sock.setsockopt(SOL_SOCKET, SO_REUSEPORT, true)?;
+    }
+    if options.family == AF_INET6 {
+        // Explicitly either way: the system's default differs from host to host.
+        sock.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, !options.dualstack_ipv6)?;
+    }
+    sock.bind(&address).map_err(|error| AddressError::wrap("bind", &address, error))?;
+    sock.listen(options.backlog).map_err(|error| AddressError::wrap("listen", &address, error))?;
+    Ok(sock)
+}
+
+/// Whether one IPv6 socket can take IPv4 clients too.
+///
+/// Python: `socket.has_dualstack_ipv6()`. System calls: socket(2), setsockopt(2).
+#[must_use]
+pub fn has_dualstack_ipv6() -> bool {
+    Socket::new(AF_INET6, SOCK_STREAM, 0)
+        .and_then(|sock| sock.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, false))
+        .is_ok()
+}

@@ -1,0 +1,90 @@
+//! Python's [`socket`](https://docs.python.org/3/library/socket.html) module for
+//! Rust: the BSD socket API with Python's names and semantics.
+//!
+//! | Python | here |
+//! | --- | --- |
+//! | `socket.socket(AF_INET, SOCK_STREAM)` | [`Socket::new`]`(AF_INET, SOCK_STREAM, 0)` |
+//! | `sock.bind(("", 80))` | the same: an address is whatever is [`ToAddress`] |
+//! | `sock.recv(1024, MSG_PEEK)` | `sock.recv_with_flags(1024, MSG_PEEK)`: an optional argument makes another name |
+//! | `sock.settimeout(2.5)` | `sock.settimeout(Duration::from_millis(2500))` |
+//! | `sock.makefile("rb")` | [`Socket::makefile_rb`] |
+//! | `except OSError as e` | [`std::io::Error`]: see [`errno`], [`errno_name`] and [`GaiError`] |
+//!
+//! # Tour
+//!
+//! A server and a client in one thread: what the kernel queues need not be waited for.
+//!
+//! ```
+//! use sock::{AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, Socket};
+//!
+//! let server = Socket::new(AF_INET, SOCK_STREAM, 0)?;
+//! server.setsockopt(SOL_SOCKET, SO_REUSEADDR, true)?;
+//! server.bind(("127.0.0.1", 0))?;
+//! server.listen(5)?;
+//!
+//! let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
+//! client.sendall(b"Hello, world")?;
+//! client.shutdown(sock::SHUT_WR)?;
+//!
+//! let (connection, address) = server.accept()?;
+//! println!("{address} connected");
+//! loop {
+//!     let data = connection.recv(1024)?;
+//!     if data.is_empty() {
+//!         break; // the peer has ended its side
+//!     }
+//!     connection.sendall(&data)?;
+//! }
+//! drop(connection);
+//! assert_eq!(client.recv(1024)?, b"Hello, world");
+//! # std::io::Result::Ok(())
+//! ```
+//!
+//! # Modes
+//!
+//! As in Python a socket blocks, or never waits, or waits up to a timeout; a
+//! timeout is one deadline for the whole call. A call that can go on at once is
+//! one system call in each of the modes.
+//!
+//! # Log levels
+//!
+//! With a logger installed, target `sock::call` at level trace shows one line
+//! for each BSD call, like strace(1): `RUST_LOG=sock=trace` with `env_logger`.
+//! Nothing else is logged.
+//!
+//! # What this crate does not do
+//!
+//! No async: for that there is tokio, and a [`Socket`] can be turned into its
+//! types through `OwnedFd`. No protocols above the transport: servers are in
+//! `sockserver`. It grew from Python's module, whose documentation is worth
+//! reading beside it, and stands on `socket2`.
+
+mod address;
+mod consts;
+mod create;
+mod error;
+mod makefile;
+mod options;
+mod resolve;
+mod socket;
+mod stream;
+mod sys;
+mod timeout;
+mod trace;
+mod transfer;
+
+pub use address::{Address, Host, ToAddress, UnixAddress};
+pub use consts::*;
+pub use create::{
+    ConnectionOptions, ServerOptions, create_connection, create_connection_with, create_server,
+    create_server_with, has_dualstack_ipv6, socketpair, socketpair_with,
+};
+pub use error::{AddressError, GaiError, errno, errno_name};
+pub use makefile::{DEFAULT_BUFFER_SIZE, ReadBuffer, SocketPair, SocketReader, SocketWriter};
+pub use options::ToOption;
+pub use resolve::{AddrInfo, Hints, Service, getaddrinfo, getaddrinfo_with, gethostname};
+pub use socket::Socket;
+pub use stream::StreamSocket;
+pub use timeout::{
+    Events, POLLERR, POLLHUP, POLLIN, POLLOUT, Poll, getdefaulttimeout, poll, setdefaulttimeout,
+};

@@ -1,0 +1,248 @@
+//! A socket as a file: Python's `makefile`.
+//!
+//! | Python | here |
+//! | --- | --- |
+//! | `makefile('rb')` | [`makefile_rb`](Socket::makefile_rb): [`Read`] and [`BufRead`] |
+//! | `makefile('wb')` | [`makefile_wb`](Socket::makefile_wb): [`Write`] |
+//! | `makefile('rwb')` | [`makefile_rwb`](Socket::makefile_rwb): both, with a buffer each |
+//! | `makefile('rb', n)` | [`SocketReader::new`] with a size; 0 never reads ahead |
+//! | `makefile('wb', n)` | [`SocketWriter::new`] with a size; 0 sends at once |
+//!
+//! A file borrows its socket, so it cannot outlive it. After a timeout the
+//! reader keeps what it has and reading can go on (Python refuses).
+
+use std::io::{self, BufRead, Read, Write};
+
+use crate::socket::Socket;
+use crate::stream::StreamSocket;
+
+/// Buffer size of a file where none is given. Python: `io.DEFAULT_BUFFER_SIZE`.
+pub const DEFAULT_BUFFER_SIZE: usize = 8192;
+
+/// The socket as a file.
+impl Socket {
+    /// Reads the socket as a file, with a buffer of 8192 bytes.
+    ///
+    /// Python: `makefile('rb')`. System call: recv(2) when the buffer is empty.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::BufRead;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// theirs.sendall(b"one\ntwo\n")?;
+    /// drop(theirs);
+    /// let lines: Vec<_> = ours.makefile_rb().lines().collect::<Result<_, _>>()?;
+    /// assert_eq!(lines, ["one", "two"]);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn makefile_rb(&self) -> SocketReader<'_> {
+        SocketReader::new(self, DEFAULT_BUFFER_SIZE)
+    }
+
+    /// Writes the socket as a file, with a buffer of 8192 bytes: `flush` sends it.
+    ///
+    /// Python: `makefile('wb')`. System call: send(2) when the buffer is full.
+    #[must_use]
+    pub fn makefile_wb(&self) -> SocketWriter<'_> {
+        SocketWriter::new(self, DEFAULT_BUFFER_SIZE)
+    }
+
+    /// Reads and writes the socket as a file, with a buffer for each direction.
+    ///
+    /// Python: `makefile('rwb')`.
+    #[must_use]
+    pub fn makefile_rwb(&self) -> SocketPair<'_> {
+        SocketPair { reader: self.makefile_rb(), writer: self.makefile_wb() }
+    }
+}
+
+/// Memory of a reader and what was received but not yet read.
+///
+/// A server lends one such buffer to connection after connection: see
+/// [`SocketReader::with_buffer`].
+#[derive(Debug, Default)]
+pub struct ReadBuffer {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl ReadBuffer {
+    /// An empty buffer of `size` bytes.
+    #[must_use]
+    pub fn new(size: usize) -> ReadBuffer {
+        ReadBuffer { bytes: vec![0; size].into(), start: 0, end: 0 }
+    }
+
+    /// Bytes received and not yet read.
+    #[must_use]
+    pub fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// How much the buffer can hold.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// A socket to read from, with a buffer. Python: `io.BufferedReader` over `SocketIO`.
+pub struct SocketReader<'a> {
+    source: &'a dyn StreamSocket,
+    buffer: ReadBuffer,
+    /// Without a buffer a line is read byte by byte, so that what follows it
+    /// stays in the socket.
+    reads_ahead: bool,
+}
+
+impl<'a> SocketReader<'a> {
+    /// A reader with a buffer of `bufsize` bytes; with 0 it takes no byte from
+    /// the socket that it was not asked for.
+    #[must_use]
+    pub fn new(source: &'a dyn StreamSocket, bufsize: usize) -> SocketReader<'a> {
+        let buffer = ReadBuffer::new(bufsize.max(1));
+        SocketReader { source, buffer, reads_ahead: bufsize > 0 }
+    }
+
+    /// A reader that goes on with what is in `buffer`.
+    #[must_use]
+    pub fn with_buffer(source: &'a dyn StreamSocket, buffer: ReadBuffer) -> SocketReader<'a> {
+        let buffer = if buffer.size() == 0 { ReadBuffer::new(1) } else { buffer };
+        let reads_ahead = buffer.size() > 1;
+        SocketReader { source, buffer, reads_ahead }
+    }
+
+    /// The buffer, with what is unread in it.
+    #[must_use]
+    pub fn into_buffer(self) -> ReadBuffer {
+        self.buffer
+    }
+
+    /// Bytes received and not yet read. Python: `peek()`, without its read.
+    #[must_use]
+    pub fn buffer(&self) -> &[u8] {
+        self.buffer.unread()
+    }
+}
+
+impl Read for SocketReader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        // As much as the buffer holds or more: no copy through it.
+        let bypass = !self.reads_ahead || out.len() >= self.buffer.size();
+        if self.buffer().is_empty() && bypass {
+            return self.source.recv_into(out);
+        }
+        let mut unread = self.fill_buf()?;
+        let count = unread.read(out)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for SocketReader<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let buffer = &mut self.buffer;
+        if buffer.start == buffer.end {
+            // A failed receive leaves an empty buffer, not a lost one.
+            (buffer.start, buffer.end) = (0, 0);
+            buffer.end = self.source.recv_into(&mut buffer.bytes)?;
+        }
+        Ok(self.buffer.unread())
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.buffer.start = (self.buffer.start + count).min(self.buffer.end);
+    }
+}
+
+/// A socket to write to. Python: `io.BufferedWriter`, or with buffer size 0
+/// `socketserver`'s `_SocketWriter`: each write sends all of it at once.
+///
+/// What is still buffered is sent when the writer is dropped; call
+/// [`flush`](Write::flush) to see the error.
+pub struct SocketWriter<'a> {
+    target: &'a dyn StreamSocket,
+    buffer: Vec<u8>,
+    bufsize: usize,
+}
+
+impl<'a> SocketWriter<'a> {
+    /// A writer with a buffer of `bufsize` bytes; with 0 every write is sent
+    /// before it returns.
+    #[must_use]
+    pub fn new(target: &'a dyn StreamSocket, bufsize: usize) -> SocketWriter<'a> {
+        SocketWriter { target, buffer: Vec::new(), bufsize }
+    }
+}
+
+impl Write for SocketWriter<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() + data.len() > self.bufsize {
+            self.flush()?;
+        }
+        if data.len() >= self.bufsize {
+            self.target.sendall(data)?;
+        } else {
+            self.buffer.reserve_exact(self.bufsize - self.buffer.len());
+            self.buffer.extend_from_slice(data);
+        }
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        // As with sendall, how much of it went is unknown after an error, and
+        // sending a part twice would be worse than losing it.
+        let data = std::mem::take(&mut self.buffer);
+        self.target.sendall(&data)?;
+        self.buffer = data;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+impl Drop for SocketWriter<'_> {
+    fn drop(&mut self) {
+        let _ = self.flush();
+    }
+}
+
+/// A socket to read from and write to, with a buffer each. Python: `io.BufferedRWPair`.
+pub struct SocketPair<'a> {
+    /// The reading side.
+    pub reader: SocketReader<'a>,
+    /// The writing side.
+    pub writer: SocketWriter<'a>,
+}
+
+impl Read for SocketPair<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(out)
+    }
+}
+
+impl BufRead for SocketPair<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.reader.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.reader.consume(count);
+    }
+}
+
+impl Write for SocketPair<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.writer.write(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}

@@ -1,0 +1,166 @@
+//! Names to addresses.
+
+use std::borrow::Cow;
+use std::io;
+
+use crate::address::{self, Address};
+use crate::consts::{AF_UNSPEC, AddressFamily, AddressInfo, SocketKind};
+use crate::error::invalid;
+use crate::sys::{self, RawHints};
+use crate::trace::call;
+
+/// One way to reach a service. Python: an item of `getaddrinfo`'s list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AddrInfo {
+    /// For [`Socket::new`](crate::Socket::new).
+    pub family: AddressFamily,
+    /// For [`Socket::new`](crate::Socket::new). Python: `type`.
+    pub kind: SocketKind,
+    /// For [`Socket::new`](crate::Socket::new).
+    pub proto: i32,
+    /// Canonical name of the host, in the first answer and if asked for with `AI_CANONNAME`.
+    pub canonname: Option<String>,
+    /// For [`Socket::connect`](crate::Socket::connect). Python: `sockaddr`.
+    pub address: Address,
+}
+
+/// What [`getaddrinfo_with`] should answer; the default takes everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Hints {
+    /// Only this family; `AF_UNSPEC` for any.
+    pub family: AddressFamily,
+    /// Only this kind; [`Hints::ANY_KIND`] for any. Python: `type`.
+    pub kind: SocketKind,
+    /// Only this protocol; 0 for any.
+    pub proto: i32,
+    /// Such as `AI_PASSIVE`.
+    pub flags: AddressInfo,
+}
+
+impl Hints {
+    /// Any kind of socket.
+    pub const ANY_KIND: SocketKind = SocketKind::NONE;
+}
+
+impl Default for Hints {
+    fn default() -> Hints {
+        Hints { family: AF_UNSPEC, kind: Hints::ANY_KIND, proto: 0, flags: AddressInfo::NONE }
+    }
+}
+
+/// A service: a port, a name such as `"http"`, or none.
+pub trait Service {
+    /// The service as getaddrinfo(3) takes it.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a number outside 0..=65535.
+    fn text(&self) -> io::Result<Option<Cow<'_, str>>>;
+}
+
+macro_rules! port {
+    ($($type:ty)*) => {$(
+        impl Service for $type {
+            fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
+                match u16::try_from(*self) {
+                    Ok(port) => Ok(Some(Cow::Owned(port.to_string()))),
+                    Err(_) => Err(invalid(format!("port must be 0-65535, not {self}"))),
+                }
+            }
+        }
+    )*};
+}
+port! { u16 i32 u32 i64 u64 usize }
+
+impl Service for str {
+    fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
+        Ok(Some(Cow::Borrowed(self)))
+    }
+}
+
+impl Service for String {
+    fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
+        self.as_str().text()
+    }
+}
+
+impl<T: Service + ?Sized> Service for &T {
+    fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
+        (**self).text()
+    }
+}
+
+impl<T: Service> Service for Option<T> {
+    fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
+        self.as_ref().map_or(Ok(None), Service::text)
+    }
+}
+
+/// Looks a host and a service up.
+///
+/// Python: `socket.getaddrinfo(host, port)`. Library call: getaddrinfo(3), which
+/// knows no timeout. `None` for the host is this machine.
+///
+/// # Errors
+///
+/// A [`GaiError`](crate::GaiError) inside; `InvalidInput` for a port outside
+/// 0..=65535 and a NUL in a name.
+///
+/// # Examples
+///
+/// ```
+/// let answers = sock::getaddrinfo("127.0.0.1", 80)?;
+/// assert_eq!(answers[0].address.to_string(), "127.0.0.1:80");
+/// # std::io::Result::Ok(())
+/// ```
+pub fn getaddrinfo<'h>(
+    host: impl Into<Option<&'h str>>,
+    service: impl Service,
+) -> io::Result<Vec<AddrInfo>> {
+    getaddrinfo_with(host, service, &Hints::default())
+}
+
+/// [`getaddrinfo`] for one family, kind or protocol, or with flags. Python:
+/// `socket.getaddrinfo(host, port, family, type, proto, flags)`.
+///
+/// # Errors
+///
+/// Those of [`getaddrinfo`].
+pub fn getaddrinfo_with<'h>(
+    host: impl Into<Option<&'h str>>,
+    service: impl Service,
+    hints: &Hints,
+) -> io::Result<Vec<AddrInfo>> {
+    let raw = RawHints {
+        flags: hints.flags.as_raw(),
+        family: hints.family.as_raw(),
+        kind: hints.kind.as_raw(),
+        proto: hints.proto,
+    };
+    let answers = address::lookup(host.into(), service.text()?.as_deref(), raw)?;
+    Ok(answers.into_iter().map(AddrInfo::from).collect())
+}
+
+impl From<sys::RawAddrInfo> for AddrInfo {
+    fn from(raw: sys::RawAddrInfo) -> AddrInfo {
+        AddrInfo {
+            family: raw.family.into(),
+            kind: raw.kind.into(),
+            proto: raw.proto,
+            canonname: raw.canonname,
+            address: Address::from_socket_addr(raw.address),
+        }
+    }
+}
+
+/// Name of this machine.
+///
+/// Python: `socket.gethostname()`. System call: gethostname(2).
+///
+/// # Errors
+///
+/// The system's.
+pub fn gethostname() -> io::Result<String> {
+    call!("gethostname()" => sys::gethostname())
+}

@@ -1,0 +1,531 @@
+//! The socket itself: its life from `socket(2)` to `close(2)`, and its names.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::address::{Address, ToAddress};
+use crate::consts::{
+    AddressFamily, IPPROTO_IP, SO_PROTOCOL, SO_TYPE, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, SOMAXCONN,
+    Shutdown, SocketKind,
+};
+use crate::error::errno;
+use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd, c};
+use crate::timeout::{self, Deadline, Readiness, Timeout};
+use crate::trace::call;
+
+/// A socket: one BSD descriptor with Python's methods.
+///
+/// Python: `socket.socket`. Every method takes `&self`, so a socket may be
+/// shared between threads as it is: one may send while another receives.
+///
+/// Its life:
+///
+/// 1. [`new`](Socket::new), or [`accept`](Socket::accept) of a listener,
+///    [`socketpair`](crate::socketpair), [`create_connection`](crate::create_connection),
+///    [`create_server`](crate::create_server).
+/// 2. A server goes on with [`bind`](Socket::bind), [`listen`](Socket::listen),
+///    [`accept`](Socket::accept); a client with [`connect`](Socket::connect).
+/// 3. [`send`](Socket::send) and [`recv`](Socket::recv) and their relatives.
+/// 4. [`shutdown`](Socket::shutdown) tells the peer that no more will come.
+/// 5. [`close`](Socket::close), or dropping it, gives the descriptor back.
+///    [`detach`](Socket::detach) lets it live on as somebody else's.
+///
+/// Use after close does not compile, where Python fails with `EBADF`.
+///
+/// No descriptor made here is inherited by programs the process starts (PEP
+/// 446); [`set_inheritable`](Socket::set_inheritable) changes that.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{AF_INET, SOCK_STREAM, Socket};
+///
+/// let server = Socket::new(AF_INET, SOCK_STREAM, 0)?;
+/// server.bind(("127.0.0.1", 0))?;
+/// server.listen(1)?;
+///
+/// let client = Socket::new(AF_INET, SOCK_STREAM, 0)?;
+/// client.connect(server.getsockname()?)?;
+/// client.sendall(b"hello")?;
+///
+/// let (connection, address) = server.accept()?;
+/// assert_eq!(connection.recv(1024)?, b"hello");
+/// assert_eq!(address, client.getsockname()?);
+/// # std::io::Result::Ok(())
+/// ```
+pub struct Socket {
+    /// `None` only while the socket is being taken apart.
+    inner: Option<socket2::Socket>,
+    family: AddressFamily,
+    kind: SocketKind,
+    proto: i32,
+    timeout: Timeout,
+}
+
+impl Socket {
+    /// Creates a socket.
+    ///
+    /// Python: `socket.socket(family, type, proto)`. System call: socket(2).
+    /// The usual arguments are `AF_INET, SOCK_STREAM, 0` (Python's defaults).
+    /// `SOCK_NONBLOCK` in `kind` sets the timeout to zero; otherwise it is
+    /// [`getdefaulttimeout`](crate::getdefaulttimeout).
+    ///
+    /// # Errors
+    ///
+    /// The system's: `EAFNOSUPPORT`, `EPROTONOSUPPORT`, `EMFILE`, `ENFILE`;
+    /// `EPERM` for `SOCK_RAW` without the privilege.
+    pub fn new(family: AddressFamily, kind: SocketKind, proto: i32) -> io::Result<Socket> {
+        let protocol = (proto != 0).then(|| proto.into());
+        let inner = call!("socket({family}, {kind}, {proto})" =>
+            socket2::Socket::new(family.as_raw().into(), kind.as_raw().into(), protocol))?;
+        Socket::adopt(inner, family, kind, proto)
+    }
+
+    /// Makes a socket of a descriptor that was just created, in the default mode.
+    pub(crate) fn adopt(
+        inner: socket2::Socket,
+        family: AddressFamily,
+        kind: SocketKind,
+        proto: i32,
+    ) -> io::Result<Socket> {
+        let sock = Socket {
+            inner: Some(inner),
+            family,
+            kind: kind.without(SOCK_CLOEXEC | SOCK_NONBLOCK),
+            proto,
+            timeout: Timeout::blocking(),
+        };
+        if kind.contains(SOCK_NONBLOCK) && SOCK_NONBLOCK != SocketKind::NONE {
+            sock.timeout.set(Some(Duration::ZERO))?;
+        } else if let Some(timeout) = timeout::getdefaulttimeout() {
+            sock.settimeout(timeout)?;
+        }
+        Ok(sock)
+    }
+
+    pub(crate) fn inner(&self) -> &socket2::Socket {
+        self.inner.as_ref().expect("a socket has its descriptor until it is taken apart")
+    }
+
+    /// Binds the socket to an address of its own.
+    ///
+    /// Python: `bind(address)`. System call: bind(2), after a look-up for a host
+    /// name. Port 0 picks a free one: see [`getsockname`](Socket::getsockname).
+    ///
+    /// # Errors
+    ///
+    /// The system's: `AddrInUse` (`EADDRINUSE`), `AddrNotAvailable`,
+    /// `PermissionDenied` for ports below 1024, `EINVAL` for a second bind; and
+    /// those of [`ToAddress`].
+    pub fn bind(&self, address: impl ToAddress) -> io::Result<()> {
+        let fd = self.fileno();
+        let address = address.to_address(self.family)?;
+        let sys = address.to_sys()?;
+        call!("bind({fd}, {address})" => self.inner().bind(&sys))
+    }
+
+    /// Lets the socket take connections.
+    ///
+    /// Python: `listen([backlog])`. System call: listen(2). `backlog` is how many
+    /// connections may wait for `accept`; `None` is Python's default, the
+    /// smaller of `SOMAXCONN` and 128; a negative one counts as 0.
+    ///
+    /// # Errors
+    ///
+    /// The system's: `EADDRINUSE` when another socket listens there,
+    /// `EOPNOTSUPP` for a kind that does not listen, such as `SOCK_DGRAM`.
+    pub fn listen(&self, backlog: impl Into<Option<i32>>) -> io::Result<()> {
+        let fd = self.fileno();
+        let backlog = backlog.into().unwrap_or(SOMAXCONN.min(128)).max(0);
+        call!("listen({fd}, {backlog})" => self.inner().listen(backlog))
+    }
+
+    /// Waits for a connection and returns its socket and the peer's address.
+    ///
+    /// Python: `accept()`. System call: accept4(2). The new socket never has the
+    /// listener's timeout: it is in the default mode, usually blocking.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` and `WouldBlock` as the listener's mode says; `EINVAL` when it
+    /// does not listen; `EMFILE` and `ENFILE` when descriptors have run out;
+    /// `ConnectionAborted` and, on Linux, the network's errors that are pending
+    /// on the new connection: a server goes on after those (accept(2)).
+    pub fn accept(&self) -> io::Result<(Socket, Address)> {
+        let fd = self.fileno();
+        let (inner, address) =
+            self.retry(Readiness::Readable, || call!("accept({fd})" => self.inner().accept()))?;
+        if sys::ACCEPT_INHERITS_NONBLOCK && self.gettimeout().is_some() {
+            inner.set_nonblocking(false)?;
+        }
+        let sock = Socket::adopt(inner, self.family, self.kind, self.proto)?;
+        Ok((sock, Address::from_sys(&address)))
+    }
+
+    /// Connects the socket to a peer.
+    ///
+    /// Python: `connect(address)`. System call: connect(2). With a timeout set it
+    /// waits that long in all and reads the outcome from `SO_ERROR`; the same
+    /// after a signal, since connect(2) must not be called twice. A datagram
+    /// socket only notes where to send to and whom to hear.
+    ///
+    /// # Errors
+    ///
+    /// The system's: `ConnectionRefused`, `NetworkUnreachable`, `TimedOut` with
+    /// `ETIMEDOUT` when the network gave up; `TimedOut` without an errno at the
+    /// socket's timeout; `EINPROGRESS` from a non-blocking socket; and those of
+    /// [`ToAddress`].
+    pub fn connect(&self, address: impl ToAddress) -> io::Result<()> {
+        let address = address.to_address(self.family)?;
+        self.connect_within(&address, &mut Deadline::new(self.gettimeout()))
+    }
+
+    pub(crate) fn connect_within(&self, address: &Address, deadline: &mut Deadline) -> io::Result<()> {
+        let fd = self.fileno();
+        let sys = address.to_sys()?;
+        let Err(error) = call!("connect({fd}, {address})" => self.inner().connect(&sys)) else {
+            return Ok(());
+        };
+        let goes_on = match error.raw_os_error() {
+            Some(c::EINPROGRESS) => self.gettimeout().is_some(),
+            Some(c::EINTR) => true,
+            _ => false,
+        };
+        if !goes_on || self.gettimeout() == Some(Duration::ZERO) {
+            return Err(error);
+        }
+        timeout::wait(self.as_fd(), Readiness::Writable, deadline)?;
+        match call!("getsockopt({fd}, SOL_SOCKET, SO_ERROR)" => self.inner().take_error().map(Pending))?.0 {
+            Some(error) if error.raw_os_error() != Some(c::EISCONN) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Connects like [`connect`](Socket::connect), and returns what the system
+    /// call says as an errno instead of an error: 0 for a connection.
+    ///
+    /// Python: `connect_ex(address)`. System call: connect(2). A non-blocking
+    /// socket gives `EINPROGRESS` first, then 0, then `EISCONN`; the end of a
+    /// timeout is `EAGAIN`, as in Python.
+    ///
+    /// # Errors
+    ///
+    /// Only what is no answer of connect(2): a name that does not resolve, a bad
+    /// argument.
+    pub fn connect_ex(&self, address: impl ToAddress) -> io::Result<i32> {
+        let address = address.to_address(self.family)?;
+        match self.connect_within(&address, &mut Deadline::new(self.gettimeout())) {
+            Ok(()) => Ok(0),
+            Err(error) => match errno(&error) {
+                Some(number) => Ok(number),
+                None if error.kind() == io::ErrorKind::TimedOut => Ok(c::EAGAIN),
+                None => Err(error),
+            },
+        }
+    }
+
+    /// Ends receiving, sending, or both, without closing.
+    ///
+    /// Python: `shutdown(how)`. System call: shutdown(2). `SHUT_WR` sends what is
+    /// buffered and then the end of file; a blocked receive in another thread
+    /// ends with `SHUT_RD`.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected` (`ENOTCONN`).
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        let fd = self.fileno();
+        let name = match how {
+            Shutdown::Read => "SHUT_RD",
+            Shutdown::Write => "SHUT_WR",
+            Shutdown::Both => "SHUT_RDWR",
+        };
+        call!("shutdown({fd}, {name})" => self.inner().shutdown(how))
+    }
+
+    /// Closes the socket and tells what the system said.
+    ///
+    /// Python: `close()`. System call: close(2). Dropping a socket closes it too
+    /// and swallows the error. The readers and writers of
+    /// [`makefile_rb`](Socket::makefile_rb) borrow the socket, so none is left
+    /// open by then (Python waits for the last of them instead).
+    ///
+    /// # Errors
+    ///
+    /// The system's, but for `ECONNRESET`: that a peer is gone is no news to
+    /// somebody who closes.
+    pub fn close(mut self) -> io::Result<()> {
+        self.close_now()
+    }
+
+    fn close_now(&mut self) -> io::Result<()> {
+        let Some(inner) = self.inner.take() else {
+            return Ok(());
+        };
+        let fd = inner.as_raw_fd();
+        match call!("close({fd})" => sys::close(OwnedFd::from(inner))) {
+            Err(error) if error.raw_os_error() != Some(c::ECONNRESET) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the descriptor away without closing it.
+    ///
+    /// Python: `detach()`. No system call.
+    #[must_use = "the descriptor is closed when this is dropped"]
+    pub fn detach(mut self) -> OwnedFd {
+        self.inner.take().expect("a socket has its descriptor until it is taken apart").into()
+    }
+
+    /// Makes a second descriptor of the same socket, with the same timeout.
+    ///
+    /// Python: `dup()`. System call: fcntl(2) with `F_DUPFD_CLOEXEC`.
+    ///
+    /// # Platform notes
+    ///
+    /// Blocking or not is a property of the socket, not of the descriptor: after
+    /// `settimeout` on one of the two, the other is non-blocking as well while
+    /// its own timeout still says what it said (as in Python).
+    ///
+    /// # Errors
+    ///
+    /// The system's: `EMFILE`.
+    pub fn dup(&self) -> io::Result<Socket> {
+        let fd = self.fileno();
+        let inner = call!("fcntl({fd}, F_DUPFD_CLOEXEC)" => self.inner().try_clone())?;
+        let twin = Socket {
+            inner: Some(inner),
+            family: self.family,
+            kind: self.kind,
+            proto: self.proto,
+            timeout: Timeout::blocking(),
+        };
+        twin.timeout.set(self.gettimeout())?;
+        Ok(twin)
+    }
+
+    /// Descriptor's number.
+    ///
+    /// Python: `fileno()`. No system call.
+    #[must_use]
+    pub fn fileno(&self) -> RawFd {
+        self.inner().as_raw_fd()
+    }
+
+    /// Address of this end.
+    ///
+    /// Python: `getsockname()`. System call: getsockname(2). After a bind to port
+    /// 0 it tells which port was picked; unbound it is `0.0.0.0:0`.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn getsockname(&self) -> io::Result<Address> {
+        let fd = self.fileno();
+        let address = call!("getsockname({fd})" => self.inner().local_addr())?;
+        Ok(Address::from_sys(&address))
+    }
+
+    /// Address of the peer.
+    ///
+    /// Python: `getpeername()`. System call: getpeername(2).
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected` (`ENOTCONN`).
+    pub fn getpeername(&self) -> io::Result<Address> {
+        let fd = self.fileno();
+        let address = call!("getpeername({fd})" => self.inner().peer_addr())?;
+        Ok(Address::from_sys(&address))
+    }
+
+    /// Sets the mode: `None` blocks, zero never waits, anything else waits that
+    /// long at most.
+    ///
+    /// Python: `settimeout(value)`. System call: fcntl(2), which makes the
+    /// descriptor non-blocking unless the timeout is `None`. The timeout is one
+    /// deadline for each whole call, connect and accept included.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for more than 584 years.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// ours.settimeout(Duration::from_millis(10))?;
+    /// let error = ours.recv(1).unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    /// ours.settimeout(None)?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn settimeout(&self, timeout: impl Into<Option<Duration>>) -> io::Result<()> {
+        let timeout = timeout.into();
+        let fd = self.fileno();
+        let before = self.gettimeout();
+        self.timeout.set(timeout)?;
+        let nonblocking = timeout.is_some();
+        call!("fcntl({fd}, F_SETFL, O_NONBLOCK: {nonblocking})" => self.inner().set_nonblocking(nonblocking))
+            .inspect_err(|_| self.timeout.set(before).unwrap_or_default())
+    }
+
+    /// The timeout: `None` for blocking, zero for non-blocking.
+    ///
+    /// Python: `gettimeout()`. No system call.
+    #[must_use]
+    pub fn gettimeout(&self) -> Option<Duration> {
+        self.timeout.get()
+    }
+
+    /// Sets blocking mode, or non-blocking: `settimeout(None)` or `settimeout(0)`.
+    ///
+    /// Python: `setblocking(flag)`. System call: fcntl(2).
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn setblocking(&self, blocking: bool) -> io::Result<()> {
+        self.settimeout(if blocking { None } else { Some(Duration::ZERO) })
+    }
+
+    /// Whether calls may wait: in blocking mode and with a timeout they do.
+    ///
+    /// Python: `getblocking()`. No system call.
+    #[must_use]
+    pub fn getblocking(&self) -> bool {
+        self.gettimeout() != Some(Duration::ZERO)
+    }
+
+    /// Whether programs this process starts inherit the descriptor. At first: no.
+    ///
+    /// Python: `get_inheritable()`. System call: fcntl(2) with `F_GETFD`.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn get_inheritable(&self) -> io::Result<bool> {
+        sys::inheritable(self.as_fd())
+    }
+
+    /// Sets whether programs this process starts inherit the descriptor.
+    ///
+    /// Python: `set_inheritable(inheritable)`. System call: fcntl(2) with `F_SETFD`.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn set_inheritable(&self, inheritable: bool) -> io::Result<()> {
+        let fd = self.fileno();
+        call!("fcntl({fd}, F_SETFD, FD_CLOEXEC: {})", !inheritable =>
+            sys::set_inheritable(self.as_fd(), inheritable))
+    }
+
+    /// Address family. Python: the attribute `family`.
+    #[must_use]
+    pub fn family(&self) -> AddressFamily {
+        self.family
+    }
+
+    /// Kind, without flags such as `SOCK_NONBLOCK`. Python: the attribute `type`.
+    #[must_use]
+    pub fn kind(&self) -> SocketKind {
+        self.kind
+    }
+
+    /// Protocol number. Python: the attribute `proto`.
+    #[must_use]
+    pub fn proto(&self) -> i32 {
+        self.proto
+    }
+
+    /// Makes `attempt` as the mode says, with a deadline of its own.
+    #[inline]
+    pub(crate) fn retry<T>(
+        &self,
+        readiness: Readiness,
+        attempt: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut deadline = Deadline::new(self.gettimeout());
+        timeout::retry(self.as_fd(), readiness, &mut deadline, attempt)
+    }
+}
+
+/// A pending error of a socket, as `SO_ERROR` tells it.
+struct Pending(Option<io::Error>);
+
+impl crate::trace::Outcome for Pending {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            None => f.write_str("0, 0"),
+            Some(error) => write!(f, "0, {error}"),
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = self.close_now();
+    }
+}
+
+/// Python's `repr`: `<socket fd=3, family=AF_INET, type=SOCK_STREAM, proto=0, laddr=…, raddr=…>`.
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(inner) = &self.inner else {
+            return f.write_str("<socket [closed]>");
+        };
+        let Socket { family, kind, proto, .. } = self;
+        write!(f, "<socket fd={}, family={family}, type={kind}, proto={proto}", inner.as_raw_fd())?;
+        if let Ok(address) = inner.local_addr() {
+            write!(f, ", laddr={}", Address::from_sys(&address))?;
+        }
+        if let Ok(address) = inner.peer_addr() {
+            write!(f, ", raddr={}", Address::from_sys(&address))?;
+        }
+        f.write_str(">")
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner().as_fd()
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fileno()
+    }
+}
+
+impl From<Socket> for OwnedFd {
+    fn from(sock: Socket) -> OwnedFd {
+        sock.detach()
+    }
+}
+
+/// Takes over a descriptor, with family, kind and protocol as the system tells
+/// them. Python: `socket.socket(fileno=fd)`. It fails for what is no socket
+/// (`ENOTSOCK`); the descriptor is closed then.
+impl TryFrom<OwnedFd> for Socket {
+    type Error = io::Error;
+
+    fn try_from(fd: OwnedFd) -> io::Result<Socket> {
+        let inner = socket2::Socket::from(fd);
+        let family = i32::from(inner.local_addr()?.family()).into();
+        let kind = option(&inner, SO_TYPE)?.into();
+        // Not every system has SO_PROTOCOL; 0 is "the usual one".
+        let proto = option(&inner, SO_PROTOCOL).unwrap_or(IPPROTO_IP);
+        Socket::adopt(inner, family, kind, proto)
+    }
+}
+
+fn option(inner: &socket2::Socket, option: i32) -> io::Result<i32> {
+    let mut value = [0; 4];
+    sys::getsockopt(inner.as_fd(), SOL_SOCKET, option, &mut value)?;
+    Ok(i32::from_ne_bytes(value))
+}

@@ -1,0 +1,89 @@
+//! What a handler may do with its peer, whatever is underneath.
+
+use std::io;
+
+use crate::consts::Shutdown;
+use crate::socket::Socket;
+
+/// A connected stream: a plain [`Socket`], or one with TLS on top.
+///
+/// Python duck-types this: code written for a `socket` runs over an
+/// `SSLSocket`. Every method takes `&self`: one thread may receive while another
+/// sends.
+pub trait StreamSocket: Send + Sync {
+    /// Receives into `buffer`; 0 is the end of file. Python: `recv_into`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Socket::recv`].
+    fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Sends some of `data` and returns how much. Python: `send`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Socket::send`].
+    fn send(&self, data: &[u8]) -> io::Result<usize>;
+
+    /// Ends sending, receiving, or both. Python: `shutdown`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Socket::shutdown`].
+    fn shutdown(&self, how: Shutdown) -> io::Result<()>;
+
+    /// The socket underneath: descriptor, timeouts, names, options.
+    fn socket(&self) -> &Socket;
+
+    /// Receives up to `bufsize` bytes. Python: `recv`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Socket::recv`].
+    fn recv(&self, bufsize: usize) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; bufsize];
+        let received = self.recv_into(&mut buffer)?;
+        buffer.truncate(received);
+        Ok(buffer)
+    }
+
+    /// Sends all of `data`. Python: `sendall`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Socket::sendall`].
+    fn sendall(&self, data: &[u8]) -> io::Result<()> {
+        let mut rest = data;
+        while !rest.is_empty() {
+            let sent = self.send(rest)?;
+            rest = &rest[sent..];
+        }
+        Ok(())
+    }
+}
+
+impl StreamSocket for Socket {
+    fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Socket::recv_into(self, buffer)
+    }
+
+    fn send(&self, data: &[u8]) -> io::Result<usize> {
+        Socket::send(self, data)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        Socket::shutdown(self, how)
+    }
+
+    fn socket(&self) -> &Socket {
+        self
+    }
+
+    fn recv(&self, bufsize: usize) -> io::Result<Vec<u8>> {
+        Socket::recv(self, bufsize)
+    }
+
+    fn sendall(&self, data: &[u8]) -> io::Result<()> {
+        Socket::sendall(self, data)
+    }
+}

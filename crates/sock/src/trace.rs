@@ -1,0 +1,156 @@
+//! One `log` line for each BSD call, like strace(1).
+//!
+//! Target `sock::call`, level trace: `RUST_LOG=sock=trace` shows
+//!
+//! ```text
+//! socket(AF_INET, SOCK_STREAM, 0) = 3 <12.4µs>
+//! connect(3, 127.0.0.1:1) = -1 ECONNREFUSED (Connection refused) <71.3µs>
+//! ```
+//!
+//! Switched off it costs one look at the log level.
+
+use std::fmt;
+use std::io;
+use std::time::Instant;
+
+use socket2::SockAddr;
+
+use crate::address::Address;
+use crate::error::errno_name;
+use crate::sys::AsRawFd;
+
+/// Runs a call and logs it: `call!("listen({fd}, {backlog})" => self.inner.listen(backlog))`.
+macro_rules! call {
+    ($line:literal $(, $argument:expr)* => $call:expr) => {
+        if $crate::trace::enabled() {
+            let line = format!($line $(, $argument)*);
+            $crate::trace::timed(&line, || $call)
+        } else {
+            $call
+        }
+    };
+}
+pub(crate) use call;
+
+pub(crate) fn enabled() -> bool {
+    log::log_enabled!(target: "sock::call", log::Level::Trace)
+}
+
+#[cold]
+pub(crate) fn timed<T: Outcome>(line: &str, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let begin = Instant::now();
+    let result = call();
+    let took = begin.elapsed();
+    log::trace!(target: "sock::call", "{line} = {} <{took:.1?}>", Shown(&result));
+    result
+}
+
+/// How the value of a call that succeeded is shown.
+pub(crate) trait Outcome {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+}
+
+impl Outcome for () {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("0")
+    }
+}
+
+impl Outcome for usize {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl Outcome for String {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl Outcome for SockAddr {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0, {}", Address::from_sys(self))
+    }
+}
+
+impl Outcome for socket2::Socket {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.as_raw_fd())
+    }
+}
+
+/// A value and what the call wrote beside it: `16, 127.0.0.1:4242`.
+impl<T: Outcome> Outcome for (T, SockAddr) {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.show(f)?;
+        write!(f, ", {}", Address::from_sys(&self.1))
+    }
+}
+
+impl Outcome for (socket2::Socket, socket2::Socket) {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("0, [")?;
+        self.0.show(f)?;
+        f.write_str(", ")?;
+        self.1.show(f)?;
+        f.write_str("]")
+    }
+}
+
+/// Received bytes: their number, as recv(2) returns it.
+impl Outcome for (Vec<u8>, ()) {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.len().show(f)
+    }
+}
+
+impl Outcome for (Vec<u8>, SockAddr) {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.0.len(), Address::from_sys(&self.1))
+    }
+}
+
+impl Outcome for Vec<crate::sys::RawAddrInfo> {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("0, [")?;
+        for (index, answer) in self.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{}", answer.address)?;
+        }
+        f.write_str("]")
+    }
+}
+
+struct Shown<'a, T>(&'a io::Result<T>);
+
+impl<T: Outcome> fmt::Display for Shown<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Ok(value) => value.show(f),
+            Err(error) => match error.raw_os_error() {
+                Some(number) => {
+                    let text = error.to_string();
+                    let text = text.split(" (os error").next().unwrap_or(&text);
+                    match errno_name(number) {
+                        Some(name) => write!(f, "-1 {name} ({text})"),
+                        None => write!(f, "-1 errno {number} ({text})"),
+                    }
+                }
+                None => write!(f, "-1 {error}"),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_call_shows_its_errno_by_name() {
+        let refused = io::Error::from_raw_os_error(crate::sys::c::ECONNREFUSED);
+        assert_eq!(Shown::<()>(&Err(refused)).to_string(), "-1 ECONNREFUSED (Connection refused)");
+        assert_eq!(Shown(&Ok(17_usize)).to_string(), "17");
+    }
+}

@@ -1,0 +1,247 @@
+//! Sending and receiving.
+
+use std::io;
+
+use crate::address::{Address, ToAddress};
+use crate::consts::MsgFlags;
+use crate::socket::Socket;
+use crate::sys::{self, AsFd};
+use crate::timeout::{self, Deadline, Readiness};
+use crate::trace::call;
+
+/// The calls that move bytes. A call that can succeed at once is one system
+/// call, in every mode.
+impl Socket {
+    /// Sends some of `data` and returns how much; the rest is the caller's.
+    ///
+    /// Python: `send(data)`. System call: send(2) with `MSG_NOSIGNAL`, once, so
+    /// a peer that is gone is an error and never a signal.
+    ///
+    /// # Errors
+    ///
+    /// `BrokenPipe` and `ConnectionReset` when the peer is gone; `TimedOut` and
+    /// `WouldBlock` as the mode says; `ENOTCONN`, `EMSGSIZE`.
+    pub fn send(&self, data: &[u8]) -> io::Result<usize> {
+        self.send_with_flags(data, MsgFlags::NONE)
+    }
+
+    /// [`send`](Socket::send) with flags. Python: `send(data, flags)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Socket::send).
+    pub fn send_with_flags(&self, data: &[u8], flags: MsgFlags) -> io::Result<usize> {
+        self.send_within(data, flags, &mut Deadline::new(self.gettimeout()))
+    }
+
+    #[inline]
+    fn send_within(&self, data: &[u8], flags: MsgFlags, deadline: &mut Deadline) -> io::Result<usize> {
+        let fd = self.fileno();
+        let raw = flags.as_raw() | sys::SEND_FLAGS;
+        timeout::retry(
+            self.as_fd(),
+            Readiness::Writable,
+            deadline,
+            || call!("send({fd}, {}, {flags})", data.len() => self.inner().send_with_flags(data, raw)),
+        )
+    }
+
+    /// Sends all of `data`.
+    ///
+    /// Python: `sendall(data)`. System call: send(2), as often as needed. A
+    /// timeout is one deadline for the whole, however many pieces it takes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Socket::send). How much was sent is then unknown, as in
+    /// Python: the connection is of no more use for a protocol that counts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// ours.sendall(b"all of it")?;
+    /// assert_eq!(theirs.recv(100)?, b"all of it");
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn sendall(&self, data: &[u8]) -> io::Result<()> {
+        self.sendall_with_flags(data, MsgFlags::NONE)
+    }
+
+    /// [`sendall`](Socket::sendall) with flags. Python: `sendall(data, flags)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sendall`](Socket::sendall).
+    pub fn sendall_with_flags(&self, data: &[u8], flags: MsgFlags) -> io::Result<()> {
+        let mut deadline = Deadline::new(self.gettimeout());
+        let mut rest = data;
+        loop {
+            let sent = self.send_within(rest, flags, &mut deadline)?;
+            rest = &rest[sent..];
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Receives up to `bufsize` bytes; no bytes mean that the peer has ended
+    /// its side.
+    ///
+    /// Python: `recv(bufsize)`. System call: recv(2), once; none for
+    /// `bufsize` 0. The bytes are allocated once and never zeroed. Of a datagram
+    /// that is longer the rest is lost.
+    ///
+    /// # Errors
+    ///
+    /// `ConnectionReset`, `ConnectionRefused` (a datagram's answer), `ENOTCONN`;
+    /// `TimedOut` and `WouldBlock` as the mode says.
+    pub fn recv(&self, bufsize: usize) -> io::Result<Vec<u8>> {
+        self.recv_with_flags(bufsize, MsgFlags::NONE)
+    }
+
+    /// [`recv`](Socket::recv) with flags. Python: `recv(bufsize, flags)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv).
+    pub fn recv_with_flags(&self, bufsize: usize, flags: MsgFlags) -> io::Result<Vec<u8>> {
+        if bufsize == 0 {
+            return Ok(Vec::new());
+        }
+        let fd = self.fileno();
+        let (data, ()) = sys::fill(bufsize, |buffer| {
+            let received = self.retry(Readiness::Readable, || {
+                call!("recv({fd}, {bufsize}, {flags})" =>
+                    self.inner().recv_with_flags(buffer, flags.as_raw()))
+            })?;
+            Ok((received, ()))
+        })?;
+        Ok(data)
+    }
+
+    /// Receives into a buffer of the caller's and returns how many bytes came.
+    ///
+    /// Python: `recv_into(buffer)`. System call: recv(2), once; none for an empty
+    /// buffer. Nothing is allocated.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv).
+    pub fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.recv_into_with_flags(buffer, MsgFlags::NONE)
+    }
+
+    /// [`recv_into`](Socket::recv_into) with flags. Python: `recv_into(buffer, flags=flags)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv).
+    pub fn recv_into_with_flags(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let fd = self.fileno();
+        let size = buffer.len();
+        let received = self.retry(Readiness::Readable, || {
+            call!("recv({fd}, {size}, {flags})" =>
+                self.inner().recv_with_flags(sys::uninit(buffer), flags.as_raw()))
+        })?;
+        // MSG_TRUNC returns a datagram's real length, which may be more.
+        Ok(received)
+    }
+
+    /// Sends a datagram to `address` and returns how many bytes went.
+    ///
+    /// Python: `sendto(data, address)`. System call: sendto(2) with
+    /// `MSG_NOSIGNAL`, once, after a look-up for a host name.
+    ///
+    /// # Errors
+    ///
+    /// `EMSGSIZE` for a datagram that is too long, `PermissionDenied` for a
+    /// broadcast without `SO_BROADCAST`, `ConnectionRefused` from an earlier one;
+    /// `TimedOut` and `WouldBlock` as the mode says; and those of [`ToAddress`].
+    pub fn sendto(&self, data: &[u8], address: impl ToAddress) -> io::Result<usize> {
+        self.sendto_with_flags(data, MsgFlags::NONE, address)
+    }
+
+    /// [`sendto`](Socket::sendto) with flags. Python: `sendto(data, flags, address)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sendto`](Socket::sendto).
+    pub fn sendto_with_flags(
+        &self,
+        data: &[u8],
+        flags: MsgFlags,
+        address: impl ToAddress,
+    ) -> io::Result<usize> {
+        let fd = self.fileno();
+        let address = address.to_address(self.family())?;
+        let sys = address.to_sys()?;
+        let raw = flags.as_raw() | sys::SEND_FLAGS;
+        self.retry(Readiness::Writable, || {
+            call!("sendto({fd}, {}, {flags}, {address})", data.len() =>
+                self.inner().send_to_with_flags(data, &sys, raw))
+        })
+    }
+
+    /// Receives up to `bufsize` bytes and tells from whom.
+    ///
+    /// Python: `recvfrom(bufsize)`. System call: recvfrom(2), once, for `bufsize` 0
+    /// too: that takes a datagram and throws it away.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv).
+    pub fn recvfrom(&self, bufsize: usize) -> io::Result<(Vec<u8>, Address)> {
+        self.recvfrom_with_flags(bufsize, MsgFlags::NONE)
+    }
+
+    /// [`recvfrom`](Socket::recvfrom) with flags. Python: `recvfrom(bufsize, flags)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv).
+    pub fn recvfrom_with_flags(&self, bufsize: usize, flags: MsgFlags) -> io::Result<(Vec<u8>, Address)> {
+        let fd = self.fileno();
+        let (data, address) = sys::fill(bufsize, |buffer| {
+            self.retry(Readiness::Readable, || {
+                call!("recvfrom({fd}, {bufsize}, {flags})" =>
+                    self.inner().recv_from_with_flags(buffer, flags.as_raw()))
+            })
+        })?;
+        Ok((data, Address::from_sys(&address)))
+    }
+
+    /// Receives into a buffer of the caller's; returns how many bytes came, and from whom.
+    ///
+    /// Python: `recvfrom_into(buffer)`. System call: recvfrom(2), once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv).
+    pub fn recvfrom_into(&self, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
+        self.recvfrom_into_with_flags(buffer, MsgFlags::NONE)
+    }
+
+    /// [`recvfrom_into`](Socket::recvfrom_into) with flags. Python:
+    /// `recvfrom_into(buffer, flags=flags)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv).
+    pub fn recvfrom_into_with_flags(
+        &self,
+        buffer: &mut [u8],
+        flags: MsgFlags,
+    ) -> io::Result<(usize, Address)> {
+        let fd = self.fileno();
+        let size = buffer.len();
+        let (received, address) = self.retry(Readiness::Readable, || {
+            call!("recvfrom({fd}, {size}, {flags})" =>
+                self.inner().recv_from_with_flags(sys::uninit(buffer), flags.as_raw()))
+        })?;
+        Ok((received, Address::from_sys(&address)))
+    }
+}

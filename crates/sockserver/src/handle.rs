@@ -1,0 +1,156 @@
+//! Stopping a server from anywhere.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, ThreadId};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::wake::Waker;
+
+/// Stops its server from any thread, a handler's included. Clones are one handle.
+///
+/// Python: `self.server` in a handler, as far as it is used to stop the server.
+///
+/// # Examples
+///
+/// ```
+/// use sockserver::{TCPServer, handler_fn};
+///
+/// let server = TCPServer::new(("127.0.0.1", 0), handler_fn(|_| Ok(())))?;
+/// let handle = server.handle();
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| server.serve_forever());
+///     handle.shutdown()
+/// })?;
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Clone)]
+pub struct ServerHandle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    run: Mutex<Run>,
+    ended: Condvar,
+    /// `Run::stop`, to be read without the lock once a turn.
+    stop: AtomicBool,
+    waker: Waker,
+    /// A forked child has a copy of all this, which reaches nobody.
+    pid: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Run {
+    /// Never served. A stop now is for the loop that is about to start.
+    New,
+    /// The loop runs in this thread.
+    Serving(ThreadId),
+    /// The loop has ended. A stop now has nothing to do, and must not reach the next loop.
+    Ended,
+}
+
+impl ServerHandle {
+    pub(crate) fn new() -> io::Result<ServerHandle> {
+        let shared = Shared {
+            run: Mutex::new(Run::New),
+            ended: Condvar::new(),
+            stop: AtomicBool::new(false),
+            waker: Waker::new()?,
+            pid: std::process::id(),
+        };
+        Ok(ServerHandle { shared: Arc::new(shared) })
+    }
+
+    /// Ends `serve_forever` and waits until it has returned.
+    ///
+    /// Python: `shutdown()`. Requests that threads or children are busy with go
+    /// on: closing the server waits for those. Before the first `serve_forever`
+    /// it makes that one return at once; after the last it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// `Deadlock` in the thread that runs `serve_forever`, such as from a handler
+    /// of a `TCPServer`: the server is stopping, but cannot be waited for
+    /// (Python waits for ever). `Unsupported` in a forked child, which cannot
+    /// stop its parent's server.
+    pub fn shutdown(&self) -> io::Result<()> {
+        self.request_shutdown()?;
+        let mut run = self.shared.run.lock();
+        if *run == Run::Serving(thread::current().id()) {
+            return Err(io::Error::new(
+                io::ErrorKind::Deadlock,
+                "shutdown in the thread that serves cannot wait for itself (the server stops after this request)",
+            ));
+        }
+        while let Run::Serving(_) = *run {
+            self.shared.ended.wait(&mut run);
+        }
+        Ok(())
+    }
+
+    /// Ends `serve_forever` without waiting for it.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` in a forked child.
+    pub fn request_shutdown(&self) -> io::Result<()> {
+        let shared = &*self.shared;
+        if shared.pid != std::process::id() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "a forked child cannot shut its parent's server down",
+            ));
+        }
+        let run = shared.run.lock();
+        if *run != Run::Ended {
+            shared.stop.store(true, Ordering::Release);
+            shared.waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Whether the server has been told to stop and has not yet.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.shared.stop.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.shared.waker
+    }
+
+    /// Marks the loop as running until the guard is dropped.
+    pub(crate) fn begin(&self) -> io::Result<Serving<'_>> {
+        let mut run = self.shared.run.lock();
+        if let Run::Serving(_) = *run {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "serve_forever is running already"));
+        }
+        *run = Run::Serving(thread::current().id());
+        Ok(Serving { handle: self })
+    }
+}
+
+impl fmt::Debug for ServerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerHandle").field("is_stopping", &self.is_stopping()).finish_non_exhaustive()
+    }
+}
+
+/// A loop that runs; dropping it tells those who wait, a panic's unwinding included.
+pub(crate) struct Serving<'a> {
+    handle: &'a ServerHandle,
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        let shared = &*self.handle.shared;
+        let mut run = shared.run.lock();
+        *run = Run::Ended;
+        shared.stop.store(false, Ordering::Release);
+        shared.waker.drain();
+        shared.ended.notify_all();
+    }
+}

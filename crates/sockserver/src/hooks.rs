@@ -1,0 +1,161 @@
+//! What a subclass of `TCPServer` overrides, on one page.
+
+use std::cell::Cell;
+use std::io;
+
+use sock::{Address, SHUT_WR, Socket, StreamSocket};
+
+use crate::request::{Request, RequestError};
+
+/// The steps of a server that can be replaced; each has Python's default.
+///
+/// Python: the methods of `BaseServer` "that may be overridden".
+///
+/// | when | hooks, in this order |
+/// | --- | --- |
+/// | the server is made | [`server_bind`](Self::server_bind), [`server_activate`](Self::server_activate) |
+/// | a request comes, in the loop | [`get_request`](Self::get_request), [`verify_request`](Self::verify_request) |
+/// | … and in the worker | [`wrap_request`](Self::wrap_request), then the handler, [`handle_error`](Self::handle_error) if that failed, [`shutdown_request`](Self::shutdown_request), [`close_request`](Self::close_request) |
+/// | each turn of the loop | [`service_actions`](Self::service_actions) |
+/// | `handle_request` waited in vain | [`handle_timeout`](Self::handle_timeout) |
+/// | the server is closed | [`server_close`](Self::server_close) |
+///
+/// A panic in a hook that deals with a request ends that request, not the server.
+///
+/// # Examples
+///
+/// ```
+/// use sock::Address;
+/// use sockserver::{Request, ServerHooks, TCPServer, handler_fn};
+///
+/// struct LoopbackOnly;
+///
+/// impl ServerHooks for LoopbackOnly {
+///     fn verify_request(&self, _request: &Request, client_address: &Address) -> bool {
+///         client_address.ip().is_some_and(|ip| ip.is_loopback())
+///     }
+/// }
+///
+/// let server = TCPServer::builder(handler_fn(|_| Ok(())))
+///     .hooks(LoopbackOnly)
+///     .bind(("127.0.0.1", 0))?;
+/// # std::io::Result::Ok(())
+/// ```
+///
+/// # When this isn't enough
+///
+/// Where a request runs is the [`MixIn`](crate::MixIn)'s business; what happens
+/// in it the handler's.
+pub trait ServerHooks: Send + Sync + 'static {
+    /// Binds the socket, whose options are set. By default `socket.bind(address)`.
+    ///
+    /// # Errors
+    ///
+    /// Ends the construction of the server; the socket is closed.
+    fn server_bind(&self, socket: &Socket, address: &Address) -> io::Result<()> {
+        socket.bind(address)
+    }
+
+    /// Makes the bound socket listen; not for datagrams. By default
+    /// `socket.listen(request_queue_size)`.
+    ///
+    /// # Errors
+    ///
+    /// Ends the construction of the server; the socket is closed.
+    fn server_activate(&self, socket: &Socket, request_queue_size: i32) -> io::Result<()> {
+        socket.listen(request_queue_size)
+    }
+
+    /// Takes the next connection from the listener, which is non-blocking; not
+    /// for datagrams. By default `socket.accept()`.
+    ///
+    /// It runs in the loop, and while it runs no other client is served: a TLS
+    /// handshake belongs into [`wrap_request`](Self::wrap_request).
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when there is none. Any other is sorted: a client's own
+    /// trouble is passed over, want of resources waited out, and a listener that
+    /// is gone ends the loop with the error.
+    fn get_request(&self, socket: &Socket) -> io::Result<(Socket, Address)> {
+        socket.accept()
+    }
+
+    /// Whether the request is to be served. By default every one.
+    ///
+    /// A request that is not goes straight to [`shutdown_request`](Self::shutdown_request).
+    fn verify_request(&self, request: &Request, client_address: &Address) -> bool {
+        let _ = (request, client_address);
+        true
+    }
+
+    /// Turns the accepted socket into the stream the handler talks over: the
+    /// place for TLS. By default the socket itself. Runs in the worker.
+    ///
+    /// # Errors
+    ///
+    /// Ends the request through [`handle_error`](Self::handle_error); the socket
+    /// is closed.
+    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
+        Ok(Box::new(request))
+    }
+
+    /// Learns that a request failed. By default a line in the log: of level
+    /// debug for a client that went away, error for everything else.
+    fn handle_error(&self, error: &RequestError, client_address: &Address) {
+        if error.is_disconnect() {
+            log::debug!("request from {client_address}: {error}");
+        } else {
+            log::error!("request from {client_address}: {error}");
+        }
+    }
+
+    /// Tells the client that no more will come. By default `shutdown(SHUT_WR)`
+    /// for a connection, nothing for a datagram.
+    fn shutdown_request(&self, request: &Request) {
+        if let Some(stream) = request.stream() {
+            // The client may be gone already.
+            let _ = stream.shutdown(SHUT_WR);
+        }
+    }
+
+    /// Is called before the request is closed, which happens whatever this does.
+    /// By default nothing.
+    ///
+    /// In a forking server the parent calls it too, for its copy, and without
+    /// [`shutdown_request`](Self::shutdown_request).
+    fn close_request(&self, request: &Request) {
+        let _ = request;
+    }
+
+    /// Learns that `handle_request` waited for its whole timeout. By default nothing.
+    fn handle_timeout(&self) {}
+
+    /// Is called after every turn of the loop, and at least every
+    /// `poll_interval`. By default nothing, and the loop sleeps until there is
+    /// something to do.
+    fn service_actions(&self) {
+        DEFAULT_RAN.set(true);
+    }
+
+    /// Is called when the server closes, after its socket. By default nothing.
+    fn server_close(&self) {}
+}
+
+/// The hooks of a server that replaces none.
+pub(crate) struct Defaults;
+
+impl ServerHooks for Defaults {}
+
+thread_local! {
+    /// Set by the default of `service_actions`: nobody wants to be called, so
+    /// nobody needs to be woken for it.
+    static DEFAULT_RAN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls `service_actions` and tells whether somebody has overridden it.
+pub(crate) fn service_actions(hooks: &dyn ServerHooks) -> bool {
+    DEFAULT_RAN.set(false);
+    hooks.service_actions();
+    !DEFAULT_RAN.get()
+}

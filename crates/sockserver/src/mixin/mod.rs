@@ -1,0 +1,104 @@
+//! Mixins: where a request runs.
+//!
+//! 1. [`Sequential`] in the loop itself, one after the other: plain `TCPServer`.
+//! 2. [`ThreadingMixIn`](crate::ThreadingMixIn) in a thread for each request.
+//! 3. [`ForkingMixIn`](crate::ForkingMixIn) in a child process for each request (Unix).
+
+#[cfg(unix)]
+pub(crate) mod forking;
+pub(crate) mod threading;
+
+use std::io;
+use std::time::Duration;
+
+use crate::accept::Acceptor;
+use crate::job::{Job, Rejected};
+
+/// Where requests run: what CPython's two mixins override between them.
+///
+/// Python: `class ThreadingTCPServer(ThreadingMixIn, TCPServer)`. Here the mixin
+/// is a value the server owns.
+///
+/// Its life: [`serve`](Self::serve) runs while `serve_forever` does and calls
+/// [`process_request`](Self::process_request) for each request;
+/// [`server_close`](Self::server_close) ends it.
+///
+/// # Examples
+///
+/// A mixin that counts, and leaves the work to another:
+///
+/// ```
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+/// use sockserver::{Job, MixIn, Rejected, Sequential};
+///
+/// #[derive(Default)]
+/// struct Counting {
+///     requests: AtomicUsize,
+///     inner: Sequential,
+/// }
+///
+/// impl MixIn for Counting {
+///     fn process_request(&self, job: Job) -> Result<(), Rejected> {
+///         self.requests.fetch_add(1, Ordering::Relaxed);
+///         self.inner.process_request(job)
+///     }
+/// }
+/// ```
+///
+/// # When this isn't enough
+///
+/// Accepting, limits and hooks are the [`Acceptor`]'s, whoever runs the loop.
+pub trait MixIn: Send + Sync + 'static {
+    /// Serves the request, now or later, here or elsewhere: [`Job::run`].
+    ///
+    /// # Errors
+    ///
+    /// The job itself, [rejected](Job::reject), when it cannot be started: the
+    /// error goes to `handle_error` and the connection is closed.
+    fn process_request(&self, job: Job) -> Result<(), Rejected>;
+
+    /// Runs the loop until the server is told to stop. By default one turn of
+    /// the acceptor after the other in this thread.
+    ///
+    /// # Errors
+    ///
+    /// The listener's, when it is of no more use.
+    fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
+        while acceptor.turn(&[])? {}
+        Ok(())
+    }
+
+    /// Is called after every turn of the loop. By default nothing.
+    fn service_actions(&self) {}
+
+    /// How long `handle_request` waits, unless the builder says otherwise. By
+    /// default for ever. Python: `timeout`.
+    fn timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Is called when `handle_request` waited for its whole timeout. By default nothing.
+    fn handle_timeout(&self) {}
+
+    /// Waits for what still runs; the listener is closed by then. By default nothing.
+    ///
+    /// # Errors
+    ///
+    /// Are returned to whoever closes the server.
+    fn server_close(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Serves each request in the loop: the next client waits until this one is served.
+///
+/// Python: `BaseServer.process_request`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sequential;
+
+impl MixIn for Sequential {
+    fn process_request(&self, job: Job) -> Result<(), Rejected> {
+        job.run();
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! A thread for each request.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::job::{Job, Rejected};
+use crate::mixin::MixIn;
+
+/// How long a thread that has nothing to do waits for the next request.
+const KEEP_IDLE: Duration = Duration::from_secs(5);
+
+/// Serves each request in a thread of its own.
+///
+/// Python: `socketserver.ThreadingMixIn`. A thread that has served its request is
+/// kept for five seconds and serves the next one, the one that finished last
+/// first: its stack and caches are still warm, and starting a thread costs more
+/// than the request it is for.
+///
+/// A thread that cannot be started is a rejected request: `handle_error` learns
+/// of it and the connection is closed.
+#[derive(Default)]
+pub struct ThreadingMixIn {
+    cache: Arc<Cache>,
+    daemon_threads: bool,
+    no_block_on_close: bool,
+    joins: Mutex<Joins>,
+}
+
+impl ThreadingMixIn {
+    /// With Python's defaults.
+    #[must_use]
+    pub fn new() -> ThreadingMixIn {
+        ThreadingMixIn::default()
+    }
+
+    /// Whether closing the server leaves threads alone that are still busy.
+    /// Python: `daemon_threads`, default false.
+    #[must_use]
+    pub fn daemon_threads(mut self, daemon_threads: bool) -> ThreadingMixIn {
+        self.daemon_threads = daemon_threads;
+        self
+    }
+
+    /// Whether closing the server waits until every request has been served.
+    /// Python: `block_on_close`, default true.
+    #[must_use]
+    pub fn block_on_close(mut self, block_on_close: bool) -> ThreadingMixIn {
+        self.no_block_on_close = !block_on_close;
+        self
+    }
+}
+
+impl fmt::Debug for ThreadingMixIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadingMixIn")
+            .field("daemon_threads", &self.daemon_threads)
+            .field("block_on_close", &!self.no_block_on_close)
+            .field("idle_threads", &self.cache.idle.lock().seats.len())
+            .finish()
+    }
+}
+
+impl MixIn for ThreadingMixIn {
+    fn process_request(&self, job: Job) -> Result<(), Rejected> {
+        match self.cache.take() {
+            Some(seat) => {
+                seat.give(job);
+                Ok(())
+            }
+            None => self.start_thread(job),
+        }
+    }
+
+    fn server_close(&self) -> io::Result<()> {
+        for seat in self.cache.close() {
+            seat.wake();
+        }
+        if self.no_block_on_close || self.daemon_threads {
+            return Ok(());
+        }
+        let handles = std::mem::take(&mut self.joins.lock().handles);
+        for handle in handles {
+            // A handler that owns its server may close it: it cannot wait for itself.
+            if handle.thread().id() != thread::current().id() {
+                // Panics were caught in the job; there is nothing left to learn.
+                let _ = handle.join();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ThreadingMixIn {
+    fn start_thread(&self, job: Job) -> Result<(), Rejected> {
+        // The job waits in the seat, not in the closure: a thread that cannot be
+        // started would take its closure along.
+        let seat = Arc::new(Seat::default());
+        *seat.job.lock() = Some(job);
+        let (cache, its_seat) = (Arc::clone(&self.cache), Arc::clone(&seat));
+        let started =
+            thread::Builder::new().name("sockserver".to_owned()).spawn(move || work(&cache, &its_seat));
+        match started {
+            Ok(handle) => {
+                if !self.daemon_threads {
+                    self.joins.lock().add(handle);
+                }
+                Ok(())
+            }
+            Err(error) => match seat.job.lock().take() {
+                Some(job) => Err(job.reject(error)),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+/// The life of a thread: serve, sit down, serve again, until nobody comes.
+fn work(cache: &Cache, seat: &Arc<Seat>) {
+    let _ = seat.thread.set(thread::current());
+    loop {
+        let job = seat.job.lock().take();
+        if let Some(job) = job {
+            job.run();
+        }
+        if !cache.sit_down(seat) {
+            return;
+        }
+        let until = Instant::now() + KEEP_IDLE;
+        while seat.job.lock().is_none() {
+            let left = until.saturating_duration_since(Instant::now());
+            if (left.is_zero() || cache.is_closed()) && cache.stand_up(seat) {
+                return;
+            }
+            // Chosen but not yet given its job, it waits without a limit.
+            if left.is_zero() { thread::park() } else { thread::park_timeout(left) }
+        }
+    }
+}
+
+/// Where a thread sits while it has nothing to do, and finds its next job.
+#[derive(Default)]
+struct Seat {
+    job: Mutex<Option<Job>>,
+    thread: OnceLock<Thread>,
+}
+
+impl Seat {
+    fn give(&self, job: Job) {
+        *self.job.lock() = Some(job);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+}
+
+/// Threads that wait for a request, the one that came last on top.
+#[derive(Default)]
+struct Cache {
+    idle: Mutex<Idle>,
+}
+
+#[derive(Default)]
+struct Idle {
+    seats: Vec<Arc<Seat>>,
+    closed: bool,
+}
+
+impl Cache {
+    fn take(&self) -> Option<Arc<Seat>> {
+        self.idle.lock().seats.pop()
+    }
+
+    /// Lets the thread wait for a job, unless the server is closed.
+    fn sit_down(&self, seat: &Arc<Seat>) -> bool {
+        let mut idle = self.idle.lock();
+        if !idle.closed {
+            idle.seats.push(Arc::clone(seat));
+        }
+        !idle.closed
+    }
+
+    /// Lets the thread go, unless it has been chosen for a job meanwhile.
+    fn stand_up(&self, seat: &Arc<Seat>) -> bool {
+        let mut idle = self.idle.lock();
+        let before = idle.seats.len();
+        idle.seats.retain(|other| !Arc::ptr_eq(other, seat));
+        idle.seats.len() < before || idle.closed && seat.job.lock().is_none()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.idle.lock().closed
+    }
+
+    fn close(&self) -> Vec<Arc<Seat>> {
+        let mut idle = self.idle.lock();
+        idle.closed = true;
+        std::mem::take(&mut idle.seats)
+    }
+}
+
+/// The threads to wait for at the end.
+#[derive(Default)]
+struct Joins {
+    handles: Vec<JoinHandle<()>>,
+    sweep_at: usize,
+}
+
+impl Joins {
+    /// Adds a thread, and now and then forgets those that have ended: the list
+    /// stays within twice the threads that run (CPython kept all: gh-81374).
+    fn add(&mut self, handle: JoinHandle<()>) {
+        if self.handles.len() >= self.sweep_at.max(16) {
+            self.handles.retain(|handle| !handle.is_finished());
+            self.sweep_at = 2 * self.handles.len();
+        }
+        self.handles.push(handle);
+    }
+}

@@ -1,0 +1,160 @@
+//! A request as hooks see it, and how one can fail.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+
+use sock::{Socket, StreamSocket};
+
+/// What a server got from its socket: a connection, or a datagram.
+///
+/// Python: `request`, which is a socket or the tuple `(data, socket)`.
+pub struct Request {
+    inner: Inner,
+}
+
+enum Inner {
+    /// As it was accepted.
+    Accepted(Socket),
+    /// As `wrap_request` made it.
+    Wrapped(Box<dyn StreamSocket>),
+    Datagram {
+        packet: Vec<u8>,
+        socket: Arc<Socket>,
+    },
+}
+
+impl Request {
+    pub(crate) fn accepted(socket: Socket) -> Request {
+        Request { inner: Inner::Accepted(socket) }
+    }
+
+    pub(crate) fn wrapped(stream: Box<dyn StreamSocket>) -> Request {
+        Request { inner: Inner::Wrapped(stream) }
+    }
+
+    pub(crate) fn datagram(packet: Vec<u8>, socket: Arc<Socket>) -> Request {
+        Request { inner: Inner::Datagram { packet, socket } }
+    }
+
+    /// The accepted socket, before `wrap_request` took it.
+    pub(crate) fn into_accepted(self) -> Result<Socket, Request> {
+        match self.inner {
+            Inner::Accepted(socket) => Ok(socket),
+            inner => Err(Request { inner }),
+        }
+    }
+
+    /// The connection; `None` for a datagram.
+    #[must_use]
+    pub fn stream(&self) -> Option<&dyn StreamSocket> {
+        match &self.inner {
+            Inner::Accepted(socket) => Some(socket),
+            Inner::Wrapped(stream) => Some(&**stream),
+            Inner::Datagram { .. } => None,
+        }
+    }
+
+    /// The datagram's bytes; `None` for a connection.
+    #[must_use]
+    pub fn packet(&self) -> Option<&[u8]> {
+        match &self.inner {
+            Inner::Datagram { packet, .. } => Some(packet),
+            _ => None,
+        }
+    }
+
+    /// The socket underneath: the connection's own, or the one the datagram came through.
+    #[must_use]
+    pub fn socket(&self) -> &Socket {
+        match &self.inner {
+            Inner::Accepted(socket) => socket,
+            Inner::Wrapped(stream) => stream.socket(),
+            Inner::Datagram { socket, .. } => socket,
+        }
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Request");
+        debug.field("socket", self.socket());
+        if let Some(packet) = self.packet() {
+            debug.field("packet", &format_args!("{} bytes", packet.len()));
+        }
+        debug.finish()
+    }
+}
+
+/// Why a request ended before its time.
+///
+/// Python: the exception `handle_error` finds in `sys.exc_info()`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// A handler's method, or `wrap_request`, returned an error.
+    Failed(io::Error),
+    /// A handler or hook panicked; the text is the panic's message.
+    Panicked(String),
+    /// The request could not be started: no thread, no child process.
+    Rejected(io::Error),
+}
+
+impl RequestError {
+    /// Whether the client only went away, which is its right and no news.
+    #[must_use]
+    pub fn is_disconnect(&self) -> bool {
+        let RequestError::Failed(error) = self else {
+            return false;
+        };
+        matches!(
+            error.kind(),
+            io::ErrorKind::BrokenPipe
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::NotConnected
+        )
+    }
+
+    fn panicked(payload: &(dyn Any + Send)) -> RequestError {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        RequestError::Panicked(text.unwrap_or("no message").to_owned())
+    }
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RequestError::Failed(error) => fmt::Display::fmt(error, f),
+            RequestError::Panicked(message) => write!(f, "panicked: {message}"),
+            RequestError::Rejected(error) => write!(f, "rejected: {error}"),
+        }
+    }
+}
+
+impl Error for RequestError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            RequestError::Failed(error) | RequestError::Rejected(error) => Some(error),
+            RequestError::Panicked(_) => None,
+        }
+    }
+}
+
+/// Runs code of the server's user: its panic is an error like others.
+pub(crate) fn guard<T>(run: impl FnOnce() -> io::Result<T>) -> Result<T, RequestError> {
+    // What a panicking handler left half done is its own: it is dropped next.
+    match panic::catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(RequestError::Failed),
+        Err(payload) => {
+            let error = RequestError::panicked(&*payload);
+            // A payload can panic once more when it is dropped, and nobody would catch that.
+            std::mem::forget(payload);
+            Err(error)
+        }
+    }
+}

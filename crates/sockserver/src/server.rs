@@ -1,0 +1,269 @@
+//! The server: one engine for connections and datagrams.
+//!
+//! This file is the journey of a request, seen from the top: the loop is
+//! [`Acceptor::turn`](crate::Acceptor::turn), the worker's part [`Job::step`](crate::Job::step).
+
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sock::{
+    AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, Address, AddressError, SOCK_DGRAM, SOCK_STREAM, Socket,
+    SocketKind, ToAddress,
+};
+
+use crate::accept::Acceptor;
+use crate::handle::ServerHandle;
+use crate::job::Core;
+use crate::mixin::MixIn;
+use crate::sys::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+/// A server of kind `K` whose requests run where the mixin `M` says.
+///
+/// Python: `socketserver.BaseServer`. Its names are in the directory of
+/// [classes](crate#classes), such as [`ThreadingTCPServer`](crate::ThreadingTCPServer).
+///
+/// Its life:
+///
+/// 1. [`new`](Server::new), or [`builder`](Server::builder) … `bind`: the socket is
+///    made, bound and listens.
+/// 2. [`serve_forever`](Server::serve_forever) serves until
+///    [`ServerHandle::shutdown`]; it may be called again after that.
+///    [`handle_request`](Server::handle_request) serves a single one.
+/// 3. [`server_close`](Server::server_close), or dropping it, closes the socket
+///    and waits for the requests that still run.
+pub struct Server<K, M: MixIn> {
+    pub(crate) core: Arc<Core>,
+    /// `None` once the server is closed.
+    pub(crate) socket: Option<Arc<Socket>>,
+    pub(crate) server_address: Address,
+    pub(crate) mixin: M,
+    pub(crate) settings: Settings,
+    pub(crate) kind: PhantomData<fn() -> K>,
+}
+
+/// What serving needs of the builder's class variables.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings {
+    /// Not set: the mixin's.
+    pub(crate) timeout: Option<Option<Duration>>,
+    pub(crate) poll_interval: Duration,
+    pub(crate) max_packet_size: usize,
+}
+
+impl<K: Kind, M: MixIn> Server<K, M> {
+    /// Serves requests until the server is shut down.
+    ///
+    /// Python: `serve_forever()`. System calls: accept4(2) for each connection,
+    /// poll(2) when there is none. It sleeps until there is something to do: an
+    /// idle server makes no wake-ups, and [`ServerHandle::shutdown`] ends it at
+    /// once (Python looks twice a second).
+    ///
+    /// # Errors
+    ///
+    /// The listener's, when it is of no more use; the mixin's, such as that of a
+    /// forking server beside other threads; `ResourceBusy` when it runs already.
+    pub fn serve_forever(&self) -> io::Result<()> {
+        let _serving = self.core.handle.begin()?;
+        log::debug!("serving {}", self.server_address);
+        let ended = self.mixin.serve(&self.acceptor());
+        log::debug!("stopped serving {}", self.server_address);
+        ended.map_err(|error| AddressError::wrap("serve", &self.server_address, error))
+    }
+
+    /// Serves one request.
+    ///
+    /// Python: `handle_request()`. It waits up to the server's `timeout` (by
+    /// default for ever, 300 s in a forking server), and then calls `handle_timeout` and returns.
+    ///
+    /// # Errors
+    ///
+    /// The listener's, when it is of no more use.
+    pub fn handle_request(&self) -> io::Result<()> {
+        let timeout = self.settings.timeout.unwrap_or_else(|| self.mixin.timeout());
+        if !self.acceptor().one_request(timeout)? {
+            self.core.hooks.handle_timeout();
+            self.mixin.handle_timeout();
+        }
+        Ok(())
+    }
+
+    /// A handle that stops this server from anywhere.
+    #[must_use]
+    pub fn handle(&self) -> ServerHandle {
+        self.core.handle.clone()
+    }
+
+    /// Ends `serve_forever` in another thread and waits for it: see
+    /// [`ServerHandle::shutdown`]. Python: `shutdown()`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ServerHandle::shutdown`].
+    pub fn shutdown(&self) -> io::Result<()> {
+        self.core.handle.shutdown()
+    }
+
+    /// Closes the server and waits for the requests that still run, as the mixin
+    /// says.
+    ///
+    /// Python: `server_close()`. System call: close(2). Dropping the server does
+    /// the same.
+    ///
+    /// # Errors
+    ///
+    /// The mixin's.
+    pub fn server_close(mut self) -> io::Result<()> {
+        self.close()
+    }
+
+    /// The address the server is bound to, with the port that was picked for 0.
+    /// Python: the attribute `server_address`.
+    #[must_use]
+    pub fn server_address(&self) -> &Address {
+        &self.server_address
+    }
+
+    /// The server's socket. Python: the attribute `socket`.
+    #[must_use]
+    pub fn socket(&self) -> &Socket {
+        self.listener()
+    }
+
+    /// The socket's descriptor. Python: `fileno()`.
+    #[must_use]
+    pub fn fileno(&self) -> RawFd {
+        self.socket().fileno()
+    }
+
+    /// The mixin, for what it tells of itself.
+    #[must_use]
+    pub fn mixin(&self) -> &M {
+        &self.mixin
+    }
+
+    fn acceptor(&self) -> Acceptor<'_> {
+        let Settings { max_packet_size, poll_interval, .. } = self.settings;
+        Acceptor::new(&self.core, self.listener(), &self.mixin, max_packet_size, poll_interval)
+    }
+}
+
+impl<K, M: MixIn> Server<K, M> {
+    fn listener(&self) -> &Arc<Socket> {
+        self.socket.as_ref().expect("only closing takes the socket, and takes the server along")
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        let Some(socket) = self.socket.take() else {
+            return Ok(());
+        };
+        // From here on clients are refused. Workers that still answer datagrams
+        // share the socket: the last of them closes it.
+        drop(socket);
+        self.core.hooks.server_close();
+        self.mixin.server_close()
+    }
+}
+
+impl<K, M: MixIn> Drop for Server<K, M> {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            log::error!("closing {}: {error}", self.server_address);
+        }
+    }
+}
+
+impl<K, M: MixIn> fmt::Debug for Server<K, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("server_address", &format_args!("{}", self.server_address))
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K, M: MixIn> AsFd for Server<K, M> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener().as_fd()
+    }
+}
+
+impl<K, M: MixIn> AsRawFd for Server<K, M> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.listener().as_raw_fd()
+    }
+}
+
+/// Serves connections. Python: `socketserver.TCPServer`, `UnixStreamServer`.
+pub type StreamServer<F, M> = Server<Stream<F>, M>;
+
+/// Serves datagrams. Python: `socketserver.UDPServer`, `UnixDatagramServer`.
+pub type DatagramServer<F, M> = Server<Datagram<F>, M>;
+
+/// Kind of server: connections, in the address family `F`.
+pub struct Stream<F>(PhantomData<F>);
+
+/// Kind of server: datagrams, in the address family `F`.
+pub struct Datagram<F>(PhantomData<F>);
+
+/// What kinds of servers differ in. Python: the class variables `socket_type`
+/// and `address_family`.
+pub trait Kind: sealed::Sealed + 'static {
+    /// Python: `socket_type`.
+    const SOCKET_TYPE: SocketKind;
+    /// Python: `address_family`.
+    type Family: Family;
+}
+
+impl<F: Family> Kind for Stream<F> {
+    const SOCKET_TYPE: SocketKind = SOCK_STREAM;
+    type Family = F;
+}
+
+impl<F: Family> Kind for Datagram<F> {
+    const SOCKET_TYPE: SocketKind = SOCK_DGRAM;
+    type Family = F;
+}
+
+/// Address families of servers.
+pub trait Family: sealed::Sealed + 'static {
+    /// The address a server of this family binds to.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ToAddress`].
+    fn address(address: &dyn ToAddress) -> io::Result<Address>;
+}
+
+/// IPv4 or IPv6, as the address says; a name's IPv4 address comes first, as in
+/// Python, where IPv6 wants a subclass.
+pub struct Inet;
+
+impl Family for Inet {
+    fn address(address: &dyn ToAddress) -> io::Result<Address> {
+        let address = address.to_address(AF_UNSPEC)?;
+        match address.family() {
+            AF_INET | AF_INET6 => Ok(address),
+            _ => address.to_address(AF_INET),
+        }
+    }
+}
+
+/// Unix sockets.
+pub struct Unix;
+
+impl Family for Unix {
+    fn address(address: &dyn ToAddress) -> io::Result<Address> {
+        address.to_address(AF_UNIX)
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl<F> Sealed for super::Stream<F> {}
+    impl<F> Sealed for super::Datagram<F> {}
+    impl Sealed for super::Inet {}
+    impl Sealed for super::Unix {}
+}

@@ -1,0 +1,90 @@
+//! fork(2), waitpid(2), _exit(2): what a process for each request needs of the
+//! system. The only `unsafe` code of this crate.
+#![allow(unsafe_code)]
+
+use std::io;
+
+pub(crate) use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+/// Process id of a child.
+pub(crate) type Pid = libc::pid_t;
+
+/// Which side of a fork this is.
+pub(crate) enum Fork {
+    Parent(Pid),
+    Child,
+}
+
+/// Forks, but only while no other thread runs.
+///
+/// The child has one thread. A lock that another thread holds at that moment
+/// (the allocator's, the logger's) stays locked in the child for ever, so POSIX
+/// allows the child of a threaded process hardly anything (fork(2),
+/// signal-safety(7)).
+pub(crate) fn fork() -> io::Result<Fork> {
+    refuse_threads()?;
+    // SAFETY: this is the only thread, as just checked, so the child is a whole
+    // copy of the process and may do whatever the parent may.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid)),
+    }
+}
+
+/// Fails when other threads run beside this one.
+pub(crate) fn refuse_threads() -> io::Result<()> {
+    match thread_count() {
+        Some(threads) if threads > 1 => Err(io::Error::other(format!(
+            "fork refused: {threads} threads run in this process, and a child would have only one of them, \
+             while locks the others hold stay locked (start no threads before serving, or use ThreadingMixIn)"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// How many threads this process has, where the system tells at the price of
+/// one call: a folder has a link for itself, its name, and each folder in it.
+#[cfg(target_os = "linux")]
+fn thread_count() -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let tasks = std::fs::metadata("/proc/self/task").ok()?;
+    tasks.nlink().checked_sub(2)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn thread_count() -> Option<u64> {
+    None
+}
+
+/// Ends this process at once: no destructors, no handlers of `atexit`, nothing
+/// of the parent's that the child only has a copy of.
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit takes any status and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// What became of a child.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    Running,
+    /// Its wait status is collected: no zombie is left.
+    Ended,
+    /// Somebody else has collected it.
+    Gone,
+}
+
+/// Asks for one child, and only for this one: `waitpid(-1)` would take the
+/// children of other code in the process.
+pub(crate) fn wait_child(pid: Pid, block: bool) -> Waited {
+    let options = if block { 0 } else { libc::WNOHANG };
+    loop {
+        // SAFETY: a null status means that nobody wants to know it.
+        match unsafe { libc::waitpid(pid, std::ptr::null_mut(), options) } {
+            0 => return Waited::Running,
+            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            -1 => return Waited::Gone,
+            _ => return Waited::Ended,
+        }
+    }
+}
