@@ -1,1 +1,23 @@
-//! x
+//! The documents of this project. They are a library so that every page is
+//! compiled and every program on it runs.
+
+#[doc = include_str!("../README.md")]
+pub mod readme {}
+
+#[doc = include_str!("porting.md")]
+pub mod porting {}
+
+#[doc = include_str!("differences.md")]
+pub mod differences {}
+
+#[doc = include_str!("architecture.md")]
+pub mod architecture {}
+
+#[doc = include_str!("design.md")]
+pub mod design {}
+
+#[doc = include_str!("contributing.md")]
+pub mod contributing {}
+
+#[doc = include_str!("changelog.md")]
+pub mod changelog {}

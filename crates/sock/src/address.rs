@@ -23,8 +23,8 @@ use std::path::{Path, PathBuf};
 use socket2::SockAddr;
 
 use crate::consts::{AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, AddressFamily};
-use crate::error::{GaiError, invalid};
-use crate::sys::{self, RawHints};
+use crate::error::{GaiError, invalid, invalid_as};
+use crate::sys::{self, RawHints, c};
 use crate::trace::call;
 
 /// Address of a socket or of its peer.
@@ -168,7 +168,8 @@ fn check_unix_length(len: usize, max: usize, address: &UnixAddress) -> io::Resul
     if len <= max {
         return Ok(());
     }
-    Err(invalid(format!("AF_UNIX path too long (ENAMETOOLONG): {len} bytes where {max} fit: {address}")))
+    let sentence = format!("AF_UNIX path too long, {len} bytes where {max} fit: {address}");
+    Err(invalid_as(c::ENAMETOOLONG, sentence))
 }
 
 impl fmt::Display for Address {
@@ -212,7 +213,8 @@ impl From<SocketAddr> for Address {
 ///
 /// - `InvalidInput`: the port is not in 0..=65535; the host contains a NUL or is
 ///   `<broadcast>` outside IPv4; a Unix path contains a NUL or is longer than
-///   107 bytes; the address is of another family than the socket.
+///   107 bytes (`ENAMETOOLONG`); the address is of another family than the
+///   socket (`EAFNOSUPPORT`).
 /// - a [`GaiError`] inside: the name does not resolve in that family.
 ///
 /// # Examples
@@ -242,10 +244,8 @@ impl<T: ToAddress + ?Sized> ToAddress for &T {
 impl ToAddress for Address {
     fn to_address(&self, family: AddressFamily) -> io::Result<Address> {
         if family != AF_UNSPEC && family != self.family() && *self != Address::None {
-            return Err(invalid(format!(
-                "address {self} is of family {}, the socket is {family} (EAFNOSUPPORT)",
-                self.family()
-            )));
+            let sentence = format!("address {self} is of family {}, the socket is {family}", self.family());
+            return Err(invalid_as(c::EAFNOSUPPORT, sentence));
         }
         Ok(self.clone())
     }
@@ -351,9 +351,8 @@ where
     P: TryInto<u16> + fmt::Display + Copy,
 {
     if ![AF_INET, AF_INET6, AF_UNSPEC].contains(&family) {
-        return Err(invalid(format!(
-            "address ({host:?}, {port}) is an internet address, the socket is {family} (EAFNOSUPPORT)"
-        )));
+        let sentence = format!("address ({host:?}, {port}) is an internet address, the socket is {family}");
+        return Err(invalid_as(c::EAFNOSUPPORT, sentence));
     }
     let mut address = resolve_host(host, family)?;
     match port.try_into() {
@@ -483,7 +482,7 @@ mod tests {
         let address = longest.to_address(AF_UNIX).unwrap();
         assert_eq!(Address::from_sys(&address.to_sys().unwrap()), address);
         let error = format!("{longest}y").to_address(AF_UNIX).unwrap().to_sys().unwrap_err();
-        assert!(error.to_string().contains("ENAMETOOLONG"), "{error}");
+        assert!(crate::error::errno(&error) == Some(c::ENAMETOOLONG), "{error}");
         let error = "a\0b".to_address(AF_UNIX).unwrap().to_sys().unwrap_err();
         assert!(error.to_string().contains("contains a NUL"), "{error}");
         assert_eq!(shown("", AF_UNIX), "(unnamed)");

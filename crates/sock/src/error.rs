@@ -57,23 +57,29 @@ pub fn errno(error: &io::Error) -> Option<i32> {
 /// A name or service that did not resolve, with getaddrinfo's code.
 ///
 /// Python: `socket.gaierror`. It travels inside an [`io::Error`]; get it back
-/// with `error.get_ref().and_then(|e| e.downcast_ref::<GaiError>())`.
+/// with [`GaiError::of`].
 ///
 /// # Examples
 ///
 /// ```
 /// let error = sock::getaddrinfo("no.such.name.invalid", 80).unwrap_err();
-/// let gai: &sock::GaiError = error.get_ref().unwrap().downcast_ref().unwrap();
+/// let gai = sock::GaiError::of(&error).unwrap();
 /// assert!(gai.name().starts_with("EAI_"));
 /// assert!(gai.to_string().contains("no.such.name.invalid"));
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct GaiError {
     code: i32,
     what: String,
 }
 
 impl GaiError {
+    /// The `GaiError` inside an error, if a name was its cause.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<&GaiError> {
+        error.get_ref().and_then(|inner| inner.downcast_ref())
+    }
+
     /// The `EAI_` code, such as [`EAI_NONAME`](crate::EAI_NONAME).
     #[must_use]
     pub fn code(&self) -> i32 {
@@ -116,7 +122,6 @@ impl Error for GaiError {}
 /// Prints `bind 127.0.0.1:80: Permission denied (os error 13)`. Calls of
 /// [`Socket`](crate::Socket) return the system's error untouched; the functions
 /// above it, which make and use sockets for the caller, put this around it.
-#[derive(Debug)]
 pub struct AddressError {
     verb: &'static str,
     address: String,
@@ -141,6 +146,42 @@ impl Error for AddressError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&self.cause)
     }
+}
+
+/// As `Display`, so that a `main` that returns the error prints it readably.
+macro_rules! debug_as_display {
+    ($($type:ty)*) => {$(
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    )*};
+}
+debug_as_display! { GaiError AddressError ArgumentError }
+
+/// An argument no system call should see, and the errno that says why.
+struct ArgumentError {
+    sentence: String,
+    cause: io::Error,
+}
+
+impl fmt::Display for ArgumentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.sentence, self.cause)
+    }
+}
+
+impl Error for ArgumentError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+/// [`invalid`] where the system has an errno for the fault.
+pub(crate) fn invalid_as(number: i32, sentence: String) -> io::Error {
+    let cause = io::Error::from_raw_os_error(number);
+    io::Error::new(io::ErrorKind::InvalidInput, ArgumentError { sentence, cause })
 }
 
 /// An argument no system call should see.

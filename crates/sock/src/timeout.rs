@@ -163,9 +163,13 @@ fn after(
 /// Waits until `fd` is ready, or fails with `TimedOut` at the deadline.
 pub(crate) fn wait(fd: BorrowedFd<'_>, readiness: Readiness, deadline: &mut Deadline) -> io::Result<()> {
     loop {
+        // Before each wait: readiness that proves false again and again must not
+        // go on for ever.
         let left = deadline.left();
+        if left == Some(Duration::ZERO) {
+            return Err(timed_out());
+        }
         match poll(&mut [Poll::new(&fd, readiness.events())], left) {
-            Ok(0) if deadline.left() == Some(Duration::ZERO) => return Err(timed_out()),
             Ok(0) => {}
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -253,5 +257,165 @@ impl fmt::Display for EventNames {
             POLLOUT => f.write_str("POLLOUT"),
             events => write!(f, "{events:#x}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    const MODES: [Option<Duration>; 3] = [None, Some(Duration::ZERO), Some(Duration::from_secs(10))];
+    /// When a wait that ought to be over is given up.
+    const LONG_AFTER: Duration = Duration::from_secs(5);
+
+    /// An end that can always be written to, and has nothing to be read.
+    fn end_of_a_pair() -> (UnixStream, UnixStream) {
+        UnixStream::pair().unwrap()
+    }
+
+    fn fails_with(number: i32) -> io::Result<&'static str> {
+        Err(io::Error::from_raw_os_error(number))
+    }
+
+    /// Tries what gives one outcome after the other; says how often it was tried.
+    fn retry_through<const N: usize>(
+        mode: Option<Duration>,
+        outcomes: [io::Result<&'static str>; N],
+    ) -> (io::Result<&'static str>, usize) {
+        let (fd, _peer) = end_of_a_pair();
+        let mut outcomes = outcomes.into_iter();
+        let result = retry(fd.as_fd(), Readiness::Writable, &mut Deadline::new(mode), || {
+            outcomes.next().expect("tried after its last outcome")
+        });
+        (result, N - outcomes.len())
+    }
+
+    #[test]
+    fn what_succeeds_at_once_is_tried_once_and_waits_for_nothing() {
+        for mode in MODES {
+            let mut deadline = Deadline::new(mode);
+            let (never_readable, _peer) = end_of_a_pair();
+            let result = retry(never_readable.as_fd(), Readiness::Readable, &mut deadline, || Ok(7));
+            assert_eq!(result.unwrap(), 7);
+            assert!(deadline.at.is_none(), "the deadline is fixed at the first wait");
+        }
+    }
+
+    #[test]
+    fn eintr_is_tried_again_in_every_mode() {
+        for mode in MODES {
+            let interrupted = || fails_with(c::EINTR);
+            let (result, tries) =
+                retry_through(mode, [interrupted(), interrupted(), interrupted(), Ok("done")]);
+            assert_eq!((result.unwrap(), tries), ("done", 4), "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn any_other_failure_is_the_callers_in_every_mode() {
+        for mode in MODES {
+            let (result, tries) = retry_through(mode, [fails_with(c::EPIPE), Ok("never")]);
+            assert_eq!((result.unwrap_err().raw_os_error(), tries), (Some(c::EPIPE), 1), "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn eagain_is_the_callers_but_with_a_timeout() {
+        for mode in [None, Some(Duration::ZERO)] {
+            let (result, tries) = retry_through(mode, [fails_with(c::EAGAIN), Ok("never")]);
+            assert_eq!((result.unwrap_err().raw_os_error(), tries), (Some(c::EAGAIN), 1), "{mode:?}");
+        }
+        let timeout = Some(LONG_AFTER);
+        let (result, tries) = retry_through(timeout, [fails_with(c::EAGAIN), Ok("done")]);
+        assert_eq!((result.unwrap(), tries), ("done", 2));
+    }
+
+    #[test]
+    fn false_readiness_is_waited_out() {
+        let again = || fails_with(c::EAGAIN);
+        let (result, tries) = retry_through(Some(LONG_AFTER), [again(), again(), again(), Ok("done")]);
+        assert_eq!((result.unwrap(), tries), ("done", 4));
+    }
+
+    /// A Unix datagram socket is "writable" for as long as its receiver's queue is full.
+    #[test]
+    fn false_readiness_ends_in_timed_out_at_the_deadline() {
+        let (always_writable, _peer) = end_of_a_pair();
+        let timeout = Duration::from_millis(30);
+        let begin = Instant::now();
+        let mut deadline = Deadline::new(Some(timeout));
+        let result = retry(always_writable.as_fd(), Readiness::Writable, &mut deadline, || {
+            if begin.elapsed() > LONG_AFTER {
+                return Ok("was tried long after the deadline");
+            }
+            fails_with(c::EAGAIN)
+        });
+        assert_eq!(result.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
+        assert!(begin.elapsed() >= timeout, "after {:?}", begin.elapsed());
+    }
+
+    #[test]
+    fn the_end_of_a_wait_has_no_errno_and_is_not_early() {
+        for timeout in [Duration::from_nanos(1), Duration::from_micros(1500), Duration::from_millis(20)] {
+            let (never_readable, _peer) = end_of_a_pair();
+            let begin = Instant::now();
+            let error =
+                wait(never_readable.as_fd(), Readiness::Readable, &mut Deadline::new(Some(timeout)))
+                    .unwrap_err();
+            assert!(begin.elapsed() >= timeout, "after {:?}", begin.elapsed());
+            assert_eq!((error.kind(), error.raw_os_error()), (io::ErrorKind::TimedOut, None));
+        }
+    }
+
+    #[test]
+    fn a_second_wait_of_a_call_has_only_what_the_first_left() {
+        let (fd, _peer) = end_of_a_pair();
+        let mut deadline = Deadline::new(Some(LONG_AFTER));
+        wait(fd.as_fd(), Readiness::Writable, &mut deadline).unwrap();
+        let at = deadline.at.expect("fixed at the first wait");
+        let left = deadline.left().unwrap();
+        wait(fd.as_fd(), Readiness::Writable, &mut deadline).unwrap();
+        assert_eq!(deadline.at, Some(at));
+        assert!(deadline.left().unwrap() <= left);
+    }
+
+    #[test]
+    fn a_deadline_that_is_over_leaves_no_time() {
+        let (fd, _peer) = end_of_a_pair();
+        let mut deadline = Deadline::new(Some(Duration::from_millis(1)));
+        for _ in 0..3 {
+            let error = wait(fd.as_fd(), Readiness::Readable, &mut deadline).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert_eq!(deadline.left(), Some(Duration::ZERO));
+        }
+    }
+
+    #[test]
+    fn a_deadline_the_clock_cannot_name_is_never_over() {
+        let mut deadline = Deadline::new(Some(Duration::MAX));
+        assert_eq!(deadline.left(), None);
+        assert!(!deadline.is_nonblocking());
+    }
+
+    #[test]
+    fn no_timeout_has_no_deadline() {
+        let mut deadline = Deadline::new(None);
+        assert_eq!(deadline.left(), None);
+        assert!(deadline.at.is_none());
+    }
+
+    #[test]
+    fn a_timeout_is_one_word_and_none_is_not_zero() {
+        let timeout = Timeout::blocking();
+        assert_eq!(size_of::<Timeout>(), 8);
+        assert_eq!(timeout.get(), None);
+        for value in [None, Some(Duration::ZERO), Some(Duration::from_nanos(u64::MAX - 1))] {
+            timeout.set(value).unwrap();
+            assert_eq!(timeout.get(), value);
+        }
+        assert!(timeout.set(Some(Duration::from_nanos(u64::MAX))).is_err());
+        assert_eq!(timeout.get(), Some(Duration::from_nanos(u64::MAX - 1)));
     }
 }

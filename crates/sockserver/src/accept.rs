@@ -44,7 +44,9 @@ enum Accepted {
     Job(Job),
     /// Nobody is there.
     Nothing,
-    /// That client is gone, or was refused; there may be another.
+    /// A request that was refused, and is closed.
+    Refused,
+    /// That client is gone; there may be another.
     Again,
     /// Resources have run out: try again after this long.
     Pause(Duration),
@@ -116,7 +118,7 @@ impl<'a> Acceptor<'a> {
         }
         match accepted {
             Accepted::Job(job) => self.process(job),
-            Accepted::Nothing | Accepted::Again => {}
+            Accepted::Nothing | Accepted::Refused | Accepted::Again => {}
             Accepted::Pause(pause) => self.wait(None, watch, Some(pause))?,
         }
         self.service_actions();
@@ -138,8 +140,8 @@ impl<'a> Acceptor<'a> {
         Ok(!self.is_stopping())
     }
 
-    /// Waits up to `timeout` for one request and hands it to the mixin. Returns
-    /// false when none came.
+    /// Waits up to `timeout` for one request and hands it to the mixin, unless it
+    /// is refused. Returns false when none came.
     pub(crate) fn one_request(&self, timeout: Option<Duration>) -> io::Result<bool> {
         let due = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.mixin.service_actions();
@@ -150,6 +152,7 @@ impl<'a> Acceptor<'a> {
                     self.process(job);
                     return Ok(true);
                 }
+                Accepted::Refused => return Ok(true),
                 _ if left == Some(Duration::ZERO) => return Ok(false),
                 Accepted::Again => {}
                 Accepted::Nothing => {
@@ -218,7 +221,7 @@ impl<'a> Acceptor<'a> {
             Err(error) => job.report(&error),
         }
         // Dropped, the job is shut down and closed.
-        Accepted::Again
+        Accepted::Refused
     }
 
     fn process(&self, job: Job) {

@@ -1,0 +1,26 @@
+//! The client of the Unix-domain stream echo.
+//!
+//! Start `echo_unix` first, in either language, then run:
+//!
+//! ```text
+//! cargo run --example echo_unix_client -- /tmp/echo_unix
+//! ```
+//!
+//! To play the server yourself: `nc -l -U /tmp/echo_unix`, and type the answer.
+
+use std::io;
+
+use sock::{AF_UNIX, SOCK_STREAM, Socket};
+
+mod common;
+
+fn main() -> io::Result<()> {
+    env_logger::init();
+    let path = common::path("/tmp/echo_unix");
+    let sock = Socket::new(AF_UNIX, SOCK_STREAM, 0)?;
+    sock.connect(path)?;
+    sock.sendall(b"Hello, neighbour!\n")?;
+    let answer = sock.recv(1024)?;
+    println!("answer: {}", common::text(&answer));
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! File transfer: waits for a hello, then sends a file in 1024-byte pieces.
+//!
+//! It serves one client and ends. The end of the connection is the end of the
+//! file, so the file is not preceded by a length.
+//!
+//! Run it, here on its default address and with its default file:
+//!
+//! ```text
+//! cargo run --example file_transfer -- 127.0.0.1 9999 README.md
+//! ```
+//!
+//! Fetch the file with `file_transfer_client`, in either language, or with
+//! `echo hello | nc 127.0.0.1 9999 > copy`.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use sock::{AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, Socket};
+
+mod common;
+
+fn main() -> io::Result<()> {
+    env_logger::init();
+    let (host, port, path) = common::address_and("127.0.0.1", 9999, "FILE", "README.md");
+    let mut file = File::open(&path).unwrap_or_else(|err| {
+        common::refuse(format_args!("FILE '{path}' cannot be opened: {}", common::named(&err)))
+    });
+
+    let server = Socket::new(AF_INET, SOCK_STREAM, 0)?;
+    server.setsockopt(SOL_SOCKET, SO_REUSEADDR, true)?;
+    server.bind((host, port))?;
+    server.listen(None)?;
+    println!("listening on {}", server.getsockname()?);
+
+    let (sock, peer) = server.accept()?;
+    println!("{peer} says: {}", common::text(&sock.recv(1024)?));
+    let mut piece = [0; 1024];
+    let mut sent = 0;
+    loop {
+        let length = file.read(&mut piece)?;
+        if length == 0 {
+            break;
+        }
+        sock.sendall(&piece[..length])?;
+        sent += length;
+    }
+    println!("sent {sent} bytes");
+    Ok(())
+}

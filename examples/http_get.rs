@@ -1,0 +1,36 @@
+//! An HTTP client in a dozen lines: fetches a page and prints it.
+//!
+//! Start `http_page` first, in either language, then run:
+//!
+//! ```text
+//! cargo run --example http_get -- 127.0.0.1 8000 /
+//! ```
+//!
+//! It talks to any plain HTTP server, so you can also play one yourself:
+//! `nc -l 127.0.0.1 8000`, and type `HTTP/1.0 200 OK`, an empty line, a page.
+
+use std::io::{self, BufRead, Read};
+
+mod common;
+
+fn main() -> io::Result<()> {
+    env_logger::init();
+    let (host, port, target) = common::address_and("127.0.0.1", 8000, "PATH", "/");
+    let sock = sock::create_connection((host.as_str(), port))?;
+    // HTTP/1.0, because then the end of the connection is that of the page.
+    sock.sendall(format!("GET {target} HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes())?;
+
+    let mut file = sock.makefile_rb();
+    let mut line = Vec::new();
+    file.read_until(b'\n', &mut line)?;
+    println!("status: {}", common::text(&line));
+    // The headers end with an empty line.
+    while !matches!(line.as_slice(), b"" | b"\n" | b"\r\n") {
+        line.clear();
+        file.read_until(b'\n', &mut line)?;
+    }
+    let mut page = Vec::new();
+    file.read_to_end(&mut page)?;
+    print!("{}", String::from_utf8_lossy(&page));
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! Three clients at once, for the servers that serve many.
+//!
+//! All connect before the first one speaks, and the last to come speaks first: a
+//! server that served one client after the other would leave it waiting.
+//!
+//! Start `threads`, `threads_by_hand`, `forks` or `forks_by_hand` first, in
+//! either language, then run:
+//!
+//! ```text
+//! cargo run --example many_clients -- 127.0.0.1 9999
+//! ```
+//!
+//! With `nc 127.0.0.1 9999` in three terminals you can do the same.
+
+use std::io::{self, BufRead};
+
+mod common;
+
+fn main() -> io::Result<()> {
+    env_logger::init();
+    let (host, port) = common::address("127.0.0.1", 9999);
+    let mut clients = Vec::new();
+    for number in 1..=3 {
+        clients.push((number, sock::create_connection((host.as_str(), port))?));
+    }
+
+    for (number, sock) in clients.into_iter().rev() {
+        let line = format!("hello from client {number}\n");
+        sock.sendall(line.as_bytes())?;
+        let mut answer = String::new();
+        sock.makefile_rb().read_line(&mut answer)?;
+        println!("client {number}: {}", answer.trim_end());
+        if answer != line.to_uppercase() {
+            return Err(io::Error::other(format!("client {number} was answered wrongly")));
+        }
+    }
+    Ok(())
+}

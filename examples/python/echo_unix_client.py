@@ -1,0 +1,25 @@
+"""The client of the Unix-domain stream echo.
+
+Start `echo_unix` first, in either language, then run:
+
+    python3 examples/python/echo_unix_client.py /tmp/echo_unix
+
+To play the server yourself: `nc -l -U /tmp/echo_unix`, and type the answer.
+"""
+
+import socket
+
+import common
+
+
+def main():
+    path = common.path("/tmp/echo_unix")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.connect(path)
+        sock.sendall(b"Hello, neighbour!\n")
+        answer = sock.recv(1024)
+        print("answer:", answer.decode(errors="replace").rstrip())
+
+
+if __name__ == "__main__":
+    main()

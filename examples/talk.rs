@@ -1,0 +1,45 @@
+//! An interactive talk: messages appear in capitals, you type the answers.
+//!
+//! It talks with one client until that one leaves.
+//!
+//! Run it, here on its default address:
+//!
+//! ```text
+//! cargo run --example talk -- 127.0.0.1 9999
+//! ```
+//!
+//! Talk to it from another terminal with `talk_client`, in either language, or
+//! with `nc 127.0.0.1 9999`.
+
+use std::io;
+
+use sock::{AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, Socket};
+
+mod common;
+
+fn main() -> io::Result<()> {
+    env_logger::init();
+    let (host, port) = common::address("127.0.0.1", 9999);
+    let server = Socket::new(AF_INET, SOCK_STREAM, 0)?;
+    server.setsockopt(SOL_SOCKET, SO_REUSEADDR, true)?;
+    server.bind((host, port))?;
+    server.listen(None)?;
+    println!("listening on {}", server.getsockname()?);
+
+    let (sock, peer) = server.accept()?;
+    println!("{peer} connected");
+    loop {
+        let message = sock.recv(1024)?;
+        if message.is_empty() {
+            break;
+        }
+        println!("{}", common::text(&message).to_uppercase());
+        let Some(answer) = common::ask("> ")? else {
+            break;
+        };
+        // The newline makes even an empty answer one that arrives: sending no
+        // bytes sends nothing at all.
+        sock.sendall(format!("{answer}\n").as_bytes())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! Promises that need a process of their own: forks, signals, and counts of
+//! descriptors, threads and children, which other tests would disturb.
+//!
+//! Every test is a run of this program with `--alone NAME`: one process, in
+//! which the test is the only thread.
+
+mod forking;
+mod nothing_left;
+mod signals;
+
+use std::io::Read;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// Name and test. A test panics when its promise is broken.
+type Test = (&'static str, fn());
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    let tests = [forking::TESTS, nothing_left::TESTS, signals::TESTS].concat();
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, flag, name] = &arguments[..] {
+        if flag == "--alone" {
+            let (_, test) = tests.iter().find(|(known, _)| known == name).expect("a test of that name");
+            test();
+            return ExitCode::SUCCESS;
+        }
+    }
+    let trials = tests.into_iter().map(|(name, _)| Trial::test(name, move || run_alone(name))).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn run_alone(name: &str) -> Result<(), Failed> {
+    let program = std::env::current_exe()?;
+    let mut child = Command::new(program)
+        .args(["--alone", name])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stderr = child.stderr.take().ok_or("no pipe for stderr")?;
+    let (told, hear) = mpsc::channel();
+    thread::spawn(move || {
+        let mut text = String::new();
+        let _ = stderr.read_to_string(&mut text);
+        let _ = told.send(text);
+    });
+    let text = match hear.recv_timeout(LIMIT) {
+        Ok(text) => text,
+        Err(_) => {
+            child.kill()?;
+            // Its children may keep the pipe open.
+            let text = hear.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
+            format!("still running after {LIMIT:?}\n{text}")
+        }
+    };
+    let status = child.wait()?;
+    if status.success() { Ok(()) } else { Err(format!("{status}\n{text}").into()) }
+}

@@ -1,0 +1,670 @@
+//! Every program in `examples/` against its Python twin in `examples/python/`.
+//!
+//! A server and its client meet in all four pairings of the two languages, and
+//! each of them has to write the same transcript as its twin: the one that is
+//! written in the test, with nothing but ports and temporary paths taken out.
+//! Programs that ask a person do so through a pipe and on a pseudo-terminal.
+//!
+//! Nothing here sleeps to wait for something: a server says when it listens, and
+//! every wait has a limit. Without `python3` the pairings with Python are left
+//! out, which is said aloud; with `SOCK_REQUIRE_PYTHON=1` that is a failure.
+
+#[path = "interop/program.rs"]
+mod program;
+#[path = "interop/transcript.rs"]
+mod transcript;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::{Command, Stdio};
+
+use program::{ANY_PORT, Directory, Language, Program, Terminal, languages};
+use sock::{AF_INET, SHUT_WR, SOCK_STREAM, Socket};
+
+/// Every server, or client, with the arguments it takes.
+const PROGRAMS: [(&str, &str); 30] = [
+    ("careful", "[HOST [PORT]]"),
+    ("careful_client", "[HOST [PORT]]"),
+    ("echo_tcp", "[HOST [PORT]]"),
+    ("echo_tcp_client", "[HOST [PORT]]"),
+    ("echo_threading", "[HOST [PORT]]"),
+    ("echo_unix", "[PATH]"),
+    ("echo_unix_client", "[PATH]"),
+    ("echo_unix_dgram", "[PATH]"),
+    ("echo_unix_dgram_client", "[PATH]"),
+    ("file_transfer", "[HOST [PORT [FILE]]]"),
+    ("file_transfer_client", "[HOST [PORT [FILE]]]"),
+    ("five_calls", "[HOST [PORT]]"),
+    ("five_calls_client", "[HOST [PORT]]"),
+    ("fixed", "[HOST [PORT]]"),
+    ("fixed_client", "[HOST [PORT]]"),
+    ("forks", "[HOST [PORT]]"),
+    ("forks_by_hand", "[HOST [PORT]]"),
+    ("greeting", "[HOST [PORT]]"),
+    ("greeting_client", "[HOST [PORT]]"),
+    ("http_get", "[HOST [PORT [PATH]]]"),
+    ("http_page", "[HOST [PORT]]"),
+    ("many_clients", "[HOST [PORT]]"),
+    ("talk", "[HOST [PORT]]"),
+    ("talk_client", "[HOST [PORT]]"),
+    ("threads", "[HOST [PORT]]"),
+    ("threads_by_hand", "[HOST [PORT]]"),
+    ("udp", "[HOST [PORT]]"),
+    ("udp_client", "[HOST [PORT]]"),
+    ("wrote", "[HOST [PORT]]"),
+    ("wrote_client", "[HOST [PORT]]"),
+];
+
+/// Runs a conversation in all pairings: language of the server, of the client.
+fn pairings(converse: impl Fn(Language, Language)) {
+    for &server in languages() {
+        for &client in languages() {
+            // Shown only for the pairing that fails.
+            println!("{server:?} server, {client:?} client");
+            converse(server, client);
+        }
+    }
+}
+
+/// The same, each of them through pipes and on pseudo-terminals.
+fn pairings_on_terminals(converse: impl Fn(Terminal, Language, Language)) {
+    for terminal in [Terminal::Pipe, Terminal::Pty] {
+        println!("through {terminal:?}");
+        pairings(|server, client| converse(terminal, server, client));
+    }
+}
+
+#[test]
+fn echo_tcp() {
+    pairings(|server, client| {
+        let mut server = Program::start(server, "echo_tcp", &ANY_PORT);
+        let client = Program::start(client, "echo_tcp_client", &server.address());
+        assert_eq!(client.finish(), "answer: Hello, world!\n");
+        assert_eq!(
+            server.finish(),
+            "listening on 127.0.0.1:SERVER\n\
+             127.0.0.1:PORT connected\n\
+             got: Hello, world!\n"
+        );
+    });
+}
+
+#[test]
+fn echo_threading() {
+    let expected = "echo is listening on 127.0.0.1:SERVER, a thread for each connection\n\
+                    talk to it: nc 127.0.0.1 SERVER\n\
+                    or in Python:\n    \
+                    import socket\n    \
+                    sock = socket.create_connection((\"127.0.0.1\", SERVER))\n    \
+                    sock.sendall(b\"hello\\n\")\n    \
+                    print(sock.recv(1024))\n";
+    pairings(|server, client| {
+        let mut server = Program::start(server, "echo_threading", &ANY_PORT);
+        let address = server.address();
+        let client = Program::start(client, "echo_tcp_client", &address);
+        assert_eq!(client.finish(), "answer: Hello, world!\n");
+
+        // The words in Python that it recommends.
+        if languages().contains(&Language::Python) {
+            let script: Vec<_> = expected.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+            let mut command = Command::new("python3");
+            command.arg("-c").arg(script.join("\n").replace("SERVER", &address[1]));
+            let python = Program::spawn(Terminal::Pipe, command, "the advice".into(), String::new());
+            assert_eq!(python.finish(), "b'hello\\n'\n");
+        }
+        assert_eq!(server.stop_after(expected), expected);
+    });
+}
+
+#[test]
+fn five_calls() {
+    pairings(|server, client| {
+        let mut server = Program::start(server, "five_calls", &ANY_PORT);
+        let mut client = Program::start(client, "five_calls_client", &server.address());
+        let own = client.line_after("connected from ");
+        assert_eq!(client.finish(), "connected from 127.0.0.1:PORT\n");
+        // The one names itself as the other names it.
+        server.expect(&format!("{own}\n"));
+        assert_eq!(server.finish(), "listening on 127.0.0.1:SERVER\n127.0.0.1:PORT\n");
+    });
+}
+
+#[test]
+fn talk() {
+    pairings_on_terminals(|terminal, server, client| {
+        let mut server = Program::start_on(terminal, server, "talk", &ANY_PORT);
+        let mut client = Program::start_on(terminal, client, "talk_client", &server.address());
+        client.answer("who is there?");
+        server.answer("only me");
+        client.answer("");
+        server.answer("");
+        client.answer("bye");
+        server.answer("q");
+        client.answer("q");
+        assert_eq!(client.finish(), "> who is there?\nonly me\n>\n\n> bye\nq\n> q\n");
+        assert_eq!(
+            server.finish(),
+            "listening on 127.0.0.1:SERVER\n\
+             127.0.0.1:PORT connected\n\
+             WHO IS THERE?\n> only me\n\n>\nBYE\n> q\n"
+        );
+    });
+}
+
+#[test]
+fn talk_ends_when_the_server_leaves() {
+    pairings_on_terminals(|terminal, server, client| {
+        let mut server = Program::start_on(terminal, server, "talk", &ANY_PORT);
+        let mut client = Program::start_on(terminal, client, "talk_client", &server.address());
+        client.answer("anybody?");
+        server.end_of_input();
+        assert_eq!(client.finish(), "> anybody?\n");
+        assert_eq!(
+            server.finish(),
+            "listening on 127.0.0.1:SERVER\n127.0.0.1:PORT connected\nANYBODY?\n>\n"
+        );
+    });
+}
+
+#[test]
+fn file_transfer() {
+    let directory = Directory::new("file_transfer");
+    let (original, copy) = (directory.join("original"), directory.join("copy"));
+    // Neither a whole number of pieces nor anything that repeats with them.
+    let bytes: Vec<u8> = (0..100_001_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+    fs::write(&original, &bytes).expect("write");
+    pairings_on_terminals(|terminal, server, client| {
+        let arguments = ["127.0.0.1".into(), "0".into(), original.clone()];
+        let mut server = Program::start_on(terminal, server, "file_transfer", &arguments);
+        let [host, port] = server.address();
+        let arguments = [host.into(), port.into(), copy.clone()];
+        let client = Program::start_on(terminal, client, "file_transfer_client", &arguments);
+        // The bar is there for somebody who watches, and only then.
+        let bar = if terminal == Terminal::Pty { "100001 bytes\n" } else { "" };
+        assert_eq!(directory.hide(&client.finish()), format!("{bar}received 100001 bytes into DIR/copy\n"));
+        assert_eq!(
+            server.finish(),
+            "listening on 127.0.0.1:SERVER\n127.0.0.1:PORT says: hello\nsent 100001 bytes\n"
+        );
+        assert!(fs::read(&copy).expect("read") == bytes, "the copy differs");
+        fs::remove_file(&copy).expect("remove_file");
+    });
+}
+
+#[test]
+fn wrote() {
+    let expected = "listening on 127.0.0.1:SERVER\n\
+                    127.0.0.1:PORT wrote:\nfirst\n> one\n\
+                    127.0.0.1:PORT wrote:\nsecond\n> two\n\
+                    127.0.0.1:PORT wrote:\nthird\n>\n";
+    pairings_on_terminals(|terminal, server, client| {
+        let mut server = Program::start_on(terminal, server, "wrote", &ANY_PORT);
+        let mut client = Program::start_on(terminal, client, "wrote_client", &server.address());
+        client.answer("first");
+        server.answer("one");
+        client.answer("second");
+        server.answer("two");
+        client.answer("third");
+        server.end_of_input();
+        client.end_of_input();
+        assert_eq!(client.finish(), "> first\none\n> second\ntwo\n> third\n\n>\n");
+        assert_eq!(server.stop_after(expected), expected);
+    });
+}
+
+#[test]
+fn greeting() {
+    let expected = "listening on 127.0.0.1:SERVER\n127.0.0.1:PORT connected\n127.0.0.1:PORT left\n";
+    pairings_on_terminals(|terminal, server, client| {
+        let mut server = Program::start(server, "greeting", &ANY_PORT);
+        let mut client = Program::start_on(terminal, client, "greeting_client", &server.address());
+        client.answer("Ada");
+        client.answer("Grace Hopper");
+        client.end_of_input();
+        assert_eq!(
+            client.finish(),
+            "hello!\n> Ada\nHello, Ada!\n> Grace Hopper\nHello, Grace Hopper!\n>\n"
+        );
+        assert_eq!(server.stop_after(expected), expected);
+    });
+}
+
+#[test]
+fn greeting_restarts_at_once() {
+    let expected = "listening on 127.0.0.1:SERVER\n127.0.0.1:PORT connected\n127.0.0.1:PORT left\n";
+    pairings(|server_language, client_language| {
+        let mut arguments = ANY_PORT.map(String::from);
+        for _ in 0..3 {
+            let mut server = Program::start(server_language, "greeting", &arguments);
+            arguments = server.address();
+            let mut client = Program::start(client_language, "greeting_client", &arguments);
+            client.answer("exit");
+            assert_eq!(client.finish(), "hello!\n> exit\n");
+            assert_eq!(server.stop_after(expected), expected);
+        }
+        // What this would be worth without SO_REUSEADDR: the server closed
+        // first, so its connections linger on its port.
+        let [host, port] = &arguments;
+        let port: u16 = port.parse().expect("a port");
+        let plain = Socket::new(AF_INET, SOCK_STREAM, 0).expect("socket");
+        let taken = plain.bind((host.as_str(), port)).expect_err("nothing lingers");
+        assert_eq!(sock::errno(&taken).and_then(sock::errno_name), Some("EADDRINUSE"));
+    });
+}
+
+#[test]
+fn fixed() {
+    pairings(|server, client| {
+        let mut server = Program::start(server, "fixed", &ANY_PORT);
+        let client = Program::start(client, "fixed_client", &server.address());
+        assert_eq!(client.finish(), "server says: Hello, client!\n");
+        assert_eq!(
+            server.finish(),
+            "listening on 127.0.0.1:SERVER\n\
+             127.0.0.1:PORT connected\n\
+             client says: Hello, server!\n"
+        );
+    });
+}
+
+#[test]
+fn careful() {
+    pairings(|server, client| {
+        let mut server = Program::start(server, "careful", &ANY_PORT);
+        let client = Program::start(client, "careful_client", &server.address());
+        assert_eq!(client.finish(), "server says: Hello, client!\nsocket closed\n");
+        assert_eq!(
+            server.finish(),
+            "listening on 127.0.0.1:SERVER\n\
+             127.0.0.1:PORT connected\n\
+             client says: Hello, server!\n\
+             connection closed\n\
+             server closed\n"
+        );
+    });
+}
+
+/// A socket on a port of its own, and the arguments that name it.
+fn bound() -> (Socket, [String; 2]) {
+    let socket = Socket::new(AF_INET, SOCK_STREAM, 0).expect("socket");
+    socket.settimeout(program::LIMIT).expect("settimeout");
+    socket.bind(("127.0.0.1", 0)).expect("bind");
+    let port = socket.getsockname().expect("getsockname").port().expect("a port");
+    (socket, ["127.0.0.1".to_owned(), port.to_string()])
+}
+
+#[test]
+fn careful_client_names_connection_refused() {
+    // The port is taken, so that nobody else comes to listen there.
+    let (taken, arguments) = bound();
+    let refused = Socket::new(AF_INET, SOCK_STREAM, 0)
+        .and_then(|sock| sock.connect(taken.getsockname()?))
+        .expect_err("nobody listens");
+    let number = refused.raw_os_error().expect("an errno");
+    for &language in languages() {
+        let client = Program::start(language, "careful_client", &arguments);
+        let error = format!("error: ECONNREFUSED, errno {number}\n");
+        assert_eq!(client.finish_with(1), ("socket closed\n".to_owned(), error));
+    }
+}
+
+#[test]
+fn careful_programs_name_a_host_that_does_not_resolve() {
+    // Not even a question for a name server, so nothing depends on one.
+    let arguments = ["no such host", "0"];
+    for (name, output) in [("careful", "server closed\n"), ("careful_client", "socket closed\n")] {
+        let errors: BTreeSet<String> = languages()
+            .iter()
+            .map(|&language| {
+                let (stdout, error) = Program::start(language, name, &arguments).finish_with(1);
+                assert_eq!(stdout, output);
+                error
+            })
+            .collect();
+        let error = errors.first().expect("one language at least");
+        assert!(error.starts_with("error: EAI_NONAME, getaddrinfo error "), "{error}");
+        assert_eq!(errors.len(), 1, "{errors:?}");
+    }
+}
+
+#[test]
+fn careful_names_a_port_in_use() {
+    let (taken, arguments) = bound();
+    taken.listen(None).expect("listen");
+    let refused = Socket::new(AF_INET, SOCK_STREAM, 0)
+        .and_then(|sock| sock.bind(taken.getsockname()?))
+        .expect_err("somebody listens");
+    let number = refused.raw_os_error().expect("an errno");
+    for &language in languages() {
+        let server = Program::start(language, "careful", &arguments);
+        let error = format!("error: EADDRINUSE, errno {number}\n");
+        assert_eq!(server.finish_with(1), ("server closed\n".to_owned(), error));
+    }
+}
+
+#[test]
+fn careful_programs_name_a_peer_who_leaves() {
+    for &language in languages() {
+        let mut server = Program::start(language, "careful", &ANY_PORT);
+        let [host, port] = server.address();
+        let port: u16 = port.parse().expect("a port");
+        let client = sock::create_connection((host, port)).expect("connect");
+        client.settimeout(program::LIMIT).expect("settimeout");
+        // To leave with the greeting unread would be a reset instead.
+        assert_eq!(client.recv(100).expect("recv"), b"Hello, client!\n");
+        drop(client);
+        let (output, error) = server.finish_with(1);
+        assert!(output.ends_with(" connected\nconnection closed\nserver closed\n"), "{output}");
+        assert_eq!(error, "error: the client left without a word\n");
+
+        let (server, arguments) = bound();
+        server.listen(None).expect("listen");
+        let client = Program::start(language, "careful_client", &arguments);
+        drop(server.accept().expect("accept"));
+        let error = "error: the server left without a word\n".to_owned();
+        assert_eq!(client.finish_with(1), ("socket closed\n".to_owned(), error));
+    }
+}
+
+#[test]
+fn careful_client_does_not_wait_for_ever() {
+    // It listens and never says a word.
+    let (server, arguments) = bound();
+    server.listen(None).expect("listen");
+    let clients: Vec<_> = languages()
+        .iter()
+        .map(|&language| Program::start(language, "careful_client", &arguments))
+        .collect();
+    for client in clients {
+        let error = "error: timed out\n".to_owned();
+        assert_eq!(client.finish_with(1), ("socket closed\n".to_owned(), error));
+    }
+}
+
+#[test]
+fn udp() {
+    let expected = "listening on 127.0.0.1:SERVER\n127.0.0.1:PORT sent: hello over udp\n";
+    pairings(|server, client| {
+        let mut server = Program::start(server, "udp", &ANY_PORT);
+        let client = Program::start(client, "udp_client", &server.address());
+        assert_eq!(client.finish(), "127.0.0.1:SERVER answers: HELLO OVER UDP\n");
+        assert_eq!(server.stop_after(expected), expected);
+    });
+}
+
+/// One of the four servers that serve many, with the client they share.
+fn many_clients(name: &str) {
+    let expected = "listening on 127.0.0.1:SERVER\n\
+                    127.0.0.1:PORT: hello from client 3\n\
+                    127.0.0.1:PORT: hello from client 2\n\
+                    127.0.0.1:PORT: hello from client 1\n";
+    pairings(|server, client| {
+        let mut server = Program::start(server, name, &ANY_PORT);
+        let client = Program::start(client, "many_clients", &server.address());
+        assert_eq!(
+            client.finish(),
+            "client 3: HELLO FROM CLIENT 3\n\
+             client 2: HELLO FROM CLIENT 2\n\
+             client 1: HELLO FROM CLIENT 1\n"
+        );
+        assert_eq!(server.stop_after(expected), expected);
+    });
+}
+
+#[test]
+fn threads_by_hand() {
+    many_clients("threads_by_hand");
+}
+
+#[test]
+fn threads() {
+    many_clients("threads");
+}
+
+#[test]
+fn forks_by_hand() {
+    many_clients("forks_by_hand");
+}
+
+#[test]
+fn forks() {
+    many_clients("forks");
+}
+
+#[test]
+fn echo_unix() {
+    pairings(|server, client| {
+        let directory = Directory::new("echo_unix");
+        let path = [directory.join("echo")];
+        let mut server = Program::start(server, "echo_unix", &path);
+        server.listening_on();
+        let client = Program::start(client, "echo_unix_client", &path);
+        assert_eq!(client.finish(), "answer: Hello, neighbour!\n");
+        assert_eq!(
+            directory.hide(&server.finish()),
+            "listening on DIR/echo\nconnected\ngot: Hello, neighbour!\n"
+        );
+        assert!(directory.names().is_empty(), "{:?} is left", directory.names());
+    });
+}
+
+#[test]
+fn echo_unix_dgram() {
+    pairings(|server, client| {
+        let directory = Directory::new("echo_unix_dgram");
+        let path = [directory.join("echo")];
+        let mut server = Program::start(server, "echo_unix_dgram", &path);
+        server.listening_on();
+        let client = Program::start(client, "echo_unix_dgram_client", &path);
+        assert_eq!(directory.hide(&client.finish()), "DIR/echo answers: Hello, neighbour!\n");
+        assert_eq!(
+            directory.hide(&server.finish()),
+            "listening on DIR/echo\nDIR/echo.client sent: Hello, neighbour!\n"
+        );
+        assert!(directory.names().is_empty(), "{:?} is left", directory.names());
+    });
+}
+
+#[test]
+fn http_page() {
+    let expected = "listening on 127.0.0.1:SERVER\n\
+                    127.0.0.1:PORT GET / 200 OK\n\
+                    127.0.0.1:PORT GET /favicon.ico 404 Not Found\n";
+    pairings(|server, client| {
+        let mut server = Program::start(server, "http_page", &ANY_PORT);
+        let address = server.address();
+        let page = Program::start(client, "http_get", &address).finish();
+        assert_eq!(
+            page,
+            "status: HTTP/1.1 200 OK\n\
+             <!doctype html>\n<title>sock</title>\n<h1>Hello, browser!</h1>\n"
+        );
+        let [host, port] = address;
+        let page = Program::start(client, "http_get", &[host, port, "/favicon.ico".into()]).finish();
+        assert_eq!(page, "status: HTTP/1.1 404 Not Found\n<h1>404 Not Found</h1>\n");
+        assert_eq!(server.stop_after(expected), expected);
+    });
+}
+
+/// Sends a request as it is, to a server that closes in the end.
+fn request(address: &[String; 2], request: &[u8]) -> String {
+    let port: u16 = address[1].parse().expect("a port");
+    let sock = sock::create_connection((address[0].as_str(), port)).expect("connect");
+    sock.settimeout(program::LIMIT).expect("settimeout");
+    sock.sendall(request).expect("sendall");
+    sock.shutdown(SHUT_WR).expect("shutdown");
+    let mut answer = Vec::new();
+    loop {
+        let piece = sock.recv(4096).expect("recv");
+        if piece.is_empty() {
+            return String::from_utf8(answer).expect("an answer in UTF-8");
+        }
+        answer.extend(piece);
+    }
+}
+
+#[test]
+fn http_page_answers_whatever_is_asked() {
+    const HEADERS: &str = "Content-Type: text/html\r\nAllow: GET, HEAD\r\nConnection: close\r\n";
+    let page = "<!doctype html>\n<title>sock</title>\n<h1>Hello, browser!</h1>\n";
+    let answer = |status: &str, body: &str| {
+        let length = body.len();
+        format!("HTTP/1.1 {status}\r\n{HEADERS}Content-Length: {length}\r\n\r\n{body}")
+    };
+    let ok = answer("200 OK", page);
+    let head = ok.replace(page, "");
+    let refusal = |status: &str| answer(status, &format!("<h1>{status}</h1>\n"));
+    let (bad, missing) = (refusal("400 Bad Request"), refusal("404 Not Found"));
+    let not_allowed = refusal("405 Method Not Allowed");
+    let endless = "x".repeat(10_000);
+    let crowded = format!("GET / HTTP/1.1\r\nx: {endless}\r\n\r\n");
+
+    for &language in languages() {
+        let mut server = Program::start(language, "http_page", &ANY_PORT);
+        let address = server.address();
+        for (asked, expected) in [
+            ("GET / HTTP/1.1\r\nHost: here\r\n\r\n", &ok),
+            ("GET / HTTP/1.0\n\n", &ok),
+            ("GET /?a=b HTTP/1.1\r\nHost: here\r\n\r\n", &ok),
+            ("HEAD / HTTP/1.1\r\nHost: here\r\n\r\n", &head),
+            ("GET /x HTTP/1.1\r\nHost: here\r\n\r\n", &missing),
+            ("POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 3\r\n\r\nabc", &not_allowed),
+            ("POST /x HTTP/1.1\r\nHost: here\r\nContent-Length: 0\r\n\r\n", &not_allowed),
+            ("hello\r\n\r\n", &bad),
+            ("GET /\r\n\r\n", &bad),
+            ("GET / HTTP/2.0\r\n\r\n", &bad),
+            ("GET / HTTP/1.1\r\nHost\r\n\r\n", &bad),
+            ("GET / HTTP/1.1\r\nHost: here\r\n", &bad),
+            (&crowded, &bad),
+            (&endless, &bad),
+            ("", &String::new()),
+        ] {
+            let (start, _) = asked.split_at(asked.len().min(60));
+            assert_eq!(request(&address, asked.as_bytes()), *expected, "{language:?}: {start:?}");
+        }
+    }
+}
+
+#[test]
+fn http_page_serves_curl() {
+    let missing = Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_err();
+    if missing {
+        program::shout("there is no curl on PATH: THE PAGE IS NOT FETCHED WITH IT");
+        return;
+    }
+    for &language in languages() {
+        let mut server = Program::start(language, "http_page", &ANY_PORT);
+        let url = format!("http://{}/", server.listening_on());
+        let curl = |arguments: &[&str], url: &str| {
+            let mut command = Command::new("curl");
+            // No proxy, whatever the environment of the tests knows about one.
+            command.args(["--silent", "--show-error", "--noproxy", "*"]).args(arguments).arg(url);
+            Program::spawn(Terminal::Pipe, command, "curl".into(), String::new()).finish()
+        };
+        let page = curl(&[], &url);
+        assert!(page.ends_with("<h1>Hello, browser!</h1>\n"), "{page}");
+        let status = ["--output", "-", "--write-out", "%{http_code} %{size_download}"];
+        assert!(curl(&status, &url).ends_with("</h1>\n200 61"));
+        assert!(curl(&status, &format!("{url}x")).ends_with("</h1>\n404 23"));
+        assert!(curl(&[&status[..], &["--data", "x"]].concat(), &url).ends_with("</h1>\n405 32"));
+        assert!(curl(&[&status[..], &["--head"]].concat(), &url).ends_with("\n\n200 0"));
+    }
+}
+
+#[test]
+fn wrong_arguments_are_refused_in_one_line() {
+    let words = ["127.0.0.1", "1", "x", "more"];
+    for (name, usage) in PROGRAMS {
+        let usage = format!("usage: {name} {usage}");
+        let count = usage.matches('[').count();
+        let mut cases = vec![
+            (vec!["--help"], format!("unexpected option '--help'; {usage}")),
+            (words[..=count].to_vec(), format!("unexpected argument '{}'; {usage}", words[count])),
+        ];
+        if usage.contains("PORT") {
+            for port in ["abc", "99999", "65536", "-1", ""] {
+                let complaint = format!("PORT must be a number from 0 to 65535, not '{port}'");
+                cases.push((vec!["127.0.0.1", port], complaint));
+            }
+        }
+        if name == "file_transfer" {
+            let complaint = "FILE 'no such file' cannot be opened: ENOENT, errno 2".to_owned();
+            cases.push((vec!["127.0.0.1", "0", "no such file"], complaint));
+        }
+        for &language in languages() {
+            let start = |(arguments, complaint): &(Vec<&str>, String)| {
+                (Program::start(language, name, arguments), format!("{name}: {complaint}\n"))
+            };
+            // All of them at once: it is the start that takes the time.
+            let programs: Vec<_> = cases.iter().map(start).collect();
+            for (program, complaint) in programs {
+                assert_eq!(program.finish_with(2), (String::new(), complaint), "{language:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rust_log_shows_each_call() {
+    let mut command = Command::new(program::example("five_calls"));
+    command.args(ANY_PORT).env("RUST_LOG", "sock=trace");
+    let mut server = Program::spawn(Terminal::Pipe, command, "five_calls".into(), String::new());
+    let client = Program::start(Language::Rust, "five_calls_client", &server.address());
+    client.finish();
+    let (_, log) = server.finish_with(0);
+    let mut rest = log.as_str();
+    for call in ["socket(AF_INET, SOCK_STREAM, 0)", "bind(", "listen(", "accept(", "close("] {
+        let at = rest.find(call).unwrap_or_else(|| panic!("no {call} in order in\n{log}"));
+        rest = &rest[at..];
+    }
+}
+
+/// The default arguments in a program's source, as they would be typed.
+fn defaults(source: &str, common: &str) -> String {
+    let call = ["address(", "address_and(", "path("]
+        .iter()
+        .find_map(|function| source.split_once(&format!("{common}{function}")))
+        .unwrap_or_else(|| panic!("no defaults in\n{source}"));
+    let arguments = call.1.split_once(')').expect("the end of the call").0;
+    let mut words: Vec<_> = arguments.split(',').map(|word| word.trim().trim_matches('"')).collect();
+    if let [_, _, _, _] = words[..] {
+        // The third argument's name, of no interest to whoever types it.
+        words.remove(2);
+    }
+    words.join(" ")
+}
+
+#[test]
+fn every_program_has_its_twin_and_says_how_to_run_it() {
+    let names = |directory: &str, end: &str| -> BTreeSet<String> {
+        let entries = fs::read_dir(program::repository().join(directory)).expect("read_dir");
+        let names = entries.map(|entry| entry.expect("entry").file_name().into_string().expect("UTF-8"));
+        names.filter_map(|name| name.strip_suffix(end).map(String::from)).collect()
+    };
+    let programs: BTreeSet<_> = PROGRAMS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let mut twins = names("examples/python", ".py");
+    assert!(twins.remove("common"));
+    assert_eq!(names("examples", ".rs"), programs);
+    assert_eq!(twins, programs);
+
+    let readme = fs::read_to_string(program::repository().join("examples/README.md")).expect("README.md");
+    for name in programs {
+        let rust = program::repository().join(format!("examples/{name}.rs"));
+        let rust = fs::read_to_string(rust).expect("an example");
+        let arguments = defaults(&rust, "common::");
+        assert!(rust.starts_with("//! "), "{name}: no header");
+        let run = format!("//! cargo run --example {name} -- {arguments}\n");
+        assert!(rust.contains(&run), "{name}: no {run}");
+        let python = fs::read_to_string(program::twin(&name)).expect("a twin");
+        assert_eq!(defaults(&python, "common."), arguments, "defaults of {name}");
+        assert!(python.starts_with("\"\"\""), "{name}: no header");
+        let run = format!("    python3 examples/python/{name}.py {arguments}\n");
+        assert!(python.contains(&run), "{name}: no {run}");
+        for text in [&rust, &python] {
+            assert!(text.contains("nc ") || text.contains("curl "), "{name}: how to talk to it?");
+        }
+        for link in [format!("]({name}.rs)"), format!("](python/{name}.py)")] {
+            assert!(readme.contains(&link), "README.md: no {link}");
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! One running program of either language, its terminal and its transcript.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pty_process::blocking::{self as pty, Pty};
+
+use crate::transcript;
+
+/// Longest wait for anything; only a failure takes it.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// Arguments of a server whose port the system shall choose.
+pub(crate) const ANY_PORT: [&str; 2] = ["127.0.0.1", "0"];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Language {
+    Rust,
+    Python,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Terminal {
+    /// Three pipes: what a shell script sees.
+    Pipe,
+    /// A pseudo-terminal for all three: what a person sees.
+    Pty,
+}
+
+/// The languages to be tested: Rust, and Python where there is one.
+///
+/// Without `python3` the rest is tested all the same, but not in silence.
+pub(crate) fn languages() -> &'static [Language] {
+    static LANGUAGES: OnceLock<&'static [Language]> = OnceLock::new();
+    LANGUAGES.get_or_init(|| {
+        let version = "import sys; sys.exit(sys.version_info < (3, 9))";
+        let python = Command::new("python3")
+            .args(["-c", version])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success());
+        if python {
+            return &[Language::Rust, Language::Python];
+        }
+        let required = env::var_os("SOCK_REQUIRE_PYTHON").is_some_and(|value| value == "1");
+        assert!(!required, "SOCK_REQUIRE_PYTHON=1, but there is no python3 of at least 3.9 on PATH");
+        shout("there is no python3 of at least 3.9 on PATH: ALL PAIRINGS WITH PYTHON ARE LEFT OUT");
+        &[Language::Rust]
+    })
+}
+
+/// Tells the person who runs the tests, past the capture of passing ones.
+pub(crate) fn shout(sentence: &str) {
+    // `eprintln` is captured, the stream behind it is not. Should it be closed,
+    // there is nobody to tell.
+    let _ = writeln!(io::stderr(), "\n*** interop: {sentence} ***");
+}
+
+/// A program that runs; dropping it kills it.
+pub(crate) struct Program {
+    /// As in `talk.py`, for messages.
+    label: String,
+    child: Child,
+    terminal: Terminal,
+    input: Option<Input>,
+    output: Output,
+    errors: Output,
+    /// The server's port: its own, or the one given to a client.
+    port: String,
+}
+
+enum Input {
+    Pipe(ChildStdin),
+    Pty(Arc<Pty>),
+}
+
+/// What a program has written so far, collected by a thread of its own.
+struct Output {
+    chunks: mpsc::Receiver<Vec<u8>>,
+    seen: Vec<u8>,
+    /// How much of it `expect` has already found.
+    found: usize,
+    ended: bool,
+}
+
+impl Program {
+    pub(crate) fn start<A: AsRef<OsStr>>(language: Language, name: &str, arguments: &[A]) -> Self {
+        Self::start_on(Terminal::Pipe, language, name, arguments)
+    }
+
+    pub(crate) fn start_on<A: AsRef<OsStr>>(
+        terminal: Terminal,
+        language: Language,
+        name: &str,
+        arguments: &[A],
+    ) -> Self {
+        let mut command = command(language, name);
+        command.args(arguments);
+        let port =
+            arguments.get(1).map_or(String::new(), |port| port.as_ref().to_string_lossy().into_owned());
+        let label = match language {
+            Language::Rust => name.to_owned(),
+            Language::Python => format!("{name}.py"),
+        };
+        Self::spawn(terminal, command, label, port)
+    }
+
+    /// Starts any command, with its three streams in our hands.
+    pub(crate) fn spawn(terminal: Terminal, mut command: Command, label: String, port: String) -> Self {
+        let (child, input, output, errors) = match terminal {
+            Terminal::Pipe => {
+                let mut child = command
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped())
+                    .spawn()
+                    .unwrap_or_else(|err| panic!("{label} does not start: {err}"));
+                let input = child.stdin.take().map(Input::Pipe);
+                let output = Output::of(child.stdout.take().expect("stdout is piped"));
+                let errors = Output::of(child.stderr.take().expect("stderr is piped"));
+                (child, input, output, errors)
+            }
+            Terminal::Pty => {
+                let (master, slave) = pty::open().expect("a pseudo-terminal");
+                let size = pty_process::Size::new(24, transcript::WIDTH);
+                master.resize(size).expect("resize");
+                let child = pty::Command::from(command)
+                    .env("TERM", "xterm")
+                    .spawn(slave)
+                    .unwrap_or_else(|err| panic!("{label} does not start: {err}"));
+                let master = Arc::new(master);
+                let output = Output::of(Screen(Arc::clone(&master)));
+                let errors = Output::of(io::empty());
+                (child, Some(Input::Pty(master)), output, errors)
+            }
+        };
+        Program { label, child, terminal, input, output, errors, port }
+    }
+
+    /// Waits for the line that says where the server listens; returns that.
+    pub(crate) fn listening_on(&mut self) -> String {
+        let line = self.line_after("listening on ");
+        let address = line.split(',').next().unwrap_or("").to_owned();
+        if let Some((_, port)) = address.rsplit_once(':') {
+            self.port = port.to_owned();
+        }
+        address
+    }
+
+    /// Waits for `text`; returns the rest of its line.
+    pub(crate) fn line_after(&mut self, text: &str) -> String {
+        self.expect(text);
+        let start = self.output.found;
+        self.expect("\n");
+        let line = &self.output.seen[start..self.output.found];
+        String::from_utf8_lossy(line).trim_end().to_owned()
+    }
+
+    /// Arguments for a client of this server, once it listens.
+    pub(crate) fn address(&mut self) -> [String; 2] {
+        let address = self.listening_on();
+        let (host, port) =
+            address.rsplit_once(':').unwrap_or_else(|| panic!("{}: no port in {address}", self.label));
+        [host.to_owned(), port.to_owned()]
+    }
+
+    /// Waits until the program has written `text`, after what was found before.
+    pub(crate) fn expect(&mut self, text: &str) {
+        let text = text.as_bytes();
+        self.wait_until(&format!("waiting for {:?}", String::from_utf8_lossy(text)), |output| {
+            let new = &output.seen[output.found..];
+            let at = new.windows(text.len()).position(|window| window == text);
+            at.map(|at| output.found += at + text.len()).is_some()
+        });
+    }
+
+    /// Types a line at the prompt `> `, once it is there.
+    pub(crate) fn answer(&mut self, line: &str) {
+        self.expect("> ");
+        let typed = format!("{line}\n");
+        // A terminal shows what is typed; behind a pipe nobody does, so that
+        // is done here, for one and the same transcript.
+        if self.terminal == Terminal::Pipe {
+            self.output.seen.extend(typed.as_bytes());
+        }
+        self.write(typed.as_bytes());
+    }
+
+    /// Ends the input at the prompt `> `, once it is there.
+    pub(crate) fn end_of_input(&mut self) {
+        self.expect("> ");
+        match self.terminal {
+            Terminal::Pipe => self.input = None,
+            Terminal::Pty => self.write(b"\x04"),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let result = match self.input.as_mut().expect("the input has ended") {
+            Input::Pipe(pipe) => pipe.write_all(bytes),
+            Input::Pty(pty) => (&**pty).write_all(bytes),
+        };
+        if let Err(err) = result {
+            panic!("{} does not take its input: {err}\n{self}", self.label);
+        }
+    }
+
+    /// Waits for the end of a program that went well: its transcript.
+    pub(crate) fn finish(self) -> String {
+        let (output, errors) = self.finish_with(0);
+        assert_eq!(errors, "", "standard error of a program that went well");
+        output
+    }
+
+    /// Waits for the end of a program; its transcript, and its standard error.
+    pub(crate) fn finish_with(mut self, code: i32) -> (String, String) {
+        self.wait_until("waiting for the end of the output", |output| output.ended);
+        let deadline = Instant::now() + LIMIT;
+        while self.errors.receive(deadline) {}
+        // Its streams are closed, so it is as good as gone.
+        let status = loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => break status,
+                Ok(None) if Instant::now() < deadline => thread::yield_now(),
+                Ok(None) => panic!("{} does not end\n{self}", self.label),
+                Err(err) => panic!("{}: {err}", self.label),
+            }
+        };
+        assert_eq!(status.code(), Some(code), "{status}\n{self}");
+        self.texts()
+    }
+
+    /// Ends a server that would serve for ever, once it has written as many
+    /// lines as `expected` has; its transcript, to be compared with that.
+    pub(crate) fn stop_after(mut self, expected: &str) -> String {
+        let lines = expected.lines().count();
+        self.wait_until(&format!("waiting for line {lines}"), |output| {
+            output.seen.iter().filter(|byte| **byte == b'\n').count() >= lines
+        });
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+        self.wait_until("waiting for the end of the output", |output| output.ended);
+        let deadline = Instant::now() + LIMIT;
+        while self.errors.receive(deadline) {}
+        let (output, errors) = self.texts();
+        assert_eq!(errors, "", "standard error of {}", self.label);
+        output
+    }
+
+    fn wait_until(&mut self, what: &str, mut done: impl FnMut(&mut Output) -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        while !done(&mut self.output) {
+            if !self.output.receive(deadline) {
+                // Whatever it complained about by now goes into the message.
+                while self.errors.receive(Instant::now() + Duration::from_millis(500)) {}
+                let end = if self.output.ended { "its output has ended" } else { "the time is up" };
+                panic!("{}: {what}: {end}\n{self}", self.label);
+            }
+        }
+    }
+
+    fn texts(&self) -> (String, String) {
+        let output = match self.terminal {
+            Terminal::Pipe => String::from_utf8_lossy(&self.output.seen).into_owned(),
+            Terminal::Pty => transcript::screen(&self.output.seen),
+        };
+        let errors = String::from_utf8_lossy(&self.errors.seen).into_owned();
+        (transcript::normal(&output, &self.port), errors)
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let output = String::from_utf8_lossy(&self.output.seen);
+        let errors = String::from_utf8_lossy(&self.errors.seen);
+        let (label, terminal) = (&self.label, self.terminal);
+        write!(f, "--- {label} wrote ({terminal:?}):\n{output}\n--- and complained:\n{errors}\n---")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Both fail only for a child that has been waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Output {
+    fn of(mut stream: impl Read + Send + 'static) -> Self {
+        let (sender, chunks) = mpsc::channel();
+        // The thread ends with the stream, at the latest when the program does.
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            loop {
+                match stream.read(&mut buffer) {
+                    Ok(count) if count > 0 => {
+                        if sender.send(buffer[..count].to_vec()).is_err() {
+                            break;
+                        }
+                    }
+                    Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                    // Linux reports the end of a pseudo-terminal as EIO.
+                    Ok(_) | Err(_) => break,
+                }
+            }
+        });
+        Output { chunks, seen: Vec::new(), found: 0, ended: false }
+    }
+
+    /// Takes the next piece of output; false at its end or the deadline.
+    fn receive(&mut self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.chunks.recv_timeout(left) {
+            Ok(chunk) => {
+                self.seen.extend(chunk);
+                true
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                // Once more for those who ask whether it has ended.
+                !std::mem::replace(&mut self.ended, true)
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => false,
+        }
+    }
+}
+
+/// The reading side of a pseudo-terminal that is written to as well.
+struct Screen(Arc<Pty>);
+
+impl Read for Screen {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self.0).read(buffer)
+    }
+}
+
+/// The command of an example, without the environment of whoever tests.
+fn command(language: Language, name: &str) -> Command {
+    let mut command = match language {
+        Language::Rust => Command::new(example(name)),
+        Language::Python => {
+            let mut command = Command::new("python3");
+            command
+                .args(["-u", "-W", "error"])
+                .arg(twin(name))
+                .env("PYTHONUNBUFFERED", "1")
+                .env("PYTHONDONTWRITEBYTECODE", "1");
+            command
+        }
+    };
+    command.env_remove("RUST_LOG").env_remove("PYTHONPATH");
+    command
+}
+
+/// The path of a built example, which cargo puts beside `deps`.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let own = env::current_exe().expect("the path of this test");
+    let target = own.ancestors().nth(2).expect("target directory");
+    let path = target.join("examples").join(name);
+    assert!(
+        path.exists(),
+        "the example {name} is not built: `cargo test --workspace` builds it, \
+         and `cargo build --examples` does"
+    );
+    path
+}
+
+/// The path of an example's Python twin.
+pub(crate) fn twin(name: &str) -> PathBuf {
+    repository().join(format!("examples/python/{name}.py"))
+}
+
+pub(crate) fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A directory for one test, removed with what is in it.
+pub(crate) struct Directory(PathBuf);
+
+impl Directory {
+    pub(crate) fn new(name: &str) -> Self {
+        let path = env::temp_dir().join(format!("interop-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a temporary directory");
+        Directory(path)
+    }
+
+    pub(crate) fn join(&self, name: &str) -> OsString {
+        self.0.join(name).into()
+    }
+
+    /// A text with this directory called `DIR`.
+    pub(crate) fn hide(&self, text: &str) -> String {
+        text.replace(&*self.0.to_string_lossy(), "DIR")
+    }
+
+    /// Names of what is in it, sorted.
+    pub(crate) fn names(&self) -> Vec<OsString> {
+        let entries = std::fs::read_dir(&self.0).expect("read_dir");
+        let mut names: Vec<_> = entries.map(|entry| entry.expect("entry").file_name()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // What is left in the temporary directory harms nobody.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,147 @@
+//! The promise: a client that vanishes, a handler that fails or panics, ends
+//! its own request and nothing else: the server serves the next one.
+
+mod support;
+
+use std::io::{self, BufRead, Read, Write};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use sock::{Address, SO_LINGER, SOL_SOCKET, Socket, create_connection};
+use sockserver::{
+    RequestError, Server, ServerHooks, StreamContext, StreamRequestHandler, TCPServer, ThreadingTCPServer,
+};
+
+use support::StopAtEnd;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Reads one word and does what it says.
+struct Obedient;
+
+impl StreamRequestHandler for Obedient {
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let mut word = String::new();
+        cx.rfile.read_line(&mut word)?;
+        match word.trim_end() {
+            "fail" => Err(io::Error::other("told to fail")),
+            "panic" => panic!("told to panic"),
+            "panic in drop" => {
+                let _bomb = Bomb;
+                Ok(())
+            }
+            "flood" => loop {
+                cx.wfile.write_all(&[b'x'; 65536])?;
+            },
+            "read on" => cx.rfile.read_to_end(&mut Vec::new()).map(drop),
+            word => writeln!(cx.wfile, "did {word}"),
+        }
+    }
+}
+
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("told to panic in drop");
+    }
+}
+
+/// Tells the test what `handle_error` is told.
+struct Telling(mpsc::Sender<String>);
+
+impl ServerHooks for Telling {
+    fn handle_error(&self, error: &RequestError, client_address: &Address) {
+        assert!(client_address.ip().is_some_and(|ip| ip.is_loopback()));
+        let kind = if error.is_disconnect() { "disconnect" } else { "error" };
+        let _ = self.0.send(format!("{kind}: {error}"));
+    }
+}
+
+fn client_of(address: &Address) -> Socket {
+    let client = create_connection(("127.0.0.1", address.port().unwrap())).unwrap();
+    client.settimeout(LIMIT).unwrap();
+    client
+}
+
+/// Closes with a reset instead of an end of file.
+fn reset(client: Socket) {
+    // struct linger { on, seconds }: tcp(7), a close with linger time 0 resets.
+    client.setsockopt(SOL_SOCKET, SO_LINGER, &[1, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+    client.close().unwrap();
+}
+
+/// Lets clients misbehave and after each asks for an honest answer.
+fn survives_all<K: sockserver::Kind, M: sockserver::MixIn>(
+    server: &Server<K, M>,
+    errors: &mpsc::Receiver<String>,
+) {
+    let address = server.server_address().clone();
+    let handle = server.handle();
+    thread::scope(|scope| {
+        let _stop = StopAtEnd(handle.clone());
+        scope.spawn(|| server.serve_forever().unwrap());
+        let still_serves = || {
+            let client = client_of(&address);
+            client.sendall(b"work\n").unwrap();
+            assert_eq!(client.makefile_rb().lines().next().unwrap().unwrap(), "did work");
+        };
+        // Clients that only go away may be reported too, whenever that is noticed.
+        let told = |expected: &str| loop {
+            let error =
+                errors.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("handle_error is told {expected:?}"));
+            if error.starts_with(expected) {
+                break;
+            }
+            assert!(error.starts_with("disconnect: "), "{error}");
+        };
+
+        still_serves();
+        client_of(&address).sendall(b"fail\n").unwrap();
+        told("error: told to fail");
+        still_serves();
+        client_of(&address).sendall(b"panic\n").unwrap();
+        told("error: panicked: told to panic");
+        still_serves();
+        client_of(&address).sendall(b"panic in drop\n").unwrap();
+        told("error: panicked: told to panic in drop");
+        still_serves();
+
+        // It vanishes: before a word, in the middle of one, while the server sends,
+        // and with a reset.
+        drop(client_of(&address));
+        still_serves();
+        client_of(&address).sendall(b"wor").unwrap();
+        still_serves();
+        let greedy = client_of(&address);
+        greedy.sendall(b"flood\n").unwrap();
+        assert_ne!(greedy.recv(100).unwrap(), b"");
+        drop(greedy);
+        told("disconnect: ");
+        still_serves();
+        let rude = client_of(&address);
+        rude.sendall(b"read on\nand on").unwrap();
+        reset(rude);
+        told("disconnect: Connection reset");
+        still_serves();
+        reset(client_of(&address));
+        still_serves();
+        handle.shutdown().unwrap();
+    });
+}
+
+#[test]
+fn a_sequential_server_survives_its_clients_and_handlers() {
+    let (tell, errors) = mpsc::channel();
+    let server = TCPServer::builder(|| Obedient).hooks(Telling(tell)).bind(("127.0.0.1", 0)).unwrap();
+    survives_all(&server, &errors);
+}
+
+#[test]
+fn a_threading_server_survives_its_clients_and_handlers() {
+    let (tell, errors) = mpsc::channel();
+    let server =
+        ThreadingTCPServer::builder(|| Obedient).hooks(Telling(tell)).bind(("127.0.0.1", 0)).unwrap();
+    survives_all(&server, &errors);
+}

@@ -1,0 +1,145 @@
+//! The house rules that can be checked: floors, `unsafe`, file sizes, the
+//! examples' index.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All Rust files below a folder, with their path from the root.
+fn rust_files(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = read(&path);
+                files.push((path.strip_prefix(root()).unwrap().to_owned(), text));
+            }
+        }
+    }
+    files
+}
+
+fn is_sys(path: &Path) -> bool {
+    path.starts_with("crates/sock/src/sys") || path == Path::new("crates/sockserver/src/sys.rs")
+}
+
+/// Rank of each module of a crate, as `docs/architecture.md` draws the floors.
+fn floors(name: &str) -> BTreeMap<String, usize> {
+    let plan = read("docs/architecture.md");
+    let mut ranks = BTreeMap::new();
+    for line in plan.lines() {
+        let Some((floor, modules)) = line.strip_prefix(name).and_then(|rest| rest.split_once(':')) else {
+            continue;
+        };
+        let Ok(floor) = floor.trim().parse::<usize>() else {
+            continue;
+        };
+        for (place, module) in modules.split_whitespace().enumerate() {
+            ranks.insert(module.to_owned(), floor * 100 + place);
+        }
+    }
+    assert!(ranks.len() > 5, "the floors of {name} are in docs/architecture.md");
+    ranks
+}
+
+/// Modules a file uses, wherever it names them.
+fn used(text: &str) -> Vec<&str> {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    code.flat_map(|line| line.split("crate::").skip(1))
+        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default())
+        .collect()
+}
+
+#[test]
+fn a_module_uses_only_those_below_it() {
+    // The two pairs the page names: each half needs the other.
+    let pairs = [("trace", "address"), ("address", "trace"), ("timeout", "trace"), ("accept", "mixin")];
+    for name in ["sock", "sockserver"] {
+        let ranks = floors(name);
+        let source = format!("crates/{name}/src");
+        for (path, text) in rust_files(&source) {
+            let inside = path.strip_prefix(&source).unwrap();
+            let module = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
+            let Some(rank) = ranks.get(&module) else {
+                panic!("{}: {module} has no floor", path.display());
+            };
+            for other in used(&text) {
+                let Some(below) = ranks.get(other) else {
+                    continue;
+                };
+                let allowed = below < rank || other == module || pairs.contains(&(module.as_str(), other));
+                assert!(allowed, "{}: {module} uses {other}, which is not below it", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn unsafe_and_libc_stay_in_the_two_sys() {
+    for (path, text) in rust_files("crates").into_iter().filter(|(path, _)| !is_sys(path)) {
+        let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let before_tests = code.split("#[cfg(test)]").next().unwrap_or_default();
+        for word in ["unsafe ", "libc::"] {
+            assert!(!before_tests.contains(word), "{} has {word:?}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_unsafe_block_says_why_it_is_safe() {
+    for (path, text) in rust_files("crates").into_iter().filter(|(path, _)| is_sys(path)) {
+        let lines: Vec<_> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            if line.contains("unsafe {") {
+                let reasons = &lines[number.saturating_sub(6)..=number];
+                let given = reasons.iter().any(|line| line.contains("SAFETY:"));
+                assert!(given, "{}:{}: an unsafe block without SAFETY:", path.display(), number + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_file_is_longer_than_700_lines() {
+    for folder in ["crates", "examples", "tests", "docs"] {
+        for (path, text) in rust_files(folder) {
+            let lines = text.lines().count();
+            assert!(lines <= 700, "{} has {lines} lines", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_example_is_in_the_index_and_has_its_twin() {
+    let index = read("examples/README.md");
+    for entry in fs::read_dir(root().join("examples")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            assert!(index.contains(&format!("({name}.rs)")), "{name} is not in examples/README.md");
+            assert!(root().join(format!("examples/python/{name}.py")).exists(), "{name} has no twin");
+            let text = read(&path);
+            let run = format!("cargo run --example {name}");
+            assert!(text.contains(&run), "{name} does not say how to run it");
+        }
+    }
+}
+
+#[test]
+fn both_licences_are_there() {
+    assert!(read("LICENSE-MIT").contains("MIT License"));
+    assert!(read("LICENSE-APACHE").contains("Apache License"));
+}
