@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
-use crate::sys::{c, with_names};
+use crate::sys::{self, c, with_names};
 
 /// Which direction [`Socket::shutdown`](crate::Socket::shutdown) ends.
 pub use std::net::Shutdown;
@@ -173,16 +173,32 @@ impl fmt::Display for AddressFamily {
     }
 }
 
+impl SocketKind {
+    /// The kind alone: `SOCK_STREAM` of `SOCK_STREAM | SOCK_NONBLOCK`.
+    #[must_use]
+    pub fn without_flags(self) -> SocketKind {
+        let flags = sys::KIND_FLAGS.iter().fold(0, |flags, (flag, _)| flags | flag);
+        SocketKind(self.0 & !flags)
+    }
+
+    /// Whether `SOCK_NONBLOCK` is in it, on systems that have it.
+    pub(crate) fn is_nonblocking(self) -> bool {
+        sys::KIND_FLAGS
+            .iter()
+            .any(|&(flag, name)| name == "SOCK_NONBLOCK" && flag != 0 && self.0 & flag == flag)
+    }
+}
+
 impl fmt::Display for SocketKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let flags = SOCK_CLOEXEC | SOCK_NONBLOCK;
-        match lookup(KINDS, self.without(flags).0) {
+        let kind = self.without_flags();
+        match lookup(KINDS, kind.0) {
             Some(name) => f.write_str(name)?,
-            None => write!(f, "SOCK_{}", self.without(flags).0)?,
+            None => write!(f, "SOCK_{}", kind.0)?,
         }
-        for flag in [SOCK_CLOEXEC, SOCK_NONBLOCK] {
-            if self.contains(flag) {
-                write!(f, "|{}", lookup(KINDS, flag.0).unwrap_or_default())?;
+        for (flag, name) in sys::KIND_FLAGS {
+            if flag != 0 && self.0 & flag == flag {
+                write!(f, "|{name}")?;
             }
         }
         Ok(())

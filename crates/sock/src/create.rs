@@ -5,10 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::address::{Address, Host, ToAddress};
-use crate::consts::{
-    AF_INET, AF_INET6, AF_UNIX, AddressFamily, IPPROTO_IPV6, IPV6_V6ONLY, SO_REUSEADDR, SO_REUSEPORT,
-    SOCK_STREAM, SOL_SOCKET, SocketKind,
-};
+use crate::consts::{AF_INET, AF_INET6, AddressFamily, IPPROTO_IPV6, IPV6_V6ONLY, SOCK_STREAM, SocketKind};
 use crate::error::{AddressError, invalid};
 use crate::resolve::{Hints, getaddrinfo_with};
 use crate::socket::Socket;
@@ -18,7 +15,7 @@ use crate::trace::call;
 /// Creates two sockets that are connected to each other.
 ///
 /// Python: `socket.socketpair()`. System call: socketpair(2) with `AF_UNIX`,
-/// `SOCK_STREAM`.
+/// `SOCK_STREAM`; on Windows two sockets over loopback TCP, as in Python.
 ///
 /// # Errors
 ///
@@ -33,7 +30,7 @@ use crate::trace::call;
 /// # std::io::Result::Ok(())
 /// ```
 pub fn socketpair() -> io::Result<(Socket, Socket)> {
-    socketpair_with(AF_UNIX, SOCK_STREAM, 0)
+    socketpair_with(sys::PAIR_FAMILY.into(), SOCK_STREAM, 0)
 }
 
 /// [`socketpair`] of another family, kind or protocol. Python:
@@ -49,7 +46,7 @@ pub fn socketpair_with(
 ) -> io::Result<(Socket, Socket)> {
     let protocol = (proto != 0).then(|| proto.into());
     let (one, other) = call!("socketpair({family}, {kind}, {proto})" =>
-        socket2::Socket::pair(family.as_raw().into(), kind.as_raw().into(), protocol))?;
+        sys::socketpair(family.as_raw().into(), kind.as_raw().into(), protocol))?;
     Ok((Socket::adopt(one, family, kind, proto)?, Socket::adopt(other, family, kind, proto)?))
 }
 
@@ -206,8 +203,9 @@ impl ServerOptions {
 /// Creates a TCP socket that listens on `address`.
 ///
 /// Python: `socket.create_server(address)`. System calls: socket(2),
-/// setsockopt(2) for `SO_REUSEADDR` so that a restart at once works, bind(2),
-/// listen(2).
+/// setsockopt(2) for `SO_REUSEADDR` so that a restart at once works (on Windows
+/// `SO_EXCLUSIVEADDRUSE`, since there the other would let two servers share a
+/// port), bind(2), listen(2).
 ///
 /// # Errors
 ///
@@ -243,13 +241,10 @@ pub fn create_server_with(address: impl ToAddress, options: &ServerOptions) -> i
     }
     let address = address.to_address(options.family)?;
     let sock = Socket::new(options.family, SOCK_STREAM, 0)?;
-    // On Windows the option means something else: two servers on one port.
-    if sys::REUSEADDR_IS_SAFE {
-        // As in Python, a system that refuses it is no reason not to serve.
-        let _ = sock.setsockopt(SOL_SOCKET, SO_REUSEADDR, true);
-    }
+    // As in Python, a system that refuses it is no reason not to serve.
+    let _ = sock.set_reuse_address(true);
     if options.reuse_port {
-        sock.setsockopt(SOL_SOCKET, SO_REUSEPORT, true)?;
+        sock.set_reuse_port(true)?;
     }
     if options.family == AF_INET6 {
         // Explicitly either way: the system's default differs from host to host.

@@ -15,7 +15,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use crate::consts::{self, EAI_ADDRFAMILY, EAI_AGAIN, EAI_FAMILY, EAI_NODATA, EAI_NONAME, EAI_SYSTEM};
+use crate::consts;
 use crate::sys;
 
 /// Name of an errno, such as `ECONNREFUSED` for 111 on Linux.
@@ -95,13 +95,12 @@ impl GaiError {
     /// What getaddrinfo(3) says of `what`, as the error every caller sees:
     /// `EAI_SYSTEM` is only a pointer to errno, so errno is what is told.
     pub(crate) fn error(code: i32, system: io::Error, what: String) -> io::Error {
-        if code == EAI_SYSTEM {
-            return system;
-        }
-        // NotFound where the answer is "there is none", so that `kind()` helps.
-        let kind = match code {
-            EAI_NONAME | EAI_NODATA | EAI_ADDRFAMILY | EAI_FAMILY => io::ErrorKind::NotFound,
-            EAI_AGAIN => io::ErrorKind::HostUnreachable,
+        // By name: not every system has each code.
+        let kind = match consts::gai_name(code) {
+            Some("EAI_SYSTEM") => return system,
+            // NotFound where the answer is "there is none", so that `kind()` helps.
+            Some("EAI_NONAME" | "EAI_NODATA" | "EAI_ADDRFAMILY" | "EAI_FAMILY") => io::ErrorKind::NotFound,
+            Some("EAI_AGAIN") => io::ErrorKind::HostUnreachable,
             _ => io::ErrorKind::Other,
         };
         io::Error::new(kind, GaiError { code, what })
@@ -197,6 +196,7 @@ pub(crate) fn timed_out() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consts::EAI_SYSTEM;
     use crate::sys::c;
 
     #[test]

@@ -85,6 +85,7 @@ pub use options::ToOption;
 pub use resolve::{AddrInfo, Hints, Service, getaddrinfo, getaddrinfo_with, gethostname};
 pub use socket::Socket;
 pub use stream::StreamSocket;
+pub use sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 pub use timeout::{
     Events, POLLERR, POLLHUP, POLLIN, POLLOUT, Poll, getdefaulttimeout, poll, setdefaulttimeout,
 };

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::consts::{LevelName, OptionName};
+use crate::consts::{LevelName, OptionName, SOL_SOCKET};
 use crate::error::invalid;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
@@ -38,6 +38,37 @@ impl Socket {
             call!("setsockopt({fd}, {of_level}, {name}, {})", Value(value) =>
                 sys::setsockopt(self.as_fd(), level, option, value))
         })
+    }
+
+    /// Lets a server that is started again bind its port at once, though old
+    /// connections linger there.
+    ///
+    /// System call: setsockopt(2) with `SO_REUSEADDR`.
+    ///
+    /// # Platform notes
+    ///
+    /// On Windows `SO_EXCLUSIVEADDRUSE`: there a restart works anyway, and
+    /// `SO_REUSEADDR` would let two servers take the same port.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn set_reuse_address(&self, reuse: bool) -> io::Result<()> {
+        self.setsockopt(SOL_SOCKET, sys::SERVER_OPTION, reuse)
+    }
+
+    /// Lets several servers share a port, each with its own queue.
+    ///
+    /// System call: setsockopt(2) with `SO_REUSEPORT`.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` where there is no such option: on Windows.
+    pub fn set_reuse_port(&self, reuse: bool) -> io::Result<()> {
+        match sys::REUSEPORT_OPTION {
+            Some(option) => self.setsockopt(SOL_SOCKET, option, reuse),
+            None => Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no SO_REUSEPORT")),
+        }
     }
 
     /// Value of an option that is a C `int`.

@@ -5,10 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::address::{Address, ToAddress};
-use crate::consts::{
-    AddressFamily, IPPROTO_IP, SO_PROTOCOL, SO_TYPE, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, SOMAXCONN,
-    Shutdown, SocketKind,
-};
+use crate::consts::{AddressFamily, IPPROTO_IP, SO_TYPE, SOL_SOCKET, SOMAXCONN, Shutdown, SocketKind};
 use crate::error::errno;
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd, c};
 use crate::timeout::{self, Deadline, Readiness, Timeout};
@@ -92,16 +89,26 @@ impl Socket {
         let sock = Socket {
             inner: Some(inner),
             family,
-            kind: kind.without(SOCK_CLOEXEC | SOCK_NONBLOCK),
+            kind: kind.without_flags(),
             proto,
             timeout: Timeout::blocking(),
         };
-        if kind.contains(SOCK_NONBLOCK) && SOCK_NONBLOCK != SocketKind::NONE {
+        if kind.is_nonblocking() {
             sock.timeout.set(Some(Duration::ZERO))?;
         } else if let Some(timeout) = timeout::getdefaulttimeout() {
             sock.settimeout(timeout)?;
         }
         Ok(sock)
+    }
+
+    /// Takes over a descriptor, with family, kind and protocol as the system tells them.
+    fn from_descriptor(fd: OwnedFd) -> io::Result<Socket> {
+        let inner = socket2::Socket::from(fd);
+        let family = i32::from(inner.local_addr()?.family()).into();
+        let kind = option(&inner, SO_TYPE)?.into();
+        // Not every system has SO_PROTOCOL; 0 is "the usual one".
+        let proto = sys::SO_PROTOCOL.map_or(Ok(0), |number| option(&inner, number)).unwrap_or(IPPROTO_IP);
+        Socket::adopt(inner, family, kind, proto)
     }
 
     pub(crate) fn inner(&self) -> &socket2::Socket {
@@ -490,39 +497,7 @@ impl fmt::Debug for Socket {
     }
 }
 
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inner().as_fd()
-    }
-}
-
-impl AsRawFd for Socket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fileno()
-    }
-}
-
-impl From<Socket> for OwnedFd {
-    fn from(sock: Socket) -> OwnedFd {
-        sock.detach()
-    }
-}
-
-/// Takes over a descriptor, with family, kind and protocol as the system tells
-/// them. Python: `socket.socket(fileno=fd)`. It fails for what is no socket
-/// (`ENOTSOCK`); the descriptor is closed then.
-impl TryFrom<OwnedFd> for Socket {
-    type Error = io::Error;
-
-    fn try_from(fd: OwnedFd) -> io::Result<Socket> {
-        let inner = socket2::Socket::from(fd);
-        let family = i32::from(inner.local_addr()?.family()).into();
-        let kind = option(&inner, SO_TYPE)?.into();
-        // Not every system has SO_PROTOCOL; 0 is "the usual one".
-        let proto = option(&inner, SO_PROTOCOL).unwrap_or(IPPROTO_IP);
-        Socket::adopt(inner, family, kind, proto)
-    }
-}
+sys::descriptor_traits!(Socket, detach, from_descriptor);
 
 fn option(inner: &socket2::Socket, option: i32) -> io::Result<i32> {
     let mut value = [0; 4];

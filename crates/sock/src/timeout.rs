@@ -231,7 +231,7 @@ impl<'a> Poll<'a> {
 /// # std::io::Result::Ok(())
 /// ```
 pub fn poll(set: &mut [Poll<'_>], timeout: Option<Duration>) -> io::Result<usize> {
-    call!("poll({}, {timeout:?})", Asked(set) => sys::poll(set, timeout))
+    call!("poll({}, {})", Asked(set), Limit(timeout) => sys::poll(set, timeout))
 }
 
 /// What is waited for, as strace shows it: `[{3, POLLIN}]`.
@@ -245,6 +245,17 @@ impl fmt::Display for Asked<'_, '_> {
             separator = ", ";
         }
         f.write_str(if self.0.is_empty() { "[]" } else { "]" })
+    }
+}
+
+struct Limit(Option<Duration>);
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(timeout) => write!(f, "{timeout:?}"),
+            None => f.write_str("-1"),
+        }
     }
 }
 

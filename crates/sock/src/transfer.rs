@@ -1,12 +1,13 @@
 //! Sending and receiving.
 
 use std::io;
+use std::time::Duration;
 
 use crate::address::{Address, ToAddress};
 use crate::consts::MsgFlags;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
-use crate::timeout::{self, Deadline, Readiness};
+use crate::timeout::{self, Deadline, POLLIN, Poll, Readiness, poll};
 use crate::trace::call;
 
 /// The calls that move bytes. A call that can succeed at once is one system
@@ -243,5 +244,36 @@ impl Socket {
                 self.inner().recv_from_with_flags(sys::uninit(buffer), flags.as_raw()))
         })?;
         Ok((received, Address::from_sys(&address)))
+    }
+
+    /// Receives a datagram that is there and never waits, whatever the mode.
+    ///
+    /// Python: `recvfrom(bufsize, MSG_DONTWAIT)`. System call: recvfrom(2), once.
+    ///
+    /// # Platform notes
+    ///
+    /// Windows has no such flag: there poll(2) is asked first, which is as good
+    /// while nobody else receives from the socket.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when no datagram is there; those of [`recv`](Socket::recv).
+    pub fn recvfrom_nowait(&self, bufsize: usize) -> io::Result<(Vec<u8>, Address)> {
+        let Some(flag) = sys::DONTWAIT else {
+            return match poll(&mut [Poll::new(self, POLLIN)], Some(Duration::ZERO))? {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                _ => self.recvfrom(bufsize),
+            };
+        };
+        let fd = self.fileno();
+        let flags = MsgFlags::from(flag);
+        let mut never = Deadline::new(Some(Duration::ZERO));
+        let (data, address) = sys::fill(bufsize, |buffer| {
+            timeout::retry(self.as_fd(), Readiness::Readable, &mut never, || {
+                call!("recvfrom({fd}, {bufsize}, {flags})" =>
+                    self.inner().recv_from_with_flags(buffer, flag))
+            })
+        })?;
+        Ok((data, Address::from_sys(&address)))
     }
 }

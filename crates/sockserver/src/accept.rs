@@ -5,13 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sock::{Address, MSG_DONTWAIT, POLLIN, Poll, Socket, errno, errno_name};
+use sock::{Address, BorrowedFd, POLLIN, Poll, Socket, errno, errno_name};
 
 use crate::hooks;
 use crate::job::{Core, Job, Service};
 use crate::mixin::MixIn;
 use crate::request::{Request, RequestError, guard};
-use crate::sys::BorrowedFd;
 
 /// First pause when resources have run out; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -207,8 +206,7 @@ impl<'a> Acceptor<'a> {
     }
 
     fn receive_datagram(&self) -> io::Result<(Request, Address)> {
-        let (packet, client_address) =
-            self.listener.recvfrom_with_flags(self.max_packet_size, MSG_DONTWAIT)?;
+        let (packet, client_address) = self.listener.recvfrom_nowait(self.max_packet_size)?;
         Ok((Request::datagram(packet, Arc::clone(self.listener)), client_address))
     }
 
@@ -295,25 +293,24 @@ mod tests {
     #[test]
     fn accept_errors_are_sorted() {
         let table = [
-            (libc::EAGAIN, Meaning::Nothing),
-            (libc::EINTR, Meaning::Again),
-            (libc::ECONNABORTED, Meaning::Again),
-            (libc::EPERM, Meaning::Again),
-            (libc::ENONET, Meaning::Again),
-            (libc::EHOSTUNREACH, Meaning::Again),
-            (libc::EMFILE, Meaning::Pause),
-            (libc::ENOMEM, Meaning::Pause),
-            (libc::EXDEV, Meaning::Pause),
-            (libc::EBADF, Meaning::ListenerGone),
-            (libc::EINVAL, Meaning::ListenerGone),
+            ("EAGAIN", Meaning::Nothing),
+            ("EINTR", Meaning::Again),
+            ("ECONNABORTED", Meaning::Again),
+            ("EPERM", Meaning::Again),
+            ("ENONET", Meaning::Again),
+            ("EHOSTUNREACH", Meaning::Again),
+            ("EMFILE", Meaning::Pause),
+            ("ENOMEM", Meaning::Pause),
+            ("EXDEV", Meaning::Pause),
+            ("EBADF", Meaning::ListenerGone),
+            ("EINVAL", Meaning::ListenerGone),
         ];
-        for (number, expected) in table {
-            assert_eq!(
-                meaning(&io::Error::from_raw_os_error(number)),
-                expected,
-                "{:?}",
-                errno_name(number)
-            );
+        for (name, expected) in table {
+            // Windows' numbers begin at 10,000, and it lacks a few.
+            let Some(number) = (1..12_000).find(|&number| errno_name(number) == Some(name)) else {
+                continue;
+            };
+            assert_eq!(meaning(&io::Error::from_raw_os_error(number)), expected, "{name}");
         }
         assert_eq!(meaning(&io::Error::other("a hook's own")), Meaning::Pause);
     }

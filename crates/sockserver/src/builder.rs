@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sock::{Address, AddressError, SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET, Socket, ToAddress};
+use sock::{Address, AddressError, Socket, ToAddress};
 
 use crate::datagram::DatagramRequestHandler;
 use crate::handle::ServerHandle;
@@ -196,10 +196,10 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
         let named = |verb| move |error| AddressError::wrap(verb, address, error);
         let socket = Socket::new(address.family(), K::SOCKET_TYPE, 0).map_err(named("socket for"))?;
         if self.allow_reuse_address {
-            socket.setsockopt(SOL_SOCKET, SO_REUSEADDR, true)?;
+            socket.set_reuse_address(true).map_err(named("set_reuse_address on"))?;
         }
         if self.allow_reuse_port {
-            socket.setsockopt(SOL_SOCKET, SO_REUSEPORT, true)?;
+            socket.set_reuse_port(true).map_err(named("set_reuse_port on"))?;
         }
         self.hooks.server_bind(&socket, address).map_err(named("bind"))?;
         if let Service::Stream(_) = self.service {

@@ -87,6 +87,7 @@ mod job;
 mod mixin;
 mod request;
 mod server;
+#[cfg(unix)]
 mod sys;
 mod wake;
 

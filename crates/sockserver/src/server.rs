@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sock::{
-    AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, Address, AddressError, SOCK_DGRAM, SOCK_STREAM, Socket,
+    AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, Address, AddressError, RawFd, SOCK_DGRAM, SOCK_STREAM, Socket,
     SocketKind, ToAddress,
 };
 
@@ -18,7 +18,6 @@ use crate::accept::Acceptor;
 use crate::handle::ServerHandle;
 use crate::job::Core;
 use crate::mixin::MixIn;
-use crate::sys::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 /// A server of kind `K` whose requests run where the mixin `M` says.
 ///
@@ -180,18 +179,6 @@ impl<K, M: MixIn> fmt::Debug for Server<K, M> {
         f.debug_struct("Server")
             .field("server_address", &format_args!("{}", self.server_address))
             .finish_non_exhaustive()
-    }
-}
-
-impl<K, M: MixIn> AsFd for Server<K, M> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.listener().as_fd()
-    }
-}
-
-impl<K, M: MixIn> AsRawFd for Server<K, M> {
-    fn as_raw_fd(&self) -> RawFd {
-        self.listener().as_raw_fd()
     }
 }
 

@@ -4,8 +4,6 @@
 
 use std::io;
 
-pub(crate) use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-
 /// Process id of a child.
 pub(crate) type Pid = libc::pid_t;
 

@@ -5,31 +5,46 @@
 //!
 //! | item | what it must do |
 //! | --- | --- |
-//! | `c` | the platform's C names for constants |
-//! | `with_names!` | the groups of constants this platform has |
+//! | `c`, `with_names!` in `names/` | the platform's C names, and the groups of constants it exports |
 //! | `ERRNOS` | errno and its name |
-//! | `RawFd`, `OwnedFd`, `BorrowedFd`, `AsFd` | the platform's descriptor types |
+//! | `RawFd`, `OwnedFd`, `BorrowedFd`, `AsFd`, `AsRawFd`, `descriptor_traits!` | the platform's descriptors |
 //! | `poll` | wait for descriptors; `EINTR` comes back as an error |
 //! | `close` | close and report the error that dropping would swallow |
 //! | `setsockopt`, `getsockopt` | any level, any option, bytes in and out |
-//! | `inheritable`, `set_inheritable` | the descriptor's close-on-exec flag, negated |
-//! | `uninit`, `fill` | buffers that are written without being zeroed first |
-//! | `unix_address`, `unix_name`, `other_address`, `other_parts` | socket addresses `socket2` cannot build or read |
-//! | `getaddrinfo`, `gai_strerror`, `gethostname` | the resolver and the host's name |
+//! | `inheritable`, `set_inheritable` | whether programs that are started get the descriptor |
+//! | `socketpair`, `PAIR_FAMILY` | two sockets connected to each other |
+//! | `unix_address`, `path_from_bytes` | Unix names as bytes |
+//! | `gai_strerror`, `gethostname`, `start_up` | the resolver's words, the host's name, what comes before any call |
+//! | `SEND_FLAGS`, `DONTWAIT`, `KIND_FLAGS`, `SERVER_OPTION`, `ACCEPT_INHERITS_NONBLOCK` | what differs by a number |
+//!
+//! `shared` is what is the same everywhere once the C names are there: buffers that
+//! are written without being zeroed, addresses as bytes, getaddrinfo(3).
 //!
 //! This folder is the only place in `sock` with `unsafe` code, and the only one
 //! that knows `libc`.
 #![allow(unsafe_code)]
 
-#[cfg(target_os = "linux")]
-mod linux;
+#[cfg_attr(target_os = "freebsd", path = "names/freebsd.rs")]
+#[cfg_attr(target_os = "linux", path = "names/linux.rs")]
+#[cfg_attr(target_os = "macos", path = "names/macos.rs")]
+#[cfg_attr(windows, path = "names/windows.rs")]
+mod names;
+mod shared;
 #[cfg(unix)]
 mod unix;
+#[cfg(windows)]
+mod windows;
 
-#[cfg(target_os = "linux")]
-pub(crate) use linux::{c, with_names};
+pub(crate) use names::{c, with_names};
+pub(crate) use shared::*;
 #[cfg(unix)]
 pub(crate) use unix::*;
+#[cfg(unix)]
+pub use unix::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+#[cfg(windows)]
+pub(crate) use windows::*;
+#[cfg(windows)]
+pub use windows::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use std::net::SocketAddr;
 

@@ -1,13 +1,12 @@
 //! A child process for each request.
 
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sock::{POLLIN, Poll, Socket, socketpair};
+use sock::{AsFd, POLLIN, Poll, Socket, socketpair};
 
 use crate::accept::Acceptor;
 use crate::job::{Job, Rejected};

@@ -1,0 +1,94 @@
+//! The names FreeBSD has, group by group: those of Linux's list that its headers have, and its own.
+
+/// Hands the names of one group to the macro `$then`, behind its `$first` words.
+macro_rules! with_names {
+    (AF $then:ident! $($first:tt)*) => {
+        $then! { $($first)*
+            AF_APPLETALK AF_DECnet AF_INET AF_INET6 AF_IPX AF_ROUTE AF_SNA AF_UNIX
+            AF_UNSPEC AF_LINK
+        }
+    };
+    (SOCK $then:ident! $($first:tt)*) => {
+        $then! { $($first)*
+            SOCK_CLOEXEC SOCK_DGRAM SOCK_NONBLOCK SOCK_RAW SOCK_RDM SOCK_SEQPACKET
+            SOCK_STREAM
+        }
+    };
+    (MSG $then:ident! $($first:tt)*) => {
+        $then! { $($first)*
+            MSG_CMSG_CLOEXEC MSG_CTRUNC MSG_DONTROUTE MSG_DONTWAIT MSG_EOR
+            MSG_NOSIGNAL MSG_OOB MSG_PEEK MSG_TRUNC MSG_WAITALL
+        }
+    };
+    (AI $then:ident! $($first:tt)*) => {
+        $then! { $($first)*
+            AI_ADDRCONFIG AI_ALL AI_CANONNAME AI_NUMERICHOST AI_NUMERICSERV
+            AI_PASSIVE AI_V4MAPPED
+        }
+    };
+    (EAI $then:ident! $($first:tt)*) => {
+        $then! { $($first)*
+            EAI_ADDRFAMILY EAI_AGAIN EAI_BADFLAGS EAI_FAIL EAI_FAMILY EAI_MEMORY
+            EAI_NONAME EAI_OVERFLOW EAI_SERVICE EAI_SOCKTYPE EAI_SYSTEM
+        }
+    };
+    (LEVELS $then:ident! $($first:tt)*) => {
+        $then! { $($first)*
+            IPPROTO_AH IPPROTO_DSTOPTS IPPROTO_EGP IPPROTO_ESP IPPROTO_FRAGMENT
+            IPPROTO_GRE IPPROTO_HOPOPTS IPPROTO_ICMP IPPROTO_ICMPV6 IPPROTO_IDP
+            IPPROTO_IGMP IPPROTO_IP IPPROTO_IPIP IPPROTO_IPV6 IPPROTO_NONE
+            IPPROTO_PIM IPPROTO_PUP IPPROTO_RAW IPPROTO_ROUTING IPPROTO_RSVP
+            IPPROTO_SCTP IPPROTO_TCP IPPROTO_TP IPPROTO_UDP IPPROTO_UDPLITE
+            SOL_SOCKET
+        }
+    };
+    (SO $then:ident! $($first:tt)*) => {
+        $then! { $($first)*
+            SO_ACCEPTCONN SO_BROADCAST SO_DEBUG SO_DOMAIN SO_DONTROUTE SO_ERROR
+            SO_KEEPALIVE SO_LINGER SO_OOBINLINE SO_PROTOCOL SO_RCVBUF SO_RCVLOWAT
+            SO_RCVTIMEO SO_REUSEADDR SO_REUSEPORT SO_SNDBUF SO_SNDLOWAT SO_SNDTIMEO
+            SO_TIMESTAMP SO_TYPE SO_NOSIGPIPE SO_REUSEPORT_LB
+        }
+    };
+    (TCP $then:ident! $($first:tt)*) => {
+        $then! { $($first)*
+            TCP_CONGESTION TCP_FASTOPEN TCP_INFO TCP_KEEPCNT TCP_KEEPIDLE
+            TCP_KEEPINTVL TCP_MAXSEG TCP_NODELAY
+        }
+    };
+    (IP $then:ident! $($first:tt)*) => {
+        $then! { $($first)*
+            IP_ADD_MEMBERSHIP IP_DROP_MEMBERSHIP IP_HDRINCL IP_MULTICAST_IF
+            IP_MULTICAST_LOOP IP_MULTICAST_TTL IP_RECVORIGDSTADDR IP_RECVTOS
+            IP_RECVTTL IP_TOS IP_TTL
+        }
+    };
+    (IPV6 $then:ident! $($first:tt)*) => {
+        $then! { $($first)*
+            IPV6_CHECKSUM IPV6_DONTFRAG IPV6_HOPLIMIT IPV6_JOIN_GROUP
+            IPV6_LEAVE_GROUP IPV6_MULTICAST_HOPS IPV6_MULTICAST_IF
+            IPV6_MULTICAST_LOOP IPV6_PKTINFO IPV6_RECVHOPLIMIT IPV6_RECVPKTINFO
+            IPV6_RECVTCLASS IPV6_TCLASS IPV6_UNICAST_HOPS IPV6_V6ONLY
+        }
+    };
+    (UNSIGNED $then:ident! $($first:tt)*) => {
+        $then! { $($first)*
+            INADDR_ANY INADDR_BROADCAST INADDR_LOOPBACK INADDR_NONE
+        }
+    };
+    (VALUES $then:ident! $($first:tt)*) => {
+        $then! { $($first)*
+            NI_DGRAM NI_MAXHOST NI_NAMEREQD NI_NOFQDN NI_NUMERICHOST NI_NUMERICSERV
+            SCM_RIGHTS SOMAXCONN
+        }
+    };
+}
+pub(crate) use with_names;
+
+/// C names: those of `libc`, and what its list lacks.
+pub(crate) mod c {
+    pub(crate) use libc::*;
+
+    pub(crate) const EAI_ADDRFAMILY: i32 = 1;
+    pub(crate) const ENONET: i32 = ENETUNREACH;
+}

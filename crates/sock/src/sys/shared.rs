@@ -1,0 +1,154 @@
+//! What is the same on every system, over the C names of its own.
+
+use std::ffi::CStr;
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::path::PathBuf;
+use std::ptr;
+
+use socket2::{SockAddr, SockAddrStorage};
+
+use super::{RawAddrInfo, RawHints, c, path_from_bytes};
+
+/// The same buffer for callees that only write: they get no zeroes to trust.
+pub(crate) fn uninit(buffer: &mut [u8]) -> &mut [MaybeUninit<u8>] {
+    // SAFETY: u8 and MaybeUninit<u8> have one layout. The callees are the
+    // receive calls of socket2, which promise not to write uninitialised bytes.
+    unsafe { &mut *(ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) }
+}
+
+/// Allocates `capacity` bytes, lets `receive` write some, returns those.
+pub(crate) fn fill<T>(
+    capacity: usize,
+    receive: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<(usize, T)>,
+) -> io::Result<(Vec<u8>, T)> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(capacity).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    let spare = &mut buffer.spare_capacity_mut()[..capacity];
+    let (received, rest) = receive(spare)?;
+    // A datagram's real length can exceed the buffer when MSG_TRUNC was asked for.
+    let received = received.min(capacity);
+    // SAFETY: `receive` is a receive call that returned how many bytes it wrote.
+    unsafe { buffer.set_len(received) };
+    Ok((buffer, rest))
+}
+
+/// Longest path a Unix address holds beside its closing NUL.
+pub(crate) const UNIX_PATH_MAX: usize =
+    mem::size_of::<c::sockaddr_un>() - mem::offset_of!(c::sockaddr_un, sun_path) - 1;
+
+/// What a Unix address holds: nothing, a path, or an abstract name behind its NUL.
+pub(crate) enum UnixName {
+    Unnamed,
+    Path(PathBuf),
+    Abstract(Vec<u8>),
+}
+
+pub(crate) fn unix_name(address: &SockAddr) -> UnixName {
+    let (_, name) = other_parts(address);
+    match name.first() {
+        None => UnixName::Unnamed,
+        // Only Linux has abstract names; elsewhere an all-zero path is none.
+        Some(0) if cfg!(target_os = "linux") => UnixName::Abstract(name[1..].to_vec()),
+        Some(0) => UnixName::Unnamed,
+        Some(_) => {
+            let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+            UnixName::Path(path_from_bytes(&name[..end]))
+        }
+    }
+}
+
+/// An address of any family from the bytes behind its family field.
+pub(crate) fn other_address(family: i32, bytes: &[u8]) -> Option<SockAddr> {
+    let family = c::sa_family_t::try_from(family).ok()?;
+    let mut storage = SockAddrStorage::zeroed();
+    let offset = mem::offset_of!(c::sockaddr, sa_data);
+    let len = offset + bytes.len();
+    if len > mem::size_of::<c::sockaddr_storage>() {
+        return None;
+    }
+    // SAFETY: every socket address may be seen as a sockaddr; the bytes fit, as
+    // checked above, and `len` counts what is written.
+    unsafe {
+        let sockaddr = storage.view_as::<c::sockaddr>();
+        sockaddr.sa_family = family;
+        let data = ptr::from_mut(sockaddr).cast::<u8>().add(offset);
+        ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
+        Some(SockAddr::new(storage, len as c::socklen_t))
+    }
+}
+
+/// The family of an address and the bytes behind its family field.
+pub(crate) fn other_parts(address: &SockAddr) -> (i32, Vec<u8>) {
+    let offset = mem::offset_of!(c::sockaddr, sa_data);
+    let len = (address.len() as usize).min(mem::size_of::<c::sockaddr_storage>());
+    let start = address.as_ptr().cast::<u8>();
+    let bytes = if len <= offset {
+        Vec::new()
+    } else {
+        // SAFETY: a SockAddr is a whole sockaddr_storage, and `len` is within it.
+        unsafe { std::slice::from_raw_parts(start.add(offset), len - offset) }.to_vec()
+    };
+    (i32::from(address.family()), bytes)
+}
+
+/// getaddrinfo(3). The error is its `EAI_` code, with errno where that is `EAI_SYSTEM`.
+pub(crate) fn getaddrinfo(
+    host: Option<&CStr>,
+    service: Option<&CStr>,
+    hints: RawHints,
+) -> Result<Vec<RawAddrInfo>, (i32, io::Error)> {
+    super::start_up();
+    // SAFETY: an all-zero addrinfo is what the manual page asks for.
+    let mut raw: c::addrinfo = unsafe { mem::zeroed() };
+    raw.ai_flags = hints.flags;
+    raw.ai_family = hints.family;
+    raw.ai_socktype = hints.kind;
+    raw.ai_protocol = hints.proto;
+    let pointer = |text: Option<&CStr>| text.map_or(ptr::null(), |text| text.as_ptr().cast());
+    let mut list = ptr::null_mut();
+    // SAFETY: the strings end in NUL and outlive the call; `list` receives the answer.
+    let code = unsafe { c::getaddrinfo(pointer(host), pointer(service), &raw, &mut list) };
+    if code != 0 {
+        return Err((code, io::Error::last_os_error()));
+    }
+    let mut answers = Vec::new();
+    let mut next = list;
+    // SAFETY: `list` is a chain of addrinfo that ends in null; it is freed once, below.
+    while let Some(info) = unsafe { next.as_ref() } {
+        // SAFETY: `ai_addr` holds `ai_addrlen` bytes of a socket address.
+        if let Some(address) = unsafe { socket_address(info.ai_addr, info.ai_addrlen as usize) } {
+            let canonname = (!info.ai_canonname.is_null()).then(|| {
+                // SAFETY: a name that is not null is a C string.
+                unsafe { CStr::from_ptr(info.ai_canonname.cast()) }.to_string_lossy().into_owned()
+            });
+            answers.push(RawAddrInfo {
+                family: info.ai_family,
+                kind: info.ai_socktype,
+                proto: info.ai_protocol,
+                canonname,
+                address,
+            });
+        }
+        next = info.ai_next;
+    }
+    // SAFETY: `list` came from getaddrinfo and nothing points into it any more.
+    unsafe { c::freeaddrinfo(list) };
+    Ok(answers)
+}
+
+/// # Safety
+/// `address` must be null or point to `len` bytes of a socket address.
+unsafe fn socket_address(address: *const c::sockaddr, len: usize) -> Option<std::net::SocketAddr> {
+    if address.is_null() || len > mem::size_of::<c::sockaddr_storage>() {
+        return None;
+    }
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: `len` bytes fit into the storage, and the caller vouches for the source.
+    let address = unsafe {
+        let bytes = storage.view_as::<c::sockaddr_storage>();
+        ptr::copy_nonoverlapping(address.cast::<u8>(), ptr::from_mut(bytes).cast(), len);
+        SockAddr::new(storage, len as c::socklen_t)
+    };
+    address.as_socket()
+}

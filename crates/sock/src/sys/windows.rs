@@ -1,0 +1,269 @@
+//! The contract of [`sys`](super) for Windows, over WinSock.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::windows::io::{AsRawSocket, AsSocket, IntoRawSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use windows_sys::Win32::Foundation::{
+    GetHandleInformation, HANDLE, HANDLE_FLAG_INHERIT, SetHandleInformation,
+};
+
+use super::{Poll, c};
+
+pub use std::os::windows::io::{BorrowedSocket as BorrowedFd, OwnedSocket as OwnedFd, RawSocket as RawFd};
+
+/// What has a socket: Windows' `AsSocket` in the spelling of Unix.
+pub trait AsFd {
+    /// Borrows the socket.
+    fn as_fd(&self) -> BorrowedFd<'_>;
+}
+
+impl<T: AsSocket> AsFd for T {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.as_socket()
+    }
+}
+
+/// What has a socket: Windows' `AsRawSocket` in the spelling of Unix.
+pub trait AsRawFd {
+    /// Number of the socket.
+    fn as_raw_fd(&self) -> RawFd;
+}
+
+impl<T: AsRawSocket> AsRawFd for T {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_raw_socket()
+    }
+}
+
+/// There is no signal to be kept from.
+pub(crate) const SEND_FLAGS: i32 = 0;
+
+/// An accepted socket is as non-blocking as its listener.
+pub(crate) const ACCEPT_INHERITS_NONBLOCK: bool = true;
+
+/// Unix pairs do not exist here: Python takes loopback TCP.
+pub(crate) const PAIR_FAMILY: i32 = c::AF_INET as i32;
+
+/// `SO_REUSEADDR` lets two servers share a port here, one of them in vain; this
+/// keeps others away.
+pub(crate) const SERVER_OPTION: i32 = c::SO_EXCLUSIVEADDRUSE;
+
+/// There is no flag of a receive that never waits.
+pub(crate) const DONTWAIT: Option<i32> = None;
+
+/// No option tells a socket's protocol as a number.
+pub(crate) const SO_PROTOCOL: Option<i32> = None;
+
+/// No option lets several servers share a port.
+pub(crate) const REUSEPORT_OPTION: Option<i32> = None;
+
+/// No kind has flags.
+pub(crate) const KIND_FLAGS: [(i32, &str); 0] = [];
+
+/// Gives a type that holds a descriptor the traits of the platform.
+macro_rules! descriptor_traits {
+    ($type:ident, $detach:ident, $adopt:ident) => {
+        impl std::os::windows::io::AsSocket for $type {
+            fn as_socket(&self) -> BorrowedFd<'_> {
+                std::os::windows::io::AsSocket::as_socket(self.inner())
+            }
+        }
+
+        impl std::os::windows::io::AsRawSocket for $type {
+            fn as_raw_socket(&self) -> RawFd {
+                self.fileno()
+            }
+        }
+
+        impl From<$type> for OwnedFd {
+            fn from(sock: $type) -> OwnedFd {
+                sock.$detach()
+            }
+        }
+
+        /// Takes over a socket, with family, kind and protocol as the system tells
+        /// them. Python: `socket.socket(fileno=fd)`. It fails for what is no
+        /// socket (`ENOTSOCK`); the descriptor is closed then.
+        impl TryFrom<OwnedFd> for $type {
+            type Error = io::Error;
+
+            fn try_from(fd: OwnedFd) -> io::Result<$type> {
+                $type::$adopt(fd)
+            }
+        }
+    };
+}
+pub(crate) use descriptor_traits;
+
+fn check(result: i32) -> io::Result<i32> {
+    if result == c::SOCKET_ERROR {
+        // SAFETY: the call only reads what the last one of this thread left.
+        return Err(io::Error::from_raw_os_error(unsafe { c::WSAGetLastError() }));
+    }
+    Ok(result)
+}
+
+fn number(fd: BorrowedFd<'_>) -> c::SOCKET {
+    fd.as_raw_socket() as c::SOCKET
+}
+
+/// Starts WinSock, which has to come before any call. `socket2` and `std` do so
+/// too, with the first socket.
+pub(crate) fn start_up() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        // SAFETY: all zeroes are a WSADATA, which the call fills in. Nobody ever
+        // stops WinSock: that happens with the end of the process.
+        unsafe {
+            let mut data = std::mem::zeroed();
+            c::WSAStartup(0x0202, &mut data);
+        }
+    });
+}
+
+pub(crate) fn poll(entries: &mut [Poll<'_>], timeout: Option<Duration>) -> io::Result<usize> {
+    let milliseconds = match timeout {
+        None => -1,
+        Some(timeout) => i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX),
+    };
+    if entries.is_empty() {
+        // WSAPoll refuses an empty set.
+        std::thread::sleep(timeout.unwrap_or(Duration::MAX));
+        return Ok(0);
+    }
+    let mut pollfds: Vec<_> = entries
+        .iter()
+        .map(|entry| c::WSAPOLLFD { fd: number(entry.fd), events: entry.events, revents: 0 })
+        .collect();
+    // SAFETY: the pointer and the length are those of one vector.
+    let ready = check(unsafe { c::WSAPoll(pollfds.as_mut_ptr(), pollfds.len() as u32, milliseconds) })?;
+    for (pollfd, entry) in pollfds.iter().zip(entries) {
+        entry.revents = pollfd.revents;
+    }
+    Ok(ready as usize)
+}
+
+pub(crate) fn close(fd: OwnedFd) -> io::Result<()> {
+    // SAFETY: the socket was owned by `fd` and is nobody's after this.
+    check(unsafe { c::closesocket(fd.into_raw_socket() as c::SOCKET) }).map(drop)
+}
+
+pub(crate) fn setsockopt(fd: BorrowedFd<'_>, level: i32, option: i32, value: &[u8]) -> io::Result<()> {
+    // SAFETY: WinSock reads `value.len()` bytes from `value`.
+    check(unsafe { c::setsockopt(number(fd), level, option, value.as_ptr(), value.len() as i32) }).map(drop)
+}
+
+pub(crate) fn getsockopt(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    option: i32,
+    value: &mut [u8],
+) -> io::Result<usize> {
+    let mut len = value.len() as i32;
+    // SAFETY: WinSock writes at most `len` bytes to `value`, and their number to `len`.
+    check(unsafe { c::getsockopt(number(fd), level, option, value.as_mut_ptr(), &mut len) })?;
+    Ok(len as usize)
+}
+
+pub(crate) fn inheritable(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut flags = 0;
+    // SAFETY: a socket is a handle; the flags are written to `flags`.
+    if unsafe { GetHandleInformation(number(fd) as HANDLE, &mut flags) } == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(flags & HANDLE_FLAG_INHERIT != 0)
+}
+
+pub(crate) fn set_inheritable(fd: BorrowedFd<'_>, inheritable: bool) -> io::Result<()> {
+    let flags = if inheritable { HANDLE_FLAG_INHERIT } else { 0 };
+    // SAFETY: a socket is a handle.
+    if unsafe { SetHandleInformation(number(fd) as HANDLE, HANDLE_FLAG_INHERIT, flags) } == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Two sockets connected over loopback, as Python makes them where the system has
+/// no pairs: a stranger who connects in between is noticed and refused.
+pub(crate) fn socketpair(
+    family: Domain,
+    kind: Type,
+    protocol: Option<Protocol>,
+) -> io::Result<(Socket, Socket)> {
+    let loopback = match family {
+        Domain::IPV4 => std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+        Domain::IPV6 => std::net::SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 0)),
+        _ => return Err(unsupported("socketpair is for AF_INET and AF_INET6 here")),
+    };
+    if kind != Type::STREAM {
+        return Err(unsupported("socketpair is for SOCK_STREAM here"));
+    }
+    let listener = Socket::new(family, kind, protocol)?;
+    listener.bind(&loopback.into())?;
+    listener.listen(1)?;
+    let ours = Socket::new(family, kind, protocol)?;
+    ours.connect(&listener.local_addr()?)?;
+    let (theirs, address) = listener.accept()?;
+    if address.as_socket() != ours.local_addr()?.as_socket() {
+        return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "a stranger connected to the pair"));
+    }
+    Ok((ours, theirs))
+}
+
+fn unsupported(sentence: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, sentence)
+}
+
+pub(crate) fn path_from_bytes(bytes: &[u8]) -> PathBuf {
+    // WinSock's Unix paths are UTF-8.
+    PathBuf::from(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// A Unix address from the bytes of `sun_path`; a path gets its closing NUL.
+pub(crate) fn unix_address(name: &[u8]) -> io::Result<SockAddr> {
+    let name = std::str::from_utf8(name)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "AF_UNIX path must be UTF-8"))?;
+    SockAddr::unix(Path::new(name))
+}
+
+pub(crate) fn gai_strerror(code: i32) -> String {
+    // The codes are WinSock errors, whose texts the system has.
+    let text = io::Error::from_raw_os_error(code).to_string();
+    text.split(" (os error").next().unwrap_or_default().trim_end_matches('.').to_owned()
+}
+
+pub(crate) fn gethostname() -> io::Result<String> {
+    start_up();
+    let mut buffer = [0_u8; 256];
+    // SAFETY: the call writes at most the length it is given.
+    check(unsafe { c::gethostname(buffer.as_mut_ptr(), buffer.len() as i32) })?;
+    let name = CString::from(CStr::from_bytes_until_nul(&buffer).unwrap_or(c""));
+    Ok(name.to_string_lossy().into_owned())
+}
+
+macro_rules! errnos {
+    ($($name:ident = $wsa:ident)*) => {
+        /// Every error a socket call may set, by the name it has elsewhere:
+        /// `ECONNREFUSED` for `WSAECONNREFUSED`.
+        pub(crate) const ERRNOS: &[(i32, &str)] = &[$((c::$wsa, stringify!($name))),*];
+    };
+}
+errnos! {
+    EACCES = WSAEACCES EADDRINUSE = WSAEADDRINUSE EADDRNOTAVAIL = WSAEADDRNOTAVAIL
+    EAFNOSUPPORT = WSAEAFNOSUPPORT EAGAIN = WSAEWOULDBLOCK EALREADY = WSAEALREADY EBADF = WSAEBADF
+    ECONNABORTED = WSAECONNABORTED ECONNREFUSED = WSAECONNREFUSED ECONNRESET = WSAECONNRESET
+    EDESTADDRREQ = WSAEDESTADDRREQ EFAULT = WSAEFAULT EHOSTDOWN = WSAEHOSTDOWN
+    EHOSTUNREACH = WSAEHOSTUNREACH EINPROGRESS = WSAEINPROGRESS EINTR = WSAEINTR EINVAL = WSAEINVAL
+    EISCONN = WSAEISCONN ELOOP = WSAELOOP EMFILE = WSAEMFILE EMSGSIZE = WSAEMSGSIZE
+    ENAMETOOLONG = WSAENAMETOOLONG ENETDOWN = WSAENETDOWN ENETRESET = WSAENETRESET
+    ENETUNREACH = WSAENETUNREACH ENOBUFS = WSAENOBUFS ENOPROTOOPT = WSAENOPROTOOPT
+    ENOTCONN = WSAENOTCONN ENOTSOCK = WSAENOTSOCK EOPNOTSUPP = WSAEOPNOTSUPP
+    EPFNOSUPPORT = WSAEPFNOSUPPORT EPROTONOSUPPORT = WSAEPROTONOSUPPORT EPROTOTYPE = WSAEPROTOTYPE
+    ESHUTDOWN = WSAESHUTDOWN ESOCKTNOSUPPORT = WSAESOCKTNOSUPPORT ETIMEDOUT = WSAETIMEDOUT
+    ETOOMANYREFS = WSAETOOMANYREFS EUSERS = WSAEUSERS
+}
