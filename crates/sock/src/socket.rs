@@ -195,7 +195,7 @@ impl Socket {
             return Ok(());
         };
         let goes_on = match error.raw_os_error() {
-            Some(c::EINPROGRESS) => self.gettimeout().is_some(),
+            Some(sys::CONNECT_GOES_ON) => self.gettimeout().is_some(),
             Some(c::EINTR) => true,
             _ => false,
         };

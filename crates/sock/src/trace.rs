@@ -131,7 +131,8 @@ impl<T: Outcome> fmt::Display for Shown<'_, T> {
             Err(error) => match error.raw_os_error() {
                 Some(number) => {
                     let text = error.to_string();
-                    let text = text.split(" (os error").next().unwrap_or(&text);
+                    // As strace has it: no number twice, and no full stop (Windows).
+                    let text = text.split(" (os error").next().unwrap_or(&text).trim_end_matches('.');
                     match errno_name(number) {
                         Some(name) => write!(f, "-1 {name} ({text})"),
                         None => write!(f, "-1 errno {number} ({text})"),

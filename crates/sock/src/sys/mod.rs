@@ -15,7 +15,7 @@
 //! | `socketpair`, `PAIR_FAMILY` | two sockets connected to each other |
 //! | `unix_address`, `path_from_bytes` | Unix names as bytes |
 //! | `gai_strerror`, `gethostname`, `start_up` | the resolver's words, the host's name, what comes before any call |
-//! | `SEND_FLAGS`, `DONTWAIT`, `KIND_FLAGS`, `SERVER_OPTION`, `ACCEPT_INHERITS_NONBLOCK` | what differs by a number |
+//! | `CONNECT_GOES_ON`, `SEND_FLAGS`, `DONTWAIT`, `KIND_FLAGS`, `SERVER_OPTION`, `ACCEPT_INHERITS_NONBLOCK` | what differs by a number |
 //!
 //! `shared` is what is the same everywhere once the C names are there: buffers that
 //! are written without being zeroed, addresses as bytes, getaddrinfo(3).
@@ -42,9 +42,9 @@ pub(crate) use unix::*;
 #[cfg(unix)]
 pub use unix::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 #[cfg(windows)]
-pub(crate) use windows::*;
-#[cfg(windows)]
 pub use windows::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+#[cfg(windows)]
+pub(crate) use {names::ERRNOS, windows::*};
 
 use std::net::SocketAddr;
 

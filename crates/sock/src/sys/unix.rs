@@ -12,6 +12,9 @@ use super::{Poll, c};
 
 pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+/// What a non-blocking connect says when it goes on.
+pub(crate) const CONNECT_GOES_ON: i32 = c::EINPROGRESS;
+
 /// Flags of every send: a peer that is gone is `EPIPE`, never the signal
 /// `SIGPIPE`, whatever the process has set (Python ignores the signal instead).
 pub(crate) const SEND_FLAGS: i32 = c::MSG_NOSIGNAL;

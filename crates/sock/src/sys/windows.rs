@@ -40,6 +40,9 @@ impl<T: AsRawSocket> AsRawFd for T {
     }
 }
 
+/// What a non-blocking connect says when it goes on.
+pub(crate) const CONNECT_GOES_ON: i32 = c::EAGAIN;
+
 /// There is no signal to be kept from.
 pub(crate) const SEND_FLAGS: i32 = 0;
 
@@ -244,26 +247,4 @@ pub(crate) fn gethostname() -> io::Result<String> {
     check(unsafe { c::gethostname(buffer.as_mut_ptr(), buffer.len() as i32) })?;
     let name = CString::from(CStr::from_bytes_until_nul(&buffer).unwrap_or(c""));
     Ok(name.to_string_lossy().into_owned())
-}
-
-macro_rules! errnos {
-    ($($name:ident = $wsa:ident)*) => {
-        /// Every error a socket call may set, by the name it has elsewhere:
-        /// `ECONNREFUSED` for `WSAECONNREFUSED`.
-        pub(crate) const ERRNOS: &[(i32, &str)] = &[$((c::$wsa, stringify!($name))),*];
-    };
-}
-errnos! {
-    EACCES = WSAEACCES EADDRINUSE = WSAEADDRINUSE EADDRNOTAVAIL = WSAEADDRNOTAVAIL
-    EAFNOSUPPORT = WSAEAFNOSUPPORT EAGAIN = WSAEWOULDBLOCK EALREADY = WSAEALREADY EBADF = WSAEBADF
-    ECONNABORTED = WSAECONNABORTED ECONNREFUSED = WSAECONNREFUSED ECONNRESET = WSAECONNRESET
-    EDESTADDRREQ = WSAEDESTADDRREQ EFAULT = WSAEFAULT EHOSTDOWN = WSAEHOSTDOWN
-    EHOSTUNREACH = WSAEHOSTUNREACH EINPROGRESS = WSAEINPROGRESS EINTR = WSAEINTR EINVAL = WSAEINVAL
-    EISCONN = WSAEISCONN ELOOP = WSAELOOP EMFILE = WSAEMFILE EMSGSIZE = WSAEMSGSIZE
-    ENAMETOOLONG = WSAENAMETOOLONG ENETDOWN = WSAENETDOWN ENETRESET = WSAENETRESET
-    ENETUNREACH = WSAENETUNREACH ENOBUFS = WSAENOBUFS ENOPROTOOPT = WSAENOPROTOOPT
-    ENOTCONN = WSAENOTCONN ENOTSOCK = WSAENOTSOCK EOPNOTSUPP = WSAEOPNOTSUPP
-    EPFNOSUPPORT = WSAEPFNOSUPPORT EPROTONOSUPPORT = WSAEPROTONOSUPPORT EPROTOTYPE = WSAEPROTOTYPE
-    ESHUTDOWN = WSAESHUTDOWN ESOCKTNOSUPPORT = WSAESOCKTNOSUPPORT ETIMEDOUT = WSAETIMEDOUT
-    ETOOMANYREFS = WSAETOOMANYREFS EUSERS = WSAEUSERS
 }

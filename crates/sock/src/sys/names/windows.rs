@@ -89,15 +89,6 @@ pub(crate) mod c {
     pub(crate) const SOMAXCONN: i32 = 0x7fff_ffff;
     pub(crate) const RCVALL_MAX: i32 = 3;
 
-    // A non-blocking connect that goes on says WSAEWOULDBLOCK here.
-    pub(crate) const EINPROGRESS: i32 = WSAEWOULDBLOCK;
-    pub(crate) const EAGAIN: i32 = WSAEWOULDBLOCK;
-    pub(crate) const EINTR: i32 = WSAEINTR;
-    pub(crate) const EISCONN: i32 = WSAEISCONN;
-    pub(crate) const ECONNRESET: i32 = WSAECONNRESET;
-    pub(crate) const ENAMETOOLONG: i32 = WSAENAMETOOLONG;
-    pub(crate) const EAFNOSUPPORT: i32 = WSAEAFNOSUPPORT;
-
     // What getaddrinfo returns are WinSock's own errors (Ws2tcpip.h).
     pub(crate) const EAI_AGAIN: i32 = WSATRY_AGAIN;
     pub(crate) const EAI_BADFLAGS: i32 = WSAEINVAL;
@@ -107,4 +98,32 @@ pub(crate) mod c {
     pub(crate) const EAI_NONAME: i32 = WSAHOST_NOT_FOUND;
     pub(crate) const EAI_SERVICE: i32 = WSATYPE_NOT_FOUND;
     pub(crate) const EAI_SOCKTYPE: i32 = WSAESOCKTNOSUPPORT;
+
+    macro_rules! errnos {
+        ($($name:ident = $wsa:ident)*) => {
+            $(
+                #[allow(dead_code, reason = "the table is what all of them are for")]
+                pub(crate) const $name: i32 = $wsa;
+            )*
+
+            /// Every error a socket call may set, by the name it has elsewhere:
+            /// `ECONNREFUSED` for `WSAECONNREFUSED`.
+            pub(crate) const ERRNOS: &[(i32, &str)] = &[$(($wsa, stringify!($name))),*];
+        };
+    }
+    errnos! {
+        EACCES = WSAEACCES EADDRINUSE = WSAEADDRINUSE EADDRNOTAVAIL = WSAEADDRNOTAVAIL
+        EAFNOSUPPORT = WSAEAFNOSUPPORT EAGAIN = WSAEWOULDBLOCK EALREADY = WSAEALREADY EBADF = WSAEBADF
+        ECONNABORTED = WSAECONNABORTED ECONNREFUSED = WSAECONNREFUSED ECONNRESET = WSAECONNRESET
+        EDESTADDRREQ = WSAEDESTADDRREQ EFAULT = WSAEFAULT EHOSTDOWN = WSAEHOSTDOWN
+        EHOSTUNREACH = WSAEHOSTUNREACH EINPROGRESS = WSAEINPROGRESS EINTR = WSAEINTR EINVAL = WSAEINVAL
+        EISCONN = WSAEISCONN ELOOP = WSAELOOP EMFILE = WSAEMFILE EMSGSIZE = WSAEMSGSIZE
+        ENAMETOOLONG = WSAENAMETOOLONG ENETDOWN = WSAENETDOWN ENETRESET = WSAENETRESET
+        ENETUNREACH = WSAENETUNREACH ENOBUFS = WSAENOBUFS ENOPROTOOPT = WSAENOPROTOOPT
+        ENOTCONN = WSAENOTCONN ENOTSOCK = WSAENOTSOCK EOPNOTSUPP = WSAEOPNOTSUPP
+        EPFNOSUPPORT = WSAEPFNOSUPPORT EPROTONOSUPPORT = WSAEPROTONOSUPPORT EPROTOTYPE = WSAEPROTOTYPE
+        ESHUTDOWN = WSAESHUTDOWN ESOCKTNOSUPPORT = WSAESOCKTNOSUPPORT ETIMEDOUT = WSAETIMEDOUT
+        ETOOMANYREFS = WSAETOOMANYREFS EUSERS = WSAEUSERS
+    }
 }
+pub(crate) use c::ERRNOS;
