@@ -10,6 +10,9 @@ pub mod porting {}
 #[doc = include_str!("differences.md")]
 pub mod differences {}
 
+#[doc = include_str!("platforms.md")]
+pub mod platforms {}
+
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
 

@@ -72,6 +72,8 @@ mod sys;
 mod timeout;
 mod trace;
 mod transfer;
+#[cfg(windows)]
+mod windows;
 
 pub use address::{Address, Host, ToAddress, UnixAddress};
 pub use consts::*;

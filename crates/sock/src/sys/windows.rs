@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::windows::io::{AsRawSocket, AsSocket, IntoRawSocket};
+use std::os::windows::io::{AsRawSocket, AsSocket, FromRawSocket, IntoRawSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
@@ -247,4 +247,59 @@ pub(crate) fn gethostname() -> io::Result<String> {
     check(unsafe { c::gethostname(buffer.as_mut_ptr(), buffer.len() as i32) })?;
     let name = CString::from(CStr::from_bytes_until_nul(&buffer).unwrap_or(c""));
     Ok(name.to_string_lossy().into_owned())
+}
+
+/// WSAIoctl with the bytes of whatever the code takes; nothing is read back.
+pub(crate) fn ioctl(fd: BorrowedFd<'_>, code: u32, value: &[u8]) -> io::Result<()> {
+    let mut returned = 0;
+    // SAFETY: WinSock reads `value.len()` bytes from `value` and writes to no
+    // buffer; without an overlapped structure it is done when it returns.
+    check(unsafe {
+        c::WSAIoctl(
+            number(fd),
+            code,
+            value.as_ptr().cast(),
+            value.len() as u32,
+            std::ptr::null_mut(),
+            0,
+            &mut returned,
+            std::ptr::null_mut(),
+            None,
+        )
+    })
+    .map(drop)
+}
+
+/// Describes a socket for the process `pid`: the bytes of a WSAPROTOCOL_INFOW.
+pub(crate) fn share(fd: BorrowedFd<'_>, pid: u32) -> io::Result<Vec<u8>> {
+    // SAFETY: all zeroes are such a structure; WinSock fills it in, and its bytes
+    // are plain numbers and characters without padding to be read.
+    unsafe {
+        let mut info: c::WSAPROTOCOL_INFOW = std::mem::zeroed();
+        check(c::WSADuplicateSocketW(number(fd), pid, &mut info))?;
+        let start = (&raw const info).cast::<u8>();
+        Ok(std::slice::from_raw_parts(start, size_of::<c::WSAPROTOCOL_INFOW>()).to_vec())
+    }
+}
+
+/// The socket that [`share`] described.
+pub(crate) fn from_share(info: &[u8]) -> io::Result<Socket> {
+    start_up();
+    if info.len() != size_of::<c::WSAPROTOCOL_INFOW>() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("a shared socket is {} bytes, not {}", size_of::<c::WSAPROTOCOL_INFOW>(), info.len()),
+        ));
+    }
+    let flags = c::WSA_FLAG_OVERLAPPED | c::WSA_FLAG_NO_HANDLE_INHERIT;
+    // SAFETY: the bytes are as many as the structure has, and it may hold any;
+    // what comes back is a new socket of ours.
+    unsafe {
+        let info = info.as_ptr().cast::<c::WSAPROTOCOL_INFOW>().read_unaligned();
+        let from = c::FROM_PROTOCOL_INFO;
+        match c::WSASocketW(from, from, from, &info, 0, flags) {
+            c::INVALID_SOCKET => Err(io::Error::from_raw_os_error(c::WSAGetLastError())),
+            socket => Ok(Socket::from(OwnedFd::from_raw_socket(socket as RawFd))),
+        }
+    }
 }
