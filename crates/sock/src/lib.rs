@@ -64,6 +64,8 @@ mod consts;
 mod create;
 mod error;
 mod makefile;
+#[cfg(unix)]
+mod message;
 mod options;
 mod resolve;
 mod socket;
@@ -83,6 +85,8 @@ pub use create::{
 };
 pub use error::{AddressError, GaiError, errno, errno_name};
 pub use makefile::{DEFAULT_BUFFER_SIZE, ReadBuffer, SocketPair, SocketReader, SocketWriter};
+#[cfg(unix)]
+pub use message::{Ancillary, CMSG_LEN, CMSG_SPACE, Message, MessageInto, ReceivedFds};
 pub use options::ToOption;
 pub use resolve::{AddrInfo, Hints, Service, getaddrinfo, getaddrinfo_with, gethostname};
 pub use socket::Socket;

@@ -24,6 +24,8 @@
 //! that knows `libc`.
 #![allow(unsafe_code)]
 
+#[cfg(unix)]
+pub(crate) mod message;
 #[cfg_attr(target_os = "freebsd", path = "names/freebsd.rs")]
 #[cfg_attr(target_os = "linux", path = "names/linux.rs")]
 #[cfg_attr(target_os = "macos", path = "names/macos.rs")]

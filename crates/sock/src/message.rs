@@ -1,0 +1,426 @@
+//! Messages with ancillary data: descriptors, credentials, packet information.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+
+use crate::address::{Address, ToAddress};
+use crate::consts::{MsgFlags, SCM_RIGHTS, SOL_SOCKET};
+use crate::error::invalid;
+use crate::socket::Socket;
+use crate::sys::{self, AsFd, message};
+use crate::timeout::Readiness;
+use crate::trace::{Outcome, call};
+
+/// One item of ancillary data, received or to be sent.
+///
+/// Python: the tuple `(cmsg_level, cmsg_type, cmsg_data)`. The descriptors of a
+/// received `SCM_RIGHTS` item belong to it and are closed when it is dropped,
+/// unless [`into_descriptors`](Ancillary::into_descriptors) takes them.
+#[derive(Debug)]
+pub struct Ancillary {
+    level: i32,
+    kind: i32,
+    data: Vec<u8>,
+    truncated: bool,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Ancillary {
+    /// An item to be sent.
+    #[must_use]
+    pub fn new(level: i32, kind: i32, data: impl Into<Vec<u8>>) -> Ancillary {
+        Ancillary { level, kind, data: data.into(), truncated: false, descriptors: Vec::new() }
+    }
+
+    /// Level, such as `SOL_SOCKET`. Python: `cmsg_level`.
+    #[must_use]
+    pub fn level(&self) -> i32 {
+        self.level
+    }
+
+    /// Type at that level, such as `SCM_RIGHTS`. Python: `cmsg_type`.
+    #[must_use]
+    pub fn kind(&self) -> i32 {
+        self.kind
+    }
+
+    /// The bytes, as far as they came. Python: `cmsg_data`.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// Whether the buffer ended before the item did. Python drops such an item's
+    /// end without a word.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        self.truncated
+    }
+
+    /// The descriptors of an `SCM_RIGHTS` item, close-on-exec where the system
+    /// can have them so (Linux, FreeBSD); none for any other item.
+    #[must_use]
+    pub fn into_descriptors(self) -> Vec<OwnedFd> {
+        self.descriptors
+    }
+}
+
+impl From<message::Item> for Ancillary {
+    fn from(item: message::Item) -> Ancillary {
+        let message::Item { level, kind, data, truncated, descriptors } = item;
+        Ancillary { level, kind, data, truncated, descriptors }
+    }
+}
+
+/// What [`Socket::recvmsg`] received.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Message {
+    /// The bytes; none at the end of a stream.
+    pub data: Vec<u8>,
+    /// The ancillary data.
+    pub ancillary: Vec<Ancillary>,
+    /// `MSG_TRUNC` when the datagram was longer, `MSG_CTRUNC` when the ancillary
+    /// data was, and others. Python: `msg_flags`.
+    pub flags: MsgFlags,
+    /// Who sent it.
+    pub address: Address,
+}
+
+/// What [`Socket::recvmsg_into`] received.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct MessageInto {
+    /// How many bytes came.
+    pub received: usize,
+    /// The ancillary data.
+    pub ancillary: Vec<Ancillary>,
+    /// As in [`Message`].
+    pub flags: MsgFlags,
+    /// Who sent it.
+    pub address: Address,
+}
+
+/// Messages. Unix only, as in Python.
+impl Socket {
+    /// Receives up to `bufsize` bytes, and ancillary data into a buffer of
+    /// `ancbufsize` bytes ([`CMSG_SPACE`] tells how many an item takes).
+    ///
+    /// Python: `recvmsg(bufsize, ancbufsize)`. System call: recvmsg(2), once, with
+    /// `MSG_CMSG_CLOEXEC` where there is one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv).
+    pub fn recvmsg(&self, bufsize: usize, ancbufsize: usize) -> io::Result<Message> {
+        self.recvmsg_with_flags(bufsize, ancbufsize, MsgFlags::NONE)
+    }
+
+    /// [`recvmsg`](Socket::recvmsg) with flags. Python: `recvmsg(bufsize, ancbufsize, flags)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv).
+    pub fn recvmsg_with_flags(
+        &self,
+        bufsize: usize,
+        ancbufsize: usize,
+        flags: MsgFlags,
+    ) -> io::Result<Message> {
+        let mut data = vec![0; bufsize];
+        let MessageInto { received, ancillary, flags, address } =
+            self.recvmsg_into_with_flags(&mut [IoSliceMut::new(&mut data)], ancbufsize, flags)?;
+        // With MSG_TRUNC asked for, a datagram's real length comes back.
+        data.truncate(received);
+        Ok(Message { data, ancillary, flags, address })
+    }
+
+    /// Receives into buffers of the caller's, one filled after the other.
+    ///
+    /// Python: `recvmsg_into(buffers, ancbufsize)`. System call: recvmsg(2), once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv).
+    pub fn recvmsg_into(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        ancbufsize: usize,
+    ) -> io::Result<MessageInto> {
+        self.recvmsg_into_with_flags(buffers, ancbufsize, MsgFlags::NONE)
+    }
+
+    /// [`recvmsg_into`](Socket::recvmsg_into) with flags.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv).
+    pub fn recvmsg_into_with_flags(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        ancbufsize: usize,
+        flags: MsgFlags,
+    ) -> io::Result<MessageInto> {
+        if ancbufsize > i32::MAX as usize {
+            return Err(invalid(format!("ancbufsize {ancbufsize} is more than {}", i32::MAX)));
+        }
+        let fd = self.fileno();
+        let count = buffers.len();
+        let received = self.retry(Readiness::Readable, || {
+            call!("recvmsg({fd}, {count} buffers, {ancbufsize}, {flags})" =>
+                message::recvmsg(self.as_fd(), buffers, ancbufsize, flags.as_raw()))
+        })?;
+        Ok(MessageInto {
+            received: received.bytes,
+            ancillary: received.items.into_iter().map(Ancillary::from).collect(),
+            flags: received.flags.into(),
+            address: Address::from_sys(&received.address),
+        })
+    }
+
+    /// Sends the bytes of all buffers as one message, with ancillary data, and
+    /// returns how many bytes went.
+    ///
+    /// Python: `sendmsg(buffers, ancdata)`. System call: sendmsg(2) with
+    /// `MSG_NOSIGNAL`, once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Socket::send); `EINVAL` for ancillary data the socket does
+    /// not take.
+    pub fn sendmsg(&self, buffers: &[IoSlice<'_>], ancillary: &[Ancillary]) -> io::Result<usize> {
+        self.send_message(buffers, ancillary, MsgFlags::NONE, None)
+    }
+
+    /// [`sendmsg`](Socket::sendmsg) with flags. Python: `sendmsg(buffers, ancdata, flags)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sendmsg`](Socket::sendmsg).
+    pub fn sendmsg_with_flags(
+        &self,
+        buffers: &[IoSlice<'_>],
+        ancillary: &[Ancillary],
+        flags: MsgFlags,
+    ) -> io::Result<usize> {
+        self.send_message(buffers, ancillary, flags, None)
+    }
+
+    /// [`sendmsg`](Socket::sendmsg) to an address. Python: `sendmsg(buffers, ancdata,
+    /// flags, address)`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sendmsg`](Socket::sendmsg) and [`sendto`](Socket::sendto).
+    pub fn sendmsg_to(
+        &self,
+        buffers: &[IoSlice<'_>],
+        ancillary: &[Ancillary],
+        flags: MsgFlags,
+        address: impl ToAddress,
+    ) -> io::Result<usize> {
+        let address = address.to_address(self.family())?;
+        self.send_message(buffers, ancillary, flags, Some(&address))
+    }
+
+    fn send_message(
+        &self,
+        buffers: &[IoSlice<'_>],
+        ancillary: &[Ancillary],
+        flags: MsgFlags,
+        address: Option<&Address>,
+    ) -> io::Result<usize> {
+        let fd = self.fileno();
+        let items = ancillary.iter().map(|item| (item.level, item.kind, &item.data[..]));
+        let control = message::build(items).ok_or_else(|| invalid("too much ancillary data"))?;
+        let to = address.map(Address::to_sys).transpose()?;
+        let (count, of_items) = (buffers.len(), ancillary.len());
+        let target = address.unwrap_or(&Address::None);
+        self.retry(Readiness::Writable, || {
+            call!("sendmsg({fd}, {count} buffers, {of_items} items, {flags}, {target})" =>
+                message::sendmsg(self.as_fd(), buffers, &control, flags.as_raw(), to.as_ref()))
+        })
+    }
+
+    /// Sends descriptors along with some bytes.
+    ///
+    /// Python: `socket.send_fds(sock, buffers, fds)`. System call: sendmsg(2) with
+    /// one `SCM_RIGHTS` item. At least one byte has to go with them (unix(7)).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sendmsg`](Socket::sendmsg).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{IoSlice, Write};
+    /// use sock::{AsFd, Socket};
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// let (one, other) = sock::socketpair()?;
+    /// ours.send_fds(&[IoSlice::new(b"take this")], &[one.as_fd()])?;
+    /// drop(one);
+    ///
+    /// let received = theirs.recv_fds(100, 4)?;
+    /// assert_eq!(received.data, b"take this");
+    /// let [one] = <[_; 1]>::try_from(received.descriptors).unwrap();
+    /// Socket::try_from(one)?.sendall(b"it lives on")?;
+    /// assert_eq!(other.recv(100)?, b"it lives on");
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn send_fds(&self, buffers: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+        let numbers: Vec<u8> = fds.iter().flat_map(|fd| fd.as_raw_fd().to_ne_bytes()).collect();
+        self.sendmsg(buffers, &[Ancillary::new(SOL_SOCKET, SCM_RIGHTS, numbers)])
+    }
+
+    /// Receives up to `bufsize` bytes and up to `maxfds` descriptors.
+    ///
+    /// Python: `socket.recv_fds(sock, bufsize, maxfds)`, whose descriptors are
+    /// inheritable; these are not. More than `maxfds` never come: what does not fit
+    /// is closed by the system, and `MSG_CTRUNC` says so.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv).
+    pub fn recv_fds(&self, bufsize: usize, maxfds: usize) -> io::Result<ReceivedFds> {
+        self.recv_fds_with_flags(bufsize, maxfds, MsgFlags::NONE)
+    }
+
+    /// [`recv_fds`](Socket::recv_fds) with flags, which Python takes and ignores.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv).
+    pub fn recv_fds_with_flags(
+        &self,
+        bufsize: usize,
+        maxfds: usize,
+        flags: MsgFlags,
+    ) -> io::Result<ReceivedFds> {
+        let size = maxfds.saturating_mul(size_of::<sys::RawFd>());
+        // CMSG_LEN and not CMSG_SPACE: into the padding of the latter the kernel
+        // would put one descriptor more.
+        let ancbufsize = CMSG_LEN(size)?;
+        let Message { data, ancillary, flags, address } =
+            self.recvmsg_with_flags(bufsize, ancbufsize, flags)?;
+        let descriptors = ancillary.into_iter().flat_map(Ancillary::into_descriptors).collect();
+        Ok(ReceivedFds { data, descriptors, flags, address })
+    }
+}
+
+/// What [`Socket::recv_fds`] received.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ReceivedFds {
+    /// The bytes.
+    pub data: Vec<u8>,
+    /// The descriptors.
+    pub descriptors: Vec<OwnedFd>,
+    /// As in [`Message`].
+    pub flags: MsgFlags,
+    /// Who sent it.
+    pub address: Address,
+}
+
+/// Length of an item with `length` bytes of data, without padding at its end.
+///
+/// Python: `socket.CMSG_LEN(length)`. Macro: `CMSG_LEN` of cmsg(3).
+///
+/// # Errors
+///
+/// `InvalidInput` for more than an item can hold.
+#[expect(non_snake_case, reason = "Python's name, and C's")]
+pub fn CMSG_LEN(length: usize) -> io::Result<usize> {
+    message::len(length).ok_or_else(|| invalid(format!("CMSG_LEN of {length} is out of range")))
+}
+
+/// Room an item with `length` bytes of data takes, with its padding.
+///
+/// Python: `socket.CMSG_SPACE(length)`. Macro: `CMSG_SPACE` of cmsg(3).
+///
+/// # Errors
+///
+/// `InvalidInput` for more than an item can hold.
+#[expect(non_snake_case, reason = "Python's name, and C's")]
+pub fn CMSG_SPACE(length: usize) -> io::Result<usize> {
+    message::space(length).ok_or_else(|| invalid(format!("CMSG_SPACE of {length} is out of range")))
+}
+
+impl Outcome for message::Received {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags = MsgFlags::from(self.flags);
+        write!(
+            f,
+            "{}, {} items, {flags}, {}",
+            self.bytes,
+            self.items.len(),
+            Address::from_sys(&self.address)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(items: &[(i32, i32, &[u8])]) -> Vec<(i32, i32, Vec<u8>, bool)> {
+        let control = message::build(items.iter().copied()).unwrap();
+        let parsed = message::parse(control.bytes());
+        parsed.into_iter().map(|item| (item.level, item.kind, item.data, item.truncated)).collect()
+    }
+
+    #[test]
+    fn what_is_laid_out_is_read_back() {
+        let items: [(i32, i32, &[u8]); 3] = [(1, 2, b"one"), (3, 4, b""), (5, 6, b"twelve bytes")];
+        let expected: Vec<_> =
+            items.iter().map(|(level, kind, data)| (*level, *kind, data.to_vec(), false)).collect();
+        assert_eq!(round_trip(&items), expected);
+        assert_eq!(round_trip(&[]), []);
+    }
+
+    #[test]
+    fn a_buffer_may_end_anywhere() {
+        let control = message::build([(1, 2, &b"some data"[..]), (3, 4, b"more")].into_iter()).unwrap();
+        let whole = control.bytes();
+        for end in 0..whole.len() {
+            for item in message::parse(&whole[..end]) {
+                assert!(b"some data".starts_with(&item.data) || b"more".starts_with(&item.data));
+                assert!(item.truncated || item.data.len() == 9 || item.data.len() == 4);
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_read_without_harm() {
+        // A small generator (xorshift) does for noise.
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut noise = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for _ in 0..10_000 {
+            let mut bytes: Vec<u8> = (0..noise() % 80).map(|_| noise() as u8).collect();
+            // Lengths that nearly make sense go further than pure noise.
+            if bytes.len() > 8 && noise() % 2 == 0 {
+                bytes[..8].copy_from_slice(&(noise() % 100).to_ne_bytes());
+            }
+            let read: usize = message::parse(&bytes).iter().map(|item| item.data.len()).sum();
+            assert!(read <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn sizes_are_those_of_c() {
+        #[cfg(target_pointer_width = "64")]
+        assert_eq!(
+            [CMSG_LEN(0), CMSG_SPACE(0), CMSG_LEN(4), CMSG_SPACE(4)].map(Result::unwrap),
+            [16, 16, 20, 24]
+        );
+        assert!(CMSG_LEN(usize::MAX).is_err());
+        assert!(CMSG_SPACE(i32::MAX as usize).is_err());
+    }
+}

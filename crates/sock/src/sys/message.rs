@@ -1,0 +1,218 @@
+//! sendmsg(2), recvmsg(2) and the layout of ancillary data (cmsg(3)). Unix only.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use socket2::SockAddr;
+
+use super::{SEND_FLAGS, c};
+
+/// What recvmsg(2) left.
+pub(crate) struct Received {
+    pub(crate) bytes: usize,
+    pub(crate) items: Vec<Item>,
+    pub(crate) flags: i32,
+    pub(crate) address: SockAddr,
+}
+
+/// One item of ancillary data.
+pub(crate) struct Item {
+    pub(crate) level: i32,
+    pub(crate) kind: i32,
+    pub(crate) data: Vec<u8>,
+    /// Its data went on where the buffer ended.
+    pub(crate) truncated: bool,
+    /// The descriptors in it, if it is `SCM_RIGHTS`: they are ours from the moment
+    /// recvmsg(2) returns, and are closed with the item.
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// Flags of every recvmsg(2): descriptors that come are not inherited.
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+const RECEIVE_FLAGS: i32 = c::MSG_CMSG_CLOEXEC;
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+const RECEIVE_FLAGS: i32 = 0;
+
+pub(crate) fn recvmsg(
+    fd: BorrowedFd<'_>,
+    buffers: &mut [IoSliceMut<'_>],
+    control_size: usize,
+    flags: i32,
+) -> io::Result<Received> {
+    // Words, since headers must be aligned.
+    let mut control = vec![0_u64; control_size.div_ceil(8)];
+    let mut result = None;
+    // SAFETY: the initialiser is told where to write an address and how long it was.
+    let (bytes, address) = unsafe {
+        SockAddr::try_init(|storage, len| {
+            // SAFETY: all zeroes are a msghdr with nothing in it.
+            let mut message: c::msghdr = mem::zeroed();
+            message.msg_name = storage.cast();
+            message.msg_namelen = *len;
+            message.msg_iov = buffers.as_mut_ptr().cast();
+            message.msg_iovlen = buffers.len() as _;
+            if control_size > 0 {
+                message.msg_control = control.as_mut_ptr().cast();
+                message.msg_controllen = control_size as _;
+            }
+            // SAFETY: every pointer in the message is to a live buffer of the length beside it.
+            let bytes = c::recvmsg(fd.as_raw_fd(), &mut message, flags | RECEIVE_FLAGS);
+            if bytes < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            *len = message.msg_namelen;
+            result = Some((message.msg_controllen as usize, message.msg_flags));
+            Ok(bytes as usize)
+        })?
+    };
+    let (control_len, told) = result.unwrap_or_default();
+    // The kernel tells the flag back that nobody but us has asked for.
+    let flags = told & !(RECEIVE_FLAGS & !flags);
+    let control = as_bytes(&control, control_len.min(control_size));
+    let mut items = parse(control);
+    for item in items.iter_mut().filter(|item| (item.level, item.kind) == (c::SOL_SOCKET, c::SCM_RIGHTS)) {
+        item.descriptors = adopt(&item.data);
+    }
+    Ok(Received { bytes, items, flags, address })
+}
+
+pub(crate) fn sendmsg(
+    fd: BorrowedFd<'_>,
+    buffers: &[IoSlice<'_>],
+    control: &Control,
+    flags: i32,
+    address: Option<&SockAddr>,
+) -> io::Result<usize> {
+    // SAFETY: all zeroes are a msghdr with nothing in it.
+    let mut message: c::msghdr = unsafe { mem::zeroed() };
+    if let Some(address) = address {
+        message.msg_name = address.as_ptr().cast_mut().cast();
+        message.msg_namelen = address.len();
+    }
+    message.msg_iov = buffers.as_ptr().cast_mut().cast();
+    message.msg_iovlen = buffers.len() as _;
+    if control.len > 0 {
+        message.msg_control = control.words.as_ptr().cast_mut().cast();
+        message.msg_controllen = control.len as _;
+    }
+    // SAFETY: every pointer in the message is to a live buffer of the length
+    // beside it, and sendmsg only reads.
+    match unsafe { c::sendmsg(fd.as_raw_fd(), &message, flags | SEND_FLAGS) } {
+        sent if sent < 0 => Err(io::Error::last_os_error()),
+        sent => Ok(sent as usize),
+    }
+}
+
+/// Takes over the descriptors of an `SCM_RIGHTS` item; a part of one at its end is none.
+fn adopt(data: &[u8]) -> Vec<OwnedFd> {
+    data.chunks_exact(mem::size_of::<RawFd>())
+        .map(|number| {
+            let fd = RawFd::from_ne_bytes(number.try_into().unwrap_or_default());
+            // SAFETY: the kernel has just made this descriptor for us, and nobody
+            // else has seen its number.
+            unsafe { OwnedFd::from_raw_fd(fd) }
+        })
+        .collect()
+}
+
+/// Ancillary data to be sent: items behind each other, aligned.
+pub(crate) struct Control {
+    words: Vec<u64>,
+    len: usize,
+}
+
+impl Control {
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        as_bytes(&self.words, self.len)
+    }
+}
+
+/// Lays items out. `None` when they are longer than a length can say.
+pub(crate) fn build<'a>(items: impl Iterator<Item = (i32, i32, &'a [u8])> + Clone) -> Option<Control> {
+    let mut len = 0_usize;
+    for (_, _, data) in items.clone() {
+        len = len.checked_add(space(data.len())?)?;
+    }
+    let mut bytes = Vec::with_capacity(len);
+    for (level, kind, data) in items {
+        // SAFETY: all zeroes are a cmsghdr.
+        let mut header: c::cmsghdr = unsafe { mem::zeroed() };
+        header.cmsg_len = self::len(data.len())? as _;
+        header.cmsg_level = level;
+        header.cmsg_type = kind;
+        let start = bytes.len();
+        bytes.resize(start + space(data.len())?, 0);
+        // SAFETY: the header is plain numbers, and there is room for it.
+        unsafe { ptr::write_unaligned(bytes[start..].as_mut_ptr().cast(), header) };
+        let data_at = start + self::len(0)?;
+        bytes[data_at..data_at + data.len()].copy_from_slice(data);
+    }
+    let mut words = vec![0_u64; bytes.len().div_ceil(8)];
+    for (word, chunk) in words.iter_mut().zip(bytes.chunks(8)) {
+        let mut padded = [0; 8];
+        padded[..chunk.len()].copy_from_slice(chunk);
+        *word = u64::from_ne_bytes(padded);
+    }
+    Some(Control { words, len: bytes.len() })
+}
+
+/// Reads items until the buffer ends, or a header that makes no sense. An item
+/// that goes on behind the end is kept as far as it came.
+pub(crate) fn parse(control: &[u8]) -> Vec<Item> {
+    let header_len = mem::size_of::<c::cmsghdr>();
+    let data_at = len(0).unwrap_or(header_len);
+    let mut items = Vec::new();
+    let mut rest = control;
+    while rest.len() >= header_len {
+        let mut header = MaybeUninit::<c::cmsghdr>::uninit();
+        // SAFETY: there are as many bytes as a header has, and any are one.
+        let header = unsafe {
+            ptr::copy_nonoverlapping(rest.as_ptr(), header.as_mut_ptr().cast(), header_len);
+            header.assume_init()
+        };
+        let item_len = header.cmsg_len as usize;
+        if item_len < data_at {
+            break;
+        }
+        let data = rest.get(data_at..item_len.min(rest.len())).unwrap_or_default();
+        items.push(Item {
+            level: header.cmsg_level,
+            kind: header.cmsg_type,
+            data: data.to_vec(),
+            truncated: item_len > rest.len(),
+            descriptors: Vec::new(),
+        });
+        // The next header is behind this item's padding.
+        rest = space(item_len - data_at).and_then(|space| rest.get(space..)).unwrap_or_default();
+    }
+    items
+}
+
+/// `CMSG_LEN`; `None` for what does not fit into its type.
+pub(crate) fn len(data: usize) -> Option<usize> {
+    let data = checked(data)?;
+    // SAFETY: it only computes.
+    Some(unsafe { c::CMSG_LEN(data) } as usize)
+}
+
+/// `CMSG_SPACE`; `None` for what does not fit into its type.
+pub(crate) fn space(data: usize) -> Option<usize> {
+    let data = checked(data)?;
+    // SAFETY: it only computes.
+    Some(unsafe { c::CMSG_SPACE(data) } as usize)
+}
+
+/// CPython's limit: a length that with its header still is a positive `int`.
+fn checked(data: usize) -> Option<u32> {
+    const MOST: usize = i32::MAX as usize - 64;
+    (data <= MOST).then_some(data as u32)
+}
+
+fn as_bytes(words: &[u64], len: usize) -> &[u8] {
+    // SAFETY: words are bytes, as many as eight times their number.
+    let bytes = unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), words.len() * 8) };
+    &bytes[..len]
+}

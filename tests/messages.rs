@@ -1,0 +1,151 @@
+//! The promise: messages carry ancillary data both ways, nothing of it is lost
+//! or left open, and what did not fit is told.
+#![cfg(unix)]
+
+use std::io::{self, IoSlice, IoSliceMut};
+
+use sock::{
+    AF_UNIX, Ancillary, AsFd, CMSG_LEN, CMSG_SPACE, MSG_CTRUNC, MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC,
+    MsgFlags, SCM_RIGHTS, SOCK_DGRAM, SOL_SOCKET, Socket, socketpair, socketpair_with,
+};
+
+fn datagrams() -> (Socket, Socket) {
+    socketpair_with(AF_UNIX, SOCK_DGRAM, 0).unwrap()
+}
+
+/// Whether the other end of a pair is gone, wherever it may have been open.
+fn is_closed(end: &Socket) -> bool {
+    end.recv_with_flags(1, MSG_DONTWAIT).is_ok_and(|data| data.is_empty())
+}
+
+fn rights(fds: &[&Socket]) -> Ancillary {
+    let numbers: Vec<u8> = fds.iter().flat_map(|fd| fd.fileno().to_ne_bytes()).collect();
+    Ancillary::new(SOL_SOCKET, SCM_RIGHTS, numbers)
+}
+
+#[test]
+fn buffers_are_gathered_and_scattered() {
+    let (ours, theirs) = socketpair().unwrap();
+    let sent =
+        ours.sendmsg(&[IoSlice::new(b"one "), IoSlice::new(b""), IoSlice::new(b"message")], &[]).unwrap();
+    assert_eq!(sent, 11);
+    let (mut first, mut second) = ([0; 3], [0; 100]);
+    let message =
+        theirs.recvmsg_into(&mut [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)], 0).unwrap();
+    assert_eq!(message.received, 11);
+    assert_eq!((&first[..], &second[..8]), (&b"one"[..], &b" message"[..]));
+    assert!(message.ancillary.is_empty() && message.flags == MsgFlags::NONE);
+}
+
+#[test]
+fn the_end_of_a_stream_is_an_empty_message() {
+    let (ours, theirs) = socketpair().unwrap();
+    drop(ours);
+    let message = theirs.recvmsg(100, 100).unwrap();
+    assert!(message.data.is_empty() && message.ancillary.is_empty());
+}
+
+#[test]
+fn a_datagram_that_is_cut_is_flagged() {
+    let (ours, theirs) = datagrams();
+    ours.send(b"too long").unwrap();
+    let message = theirs.recvmsg(3, 0).unwrap();
+    assert_eq!((&message.data[..], message.flags.contains(MSG_TRUNC)), (&b"too"[..], true));
+}
+
+#[test]
+fn descriptors_come_owned_and_close_on_exec() {
+    let (ours, theirs) = datagrams();
+    let (passed, kept) = socketpair().unwrap();
+    ours.sendmsg(&[IoSlice::new(b"x")], &[rights(&[&passed])]).unwrap();
+    drop(passed);
+    assert!(!is_closed(&kept), "on its way it is open");
+
+    let message = theirs.recvmsg(10, CMSG_SPACE(4).unwrap()).unwrap();
+    let [item] = <[_; 1]>::try_from(message.ancillary).unwrap();
+    assert_eq!((item.level(), item.kind(), item.is_truncated()), (SOL_SOCKET, SCM_RIGHTS, false));
+    let [fd] = <[_; 1]>::try_from(item.into_descriptors()).unwrap();
+    let passed = Socket::try_from(fd).unwrap();
+    assert!(!passed.get_inheritable().unwrap());
+    passed.sendall(b"alive").unwrap();
+    assert_eq!(kept.recv(10).unwrap(), b"alive");
+    drop(passed);
+    assert!(is_closed(&kept));
+}
+
+#[test]
+fn descriptors_nobody_takes_are_closed() {
+    let (ours, theirs) = datagrams();
+    let (passed, kept) = socketpair().unwrap();
+    ours.sendmsg(&[IoSlice::new(b"x")], &[rights(&[&passed])]).unwrap();
+    drop(passed);
+    drop(theirs.recvmsg(10, 100).unwrap());
+    assert!(is_closed(&kept));
+}
+
+#[test]
+fn descriptors_without_room_are_closed_and_flagged() {
+    let (ours, theirs) = datagrams();
+    let (passed, kept) = socketpair().unwrap();
+    let (too_many, also_kept) = socketpair().unwrap();
+    ours.sendmsg(&[IoSlice::new(b"x")], &[rights(&[&passed, &too_many])]).unwrap();
+    drop((passed, too_many));
+    let received = theirs.recv_fds(10, 1).unwrap();
+    assert_eq!(received.descriptors.len(), 1);
+    assert!(received.flags.contains(MSG_CTRUNC));
+    assert!(!is_closed(&kept) && is_closed(&also_kept));
+
+    let none = datagrams();
+    none.0.sendmsg(&[IoSlice::new(b"x")], &[rights(&[&kept])]).unwrap();
+    let message = none.1.recvmsg(10, 0).unwrap();
+    assert!(message.ancillary.is_empty() && message.flags.contains(MSG_CTRUNC));
+}
+
+#[test]
+fn an_item_that_is_cut_is_kept_and_flagged() {
+    let (ours, theirs) = datagrams();
+    let (one, _one) = socketpair().unwrap();
+    let (other, _other) = socketpair().unwrap();
+    ours.sendmsg(&[IoSlice::new(b"x")], &[rights(&[&one, &other])]).unwrap();
+    // Room for one descriptor and a half.
+    let message = theirs.recvmsg(10, CMSG_LEN(4).unwrap() + 2).unwrap();
+    assert!(message.flags.contains(MSG_CTRUNC));
+    let [item] = <[_; 1]>::try_from(message.ancillary).unwrap();
+    assert!(item.data().len() < 8);
+    assert_eq!(item.into_descriptors().len(), 1);
+}
+
+#[test]
+fn recv_fds_honours_its_flags() {
+    // CPython takes them and ignores them (gh-107898).
+    let (ours, theirs) = datagrams();
+    let (passed, _kept) = socketpair().unwrap();
+    ours.send_fds(&[IoSlice::new(b"take this")], &[passed.as_fd()]).unwrap();
+    let peeked = theirs.recv_fds_with_flags(100, 4, MSG_PEEK).unwrap();
+    assert_eq!((&peeked.data[..], peeked.descriptors.len()), (&b"take this"[..], 1));
+    let taken = theirs.recv_fds(100, 4).unwrap();
+    assert_eq!((&taken.data[..], taken.descriptors.len()), (&b"take this"[..], 1));
+    let error = theirs.recv_fds_with_flags(100, 4, MSG_DONTWAIT).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_message_can_be_addressed() {
+    let receiver = Socket::new(sock::AF_INET, SOCK_DGRAM, 0).unwrap();
+    receiver.bind(("127.0.0.1", 0)).unwrap();
+    let sender = Socket::new(sock::AF_INET, SOCK_DGRAM, 0).unwrap();
+    let to = receiver.getsockname().unwrap();
+    sender.sendmsg_to(&[IoSlice::new(b"hello")], &[], MsgFlags::NONE, &to).unwrap();
+    let message = receiver.recvmsg(100, 0).unwrap();
+    assert_eq!(message.data, b"hello");
+    assert_eq!(message.address.port(), sender.getsockname().unwrap().port());
+}
+
+#[test]
+fn ancillary_data_a_socket_does_not_take_is_an_error() {
+    let (ours, _theirs) = datagrams();
+    let nonsense = Ancillary::new(SOL_SOCKET, SCM_RIGHTS, (-1_i32).to_ne_bytes());
+    let error = ours.sendmsg(&[IoSlice::new(b"x")], &[nonsense]).unwrap_err();
+    assert_eq!(sock::errno(&error).and_then(sock::errno_name), Some("EBADF"));
+    assert!(ours.recvmsg(1, usize::MAX).unwrap_err().to_string().contains("ancbufsize"));
+}
