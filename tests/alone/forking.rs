@@ -2,6 +2,7 @@
 //! never comes back, and collects its own children only, when they end.
 
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -23,6 +24,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("forking_refuses_to_fork_beside_threads", refuses_to_fork_beside_threads),
     ("forking_collects_a_child_when_it_ends", collects_a_child_when_it_ends),
     ("forking_collects_a_child_that_is_killed", collects_a_child_that_is_killed),
+    ("forking_does_not_spin_beside_another_program", does_not_spin_beside_another_program),
+    ("forking_finds_room_again_after_other_programs", finds_room_again_after_other_programs),
     ("forking_leaves_the_children_of_others", leaves_the_children_of_others),
     ("forking_keeps_to_max_children", keeps_to_max_children),
     ("forking_serves_datagrams", serves_datagrams),
@@ -257,6 +260,44 @@ fn collects_a_child_when_it_ends() {
 fn collects_a_child_that_is_killed() {
     serve(1, ForkingMixIn::new(), |_| kill_process(getpid(), Signal::KILL).map_err(io::Error::from));
     assert_eq!(children(), "");
+}
+
+/// Stops the server in the first turn without children, and counts the turns.
+struct CountTurns {
+    turns: Arc<AtomicUsize>,
+    handle: Arc<OnceLock<ServerHandle>>,
+}
+
+impl ServerHooks for CountTurns {
+    fn service_actions(&self) {
+        // The first turn may find nobody served yet.
+        if self.turns.fetch_add(1, Ordering::Relaxed) > 0 && children().is_empty() {
+            self.handle.get().unwrap().request_shutdown().unwrap();
+        }
+    }
+}
+
+fn does_not_spin_beside_another_program() {
+    let turns = Arc::new(AtomicUsize::new(0));
+    let handle = Arc::new(OnceLock::new());
+    // What CGI does: the child becomes the program, and its lifeline closes.
+    let server = ForkingTCPServer::builder(handler_fn(|_| Err(Command::new("sleep").arg("0.5").exec())))
+        .hooks(CountTurns { turns: Arc::clone(&turns), handle: Arc::clone(&handle) })
+        .poll_interval(Duration::from_millis(50))
+        .bind(LOOPBACK)
+        .unwrap();
+    handle.set(server.handle()).unwrap();
+    let _client = client_of(server.server_address());
+    server.serve_forever().unwrap();
+    let turns = turns.load(Ordering::Relaxed);
+    assert!((2..40).contains(&turns), "{turns} turns in half a second");
+}
+
+fn finds_room_again_after_other_programs() {
+    let clients = serve(3, ForkingMixIn::new().max_children(1), |_| Err(Command::new("true").exec()));
+    for client in clients {
+        assert_eq!(client.recv(1).unwrap(), b"");
+    }
 }
 
 fn leaves_the_children_of_others() {

@@ -246,3 +246,105 @@ impl Write for SocketPair<'_> {
         self.writer.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consts::Shutdown;
+
+    /// A stream that gives one outcome after the other, without a socket.
+    struct Script(std::sync::Mutex<Vec<io::Result<&'static [u8]>>>);
+
+    impl Script {
+        fn of<const N: usize>(outcomes: [io::Result<&'static [u8]>; N]) -> Script {
+            Script(outcomes.into_iter().rev().collect::<Vec<_>>().into())
+        }
+    }
+
+    impl StreamSocket for Script {
+        fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
+            let mut outcome =
+                self.0.lock().unwrap().pop().expect("received after the end of the script")?;
+            outcome.read(buffer)
+        }
+
+        fn send(&self, data: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().pop().expect("sent after the end of the script")?;
+            Ok(data.len())
+        }
+
+        fn shutdown(&self, _how: Shutdown) -> io::Result<()> {
+            unreachable!("no file shuts its socket down")
+        }
+
+        fn socket(&self) -> &Socket {
+            unreachable!("no file looks at its socket")
+        }
+    }
+
+    fn fails() -> io::Result<&'static [u8]> {
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    #[test]
+    fn a_receive_that_failed_leaves_a_whole_buffer() {
+        let stream = Script::of([Ok(b"abcd"), fails(), fails(), Ok(b"efgh"), Ok(b"")]);
+        let mut reader = SocketReader::new(&stream, 4);
+        for piece in [&b"abcd"[..], b"efgh"] {
+            while reader.fill_buf().is_err() {
+                assert_eq!((reader.buffer.start, reader.buffer.end), (0, 0));
+            }
+            assert_eq!(reader.buffer(), piece);
+            reader.consume(4);
+        }
+        assert_eq!(reader.fill_buf().unwrap(), b"");
+    }
+
+    #[test]
+    fn no_more_can_be_consumed_than_is_there() {
+        let stream = Script::of([Ok(b"abc"), Ok(b"def")]);
+        let mut reader = SocketReader::new(&stream, 8);
+        reader.fill_buf().unwrap();
+        reader.consume(2);
+        assert_eq!(reader.buffer(), b"c");
+        reader.consume(100);
+        assert_eq!(reader.buffer(), b"");
+        assert_eq!(reader.fill_buf().unwrap(), b"def");
+    }
+
+    #[test]
+    fn only_a_reader_with_a_buffer_reads_ahead() {
+        let stream = Script::of([]);
+        for (bufsize, reads_ahead) in [(0, false), (2, true), (DEFAULT_BUFFER_SIZE, true)] {
+            let reader = SocketReader::new(&stream, bufsize);
+            assert_eq!(reader.reads_ahead, reads_ahead, "{bufsize}");
+            // A buffer that goes from reader to reader keeps what it is.
+            let next = SocketReader::with_buffer(&stream, reader.into_buffer());
+            assert_eq!(next.reads_ahead, reads_ahead, "{bufsize}");
+        }
+    }
+
+    #[test]
+    fn a_writer_allocates_its_buffer_once_and_when_it_is_needed() {
+        let stream = Script::of([Ok(b""), Ok(b""), Ok(b"")]);
+        let mut writer = SocketWriter::new(&stream, 100);
+        assert_eq!(writer.buffer.capacity(), 0);
+        for _ in 0..3 {
+            writer.write_all(&[0; 60]).unwrap();
+            assert_eq!((writer.buffer.len(), writer.buffer.capacity()), (60, 100));
+        }
+        writer.flush().unwrap();
+        assert_eq!((writer.buffer.len(), writer.buffer.capacity()), (0, 100));
+    }
+
+    #[test]
+    fn a_write_that_failed_holds_nothing_back() {
+        let stream = Script::of([fails(), fails()]);
+        let mut writer = SocketWriter::new(&stream, 10);
+        writer.write_all(b"held back").unwrap();
+        writer.write_all(b"more").unwrap_err();
+        assert_eq!(writer.buffer, b"");
+        writer.write_all(&[0; 10]).unwrap_err();
+        assert_eq!(writer.buffer, b"");
+    }
+}

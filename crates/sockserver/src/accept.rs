@@ -124,16 +124,17 @@ impl<'a> Acceptor<'a> {
         Ok(!self.is_stopping())
     }
 
-    /// A turn that accepts nothing: waits for a descriptor of `watch`, and lets
-    /// clients wait in the listener's queue. Returns false when the server is to
-    /// stop.
+    /// A turn that accepts nothing: waits for a descriptor of `watch`, up to
+    /// `limit`, and lets clients wait in the listener's queue. Returns false when
+    /// the server is to stop.
     ///
     /// # Errors
     ///
     /// Those of poll(2).
-    pub fn rest(&self, watch: &[BorrowedFd<'_>]) -> io::Result<bool> {
+    pub fn rest(&self, watch: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<bool> {
         if !self.is_stopping() {
-            self.wait(None, watch, self.idle_limit())?;
+            let idle = self.idle_limit();
+            self.wait(None, watch, limit.into_iter().chain(idle).min())?;
             self.service_actions();
         }
         Ok(!self.is_stopping())

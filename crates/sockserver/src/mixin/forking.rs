@@ -3,10 +3,11 @@
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sock::{AsFd, POLLIN, Poll, Socket, socketpair};
+use sock::{AsFd, MSG_DONTWAIT, POLLIN, Poll, Socket, socketpair};
 
 use crate::accept::Acceptor;
 use crate::job::{Job, Rejected};
@@ -43,7 +44,34 @@ struct Child {
     pid: Pid,
     /// Its other end is the child's alone: it reads the end of file when the
     /// child is gone, however that came.
-    lifeline: Arc<Socket>,
+    lifeline: Option<Arc<Socket>>,
+}
+
+impl Child {
+    /// Whether the child, which cannot be collected yet, is still at work. Its
+    /// end of file comes moments before it can be.
+    fn still_runs(&mut self) -> bool {
+        let gone = |lifeline: &Arc<Socket>| {
+            lifeline.recv_with_flags(1, MSG_DONTWAIT).is_ok_and(|data| data.is_empty())
+        };
+        if !self.lifeline.as_ref().is_some_and(gone) {
+            return true;
+        }
+        for moment in 0..40 {
+            if moment < 20 {
+                thread::yield_now();
+            } else {
+                let _ = sock::poll(&mut [], Some(Duration::from_millis(1)));
+            }
+            if sys::wait_child(self.pid, false) != Waited::Running {
+                return false;
+            }
+        }
+        // It has become another program (exec). It is collected in a later turn;
+        // to be woken by a line that is at its end would be to spin.
+        self.lifeline = None;
+        true
+    }
 }
 
 impl Default for ForkingMixIn {
@@ -84,11 +112,20 @@ impl ForkingMixIn {
     /// Collects children that have ended; with `block` waits for all. Python:
     /// `collect_children`.
     fn collect_children(&self, block: bool) {
-        self.children.lock().retain(|child| sys::wait_child(child.pid, block) == Waited::Running);
+        self.children.lock().retain_mut(|child| match sys::wait_child(child.pid, block) {
+            Waited::Running => child.still_runs(),
+            Waited::Ended | Waited::Gone => false,
+        });
     }
 
     fn lifelines(&self) -> Vec<Arc<Socket>> {
-        self.children.lock().iter().map(|child| Arc::clone(&child.lifeline)).collect()
+        self.children.lock().iter().filter_map(|child| child.lifeline.clone()).collect()
+    }
+
+    /// How long to wait at most for room, since not every child tells its end.
+    fn recheck(&self) -> Option<Duration> {
+        let silent = self.children.lock().iter().any(|child| child.lifeline.is_none());
+        silent.then_some(Duration::from_millis(100))
     }
 
     /// Waits until fewer than `max_children` run: for `handle_request`, since
@@ -98,7 +135,7 @@ impl ForkingMixIn {
         while self.active_children() >= self.max_children {
             let lifelines = self.lifelines();
             let mut ends: Vec<_> = lifelines.iter().map(|lifeline| Poll::new(lifeline, POLLIN)).collect();
-            match sock::poll(&mut ends, None) {
+            match sock::poll(&mut ends, self.recheck()) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => self.collect_children(false),
             }
@@ -120,7 +157,7 @@ impl MixIn for ForkingMixIn {
             Ok(((lifeline, _childs), Fork::Parent(pid))) => {
                 log::debug!("child {pid} serves {}", job.client_address());
                 job.close_in_parent();
-                self.children.lock().push(Child { pid, lifeline: Arc::new(lifeline) });
+                self.children.lock().push(Child { pid, lifeline: Some(Arc::new(lifeline)) });
                 Ok(())
             }
             Ok((_lifelines, Fork::Child)) => serve_in_child(job),
@@ -132,10 +169,10 @@ impl MixIn for ForkingMixIn {
         loop {
             let lifelines = self.lifelines();
             let watch: Vec<_> = lifelines.iter().map(|lifeline| lifeline.as_fd()).collect();
-            let goes_on = if watch.len() < self.max_children {
+            let goes_on = if self.active_children() < self.max_children {
                 acceptor.turn(&watch)?
             } else {
-                acceptor.rest(&watch)?
+                acceptor.rest(&watch, self.recheck())?
             };
             if !goes_on {
                 return Ok(());
