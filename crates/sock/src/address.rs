@@ -397,8 +397,8 @@ pub(crate) fn lookup(
     service: Option<&str>,
     hints: sys::RawHints,
 ) -> io::Result<Vec<sys::RawAddrInfo>> {
-    let host_text = c_string("host", host)?;
-    let service_text = c_string("service", service)?;
+    let host_text = host.map(|host| c_string("host", host)).transpose()?;
+    let service_text = service.map(|service| c_string("service", service)).transpose()?;
     let family = AddressFamily::from(hints.family);
     let RawHints { kind, proto, flags, .. } = hints;
     call!("getaddrinfo({}, {}, {family}, {kind}, {proto}, {flags})", Quoted(host), Quoted(service) => {
@@ -426,10 +426,8 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-fn c_string(argument: &str, text: Option<&str>) -> io::Result<Option<CString>> {
-    text.map(CString::new)
-        .transpose()
-        .map_err(|_| invalid(format!("{argument} {} must not contain a NUL", Quoted(text))))
+pub(crate) fn c_string(argument: &str, text: &str) -> io::Result<CString> {
+    CString::new(text).map_err(|_| invalid(format!("{argument} {text:?} must not contain a NUL")))
 }
 
 #[cfg(test)]

@@ -276,4 +276,57 @@ mod tests {
     fn flags_of_a_kind_print_behind_it() {
         assert_eq!((SOCK_DGRAM | SOCK_NONBLOCK).to_string(), "SOCK_DGRAM|SOCK_NONBLOCK");
     }
+
+    /// A name and a number for each constant of a group.
+    macro_rules! listed {
+        ($list:ident: $($name:ident)*) => {
+            $list.extend([$((stringify!($name), i64::from(c::$name as u32), c::$name as i64)),*]);
+        };
+    }
+
+    /// Python's list is the measure. Without Python it is left out, and said so.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn every_constant_of_cpython_is_here_with_its_value() {
+        let script = "import _socket as s, sys\nprint('version', sys.version_info[1])\nfor n in dir(s):\n v = getattr(s, n)\n \
+                      if type(v) is int and n[0] != '_': print(n, v)";
+        let Ok(python) = std::process::Command::new("python3").args(["-c", script]).output() else {
+            eprintln!("no python3: constants are not compared");
+            return;
+        };
+        let mut ours: Vec<(&str, i64, i64)> =
+            vec![("SHUT_RD", 0, 0), ("SHUT_WR", 1, 1), ("SHUT_RDWR", 2, 2)];
+        with_names! { AF listed! ours: }
+        with_names! { SOCK listed! ours: }
+        with_names! { MSG listed! ours: }
+        with_names! { AI listed! ours: }
+        with_names! { EAI listed! ours: }
+        with_names! { LEVELS listed! ours: }
+        with_names! { SO listed! ours: }
+        with_names! { TCP listed! ours: }
+        with_names! { IP listed! ours: }
+        with_names! { IPV6 listed! ours: }
+        with_names! { UNSIGNED listed! ours: }
+        with_names! { VALUES listed! ours: }
+        let text = String::from_utf8(python.stdout).unwrap();
+        let theirs: Vec<(&str, i64)> = text
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, value)| (name, value.parse().unwrap()))
+            .collect();
+        let (version, theirs) = theirs.split_first().expect("python3 tells its constants");
+        // Bluetooth depends on how CPython was built.
+        let of_bluetooth =
+            |name: &str| ["BLUETOOTH", "BTPROTO", "BDADDR", "HCI"].iter().any(|b| name.contains(b));
+        let (known, missing): (Vec<_>, Vec<_>) =
+            theirs.iter().partition(|(name, _)| ours.iter().any(|(our, _, _)| our == name));
+        let missing: Vec<_> = missing.into_iter().filter(|(name, _)| !of_bluetooth(name)).collect();
+        // The list is that of 3.11; newer versions know more.
+        assert!(missing.is_empty() || *version != ("version", 11), "missing: {missing:?}");
+        assert!(known.len() > 300, "{} in common", known.len());
+        for (name, value) in known {
+            let (_, unsigned, signed) = ours.iter().find(|(our, _, _)| our == name).unwrap();
+            assert!(value == unsigned || value == signed, "{name} is {value} in Python, {signed} here");
+        }
+    }
 }

@@ -63,9 +63,13 @@ mod address;
 mod consts;
 mod create;
 mod error;
+mod inet;
+#[cfg(unix)]
+mod interface;
 mod makefile;
 #[cfg(unix)]
 mod message;
+mod netdb;
 mod options;
 mod resolve;
 mod socket;
@@ -84,9 +88,13 @@ pub use create::{
     create_server_with, has_dualstack_ipv6, socketpair, socketpair_with,
 };
 pub use error::{AddressError, GaiError, errno, errno_name};
+pub use inet::{htonl, htons, inet_aton, inet_ntoa, inet_ntop, inet_pton, ntohl, ntohs};
+#[cfg(unix)]
+pub use interface::{if_indextoname, if_nameindex, if_nametoindex};
 pub use makefile::{DEFAULT_BUFFER_SIZE, ReadBuffer, SocketPair, SocketReader, SocketWriter};
 #[cfg(unix)]
 pub use message::{Ancillary, CMSG_LEN, CMSG_SPACE, Message, MessageInto, ReceivedFds};
+pub use netdb::{gethostbyname, getnameinfo, getprotobyname, getservbyname, getservbyport};
 pub use options::ToOption;
 pub use resolve::{AddrInfo, Hints, Service, getaddrinfo, getaddrinfo_with, gethostname};
 pub use socket::Socket;

@@ -31,6 +31,7 @@ pub(crate) mod message;
 #[cfg_attr(target_os = "macos", path = "names/macos.rs")]
 #[cfg_attr(windows, path = "names/windows.rs")]
 mod names;
+mod netdb;
 mod shared;
 #[cfg(unix)]
 mod unix;
@@ -38,6 +39,7 @@ mod unix;
 mod windows;
 
 pub(crate) use names::{c, with_names};
+pub(crate) use netdb::*;
 pub(crate) use shared::*;
 #[cfg(unix)]
 pub(crate) use unix::*;

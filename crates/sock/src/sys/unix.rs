@@ -208,3 +208,41 @@ errnos! {
     EOVERFLOW EPERM EPFNOSUPPORT EPIPE EPROTO EPROTONOSUPPORT EPROTOTYPE EROFS
     ESHUTDOWN ESOCKTNOSUPPORT ESPIPE ESRCH ETIMEDOUT ETOOMANYREFS EUSERS EXDEV
 }
+
+pub(crate) fn if_nameindex() -> io::Result<Vec<(u32, String)>> {
+    // SAFETY: the call takes nothing; what it returns is freed once, below.
+    let list = unsafe { libc::if_nameindex() };
+    if list.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    let mut interfaces = Vec::new();
+    let mut next = list;
+    // SAFETY: the list ends with an entry whose index is 0; names are C strings.
+    unsafe {
+        while (*next).if_index != 0 {
+            let name = CStr::from_ptr((*next).if_name).to_string_lossy().into_owned();
+            interfaces.push(((*next).if_index, name));
+            next = next.add(1);
+        }
+        libc::if_freenameindex(list);
+    }
+    Ok(interfaces)
+}
+
+pub(crate) fn if_nametoindex(name: &CStr) -> io::Result<u32> {
+    // SAFETY: the name ends in NUL.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
+    }
+}
+
+pub(crate) fn if_indextoname(index: u32) -> io::Result<String> {
+    let mut buffer = [0_u8; libc::IF_NAMESIZE];
+    // SAFETY: the buffer is as long as a name with its NUL can be.
+    if unsafe { libc::if_indextoname(index, buffer.as_mut_ptr().cast()) }.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    let name = CStr::from_bytes_until_nul(&buffer).unwrap_or(c"");
+    Ok(name.to_string_lossy().into_owned())
+}

@@ -1,0 +1,49 @@
+//! Network interfaces: names and their numbers. Unix only for now.
+
+use std::io;
+
+use crate::address::c_string;
+use crate::sys;
+
+/// All interfaces with their numbers.
+///
+/// Python: `socket.if_nameindex()`. Library call: if_nameindex(3).
+///
+/// # Errors
+///
+/// The system's.
+///
+/// # Examples
+///
+/// ```
+/// for (index, name) in sock::if_nameindex()? {
+///     assert_eq!(sock::if_nametoindex(&name)?, index);
+///     assert_eq!(sock::if_indextoname(index)?, name);
+/// }
+/// # std::io::Result::Ok(())
+/// ```
+pub fn if_nameindex() -> io::Result<Vec<(u32, String)>> {
+    sys::if_nameindex()
+}
+
+/// Number of an interface.
+///
+/// Python: `socket.if_nametoindex(name)`. Library call: if_nametoindex(3).
+///
+/// # Errors
+///
+/// The system's: `ENODEV` for a name it does not know.
+pub fn if_nametoindex(name: &str) -> io::Result<u32> {
+    sys::if_nametoindex(&c_string("interface", name)?)
+}
+
+/// Name of an interface.
+///
+/// Python: `socket.if_indextoname(index)`. Library call: if_indextoname(3).
+///
+/// # Errors
+///
+/// The system's: `ENXIO` for a number it does not know.
+pub fn if_indextoname(index: u32) -> io::Result<String> {
+    sys::if_indextoname(index)
+}

@@ -1,0 +1,100 @@
+//! Names of services, protocols and peers: `<netdb.h>`.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::address::{Address, ToAddress, c_string};
+use crate::consts::AF_INET;
+use crate::error::{GaiError, invalid};
+use crate::sys;
+
+/// IPv4 address of a host.
+///
+/// Python: `socket.gethostbyname(host)`. Library call: getaddrinfo(3). An empty
+/// host is 0.0.0.0, `<broadcast>` 255.255.255.255.
+///
+/// # Errors
+///
+/// A [`GaiError`] inside; `InvalidInput` for a NUL in the name.
+pub fn gethostbyname(host: &str) -> io::Result<Ipv4Addr> {
+    match (host, 0_u16).to_address(AF_INET)?.ip() {
+        Some(IpAddr::V4(ip)) => Ok(ip),
+        _ => Err(invalid(format!("host {host:?} has no IPv4 address"))),
+    }
+}
+
+/// Names of an address: host and service.
+///
+/// Python: `socket.getnameinfo(sockaddr, flags)`. Library call: getnameinfo(3).
+/// `flags` are `NI_` numbers: with `NI_NUMERICHOST | NI_NUMERICSERV` nothing is
+/// looked up.
+///
+/// # Errors
+///
+/// A [`GaiError`] inside; `InvalidInput` for an address that is not an internet
+/// one.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{AF_INET, NI_NUMERICHOST, NI_NUMERICSERV, ToAddress};
+///
+/// let address = ("127.0.0.1", 80).to_address(AF_INET)?;
+/// let (host, service) = sock::getnameinfo(&address, NI_NUMERICHOST | NI_NUMERICSERV)?;
+/// assert_eq!((&*host, &*service), ("127.0.0.1", "80"));
+/// # std::io::Result::Ok(())
+/// ```
+pub fn getnameinfo(address: &Address, flags: i32) -> io::Result<(String, String)> {
+    if address.ip().is_none() {
+        return Err(invalid(format!("getnameinfo takes internet addresses, not {address}")));
+    }
+    sys::getnameinfo(&address.to_sys()?, flags)
+        .map_err(|(code, system)| GaiError::error(code, system, address.to_string()))
+}
+
+/// Port of a service, in host byte order; of any protocol, or of `"tcp"` or `"udp"`.
+///
+/// Python: `socket.getservbyname(name, protocol)`. Library call: getservbyname(3).
+///
+/// # Errors
+///
+/// `NotFound` with the names.
+pub fn getservbyname<'a>(name: &str, protocol: impl Into<Option<&'a str>>) -> io::Result<u16> {
+    let protocol = protocol.into();
+    let of = protocol.map(|protocol| c_string("protocol", protocol)).transpose()?;
+    sys::getservbyname(&c_string("service", name)?, of.as_deref())
+        .ok_or_else(|| not_found(format!("service {name:?}{}", behind(protocol))))
+}
+
+/// Name of the service at a port.
+///
+/// Python: `socket.getservbyport(port, protocol)`. Library call: getservbyport(3).
+///
+/// # Errors
+///
+/// `NotFound` with the port.
+pub fn getservbyport<'a>(port: u16, protocol: impl Into<Option<&'a str>>) -> io::Result<String> {
+    let protocol = protocol.into();
+    let of = protocol.map(|protocol| c_string("protocol", protocol)).transpose()?;
+    sys::getservbyport(port, of.as_deref())
+        .ok_or_else(|| not_found(format!("service at port {port}{}", behind(protocol))))
+}
+
+/// Number of a protocol, for [`Socket::new`](crate::Socket::new).
+///
+/// Python: `socket.getprotobyname(name)`. Library call: getprotobyname(3).
+///
+/// # Errors
+///
+/// `NotFound` with the name.
+pub fn getprotobyname(name: &str) -> io::Result<i32> {
+    sys::getprotobyname(&c_string("protocol", name)?).ok_or_else(|| not_found(format!("protocol {name:?}")))
+}
+
+fn behind(protocol: Option<&str>) -> String {
+    protocol.map_or(String::new(), |protocol| format!(" of {protocol:?}"))
+}
+
+fn not_found(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("{what} not found"))
+}
