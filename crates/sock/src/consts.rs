@@ -319,13 +319,13 @@ mod tests {
         let of_bluetooth =
             |name: &str| ["BLUETOOTH", "BTPROTO", "BDADDR", "HCI"].iter().any(|b| name.contains(b));
         let (known, missing): (Vec<_>, Vec<_>) =
-            theirs.iter().partition(|(name, _)| ours.iter().any(|(our, _, _)| our == name));
+            theirs.iter().copied().partition(|(name, _)| ours.iter().any(|(our, _, _)| our == name));
         let missing: Vec<_> = missing.into_iter().filter(|(name, _)| !of_bluetooth(name)).collect();
         // The list is that of 3.11; newer versions know more.
         assert!(missing.is_empty() || *version != ("version", 11), "missing: {missing:?}");
         assert!(known.len() > 300, "{} in common", known.len());
         for (name, value) in known {
-            let (_, unsigned, signed) = ours.iter().find(|(our, _, _)| our == name).unwrap();
+            let (_, unsigned, signed) = *ours.iter().find(|(our, _, _)| *our == name).unwrap();
             assert!(value == unsigned || value == signed, "{name} is {value} in Python, {signed} here");
         }
     }

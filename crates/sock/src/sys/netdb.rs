@@ -65,5 +65,7 @@ pub(crate) fn getprotobyname(name: &CStr) -> Option<i32> {
     let _lock = one_at_a_time();
     // SAFETY: the string ends in NUL; the answer is read before the lock is released.
     let entry = unsafe { c::getprotobyname(name.as_ptr().cast()).as_ref() }?;
+    // WinSock has only 16 bits for it.
+    #[allow(clippy::useless_conversion)]
     Some(i32::from(entry.p_proto))
 }
