@@ -277,17 +277,16 @@ mod tests {
         assert_eq!((SOCK_DGRAM | SOCK_NONBLOCK).to_string(), "SOCK_DGRAM|SOCK_NONBLOCK");
     }
 
-    /// A name and a number for each constant of a group.
-    macro_rules! listed {
-        ($list:ident: $($name:ident)*) => {
-            $list.extend([$((stringify!($name), i64::from(c::$name as u32), c::$name as i64)),*]);
-        };
-    }
-
     /// Python's list is the measure. Without Python it is left out, and said so.
     #[cfg(target_os = "linux")]
     #[test]
     fn every_constant_of_cpython_is_here_with_its_value() {
+        /// A name and a number for each constant of a group.
+        macro_rules! listed {
+            ($list:ident: $($name:ident)*) => {
+                $list.extend([$((stringify!($name), i64::from(c::$name as u32), c::$name as i64)),*]);
+            };
+        }
         let script = "import _socket as s, sys\nprint('version', sys.version_info[1])\nfor n in dir(s):\n v = getattr(s, n)\n \
                       if type(v) is int and n[0] != '_': print(n, v)";
         let Ok(python) = std::process::Command::new("python3").args(["-c", script]).output() else {
