@@ -131,6 +131,9 @@ impl<'a> SocketReader<'a> {
 
 impl Read for SocketReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if out.is_empty() {
+            return Ok(0);
+        }
         // As much as the buffer holds or more: no copy through it.
         let bypass = !self.reads_ahead || out.len() >= self.buffer.size();
         if self.buffer().is_empty() && bypass {

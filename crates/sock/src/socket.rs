@@ -5,8 +5,9 @@ use std::io;
 use std::time::Duration;
 
 use crate::address::{Address, ToAddress};
-use crate::consts::{AddressFamily, IPPROTO_IP, SO_TYPE, SOL_SOCKET, SOMAXCONN, Shutdown, SocketKind};
-use crate::error::errno;
+use crate::consts::{
+    AddressFamily, IPPROTO_IP, OptionName, SO_TYPE, SOL_SOCKET, SOMAXCONN, Shutdown, SocketKind,
+};
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd, c};
 use crate::timeout::{self, Deadline, Readiness, Timeout};
 use crate::trace::call;
@@ -104,7 +105,9 @@ impl Socket {
     /// Takes over a descriptor, with family, kind and protocol as the system tells them.
     fn from_descriptor(fd: OwnedFd) -> io::Result<Socket> {
         let inner = socket2::Socket::from(fd);
-        let family = i32::from(inner.local_addr()?.family()).into();
+        let fd = inner.as_raw_fd();
+        let address = call!("getsockname({fd})" => inner.local_addr())?;
+        let family = i32::from(address.family()).into();
         let kind = option(&inner, SO_TYPE)?.into();
         // Not every system has SO_PROTOCOL; 0 is "the usual one".
         let proto = sys::SO_PROTOCOL.map_or(Ok(0), |number| option(&inner, number)).unwrap_or(IPPROTO_IP);
@@ -224,7 +227,8 @@ impl Socket {
         let address = address.to_address(self.family)?;
         match self.connect_within(&address, &mut Deadline::new(self.gettimeout())) {
             Ok(()) => Ok(0),
-            Err(error) => match errno(&error) {
+            // The system's own number alone: an argument error has one behind it too.
+            Err(error) => match error.raw_os_error() {
                 Some(number) => Ok(number),
                 None if error.kind() == io::ErrorKind::TimedOut => Ok(c::EAGAIN),
                 None => Err(error),
@@ -415,7 +419,8 @@ impl Socket {
     ///
     /// The system's.
     pub fn get_inheritable(&self) -> io::Result<bool> {
-        sys::inheritable(self.as_fd())
+        let fd = self.fileno();
+        call!("fcntl({fd}, F_GETFD)" => sys::inheritable(self.as_fd()))
     }
 
     /// Sets whether programs this process starts inherit the descriptor.
@@ -500,7 +505,9 @@ impl fmt::Debug for Socket {
 sys::descriptor_traits!(Socket, detach, from_descriptor);
 
 fn option(inner: &socket2::Socket, option: i32) -> io::Result<i32> {
+    let (fd, name) = (inner.as_raw_fd(), OptionName(SOL_SOCKET, option));
     let mut value = [0; 4];
-    sys::getsockopt(inner.as_fd(), SOL_SOCKET, option, &mut value)?;
+    call!("getsockopt({fd}, SOL_SOCKET, {name}, 4)" =>
+        sys::getsockopt(inner.as_fd(), SOL_SOCKET, option, &mut value))?;
     Ok(i32::from_ne_bytes(value))
 }

@@ -102,6 +102,14 @@ impl Deadline {
         }
     }
 
+    /// Fails when the time is over, of a call that goes on without having to wait.
+    pub(crate) fn check(&mut self) -> io::Result<()> {
+        if !self.is_nonblocking() && self.left() == Some(Duration::ZERO) {
+            return Err(timed_out());
+        }
+        Ok(())
+    }
+
     /// Whether a call that would block has to fail at once.
     fn is_nonblocking(&self) -> bool {
         self.timeout == Some(Duration::ZERO)

@@ -56,6 +56,13 @@ impl Outcome for () {
     }
 }
 
+/// A flag, as its bit.
+impl Outcome for bool {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", i32::from(*self))
+    }
+}
+
 impl Outcome for usize {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::address::{Address, ToAddress};
-use crate::consts::MsgFlags;
+use crate::consts::{MSG_TRUNC, MsgFlags};
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
 use crate::timeout::{self, Deadline, POLLIN, Poll, Readiness, poll};
@@ -83,6 +83,8 @@ impl Socket {
             if rest.is_empty() {
                 return Ok(());
             }
+            // A peer that always takes a little must not keep it going for ever.
+            deadline.check()?;
         }
     }
 
@@ -103,6 +105,8 @@ impl Socket {
 
     /// [`recv`](Socket::recv) with flags. Python: `recv(bufsize, flags)`.
     ///
+    /// Bytes that `MSG_TRUNC` makes a TCP socket throw away come back as zeroes.
+    ///
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
@@ -111,7 +115,7 @@ impl Socket {
             return Ok(Vec::new());
         }
         let fd = self.fileno();
-        let (data, ()) = sys::fill(bufsize, |buffer| {
+        let (data, ()) = sys::fill(bufsize, discards(flags), |buffer| {
             let received = self.retry(Readiness::Readable, || {
                 call!("recv({fd}, {bufsize}, {flags})" =>
                     self.inner().recv_with_flags(buffer, flags.as_raw()))
@@ -206,7 +210,7 @@ impl Socket {
     /// Those of [`recv`](Socket::recv).
     pub fn recvfrom_with_flags(&self, bufsize: usize, flags: MsgFlags) -> io::Result<(Vec<u8>, Address)> {
         let fd = self.fileno();
-        let (data, address) = sys::fill(bufsize, |buffer| {
+        let (data, address) = sys::fill(bufsize, discards(flags), |buffer| {
             self.retry(Readiness::Readable, || {
                 call!("recvfrom({fd}, {bufsize}, {flags})" =>
                     self.inner().recv_from_with_flags(buffer, flags.as_raw()))
@@ -268,7 +272,7 @@ impl Socket {
         let fd = self.fileno();
         let flags = MsgFlags::from(flag);
         let mut never = Deadline::new(Some(Duration::ZERO));
-        let (data, address) = sys::fill(bufsize, |buffer| {
+        let (data, address) = sys::fill(bufsize, false, |buffer| {
             timeout::retry(self.as_fd(), Readiness::Readable, &mut never, || {
                 call!("recvfrom({fd}, {bufsize}, {flags})" =>
                     self.inner().recv_from_with_flags(buffer, flag))
@@ -276,4 +280,10 @@ impl Socket {
         })?;
         Ok((data, Address::from_sys(&address)))
     }
+}
+
+/// Whether a receive may count bytes it does not write: on a TCP socket
+/// `MSG_TRUNC` throws them away (tcp(7)).
+fn discards(flags: MsgFlags) -> bool {
+    flags.contains(MSG_TRUNC)
 }

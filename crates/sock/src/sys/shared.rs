@@ -17,18 +17,24 @@ pub(crate) fn uninit(buffer: &mut [u8]) -> &mut [MaybeUninit<u8>] {
     unsafe { &mut *(ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) }
 }
 
-/// Allocates `capacity` bytes, lets `receive` write some, returns those.
+/// Allocates `capacity` bytes, lets `receive` write some, returns those. They are
+/// zeroed only if `receive` may count bytes it does not write.
 pub(crate) fn fill<T>(
     capacity: usize,
+    zeroed: bool,
     receive: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<(usize, T)>,
 ) -> io::Result<(Vec<u8>, T)> {
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(capacity).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
     let spare = &mut buffer.spare_capacity_mut()[..capacity];
+    if zeroed {
+        spare.fill(MaybeUninit::new(0));
+    }
     let (received, rest) = receive(spare)?;
     // A datagram's real length can exceed the buffer when MSG_TRUNC was asked for.
     let received = received.min(capacity);
-    // SAFETY: `receive` is a receive call that returned how many bytes it wrote.
+    // SAFETY: `receive` is a receive call that returned how many bytes it wrote, or
+    // all of them were written before.
     unsafe { buffer.set_len(received) };
     Ok((buffer, rest))
 }
