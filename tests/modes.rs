@@ -231,6 +231,7 @@ fn failures(mode: Mode) -> Vec<(&'static str, io::Error)> {
         ("recvfrom_into", empty.recvfrom_into(buffer).unwrap_err()),
         ("send", full.send(b"x").unwrap_err()),
         ("sendall", full.sendall(b"x").unwrap_err()),
+        ("sendall after a part of it", empty.sendall(&vec![0; 16 << 20]).unwrap_err()),
     ]
 }
 

@@ -269,10 +269,24 @@ fn a_connect_with_a_timeout_is_connect_poll_and_a_look_at_the_outcome() {
     assert_eq!(calls[2], format!("getsockopt({fd}, SOL_SOCKET, SO_ERROR) = 0, 0"));
 }
 
+/// As strace has it: `[ECONNREFUSED]`.
+#[test]
+fn the_outcome_of_a_connect_with_a_timeout_is_shown_by_name() {
+    let deaf = tcp();
+    deaf.bind(("127.0.0.1", 0)).unwrap();
+    let address = deaf.getsockname().unwrap();
+    let sock = tcp();
+    sock.settimeout(SECONDS).unwrap();
+    let calls = calls(|| sock.connect(&address).unwrap_err());
+    assert_eq!(in_short(&calls), "connect EINPROGRESS, poll, getsockopt");
+    assert!(calls[2].contains("SO_ERROR") && calls[2].contains("ECONNREFUSED"), "{}", calls[2]);
+}
+
 #[test]
 fn a_recv_that_waits_in_vain_tries_once_and_waits_once() {
     let (sock, _peer) = socket_and_silent_peer();
-    sock.settimeout(Duration::from_millis(20)).unwrap();
+    // Half a millisecond over: poll(2) counts in whole ones, and waits the started one.
+    sock.settimeout(Duration::from_micros(20_500)).unwrap();
     let calls = calls(|| assert_eq!(sock.recv(1).unwrap_err().kind(), ErrorKind::TimedOut));
     assert_eq!(in_short(&calls), "recv EAGAIN, poll");
     assert!(calls[1].ends_with(") = 0"), "{}", calls[1]);
@@ -463,10 +477,15 @@ fn below_level_trace_nothing_is_logged() {
     assert!(calls(a_whole_life).len() > 10);
 }
 
+/// The flag that the system has is `FD_CLOEXEC`: what is not inheritable has it.
 #[test]
-fn a_look_at_the_inheritable_flag_is_a_line() {
+fn a_look_at_the_inheritable_flag_is_a_line_with_the_systems_answer() {
     let sock = tcp();
-    assert_eq!(names(|| sock.get_inheritable().unwrap()), "fcntl");
+    let fd = sock.fileno();
+    for (inheritable, answer) in [(false, 1), (true, 0)] {
+        sock.set_inheritable(inheritable).unwrap();
+        assert_eq!(calls(|| sock.get_inheritable().unwrap()), [format!("fcntl({fd}, F_GETFD) = {answer}")]);
+    }
 }
 
 #[test]

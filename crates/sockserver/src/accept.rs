@@ -15,6 +15,8 @@ use crate::request::{Request, RequestError, guard};
 /// First pause when resources have run out; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How many clients may be lost one after the other before the loop slows down.
+const MOST_IN_A_ROW: u32 = 100;
 /// Errors of one kind are logged once in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -35,6 +37,8 @@ pub struct Acceptor<'a> {
 #[derive(Clone, Copy, Default)]
 struct Trouble {
     pause: Duration,
+    /// Clients that were lost since the last one that was not.
+    in_a_row: u32,
     logged: Option<Instant>,
 }
 
@@ -66,18 +70,23 @@ enum Meaning {
 /// client's alone (accept(2), "Error handling"); running out of resources
 /// passes, but not by trying again at once.
 fn meaning(error: &io::Error) -> Meaning {
-    if error.kind() == io::ErrorKind::WouldBlock {
-        return Meaning::Nothing;
-    }
-    match errno(error).and_then(errno_name) {
+    let Some(number) = errno(error) else {
+        return match error.kind() {
+            // A listener that was given a timeout says so.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Meaning::Nothing,
+            // No system call: a get_request that found fault with its client.
+            _ => Meaning::Again,
+        };
+    };
+    match errno_name(number) {
+        Some("EAGAIN") => Meaning::Nothing,
         Some("EINTR" | "ECONNABORTED" | "ECONNRESET" | "EPROTO" | "EPERM") => Meaning::Again,
         Some(
             "ENETDOWN" | "ENOPROTOOPT" | "EHOSTDOWN" | "ENONET" | "EHOSTUNREACH" | "EOPNOTSUPP"
             | "ENETUNREACH" | "ETIMEDOUT" | "ECONNREFUSED",
         ) => Meaning::Again,
         Some("EBADF" | "ENOTSOCK" | "EINVAL") => Meaning::ListenerGone,
-        // EMFILE, ENFILE, ENOBUFS, ENOMEM, whatever nobody has heard of, and a
-        // get_request that fails by itself: better slow than spinning.
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever nobody has heard of.
         _ => Meaning::Pause,
     }
 }
@@ -188,6 +197,13 @@ impl<'a> Acceptor<'a> {
             Meaning::Nothing => Ok(Accepted::Nothing),
             Meaning::Again => {
                 log::debug!("client lost before it was accepted: {error}");
+                let mut trouble = self.trouble.get();
+                trouble.in_a_row += 1;
+                self.trouble.set(trouble);
+                // So many clients in a row are no accident: better slow than spinning.
+                if trouble.in_a_row > MOST_IN_A_ROW {
+                    return Ok(Accepted::Pause(self.back_off(&error)));
+                }
                 Ok(Accepted::Again)
             }
             Meaning::Pause => Ok(Accepted::Pause(self.back_off(&error))),
@@ -313,6 +329,7 @@ mod tests {
             };
             assert_eq!(meaning(&io::Error::from_raw_os_error(number)), expected, "{name}");
         }
-        assert_eq!(meaning(&io::Error::other("a hook's own")), Meaning::Pause);
+        assert_eq!(meaning(&io::Error::other("a hook's own")), Meaning::Again);
+        assert_eq!(meaning(&io::Error::from(io::ErrorKind::TimedOut)), Meaning::Nothing);
     }
 }

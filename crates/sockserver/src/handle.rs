@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, ThreadId};
 
 use parking_lot::{Condvar, Mutex};
@@ -38,6 +38,8 @@ struct Shared {
     /// `Run::stop`, to be read without the lock once a turn.
     stop: AtomicBool,
     waker: Waker,
+    /// How many loops have begun.
+    loops: AtomicU64,
     /// A forked child has a copy of all this, which reaches nobody.
     pid: u32,
 }
@@ -46,8 +48,8 @@ struct Shared {
 enum Run {
     /// Never served. A stop now is for the loop that is about to start.
     New,
-    /// The loop runs in this thread.
-    Serving(ThreadId),
+    /// The loop runs in this thread; the number tells it from the loops before it.
+    Serving(ThreadId, u64),
     /// The loop has ended. A stop now has nothing to do, and must not reach the next loop.
     Ended,
 }
@@ -59,6 +61,7 @@ impl ServerHandle {
             ended: Condvar::new(),
             stop: AtomicBool::new(false),
             waker: Waker::new()?,
+            loops: AtomicU64::new(0),
             pid: std::process::id(),
         };
         Ok(ServerHandle { shared: Arc::new(shared) })
@@ -68,7 +71,9 @@ impl ServerHandle {
     ///
     /// Python: `shutdown()`. Requests that threads or children are busy with go
     /// on: closing the server waits for those. Before the first `serve_forever`
-    /// it makes that one return at once; after the last it does nothing.
+    /// it makes that one return at once; once a loop has ended it does nothing until
+    /// the next one runs, so that no stale stop ends it: who starts a server again
+    /// in another thread has to wait until it serves before stopping it.
     ///
     /// # Errors
     ///
@@ -79,13 +84,18 @@ impl ServerHandle {
     pub fn shutdown(&self) -> io::Result<()> {
         self.request_shutdown()?;
         let mut run = self.shared.run.lock();
-        if *run == Run::Serving(thread::current().id()) {
+        let this_loop = *run;
+        let Run::Serving(thread, _) = this_loop else {
+            return Ok(());
+        };
+        if thread == thread::current().id() {
             return Err(io::Error::new(
                 io::ErrorKind::Deadlock,
                 "shutdown in the thread that serves cannot wait for itself (the server stops after this request)",
             ));
         }
-        while let Run::Serving(_) = *run {
+        // A loop that somebody begins meanwhile is another one.
+        while *run == this_loop {
             self.shared.ended.wait(&mut run);
         }
         Ok(())
@@ -125,10 +135,11 @@ impl ServerHandle {
     /// Marks the loop as running until the guard is dropped.
     pub(crate) fn begin(&self) -> io::Result<Serving<'_>> {
         let mut run = self.shared.run.lock();
-        if let Run::Serving(_) = *run {
+        if let Run::Serving(..) = *run {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "serve_forever is running already"));
         }
-        *run = Run::Serving(thread::current().id());
+        let number = self.shared.loops.fetch_add(1, Ordering::Relaxed);
+        *run = Run::Serving(thread::current().id(), number);
         Ok(Serving { handle: self })
     }
 }

@@ -133,7 +133,8 @@ pub trait ServerHooks: Send + Sync + 'static {
 
     /// Is called after every turn of the loop, and at least every
     /// `poll_interval`. By default nothing, and the loop sleeps until there is
-    /// something to do.
+    /// something to do. Calling this default from an override tells the loop that
+    /// nobody has overridden it: do not.
     fn service_actions(&self) {
         DEFAULT_RAN.set(true);
     }

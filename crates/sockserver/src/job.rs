@@ -145,19 +145,23 @@ impl Job {
         if first {
             guard(|| handler.setup(&mut cx))?;
         }
+        // Between two requests there is nothing to lose: a client that goes away
+        // then, or says nothing for too long, has ended the conversation.
+        let more = first || guard(|| cx.rfile.fill_buf().map(|input| !input.is_empty())).unwrap_or(false);
         let mut handled = Ok(());
-        let more = first || guard(|| cx.rfile.fill_buf().map(|input| !input.is_empty()))?;
         if more {
             cx.close_connection = true;
             handled = guard(|| handler.handle(&mut cx));
             if handled.is_ok() && !cx.close_connection {
-                guard(|| cx.wfile.flush())?;
-                *unread = keep(cx.rfile.into_buffer());
-                return Ok(Step::Again);
+                handled = guard(|| cx.wfile.flush());
+                if handled.is_ok() {
+                    *unread = keep(cx.rfile.into_buffer());
+                    return Ok(Step::Again);
+                }
             }
         }
         let finished = guard(|| handler.finish(&mut cx));
-        keep(cx.rfile.into_buffer());
+        drop(keep(cx.rfile.into_buffer()));
         handled.and(finished).map(|()| Step::Done)
     }
 
@@ -256,7 +260,12 @@ impl Job {
             self.core.hooks.close_request(&request);
             Ok(())
         });
-        if let Err(error) = closed {
+        // Dropped is closed; what wrap_request made may panic there.
+        let dropped = guard(|| {
+            drop(request);
+            Ok(())
+        });
+        for error in [closed, dropped].into_iter().filter_map(Result::err) {
             self.report(&error);
         }
     }

@@ -82,7 +82,8 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     /// The listener's, when it is of no more use.
     pub fn handle_request(&self) -> io::Result<()> {
         let timeout = self.settings.timeout.unwrap_or_else(|| self.mixin.timeout());
-        if !self.acceptor().one_request(timeout)? {
+        let served = self.acceptor().one_request(timeout);
+        if !served.map_err(|error| AddressError::wrap("serve", &self.server_address, error))? {
             self.core.hooks.handle_timeout();
             self.mixin.handle_timeout();
         }
@@ -125,7 +126,8 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         &self.server_address
     }
 
-    /// The server's socket. Python: the attribute `socket`.
+    /// The server's socket. Python: the attribute `socket`. Its mode is the
+    /// server's business: one that is made to block makes the loop block.
     #[must_use]
     pub fn socket(&self) -> &Socket {
         self.listener()

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::time::Duration;
 
 /// Process id of a child.
 pub(crate) type Pid = libc::pid_t;
@@ -32,13 +33,20 @@ pub(crate) fn fork() -> io::Result<Fork> {
 
 /// Fails when other threads run beside this one.
 pub(crate) fn refuse_threads() -> io::Result<()> {
-    match thread_count() {
-        Some(threads) if threads > 1 => Err(io::Error::other(format!(
-            "fork refused: {threads} threads run in this process, and a child would have only one of them, \
-             while locks the others hold stay locked (start no threads before serving, or use ThreadingMixIn)"
-        ))),
-        _ => Ok(()),
+    let mut threads = thread_count().unwrap_or(1);
+    // A thread that was joined is still counted for a moment: joining waits for
+    // the end of its work, not for the kernel to forget it.
+    for _ in 0..20 {
+        if threads <= 1 {
+            return Ok(());
+        }
+        let _ = sock::poll(&mut [], Some(Duration::from_millis(1)));
+        threads = thread_count().unwrap_or(1);
     }
+    Err(io::Error::other(format!(
+        "fork refused: {threads} threads run in this process, and a child would have only one of them, \
+         while locks the others hold stay locked (start no threads before serving, or use ThreadingMixIn)"
+    )))
 }
 
 /// How many threads this process has, where the system tells at the price of

@@ -28,6 +28,10 @@ use crate::sys::{self, Fork, Pid, Waited};
 /// Children are collected when they end, whatever the loop waits for, and only
 /// the mixin's own: those that other code in the process started are left to it.
 ///
+/// To stop such a server on a signal, let the signal's handler set a flag and look
+/// at it in [`service_actions`](crate::ServerHooks::service_actions), which calls
+/// `request_shutdown`: a second thread to do it is what forking does not bear.
+///
 /// # Platform notes
 ///
 /// Whether other threads run is known on Linux; elsewhere it is the caller's to
@@ -201,7 +205,14 @@ impl MixIn for ForkingMixIn {
 /// The child's whole life. It leaves through `exit_now` alone: unwinding or
 /// returning would run its parent's loop a second time.
 fn serve_in_child(job: Job) -> ! {
-    let served = panic::catch_unwind(AssertUnwindSafe(|| job.run())).unwrap_or(false);
+    let served = match panic::catch_unwind(AssertUnwindSafe(|| job.run())) {
+        Ok(served) => served,
+        // The payload may panic once more when it is dropped.
+        Err(payload) => {
+            std::mem::forget(payload);
+            false
+        }
+    };
     let _ = io::stdout().flush();
     sys::exit_now(if served { 0 } else { 1 })
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -13,6 +14,9 @@ use crate::mixin::MixIn;
 
 /// How long a thread that has nothing to do waits for the next request.
 const KEEP_IDLE: Duration = Duration::from_secs(5);
+
+/// How many threads may have ended before the list of all is swept.
+const SWEEP: usize = 16;
 
 /// Serves each request in a thread of its own.
 ///
@@ -67,6 +71,11 @@ impl fmt::Debug for ThreadingMixIn {
 
 impl MixIn for ThreadingMixIn {
     fn process_request(&self, job: Job) -> Result<(), Rejected> {
+        // An ended thread keeps its stack until its handle is let go.
+        if self.cache.left.load(Ordering::Relaxed) >= SWEEP {
+            self.cache.left.store(0, Ordering::Relaxed);
+            self.joins.lock().sweep();
+        }
         match self.cache.take() {
             Some(seat) => {
                 seat.give(job);
@@ -107,7 +116,7 @@ impl ThreadingMixIn {
         match started {
             Ok(handle) => {
                 if !self.daemon_threads {
-                    self.joins.lock().add(handle);
+                    self.joins.lock().handles.push(handle);
                 }
                 Ok(())
             }
@@ -134,6 +143,7 @@ fn work(cache: &Cache, seat: &Arc<Seat>) {
         while seat.job.lock().is_none() {
             let left = until.saturating_duration_since(Instant::now());
             if (left.is_zero() || cache.is_closed()) && cache.stand_up(seat) {
+                cache.left.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             // Chosen but not yet given its job, it waits without a limit.
@@ -166,6 +176,8 @@ impl Seat {
 #[derive(Default)]
 struct Cache {
     idle: Mutex<Idle>,
+    /// Threads that have gone for want of work since the last sweep.
+    left: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -207,21 +219,15 @@ impl Cache {
     }
 }
 
-/// The threads to wait for at the end.
+/// The threads to wait for at the end. Those that have ended are forgotten now and
+/// then (CPython kept all: gh-81374).
 #[derive(Default)]
 struct Joins {
     handles: Vec<JoinHandle<()>>,
-    sweep_at: usize,
 }
 
 impl Joins {
-    /// Adds a thread, and now and then forgets those that have ended: the list
-    /// stays within twice the threads that run (CPython kept all: gh-81374).
-    fn add(&mut self, handle: JoinHandle<()>) {
-        if self.handles.len() >= self.sweep_at.max(16) {
-            self.handles.retain(|handle| !handle.is_finished());
-            self.sweep_at = 2 * self.handles.len();
-        }
-        self.handles.push(handle);
+    fn sweep(&mut self) {
+        self.handles.retain(|handle| !handle.is_finished());
     }
 }
