@@ -4,8 +4,9 @@
 mod support;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,71 @@ fn a_request_that_comes_with_the_stop_is_left_for_the_next_server() {
     server.serve_forever().unwrap();
     server.handle_request().unwrap();
     assert_eq!(client.recv(100).unwrap(), b"served");
+}
+
+/// Stops the server while its loop is about to wait, with a client on its way.
+struct StopInTheWait {
+    handle: Arc<OnceLock<ServerHandle>>,
+    client: mpsc::Sender<Socket>,
+}
+
+impl ServerHooks for StopInTheWait {
+    fn get_request(&self, socket: &Socket) -> io::Result<(Socket, Address)> {
+        let taken = socket.accept();
+        if taken.is_err() {
+            if let Some(handle) = self.handle.get() {
+                let _ = self.client.send(client_of(&socket.getsockname()?));
+                handle.request_shutdown()?;
+            }
+        }
+        taken
+    }
+}
+
+#[test]
+fn a_request_that_comes_while_it_waits_is_left_for_the_next_server_too() {
+    // bpo-35017 itself: the stop comes between the first look and the wait.
+    let (send, clients) = mpsc::channel();
+    let handle = Arc::new(OnceLock::new());
+    let server = TCPServer::builder(handler_fn(|cx| cx.request.sendall(b"served")))
+        .hooks(StopInTheWait { handle: Arc::clone(&handle), client: send })
+        .bind(LOOPBACK)
+        .unwrap();
+    handle.set(server.handle()).unwrap();
+    server.serve_forever().unwrap();
+    let client = clients.recv_timeout(LIMIT).unwrap();
+    client.settimeout(Duration::from_millis(20)).unwrap();
+    assert_eq!(
+        client.recv(100).unwrap_err().kind(),
+        io::ErrorKind::TimedOut,
+        "not accepted after the stop"
+    );
+    client.settimeout(LIMIT).unwrap();
+    server.handle_request().unwrap();
+    assert_eq!(client.recv(100).unwrap(), b"served");
+}
+
+#[test]
+fn a_waiter_does_not_take_the_next_loop_for_its_own() {
+    let server = TCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap();
+    let handle = server.handle();
+    let enough = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let looping = scope.spawn(|| {
+            while !enough.load(Ordering::Relaxed) {
+                server.serve_forever().unwrap();
+            }
+        });
+        for _ in 0..200 {
+            handle.shutdown().unwrap();
+        }
+        enough.store(true, Ordering::Relaxed);
+        // A loop may have begun just before, and a stop before that is not for it.
+        while !looping.is_finished() {
+            handle.shutdown().unwrap();
+            thread::yield_now();
+        }
+    });
 }
 
 #[test]

@@ -1,0 +1,118 @@
+//! The promise: each class variable does what it says, seen from outside.
+#![cfg(target_os = "linux")]
+
+use std::io::{self, Write};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use sock::{
+    AF_INET, IPPROTO_TCP, MSG_PEEK, SO_REUSEADDR, SO_REUSEPORT, SOCK_DGRAM, SOL_SOCKET, Socket,
+    TCP_NODELAY, create_connection,
+};
+use sockserver::{
+    DatagramRequestHandler, StreamContext, StreamRequestHandler, TCPServer, UDPServer, datagram_handler_fn,
+    handler_fn,
+};
+
+const LOOPBACK: (&str, u16) = ("127.0.0.1", 0);
+
+fn client_of(server: &TCPServer) -> Socket {
+    let client = create_connection(("127.0.0.1", server.server_address().port().unwrap())).unwrap();
+    client.settimeout(Duration::from_secs(20)).unwrap();
+    client
+}
+
+#[test]
+fn reuse_options_are_off_until_asked_for() {
+    let plain = TCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap();
+    let reusing = TCPServer::builder(handler_fn(|_| Ok(())))
+        .allow_reuse_address(true)
+        .allow_reuse_port(true)
+        .bind(LOOPBACK)
+        .unwrap();
+    for (server, expected) in [(&plain, 0), (&reusing, 1)] {
+        assert_eq!(server.socket().getsockopt(SOL_SOCKET, SO_REUSEADDR).unwrap(), expected);
+        assert_eq!(server.socket().getsockopt(SOL_SOCKET, SO_REUSEPORT).unwrap(), expected);
+    }
+}
+
+#[test]
+fn request_queue_size_is_the_listeners_backlog() {
+    // Of a listening socket ss(8) shows it; TCP_INFO has it where a connection
+    // counts what it may lose (tcpi_sacked, the tenth 32-bit word behind 8 bytes).
+    let backlog = |server: &TCPServer| {
+        let info = server.socket().getsockopt_bytes(IPPROTO_TCP, sock::TCP_INFO, 104).unwrap();
+        u32::from_ne_bytes(info[28..32].try_into().unwrap())
+    };
+    let usual = TCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap();
+    let small = TCPServer::builder(handler_fn(|_| Ok(()))).request_queue_size(7).bind(LOOPBACK).unwrap();
+    assert_eq!((backlog(&usual), backlog(&small)), (128, 7));
+}
+
+/// Tells what it finds of its class variables.
+struct Telling(mpsc::Sender<(bool, bool)>);
+
+impl StreamRequestHandler for Telling {
+    const TIMEOUT: Option<Duration> = Some(Duration::from_millis(50));
+    const DISABLE_NAGLE_ALGORITHM: bool = true;
+    const RBUFSIZE: usize = 0;
+    const WBUFSIZE: usize = 100;
+
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let socket = cx.request.socket();
+        let no_delay = socket.getsockopt(IPPROTO_TCP, TCP_NODELAY)? != 0;
+        let mut line = String::new();
+        io::BufRead::read_line(&mut cx.rfile, &mut line)?;
+        // Unbuffered, the reader has left the second line where it was.
+        let left_alone = socket.recv_with_flags(100, MSG_PEEK)? == b"second\n";
+        cx.wfile.write_all(b"buffered")?;
+        let _ = self.0.send((no_delay, left_alone));
+        // Longer than the timeout: nothing more comes.
+        socket.recv(100)?;
+        assert_eq!(socket.recv(1).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_handler_has_its_timeout_nagle_switch_and_buffers() {
+    let (tell, told) = mpsc::channel();
+    let server = TCPServer::new(LOOPBACK, move || Telling(tell.clone())).unwrap();
+    let client = client_of(&server);
+    client.sendall(b"first\nsecond\n").unwrap();
+    server.handle_request().unwrap();
+    assert_eq!(told.recv().unwrap(), (true, true));
+    // Sent by finish, so the handler got there, and so its timeout came.
+    assert_eq!(client.recv(100).unwrap(), b"buffered");
+}
+
+#[test]
+fn max_packet_size_cuts_what_is_longer() {
+    let echo = datagram_handler_fn(|cx| cx.wfile.write_all(cx.packet));
+    let server = UDPServer::builder(echo).max_packet_size(4).bind(LOOPBACK).unwrap();
+    let client = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
+    client.settimeout(Duration::from_secs(20)).unwrap();
+    client.sendto(b"too long", server.server_address()).unwrap();
+    server.handle_request().unwrap();
+    assert_eq!(client.recv(100).unwrap(), b"too ");
+}
+
+struct Silent;
+
+impl DatagramRequestHandler for Silent {
+    fn handle(&mut self, cx: &mut sockserver::DatagramContext<'_>) -> io::Result<()> {
+        cx.socket.sendto(b"by hand", cx.client_address).map(drop)
+    }
+}
+
+#[test]
+fn a_datagram_handler_that_writes_nothing_sends_nothing() {
+    let server = UDPServer::new(LOOPBACK, || Silent).unwrap();
+    let client = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
+    client.settimeout(Duration::from_secs(20)).unwrap();
+    client.sendto(b"", server.server_address()).unwrap();
+    server.handle_request().unwrap();
+    assert_eq!(client.recv(100).unwrap(), b"by hand", "an empty datagram is a request");
+    client.settimeout(Duration::ZERO).unwrap();
+    assert_eq!(client.recv(100).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+}

@@ -1,0 +1,127 @@
+//! The promise: a handler that sets `close_connection` to false is called again
+//! for each request on its connection, set up once and finished once, and nothing
+//! a client has sent is lost in between.
+
+mod support;
+
+use std::io::{self, BufRead, Write};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use sock::{Socket, create_connection};
+use sockserver::{
+    MixIn, Server, StreamContext, StreamRequestHandler, StreamServer, TCPServer, ThreadingTCPServer,
+};
+
+use support::StopAtEnd;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Answers one line a request with its number; `bye` is the last.
+struct Numbering {
+    calls: mpsc::Sender<&'static str>,
+    requests: usize,
+}
+
+impl StreamRequestHandler for Numbering {
+    const TIMEOUT: Option<Duration> = Some(Duration::from_millis(200));
+    // What is buffered has to go out before the next request is waited for.
+    const WBUFSIZE: usize = 8192;
+
+    fn setup(&mut self, _cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let _ = self.calls.send("setup");
+        Ok(())
+    }
+
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        assert!(cx.close_connection, "it is true whenever handle is called");
+        let _ = self.calls.send("handle");
+        let mut line = String::new();
+        cx.rfile.read_line(&mut line)?;
+        self.requests += 1;
+        cx.close_connection = line == "bye\n";
+        write!(cx.wfile, "{} {line}", self.requests)
+    }
+
+    fn finish(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let flushed = cx.wfile.flush();
+        let _ = self.calls.send("finish");
+        flushed
+    }
+}
+
+/// Serves `talk`'s client with one handler and returns the handler's calls.
+fn calls_of<M: MixIn>(
+    server: &Server<sockserver::Stream<sockserver::Inet>, M>,
+    calls: &mpsc::Receiver<&'static str>,
+    talk: impl FnOnce(Socket),
+) -> Vec<&'static str> {
+    let port = server.server_address().port().unwrap();
+    thread::scope(|scope| {
+        let _stop = StopAtEnd(server.handle());
+        scope.spawn(|| server.serve_forever().unwrap());
+        let client = create_connection(("127.0.0.1", port)).unwrap();
+        client.settimeout(LIMIT).unwrap();
+        talk(client);
+        let mut made = Vec::new();
+        while made.last() != Some(&"finish") {
+            made.push(calls.recv_timeout(LIMIT).expect("the conversation is finished"));
+        }
+        made
+    })
+}
+
+fn server<M: MixIn + Default>() -> (StreamServer<sockserver::Inet, M>, mpsc::Receiver<&'static str>) {
+    let (tell, told) = mpsc::channel();
+    let make = move || Numbering { calls: tell.clone(), requests: 0 };
+    (StreamServer::new(("127.0.0.1", 0), make).unwrap(), told)
+}
+
+fn answers(client: &Socket, count: usize) -> Vec<String> {
+    client.makefile_rb().lines().take(count).map(Result::unwrap).collect()
+}
+
+#[test]
+fn requests_follow_each_other_on_one_connection() {
+    let talk = |client: Socket| {
+        for number in 1..=3 {
+            client.sendall(b"hello\n").unwrap();
+            assert_eq!(answers(&client, 1), [format!("{number} hello")]);
+        }
+        client.sendall(b"bye\n").unwrap();
+        assert_eq!(answers(&client, 2), ["4 bye"], "and then the end");
+    };
+    let expected = ["setup", "handle", "handle", "handle", "handle", "finish"];
+    let (sequential, calls): (TCPServer, _) = server();
+    assert_eq!(calls_of(&sequential, &calls, talk), expected);
+    let (threading, calls): (ThreadingTCPServer, _) = server();
+    assert_eq!(calls_of(&threading, &calls, talk), expected);
+}
+
+#[test]
+fn requests_that_came_together_are_served_at_once() {
+    let (server, calls): (ThreadingTCPServer, _) = server();
+    let made = calls_of(&server, &calls, |client| {
+        client.sendall(b"one\ntwo\nbye\nlost\n").unwrap();
+        assert_eq!(answers(&client, 3), ["1 one", "2 two", "3 bye"]);
+    });
+    assert_eq!(made, ["setup", "handle", "handle", "handle", "finish"]);
+}
+
+#[test]
+fn a_client_that_goes_away_between_two_requests_ends_the_conversation() {
+    let (server, calls): (ThreadingTCPServer, _) = server();
+    let expected = ["setup", "handle", "finish"];
+    let one_request = |client: &Socket| {
+        client.sendall(b"hello\n").unwrap();
+        assert_eq!(answers(client, 1), ["1 hello"]);
+    };
+    assert_eq!(calls_of(&server, &calls, |client| one_request(&client)), expected, "by an end of file");
+    // By silence, for longer than the handler's TIMEOUT.
+    let made = calls_of(&server, &calls, |client| {
+        one_request(&client);
+        assert_eq!(client.recv(1).unwrap(), b"", "the server gives up");
+    });
+    assert_eq!(made, expected, "by silence");
+}
