@@ -67,6 +67,9 @@ impl StreamRequestHandler for Telling {
         let left_alone = socket.recv_with_flags(100, MSG_PEEK)? == b"second\n";
         cx.wfile.write_all(b"buffered")?;
         let _ = self.0.send((no_delay, left_alone));
+        if socket.gettimeout() != Self::TIMEOUT {
+            return Err(io::Error::other("the timeout is not set"));
+        }
         // Longer than the timeout: nothing more comes.
         socket.recv(100)?;
         assert_eq!(socket.recv(1).unwrap_err().kind(), io::ErrorKind::TimedOut);

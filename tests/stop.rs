@@ -4,7 +4,6 @@
 mod support;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -109,29 +108,6 @@ fn a_request_that_comes_while_it_waits_is_left_for_the_next_server_too() {
     client.settimeout(LIMIT).unwrap();
     server.handle_request().unwrap();
     assert_eq!(client.recv(100).unwrap(), b"served");
-}
-
-#[test]
-fn a_waiter_does_not_take_the_next_loop_for_its_own() {
-    let server = TCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap();
-    let handle = server.handle();
-    let enough = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let looping = scope.spawn(|| {
-            while !enough.load(Ordering::Relaxed) {
-                server.serve_forever().unwrap();
-            }
-        });
-        for _ in 0..200 {
-            handle.shutdown().unwrap();
-        }
-        enough.store(true, Ordering::Relaxed);
-        // A loop may have begun just before, and a stop before that is not for it.
-        while !looping.is_finished() {
-            handle.shutdown().unwrap();
-            thread::yield_now();
-        }
-    });
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::address::{Address, ToAddress};
 use crate::consts::{
     AddressFamily, IPPROTO_IP, OptionName, SO_TYPE, SOL_SOCKET, SOMAXCONN, Shutdown, SocketKind,
 };
+use crate::error::errno_name;
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd, c};
 use crate::timeout::{self, Deadline, Readiness, Timeout};
 use crate::trace::call;
@@ -420,7 +421,7 @@ impl Socket {
     /// The system's.
     pub fn get_inheritable(&self) -> io::Result<bool> {
         let fd = self.fileno();
-        call!("fcntl({fd}, F_GETFD)" => sys::inheritable(self.as_fd()))
+        Ok(!call!("fcntl({fd}, F_GETFD)" => sys::close_on_exec(self.as_fd()))?)
     }
 
     /// Sets whether programs this process starts inherit the descriptor.
@@ -473,7 +474,10 @@ impl crate::trace::Outcome for Pending {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             None => f.write_str("0, 0"),
-            Some(error) => write!(f, "0, {error}"),
+            Some(error) => match error.raw_os_error().and_then(errno_name) {
+                Some(name) => write!(f, "0, [{name}]"),
+                None => write!(f, "0, [{error}]"),
+            },
         }
     }
 }

@@ -82,9 +82,7 @@ impl ServerHandle {
     /// (Python waits for ever). `Unsupported` in a forked child, which cannot
     /// stop its parent's server.
     pub fn shutdown(&self) -> io::Result<()> {
-        self.request_shutdown()?;
-        let mut run = self.shared.run.lock();
-        let this_loop = *run;
+        let this_loop = self.request()?;
         let Run::Serving(thread, _) = this_loop else {
             return Ok(());
         };
@@ -95,6 +93,7 @@ impl ServerHandle {
             ));
         }
         // A loop that somebody begins meanwhile is another one.
+        let mut run = self.shared.run.lock();
         while *run == this_loop {
             self.shared.ended.wait(&mut run);
         }
@@ -107,6 +106,11 @@ impl ServerHandle {
     ///
     /// `Unsupported` in a forked child.
     pub fn request_shutdown(&self) -> io::Result<()> {
+        self.request().map(drop)
+    }
+
+    /// Tells the loop to stop, and the caller which loop that is.
+    fn request(&self) -> io::Result<Run> {
         let shared = &*self.shared;
         if shared.pid != std::process::id() {
             return Err(io::Error::new(
@@ -119,7 +123,7 @@ impl ServerHandle {
             shared.stop.store(true, Ordering::Release);
             shared.waker.wake();
         }
-        Ok(())
+        Ok(*run)
     }
 
     /// Whether the server has been told to stop and has not yet.
@@ -163,5 +167,34 @@ impl Drop for Serving<'_> {
         shared.stop.store(false, Ordering::Release);
         shared.waker.drain();
         shared.ended.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_waiter_does_not_take_the_next_loop_for_its_own() {
+        let handle = ServerHandle::new().unwrap();
+        let other_thread = thread::spawn(|| thread::current().id()).join().unwrap();
+        *handle.shared.run.lock() = Run::Serving(other_thread, 1);
+        let (told, hear) = mpsc::channel();
+        let waiter = handle.clone();
+        let waiting = thread::spawn(move || {
+            let _ = told.send(waiter.shutdown());
+        });
+        while !handle.is_stopping() {
+            thread::yield_now();
+        }
+        // One loop ends and the next begins before the waiter can look.
+        *handle.shared.run.lock() = Run::Serving(other_thread, 2);
+        handle.shared.ended.notify_all();
+        let ended = hear.recv_timeout(Duration::from_secs(10));
+        assert!(ended.is_ok_and(|result| result.is_ok()), "the loop it waited for has ended");
+        waiting.join().unwrap();
     }
 }

@@ -11,7 +11,7 @@
 //! | `poll` | wait for descriptors; `EINTR` comes back as an error |
 //! | `close` | close and report the error that dropping would swallow |
 //! | `setsockopt`, `getsockopt` | any level, any option, bytes in and out |
-//! | `inheritable`, `set_inheritable` | whether programs that are started get the descriptor |
+//! | `close_on_exec`, `set_inheritable` | whether programs that are started get the descriptor |
 //! | `socketpair`, `PAIR_FAMILY` | two sockets connected to each other |
 //! | `unix_address`, `path_from_bytes` | Unix names as bytes |
 //! | `gai_strerror`, `gethostname`, `start_up` | the resolver's words, the host's name, what comes before any call |

@@ -164,10 +164,10 @@ pub(crate) fn getsockopt(
     Ok(len as usize)
 }
 
-pub(crate) fn inheritable(fd: BorrowedFd<'_>) -> io::Result<bool> {
+pub(crate) fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<bool> {
     // SAFETY: F_GETFD takes and touches nothing.
     let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) })?;
-    Ok(flags & libc::FD_CLOEXEC == 0)
+    Ok(flags & libc::FD_CLOEXEC != 0)
 }
 
 pub(crate) fn set_inheritable(fd: BorrowedFd<'_>, inheritable: bool) -> io::Result<()> {

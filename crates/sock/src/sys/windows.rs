@@ -173,13 +173,13 @@ pub(crate) fn getsockopt(
     Ok(len as usize)
 }
 
-pub(crate) fn inheritable(fd: BorrowedFd<'_>) -> io::Result<bool> {
+pub(crate) fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let mut flags = 0;
     // SAFETY: a socket is a handle; the flags are written to `flags`.
     if unsafe { GetHandleInformation(number(fd) as HANDLE, &mut flags) } == 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(flags & HANDLE_FLAG_INHERIT != 0)
+    Ok(flags & HANDLE_FLAG_INHERIT == 0)
 }
 
 pub(crate) fn set_inheritable(fd: BorrowedFd<'_>, inheritable: bool) -> io::Result<()> {
