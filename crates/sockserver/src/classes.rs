@@ -1,8 +1,6 @@
 //! The directory of classes: each name with its line of Python.
 
 use crate::mixin::Sequential;
-#[cfg(unix)]
-use crate::mixin::forking::ForkingMixIn;
 use crate::mixin::threading::ThreadingMixIn;
 use crate::server::{DatagramServer, Inet, StreamServer, Unix};
 
@@ -34,20 +32,26 @@ pub type ThreadingUnixStreamServer = StreamServer<Unix, ThreadingMixIn>;
 /// `class ThreadingUnixDatagramServer(ThreadingMixIn, UnixDatagramServer)`.
 pub type ThreadingUnixDatagramServer = DatagramServer<Unix, ThreadingMixIn>;
 
-/// `class ForkingTCPServer(ForkingMixIn, TCPServer)`.
 #[cfg(unix)]
-#[doc(alias = "ForkingTcpServer")]
-pub type ForkingTCPServer = StreamServer<Inet, ForkingMixIn>;
+pub use forking::*;
 
-/// `class ForkingUDPServer(ForkingMixIn, UDPServer)`.
+/// A child process for each request, where the system can fork.
 #[cfg(unix)]
-#[doc(alias = "ForkingUdpServer")]
-pub type ForkingUDPServer = DatagramServer<Inet, ForkingMixIn>;
+mod forking {
+    use crate::mixin::forking::ForkingMixIn;
+    use crate::server::{DatagramServer, Inet, StreamServer, Unix};
 
-/// `class ForkingUnixStreamServer(ForkingMixIn, UnixStreamServer)`.
-#[cfg(unix)]
-pub type ForkingUnixStreamServer = StreamServer<Unix, ForkingMixIn>;
+    /// `class ForkingTCPServer(ForkingMixIn, TCPServer)`.
+    #[doc(alias = "ForkingTcpServer")]
+    pub type ForkingTCPServer = StreamServer<Inet, ForkingMixIn>;
 
-/// `class ForkingUnixDatagramServer(ForkingMixIn, UnixDatagramServer)`.
-#[cfg(unix)]
-pub type ForkingUnixDatagramServer = DatagramServer<Unix, ForkingMixIn>;
+    /// `class ForkingUDPServer(ForkingMixIn, UDPServer)`.
+    #[doc(alias = "ForkingUdpServer")]
+    pub type ForkingUDPServer = DatagramServer<Inet, ForkingMixIn>;
+
+    /// `class ForkingUnixStreamServer(ForkingMixIn, UnixStreamServer)`.
+    pub type ForkingUnixStreamServer = StreamServer<Unix, ForkingMixIn>;
+
+    /// `class ForkingUnixDatagramServer(ForkingMixIn, UnixDatagramServer)`.
+    pub type ForkingUnixDatagramServer = DatagramServer<Unix, ForkingMixIn>;
+}
