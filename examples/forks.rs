@@ -35,7 +35,7 @@ impl StreamRequestHandler for Upper {
 fn main() -> io::Result<()> {
     env_logger::init();
     let address = common::address("127.0.0.1", 9999);
-    // The server reaps its children itself, between two connections.
+    // The server reaps its children itself, as they end.
     let server = ForkingTCPServer::builder(|| Upper).allow_reuse_address(true).bind(address)?;
     println!("listening on {}", server.server_address());
     server.serve_forever()

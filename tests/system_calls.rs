@@ -11,13 +11,17 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Once;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
+use std::thread;
 use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use sock::{
-    AF_INET, AF_UNIX, Address, MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, SHUT_WR, SO_REUSEADDR, SO_SNDBUF,
-    SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, Socket, create_server, poll, socketpair, socketpair_with,
+    AF_INET, AF_UNIX, Address, MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, SHUT_WR, SO_RCVTIMEO, SO_REUSEADDR,
+    SO_SNDBUF, SO_SNDTIMEO, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, Socket, create_server, poll, socketpair,
+    socketpair_with,
 };
 
 struct Recorder;
@@ -146,6 +150,24 @@ fn listener() -> (Socket, Address) {
     (listener, address)
 }
 
+/// A listener whose queue is full: a connect hangs, as one to a host that does
+/// not answer, until the clients that fill the queue are gone.
+fn mute() -> (Socket, Vec<Socket>) {
+    let listener = tcp();
+    listener.bind(("127.0.0.1", 0)).unwrap();
+    listener.listen(0).unwrap();
+    let mut queued = Vec::new();
+    loop {
+        assert!(queued.len() < 100, "a queue of length 0 takes one connection after another");
+        let client = tcp();
+        client.settimeout(Duration::from_millis(100)).unwrap();
+        if client.connect(listener.getsockname().unwrap()).is_err() {
+            return (listener, queued);
+        }
+        queued.push(client);
+    }
+}
+
 /// A socket, and a peer of the standard library's, whose calls are not recorded.
 fn socket_and_silent_peer() -> (Socket, UnixStream) {
     let (ours, theirs) = socketpair().unwrap();
@@ -221,7 +243,7 @@ fn a_recv_that_has_to_wait_is_recv_poll_recv() {
 #[test]
 fn a_blocking_recv_is_one_call_also_when_it_has_to_wait() {
     let (sock, mut peer) = socket_and_silent_peer();
-    let sender = std::thread::spawn(move || peer.write_all(b"hello").unwrap());
+    let sender = thread::spawn(move || peer.write_all(b"hello").unwrap());
     assert_eq!(names(|| sock.recv(100).unwrap()), "recv");
     sender.join().unwrap();
 }
@@ -285,8 +307,8 @@ fn the_outcome_of_a_connect_with_a_timeout_is_shown_by_name() {
 #[test]
 fn a_recv_that_waits_in_vain_tries_once_and_waits_once() {
     let (sock, _peer) = socket_and_silent_peer();
-    // Half a millisecond over: poll(2) counts in whole ones, and waits the started one.
-    sock.settimeout(Duration::from_micros(20_500)).unwrap();
+    // poll(2) counts in milliseconds: the started one is waited for in one call.
+    sock.settimeout(Duration::from_micros(500)).unwrap();
     let calls = calls(|| assert_eq!(sock.recv(1).unwrap_err().kind(), ErrorKind::TimedOut));
     assert_eq!(in_short(&calls), "recv EAGAIN, poll");
     assert!(calls[1].ends_with(") = 0"), "{}", calls[1]);
@@ -350,6 +372,16 @@ fn a_sendall_that_never_has_to_wait_ends_at_its_deadline_too() {
     let mut outcome = Ok(());
     calls_with(read_all_and_a_moment_more, || outcome = sock.sendall(&vec![0; 1 << 20]));
     assert_eq!(outcome.map_err(|error| error.kind()), Err(ErrorKind::TimedOut));
+}
+
+/// As in Python: the smaller of `SOMAXCONN` and 128, and nothing negative.
+#[test]
+fn a_backlog_is_128_unless_it_is_given_and_never_negative() {
+    for (backlog, shown) in [(None, 128), (Some(-1), 0), (Some(i32::MIN), 0), (Some(5), 5)] {
+        let sock = tcp();
+        let fd = sock.fileno();
+        assert_eq!(calls(|| sock.listen(backlog).unwrap()), [format!("listen({fd}, {shown}) = 0")]);
+    }
 }
 
 #[test]
@@ -416,6 +448,70 @@ fn a_line_reads_as_strace_would_write_it() {
     let t = twin.fileno();
     assert_eq!(made, [format!("fcntl({c}, F_DUPFD_CLOEXEC) = {t}")]);
     assert_eq!(calls(|| twin.close().unwrap()), [format!("close({t}) = 0")]);
+}
+
+/// Set for the run of this file that is stopped and goes on, again and again.
+const IS_STOPPED: &str = "SOCK_TEST_IS_STOPPED";
+
+/// Stops this process and lets it go on, until `enough`.
+fn stop_again_and_again(enough: &AtomicBool) {
+    while !enough.load(Ordering::SeqCst) {
+        let stop_and_go_on = "kill -STOP $PPID && kill -CONT $PPID";
+        assert!(Command::new("sh").args(["-c", stop_and_go_on]).status().unwrap().success());
+    }
+}
+
+/// A signal interrupts a call with `SO_SNDTIMEO` or `SO_RCVTIMEO` even when it has
+/// no handler, as SIGCONT: signal(7). For a connect that means that it goes on
+/// by itself, and must not be called again.
+#[test]
+fn a_connect_is_not_called_again_after_a_signal_and_a_recv_is() {
+    let name = "a_connect_is_not_called_again_after_a_signal_and_a_recv_is";
+    if std::env::var_os(IS_STOPPED).is_none() {
+        // By itself, so that no other test is stopped.
+        let this = std::env::current_exe().unwrap();
+        let mut again = Command::new(this);
+        let output = again.args(["--exact", name, "--nocapture"]).env(IS_STOPPED, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    let timeval = [60_i64.to_ne_bytes(), 0_i64.to_ne_bytes()].concat();
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let note = |call: &'static str| {
+        let interrupted = Arc::clone(&interrupted);
+        move |line: &str| interrupted.store(line.contains(call) && line.contains("EINTR"), Ordering::SeqCst)
+    };
+
+    let (listener, queued) = mute();
+    let sock = tcp();
+    sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, &*timeval).unwrap();
+    let address = listener.getsockname().unwrap();
+    let calls = thread::scope(|scope| {
+        scope.spawn(|| {
+            stop_again_and_again(&interrupted);
+            // Room for it, when it asks the next time.
+            drop(queued);
+            listener.settimeout(SECONDS).unwrap();
+            while listener.accept().is_ok_and(|(_, peer)| peer != sock.getsockname().unwrap()) {}
+        });
+        calls_with(note("connect"), || sock.connect(&address).unwrap())
+    });
+    assert_eq!(in_short(&calls), "connect EINTR, poll, getsockopt");
+    assert_eq!(sock.getpeername().unwrap(), address);
+
+    interrupted.store(false, Ordering::SeqCst);
+    let (sock, mut peer) = socket_and_silent_peer();
+    sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, &*timeval).unwrap();
+    let calls = thread::scope(|scope| {
+        scope.spawn(|| {
+            stop_again_and_again(&interrupted);
+            peer.write_all(b"hello").unwrap();
+        });
+        calls_with(note("recv"), || assert_eq!(sock.recv(100).unwrap(), b"hello"))
+    });
+    assert!(in_short(&calls).starts_with("recv EINTR, recv"), "{calls:?}");
+    assert!(in_short(&calls).ends_with("recv"), "{calls:?}");
 }
 
 #[test]

@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use sock::{
     AF_INET, AF_INET6, AF_UNIX, Address, ConnectionOptions, IPPROTO_IPV6, IPPROTO_TCP, IPV6_V6ONLY,
-    MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, SHUT_RD, SHUT_RDWR, SHUT_WR, SO_KEEPALIVE, SO_LINGER,
-    SO_PEERCRED, SO_RCVBUF, SO_REUSEADDR, SO_REUSEPORT, SO_TYPE, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET,
-    SOCK_STREAM, SOL_SOCKET, ServerOptions, Socket, TCP_INFO, TCP_NODELAY, create_connection,
-    create_connection_with, create_server, create_server_with, errno, errno_name, getaddrinfo,
-    has_dualstack_ipv6, socketpair, socketpair_with,
+    MSG_DONTWAIT, MSG_MORE, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, SHUT_RD, SHUT_RDWR, SHUT_WR, SO_KEEPALIVE,
+    SO_LINGER, SO_PEERCRED, SO_RCVBUF, SO_REUSEADDR, SO_REUSEPORT, SO_TYPE, SOCK_DGRAM, SOCK_RAW,
+    SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, ServerOptions, Socket, TCP_INFO, TCP_NODELAY,
+    create_connection, create_connection_with, create_server, create_server_with, errno, errno_name,
+    getaddrinfo, has_dualstack_ipv6, socketpair, socketpair_with,
 };
 
 /// When a call that ought to end is given up.
@@ -86,6 +86,18 @@ fn peek_leaves_the_data_where_it_is() {
         ours.setblocking(false).unwrap();
         assert_errno(ours.recv_with_flags(1, MSG_PEEK), "EAGAIN");
     }
+}
+
+/// With `MSG_MORE` a datagram goes out with the next piece: udp(7).
+#[test]
+fn msg_more_reaches_the_system_from_each_send() {
+    let (ours, theirs) = udp_pair();
+    let address = theirs.getsockname().unwrap();
+    ours.send_with_flags(b"one, ", MSG_MORE).unwrap();
+    ours.sendall_with_flags(b"two, ", MSG_MORE).unwrap();
+    ours.sendto_with_flags(b"three, ", MSG_MORE, &address).unwrap();
+    ours.send(b"four").unwrap();
+    assert_eq!(theirs.recv(100).unwrap(), b"one, two, three, four");
 }
 
 #[test]

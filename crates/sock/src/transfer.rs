@@ -139,6 +139,9 @@ impl Socket {
 
     /// [`recv_into`](Socket::recv_into) with flags. Python: `recv_into(buffer, flags=flags)`.
     ///
+    /// With `MSG_TRUNC` the number is a datagram's real length, which may be more
+    /// than the buffer holds.
+    ///
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
@@ -148,12 +151,10 @@ impl Socket {
         }
         let fd = self.fileno();
         let size = buffer.len();
-        let received = self.retry(Readiness::Readable, || {
+        self.retry(Readiness::Readable, || {
             call!("recv({fd}, {size}, {flags})" =>
                 self.inner().recv_with_flags(sys::uninit(buffer), flags.as_raw()))
-        })?;
-        // MSG_TRUNC returns a datagram's real length, which may be more.
-        Ok(received)
+        })
     }
 
     /// Sends a datagram to `address` and returns how many bytes went.
