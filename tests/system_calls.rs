@@ -480,7 +480,11 @@ fn a_connect_is_not_called_again_after_a_signal_and_a_recv_is() {
     let interrupted = Arc::new(AtomicBool::new(false));
     let note = |call: &'static str| {
         let interrupted = Arc::clone(&interrupted);
-        move |line: &str| interrupted.store(line.contains(call) && line.contains("EINTR"), Ordering::SeqCst)
+        move |line: &str| {
+            if line.starts_with(call) && line.contains("EINTR") {
+                interrupted.store(true, Ordering::SeqCst);
+            }
+        }
     };
 
     let (listener, queued) = mute();
