@@ -21,7 +21,7 @@ type Mode = Option<Duration>;
 
 const BLOCKING: Mode = None;
 const NONBLOCKING: Mode = Some(Duration::ZERO);
-const SECONDS: Mode = Some(Duration::from_secs(10));
+const SECONDS: Mode = Some(Duration::from_secs(30));
 const MODES: [Mode; 3] = [BLOCKING, NONBLOCKING, SECONDS];
 
 static TURN: Mutex<()> = Mutex::new(());

@@ -15,7 +15,7 @@ use sock::{
 };
 
 /// When a read or write that ought to go on is given up.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A pair whose reads and writes do not wait for ever.
 fn pair() -> (Socket, Socket) {

@@ -23,7 +23,7 @@ const NONBLOCKING: Mode = Some(Duration::ZERO);
 /// Over before anything can happen.
 const SHORT: Mode = Some(Duration::from_nanos(1));
 /// Never over unless something is wrong.
-const LONG: Mode = Some(Duration::from_secs(10));
+const LONG: Mode = Some(Duration::from_secs(30));
 
 const MODES: [Mode; 4] = [BLOCKING, NONBLOCKING, SHORT, LONG];
 

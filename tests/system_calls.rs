@@ -130,7 +130,7 @@ fn in_short(calls: &[String]) -> String {
 
 type Mode = Option<Duration>;
 
-const SECONDS: Mode = Some(Duration::from_secs(10));
+const SECONDS: Mode = Some(Duration::from_secs(30));
 const MODES: [Mode; 3] = [None, Some(Duration::ZERO), SECONDS];
 
 fn tcp() -> Socket {

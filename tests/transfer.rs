@@ -24,7 +24,7 @@ use sock::{
 };
 
 /// When a call that ought to end is given up.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 
 fn socket(family: sock::AddressFamily, kind: sock::SocketKind) -> Socket {
     let sock = Socket::new(family, kind, 0).unwrap();

@@ -287,7 +287,7 @@ mod tests {
 
     const MODES: [Option<Duration>; 3] = [None, Some(Duration::ZERO), Some(Duration::from_secs(10))];
     /// When a wait that ought to be over is given up.
-    const LONG_AFTER: Duration = Duration::from_secs(5);
+    const LONG_AFTER: Duration = Duration::from_secs(20);
 
     /// An end that can always be written to, and has nothing to be read.
     fn end_of_a_pair() -> (Socket, Socket) {
