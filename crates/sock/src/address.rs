@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use socket2::SockAddr;
 
 use crate::consts::{AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, AddressFamily};
-use crate::error::{GaiError, invalid, invalid_as};
+use crate::error::{GaiError, invalid, invalid_as, out_of_range, wrong_type};
 use crate::sys::{self, RawHints, c};
 use crate::trace::call;
 
@@ -269,7 +269,7 @@ impl<H: Host, P: TryInto<u16> + fmt::Display + Copy> ToAddress for (H, P, u32, u
         let (host, port, flowinfo, scope_id) = self;
         // RFC 6437: a flow label has 20 bits.
         if *flowinfo > 0xF_FFFF {
-            return Err(invalid(format!("flowinfo must be 0-1048575, not {flowinfo}")));
+            return Err(out_of_range(format!("flowinfo must be 0-1048575, not {flowinfo}")));
         }
         match internet_address(&host.text(), *port, family)? {
             Address::Inet6(address) => {
@@ -357,7 +357,7 @@ where
     let mut address = resolve_host(host, family)?;
     match port.try_into() {
         Ok(port) => address.set_port(port),
-        Err(_) => return Err(invalid(format!("port must be 0-65535, not {port} (host {host:?})"))),
+        Err(_) => return Err(out_of_range(format!("port must be 0-65535, not {port} (host {host:?})"))),
     }
     Ok(Address::from(address))
 }
@@ -373,7 +373,8 @@ fn resolve_host(host: &str, family: AddressFamily) -> io::Result<SocketAddr> {
             return Ok(SocketAddr::new(Ipv4Addr::BROADCAST.into(), 0));
         }
         "<broadcast>" => {
-            return Err(invalid(format!("host \"<broadcast>\" is IPv4, the socket is {family}")));
+            let sentence = format!("host \"<broadcast>\" is IPv4, the socket is {family}");
+            return Err(invalid_as(c::EAFNOSUPPORT, sentence));
         }
         _ => {}
     }
@@ -427,7 +428,7 @@ impl fmt::Display for Quoted<'_> {
 }
 
 pub(crate) fn c_string(argument: &str, text: &str) -> io::Result<CString> {
-    CString::new(text).map_err(|_| invalid(format!("{argument} {text:?} must not contain a NUL")))
+    CString::new(text).map_err(|_| wrong_type(format!("{argument} {text:?} must not contain a NUL")))
 }
 
 #[cfg(test)]
@@ -447,10 +448,9 @@ mod tests {
         assert_eq!(shown(("", 1), AF_INET), "0.0.0.0:1");
         assert_eq!(shown(("", 1), AF_INET6), "[::]:1");
         assert_eq!(shown(("<broadcast>", 1), AF_INET), "255.255.255.255:1");
-        assert_eq!(
-            shown(("<broadcast>", 1), AF_INET6),
-            "InvalidInput: host \"<broadcast>\" is IPv4, the socket is AF_INET6"
-        );
+        let error = ("<broadcast>", 1).to_address(AF_INET6).unwrap_err();
+        assert_eq!(crate::errno(&error), Some(c::EAFNOSUPPORT));
+        assert!(error.to_string().contains("host \"<broadcast>\" is IPv4, the socket is AF_INET6"));
         assert_eq!(shown(("127.1", 1), AF_INET), "127.0.0.1:1");
         assert_eq!(shown(("::1", 1), AF_UNSPEC), "[::1]:1");
         assert_eq!(shown((Ipv6Addr::LOCALHOST, 1, 7, 0), AF_INET6), "[::1]:1");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::address::{Address, Host, ToAddress};
 use crate::consts::{AF_INET, AF_INET6, AddressFamily, IPPROTO_IPV6, IPV6_V6ONLY, SOCK_STREAM, SocketKind};
-use crate::error::{AddressError, invalid};
+use crate::error::{AddressError, invalid, out_of_range};
 use crate::resolve::{Hints, getaddrinfo_with};
 use crate::socket::Socket;
 use crate::sys;
@@ -120,7 +120,7 @@ where
     let host = host.text();
     let number: u16 = port
         .try_into()
-        .map_err(|_| invalid(format!("port must be 0-65535, not {port} (host {host:?})")))?;
+        .map_err(|_| out_of_range(format!("port must be 0-65535, not {port} (host {host:?})")))?;
     let hints = Hints { kind: SOCK_STREAM, ..Hints::default() };
     let mut last = None;
     for answer in getaddrinfo_with(&*host, number, &hints)? {

@@ -66,6 +66,7 @@ mod error;
 mod inet;
 #[cfg(unix)]
 mod interface;
+mod interrupt;
 mod makefile;
 #[cfg(unix)]
 mod message;
@@ -87,17 +88,23 @@ pub use create::{
     ConnectionOptions, ServerOptions, create_connection, create_connection_with, create_server,
     create_server_with, has_dualstack_ipv6, socketpair, socketpair_with,
 };
-pub use error::{AddressError, GaiError, errno, errno_name};
+pub use error::{AddressError, ArgumentError, ArgumentFault, GaiError, HostError, errno, errno_name};
 pub use inet::{htonl, htons, inet_aton, inet_ntoa, inet_ntop, inet_pton, ntohl, ntohs};
 #[cfg(unix)]
 pub use interface::{if_indextoname, if_nameindex, if_nametoindex};
+pub use interrupt::{Canceller, set_interrupt_hook, was_cancelled, was_interrupted};
 pub use makefile::{DEFAULT_BUFFER_SIZE, ReadBuffer, SocketPair, SocketReader, SocketWriter};
 #[cfg(unix)]
 pub use message::{Ancillary, CMSG_LEN, CMSG_SPACE, Message, MessageInto, ReceivedFds};
-pub use netdb::{gethostbyname, getnameinfo, getprotobyname, getservbyname, getservbyport};
+pub use netdb::{
+    HostEntry, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, getnameinfo, getprotobyname,
+    getservbyname, getservbyport,
+};
 pub use options::ToOption;
+#[cfg(unix)]
+pub use resolve::sethostname;
 pub use resolve::{AddrInfo, Hints, Service, getaddrinfo, getaddrinfo_with, gethostname};
-pub use socket::Socket;
+pub use socket::{FromFdError, Socket};
 pub use stream::StreamSocket;
 pub use sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 pub use timeout::{

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use crate::address::{Address, ToAddress};
 use crate::consts::{MsgFlags, SCM_RIGHTS, SOL_SOCKET};
-use crate::error::invalid;
+use crate::error::{invalid, out_of_range};
 use crate::socket::Socket;
 use crate::sys::{self, AsFd, message};
 use crate::timeout::Readiness;
@@ -333,7 +333,7 @@ pub struct ReceivedFds {
 /// `InvalidInput` for more than an item can hold.
 #[expect(non_snake_case, reason = "Python's name, and C's")]
 pub fn CMSG_LEN(length: usize) -> io::Result<usize> {
-    message::len(length).ok_or_else(|| invalid(format!("CMSG_LEN of {length} is out of range")))
+    message::len(length).ok_or_else(|| out_of_range(format!("CMSG_LEN of {length} is out of range")))
 }
 
 /// Room an item with `length` bytes of data takes, with its padding.
@@ -345,7 +345,7 @@ pub fn CMSG_LEN(length: usize) -> io::Result<usize> {
 /// `InvalidInput` for more than an item can hold.
 #[expect(non_snake_case, reason = "Python's name, and C's")]
 pub fn CMSG_SPACE(length: usize) -> io::Result<usize> {
-    message::space(length).ok_or_else(|| invalid(format!("CMSG_SPACE of {length} is out of range")))
+    message::space(length).ok_or_else(|| out_of_range(format!("CMSG_SPACE of {length} is out of range")))
 }
 
 impl Outcome for message::Received {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::address::{Address, ToAddress};
 use crate::consts::{MSG_TRUNC, MsgFlags};
+use crate::interrupt;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
 use crate::timeout::{self, Deadline, POLLIN, Poll, Readiness, poll};
@@ -32,11 +33,11 @@ impl Socket {
     ///
     /// Those of [`send`](Socket::send).
     pub fn send_with_flags(&self, data: &[u8], flags: MsgFlags) -> io::Result<usize> {
-        self.send_within(data, flags, &mut Deadline::new(self.gettimeout()))
+        self.send_within(data, flags, &mut self.deadline())
     }
 
     #[inline]
-    fn send_within(&self, data: &[u8], flags: MsgFlags, deadline: &mut Deadline) -> io::Result<usize> {
+    fn send_within(&self, data: &[u8], flags: MsgFlags, deadline: &mut Deadline<'_>) -> io::Result<usize> {
         let fd = self.fileno();
         let raw = flags.as_raw() | sys::SEND_FLAGS;
         timeout::retry(
@@ -75,7 +76,7 @@ impl Socket {
     ///
     /// Those of [`sendall`](Socket::sendall).
     pub fn sendall_with_flags(&self, data: &[u8], flags: MsgFlags) -> io::Result<()> {
-        let mut deadline = Deadline::new(self.gettimeout());
+        let mut deadline = self.deadline();
         let mut rest = data;
         loop {
             let sent = self.send_within(rest, flags, &mut deadline)?;
@@ -83,8 +84,10 @@ impl Socket {
             if rest.is_empty() {
                 return Ok(());
             }
-            // A peer that always takes a little must not keep it going for ever.
+            // A peer that always takes a little must not keep it going for ever,
+            // nor keep a signal from being heard (CPython looks here too).
             deadline.check()?;
+            interrupt::ask_hook()?;
         }
     }
 

@@ -14,7 +14,8 @@
 //! | `close_on_exec`, `set_inheritable` | whether programs that are started get the descriptor |
 //! | `socketpair`, `PAIR_FAMILY` | two sockets connected to each other |
 //! | `unix_address`, `path_from_bytes` | Unix names as bytes |
-//! | `gai_strerror`, `gethostname`, `start_up` | the resolver's words, the host's name, what comes before any call |
+//! | `gai_strerror`, `hstrerror`, `h_errno`, `netdb_h` | the resolver's words, and its older calls |
+//! | `gethostname`, `start_up` | the host's name, what comes before any call |
 //! | `CONNECT_GOES_ON`, `SEND_FLAGS`, `DONTWAIT`, `KIND_FLAGS`, `SERVER_OPTION`, `ACCEPT_INHERITS_NONBLOCK` | what differs by a number |
 //!
 //! `shared` is what is the same everywhere once the C names are there: buffers that

@@ -240,6 +240,19 @@ pub(crate) fn gai_strerror(code: i32) -> String {
     text.split(" (os error").next().unwrap_or_default().trim_end_matches('.').to_owned()
 }
 
+/// WinSock declares all of netdb.h.
+pub(crate) use windows_sys::Win32::Networking::WinSock as netdb_h;
+
+/// What the last look-up of this thread failed with: a WinSock error.
+pub(crate) fn h_errno() -> i32 {
+    // SAFETY: the call only reads what the last one of this thread left.
+    unsafe { c::WSAGetLastError() }
+}
+
+pub(crate) fn hstrerror(code: i32) -> String {
+    gai_strerror(code)
+}
+
 pub(crate) fn gethostname() -> io::Result<String> {
     start_up();
     let mut buffer = [0_u8; 256];

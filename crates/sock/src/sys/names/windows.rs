@@ -80,7 +80,7 @@ pub(crate) use with_names;
 /// C names: those of WinSock, in BSD's spelling where it has its own.
 pub(crate) mod c {
     pub(crate) use windows_sys::Win32::Networking::WinSock::{
-        ADDRESS_FAMILY as sa_family_t, ADDRINFOA as addrinfo, SOCKADDR as sockaddr,
+        ADDRESS_FAMILY as sa_family_t, ADDRINFOA as addrinfo, HOSTENT as hostent, SOCKADDR as sockaddr,
         SOCKADDR_STORAGE as sockaddr_storage, SOCKADDR_UN as sockaddr_un, *,
     };
 
