@@ -83,6 +83,8 @@ mod transfer;
 mod windows;
 
 pub use address::{Address, Host, ToAddress, UnixAddress};
+#[cfg(target_os = "linux")]
+pub use address::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress};
 pub use consts::*;
 pub use create::{
     ConnectionOptions, ServerOptions, create_connection, create_connection_with, create_server,
