@@ -73,6 +73,7 @@ mod message;
 mod netdb;
 mod options;
 mod resolve;
+mod sendfile;
 mod socket;
 mod stream;
 mod sys;

@@ -13,6 +13,7 @@
 //! | `setsockopt`, `getsockopt` | any level, any option, bytes in and out |
 //! | `close_on_exec`, `set_inheritable` | whether programs that are started get the descriptor |
 //! | `socketpair`, `PAIR_FAMILY` | two sockets connected to each other |
+//! | `sendfile`, `sendfile_cannot` | a file to a socket without a copy, and when to copy instead |
 //! | `unix_address`, `path_from_bytes` | Unix names as bytes |
 //! | `gai_strerror`, `hstrerror`, `h_errno`, `netdb_h` | the resolver's words, and its older calls |
 //! | `gethostname`, `start_up` | the host's name, what comes before any call |
@@ -33,6 +34,7 @@ pub(crate) mod message;
 #[cfg_attr(windows, path = "names/windows.rs")]
 mod names;
 mod netdb;
+mod sendfile;
 mod shared;
 #[cfg(unix)]
 mod unix;
@@ -41,6 +43,7 @@ mod windows;
 
 pub(crate) use names::{c, with_names};
 pub(crate) use netdb::*;
+pub(crate) use sendfile::*;
 pub(crate) use shared::*;
 #[cfg(unix)]
 pub(crate) use unix::*;
