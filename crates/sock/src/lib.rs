@@ -60,7 +60,9 @@
 //! reading beside it, and stands on `socket2`.
 
 mod address;
+mod connection;
 mod consts;
+mod convert;
 mod create;
 mod error;
 mod inet;
@@ -86,10 +88,10 @@ mod windows;
 pub use address::{Address, Host, ToAddress, UnixAddress};
 #[cfg(target_os = "linux")]
 pub use address::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress};
+pub use connection::{ConnectError, ConnectionOptions, create_connection, create_connection_with};
 pub use consts::*;
 pub use create::{
-    ConnectionOptions, ServerOptions, create_connection, create_connection_with, create_server,
-    create_server_with, has_dualstack_ipv6, socketpair, socketpair_with,
+    ServerOptions, create_server, create_server_with, has_dualstack_ipv6, socketpair, socketpair_with,
 };
 pub use error::{AddressError, ArgumentError, ArgumentFault, GaiError, HostError, errno, errno_name};
 pub use inet::{htonl, htons, inet_aton, inet_ntoa, inet_ntop, inet_pton, ntohl, ntohs};

@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use crate::consts::SOCK_STREAM;
 use crate::error::invalid;
 use crate::socket::Socket;
-use crate::sys::{self, AsFd, AsRawFd};
+use crate::sys::{self, AsFd};
 use crate::timeout::Readiness;
 use crate::trace::call;
 
@@ -112,7 +112,7 @@ impl Socket {
     }
 
     fn sendfile_all(&self, file: &File, offset: u64, count: Option<u64>, sent: &mut u64) -> io::Result<()> {
-        let (fd, file_fd) = (self.fileno(), file.as_raw_fd());
+        let (fd, file_fd) = (self.fileno(), sys::file_number(file));
         loop {
             let piece = count.map_or(LARGEST_PIECE, |count| (count - *sent).min(LARGEST_PIECE));
             if piece == 0 {

@@ -259,10 +259,20 @@ impl Socket {
             _ => return Err(error),
         }
         timeout::wait(self.as_fd(), Readiness::Writable, deadline)?;
-        match call!("getsockopt({fd}, SOL_SOCKET, SO_ERROR)" => self.inner().take_error().map(Pending))?.0 {
-            Some(error) if error.raw_os_error() != Some(c::EISCONN) => Err(error),
-            _ => Ok(()),
-        }
+        self.pending_error()?.map_or(Ok(()), Err)
+    }
+
+    /// Whether a non-blocking connect failed only because it goes on.
+    pub(crate) fn connect_goes_on(error: &io::Error) -> bool {
+        error.raw_os_error() == Some(sys::CONNECT_GOES_ON)
+    }
+
+    /// How a connect ended that went on: with an error, or `None`.
+    pub(crate) fn pending_error(&self) -> io::Result<Option<io::Error>> {
+        let fd = self.fileno();
+        let pending =
+            call!("getsockopt({fd}, SOL_SOCKET, SO_ERROR)" => self.inner().take_error().map(Pending))?.0;
+        Ok(pending.filter(|error| error.raw_os_error() != Some(c::EISCONN)))
     }
 
     /// Connects like [`connect`](Socket::connect), and returns what the system

@@ -55,6 +55,17 @@ pub(crate) fn sendfile(_: BorrowedFd<'_>, _: &File, _: u64, _: u64) -> io::Resul
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Number of an open file, for the trace.
+#[cfg(unix)]
+pub(crate) fn file_number(file: &File) -> usize {
+    file.as_raw_fd() as usize
+}
+
+#[cfg(windows)]
+pub(crate) fn file_number(file: &File) -> usize {
+    std::os::windows::io::AsRawHandle::as_raw_handle(file) as usize
+}
+
 /// Whether the error says that this file cannot be sent like this: a pipe, or a
 /// file system without the call.
 #[cfg(unix)]
