@@ -60,6 +60,8 @@
 //! reading beside it, and stands on `socket2`.
 
 mod address;
+#[cfg(unix)]
+mod batch;
 mod connection;
 mod consts;
 mod convert;
@@ -88,6 +90,8 @@ mod windows;
 pub use address::{Address, Host, ToAddress, UnixAddress};
 #[cfg(target_os = "linux")]
 pub use address::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress};
+#[cfg(unix)]
+pub use batch::{Datagram, RecvBatch, SentBatch};
 pub use connection::{ConnectError, ConnectionOptions, create_connection, create_connection_with};
 pub use consts::*;
 pub use create::{

@@ -27,6 +27,8 @@
 #![allow(unsafe_code)]
 
 #[cfg(unix)]
+pub(crate) mod batch;
+#[cfg(unix)]
 pub(crate) mod message;
 #[cfg_attr(target_os = "freebsd", path = "names/freebsd.rs")]
 #[cfg_attr(target_os = "linux", path = "names/linux.rs")]
