@@ -66,6 +66,8 @@ mod connection;
 mod consts;
 mod convert;
 mod create;
+#[cfg(unix)]
+mod credentials;
 mod error;
 mod inet;
 #[cfg(unix)]
@@ -76,6 +78,7 @@ mod makefile;
 mod message;
 mod netdb;
 mod options;
+mod queue;
 mod resolve;
 mod sendfile;
 mod socket;
@@ -97,6 +100,8 @@ pub use consts::*;
 pub use create::{
     ServerOptions, create_server, create_server_with, has_dualstack_ipv6, socketpair, socketpair_with,
 };
+#[cfg(unix)]
+pub use credentials::Credentials;
 pub use error::{AddressError, ArgumentError, ArgumentFault, GaiError, HostError, errno, errno_name};
 pub use inet::{htonl, htons, inet_aton, inet_ntoa, inet_ntop, inet_pton, ntohl, ntohs};
 #[cfg(unix)]

@@ -36,6 +36,9 @@ pub(crate) mod message;
 #[cfg_attr(windows, path = "names/windows.rs")]
 mod names;
 mod netdb;
+#[cfg(unix)]
+pub(crate) mod peer;
+pub(crate) mod queue;
 mod sendfile;
 mod shared;
 #[cfg(unix)]
