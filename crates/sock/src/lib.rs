@@ -61,6 +61,8 @@
 
 mod address;
 #[cfg(unix)]
+mod ancillary;
+#[cfg(unix)]
 mod batch;
 mod connection;
 mod consts;
@@ -93,6 +95,8 @@ mod windows;
 pub use address::{Address, Host, ToAddress, UnixAddress};
 #[cfg(target_os = "linux")]
 pub use address::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress};
+#[cfg(unix)]
+pub use ancillary::PacketInfo;
 #[cfg(unix)]
 pub use batch::{Datagram, RecvBatch, SentBatch};
 pub use connection::{ConnectError, ConnectionOptions, create_connection, create_connection_with};

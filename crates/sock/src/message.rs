@@ -33,6 +33,15 @@ impl Ancillary {
         Ancillary { level, kind, data: data.into(), truncated: false, descriptors: Vec::new() }
     }
 
+    /// Descriptors to be sent: an `SCM_RIGHTS` item. They have to be open until it is
+    /// sent; [`send_fds`](Socket::send_fds) sees to that.
+    #[must_use]
+    #[doc(alias = "SCM_RIGHTS")]
+    pub fn rights(fds: &[BorrowedFd<'_>]) -> Ancillary {
+        let numbers: Vec<u8> = fds.iter().flat_map(|fd| fd.as_raw_fd().to_ne_bytes()).collect();
+        Ancillary::new(SOL_SOCKET, SCM_RIGHTS, numbers)
+    }
+
     /// Level, such as `SOL_SOCKET`. Python: `cmsg_level`.
     #[must_use]
     pub fn level(&self) -> i32 {
@@ -56,6 +65,13 @@ impl Ancillary {
     #[must_use]
     pub fn is_truncated(&self) -> bool {
         self.truncated
+    }
+
+    /// The descriptors that came in an `SCM_RIGHTS` item; none for any other item, and
+    /// none for one that is to be sent.
+    #[must_use]
+    pub fn descriptors(&self) -> &[OwnedFd] {
+        &self.descriptors
     }
 
     /// The descriptors of an `SCM_RIGHTS` item, close-on-exec where the system
@@ -271,8 +287,7 @@ impl Socket {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn send_fds(&self, buffers: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
-        let numbers: Vec<u8> = fds.iter().flat_map(|fd| fd.as_raw_fd().to_ne_bytes()).collect();
-        self.sendmsg(buffers, &[Ancillary::new(SOL_SOCKET, SCM_RIGHTS, numbers)])
+        self.sendmsg(buffers, &[Ancillary::rights(fds)])
     }
 
     /// Receives up to `bufsize` bytes and up to `maxfds` descriptors.
