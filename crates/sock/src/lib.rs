@@ -86,6 +86,7 @@ mod sendfile;
 mod socket;
 mod stream;
 mod sys;
+mod tcp_info;
 mod timeout;
 mod trace;
 mod transfer;
@@ -125,6 +126,7 @@ pub use resolve::{AddrInfo, Hints, Service, getaddrinfo, getaddrinfo_with, getho
 pub use socket::{FromFdError, Socket};
 pub use stream::StreamSocket;
 pub use sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+pub use tcp_info::{TcpInfo, TcpState};
 pub use timeout::{
     Events, POLLERR, POLLHUP, POLLIN, POLLOUT, Poll, getdefaulttimeout, poll, setdefaulttimeout,
 };
