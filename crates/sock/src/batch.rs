@@ -402,8 +402,11 @@ mod tests {
         assert!(begin.elapsed() >= timeout);
         // In blocking mode: one is enough, though there is room for four.
         theirs.settimeout(None).unwrap();
+        theirs.set_recv_timeout(Duration::from_secs(30)).unwrap();
         ours.send(b"one").unwrap();
+        let begin = Instant::now();
         assert_eq!(theirs.recvmmsg(&mut batch).unwrap(), 1);
+        assert!(begin.elapsed() < Duration::from_secs(30), "it waited for a second one");
         let error = theirs.recvmmsg_with_flags(&mut batch, MSG_DONTWAIT).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }

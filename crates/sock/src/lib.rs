@@ -78,6 +78,7 @@ mod interrupt;
 mod makefile;
 #[cfg(unix)]
 mod message;
+mod multicast;
 mod netdb;
 mod options;
 mod queue;
@@ -119,7 +120,7 @@ pub use netdb::{
     HostEntry, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, getnameinfo, getprotobyname,
     getservbyname, getservbyport,
 };
-pub use options::ToOption;
+pub use options::{Linger, ToOption};
 #[cfg(unix)]
 pub use resolve::sethostname;
 pub use resolve::{AddrInfo, Hints, Service, getaddrinfo, getaddrinfo_with, gethostname};

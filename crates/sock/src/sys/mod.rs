@@ -41,6 +41,7 @@ pub(crate) mod peer;
 pub(crate) mod queue;
 mod sendfile;
 mod shared;
+mod structures;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -50,6 +51,7 @@ pub(crate) use names::{c, with_names};
 pub(crate) use netdb::*;
 pub(crate) use sendfile::*;
 pub(crate) use shared::*;
+pub(crate) use structures::*;
 #[cfg(unix)]
 pub(crate) use unix::*;
 #[cfg(unix)]

@@ -88,6 +88,11 @@ pub(crate) mod c {
     /// 0x7fffffff its way to say "as many as is sensible".
     pub(crate) const SOMAXCONN: i32 = 0x7fff_ffff;
     pub(crate) const RCVALL_MAX: i32 = 3;
+    // Options are `int` to setsockopt(2), on Windows too.
+    pub(crate) const MCAST_JOIN_GROUP: i32 = 41;
+    pub(crate) const MCAST_LEAVE_GROUP: i32 = 42;
+    pub(crate) const MCAST_JOIN_SOURCE_GROUP: i32 = 45;
+    pub(crate) const MCAST_LEAVE_SOURCE_GROUP: i32 = 46;
 
     // What getaddrinfo returns are WinSock's own errors (Ws2tcpip.h).
     pub(crate) const EAI_AGAIN: i32 = WSATRY_AGAIN;
