@@ -55,9 +55,10 @@ fn floors(name: &str) -> BTreeMap<String, usize> {
     ranks
 }
 
-/// Modules a file uses, wherever it names them.
+/// Modules a file uses, wherever it names them; its tests may use what they like.
 fn used(text: &str) -> Vec<&str> {
-    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code = text.split("\nmod tests {").next().unwrap_or_default();
+    let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
     code.flat_map(|line| line.split("crate::").skip(1))
         .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default())
         .collect()
@@ -65,8 +66,14 @@ fn used(text: &str) -> Vec<&str> {
 
 #[test]
 fn a_module_uses_only_those_below_it() {
-    // The two pairs the page names: each half needs the other.
-    let pairs = [("trace", "address"), ("address", "trace"), ("timeout", "trace"), ("accept", "mixin")];
+    // The pairs the page names: each half needs the other.
+    let pairs = [
+        ("trace", "address"),
+        ("address", "trace"),
+        ("timeout", "trace"),
+        ("accept", "mixin"),
+        ("reaper", "registry"),
+    ];
     for name in ["sock", "sockserver"] {
         let ranks = floors(name);
         let source = format!("crates/{name}/src");

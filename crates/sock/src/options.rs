@@ -341,8 +341,8 @@ impl Outcome for Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consts::{AF_INET, SOCK_STREAM};
     use crate::connection::create_connection;
+    use crate::consts::{AF_INET, SOCK_STREAM};
     use crate::create::create_server;
 
     #[test]

@@ -288,8 +288,8 @@ pub(crate) mod layout {
 #[cfg(all(test, any(target_os = "linux", target_os = "freebsd")))]
 mod tests {
     use super::*;
-    use crate::consts::{AF_INET, AF_UNIX, SHUT_WR, SOCK_STREAM};
     use crate::connection::create_connection;
+    use crate::consts::{AF_INET, AF_UNIX, SHUT_WR, SOCK_STREAM};
     use crate::create::create_server;
 
     fn connected() -> (Socket, Socket, Socket) {

@@ -1,6 +1,6 @@
 //! Accepting: the wait, the errors sorted, the pauses.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,9 @@ use sock::{Address, BorrowedFd, POLLIN, Poll, Socket, errno, errno_name};
 
 use crate::hooks;
 use crate::job::{Core, Job, Service};
+use crate::limits::WhenFull;
 use crate::mixin::MixIn;
+use crate::registry::Permit;
 use crate::request::{Request, RequestError, guard};
 
 /// First pause when resources have run out; it doubles up to [`LONGEST_PAUSE`].
@@ -23,14 +25,28 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// The server's side of a loop: it waits, accepts and verifies; a
 /// [`MixIn`] decides when and where what comes of it runs.
 pub struct Acceptor<'a> {
-    pub(crate) core: &'a Arc<Core>,
-    pub(crate) listener: &'a Arc<Socket>,
-    pub(crate) mixin: &'a dyn MixIn,
-    pub(crate) max_packet_size: usize,
-    pub(crate) poll_interval: Duration,
+    core: &'a Arc<Core>,
+    listeners: &'a [Arc<Socket>],
+    mixin: &'a dyn MixIn,
+    settings: Settings,
+    /// The listener whose turn it is: each gets its share.
+    next: Cell<usize>,
+    /// Listeners that are of no more use.
+    gone: RefCell<Vec<bool>>,
+    /// A permit for the next request, kept while nobody comes.
+    permit: RefCell<Option<Permit>>,
     trouble: Cell<Trouble>,
     /// Whether somebody has overridden `service_actions`; found out by calling it.
     overridden: Cell<Option<bool>>,
+}
+
+/// What serving needs of the builder's class variables.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings {
+    /// Not set: the mixin's.
+    pub(crate) timeout: Option<Option<Duration>>,
+    pub(crate) poll_interval: Duration,
+    pub(crate) max_packet_size: usize,
 }
 
 /// Want of resources that goes on.
@@ -43,6 +59,8 @@ struct Trouble {
 }
 
 /// What an attempt to accept came to.
+// A job is moved twice at most: a box would cost more.
+#[allow(clippy::large_enum_variant)]
 enum Accepted {
     Job(Job),
     /// Nobody is there.
@@ -53,6 +71,8 @@ enum Accepted {
     Again,
     /// Resources have run out: try again after this long.
     Pause(Duration),
+    /// Every permit is taken.
+    Full,
 }
 
 /// What an error of accept(2) means for the loop.
@@ -94,13 +114,21 @@ fn meaning(error: &io::Error) -> Meaning {
 impl<'a> Acceptor<'a> {
     pub(crate) fn new(
         core: &'a Arc<Core>,
-        listener: &'a Arc<Socket>,
+        listeners: &'a [Arc<Socket>],
         mixin: &'a dyn MixIn,
-        max_packet_size: usize,
-        poll_interval: Duration,
+        settings: Settings,
     ) -> Acceptor<'a> {
-        let (trouble, overridden) = (Cell::default(), Cell::default());
-        Acceptor { core, listener, mixin, max_packet_size, poll_interval, trouble, overridden }
+        Acceptor {
+            core,
+            listeners,
+            mixin,
+            settings,
+            next: Cell::new(0),
+            gone: RefCell::new(vec![false; listeners.len()]),
+            permit: RefCell::new(None),
+            trouble: Cell::default(),
+            overridden: Cell::new(None),
+        }
     }
 
     /// One turn of the loop: takes a request if one is there, else waits; hands
@@ -118,7 +146,7 @@ impl<'a> Acceptor<'a> {
         }
         let mut accepted = self.accept()?;
         if let Accepted::Nothing = accepted {
-            self.wait(Some(self.listener), watch, self.idle_limit())?;
+            self.wait(true, watch, self.idle_limit())?;
             if self.is_stopping() {
                 return Ok(false);
             }
@@ -127,7 +155,12 @@ impl<'a> Acceptor<'a> {
         match accepted {
             Accepted::Job(job) => self.process(job),
             Accepted::Nothing | Accepted::Refused | Accepted::Again => {}
-            Accepted::Pause(pause) => self.wait(None, watch, Some(pause))?,
+            Accepted::Pause(pause) => {
+                // A descriptor may be free before the pause is over.
+                self.core.registry().ask_to_be_woken();
+                self.wait(false, watch, Some(pause))?;
+            }
+            Accepted::Full => self.wait(false, watch, self.idle_limit())?,
         }
         self.service_actions();
         Ok(!self.is_stopping())
@@ -143,7 +176,7 @@ impl<'a> Acceptor<'a> {
     pub fn rest(&self, watch: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<bool> {
         if !self.is_stopping() {
             let idle = self.idle_limit();
-            self.wait(None, watch, limit.into_iter().chain(idle).min())?;
+            self.wait(false, watch, limit.into_iter().chain(idle).min())?;
             self.service_actions();
         }
         Ok(!self.is_stopping())
@@ -164,13 +197,10 @@ impl<'a> Acceptor<'a> {
                 Accepted::Refused => return Ok(true),
                 _ if left == Some(Duration::ZERO) => return Ok(false),
                 Accepted::Again => {}
-                Accepted::Nothing => {
-                    let mut set = [Poll::new(self.listener, POLLIN)];
-                    ignore_interrupt(sock::poll(&mut set, left))?;
-                }
+                Accepted::Nothing => self.wait(true, &[], left)?,
+                Accepted::Full => self.wait(false, &[], left)?,
                 Accepted::Pause(pause) => {
-                    let pause = left.map_or(pause, |left| left.min(pause));
-                    ignore_interrupt(sock::poll(&mut [], Some(pause)))?;
+                    self.wait(false, &[], Some(left.map_or(pause, |left| left.min(pause))))?;
                 }
             }
         }
@@ -180,11 +210,43 @@ impl<'a> Acceptor<'a> {
         self.core.handle.is_stopping()
     }
 
-    /// Takes a request from the listener, if one is there, and verifies it.
+    /// Takes a request from one of the listeners, if one is there, and verifies it.
     fn accept(&self) -> io::Result<Accepted> {
+        let Some(permit) = self.take_permit() else {
+            return Ok(Accepted::Full);
+        };
+        *self.permit.borrow_mut() = Some(permit);
+        let count = self.listeners.len();
+        let mut found = Accepted::Nothing;
+        for _ in 0..count {
+            let place = self.next.get() % count;
+            self.next.set(place + 1);
+            if count > 1 && self.gone.borrow()[place] {
+                continue;
+            }
+            found = self.accept_from(place)?;
+            if !matches!(found, Accepted::Nothing) {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// A permit for a request that may come; beyond the limit one only to refuse it.
+    fn take_permit(&self) -> Option<Permit> {
+        let kept = self.permit.borrow_mut().take().filter(|permit| !permit.is_beyond_the_limit());
+        let registry = self.core.registry();
+        kept.or_else(|| match registry.limits.when_full {
+            WhenFull::Wait => registry.permit(),
+            WhenFull::Refuse => registry.try_permit().or_else(|| Some(registry.permit_to_refuse())),
+        })
+    }
+
+    fn accept_from(&self, place: usize) -> io::Result<Accepted> {
+        let listener = &self.listeners[place];
         let taken = match self.core.service {
-            Service::Stream(_) => self.accept_connection(),
-            Service::Datagram(_) => self.receive_datagram(),
+            Service::Stream(_) => self.accept_connection(listener),
+            Service::Datagram(_) => self.receive_datagram(listener),
         };
         let error = match taken {
             Ok((request, client_address)) => {
@@ -197,6 +259,7 @@ impl<'a> Acceptor<'a> {
             Meaning::Nothing => Ok(Accepted::Nothing),
             Meaning::Again => {
                 log::debug!("client lost before it was accepted: {error}");
+                self.core.registry().lost_before_accept();
                 let mut trouble = self.trouble.get();
                 trouble.in_a_row += 1;
                 self.trouble.set(trouble);
@@ -207,35 +270,61 @@ impl<'a> Acceptor<'a> {
                 Ok(Accepted::Again)
             }
             Meaning::Pause => Ok(Accepted::Pause(self.back_off(&error))),
-            Meaning::ListenerGone => Err(error),
+            // A drain has shut it down: the loop sees that it is to stop.
+            Meaning::ListenerGone if self.is_stopping() => Ok(Accepted::Nothing),
+            Meaning::ListenerGone => self.lose(place, error),
         }
     }
 
-    fn accept_connection(&self) -> io::Result<(Request, Address)> {
-        let taken = guard(|| self.core.hooks.get_request(self.listener));
+    /// Goes on without a listener, if there is another.
+    fn lose(&self, place: usize, error: io::Error) -> io::Result<Accepted> {
+        let mut gone = self.gone.borrow_mut();
+        gone[place] = true;
+        if gone.iter().all(|gone| *gone) {
+            return Err(error);
+        }
+        log::error!("listener {} of {} is gone, the others go on: {error}", place + 1, gone.len());
+        Ok(Accepted::Again)
+    }
+
+    fn accept_connection(&self, listener: &Socket) -> io::Result<(Request, Address)> {
+        let taken = guard(|| self.core.hooks.get_request(listener));
         match taken {
             Ok((socket, client_address)) => Ok((Request::accepted(socket), client_address)),
-            Err(RequestError::Failed(error) | RequestError::Rejected(error)) => Err(error),
             Err(RequestError::Panicked(message)) => {
                 Err(io::Error::other(format!("get_request panicked: {message}")))
             }
+            Err(
+                RequestError::Failed(error)
+                | RequestError::Rejected(error)
+                | RequestError::TimedOut(_, error),
+            ) => Err(error),
         }
     }
 
-    fn receive_datagram(&self) -> io::Result<(Request, Address)> {
-        let (packet, client_address) = self.listener.recvfrom_nowait(self.max_packet_size)?;
-        Ok((Request::datagram(packet, Arc::clone(self.listener)), client_address))
+    fn receive_datagram(&self, listener: &Arc<Socket>) -> io::Result<(Request, Address)> {
+        let (packet, client_address) = listener.recvfrom_nowait(self.settings.max_packet_size)?;
+        Ok((Request::datagram(packet, Arc::clone(listener)), client_address))
     }
 
     fn verify(&self, request: Request, client_address: Address) -> Accepted {
-        let verified = guard(|| Ok(self.core.hooks.verify_request(&request, &client_address)));
-        let mut job = Job::new(Arc::clone(self.core), request, client_address);
+        let registry = self.core.registry();
+        let permit = self.permit.borrow_mut().take().unwrap_or_else(|| registry.permit_to_refuse());
+        let too_many = permit.is_beyond_the_limit();
+        let (entry, allowed) = registry.enter(client_address, permit);
+        if too_many || allowed.is_err() {
+            log::debug!("request from {} refused: too many connections", entry.client_address());
+            Job::new(Arc::clone(self.core), request, entry).turn_away();
+            return Accepted::Refused;
+        }
+        let verified = guard(|| Ok(self.core.hooks.verify_request(&request, entry.client_address())));
+        let mut job = Job::new(Arc::clone(self.core), request, entry);
         match verified {
             Ok(true) => return Accepted::Job(job),
             Ok(false) => log::debug!("request from {} refused", job.client_address()),
             Err(error) => job.report(&error),
         }
-        // Dropped, the job is shut down and closed.
+        job.refuse();
         Accepted::Refused
     }
 
@@ -260,7 +349,7 @@ impl<'a> Acceptor<'a> {
         if self.overridden.get().is_none() {
             self.service_actions();
         }
-        (self.overridden.get() == Some(true)).then_some(self.poll_interval)
+        (self.overridden.get() == Some(true)).then_some(self.settings.poll_interval)
     }
 
     /// The next pause, and one line in the log, but not one for every pause.
@@ -275,22 +364,25 @@ impl<'a> Acceptor<'a> {
         trouble.pause
     }
 
-    /// Sleeps until the listener, if given, or one of `watch` is readable, the
+    /// Sleeps until one of `watch`, or a listener if `accepting`, is readable, the
     /// server is to stop, or `limit` has passed.
-    fn wait(
-        &self,
-        listener: Option<&Arc<Socket>>,
-        watch: &[BorrowedFd<'_>],
-        limit: Option<Duration>,
-    ) -> io::Result<()> {
-        let waker = self.core.handle.waker();
-        let mut set = Vec::with_capacity(2 + watch.len());
+    fn wait(&self, accepting: bool, watch: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<()> {
+        let (waker, registry) = (self.core.handle.waker(), self.core.registry());
+        let due = if registry.reaper.is_forbidden() { registry.next_due() } else { None };
+        let gone = self.gone.borrow();
+        let mut set = Vec::with_capacity(1 + self.listeners.len() + watch.len());
         set.push(waker.poll());
-        set.extend(listener.map(|listener| Poll::new(listener, POLLIN)));
+        if accepting {
+            let there = self.listeners.iter().zip(&*gone).filter(|(_, gone)| !**gone);
+            set.extend(there.map(|(listener, _)| Poll::new(listener, POLLIN)));
+        }
         set.extend(watch.iter().map(|fd| Poll::new(fd, POLLIN)));
-        ignore_interrupt(sock::poll(&mut set, limit))?;
+        ignore_interrupt(sock::poll(&mut set, limit.into_iter().chain(due).min()))?;
         if set[0].revents() != 0 {
             waker.drain();
+        }
+        if due.is_some() {
+            registry.reap();
         }
         Ok(())
     }

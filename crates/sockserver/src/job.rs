@@ -4,20 +4,38 @@ use std::cell::Cell;
 use std::fmt;
 use std::io::{self, BufRead, Cursor, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use sock::{Address, IPPROTO_TCP, ReadBuffer, SocketReader, SocketWriter, TCP_NODELAY};
+use sock::{
+    Address, IPPROTO_TCP, POLLIN, Poll, ReadBuffer, Socket, SocketReader, SocketWriter, TCP_NODELAY, poll,
+};
 
+use crate::connection::Phase;
 use crate::datagram::{DatagramContext, ErasedDatagramHandler};
 use crate::handle::ServerHandle;
 use crate::handler::{ClassVariables, ErasedHandler, StreamContext};
-use crate::hooks::ServerHooks;
+use crate::hooks::{self, ServerHooks};
+use crate::limits::Deadline;
+use crate::registry::{Entry, Registry, Serving};
 use crate::request::{Request, RequestError, guard};
+use crate::stats::Outcome;
 
 /// What all requests of a server share.
 pub(crate) struct Core {
     pub(crate) service: Service,
     pub(crate) hooks: Box<dyn ServerHooks>,
     pub(crate) handle: ServerHandle,
+    /// Whether accepted sockets have the listener's `SO_RCVTIMEO` and `SO_SNDTIMEO`.
+    pub(crate) inherits_timeouts: bool,
+    /// Whether somebody has overridden `wrap_request`; believed until it was called once.
+    pub(crate) wraps: AtomicBool,
+}
+
+impl Core {
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        self.handle.registry()
+    }
 }
 
 /// The server's factory of handlers.
@@ -34,11 +52,12 @@ pub(crate) enum Service {
 /// left open. One that cannot be started goes back with [`reject`](Job::reject).
 pub struct Job {
     core: Arc<Core>,
-    client_address: Address,
     /// `None` once the request is closed.
     request: Option<Request>,
     conversation: Option<Conversation>,
-    failed: bool,
+    /// How it ended; `None` until it has been served.
+    outcome: Option<Outcome>,
+    entry: Entry,
 }
 
 /// A connection whose handler has been set up.
@@ -66,16 +85,16 @@ pub enum Step {
 pub struct Rejected(Box<(Job, io::Error)>);
 
 impl Job {
-    pub(crate) fn new(core: Arc<Core>, request: Request, client_address: Address) -> Job {
-        Job { core, client_address, request: Some(request), conversation: None, failed: false }
+    pub(crate) fn new(core: Arc<Core>, request: Request, entry: Entry) -> Job {
+        Job { core, request: Some(request), conversation: None, outcome: None, entry }
     }
 
-    /// Serves the request to its end and tells whether no error came up.
+    /// Serves the request to its end and tells what became of it.
     ///
     /// Python: `finish_request`, `handle_error`, `shutdown_request`.
-    pub fn run(mut self) -> bool {
+    pub fn run(mut self) -> Outcome {
         while self.step() == Step::Again {}
-        !self.failed
+        self.outcome.unwrap_or(Outcome::Finished)
     }
 
     /// Serves the request until its handler returns.
@@ -83,15 +102,16 @@ impl Job {
     /// It blocks as long as the handler does, and from the second step on until
     /// the next input is there. At the end of file there is no next request.
     pub fn step(&mut self) -> Step {
-        let outcome = match (&self.core.service, &self.request) {
+        let _serving = Serving::begin(self.entry.registry());
+        let served = match (&self.core.service, &self.request) {
             (_, None) => return Step::Done,
             (Service::Stream(_), Some(_)) => self.step_stream(),
             (Service::Datagram(_), Some(_)) => self.serve_datagram().map(|()| Step::Done),
         };
-        match outcome {
+        match served {
             Ok(Step::Again) => return Step::Again,
-            Ok(Step::Done) => {}
-            Err(error) => self.report(&error),
+            Ok(Step::Done) => self.outcome = self.outcome.or_else(|| Some(self.ended_well())),
+            Err(error) => self.fail(error),
         }
         self.end();
         Step::Done
@@ -107,16 +127,30 @@ impl Job {
     ///
     /// Python: `close_request` alone; `shutdown_request` would end the child's
     /// connection too.
-    pub fn close_in_parent(mut self) {
+    #[cfg(unix)]
+    pub(crate) fn leave_to_child(&mut self, pid: crate::sys::Pid) {
         if let Some(request) = self.request.take() {
             self.close(request);
         }
+        self.entry.connection().serve_in_child(pid);
+        self.entry.enter(Phase::Busy);
+    }
+
+    /// Notes how the child ended, unless it was killed for being late.
+    #[cfg(unix)]
+    pub(crate) fn ended_in_child(mut self, outcome: Outcome) {
+        let connection = self.entry.connection();
+        self.outcome = Some(match connection.phase() {
+            Phase::Overdue(deadline) => Outcome::TimedOut(deadline),
+            Phase::Drained => Outcome::Cut,
+            _ => outcome,
+        });
     }
 
     /// Who is to be served.
     #[must_use]
     pub fn client_address(&self) -> &Address {
-        &self.client_address
+        self.entry.client_address()
     }
 
     fn step_stream(&mut self) -> Result<Step, RequestError> {
@@ -124,9 +158,7 @@ impl Job {
         if first {
             self.begin()?;
         }
-        let Job { core, client_address, request: Some(request), conversation: Some(conversation), .. } =
-            self
-        else {
+        let Job { core, entry, request: Some(request), conversation: Some(conversation), .. } = self else {
             return Ok(Step::Done);
         };
         let Some(stream) = request.stream() else {
@@ -137,7 +169,7 @@ impl Job {
             rfile: SocketReader::with_buffer(stream, lend(unread, variables.rbufsize)),
             wfile: SocketWriter::new(stream, variables.wbufsize),
             request: stream,
-            client_address,
+            client_address: entry.client_address(),
             server: &core.handle,
             close_connection: true,
         };
@@ -145,16 +177,21 @@ impl Job {
         if first {
             guard(|| handler.setup(&mut cx))?;
         }
+        let mut handled = Ok(());
         // Between two requests there is nothing to lose: a client that goes away
         // then, or says nothing for too long, has ended the conversation.
-        let more = first || guard(|| cx.rfile.fill_buf().map(|input| !input.is_empty())).unwrap_or(false);
-        let mut handled = Ok(());
-        if more {
+        let there = || cx.rfile.fill_buf().map(|input| !input.is_empty());
+        if first || guard(there).unwrap_or(false) && entry.enter(Phase::Busy) {
             cx.close_connection = true;
             handled = guard(|| handler.handle(&mut cx));
             if handled.is_ok() && !cx.close_connection {
                 handled = guard(|| cx.wfile.flush());
-                if handled.is_ok() {
+                let more = !cx.rfile.buffer().is_empty();
+                let goes_on = handled.is_ok() && !entry.registry().is_draining();
+                if goes_on && entry.enter(if more { Phase::Busy } else { Phase::Between }) {
+                    if !more {
+                        entry.limit_next_read(Deadline::Idle);
+                    }
                     *unread = keep(cx.rfile.into_buffer());
                     return Ok(Step::Again);
                 }
@@ -173,10 +210,12 @@ impl Job {
         };
         if let Some(request) = self.request.take() {
             self.request = Some(match request.into_accepted() {
-                Ok(socket) => Request::wrapped(guard(|| self.core.hooks.wrap_request(socket))?),
+                Ok(socket) => self.wrap(socket)?,
                 Err(request) => request,
             });
         }
+        self.entry.enter(Phase::Silent);
+        self.entry.limit_next_read(Deadline::FirstByte);
         let handler = guard(|| Ok(make()))?;
         let variables = handler.class_variables();
         if let Some(request) = &self.request {
@@ -194,6 +233,32 @@ impl Job {
         Ok(())
     }
 
+    /// Makes the connection talk over the socket, or what `wrap_request` makes of it.
+    fn wrap(&self, socket: Socket) -> Result<Request, RequestError> {
+        let connection = self.entry.connection();
+        if !self.core.inherits_timeouts {
+            let limits = &self.entry.registry().limits;
+            guard(|| {
+                socket.set_recv_timeout(limits.read_timeout)?;
+                socket.set_send_timeout(limits.write_timeout)
+            })?;
+        }
+        if !self.core.wraps.load(Ordering::Relaxed) {
+            connection.serve_over_socket(socket);
+            return Ok(Request::served(Arc::clone(connection)));
+        }
+        // The hook has the socket; to end a handshake that takes too long, somebody
+        // else needs it too. Without a descriptor for that it goes unwatched.
+        connection.set_wrapping(socket.dup().ok());
+        self.entry.enter(Phase::Wrapping);
+        let wrapped = guard(|| hooks::wrap_request(&*self.core.hooks, socket));
+        connection.set_wrapping(None);
+        let (stream, overridden) = wrapped?;
+        self.core.wraps.store(overridden, Ordering::Relaxed);
+        connection.serve_over(stream);
+        Ok(Request::served(Arc::clone(connection)))
+    }
+
     fn serve_datagram(&mut self) -> Result<(), RequestError> {
         let (Service::Datagram(make), Some(request)) = (&self.core.service, &self.request) else {
             return Ok(());
@@ -205,7 +270,7 @@ impl Job {
             socket: request.socket(),
             rfile: Cursor::new(packet),
             wfile: Vec::new(),
-            client_address: &self.client_address,
+            client_address: self.entry.client_address(),
             server: &self.core.handle,
         };
         guard(|| handler.setup(&mut cx))?;
@@ -221,16 +286,75 @@ impl Job {
         job.end();
     }
 
+    /// Ends a job that a limit or `verify_request` refuses.
+    pub(crate) fn refuse(mut self) {
+        self.outcome = self.outcome.or(Some(Outcome::Rejected));
+        self.end();
+    }
+
+    /// Tells a client that it is one too many, and ends the job.
+    pub(crate) fn turn_away(mut self) {
+        if let Some(request) = &self.request {
+            let told = guard(|| {
+                self.core.hooks.refuse_request(request, self.entry.client_address());
+                Ok(())
+            });
+            if let Err(error) = told {
+                self.report(&error);
+            }
+        }
+        self.refuse();
+    }
+
+    /// What became of a request whose handler is content.
+    fn ended_well(&self) -> Outcome {
+        let connection = self.entry.connection();
+        match (connection.phase(), connection.late()) {
+            (Phase::Overdue(deadline), _) | (_, Some(deadline @ Deadline::Idle)) => {
+                Outcome::TimedOut(deadline)
+            }
+            (Phase::Drained, _) => Outcome::Cut,
+            _ => Outcome::Finished,
+        }
+    }
+
+    /// Tells of a handler's error, which may be no more than that of a deadline.
+    fn fail(&mut self, error: RequestError) {
+        let connection = self.entry.connection();
+        let error = match (error, connection.late()) {
+            (RequestError::Failed(error), Some(deadline))
+                if error.kind() == io::ErrorKind::TimedOut
+                    || connection.phase() == Phase::Overdue(deadline) =>
+            {
+                RequestError::TimedOut(deadline, error)
+            }
+            (error, _) => error,
+        };
+        self.report(&error);
+    }
+
     /// Tells `handle_error`, whose own panic must not take the server along.
     pub(crate) fn report(&mut self, error: &RequestError) {
-        self.failed = true;
+        if matches!(self.outcome, None | Some(Outcome::Finished)) {
+            self.outcome = Some(match error {
+                RequestError::Failed(_) if self.was_cut() => Outcome::Cut,
+                RequestError::Failed(_) => Outcome::Failed,
+                RequestError::Panicked(_) => Outcome::Panicked,
+                RequestError::Rejected(_) => Outcome::Rejected,
+                RequestError::TimedOut(deadline, _) => Outcome::TimedOut(*deadline),
+            });
+        }
         let told = guard(|| {
-            self.core.hooks.handle_error(error, &self.client_address);
+            self.core.hooks.handle_error(error, self.entry.client_address());
             Ok(())
         });
         if let Err(second) = told {
-            log::error!("handle_error for {} {second}; it was told: {error}", self.client_address);
+            log::error!("handle_error for {} {second}; it was told: {error}", self.entry.client_address());
         }
+    }
+
+    fn was_cut(&self) -> bool {
+        self.entry.is_open() && self.entry.connection().phase() == Phase::Drained
     }
 
     fn end(&mut self) {
@@ -242,17 +366,55 @@ impl Job {
         }) {
             self.report(&error);
         }
-        let Some(request) = self.request.take() else {
-            return;
-        };
-        let shut = guard(|| {
-            self.core.hooks.shutdown_request(&request);
+        if let Some(request) = self.request.take() {
+            let shut = guard(|| {
+                self.core.hooks.shutdown_request(&request);
+                Ok(())
+            });
+            if let Err(error) = shut {
+                self.report(&error);
+            }
+            self.linger();
+            self.close(request);
+        }
+        // A job that nobody ran was none that could be served.
+        self.entry.set_outcome(self.outcome.unwrap_or(Outcome::Rejected));
+        // What wrap_request made may panic when it is dropped.
+        let closed = guard(|| {
+            self.entry.close();
             Ok(())
         });
-        if let Err(error) = shut {
+        if let Err(error) = closed {
             self.report(&error);
+            self.entry.set_outcome(self.outcome.unwrap_or(Outcome::Panicked));
         }
-        self.close(request);
+    }
+
+    /// Reads away what the client is still sending, for a while: closing with
+    /// unread input resets the connection, and the reset can overtake the answer
+    /// (RFC 1122, 4.2.2.13; RFC 9112, 9.6).
+    fn linger(&self) {
+        let connection = self.entry.connection();
+        let ended = connection.heard_the_end() || matches!(self.outcome, Some(Outcome::TimedOut(_)));
+        let limit = self.entry.registry().limits.linger_timeout;
+        let Some(stream) = connection.stream().filter(|_| !ended && !limit.is_zero()) else {
+            return;
+        };
+        let socket = stream.socket();
+        let until = Instant::now() + limit;
+        let mut there = poll(&mut [Poll::new(socket, POLLIN)], Some(std::time::Duration::ZERO));
+        let mut scratch = Vec::new();
+        while there.is_ok_and(|count| count > 0) {
+            scratch.resize(1 << 16, 0);
+            if !socket.recv_into(&mut scratch).is_ok_and(|received| received > 0) {
+                return;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            there = poll(&mut [Poll::new(socket, POLLIN)], Some(left));
+        }
     }
 
     fn close(&mut self, request: Request) {
@@ -260,7 +422,6 @@ impl Job {
             self.core.hooks.close_request(&request);
             Ok(())
         });
-        // Dropped is closed; what wrap_request made may panic there.
         let dropped = guard(|| {
             drop(request);
             Ok(())
@@ -279,7 +440,7 @@ impl Drop for Job {
 
 impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job").field("client_address", &self.client_address).finish_non_exhaustive()
+        f.debug_struct("Job").field("client_address", self.client_address()).finish_non_exhaustive()
     }
 }
 

@@ -71,26 +71,36 @@ pub(crate) fn exit_now(status: i32) -> ! {
 }
 
 /// What became of a child.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waited {
     Running,
-    /// Its wait status is collected: no zombie is left.
-    Ended,
+    /// It has ended by itself, with this status; no zombie is left.
+    Exited(i32),
+    /// This signal has killed it; no zombie is left.
+    Killed(i32),
     /// Somebody else has collected it.
     Gone,
 }
 
 /// Asks for one child, and only for this one: `waitpid(-1)` would take the
 /// children of other code in the process.
-pub(crate) fn wait_child(pid: Pid, block: bool) -> Waited {
-    let options = if block { 0 } else { libc::WNOHANG };
+pub(crate) fn wait_child(pid: Pid) -> Waited {
+    let mut status = 0;
     loop {
-        // SAFETY: a null status means that nobody wants to know it.
-        match unsafe { libc::waitpid(pid, std::ptr::null_mut(), options) } {
+        // SAFETY: the status is written during the call.
+        match unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } {
             0 => return Waited::Running,
             -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
             -1 => return Waited::Gone,
-            _ => return Waited::Ended,
+            _ if libc::WIFSIGNALED(status) => return Waited::Killed(libc::WTERMSIG(status)),
+            _ => return Waited::Exited(libc::WEXITSTATUS(status)),
         }
     }
+}
+
+/// Kills a child of ours that has not been collected yet, so that the number is
+/// still its own.
+pub(crate) fn kill(pid: Pid) {
+    // SAFETY: kill takes any number; it fails for a process that is gone.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::mixin::MixIn;
 
@@ -85,17 +86,20 @@ impl MixIn for ThreadingMixIn {
         }
     }
 
-    fn server_close(&self) -> io::Result<()> {
+    fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
         for seat in self.cache.close() {
             seat.wake();
         }
         if self.no_block_on_close || self.daemon_threads {
             return Ok(());
         }
+        let all_done = server.wait_until_idle();
         let handles = std::mem::take(&mut self.joins.lock().handles);
         for handle in handles {
             // A handler that owns its server may close it: it cannot wait for itself.
-            if handle.thread().id() != thread::current().id() {
+            let own = handle.thread().id() == thread::current().id();
+            // What does not end in time is let go; it ends with the process.
+            if !own && (all_done || handle.is_finished()) {
                 // Panics were caught in the job; there is nothing left to learn.
                 let _ = handle.join();
             }
