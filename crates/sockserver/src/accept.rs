@@ -13,6 +13,8 @@ use crate::limits::WhenFull;
 use crate::mixin::MixIn;
 use crate::registry::Permit;
 use crate::request::{Request, RequestError, guard};
+#[cfg(all(unix, feature = "signals"))]
+use crate::signals::Signals;
 
 /// First pause when resources have run out; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -36,8 +38,12 @@ pub struct Acceptor<'a> {
     /// A permit for the next request, kept while nobody comes.
     permit: RefCell<Option<Permit>>,
     trouble: Cell<Trouble>,
+    /// Pauses between requests that cannot be started.
+    stuck: Cell<Trouble>,
     /// Whether somebody has overridden `service_actions`; found out by calling it.
     overridden: Cell<Option<bool>>,
+    #[cfg(all(unix, feature = "signals"))]
+    signals: Option<&'a Signals>,
 }
 
 /// What serving needs of the builder's class variables.
@@ -127,8 +133,17 @@ impl<'a> Acceptor<'a> {
             gone: RefCell::new(vec![false; listeners.len()]),
             permit: RefCell::new(None),
             trouble: Cell::default(),
+            stuck: Cell::default(),
             overridden: Cell::new(None),
+            #[cfg(all(unix, feature = "signals"))]
+            signals: None,
         }
+    }
+
+    /// Has the loop itself look for signals.
+    #[cfg(all(unix, feature = "signals"))]
+    pub(crate) fn watching(self, signals: Option<&'a Signals>) -> Acceptor<'a> {
+        Acceptor { signals, ..self }
     }
 
     /// One turn of the loop: takes a request if one is there, else waits; hands
@@ -153,7 +168,12 @@ impl<'a> Acceptor<'a> {
             accepted = self.accept()?;
         }
         match accepted {
-            Accepted::Job(job) => self.process(job),
+            Accepted::Job(job) => {
+                if let Some(pause) = self.process(job) {
+                    self.core.registry().ask_to_be_woken();
+                    self.wait(false, watch, Some(pause))?;
+                }
+            }
             Accepted::Nothing | Accepted::Refused | Accepted::Again => {}
             Accepted::Pause(pause) => {
                 // A descriptor may be free before the pause is over.
@@ -328,10 +348,18 @@ impl<'a> Acceptor<'a> {
         Accepted::Refused
     }
 
-    fn process(&self, job: Job) {
-        if let Err(rejected) = self.mixin.process_request(job) {
-            Job::end_rejected(rejected);
-        }
+    /// Hands a job to the mixin. One that cannot be started is closed; how long to
+    /// wait before the next comes back then, since threads or processes have run out.
+    fn process(&self, job: Job) -> Option<Duration> {
+        let Err(rejected) = self.mixin.process_request(job) else {
+            self.stuck.take();
+            return None;
+        };
+        Job::end_rejected(rejected);
+        let mut stuck = self.stuck.get();
+        stuck.pause = (stuck.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.stuck.set(stuck);
+        Some(stuck.pause)
     }
 
     fn service_actions(&self) {
@@ -377,9 +405,18 @@ impl<'a> Acceptor<'a> {
             set.extend(there.map(|(listener, _)| Poll::new(listener, POLLIN)));
         }
         set.extend(watch.iter().map(|fd| Poll::new(fd, POLLIN)));
+        #[cfg(all(unix, feature = "signals"))]
+        set.extend(self.signals.map(Signals::poll));
         ignore_interrupt(sock::poll(&mut set, limit.into_iter().chain(due).min()))?;
         if set[0].revents() != 0 {
             waker.drain();
+        }
+        #[cfg(all(unix, feature = "signals"))]
+        if let Some(signals) = self.signals {
+            signals.notice();
+            if signals.asked().is_some() {
+                self.core.handle.request_shutdown()?;
+            }
         }
         if due.is_some() {
             registry.reap();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sock::{Address, Socket, ToAddress};
 
 use crate::accept::Settings;
@@ -23,6 +24,8 @@ use crate::mixin::threading::ThreadingMixIn;
 #[cfg(unix)]
 use crate::server::Unix;
 use crate::server::{Datagram, Family, Kind, Server, Stream};
+#[cfg(all(unix, feature = "signals"))]
+use crate::signals::Signals;
 
 /// A server before it is bound: its class variables can still be set.
 ///
@@ -70,6 +73,8 @@ pub struct Builder<K, M> {
     options: Options,
     settings: Settings,
     limits: Limits,
+    #[cfg(all(unix, feature = "signals"))]
+    drain_on_signals: Option<Duration>,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -143,6 +148,8 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
                 unix_mode: None,
             },
             limits: Limits::default(),
+            #[cfg(all(unix, feature = "signals"))]
+            drain_on_signals: None,
             settings: Settings {
                 timeout: None,
                 poll_interval: Duration::from_millis(500),
@@ -209,6 +216,32 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     /// What happens to clients beyond that. By default they wait in the queue.
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.limits.when_full = when_full;
+        self
+    }
+
+    /// Has the first SIGTERM or SIGINT drain the server, for up to `limit`, and the
+    /// second stop it now; `serve_forever` returns then. Unix only, feature
+    /// `signals`.
+    ///
+    /// The signals are caught from the moment the server is made until it is closed.
+    /// A thread waits for them, or in a forking server the loop. If the loop itself
+    /// is stuck in a handler that does not return, as a `TCPServer`'s may be, the
+    /// process ends with status 1.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sockserver::{ThreadingTCPServer, handler_fn};
+    ///
+    /// let server = ThreadingTCPServer::builder(handler_fn(|_| Ok(())))
+    ///     .drain_on_signals(Duration::from_secs(30))
+    ///     .bind(("127.0.0.1", 0))?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[cfg(all(unix, feature = "signals"))]
+    pub fn drain_on_signals(mut self, limit: Duration) -> Self {
+        self.drain_on_signals = Some(limit);
         self
     }
 
@@ -327,10 +360,19 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             inherits_timeouts,
             wraps: AtomicBool::new(true),
         };
+        let paths = Arc::new(Mutex::new(paths.into_iter().flatten().collect::<Vec<BoundPath>>()));
+        #[cfg(all(unix, feature = "signals"))]
+        let signals = self.drain_on_signals.map(Signals::catch).transpose()?;
+        #[cfg(all(unix, feature = "signals"))]
+        if let Some(signals) = signals.as_ref().filter(|_| !self.mixin.forks()) {
+            signals.watch(core.handle.clone(), Arc::clone(&paths))?;
+        }
         Ok(Server {
             core: Arc::new(core),
             sockets,
-            paths: paths.into_iter().flatten().collect::<Vec<BoundPath>>(),
+            paths,
+            #[cfg(all(unix, feature = "signals"))]
+            signals,
             server_addresses,
             mixin: self.mixin,
             settings: self.settings,
@@ -441,6 +483,19 @@ impl<K: Kind> Builder<K, ThreadingMixIn> {
     pub fn daemon_threads(mut self, daemon_threads: bool) -> Self {
         self.mixin = self.mixin.daemon_threads(daemon_threads);
         self
+    }
+
+    /// See [`ThreadingMixIn::stack_size`].
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.mixin = self.mixin.stack_size(bytes);
+        self
+    }
+
+    /// How many threads may run at once; clients beyond that wait in the listener's
+    /// queue. Another name for [`max_connections`](Self::max_connections), since
+    /// each request has a thread.
+    pub fn max_threads(self, max_threads: usize) -> Self {
+        self.max_connections(max_threads)
     }
 
     /// See [`ThreadingMixIn::block_on_close`].

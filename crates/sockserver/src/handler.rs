@@ -110,6 +110,19 @@ pub struct StreamContext<'a> {
     pub close_connection: bool,
 }
 
+#[cfg(unix)]
+impl StreamContext<'_> {
+    /// Who is at the other end of a Unix socket: process, user, group. See
+    /// [`Socket::peer_credentials`](sock::Socket::peer_credentials).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Socket::peer_credentials`](sock::Socket::peer_credentials).
+    pub fn peer_credentials(&self) -> io::Result<sock::Credentials> {
+        self.request.socket().peer_credentials()
+    }
+}
+
 /// Makes handlers of a closure: `TCPServer::new(address, handler_fn(|cx| ...))`.
 ///
 /// # Examples

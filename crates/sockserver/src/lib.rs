@@ -92,9 +92,12 @@ mod reaper;
 mod registry;
 mod request;
 mod server;
+#[cfg(all(unix, feature = "signals"))]
+mod signals;
 mod stats;
 #[cfg(unix)]
 mod sys;
+pub mod testing;
 mod wake;
 
 pub use accept::Acceptor;

@@ -49,6 +49,7 @@ struct Book {
     drains: usize,
     /// What a drain left behind, because its handler does not return.
     given_up: bool,
+    report: Option<DrainReport>,
 }
 
 /// Leave for one request, taken before it is accepted; dropping it gives it back.
@@ -74,6 +75,8 @@ impl Drop for Permit {
 /// A request's line in the register. Whoever drops it without saying how the
 /// request ended lets it fail.
 pub(crate) struct Entry {
+    /// The server's first request is 1.
+    number: u64,
     client_address: Address,
     /// `None` once it is closed.
     connection: Option<Arc<Connection>>,
@@ -150,7 +153,11 @@ impl Registry {
             book.entries.push(None);
         }
         book.entries[slot] = Some(Arc::clone(&connection));
-        (Entry { client_address, connection: Some(connection), slot, outcome: None, permit }, allowed)
+        let number = book.stats.accepted;
+        (
+            Entry { number, client_address, connection: Some(connection), slot, outcome: None, permit },
+            allowed,
+        )
     }
 
     pub(crate) fn lost_before_accept(&self) {
@@ -235,8 +242,14 @@ impl Registry {
         let ended = before.in_flight + (book.stats.accepted - before.accepted) - book.stats.in_flight;
         let finished = ended.saturating_sub(idle + cut.len() as u64);
         let report = DrainReport { finished, idle, cut, left: book.stats.in_flight, took: begin.elapsed() };
+        book.report = Some(report.clone());
         self.ended.notify_all();
         report
+    }
+
+    /// What the last drain came to.
+    pub(crate) fn report(&self) -> Option<DrainReport> {
+        self.book.lock().report.clone()
     }
 
     /// Ends the connections nobody has sent a request on. Returns how many.
@@ -409,7 +422,13 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.close();
-        self.registry().end(self.outcome.unwrap_or(Outcome::Failed));
+        let outcome = self.outcome.unwrap_or(Outcome::Failed);
+        self.registry().end(outcome);
+        let Entry { number, client_address, .. } = self;
+        log::debug!(
+            peer:% = client_address, request = *number;
+            "request {number} from {client_address}: {outcome:?}"
+        );
         // The permit goes last: only now is the descriptor free.
     }
 }

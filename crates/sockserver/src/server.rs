@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sock::{
     AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, Address, AddressError, RawFd, SOCK_DGRAM, SOCK_STREAM, Socket,
     SocketKind, ToAddress,
@@ -20,6 +21,8 @@ use crate::job::Core;
 use crate::listener::BoundPath;
 use crate::mixin::MixIn;
 use crate::registry::DrainReport;
+#[cfg(all(unix, feature = "signals"))]
+use crate::signals::Signals;
 use crate::stats::Stats;
 
 /// A server of kind `K` whose requests run where the mixin `M` says.
@@ -40,7 +43,9 @@ pub struct Server<K, M: MixIn> {
     pub(crate) core: Arc<Core>,
     /// Empty once the server is closed.
     pub(crate) sockets: Vec<Arc<Socket>>,
-    pub(crate) paths: Vec<BoundPath>,
+    pub(crate) paths: Arc<Mutex<Vec<BoundPath>>>,
+    #[cfg(all(unix, feature = "signals"))]
+    pub(crate) signals: Option<Signals>,
     pub(crate) server_addresses: Vec<Address>,
     pub(crate) mixin: M,
     pub(crate) settings: Settings,
@@ -69,6 +74,7 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         log::debug!("serving {}", self.server_address());
         let ended = self.mixin.serve(&self.acceptor());
         drop(serving);
+        self.drain_if_a_signal_says_so();
         registry.wait_for_drains();
         log::debug!("stopped serving {}: {}", self.server_address(), registry.stats());
         ended.map_err(|error| AddressError::wrap("serve", self.server_address(), error))
@@ -171,8 +177,34 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         &self.mixin
     }
 
+    /// What the last drain came to; `None` if there was none. After `serve_forever`
+    /// it tells a `main` whether somebody was cut off.
+    #[must_use]
+    pub fn drained(&self) -> Option<DrainReport> {
+        self.core.registry().report()
+    }
+
+    #[cfg(all(unix, feature = "signals"))]
+    fn drain_if_a_signal_says_so(&self) {
+        let Some(signals) = &self.signals else { return };
+        if let Some(limit) = signals.asked() {
+            let collect = || self.mixin.service_actions();
+            match self.core.handle.drain_while(limit, &|| signals.hurry(), &collect) {
+                Ok(report) if report.cut.is_empty() => log::info!("{report}"),
+                Ok(report) => log::warn!("{report}"),
+                Err(error) => log::error!("drain: {error}"),
+            }
+        }
+    }
+
+    #[cfg(not(all(unix, feature = "signals")))]
+    fn drain_if_a_signal_says_so(&self) {}
+
     fn acceptor(&self) -> Acceptor<'_> {
-        Acceptor::new(&self.core, &self.sockets, &self.mixin, self.settings)
+        let acceptor = Acceptor::new(&self.core, &self.sockets, &self.mixin, self.settings);
+        #[cfg(all(unix, feature = "signals"))]
+        let acceptor = acceptor.watching(self.signals.as_ref().filter(|_| self.mixin.forks()));
+        acceptor
     }
 }
 
@@ -184,9 +216,11 @@ impl<K, M: MixIn> Server<K, M> {
         // From here on clients are refused. Workers that still answer datagrams
         // share the socket: the last of them closes it.
         self.sockets.clear();
-        self.paths.clear();
+        self.paths.lock().clear();
         self.core.hooks.server_close();
         let closed = self.mixin.server_close(&self.core.handle);
+        #[cfg(all(unix, feature = "signals"))]
+        drop(self.signals.take());
         self.core.registry().close();
         closed
     }

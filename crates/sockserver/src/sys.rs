@@ -104,3 +104,28 @@ pub(crate) fn kill(pid: Pid) {
     // SAFETY: kill takes any number; it fails for a process that is gone.
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
+
+/// Writes the signal's number to `told` whenever it comes, in this process; a
+/// forked child, whose copy of all this reaches its parent's socket, is left out.
+#[cfg(feature = "signals")]
+pub(crate) fn on_signal(signal: i32, told: std::sync::Arc<sock::Socket>) -> io::Result<signal_hook::SigId> {
+    use sock::AsRawFd;
+
+    let (fd, pid) = (told.as_raw_fd(), std::process::id());
+    let action = move || {
+        // Owned by the action: open as long as it can be called.
+        let _keep_open = &told;
+        let number = signal as u8;
+        // SAFETY: getpid(2) and send(2) may be called by a signal handler
+        // (signal-safety(7)); the byte is read during the call. A full buffer has
+        // told all there is to tell.
+        unsafe {
+            if libc::getpid() as u32 == pid {
+                libc::send(fd, (&raw const number).cast(), 1, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+            }
+        }
+    };
+    // SAFETY: the action does what a signal handler may do, as said above; it
+    // neither allocates nor locks nor panics. errno is kept by the registry.
+    unsafe { signal_hook::low_level::register(signal, action) }
+}
