@@ -39,6 +39,7 @@ pub fn control_data(bytes: &[u8]) {
     for (index, (part, item)) in cut.iter().zip(&items).enumerate() {
         assert_eq!((part.level, part.kind), (item.level, item.kind));
         assert!(item.data.starts_with(&part.data));
+        assert!(part.truncated || part.data == item.data, "an item that was cut does not say so");
         assert!(index + 1 == cut.len() || whole(part) == whole(item));
     }
 
