@@ -469,6 +469,45 @@ mod tests {
         assert_eq!(meant, lengths);
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_broadcast_tells_the_address_here_and_the_one_it_was_sent_to() {
+        let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
+        receiver.bind(("", 0)).unwrap();
+        receiver.setsockopt(IPPROTO_IP, IP_PKTINFO, true).unwrap();
+        let sender = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
+        sender.setsockopt(SOL_SOCKET, SO_BROADCAST, true).unwrap();
+        let port = receiver.getsockname().unwrap().port().unwrap();
+        sender.sendto(b"x", ("127.255.255.255", port)).unwrap();
+        let info = find(&receiver.recvmsg(1, 100).unwrap(), Ancillary::as_pktinfo);
+        let [local, destination] = [[127, 0, 0, 1], [127, 255, 255, 255]].map(IpAddr::from);
+        assert_eq!((info.local, info.destination), (local, destination));
+    }
+
+    /// On one host user and group are often the same number, so that a mix-up would not show.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_parts_of_credentials_are_where_c_has_them() {
+        use std::mem::offset_of;
+        let mut bytes = [0; size_of::<c::ucred>()];
+        for (at, number) in
+            [(offset_of!(c::ucred, pid), 1), (offset_of!(c::ucred, uid), 2), (offset_of!(c::ucred, gid), 3)]
+        {
+            bytes[at] = number;
+        }
+        if cfg!(target_endian = "big") {
+            bytes.chunks_exact_mut(4).for_each(<[u8]>::reverse);
+        }
+        let item = Ancillary::new(SOL_SOCKET, SCM_CREDENTIALS, bytes);
+        let expected = Credentials { pid: Some(1), uid: 2, gid: 3 };
+        assert_eq!(item.as_credentials(), Some(expected));
+        assert_eq!(Ancillary::credentials(expected).data(), bytes);
+        for length in (0..20).filter(|length| *length != bytes.len()) {
+            let item = Ancillary::new(SOL_SOCKET, SCM_CREDENTIALS, vec![0; length]);
+            assert_eq!(item.as_credentials(), None, "{length} bytes");
+        }
+    }
+
     #[test]
     fn numbers_that_make_no_sense_read_as_none() {
         let tos = |value: i32| Ancillary::new(IPPROTO_IP, c::IP_TOS, value.to_ne_bytes()).as_tos();

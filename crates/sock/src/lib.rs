@@ -81,6 +81,8 @@ mod message;
 mod multicast;
 mod netdb;
 mod options;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 mod queue;
 mod resolve;
 mod sendfile;

@@ -63,7 +63,8 @@ pub struct TcpInfo {
     pub last_ack_recv: Option<Duration>,
     /// Bytes that were acknowledged. Linux 4.1; it counts the SYN as one. C: `tcpi_bytes_acked`.
     pub bytes_acked: Option<u64>,
-    /// Bytes that were received. Linux 4.1. C: `tcpi_bytes_received`.
+    /// Bytes that were received. Linux 4.1; it counts the end as one. C:
+    /// `tcpi_bytes_received`.
     pub bytes_received: Option<u64>,
     /// Bytes that were sent, those sent again included. Linux 4.19. C: `tcpi_bytes_sent`.
     pub bytes_sent: Option<u64>,
@@ -365,6 +366,11 @@ mod tests {
         }
         let info = layout::parse(&whole).unwrap();
         assert!(fields(&info) > 1 && info.total_retrans > 0);
+        // Linux 2.6 ends here.
+        let shortest = layout::parse(&whole[..layout::SHORTEST]).unwrap();
+        assert_eq!((shortest.bytes_acked, shortest.segs_in, shortest.min_rtt), (None, None, None));
+        #[cfg(target_os = "linux")]
+        assert_eq!((shortest.pacing_rate, shortest.snd_wnd), (None, None));
     }
 
     #[test]

@@ -294,6 +294,10 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixDatagram;
+    use std::time::{Duration, Instant};
+
+    /// Longest wait; only a failure takes it.
+    const LIMIT: Duration = Duration::from_secs(10);
 
     const WAYS: [(Receive, SendSome); 2] =
         [(many::receive, many::send), (one_by_one::receive, one_by_one::send)];
@@ -313,15 +317,18 @@ mod tests {
             let (sent, error) = send_all(send, &ours, &[b"one", b"", b"longer than that", b"4"]);
             assert!(sent == 4 && error.is_none());
             let mut slots = Slots::new(3, 5).unwrap();
-            // Blocking, and yet it does not wait for a second one.
             assert_eq!(slots.receive_by(receive, theirs.as_fd(), 0).unwrap(), 3);
             assert_eq!(texts(&slots), [&b"one"[..], b"", b"longe"]);
             assert_eq!(
                 [0, 1, 2].map(|n| slots.get(n).unwrap().flags & c::MSG_TRUNC != 0),
                 [false, false, true]
             );
+            // Blocking, and yet it does not wait for a second one.
+            theirs.set_read_timeout(Some(LIMIT)).unwrap();
+            let begin = Instant::now();
             assert_eq!(slots.receive_by(receive, theirs.as_fd(), 0).unwrap(), 1);
             assert_eq!(texts(&slots), [b"4"]);
+            assert!(begin.elapsed() < LIMIT, "it waited");
             theirs.set_nonblocking(true).unwrap();
             let error = slots.receive_by(receive, theirs.as_fd(), 0).unwrap_err();
             assert_eq!((error.kind(), slots.len()), (io::ErrorKind::WouldBlock, 0));

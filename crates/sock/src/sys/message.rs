@@ -124,7 +124,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn bytes(&self) -> &[u8] {
         as_bytes(&self.words, self.len)
     }

@@ -15,9 +15,14 @@
 //! | `socketpair`, `PAIR_FAMILY` | two sockets connected to each other |
 //! | `sendfile`, `sendfile_cannot` | a file to a socket without a copy, and when to copy instead |
 //! | `unix_address`, `path_from_bytes` | Unix names as bytes |
+//! | `LINGER_OPTION`, `linger`, `timeval`, `group_request` and what reads them | the structures that options take |
+//! | `queue` | what waits to be received, and to be sent |
 //! | `gai_strerror`, `hstrerror`, `h_errno`, `netdb_h` | the resolver's words, and its older calls |
 //! | `gethostname`, `start_up` | the host's name, what comes before any call |
 //! | `CONNECT_GOES_ON`, `SEND_FLAGS`, `DONTWAIT`, `KIND_FLAGS`, `SERVER_OPTION`, `ACCEPT_INHERITS_NONBLOCK` | what differs by a number |
+//!
+//! Unix alone has `message`, `batch` and `peer`: ancillary data, many datagrams in one
+//! call, credentials.
 //!
 //! `shared` is what is the same everywhere once the C names are there: buffers that
 //! are written without being zeroed, addresses as bytes, getaddrinfo(3).
