@@ -124,7 +124,7 @@ pub use options::{Linger, ToOption};
 #[cfg(unix)]
 pub use resolve::sethostname;
 pub use resolve::{AddrInfo, Hints, Service, getaddrinfo, getaddrinfo_with, gethostname};
-pub use socket::{FromFdError, Socket};
+pub use socket::{FromFdError, Socket, close, dup};
 pub use stream::StreamSocket;
 pub use sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 pub use tcp_info::{TcpInfo, TcpState};
