@@ -84,11 +84,11 @@ pub(crate) fn from_python(
     match family {
         AF_INET => {
             fields.count(2..=2, "a pair (host, port)")?;
-            Ok(Given::Host(host(&tuple.get_item(0)?)?, fields.port(1)?))
+            Ok(Given::Host(host_of(&tuple.get_item(0)?)?, fields.port(1)?))
         }
         AF_INET6 => {
             fields.count(2..=4, "a tuple (host, port[, flowinfo[, scopeid]])")?;
-            let (host, port) = (host(&tuple.get_item(0)?)?, fields.port(1)?);
+            let (host, port) = (host_of(&tuple.get_item(0)?)?, fields.port(1)?);
             match tuple.len() {
                 2 => Ok(Given::Host(host, port)),
                 _ => Ok(Given::HostWithScope(host, port, fields.modulo(2)?, fields.modulo(3)?)),
@@ -181,7 +181,7 @@ pub(crate) fn modulo(number: &Bound<'_, PyAny>) -> PyResult<u32> {
 }
 
 /// The host of an address: ASCII as it is, other text by the codec idna.
-fn host(host: &Bound<'_, PyAny>) -> PyResult<String> {
+pub(crate) fn host_of(host: &Bound<'_, PyAny>) -> PyResult<String> {
     if let Ok(text) = host.cast::<PyString>() {
         if let Ok(ascii) = text.to_str() {
             if ascii.is_ascii() {

@@ -21,29 +21,33 @@ mod exceptions {
 }
 
 /// The exception for an error.
-pub(crate) fn raise(py: Python<'_>, error: io::Error) -> PyErr {
-    if sock::was_interrupted(&error) {
+pub(crate) fn raise(py: Python<'_>, error: &io::Error) -> PyErr {
+    if sock::was_interrupted(error) {
         // The hook has left it here.
         return PyErr::take(py).unwrap_or_else(|| PyKeyboardInterrupt::new_err(()));
     }
-    if let Some(gai) = GaiError::of(&error) {
+    if let Some(gai) = GaiError::of(error) {
         return gaierror::new_err((gai.code(), gai.text()));
     }
-    if let Some(host) = HostError::of(&error) {
+    if let Some(host) = HostError::of(error) {
         return herror::new_err((host.code(), host.text()));
     }
     let text = error.to_string();
-    match ArgumentError::of(&error).map(ArgumentError::fault) {
+    match ArgumentError::of(error).map(ArgumentError::fault) {
         Some(ArgumentFault::Value) => return PyValueError::new_err(text),
         Some(ArgumentFault::Range) => return PyOverflowError::new_err(text),
         Some(ArgumentFault::Type) => return PyTypeError::new_err(text),
         _ => {}
     }
-    match (sock::errno(&error), error.kind()) {
+    match (error.raw_os_error(), error.kind()) {
         (Some(number), _) => os_error(py, number),
         (None, io::ErrorKind::TimedOut) => PyTimeoutError::new_err("timed out"),
         (None, io::ErrorKind::OutOfMemory) => PyMemoryError::new_err(()),
-        (None, _) => PyOSError::new_err(text),
+        // An errno with words of ours around it, or no errno at all.
+        (None, _) => match sock::errno(error) {
+            Some(number) => PyOSError::new_err((number, text)),
+            None => PyOSError::new_err(text),
+        },
     }
 }
 
@@ -73,6 +77,6 @@ pub(crate) trait IntoPython<T> {
 
 impl<T> IntoPython<T> for io::Result<T> {
     fn py(self, py: Python<'_>) -> PyResult<T> {
-        self.map_err(|error| raise(py, error))
+        self.map_err(|error| raise(py, &error))
     }
 }

@@ -113,7 +113,7 @@ fn inet_ntoa(packed: &Bound<'_, PyAny>) -> PyResult<String> {
 fn inet_pton<'py>(py: Python<'py>, family: i32, text: &str) -> PyResult<Bound<'py, PyBytes>> {
     match sock::inet_pton(family.into(), text) {
         Ok(packed) => Ok(PyBytes::new(py, &packed)),
-        Err(error) if sock::errno(&error).is_some() => Err(errors::raise(py, error)),
+        Err(error) if sock::errno(&error).is_some() => Err(errors::raise(py, &error)),
         Err(error) => Err(PyOSError::new_err(error.to_string())),
     }
 }

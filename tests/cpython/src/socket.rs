@@ -107,7 +107,7 @@ impl PySocket {
                     Err(FromFdError { error, fd }) => {
                         // It stays the caller's.
                         let _ = fd.into_raw_fd();
-                        return Err(errors::raise(py, error));
+                        return Err(errors::raise(py, &error));
                     }
                 }
             }
