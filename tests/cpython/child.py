@@ -114,6 +114,11 @@ def main():
     except unittest.SkipTest as reason:
         reporter.tell(module="skip", text=str(reason))
         return
+    except ModuleNotFoundError as error:
+        if error.name != "test." + name:
+            raise
+        reporter.tell(missing=str(error))
+        return
     suite = unittest.defaultTestLoader.loadTestsFromModule(module)
     reporter.tell(tests=[case.id() for case in cases(suite)])
     without(suite, skipped).run(reporter)
