@@ -70,6 +70,7 @@ mod convert;
 mod create;
 #[cfg(unix)]
 mod credentials;
+mod descriptor;
 mod error;
 mod inet;
 #[cfg(unix)]
@@ -108,6 +109,7 @@ pub use create::{
 };
 #[cfg(unix)]
 pub use credentials::Credentials;
+pub use descriptor::{close, dup};
 pub use error::{AddressError, ArgumentError, ArgumentFault, GaiError, HostError, errno, errno_name};
 pub use inet::{htonl, htons, inet_aton, inet_ntoa, inet_ntop, inet_pton, ntohl, ntohs};
 #[cfg(unix)]
@@ -124,7 +126,7 @@ pub use options::{Linger, ToOption};
 #[cfg(unix)]
 pub use resolve::sethostname;
 pub use resolve::{AddrInfo, Hints, Service, getaddrinfo, getaddrinfo_with, gethostname};
-pub use socket::{FromFdError, Socket, close, dup};
+pub use socket::{FromFdError, Socket};
 pub use stream::StreamSocket;
 pub use sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 pub use tcp_info::{TcpInfo, TcpState};

@@ -9,6 +9,7 @@ use crate::address::{Address, ToAddress};
 use crate::consts::{
     AddressFamily, IPPROTO_IP, OptionName, SO_TYPE, SOL_SOCKET, SOMAXCONN, Shutdown, SocketKind,
 };
+use crate::descriptor;
 use crate::error::errno_name;
 use crate::interrupt::{self, Cancellation, Canceller};
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd, c};
@@ -337,7 +338,7 @@ impl Socket {
         let Some(inner) = self.inner.take() else {
             return Ok(());
         };
-        close(inner.into())
+        descriptor::close(inner.into())
     }
 
     /// Gives the descriptor away without closing it.
@@ -555,55 +556,6 @@ impl Socket {
     ) -> io::Result<T> {
         timeout::retry(self.as_fd(), readiness, &mut self.deadline(), attempt)
     }
-}
-
-/// Closes a socket's descriptor and tells what the system said.
-///
-/// Python: `socket.close(fd)`. System call: close(2). For descriptors that are no
-/// [`Socket`]: one of those has [`Socket::close`].
-///
-/// # Errors
-///
-/// The system's, but for `ECONNRESET`, as with [`Socket::close`].
-///
-/// # Examples
-///
-/// ```
-/// let (ours, _theirs) = sock::socketpair()?;
-/// sock::close(ours.detach())?;
-/// # std::io::Result::Ok(())
-/// ```
-pub fn close(fd: OwnedFd) -> io::Result<()> {
-    let number = fd.as_raw_fd();
-    match call!("close({number})" => sys::close(fd)) {
-        Err(error) if error.raw_os_error() != Some(c::ECONNRESET) => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Makes a second descriptor of a socket that is no [`Socket`], close-on-exec.
-///
-/// Python: `socket.dup(fd)`. System call: fcntl(2) with `F_DUPFD_CLOEXEC`. See
-/// [`Socket::dup`].
-///
-/// # Errors
-///
-/// The system's: `EBADF`, `EMFILE`.
-///
-/// # Examples
-///
-/// ```
-/// use sock::AsFd;
-///
-/// let (ours, _theirs) = sock::socketpair()?;
-/// let second = sock::dup(ours.as_fd())?;
-/// assert_eq!(sock::Socket::try_from(second)?.getsockname()?, ours.getsockname()?);
-/// # std::io::Result::Ok(())
-/// ```
-pub fn dup(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let number = fd.as_raw_fd();
-    call!("fcntl({number}, F_DUPFD_CLOEXEC)" => fd.try_clone_to_owned().map(socket2::Socket::from))
-        .map(OwnedFd::from)
 }
 
 /// A pending error of a socket, as `SO_ERROR` tells it.
