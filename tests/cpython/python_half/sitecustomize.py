@@ -14,6 +14,7 @@ import _socket
 _half = _socket._python_half
 _Socket = socket.socket
 _python = {name: getattr(socket, name) for name in ("SocketIO", "create_server", "create_connection", "send_fds", "recv_fds")}
+_python |= {name: getattr(_Socket, name) for name in ("_sendfile_use_sendfile", "_sendfile_use_send")}
 _DEFAULT = socket._GLOBAL_DEFAULT_TIMEOUT
 
 
@@ -61,6 +62,8 @@ def _check_file(file, count):
 
 
 def _sendfile_use_sendfile(self, file, offset=0, count=None):
+    if not _is_plain(self):
+        return _python["_sendfile_use_sendfile"](self, file, offset, count)
     _check_file(file, count)
     # Whether Python calls it a file with a descriptor; `sock` falls back by itself
     # where the system cannot read from it.
@@ -81,6 +84,8 @@ def _sendfile_use_sendfile(self, file, offset=0, count=None):
 
 
 def _sendfile_use_send(self, file, offset=0, count=None):
+    if not _is_plain(self):
+        return _python["_sendfile_use_send"](self, file, offset, count)
     _check_file(file, count)
     return _half.sendfile_from(self, file, offset, count)
 
