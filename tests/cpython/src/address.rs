@@ -1,9 +1,9 @@
 //! Addresses: tuples, strings and bytes in Python, [`sock::Address`] and what is
 //! [`ToAddress`] in `sock`.
 
-use std::borrow::Cow;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use pyo3::exceptions::{PyOSError, PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
@@ -274,10 +274,9 @@ fn interface(index: u32) -> String {
 }
 
 /// A name in the encoding of file names, as `os.fsencode` takes it.
-pub(crate) fn file_name(name: &Bound<'_, PyAny>) -> PyResult<Cow<'static, str>> {
-    let path: std::path::PathBuf = match name.cast::<PyBytes>() {
-        Ok(bytes) => std::ffi::OsStr::from_bytes(bytes.as_bytes()).into(),
-        Err(_) => name.extract()?,
-    };
-    Ok(Cow::Owned(path.to_string_lossy().into_owned()))
+pub(crate) fn file_name(name: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    match name.cast::<PyBytes>() {
+        Ok(bytes) => Ok(bytes.as_bytes().to_vec()),
+        Err(_) => Ok(name.extract::<PathBuf>()?.into_os_string().into_vec()),
+    }
 }

@@ -3,7 +3,7 @@
 use pyo3::exceptions::{PyOSError, PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString, PyTuple};
-use sock::{AI_NUMERICHOST, Address, Hints, HostEntry, SOCK_DGRAM};
+use sock::{AF_INET6, AI_NUMERICHOST, Address, Hints, HostEntry, SOCK_DGRAM, ToAddress};
 
 use crate::address::{self, modulo, resolver_host, text};
 use crate::errors::IntoPython;
@@ -63,29 +63,15 @@ pub(crate) fn getnameinfo(
     let number = |index| if tuple.len() > index { modulo(&tuple.get_item(index)?) } else { Ok(0) };
     let (flowinfo, scope): (u32, u32) = (number(2)?, number(3)?);
     audit(py, "socket.getnameinfo", (sockaddr,))?;
-    py.detach(|| {
-        // Only a number will do for the host.
-        let hints = Hints { kind: SOCK_DGRAM, flags: AI_NUMERICHOST, ..Hints::default() };
-        let answers = sock::getaddrinfo_with(&*host, port.to_string(), &hints)?;
-        let Some(answer) = answers.into_iter().next() else {
-            return Ok(None);
-        };
-        let address = match answer.address {
-            Address::Inet6(v6) if tuple_has_scope(flowinfo, scope) => {
-                sock::ToAddress::to_address(&(*v6.ip(), v6.port(), flowinfo, scope), sock::AF_INET6)?
-            }
-            address => address,
-        };
-        Ok(Some((address.clone(), sock::getnameinfo(&address, flags)?)))
-    })
-    .py(py)?
-    .filter(|(address, _)| matches!(address, Address::Inet6(_)) || tuple.len() == 2)
-    .map(|(_, names)| names)
-    .ok_or_else(|| PyOSError::new_err("IPv4 sockaddr must be 2 tuple"))
-}
-
-fn tuple_has_scope(flowinfo: u32, scope: u32) -> bool {
-    flowinfo != 0 || scope != 0
+    // Only a number will do for the host.
+    let hints = Hints { kind: SOCK_DGRAM, flags: AI_NUMERICHOST, ..Hints::default() };
+    let answers = py.detach(|| sock::getaddrinfo_with(&*host, port.to_string(), &hints)).py(py)?;
+    let address = match answers.first().map(|answer| &answer.address) {
+        Some(Address::Inet6(v6)) => (*v6.ip(), v6.port(), flowinfo, scope).to_address(AF_INET6).py(py)?,
+        Some(address) if tuple.len() == 2 => address.clone(),
+        _ => return Err(PyOSError::new_err("IPv4 sockaddr must be 2 tuple")),
+    };
+    py.detach(|| sock::getnameinfo(&address, flags)).py(py)
 }
 
 #[pyfunction]
@@ -130,7 +116,7 @@ pub(crate) fn gethostname(py: Python<'_>) -> PyResult<String> {
 pub(crate) fn sethostname(py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<()> {
     let encoded = address::file_name(name)?;
     audit(py, "socket.sethostname", (name,))?;
-    py.detach(|| sock::sethostname(encoded.as_bytes())).py(py)
+    py.detach(|| sock::sethostname(encoded)).py(py)
 }
 
 #[pyfunction]
@@ -164,7 +150,8 @@ pub(crate) fn if_nameindex(py: Python<'_>) -> PyResult<Vec<(u32, String)>> {
 #[pyfunction]
 #[pyo3(signature = (name, /))]
 pub(crate) fn if_nametoindex(py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<u32> {
-    let name = address::file_name(name)?;
+    let name = String::from_utf8(address::file_name(name)?)
+        .map_err(|_| PyOSError::new_err("no interface with this name"))?;
     py.detach(|| sock::if_nametoindex(&name)).py(py)
 }
 
