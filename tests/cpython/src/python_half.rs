@@ -1,5 +1,5 @@
 //! Members of `socket` that are Python code in Lib/socket.py, from `sock` instead:
-//! `python_half/sitecustomize.py` puts them in place.
+//! `site/python_half.py` puts them in place.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Seek, SeekFrom};

@@ -1,8 +1,7 @@
 """Puts `sock` in the place of what is Python code in Lib/socket.py.
 
-Python imports this at its start when its folder is on PYTHONPATH, behind that of
-our `_socket`. What stays Python's: what depends on Python's own types, such as
-the mode of a file object or the class a test has put in place of `socket`.
+What stays Python's: what depends on Python's own types, such as the mode of a
+file object or the class a test has put in place of `socket`.
 """
 
 import io
