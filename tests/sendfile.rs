@@ -104,7 +104,7 @@ fn bad_arguments_are_named_and_nothing_is_sent() {
     let error = datagrams.sendfile(&file, 0, None).unwrap_err();
     assert_eq!(error.to_string(), "sendfile is for SOCK_STREAM, the socket is SOCK_DGRAM");
     assert!(
-        ours.sendfile(&file, 0, 0).unwrap_err().to_string().contains("count must be a positive number")
+        ours.sendfile(&file, 0, 0).unwrap_err().to_string().contains("count must be a positive integer")
     );
     ours.setblocking(false).unwrap();
     assert!(ours.sendfile(&file, 0, None).unwrap_err().to_string().contains("non-blocking"));

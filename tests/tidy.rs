@@ -119,6 +119,25 @@ fn every_unsafe_block_says_why_it_is_safe() {
     }
 }
 
+/// What makes CPython's tests a proof of `sock` and not of the extension.
+#[test]
+fn the_python_extension_only_converts() {
+    let files = rust_files("tests/cpython/src");
+    assert!(files.len() > 5, "{} files", files.len());
+    for (path, text) in files {
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let code: String = code.flat_map(|line| [line, "\n"]).collect();
+        for word in ["loop {", "while ", "poll(", "sleep", "EINTR", "EAGAIN", "EINPROGRESS", ".parse("] {
+            assert!(!code.contains(word), "{} has {word:?}", path.display());
+        }
+        let is_raw = path.ends_with("raw.rs");
+        assert!(is_raw || !code.contains("unsafe "), "{} has unsafe code", path.display());
+        let blocks = text.lines().filter(|line| line.contains("unsafe {")).count();
+        let reasons = text.lines().filter(|line| line.contains("// SAFETY:")).count();
+        assert!(reasons >= blocks, "{}: {blocks} unsafe blocks, {reasons} reasons", path.display());
+    }
+}
+
 #[test]
 fn no_file_is_longer_than_700_lines() {
     for folder in ["crates", "examples", "tests", "docs"] {

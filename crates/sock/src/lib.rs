@@ -70,6 +70,7 @@ mod convert;
 mod create;
 #[cfg(unix)]
 mod credentials;
+mod descriptor;
 mod error;
 mod inet;
 #[cfg(unix)]
@@ -110,6 +111,7 @@ pub use create::{
 };
 #[cfg(unix)]
 pub use credentials::Credentials;
+pub use descriptor::{close, dup};
 pub use error::{AddressError, ArgumentError, ArgumentFault, GaiError, HostError, errno, errno_name};
 pub use inet::{htonl, htons, inet_aton, inet_ntoa, inet_ntop, inet_pton, ntohl, ntohs};
 #[cfg(unix)]

@@ -438,4 +438,15 @@ mod tests {
         assert!(CMSG_LEN(usize::MAX).is_err());
         assert!(CMSG_SPACE(i32::MAX as usize).is_err());
     }
+
+    #[test]
+    fn sizes_go_to_the_end_of_an_int_and_no_further() {
+        const MOST: usize = i32::MAX as usize;
+        let longest = MOST - CMSG_LEN(0).unwrap();
+        assert_eq!(CMSG_LEN(longest).unwrap(), MOST);
+        assert!(CMSG_LEN(longest + 1).is_err());
+        let longest = MOST - CMSG_SPACE(1).unwrap();
+        assert!((longest..=MOST).contains(&CMSG_SPACE(longest).unwrap()));
+        assert!(CMSG_SPACE(longest + 1).is_err());
+    }
 }

@@ -43,6 +43,31 @@ impl Socket {
         })
     }
 
+    /// Sets an option that takes no value but a length, such as `ALG_SET_AEAD_AUTHSIZE`.
+    ///
+    /// Python: `setsockopt(level, option, None, optlen)`. System call: setsockopt(2)
+    /// with a null pointer.
+    ///
+    /// # Errors
+    ///
+    /// The system's: `EFAULT` for an option that has a value, `EINVAL`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{SO_KEEPALIVE, SOL_SOCKET};
+    ///
+    /// let (sock, _) = sock::socketpair()?;
+    /// assert!(sock.setsockopt_null(SOL_SOCKET, SO_KEEPALIVE, 4).is_err()); // it has a value
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn setsockopt_null(&self, level: i32, option: i32, optlen: u32) -> io::Result<()> {
+        let fd = self.fileno();
+        let (name, of_level) = (OptionName(level, option), LevelName(level));
+        call!("setsockopt({fd}, {of_level}, {name}, NULL, {optlen})" =>
+            sys::setsockopt_null(self.as_fd(), level, option, optlen))
+    }
+
     /// Lets a server that is started again bind its port at once, though old
     /// connections linger there.
     ///

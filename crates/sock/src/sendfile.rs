@@ -106,7 +106,7 @@ impl Socket {
             return Err(invalid("sendfile is not for non-blocking sockets"));
         }
         if count == Some(0) {
-            return Err(invalid("sendfile count must be a positive number, not 0"));
+            return Err(invalid("sendfile count must be a positive integer, not 0"));
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use crate::address::{Address, ToAddress};
 use crate::consts::{
     AddressFamily, IPPROTO_IP, OptionName, SO_TYPE, SOL_SOCKET, SOMAXCONN, Shutdown, SocketKind,
 };
+use crate::descriptor;
 use crate::error::errno_name;
 use crate::interrupt::{self, Cancellation, Canceller};
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd, c};
@@ -337,11 +338,7 @@ impl Socket {
         let Some(inner) = self.inner.take() else {
             return Ok(());
         };
-        let fd = inner.as_raw_fd();
-        match call!("close({fd})" => sys::close(OwnedFd::from(inner))) {
-            Err(error) if error.raw_os_error() != Some(c::ECONNRESET) => Err(error),
-            _ => Ok(()),
-        }
+        descriptor::close(inner.into())
     }
 
     /// Gives the descriptor away without closing it.

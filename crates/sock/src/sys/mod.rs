@@ -10,7 +10,7 @@
 //! | `RawFd`, `OwnedFd`, `BorrowedFd`, `AsFd`, `AsRawFd`, `descriptor_traits!` | the platform's descriptors |
 //! | `poll` | wait for descriptors; `EINTR` comes back as an error |
 //! | `close` | close and report the error that dropping would swallow |
-//! | `setsockopt`, `getsockopt` | any level, any option, bytes in and out |
+//! | `setsockopt`, `setsockopt_null`, `getsockopt` | any level, any option, bytes in and out |
 //! | `close_on_exec`, `set_inheritable` | whether programs that are started get the descriptor |
 //! | `socketpair`, `PAIR_FAMILY` | two sockets connected to each other |
 //! | `sendfile`, `sendfile_cannot` | a file to a socket without a copy, and when to copy instead |

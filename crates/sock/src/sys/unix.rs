@@ -152,6 +152,11 @@ pub(crate) fn setsockopt(fd: BorrowedFd<'_>, level: i32, option: i32, value: &[u
     .map(drop)
 }
 
+pub(crate) fn setsockopt_null(fd: BorrowedFd<'_>, level: i32, option: i32, optlen: u32) -> io::Result<()> {
+    // SAFETY: the kernel finds no value to read.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, std::ptr::null(), optlen) }).map(drop)
+}
+
 pub(crate) fn getsockopt(
     fd: BorrowedFd<'_>,
     level: i32,

@@ -161,6 +161,11 @@ pub(crate) fn setsockopt(fd: BorrowedFd<'_>, level: i32, option: i32, value: &[u
     check(unsafe { c::setsockopt(number(fd), level, option, value.as_ptr(), value.len() as i32) }).map(drop)
 }
 
+pub(crate) fn setsockopt_null(fd: BorrowedFd<'_>, level: i32, option: i32, optlen: u32) -> io::Result<()> {
+    // SAFETY: WinSock finds no value to read.
+    check(unsafe { c::setsockopt(number(fd), level, option, std::ptr::null(), optlen as i32) }).map(drop)
+}
+
 pub(crate) fn getsockopt(
     fd: BorrowedFd<'_>,
     level: i32,
