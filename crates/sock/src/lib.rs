@@ -133,5 +133,5 @@ pub use stream::StreamSocket;
 pub use sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 pub use tcp_info::{TcpInfo, TcpState};
 pub use timeout::{
-    Events, POLLERR, POLLHUP, POLLIN, POLLOUT, Poll, getdefaulttimeout, poll, setdefaulttimeout,
+    Deadline, Events, POLLERR, POLLHUP, POLLIN, POLLOUT, Poll, getdefaulttimeout, poll, setdefaulttimeout,
 };

@@ -535,9 +535,12 @@ impl Socket {
         self.gettimeout().is_some() || self.cancellation.get().is_some()
     }
 
-    /// The deadline of a call that begins now.
+    /// The deadline of a call that begins now: for who makes one call of several,
+    /// with [`recv_into_within`](Socket::recv_into_within) and
+    /// [`send_within`](Socket::send_within). No system call.
+    #[must_use]
     #[inline]
-    pub(crate) fn deadline(&self) -> Deadline<'_> {
+    pub fn deadline(&self) -> Deadline<'_> {
         self.deadline_of(self.gettimeout())
     }
 

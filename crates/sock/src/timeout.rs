@@ -77,14 +77,38 @@ pub fn setdefaulttimeout(timeout: impl Into<Option<Duration>>) -> io::Result<()>
 
 /// When a call has to give up: a timeout until its first wait, then a point in
 /// time; or when it is cancelled.
-pub(crate) struct Deadline<'a> {
+///
+/// Python: none; `ssl` and `sendall` have it inside. For who makes one call of
+/// several, such as a TLS handshake: [`Socket::recv_into_within`](crate::Socket::recv_into_within)
+/// and [`Socket::send_within`](crate::Socket::send_within) share it.
+///
+/// # Examples
+///
+/// ```
+/// use sock::Deadline;
+/// use std::time::Duration;
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// ours.settimeout(Duration::from_millis(20))?;
+/// theirs.sendall(b"half")?;
+/// let mut deadline = ours.deadline();
+/// let mut buffer = [0; 8];
+/// assert_eq!(ours.recv_into_within(&mut buffer, &mut deadline)?, 4);
+/// let error = ours.recv_into_within(&mut buffer[4..], &mut deadline).unwrap_err();
+/// assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+/// # std::io::Result::Ok(())
+/// ```
+pub struct Deadline<'a> {
     timeout: Option<Duration>,
     at: Option<Instant>,
     cancellation: Option<&'a Cancellation>,
 }
 
 impl<'a> Deadline<'a> {
-    pub(crate) fn new(timeout: Option<Duration>) -> Deadline<'a> {
+    /// A deadline of a socket with this timeout; that of a socket as it is:
+    /// [`Socket::deadline`](crate::Socket::deadline).
+    #[must_use]
+    pub fn new(timeout: Option<Duration>) -> Deadline<'a> {
         Deadline { timeout, at: None, cancellation: None }
     }
 
@@ -92,8 +116,8 @@ impl<'a> Deadline<'a> {
         Deadline { cancellation, ..self }
     }
 
-    /// Time left; `None` for no limit.
-    fn left(&mut self) -> Option<Duration> {
+    /// Time left, `None` for no limit; asking for it fixes the point in time.
+    pub fn left(&mut self) -> Option<Duration> {
         let timeout = self.timeout?;
         let now = Instant::now();
         match self.at {
@@ -127,6 +151,15 @@ impl<'a> Deadline<'a> {
     /// a descriptor somebody else made non-blocking, and is the caller's to judge.
     pub(crate) fn waits(&self) -> bool {
         !self.is_nonblocking() && (self.timeout.is_some() || self.cancellation.is_some())
+    }
+}
+
+impl fmt::Debug for Deadline<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deadline")
+            .field("timeout", &self.timeout)
+            .field("at", &self.at)
+            .finish_non_exhaustive()
     }
 }
 

@@ -33,11 +33,27 @@ impl Socket {
     ///
     /// Those of [`send`](Socket::send).
     pub fn send_with_flags(&self, data: &[u8], flags: MsgFlags) -> io::Result<usize> {
-        self.send_within(data, flags, &mut self.deadline())
+        self.send_flags_within(data, flags, &mut self.deadline())
+    }
+
+    /// [`send`](Socket::send) as one of several steps under a common deadline.
+    ///
+    /// Python: none. System call: send(2).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Socket::send).
+    pub fn send_within(&self, data: &[u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
+        self.send_flags_within(data, MsgFlags::NONE, deadline)
     }
 
     #[inline]
-    fn send_within(&self, data: &[u8], flags: MsgFlags, deadline: &mut Deadline<'_>) -> io::Result<usize> {
+    fn send_flags_within(
+        &self,
+        data: &[u8],
+        flags: MsgFlags,
+        deadline: &mut Deadline<'_>,
+    ) -> io::Result<usize> {
         let fd = self.fileno();
         let raw = flags.as_raw() | sys::SEND_FLAGS;
         timeout::retry(
@@ -79,7 +95,7 @@ impl Socket {
         let mut deadline = self.deadline();
         let mut rest = data;
         loop {
-            let sent = self.send_within(rest, flags, &mut deadline)?;
+            let sent = self.send_flags_within(rest, flags, &mut deadline)?;
             rest = &rest[sent..];
             if rest.is_empty() {
                 return Ok(());
@@ -149,15 +165,59 @@ impl Socket {
     ///
     /// Those of [`recv`](Socket::recv).
     pub fn recv_into_with_flags(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
+        self.recv_flags_within(buffer, flags, &mut self.deadline())
+    }
+
+    /// [`recv_into`](Socket::recv_into) as one of several steps under a common deadline.
+    ///
+    /// Python: none. System call: recv(2).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv).
+    pub fn recv_into_within(&self, buffer: &mut [u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
+        self.recv_flags_within(buffer, MsgFlags::NONE, deadline)
+    }
+
+    #[inline]
+    fn recv_flags_within(
+        &self,
+        buffer: &mut [u8],
+        flags: MsgFlags,
+        deadline: &mut Deadline<'_>,
+    ) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
         }
         let fd = self.fileno();
         let size = buffer.len();
-        self.retry(Readiness::Readable, || {
+        timeout::retry(self.as_fd(), Readiness::Readable, deadline, || {
             call!("recv({fd}, {size}, {flags})" =>
                 self.inner().recv_with_flags(sys::uninit(buffer), flags.as_raw()))
         })
+    }
+
+    /// Receives what is there into a buffer of the caller's and never waits,
+    /// whatever the mode.
+    ///
+    /// Python: `recv_into(buffer, flags=MSG_DONTWAIT)`. System call: recv(2), once.
+    ///
+    /// # Platform notes
+    ///
+    /// Windows has no such flag: there poll(2) is asked first, which is as good
+    /// while nobody else receives from the socket.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing is there; those of [`recv`](Socket::recv).
+    pub fn recv_into_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(flag) = sys::DONTWAIT else {
+            return match poll(&mut [Poll::new(self, POLLIN)], Some(Duration::ZERO))? {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                _ => self.recv_into(buffer),
+            };
+        };
+        self.recv_flags_within(buffer, MsgFlags::from(flag), &mut Deadline::new(Some(Duration::ZERO)))
     }
 
     /// Sends a datagram to `address` and returns how many bytes went.
