@@ -256,7 +256,7 @@ impl<'a> Acceptor<'a> {
     fn take_permit(&self) -> Option<Permit> {
         let kept = self.permit.borrow_mut().take().filter(|permit| !permit.is_beyond_the_limit());
         let registry = self.core.registry();
-        kept.or_else(|| match registry.limits.when_full {
+        kept.or_else(|| match registry.limits().when_full {
             WhenFull::Wait => registry.permit(),
             WhenFull::Refuse => registry.try_permit().or_else(|| Some(registry.permit_to_refuse())),
         })

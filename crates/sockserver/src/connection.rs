@@ -1,10 +1,11 @@
 //! One connection as the whole engine sees it: the worker that serves it, the
 //! reaper that ends it when it is overdue, the drain that waits for it.
 
+use std::any::Any;
 use std::fmt;
 use std::io;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -21,7 +22,8 @@ use crate::sys;
 /// ended a call.
 pub(crate) struct Connection {
     pub(crate) client_address: Address,
-    since: Instant,
+    /// When it was accepted, in the clock's milliseconds.
+    since: u64,
     clock: Clock,
     /// Where it stands and until when: see [`State`].
     state: AtomicU64,
@@ -29,12 +31,19 @@ pub(crate) struct Connection {
     late: AtomicU8,
     /// The deadline that the next receive is for.
     reading_for: AtomicU8,
-    /// The client has ended its side: nothing unread can be lost by closing.
-    heard_the_end: AtomicBool,
+    /// What is known of the receiving side, and the worker's alone: see below.
+    flags: AtomicU8,
     means: OnceLock<Means>,
     /// A second descriptor while a hook has the first.
-    wrapping: Mutex<Option<Socket>>,
+    wrapping: Mutex<Option<Box<Socket>>>,
 }
+
+/// The client has ended its side: nothing unread can be lost by closing.
+const HEARD_THE_END: u8 = 1;
+/// Receives do not wait.
+const NOWAIT: u8 = 2;
+/// The last receive took all there was.
+const DRAINED: u8 = 4;
 
 /// What serves a connection, and how it is cut off.
 enum Means {
@@ -46,27 +55,28 @@ enum Means {
 
 /// Milliseconds since the server was made, and the deadlines they are counted for.
 #[derive(Clone)]
-pub(crate) struct Clock {
-    epoch: Instant,
-    limits: std::sync::Arc<Limits>,
-}
+pub(crate) struct Clock(Arc<(Instant, Limits)>);
 
 impl Clock {
-    pub(crate) fn new(limits: std::sync::Arc<Limits>) -> Clock {
-        Clock { epoch: Instant::now(), limits }
+    pub(crate) fn new(limits: Limits) -> Clock {
+        Clock(Arc::new((Instant::now(), limits)))
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.1
     }
 
     pub(crate) fn now(&self) -> u64 {
-        self.epoch.elapsed().as_millis() as u64
+        self.0.0.elapsed().as_millis() as u64
     }
 
     /// When a deadline that begins now is over; [`NEVER`] if there is none. A
     /// started millisecond is waited for whole.
     fn due(&self, deadline: Deadline) -> u64 {
-        match self.limits.of(deadline) {
+        match self.limits().of(deadline) {
             None => NEVER,
             Some(limit) => {
-                let due = (self.epoch.elapsed() + limit).as_nanos().div_ceil(1_000_000);
+                let due = (self.0.0.elapsed() + limit).as_nanos().div_ceil(1_000_000);
                 u64::try_from(due).unwrap_or(NEVER).min(NEVER)
             }
         }
@@ -158,19 +168,19 @@ impl Connection {
     pub(crate) fn new(client_address: Address, clock: Clock) -> Connection {
         Connection {
             client_address,
-            since: Instant::now(),
+            since: clock.now(),
             clock,
             state: AtomicU64::new(State { phase: Phase::Queued, due: NEVER }.pack()),
             late: AtomicU8::new(NOT_LATE),
             reading_for: AtomicU8::new(READ),
-            heard_the_end: AtomicBool::new(false),
+            flags: AtomicU8::new(0),
             means: OnceLock::new(),
             wrapping: Mutex::new(None),
         }
     }
 
     pub(crate) fn age(&self) -> Duration {
-        self.since.elapsed()
+        Duration::from_millis(self.clock.now() - self.since)
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -270,7 +280,7 @@ impl Connection {
 
     /// Keeps a second descriptor for the time a hook has the first.
     pub(crate) fn set_wrapping(&self, socket: Option<Socket>) {
-        *self.wrapping.lock() = socket;
+        *self.wrapping.lock() = socket.map(Box::new);
     }
 
     /// What the handler talks over, once it may.
@@ -300,7 +310,7 @@ impl Connection {
     }
 
     fn limit_reads(&self, deadline: Deadline) {
-        let limits = &self.clock.limits;
+        let limits = self.clock.limits();
         let limit = limits.of(deadline).into_iter().chain(limits.read_timeout).min();
         if let Some(socket) = self.socket_underneath() {
             let _ = socket.set_recv_timeout(limit);
@@ -308,7 +318,41 @@ impl Connection {
     }
 
     pub(crate) fn heard_the_end(&self) -> bool {
-        self.heard_the_end.load(Ordering::Relaxed)
+        self.flags.load(Ordering::Relaxed) & HEARD_THE_END != 0
+    }
+
+    /// Whether nothing is left to be received that has come until the last receive;
+    /// false also means that nobody knows.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & DRAINED != 0
+    }
+
+    /// Has receives fail with `WouldBlock` instead of waiting, or wait again.
+    pub(crate) fn set_nowait(&self, nowait: bool) {
+        self.set_flag(NOWAIT, nowait);
+    }
+
+    /// Only the worker that serves it writes these: no other can come in between.
+    fn set_flag(&self, flag: u8, on: bool) {
+        let flags = self.flags.load(Ordering::Relaxed);
+        self.flags.store(if on { flags | flag } else { flags & !flag }, Ordering::Relaxed);
+    }
+
+    /// Receives what is there, without waiting.
+    fn recv_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.means.get() {
+            Some(Means::Socket(socket)) => socket.recv_into_nowait(buffer),
+            Some(Means::Wrapped(stream)) if stream.pending() > 0 => stream.recv_into(buffer),
+            Some(Means::Wrapped(stream)) => {
+                let socket = stream.socket();
+                let before = socket.gettimeout();
+                socket.settimeout(Duration::ZERO)?;
+                let received = stream.recv_into(buffer);
+                socket.settimeout(before)?;
+                received
+            }
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     /// The first byte, in either direction, begins the first request.
@@ -341,6 +385,7 @@ impl Connection {
             _ => {}
         }
         match result {
+            Err(error) if self.flags.load(Ordering::Relaxed) & NOWAIT != 0 => Err(error),
             // SO_RCVTIMEO and SO_SNDTIMEO say EAGAIN; a mode of the handler's own speaks for itself.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.blocks() => {
                 let late = match deadline {
@@ -351,7 +396,7 @@ impl Connection {
                 Err(self.timed_out(CALLS[usize::from(late)]))
             }
             Ok(0) => {
-                self.heard_the_end.store(true, Ordering::Relaxed);
+                self.set_flag(HEARD_THE_END, true);
                 Ok(0)
             }
             result => result,
@@ -363,7 +408,7 @@ impl Connection {
     }
 
     fn timed_out(&self, deadline: Deadline) -> io::Error {
-        let limit = self.clock.limits.of(deadline).unwrap_or_default();
+        let limit = self.clock.limits().of(deadline).unwrap_or_default();
         io::Error::new(io::ErrorKind::TimedOut, format!("{deadline} deadline of {limit:?} is over"))
     }
 }
@@ -374,9 +419,22 @@ const DISMISSED: u64 = 9;
 
 impl StreamSocket for Connection {
     fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(stream) = self.stream() else { return Err(io::ErrorKind::NotConnected.into()) };
-        match stream.recv_into(buffer) {
+        let Some(means) = self.means.get() else { return Err(io::ErrorKind::NotConnected.into()) };
+        let flags = self.flags.load(Ordering::Relaxed);
+        let received = match means {
+            _ if flags & NOWAIT != 0 => self.recv_nowait(buffer),
+            Means::Socket(socket) => socket.recv_into(buffer),
+            Means::Wrapped(stream) => stream.recv_into(buffer),
+            #[cfg(unix)]
+            Means::Child(_) => Err(io::ErrorKind::NotConnected.into()),
+        };
+        match received {
             Ok(received) if received > 0 => {
+                // A stream on top may hold something back.
+                let drained = received < buffer.len() && matches!(means, Means::Socket(_));
+                if drained != (flags & DRAINED != 0) {
+                    self.set_flag(DRAINED, drained);
+                }
                 self.spoke();
                 Ok(received)
             }
@@ -400,6 +458,14 @@ impl StreamSocket for Connection {
         self.stream().map_or(Err(io::ErrorKind::NotConnected.into()), |stream| stream.shutdown(how))
     }
 
+    fn pending(&self) -> usize {
+        self.stream().map_or(0, |stream| stream.pending())
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        self.stream().and_then(|stream| stream.as_any())
+    }
+
     fn socket(&self) -> &Socket {
         self.socket_underneath().expect("a handler runs only over a stream")
     }
@@ -417,7 +483,6 @@ impl fmt::Debug for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     #[test]
     fn a_state_fits_into_its_word() {
@@ -433,7 +498,7 @@ mod tests {
 
     fn connection() -> Connection {
         let limits = Limits { first_byte_timeout: Some(Duration::ZERO), ..Limits::default() };
-        Connection::new(Address::None, Clock::new(Arc::new(limits)))
+        Connection::new(Address::None, Clock::new(limits))
     }
 
     #[test]

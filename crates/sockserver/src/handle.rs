@@ -209,7 +209,7 @@ impl ServerHandle {
     /// The server's [`close_timeout`](crate::Builder::close_timeout).
     #[must_use]
     pub fn close_timeout(&self) -> Option<Duration> {
-        self.shared.registry.limits.close_timeout
+        self.shared.registry.limits().close_timeout
     }
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {

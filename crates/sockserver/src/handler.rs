@@ -62,6 +62,13 @@ pub trait StreamRequestHandler: Send + 'static {
     /// Buffer of `cx.wfile`; 0 sends every write at once. Python: `wbufsize`.
     const WBUFSIZE: usize = 0;
 
+    /// Whether the handler has something to say before the client does: a greeting,
+    /// the time of day. A [`SelectorMixIn`](crate::SelectorMixIn) otherwise calls
+    /// `handle` only when the client has sent something, so that one that is silent
+    /// costs no thread; the other mixins call it at once in any case. `setup` runs
+    /// at once everywhere. Python has no such thing.
+    const SPEAKS_FIRST: bool = false;
+
     /// Prepares the connection. By default nothing: timeout and files are ready.
     ///
     /// # Errors
@@ -170,6 +177,7 @@ pub(crate) struct ClassVariables {
     pub(crate) disable_nagle_algorithm: bool,
     pub(crate) rbufsize: usize,
     pub(crate) wbufsize: usize,
+    pub(crate) speaks_first: bool,
 }
 
 impl<H: StreamRequestHandler> ErasedHandler for H {
@@ -179,6 +187,7 @@ impl<H: StreamRequestHandler> ErasedHandler for H {
             disable_nagle_algorithm: H::DISABLE_NAGLE_ALGORITHM,
             rbufsize: H::RBUFSIZE,
             wbufsize: H::WBUFSIZE,
+            speaks_first: H::SPEAKS_FIRST,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::io::{self, BufRead, Cursor, Write};
+use std::io::{self, Cursor, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -14,10 +14,10 @@ use sock::{
 use crate::connection::Phase;
 use crate::datagram::{DatagramContext, ErasedDatagramHandler};
 use crate::handle::ServerHandle;
-use crate::handler::{ClassVariables, ErasedHandler, StreamContext};
+use crate::handler::{ErasedHandler, StreamContext};
 use crate::hooks::{self, ServerHooks};
 use crate::limits::Deadline;
-use crate::registry::{Entry, Registry, Serving};
+use crate::registry::{Entry, Input, Registry, Serving};
 use crate::request::{Request, RequestError, guard};
 use crate::stats::Outcome;
 
@@ -63,9 +63,11 @@ pub struct Job {
 /// A connection whose handler has been set up.
 struct Conversation {
     handler: Box<dyn ErasedHandler>,
-    variables: ClassVariables,
-    /// What is unread between two requests; no memory when nothing is.
-    unread: ReadBuffer,
+    /// What is unread between two requests; mostly nothing.
+    unread: Option<Box<ReadBuffer>>,
+    /// Whether `setup` has run, and `handle` for the first time.
+    set_up: bool,
+    handled: bool,
 }
 
 /// What [`Job::step`] found.
@@ -77,6 +79,16 @@ pub enum Step {
     Again,
     /// The request has been served and closed.
     Done,
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// A request was served, and the handler waits for the next.
+    Again,
+    /// There is no input to serve.
+    NoInput,
+    Ended,
 }
 
 /// A job that could not be started, with the reason. Nothing of it is lost: the
@@ -102,19 +114,39 @@ impl Job {
     /// It blocks as long as the handler does, and from the second step on until
     /// the next input is there. At the end of file there is no next request.
     pub fn step(&mut self) -> Step {
+        match self.attempt(Input::Await) {
+            Tried::Ended => Step::Done,
+            Tried::Again | Tried::NoInput => Step::Again,
+        }
+    }
+
+    /// [`step`](Self::step), but only if input is there: it never waits for the
+    /// client, only the handler does.
+    #[cfg(unix)]
+    pub(crate) fn try_step(&mut self) -> Tried {
+        self.attempt(Input::IfThere)
+    }
+
+    /// The connection, while it is open.
+    #[cfg(unix)]
+    pub(crate) fn connection(&self) -> &Arc<crate::connection::Connection> {
+        self.entry.connection()
+    }
+
+    fn attempt(&mut self, input: Input) -> Tried {
         let _serving = Serving::begin(self.entry.registry());
         let served = match (&self.core.service, &self.request) {
-            (_, None) => return Step::Done,
-            (Service::Stream(_), Some(_)) => self.step_stream(),
-            (Service::Datagram(_), Some(_)) => self.serve_datagram().map(|()| Step::Done),
+            (_, None) => return Tried::Ended,
+            (Service::Stream(_), Some(_)) => self.step_stream(input),
+            (Service::Datagram(_), Some(_)) => self.serve_datagram().map(|()| Tried::Ended),
         };
         match served {
-            Ok(Step::Again) => return Step::Again,
-            Ok(Step::Done) => self.outcome = self.outcome.or_else(|| Some(self.ended_well())),
+            Ok(Tried::Ended) => self.outcome = self.outcome.or_else(|| Some(self.ended_well())),
+            Ok(goes_on) => return goes_on,
             Err(error) => self.fail(error),
         }
         self.end();
-        Step::Done
+        Tried::Ended
     }
 
     /// Gives the job back because it cannot be started.
@@ -153,18 +185,18 @@ impl Job {
         self.entry.client_address()
     }
 
-    fn step_stream(&mut self) -> Result<Step, RequestError> {
-        let first = self.conversation.is_none();
-        if first {
+    fn step_stream(&mut self, input: Input) -> Result<Tried, RequestError> {
+        if self.conversation.is_none() {
             self.begin()?;
         }
         let Job { core, entry, request: Some(request), conversation: Some(conversation), .. } = self else {
-            return Ok(Step::Done);
+            return Ok(Tried::Ended);
         };
         let Some(stream) = request.stream() else {
-            return Ok(Step::Done);
+            return Ok(Tried::Ended);
         };
-        let Conversation { handler, variables, unread } = conversation;
+        let Conversation { handler, unread, set_up, handled } = conversation;
+        let variables = handler.class_variables();
         let mut cx = StreamContext {
             rfile: SocketReader::with_buffer(stream, lend(unread, variables.rbufsize)),
             wfile: SocketWriter::new(stream, variables.wbufsize),
@@ -174,32 +206,53 @@ impl Job {
             close_connection: true,
         };
         // A handler whose setup failed is not finished, as in Python.
-        if first {
+        if !*set_up {
             guard(|| handler.setup(&mut cx))?;
+            *set_up = true;
         }
-        let mut handled = Ok(());
-        // Between two requests there is nothing to lose: a client that goes away
-        // then, or says nothing for too long, has ended the conversation.
-        let there = || cx.rfile.fill_buf().map(|input| !input.is_empty());
-        if first || guard(there).unwrap_or(false) && entry.enter(Phase::Busy) {
+        // The first request is the client's to begin only where nobody waits for it.
+        let comes = match (*handled, input) {
+            (false, Input::Await) => Ok(true),
+            (false, Input::IfThere) if variables.speaks_first => Ok(true),
+            _ => entry.comes(&mut cx.rfile, input),
+        };
+        let mut served = Ok(());
+        let comes = match comes {
+            Err(error) if input == Input::IfThere && error.kind() == io::ErrorKind::WouldBlock => {
+                *unread = keep(cx.rfile.into_buffer());
+                return Ok(Tried::NoInput);
+            }
+            // A handler sees the end of a client that never spoke; a later one has
+            // nothing to lose: a client that goes away between two requests, or
+            // says nothing for too long, has ended the conversation.
+            Ok(there) => there || !*handled,
+            Err(error) => {
+                if !*handled {
+                    served = Err(RequestError::Failed(error));
+                }
+                false
+            }
+        };
+        if comes && (!*handled || entry.enter(Phase::Busy)) {
+            *handled = true;
             cx.close_connection = true;
-            handled = guard(|| handler.handle(&mut cx));
-            if handled.is_ok() && !cx.close_connection {
-                handled = guard(|| cx.wfile.flush());
+            served = guard(|| handler.handle(&mut cx));
+            if served.is_ok() && !cx.close_connection {
+                served = guard(|| cx.wfile.flush());
                 let more = !cx.rfile.buffer().is_empty();
-                let goes_on = handled.is_ok() && !entry.registry().is_draining();
+                let goes_on = served.is_ok() && !entry.registry().is_draining();
                 if goes_on && entry.enter(if more { Phase::Busy } else { Phase::Between }) {
                     if !more {
                         entry.limit_next_read(Deadline::Idle);
                     }
                     *unread = keep(cx.rfile.into_buffer());
-                    return Ok(Step::Again);
+                    return Ok(Tried::Again);
                 }
             }
         }
         let finished = guard(|| handler.finish(&mut cx));
         drop(keep(cx.rfile.into_buffer()));
-        handled.and(finished).map(|()| Step::Done)
+        served.and(finished).map(|()| Tried::Ended)
     }
 
     /// Wraps the request and makes its handler: Python's `finish_request` up to
@@ -229,7 +282,7 @@ impl Job {
                 Ok(())
             })?;
         }
-        self.conversation = Some(Conversation { handler, variables, unread: ReadBuffer::default() });
+        self.conversation = Some(Conversation { handler, unread: None, set_up: false, handled: false });
         Ok(())
     }
 
@@ -237,7 +290,7 @@ impl Job {
     fn wrap(&self, socket: Socket) -> Result<Request, RequestError> {
         let connection = self.entry.connection();
         if !self.core.inherits_timeouts {
-            let limits = &self.entry.registry().limits;
+            let limits = self.entry.registry().limits();
             guard(|| {
                 socket.set_recv_timeout(limits.read_timeout)?;
                 socket.set_send_timeout(limits.write_timeout)
@@ -396,7 +449,7 @@ impl Job {
     fn linger(&self) {
         let connection = self.entry.connection();
         let ended = connection.heard_the_end() || matches!(self.outcome, Some(Outcome::TimedOut(_)));
-        let limit = self.entry.registry().limits.linger_timeout;
+        let limit = self.entry.registry().limits().linger_timeout;
         let Some(stream) = connection.stream().filter(|_| !ended && !limit.is_zero()) else {
             return;
         };
@@ -450,9 +503,9 @@ thread_local! {
 }
 
 /// What is unread of the connection, or else the worker's buffer.
-fn lend(unread: &mut ReadBuffer, size: usize) -> ReadBuffer {
-    if unread.size() > 0 {
-        return std::mem::take(unread);
+fn lend(unread: &mut Option<Box<ReadBuffer>>, size: usize) -> ReadBuffer {
+    if let Some(unread) = unread.take() {
+        return *unread;
     }
     match SPARE.take() {
         Some(spare) if spare.size() == size.max(1) => spare,
@@ -462,10 +515,10 @@ fn lend(unread: &mut ReadBuffer, size: usize) -> ReadBuffer {
 
 /// Keeps a connection's buffer if something is unread in it; otherwise the
 /// worker has it back.
-fn keep(buffer: ReadBuffer) -> ReadBuffer {
+fn keep(buffer: ReadBuffer) -> Option<Box<ReadBuffer>> {
     if buffer.unread().is_empty() {
         SPARE.set(Some(buffer));
-        return ReadBuffer::default();
+        return None;
     }
-    buffer
+    Some(Box::new(buffer))
 }

@@ -99,7 +99,7 @@ impl Reaper {
         if next == NEVER {
             return None;
         }
-        let shortest = registry.limits.shortest().unwrap_or_default().as_millis() as u64;
+        let shortest = registry.limits().shortest().unwrap_or_default().as_millis() as u64;
         let next = next.max(registry.now() + (shortest / 10).clamp(1, COARSEST));
         registry.reaper.next.store(next, Ordering::SeqCst);
         Some(Duration::from_millis(next.saturating_sub(registry.now())))

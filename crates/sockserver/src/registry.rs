@@ -3,13 +3,14 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
+use std::io::{self, BufRead};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use sock::Address;
+use sock::{Address, SocketReader};
 
 use crate::connection::{Clock, Connection, NEVER, Phase};
 use crate::limits::{Deadline, Limits};
@@ -25,7 +26,6 @@ const DRAIN_LOOKS: Duration = Duration::from_millis(10);
 
 /// Everything a server serves at the moment, and what became of the rest.
 pub(crate) struct Registry {
-    pub(crate) limits: Arc<Limits>,
     clock: Clock,
     /// Permits that are taken: never more than `max_connections`.
     taken: AtomicUsize,
@@ -72,17 +72,26 @@ impl Drop for Permit {
     }
 }
 
+/// What is left of a connection that is closed: whose it was.
+struct Closed(Box<Address>);
+
 /// A request's line in the register. Whoever drops it without saying how the
 /// request ended lets it fail.
 pub(crate) struct Entry {
     /// The server's first request is 1.
     number: u64,
-    client_address: Address,
-    /// `None` once it is closed.
-    connection: Option<Arc<Connection>>,
+    connection: Result<Arc<Connection>, Closed>,
     slot: usize,
     outcome: Option<Outcome>,
     permit: Permit,
+}
+
+/// How the next request is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    Await,
+    /// Not at all: somebody else waits.
+    IfThere,
 }
 
 /// The same address has too many connections already.
@@ -90,10 +99,8 @@ pub(crate) struct TooManyOfOne;
 
 impl Registry {
     pub(crate) fn new(limits: Limits, waker: Arc<Waker>) -> Arc<Registry> {
-        let limits = Arc::new(limits);
         Arc::new(Registry {
-            clock: Clock::new(Arc::clone(&limits)),
-            limits,
+            clock: Clock::new(limits),
             taken: AtomicUsize::new(0),
             hungry: AtomicBool::new(false),
             waker,
@@ -102,6 +109,10 @@ impl Registry {
             draining: AtomicBool::new(false),
             reaper: Reaper::default(),
         })
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        self.clock.limits()
     }
 
     /// A permit, if one is left. Otherwise the waker is woken when one is given back.
@@ -114,7 +125,7 @@ impl Registry {
     }
 
     pub(crate) fn try_permit(self: &Arc<Self>) -> Option<Permit> {
-        let most = self.limits.max_connections;
+        let most = self.limits().max_connections;
         let take = |taken: usize| (taken < most).then_some(taken + 1);
         let taken = self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
         taken.ok().map(|_| Permit { registry: Arc::clone(self), beyond_the_limit: false })
@@ -144,20 +155,17 @@ impl Registry {
         client_address: Address,
         permit: Permit,
     ) -> (Entry, Result<(), TooManyOfOne>) {
-        let connection = Arc::new(Connection::new(client_address.clone(), self.clock.clone()));
+        let connection = Arc::new(Connection::new(client_address, self.clock.clone()));
         let mut book = self.book.lock();
         book.stats.begin();
-        let allowed = book.count_ip(&connection.client_address, self.limits.max_connections_per_ip);
+        let allowed = book.count_ip(&connection.client_address, self.limits().max_connections_per_ip);
         let slot = book.free.pop().unwrap_or(book.entries.len());
         if slot == book.entries.len() {
             book.entries.push(None);
         }
         book.entries[slot] = Some(Arc::clone(&connection));
         let number = book.stats.accepted;
-        (
-            Entry { number, client_address, connection: Some(connection), slot, outcome: None, permit },
-            allowed,
-        )
+        (Entry { number, connection: Ok(connection), slot, outcome: None, permit }, allowed)
     }
 
     pub(crate) fn lost_before_accept(&self) {
@@ -293,7 +301,7 @@ impl Registry {
     /// is left.
     pub(crate) fn wait_until_idle(self: &Arc<Self>) -> bool {
         let own = u64::from(self.is_served_here());
-        let until = self.limits.close_timeout.and_then(|limit| Instant::now().checked_add(limit));
+        let until = self.limits().close_timeout.and_then(|limit| Instant::now().checked_add(limit));
         let mut book = self.book.lock();
         // Whoever ends tells a drain only, so this counts as one.
         book.drains += 1;
@@ -364,7 +372,23 @@ impl Book {
 impl Entry {
     /// Who is being served.
     pub(crate) fn client_address(&self) -> &Address {
-        &self.client_address
+        match &self.connection {
+            Ok(connection) => &connection.client_address,
+            Err(Closed(client_address)) => client_address,
+        }
+    }
+
+    /// Whether the next request comes: false at the end of file. `WouldBlock` if
+    /// that cannot be known without waiting.
+    pub(crate) fn comes(&self, rfile: &mut SocketReader<'_>, input: Input) -> io::Result<bool> {
+        if input == Input::Await || !rfile.buffer().is_empty() {
+            return rfile.fill_buf().map(|input| !input.is_empty());
+        }
+        let connection = self.connection();
+        connection.set_nowait(true);
+        let filled = rfile.fill_buf().map(|input| !input.is_empty());
+        connection.set_nowait(false);
+        filled
     }
 
     /// Has the next receive watched by the system, where no reaper does it.
@@ -376,12 +400,15 @@ impl Entry {
 
     /// Whether the connection is still there.
     pub(crate) fn is_open(&self) -> bool {
-        self.connection.is_some()
+        self.connection.is_ok()
     }
 
     /// The connection, until [`close`](Self::close).
     pub(crate) fn connection(&self) -> &Arc<Connection> {
-        self.connection.as_ref().expect("it is there until the entry is closed")
+        match &self.connection {
+            Ok(connection) => connection,
+            Err(_) => unreachable!("nobody asks for a connection that is closed"),
+        }
     }
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {
@@ -406,12 +433,16 @@ impl Entry {
     /// Closes the connection: it is the last to hold it, but for a reaper that is
     /// looking at this moment.
     pub(crate) fn close(&mut self) {
-        let Some(connection) = self.connection.take() else {
+        let Ok(connection) = &self.connection else {
+            return;
+        };
+        let closed = Closed(Box::new(connection.client_address.clone()));
+        let Ok(connection) = std::mem::replace(&mut self.connection, Err(closed)) else {
             return;
         };
         let registry = self.registry();
         let mut book = registry.book.lock();
-        book.forget_ip(&connection.client_address, registry.limits.max_connections_per_ip);
+        book.forget_ip(&connection.client_address, registry.limits().max_connections_per_ip);
         let entry = book.entries[self.slot].take();
         book.free.push(self.slot);
         drop(book);
@@ -424,9 +455,9 @@ impl Drop for Entry {
         self.close();
         let outcome = self.outcome.unwrap_or(Outcome::Failed);
         self.registry().end(outcome);
-        let Entry { number, client_address, .. } = self;
+        let (number, client_address) = (self.number, self.client_address());
         log::debug!(
-            peer:% = client_address, request = *number;
+            peer:% = client_address, request = number;
             "request {number} from {client_address}: {outcome:?}"
         );
         // The permit goes last: only now is the descriptor free.
