@@ -33,7 +33,10 @@ fn rust_files(folder: &str) -> Vec<(PathBuf, String)> {
 }
 
 fn is_sys(path: &Path) -> bool {
-    path.starts_with("crates/sock/src/sys") || path == Path::new("crates/sockserver/src/sys.rs")
+    let server = Path::new("crates/sockserver/src");
+    path.starts_with("crates/sock/src/sys")
+        || path == server.join("sys.rs")
+        || path.starts_with(server.join("sys"))
 }
 
 /// Rank of each module of a crate, as `docs/architecture.md` draws the floors.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sock::{Address, Socket, ToAddress};
 
-use crate::accept::Settings;
 use crate::datagram::DatagramRequestHandler;
+use crate::door::Settings;
 use crate::handle::ServerHandle;
 use crate::handler::StreamRequestHandler;
 use crate::hooks::{Defaults, ServerHooks};

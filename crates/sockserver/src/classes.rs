@@ -55,3 +55,21 @@ mod forking {
     /// `class ForkingUnixDatagramServer(ForkingMixIn, UnixDatagramServer)`.
     pub type ForkingUnixDatagramServer = DatagramServer<Unix, ForkingMixIn>;
 }
+
+#[cfg(unix)]
+pub use selecting::*;
+
+/// Connections that wait without a thread.
+#[cfg(unix)]
+mod selecting {
+    use crate::mixin::selector::SelectorMixIn;
+    use crate::server::{Inet, StreamServer, Unix};
+
+    /// A few threads for all connections: like `class SelectorTCPServer(SelectorMixIn,
+    /// TCPServer)`, which Python does not have.
+    #[doc(alias = "SelectorTcpServer")]
+    pub type SelectorTCPServer = StreamServer<Inet, SelectorMixIn>;
+
+    /// The same over Unix sockets.
+    pub type SelectorUnixStreamServer = StreamServer<Unix, SelectorMixIn>;
+}

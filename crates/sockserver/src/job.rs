@@ -127,6 +127,17 @@ impl Job {
         self.attempt(Input::IfThere)
     }
 
+    /// Ends a connection that has no request.
+    #[cfg(unix)]
+    pub(crate) fn dismiss(mut self) {
+        self.entry.connection().end_for_drain(&[Phase::Silent, Phase::Between], Phase::Dismissed);
+        if self.conversation.is_some() {
+            // The handler sees the end, and finishes.
+            while self.try_step() == Tried::Again {}
+        }
+        self.outcome = self.outcome.or(Some(Outcome::Finished));
+    }
+
     /// The connection, while it is open.
     #[cfg(unix)]
     pub(crate) fn connection(&self) -> &Arc<crate::connection::Connection> {

@@ -81,6 +81,7 @@ mod builder;
 mod classes;
 mod connection;
 mod datagram;
+mod door;
 mod handle;
 mod handler;
 mod hooks;
@@ -111,6 +112,8 @@ pub use job::{Job, Rejected, Step};
 pub use limits::{Deadline, WhenFull};
 #[cfg(unix)]
 pub use mixin::forking::ForkingMixIn;
+#[cfg(unix)]
+pub use mixin::selector::SelectorMixIn;
 pub use mixin::threading::ThreadingMixIn;
 pub use mixin::{MixIn, Sequential};
 pub use registry::{CutOff, DrainReport};

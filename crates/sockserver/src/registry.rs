@@ -124,6 +124,11 @@ impl Registry {
         })
     }
 
+    #[cfg(unix)]
+    pub(crate) fn has_room(&self) -> bool {
+        self.taken.load(Ordering::SeqCst) < self.limits().max_connections
+    }
+
     pub(crate) fn try_permit(self: &Arc<Self>) -> Option<Permit> {
         let most = self.limits().max_connections;
         let take = |taken: usize| (taken < most).then_some(taken + 1);

@@ -15,7 +15,8 @@ use sock::{
     SocketKind, ToAddress,
 };
 
-use crate::accept::{Acceptor, Settings};
+use crate::accept::Acceptor;
+use crate::door::{Door, Settings};
 use crate::handle::ServerHandle;
 use crate::job::Core;
 use crate::listener::BoundPath;
@@ -201,7 +202,8 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     fn drain_if_a_signal_says_so(&self) {}
 
     fn acceptor(&self) -> Acceptor<'_> {
-        let acceptor = Acceptor::new(&self.core, &self.sockets, &self.mixin, self.settings);
+        let door = Door::new(&self.core, &self.sockets, self.settings);
+        let acceptor = Acceptor::new(door, &self.mixin);
         #[cfg(all(unix, feature = "signals"))]
         let acceptor = acceptor.watching(self.signals.as_ref().filter(|_| self.mixin.forks()));
         acceptor

@@ -2,6 +2,8 @@
 //! system. The only `unsafe` code of this crate.
 #![allow(unsafe_code)]
 
+pub(crate) mod poller;
+
 use std::io;
 use std::time::Duration;
 
