@@ -343,7 +343,7 @@ mod tests {
         let receiver = Socket::new(AF_UNIX, SOCK_DGRAM, 0).unwrap();
         receiver.bind(path("receiver")).unwrap();
         let mut batch = RecvBatch::new(1, 10).unwrap();
-        for name in ["a-long-name", "short", "a-long-name"] {
+        for name in ["a-long-name", "short", "another-one"] {
             let sender = Socket::new(AF_UNIX, SOCK_DGRAM, 0).unwrap();
             sender.bind(path(name)).unwrap();
             sender.sendto(b"x", path("receiver")).unwrap();
