@@ -82,7 +82,7 @@ impl RecvBatch {
     /// A datagram of the last call.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
-        (index < self.len()).then(|| Datagram { slots: &self.slots, index })
+        (index < self.len()).then_some(Datagram { slots: &self.slots, index })
     }
 
     /// The datagrams of the last call, in the order they came.
