@@ -82,12 +82,12 @@ impl RecvBatch {
     /// A datagram of the last call.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
-        self.slots.get(index).map(|slot| Datagram { slot })
+        (index < self.len()).then_some(Datagram { slots: &self.slots, index })
     }
 
     /// The datagrams of the last call, in the order they came.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Datagram<'_>> {
-        (0..self.len()).map(|index| self.get(index).expect("there are as many as it says"))
+        (0..self.len()).map(|index| Datagram { slots: &self.slots, index })
     }
 }
 
@@ -98,22 +98,24 @@ impl fmt::Debug for RecvBatch {
 }
 
 /// A datagram of a [`RecvBatch`].
+#[derive(Clone, Copy)]
 pub struct Datagram<'a> {
-    slot: batch::Slot<'a>,
+    slots: &'a batch::Slots,
+    index: usize,
 }
 
 impl<'a> Datagram<'a> {
     /// The bytes, as many as the batch had room for.
     #[must_use]
     pub fn data(&self) -> &'a [u8] {
-        self.slot.data
+        self.slots.data(self.index)
     }
 
     /// `MSG_TRUNC` when the datagram was longer, and others. As `flags` of
     /// [`Message`](crate::Message).
     #[must_use]
     pub fn flags(&self) -> MsgFlags {
-        self.slot.flags.into()
+        self.slots.flags(self.index).into()
     }
 
     /// Whether the datagram was longer: the rest is lost.
@@ -126,13 +128,13 @@ impl<'a> Datagram<'a> {
     /// [`data`](Datagram::data).
     #[must_use]
     pub fn size(&self) -> usize {
-        self.slot.counted
+        self.slots.counted(self.index)
     }
 
     /// Who sent it; [`Address::None`] for a sender without a name.
     #[must_use]
     pub fn address(&self) -> Address {
-        Address::from_sys(&self.slot.address)
+        Address::from_sys(&self.slots.address(self.index))
     }
 }
 
@@ -335,13 +337,13 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_nothing_of_a_longer_one_before_it() {
+    fn an_address_has_nothing_of_the_one_before_it() {
         let directory = std::env::temp_dir();
         let path = |name: &str| directory.join(format!("sock-batch-{}-{name}", std::process::id()));
         let receiver = Socket::new(AF_UNIX, SOCK_DGRAM, 0).unwrap();
         receiver.bind(path("receiver")).unwrap();
         let mut batch = RecvBatch::new(1, 10).unwrap();
-        for name in ["a-long-name", "short"] {
+        for name in ["a-long-name", "short", "another-one"] {
             let sender = Socket::new(AF_UNIX, SOCK_DGRAM, 0).unwrap();
             sender.bind(path(name)).unwrap();
             sender.sendto(b"x", path("receiver")).unwrap();

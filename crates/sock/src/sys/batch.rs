@@ -56,16 +56,6 @@ unsafe impl Send for Slots {}
 // SAFETY: the same; through a shared reference no pointer is followed.
 unsafe impl Sync for Slots {}
 
-/// One datagram that came.
-pub(crate) struct Slot<'a> {
-    /// The bytes, as many as there was room for.
-    pub(crate) data: &'a [u8],
-    /// What the system counted, which `MSG_TRUNC` lets be more than that.
-    pub(crate) counted: usize,
-    pub(crate) flags: i32,
-    pub(crate) address: SockAddr,
-}
-
 impl Slots {
     /// `None` when there is no memory for that many.
     pub(crate) fn new(count: usize, size: usize) -> Option<Slots> {
@@ -88,6 +78,18 @@ impl Slots {
         slots.names.resize_with(count, || unsafe { mem::zeroed() });
         slots.iovecs.resize_with(count, || c::iovec { iov_base: ptr::null_mut(), iov_len: 0 });
         slots.headers.resize_with(count, empty_header);
+        // Once for all: no vector grows, so what they hold stays where it is.
+        // Not chunks_exact_mut: slots of no bytes are slots too.
+        let mut bytes = slots.bytes.as_mut_ptr();
+        for ((iovec, name), header) in slots.iovecs.iter_mut().zip(&mut slots.names).zip(&mut slots.headers)
+        {
+            iovec.iov_base = bytes.cast();
+            iovec.iov_len = size;
+            header.msg_hdr.msg_iov = iovec;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+            bytes = bytes.wrapping_add(size);
+        }
         Some(slots)
     }
 
@@ -103,25 +105,32 @@ impl Slots {
         self.filled
     }
 
-    pub(crate) fn get(&self, index: usize) -> Option<Slot<'_>> {
-        let header = self.headers[..self.filled].get(index)?;
-        let counted = header.msg_len as usize;
+    /// The bytes of a datagram that came, as many as there was room for.
+    pub(crate) fn data(&self, index: usize) -> &[u8] {
         let start = index * self.size;
+        &self.bytes[start..start + self.counted(index).min(self.size)]
+    }
+
+    /// What the system counted, which `MSG_TRUNC` lets be more than there was room for.
+    pub(crate) fn counted(&self, index: usize) -> usize {
+        self.headers[index].msg_len as usize
+    }
+
+    pub(crate) fn flags(&self, index: usize) -> i32 {
+        self.headers[index].msg_hdr.msg_flags
+    }
+
+    pub(crate) fn address(&self, index: usize) -> SockAddr {
+        let told = self.headers[index].msg_hdr.msg_namelen as usize;
         // Behind its end are leftovers of longer ones.
-        let len = (header.msg_hdr.msg_namelen as usize).min(mem::size_of::<c::sockaddr_storage>());
+        let len = told.min(mem::size_of::<c::sockaddr_storage>());
         let mut storage = SockAddrStorage::zeroed();
         // SAFETY: the system has written `len` bytes of an address, and they fit.
-        let address = unsafe {
+        unsafe {
             let to = ptr::from_mut(storage.view_as::<c::sockaddr_storage>());
             ptr::copy_nonoverlapping((&raw const self.names[index]).cast::<u8>(), to.cast::<u8>(), len);
             SockAddr::new(storage, len as c::socklen_t)
-        };
-        Some(Slot {
-            data: &self.bytes[start..start + counted.min(self.size)],
-            counted,
-            flags: header.msg_hdr.msg_flags,
-            address,
-        })
+        }
     }
 
     /// Takes what is there: the first datagram as the descriptor's mode says, the
@@ -135,17 +144,8 @@ impl Slots {
         if let Some(error) = self.pending.take() {
             return Err(error);
         }
-        // Not chunks_exact_mut: slots of no bytes are slots too.
-        let mut bytes = self.bytes.as_mut_ptr();
-        for ((iovec, name), header) in self.iovecs.iter_mut().zip(&mut self.names).zip(&mut self.headers) {
-            iovec.iov_base = bytes.cast();
-            iovec.iov_len = self.size;
-            *header = empty_header();
-            header.msg_hdr.msg_iov = iovec;
-            header.msg_hdr.msg_iovlen = 1;
-            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+        for header in &mut self.headers {
             header.msg_hdr.msg_namelen = mem::size_of::<c::sockaddr_storage>() as c::socklen_t;
-            bytes = bytes.wrapping_add(self.size);
         }
         // SAFETY: each header points to a slot of its own, of the length it says.
         self.filled = unsafe { call(fd, &mut self.headers, flags, &mut self.pending)? };
@@ -303,7 +303,7 @@ mod tests {
         [(many::receive, many::send), (one_by_one::receive, one_by_one::send)];
 
     fn texts(slots: &Slots) -> Vec<&[u8]> {
-        (0..slots.len()).map(|index| slots.get(index).unwrap().data).collect()
+        (0..slots.len()).map(|index| slots.data(index)).collect()
     }
 
     fn send_all(call: SendSome, fd: &UnixDatagram, texts: &[&[u8]]) -> (usize, Option<io::Error>) {
@@ -319,10 +319,7 @@ mod tests {
             let mut slots = Slots::new(3, 5).unwrap();
             assert_eq!(slots.receive_by(receive, theirs.as_fd(), 0).unwrap(), 3);
             assert_eq!(texts(&slots), [&b"one"[..], b"", b"longe"]);
-            assert_eq!(
-                [0, 1, 2].map(|n| slots.get(n).unwrap().flags & c::MSG_TRUNC != 0),
-                [false, false, true]
-            );
+            assert_eq!([0, 1, 2].map(|n| slots.flags(n) & c::MSG_TRUNC != 0), [false, false, true]);
             // Blocking, and yet it does not wait for a second one.
             theirs.set_read_timeout(Some(LIMIT)).unwrap();
             let begin = Instant::now();
