@@ -183,12 +183,10 @@ pub(crate) fn modulo(number: &Bound<'_, PyAny>) -> PyResult<u32> {
 /// The host of an address: ASCII as it is, other text by the codec idna.
 pub(crate) fn host_of(host: &Bound<'_, PyAny>) -> PyResult<String> {
     if let Ok(text) = host.cast::<PyString>() {
-        if let Ok(ascii) = text.to_str() {
-            if ascii.is_ascii() {
-                return Ok(ascii.to_owned());
-            }
-        }
-        return idna(host).map_err(|_| PyTypeError::new_err("encoding of hostname failed"));
+        return match text.to_str() {
+            Ok(ascii) if ascii.is_ascii() => Ok(ascii.to_owned()),
+            _ => idna(host).map_err(|_| PyTypeError::new_err("encoding of hostname failed")),
+        };
     }
     text(host)
 }
