@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, ValueEnum};
 use sockserver::{
     Builder, DatagramContext, DatagramRequestHandler, DatagramServer, ForkingTCPServer,
-    ForkingUnixStreamServer, Inet, MixIn, Sequential, StreamContext, StreamRequestHandler, StreamServer,
-    TCPServer, ThreadingTCPServer, ThreadingUnixStreamServer, UDPServer, UnixStreamServer,
+    ForkingUnixStreamServer, Inet, MixIn, SelectorTCPServer, SelectorUnixStreamServer, Sequential,
+    StreamContext, StreamRequestHandler, StreamServer, TCPServer, ThreadPoolTCPServer, ThreadingTCPServer,
+    ThreadingUnixStreamServer, UDPServer, UnixStreamServer,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -20,6 +21,9 @@ enum Model {
     Tcp,
     Threading,
     Forking,
+    Pool,
+    Selector,
+    SelectorUnix,
     Unix,
     ThreadingUnix,
     ForkingUnix,
@@ -41,6 +45,9 @@ struct Options {
     /// Lists the models
     #[arg(long)]
     models: bool,
+    /// Workers, of the models that have some
+    #[arg(long, default_value_t = 1)]
+    workers: usize,
     /// File that `file` sends
     #[arg(long)]
     file: Option<PathBuf>,
@@ -103,6 +110,11 @@ fn main() -> io::Result<()> {
         Model::Tcp => tcp(TCPServer::builder(|| Echo), address),
         Model::Threading => tcp(ThreadingTCPServer::builder(|| Echo), address),
         Model::Forking => tcp(ForkingTCPServer::builder(|| Echo), address),
+        Model::Pool => tcp(ThreadPoolTCPServer::builder(|| Echo).workers(options.workers), address),
+        Model::Selector => tcp(SelectorTCPServer::builder(|| Echo).workers(options.workers), address),
+        Model::SelectorUnix => {
+            unix(SelectorUnixStreamServer::builder(|| Echo).workers(options.workers), address)
+        }
         Model::Unix => unix(UnixStreamServer::builder(|| Echo), address),
         Model::ThreadingUnix => unix(ThreadingUnixStreamServer::builder(|| Echo), address),
         Model::ForkingUnix => unix(ForkingUnixStreamServer::builder(|| Echo), address),

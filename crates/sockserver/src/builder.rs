@@ -20,6 +20,9 @@ use crate::listener::{self, BoundPath, Listener, Options};
 use crate::mixin::MixIn;
 #[cfg(unix)]
 use crate::mixin::forking::ForkingMixIn;
+use crate::mixin::pool::{ThreadPoolMixIn, WhenQueueFull};
+#[cfg(unix)]
+use crate::mixin::selector::SelectorMixIn;
 use crate::mixin::threading::ThreadingMixIn;
 #[cfg(unix)]
 use crate::server::Unix;
@@ -517,6 +520,37 @@ impl<K: Kind> Builder<K, ForkingMixIn> {
     /// See [`ForkingMixIn::block_on_close`].
     pub fn block_on_close(mut self, block_on_close: bool) -> Self {
         self.mixin = self.mixin.block_on_close(block_on_close);
+        self
+    }
+}
+
+/// Class variables of [`ThreadPoolMixIn`].
+impl<K: Kind> Builder<K, ThreadPoolMixIn> {
+    /// See [`ThreadPoolMixIn::workers`].
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.mixin = self.mixin.workers(workers);
+        self
+    }
+
+    /// See [`ThreadPoolMixIn::queue`].
+    pub fn queue(mut self, length: usize, when_full: WhenQueueFull) -> Self {
+        self.mixin = self.mixin.queue(length, when_full);
+        self
+    }
+}
+
+/// Class variables of [`SelectorMixIn`].
+#[cfg(unix)]
+impl<K: Kind> Builder<K, SelectorMixIn> {
+    /// See [`SelectorMixIn::workers`].
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.mixin = self.mixin.workers(workers);
+        self
+    }
+
+    /// See [`SelectorMixIn::max_workers`].
+    pub fn max_workers(mut self, max_workers: usize) -> Self {
+        self.mixin = self.mixin.max_workers(max_workers);
         self
     }
 }

@@ -112,6 +112,7 @@ pub use job::{Job, Rejected, Step};
 pub use limits::{Deadline, WhenFull};
 #[cfg(unix)]
 pub use mixin::forking::ForkingMixIn;
+pub use mixin::pool::{ThreadPoolMixIn, WhenQueueFull};
 #[cfg(unix)]
 pub use mixin::selector::SelectorMixIn;
 pub use mixin::threading::ThreadingMixIn;

@@ -3,16 +3,19 @@
 //! 1. [`Sequential`] in the loop itself, one after the other: plain `TCPServer`.
 //! 2. [`ThreadingMixIn`](crate::ThreadingMixIn) in a thread for each request.
 //! 3. [`ForkingMixIn`](crate::ForkingMixIn) in a child process for each request (Unix).
-//! 4. [`SelectorMixIn`](crate::SelectorMixIn) in a few threads; connections between two
+//! 4. [`ThreadPoolMixIn`](crate::ThreadPoolMixIn) in a fixed number of threads.
+//! 5. [`SelectorMixIn`](crate::SelectorMixIn) in a few threads; connections between two
 //!    requests wait without one (Unix).
 
 #[cfg(unix)]
 pub(crate) mod forking;
 #[cfg(unix)]
 pub(crate) mod parked;
+pub(crate) mod pool;
 #[cfg(unix)]
 pub(crate) mod selector;
 pub(crate) mod threading;
+pub(crate) mod worker;
 
 use std::io;
 use std::time::Duration;

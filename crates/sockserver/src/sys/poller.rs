@@ -45,6 +45,12 @@ mod platform {
             Ok(epoll::add(&self.0, fd, EventData::new_u64(key), EventFlags::IN)?)
         }
 
+        /// Tells one of all who wait for it, each in a poller of its own.
+        pub(crate) fn add_exclusive(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+            let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
+            Ok(epoll::add(&self.0, fd, EventData::new_u64(key), flags)?)
+        }
+
         pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
             Ok(epoll::delete(&self.0, fd)?)
         }
@@ -84,6 +90,11 @@ mod platform {
 
         /// Tells again and again, as long as it is readable.
         pub(crate) fn add_level(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+            self.add(fd, key, PollMode::Level)
+        }
+
+        /// Tells all who wait for it: kqueue knows no better.
+        pub(crate) fn add_exclusive(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
             self.add(fd, key, PollMode::Level)
         }
 
