@@ -29,6 +29,7 @@ enum Model {
     ThreadingUnix,
     ForkingUnix,
     Udp,
+    UdpBatch,
     /// A thread for each connection; the handler copies until the end of file
     Copy,
     /// A thread for each connection, which gets the file
@@ -121,6 +122,7 @@ fn main() -> io::Result<()> {
         Model::ThreadingUnix => unix(ThreadingUnixStreamServer::builder(|| Echo), address),
         Model::ForkingUnix => unix(ForkingUnixStreamServer::builder(|| Echo), address),
         Model::Udp => udp(UDPServer::builder(|| EchoDatagram), address),
+        Model::UdpBatch => udp(UDPServer::builder(|| EchoDatagram).max_batch(64), address),
         Model::Copy => tcp(ThreadingTCPServer::builder(|| Copy), address),
         Model::File => {
             let file = options.file.ok_or_else(|| io::Error::other("which --file?"))?;
