@@ -57,18 +57,35 @@ fn many_clients_by_turns(server: Running) {
     assert_eq!((stats.accepted, stats.finished, stats.in_flight), (20, 20, 0), "{stats}");
 }
 
+const ANY: (&str, u16) = ("127.0.0.1", 0);
+
 #[test]
-fn lines_by_turns_in_every_model() {
-    let address = || ("127.0.0.1", 0);
-    many_clients_by_turns(testing::serve(ThreadingTCPServer::new(address(), || Line).unwrap()));
-    let pool = ThreadPoolTCPServer::builder(|| Line).workers(20).bind(address()).unwrap();
+fn lines_by_turns_in_threads() {
+    many_clients_by_turns(testing::serve(ThreadingTCPServer::new(ANY, || Line).unwrap()));
+}
+
+#[test]
+fn lines_by_turns_in_a_pool() {
+    let pool = ThreadPoolTCPServer::builder(|| Line).workers(20).bind(ANY).unwrap();
     many_clients_by_turns(testing::serve(pool));
+}
+
+#[test]
+fn lines_by_turns_in_a_pool_with_a_queue() {
     let queue = ThreadPoolTCPServer::builder(|| Line).workers(20).queue(5, WhenQueueFull::Wait);
-    many_clients_by_turns(testing::serve(queue.bind(address()).unwrap()));
+    many_clients_by_turns(testing::serve(queue.bind(ANY).unwrap()));
+}
+
+#[test]
+fn lines_by_turns_in_a_selector() {
     for workers in [1, 3] {
-        let selector = SelectorTCPServer::builder(|| Line).workers(workers).bind(address()).unwrap();
+        let selector = SelectorTCPServer::builder(|| Line).workers(workers).bind(ANY).unwrap();
         many_clients_by_turns(testing::serve(selector));
     }
+}
+
+#[test]
+fn lines_by_turns_in_a_selector_over_unix_sockets() {
     let path = tempfile::tempdir().unwrap();
     let unix = SelectorUnixStreamServer::new(path.path().join("socket"), || Line).unwrap();
     many_clients_by_turns(testing::serve(unix));
