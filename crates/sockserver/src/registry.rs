@@ -178,7 +178,7 @@ impl Registry {
             if let Some(deadline) = connection.end_if_overdue(now) {
                 log::debug!("request from {} ended: {deadline} deadline", connection.client_address);
             }
-            next = next.min(connection.due());
+            next = next.min(connection.next_look());
         }
         next
     }
@@ -391,11 +391,11 @@ impl Entry {
     /// Enters a phase and has its deadline watched. False when the connection has
     /// been ended meanwhile.
     pub(crate) fn enter(&self, phase: Phase) -> bool {
-        let due = self.connection().enter(phase);
-        if let Some(due) = due {
-            Reaper::watch(self.registry(), due);
+        let entered = self.connection().enter(phase);
+        if entered {
+            Reaper::watch(self.registry(), self.connection().next_look());
         }
-        due.is_some()
+        entered
     }
 
     /// Notes how it ended, for the moment it is dropped.
