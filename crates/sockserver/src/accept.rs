@@ -208,6 +208,9 @@ impl<'a> Acceptor<'a> {
         let due = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.mixin.service_actions();
         loop {
+            if self.core.registry().is_draining() {
+                return Ok(true);
+            }
             let left = due.map(|due| due.saturating_duration_since(Instant::now()));
             match self.accept()? {
                 Accepted::Job(job) => {
@@ -227,7 +230,7 @@ impl<'a> Acceptor<'a> {
     }
 
     fn is_stopping(&self) -> bool {
-        self.core.handle.is_stopping()
+        self.core.handle.is_stopping() || self.core.registry().is_draining()
     }
 
     /// Takes a request from one of the listeners, if one is there, and verifies it.

@@ -138,7 +138,7 @@ impl State {
 impl Phase {
     /// Whether nothing may follow. One that was dismissed goes on if its client
     /// spoke at the same moment: its answer still gets through.
-    fn is_over(self) -> bool {
+    pub(crate) fn is_over(self) -> bool {
         matches!(self, Phase::Overdue(_) | Phase::Drained)
     }
 
