@@ -289,6 +289,7 @@ fn twice_is_once() {
     let (handle, address) = (server.handle(), server.server_address().clone());
     let end = serving(server);
     let _idle = between(&address);
+    until_stats(&handle, |stats| stats.between_requests == 1);
     let first = handle.drain(LIMIT).unwrap();
     let second = handle.drain(LIMIT).unwrap();
     assert_eq!((first.idle, second.idle, second.finished), (1, 0, 0));
@@ -555,6 +556,7 @@ fn unix_sockets_are_drained_too() {
     let server = testing::serve(sockserver::ThreadingUnixStreamServer::new(&path, handler).unwrap());
     let (idle, busy) = (between(server.address()), saying(server.address(), b"gate\n"));
     clients.gate.wait_for(1);
+    until_stats(server.handle(), |stats| stats.between_requests == 1);
     let report = thread::scope(|scope| {
         let draining = scope.spawn(|| server.handle().drain(LIMIT).unwrap());
         assert_eq!(rest_of(&idle), "");
