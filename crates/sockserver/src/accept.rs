@@ -124,12 +124,14 @@ impl<'a> Acceptor<'a> {
         mixin: &'a dyn MixIn,
         settings: Settings,
     ) -> Acceptor<'a> {
+        // Single requests take turns too.
+        let turn = if listeners.len() > 1 { core.registry().stats().accepted } else { 0 };
         Acceptor {
             core,
             listeners,
             mixin,
             settings,
-            next: Cell::new(0),
+            next: Cell::new(turn as usize),
             gone: RefCell::new(vec![false; listeners.len()]),
             permit: RefCell::new(None),
             trouble: Cell::default(),
