@@ -7,10 +7,11 @@
 //! Run it, here on its default address:
 //!
 //! ```text
-//! RUST_LOG=info cargo run --example graceful_shutdown -- 127.0.0.1 9999
+//! cargo run --example graceful_shutdown -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `nc 127.0.0.1 9999`, and stop it meanwhile.
+//! Talk to it with `nc 127.0.0.1 9999`, and stop it meanwhile. With
+//! `RUST_LOG=info` it says what becomes of everybody.
 
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;

@@ -24,9 +24,12 @@ use program::{ANY_PORT, Directory, Language, Program, Terminal, languages};
 use sock::{AF_INET, SHUT_WR, SOCK_STREAM, Socket};
 
 /// Every server, or client, with the arguments it takes.
-const PROGRAMS: [(&str, &str); 33] = [
+const PROGRAMS: [(&str, &str); 37] = [
     ("careful", "[HOST [PORT]]"),
     ("careful_client", "[HOST [PORT]]"),
+    ("echo_pool", "[HOST [PORT]]"),
+    ("echo_prefork", "[HOST [PORT]]"),
+    ("echo_selector", "[HOST [PORT]]"),
     ("echo_tcp", "[HOST [PORT]]"),
     ("echo_tcp_client", "[HOST [PORT]]"),
     ("echo_threading", "[HOST [PORT]]"),
@@ -42,6 +45,7 @@ const PROGRAMS: [(&str, &str); 33] = [
     ("fixed_client", "[HOST [PORT]]"),
     ("forks", "[HOST [PORT]]"),
     ("forks_by_hand", "[HOST [PORT]]"),
+    ("graceful_shutdown", "[HOST [PORT]]"),
     ("greeting", "[HOST [PORT]]"),
     ("greeting_client", "[HOST [PORT]]"),
     ("http_get", "[HOST [PORT [PATH]]]"),
@@ -414,6 +418,37 @@ fn many_clients(name: &str) {
         );
         assert_eq!(server.stop_after(expected), expected);
     });
+}
+
+/// A server that answers line by line, and goes on when its client has gone.
+fn echoes(server: &str) {
+    pairings(|language, _| {
+        let mut server = Program::start(language, server, &ANY_PORT);
+        let [host, port] = server.address();
+        let client = sock::create_connection((host.as_str(), port.parse::<u16>().unwrap())).unwrap();
+        client.settimeout(std::time::Duration::from_secs(30)).unwrap();
+        for line in [&b"one\n"[..], b"two\n"] {
+            client.sendall(line).unwrap();
+            assert_eq!(client.recv(100).unwrap(), line);
+        }
+        client.shutdown(sock::SHUT_WR).unwrap();
+        assert_eq!(client.recv(100).unwrap(), b"");
+    });
+}
+
+#[test]
+fn echo_pool() {
+    echoes("echo_pool");
+}
+
+#[test]
+fn echo_prefork() {
+    echoes("echo_prefork");
+}
+
+#[test]
+fn echo_selector() {
+    echoes("echo_selector");
 }
 
 #[test]

@@ -4,9 +4,12 @@
 //! Every test is a run of this program with `--alone NAME`: one process, in
 //! which the test is the only thread.
 
+mod cpython;
 mod forking;
 mod nothing_left;
 mod signals;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::io::Read;
 use std::process::{Command, ExitCode, Stdio};
@@ -22,7 +25,7 @@ type Test = (&'static str, fn());
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    let tests = [forking::TESTS, nothing_left::TESTS, signals::TESTS].concat();
+    let tests = [cpython::TESTS, forking::TESTS, nothing_left::TESTS, signals::TESTS].concat();
     let arguments: Vec<String> = std::env::args().collect();
     if let [_, flag, name] = &arguments[..] {
         if flag == "--alone" {

@@ -105,6 +105,9 @@ impl<'a> Acceptor<'a> {
         let due = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.mixin.service_actions();
         loop {
+            if self.door.core().registry().is_draining() {
+                return Ok(true);
+            }
             let left = due.map(|due| due.saturating_duration_since(Instant::now()));
             match self.door.accept()? {
                 Accepted::Job(job) => {

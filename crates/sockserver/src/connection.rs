@@ -90,7 +90,7 @@ impl Clock {
         match self.limits().of(deadline) {
             None => NEVER,
             Some(limit) => {
-                let due = (self.0.0.elapsed() + limit).as_nanos().div_ceil(1_000_000);
+                let due = self.0.0.elapsed().saturating_add(limit).as_nanos().div_ceil(1_000_000);
                 u64::try_from(due).unwrap_or(NEVER).min(NEVER)
             }
         }
@@ -162,7 +162,7 @@ impl State {
 impl Phase {
     /// Whether nothing may follow. One that was dismissed goes on if its client
     /// spoke at the same moment: its answer still gets through.
-    fn is_over(self) -> bool {
+    pub(crate) fn is_over(self) -> bool {
         matches!(self, Phase::Overdue(_) | Phase::Drained)
     }
 
@@ -207,15 +207,33 @@ impl Connection {
         self.load().due
     }
 
+    /// When to look at it at the latest. The first byte of a silent client begins its
+    /// request, whose deadline may be the earlier one, without telling anybody.
+    pub(crate) fn next_look(&self) -> u64 {
+        let State { phase, due } = self.load();
+        if phase == Phase::Silent { due.min(self.clock.due(Deadline::Request)) } else { due }
+    }
+
     fn load(&self) -> State {
         State::unpack(self.state.load(Ordering::Acquire))
     }
 
-    /// Enters a phase, with its deadline beginning now, unless the connection has
-    /// been ended. Returns when it is overdue.
-    pub(crate) fn enter(&self, phase: Phase) -> Option<u64> {
+    /// Enters a phase, with its deadline beginning now. False when the connection has
+    /// been ended meanwhile.
+    pub(crate) fn enter(&self, phase: Phase) -> bool {
         let due = phase.deadline().map_or(NEVER, |deadline| self.clock.due(deadline));
-        self.replace(|old| (!old.phase.is_over()).then_some(State { phase, due })).then_some(due)
+        self.replace(|old| (!old.phase.is_over()).then_some(State { phase, due }))
+    }
+
+    /// Why nothing may follow, if the connection has been ended.
+    pub(crate) fn ended(&self) -> Option<io::Error> {
+        match self.phase() {
+            Phase::Overdue(deadline) => Some(self.timed_out(deadline)),
+            Phase::Drained => {
+                Some(io::Error::new(io::ErrorKind::ConnectionAborted, "the server is stopping"))
+            }
+            _ => None,
+        }
     }
 
     /// Ends it if its deadline is over by `now`. Returns the deadline if so.
@@ -455,12 +473,8 @@ impl Connection {
     /// What a call's failure, or its end of file, means here.
     #[cold]
     fn judge(&self, result: io::Result<usize>, deadline: Deadline) -> io::Result<usize> {
-        match self.phase() {
-            Phase::Overdue(deadline) => return Err(self.timed_out(deadline)),
-            Phase::Drained => {
-                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server is stopping"));
-            }
-            _ => {}
+        if let Some(ended) = self.ended() {
+            return Err(ended);
         }
         match result {
             Err(error) if self.flags.load(Ordering::Relaxed) & NOWAIT != 0 => Err(error),
@@ -598,10 +612,11 @@ mod tests {
     fn only_what_is_overdue_is_ended_and_what_is_ended_stays_so() {
         let connection = connection();
         assert_eq!(connection.end_if_overdue(u64::MAX), None, "nobody has begun it");
-        let due = connection.enter(Phase::Silent).unwrap();
+        assert!(connection.enter(Phase::Silent));
+        let due = connection.due();
         assert_eq!(connection.end_if_overdue(due.saturating_sub(1)), None);
         assert_eq!(connection.end_if_overdue(due), Some(Deadline::FirstByte));
-        assert_eq!(connection.enter(Phase::Busy), None);
+        assert!(!connection.enter(Phase::Busy));
         assert_eq!(connection.late(), Some(Deadline::FirstByte));
         assert!(!connection.end_for_drain(&[Phase::Silent, Phase::Busy], Phase::Drained));
     }

@@ -114,11 +114,13 @@ fn meaning(error: &io::Error) -> Meaning {
 
 impl Door {
     pub(crate) fn new(core: &Arc<Core>, listeners: &[Arc<Socket>], settings: Settings) -> Door {
+        // Single requests take turns too.
+        let turn = if listeners.len() > 1 { core.registry().stats().accepted } else { 0 };
         Door {
             core: Arc::clone(core),
             listeners: listeners.to_vec(),
             settings,
-            next: Cell::new(0),
+            next: Cell::new(turn as usize),
             last: Cell::new(0),
             incoming: listeners.iter().map(|_| RefCell::default()).collect(),
             gone: vec![Cell::new(false); listeners.len()],
@@ -148,7 +150,7 @@ impl Door {
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.core.handle.is_stopping()
+        self.core.handle.is_stopping() || self.core.registry().is_draining()
     }
 
     /// The listeners that are still of use.

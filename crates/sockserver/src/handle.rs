@@ -168,8 +168,15 @@ impl ServerHandle {
         if own_loop || shared.registry.is_served_here() {
             return Err(cannot_wait("drain"));
         }
+        shared.registry.begin_drain();
+        // A loop that has begun since the first request is stopped by this one, and a
+        // later one sees the drain.
+        let this_loop = self.request()?;
+        shared.waker.wake();
         self.refuse_clients();
-        let report = shared.registry.drain(limit, hurry, collect);
+        // What a loop has accepted is not in the register for a moment.
+        let serving = || matches!(this_loop, Run::Serving(..)) && *shared.run.lock() == this_loop;
+        let report = shared.registry.drain(limit, hurry, collect, &serving);
         log::debug!("{report}");
         Ok(report)
     }
@@ -307,6 +314,8 @@ impl Drop for Serving<'_> {
         shared.stop.store(false, Ordering::Release);
         shared.waker.drain();
         shared.ended.notify_all();
+        drop(run);
+        shared.registry.loop_ended();
     }
 }
 

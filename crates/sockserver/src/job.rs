@@ -300,7 +300,13 @@ impl Job {
                 Err(request) => request,
             });
         }
-        self.entry.enter(Phase::Silent);
+        if !self.entry.enter(Phase::Silent) {
+            // Its time was over before it had a handler: there was nobody to wake.
+            let ended = self.entry.connection().ended();
+            return Err(RequestError::Failed(
+                ended.unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into()),
+            ));
+        }
         self.entry.limit_next_read(Deadline::FirstByte);
         let handler = guard(|| Ok(make()))?;
         let variables = handler.class_variables();
@@ -487,7 +493,7 @@ impl Job {
             return;
         };
         let socket = stream.socket();
-        let until = Instant::now() + limit;
+        let begin = Instant::now();
         let mut there = poll(&mut [Poll::new(socket, POLLIN)], Some(std::time::Duration::ZERO));
         let mut scratch = Vec::new();
         while there.is_ok_and(|count| count > 0) {
@@ -495,7 +501,7 @@ impl Job {
             if !socket.recv_into(&mut scratch).is_ok_and(|received| received > 0) {
                 return;
             }
-            let left = until.saturating_duration_since(Instant::now());
+            let left = limit.saturating_sub(begin.elapsed());
             if left.is_zero() {
                 return;
             }

@@ -58,6 +58,8 @@ struct Book {
     drains: usize,
     /// What a drain left behind, because its handler does not return.
     given_up: bool,
+    /// Connections that a drain found idle, and that have gone without another word.
+    dismissed: u64,
     report: Option<DrainReport>,
 }
 
@@ -220,7 +222,7 @@ impl Registry {
             if let Some(deadline) = connection.end_if_overdue(now) {
                 log::debug!("request from {} ended: {deadline} deadline", connection.client_address);
             }
-            next = next.min(connection.due());
+            next = next.min(connection.next_look());
         }
         next
     }
@@ -240,29 +242,34 @@ impl Registry {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// From now on nothing is served that has not been accepted.
+    pub(crate) fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
     /// Lets what is idle go and what is busy finish; cuts the rest off at the
-    /// deadline. `collect` is called now and then, to notice what has ended.
+    /// deadline. `collect` is called now and then, to notice what has ended;
+    /// `serving` says whether a loop may still have a client in its hands.
     pub(crate) fn drain(
         &self,
         limit: Duration,
         hurry: &dyn Fn() -> bool,
         collect: &dyn Fn(),
+        serving: &dyn Fn() -> bool,
     ) -> DrainReport {
         let begin = Instant::now();
         let until = begin.checked_add(limit);
-        self.draining.store(true, Ordering::Release);
-        let before = {
+        let (before, dismissed) = {
             let mut book = self.book.lock();
             book.drains += 1;
-            book.stats
+            (book.stats, book.dismissed)
         };
-        let mut idle = 0;
         loop {
-            idle += self.end_idle();
+            self.end_idle();
             collect();
             let mut book = self.book.lock();
             let over = until.is_some_and(|until| Instant::now() >= until) || hurry();
-            if book.stats.in_flight == 0 || over {
+            if over || book.stats.in_flight == 0 && !serving() {
                 break;
             }
             let look = Instant::now() + DRAIN_LOOKS;
@@ -274,15 +281,18 @@ impl Registry {
             collect();
             let mut book = self.book.lock();
             let now = Instant::now();
-            if book.stats.in_flight == 0 || now >= grace {
+            if now >= grace || book.stats.in_flight == 0 && !serving() {
                 break book;
             }
             self.ended.wait_until(&mut book, grace.min(now + DRAIN_LOOKS));
         };
         book.drains -= 1;
         book.given_up |= book.stats.in_flight > 0;
-        let ended = before.in_flight + (book.stats.accepted - before.accepted) - book.stats.in_flight;
-        let finished = ended.saturating_sub(idle + cut.len() as u64);
+        let all = before.in_flight + (book.stats.accepted - before.accepted);
+        let idle = book.dismissed - dismissed;
+        // Nothing of those that came too late to be cut off has ended either.
+        let late = book.connections().filter(|connection| !connection.phase().is_over()).count();
+        let finished = all.saturating_sub(idle + (cut.len() + late) as u64);
         let report = DrainReport { finished, idle, cut, left: book.stats.in_flight, took: begin.elapsed() };
         book.report = Some(report.clone());
         self.ended.notify_all();
@@ -295,26 +305,37 @@ impl Registry {
         self.book.lock().report = Some(report);
     }
 
+    /// Tells a drain that a loop has ended.
+    pub(crate) fn loop_ended(&self) {
+        let _book = self.book.lock();
+        self.ended.notify_all();
+    }
+
     /// What the last drain came to.
     pub(crate) fn report(&self) -> Option<DrainReport> {
         self.book.lock().report.clone()
     }
 
-    /// Ends the connections nobody has sent a request on. Returns how many.
-    fn end_idle(&self) -> u64 {
-        let book = self.book.lock();
+    /// Ends the connections nobody has sent a request on.
+    fn end_idle(&self) {
         let idle = [Phase::Silent, Phase::Between];
-        let is_idle =
-            |connection: &&Arc<Connection>| idle.contains(&connection.phase()) && !connection.has_input();
-        let dismissed = |connection: &&Arc<Connection>| connection.end_for_drain(&idle, Phase::Dismissed);
-        book.connections().filter(is_idle).filter(dismissed).count() as u64
+        for connection in self.book.lock().connections() {
+            if idle.contains(&connection.phase()) && !connection.has_input() {
+                connection.end_for_drain(&idle, Phase::Dismissed);
+            }
+        }
     }
 
+    /// Cuts off what is still there, and names it; what a deadline has ended already
+    /// is there because its handler does not return.
     fn cut_all(&self) -> Vec<CutOff> {
         let book = self.book.lock();
         use Phase::{Between, Busy, Dismissed, Queued, Silent, Wrapping};
         let phases = [Queued, Wrapping, Silent, Busy, Between, Dismissed];
-        let cut = book.connections().filter(|connection| connection.end_for_drain(&phases, Phase::Drained));
+        let cut = book.connections().filter(|connection| {
+            connection.end_for_drain(&phases, Phase::Drained)
+                || matches!(connection.phase(), Phase::Overdue(_))
+        });
         cut.map(|connection| CutOff {
             client_address: connection.client_address.clone(),
             age: connection.age(),
@@ -446,11 +467,11 @@ impl Entry {
     /// Enters a phase and has its deadline watched. False when the connection has
     /// been ended meanwhile.
     pub(crate) fn enter(&self, phase: Phase) -> bool {
-        let due = self.connection().enter(phase);
-        if let Some(due) = due {
-            Reaper::watch(self.registry(), due);
+        let entered = self.connection().enter(phase);
+        if entered {
+            Reaper::watch(self.registry(), self.connection().next_look());
         }
-        due.is_some()
+        entered
     }
 
     /// Notes how it ended, for the moment it is dropped.
@@ -471,6 +492,7 @@ impl Entry {
         let registry = self.registry();
         let mut book = registry.book.lock();
         book.forget_ip(&connection.client_address, registry.limits().max_connections_per_ip);
+        book.dismissed += u64::from(connection.phase() == Phase::Dismissed);
         let entry = book.entries[self.slot].take();
         book.free.push(self.slot);
         drop(book);
@@ -525,7 +547,8 @@ pub struct DrainReport {
     pub finished: u64,
     /// Connections that had no request, and were closed at once.
     pub idle: u64,
-    /// Requests that were cut off at the deadline.
+    /// Requests that were cut off at the deadline, or had been by a deadline of their
+    /// own and were still there.
     pub cut: Vec<CutOff>,
     /// Of those, how many handlers have not returned even so.
     pub left: u64,

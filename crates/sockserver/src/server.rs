@@ -67,11 +67,13 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     /// forking server beside other threads; `ResourceBusy` when it runs already.
     pub fn serve_forever(&self) -> io::Result<()> {
         let registry = self.core.registry();
+        let serving = self.core.handle.begin()?;
         // A drain before the start has come for this loop.
         if registry.is_draining() {
+            drop(serving);
+            registry.wait_for_drains();
             return Ok(());
         }
-        let serving = self.core.handle.begin()?;
         log::debug!("serving {}", self.server_address());
         let ended = self.mixin.serve(&self.acceptor());
         drop(serving);
@@ -85,6 +87,7 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     ///
     /// Python: `handle_request()`. It waits up to the server's `timeout` (by
     /// default for ever, 300 s in a forking server), and then calls `handle_timeout` and returns.
+    /// After a drain there are no more requests, and it returns at once.
     ///
     /// # Errors
     ///

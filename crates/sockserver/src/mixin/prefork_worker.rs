@@ -3,6 +3,7 @@
 use std::io::{self, BufRead};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -54,10 +55,13 @@ fn serve_as_told(
     core.registry().set_mirror(slot.clone());
     let (stopping, stop) = socketpair()?;
     let handle = core.handle.clone();
-    let obeying = move || obey(&control, &handle, &stopping);
+    let serving = Arc::new(AtomicBool::new(true));
+    let still_serves = Arc::clone(&serving);
+    let obeying = move || obey(&control, &handle, &stopping, &still_serves);
     let control = thread::Builder::new().name("sockserver-control".to_owned()).spawn(obeying)?;
     let worker = Worker::new(door.for_core(&core), &stop)?;
     let served = serve(&worker, &core.handle, &slot, quota, heartbeat);
+    serving.store(false, Ordering::Release);
     if core.registry().is_draining() {
         // It ends when the drain has, which tells how it went.
         let _ = control.join();
@@ -94,7 +98,7 @@ fn serve(
 }
 
 /// Does what the parent says, or what its end means.
-fn obey(control: &Socket, handle: &ServerHandle, stopping: &Socket) {
+fn obey(control: &Socket, handle: &ServerHandle, stopping: &Socket, serving: &AtomicBool) {
     let mut lines = control.makefile_rb().lines();
     let limit = loop {
         let line = lines.next().and_then(Result::ok);
@@ -108,7 +112,9 @@ fn obey(control: &Socket, handle: &ServerHandle, stopping: &Socket) {
         }
     };
     let limit = Duration::from_millis(limit.unwrap_or(u64::MAX));
-    let report = handle.registry().drain(limit, &|| false, &|| {});
+    handle.registry().begin_drain();
+    let still_serves = || serving.load(Ordering::Acquire);
+    let report = handle.registry().drain(limit, &|| false, &|| {}, &still_serves);
     let _ = control.sendall(in_lines(&report).as_bytes());
     if report.left > 0 {
         // Its handler does not return, and this process has nothing else to do.

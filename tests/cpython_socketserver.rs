@@ -1,0 +1,352 @@
+//! The promise: what the 27 tests of CPython's `Lib/test/test_socketserver.py`
+//! (3.11) pin holds here too. Each test names those it stands for.
+//!
+//! Those that fork, or count descriptors, are in `tests/alone/cpython.rs`, where
+//! the process is theirs.
+
+mod support;
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use parking_lot::Mutex;
+use sock::{AF_INET, Address, SOCK_DGRAM, SOCK_STREAM, Socket};
+use sockserver::{
+    DatagramContext, DatagramRequestHandler, DatagramServer, Inet, Kind, MixIn, Request, RequestError,
+    Sequential, Server, ServerHooks, StreamContext, StreamRequestHandler, StreamServer, TCPServer,
+    ThreadingMixIn, ThreadingTCPServer, handler_fn,
+};
+
+use support::{LIMIT, LOOPBACK, StopAtEnd, client_of, rest_of, until};
+
+/// CPython's `MyStreamHandler` and `MyDatagramHandler`: a line comes and goes back.
+struct Echo;
+
+impl StreamRequestHandler for Echo {
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let mut line = String::new();
+        io::BufRead::read_line(&mut cx.rfile, &mut line)?;
+        cx.wfile.write_all(line.as_bytes())
+    }
+}
+
+impl DatagramRequestHandler for Echo {
+    fn handle(&mut self, cx: &mut DatagramContext<'_>) -> io::Result<()> {
+        let mut line = Vec::new();
+        cx.rfile.read_to_end(&mut line)?;
+        cx.wfile.write_all(&line)
+    }
+}
+
+/// CPython's `run_server`: three clients, then `shutdown`, join, `server_close`.
+#[track_caller]
+fn run_server<K: Kind, M: MixIn>(server: Server<K, M>, examine: impl Fn(&Address)) {
+    let address = server.server_address().clone();
+    assert_eq!(address, server.socket().getsockname().unwrap(), "server_address");
+    thread::scope(|scope| {
+        let _stop = StopAtEnd(server.handle());
+        let serving = scope.spawn(|| server.serve_forever());
+        for _ in 0..3 {
+            examine(&address);
+        }
+        server.shutdown().unwrap();
+        serving.join().unwrap().unwrap();
+    });
+    server.server_close().unwrap();
+    // Python: the socket's fileno() is -1. Here it is gone, and so is its name.
+    let next = Socket::new(address.family(), K::SOCKET_TYPE, 0).unwrap();
+    if K::SOCKET_TYPE == SOCK_STREAM && address.family() == AF_INET {
+        // Connections that have ended linger in TIME_WAIT, and would refuse a bind.
+        let refused = next.connect(&address).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        return;
+    }
+    next.bind(&address).expect("the address is free");
+    if let Some(path) = address.path() {
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+/// CPython's `stream_examine`.
+fn stream_examine(address: &Address) {
+    let client = client_of(address);
+    client.sendall(b"hello world\n").unwrap();
+    assert_eq!(rest_of(&client), "hello world\n");
+}
+
+/// CPython's `dgram_examine`: a client in the Unix domain must bind to be answered.
+fn dgram_examine(address: &Address) {
+    let client = Socket::new(address.family(), SOCK_DGRAM, 0).unwrap();
+    client.settimeout(LIMIT).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    if address.family() != AF_INET {
+        client.bind(folder.path().join("client")).unwrap();
+    }
+    client.sendto(b"hello world\n", address).unwrap();
+    assert_eq!(client.recv(100).unwrap(), b"hello world\n");
+}
+
+/// One row of the matrix: both kinds, both families, for a mixin.
+fn matrix<M: MixIn + Default>() {
+    run_server(StreamServer::<Inet, M>::new(LOOPBACK, || Echo).unwrap(), stream_examine);
+    run_server(DatagramServer::<Inet, M>::new(LOOPBACK, || Echo).unwrap(), dgram_examine);
+    #[cfg(unix)]
+    {
+        use sockserver::Unix;
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name| folder.path().join(name);
+        let stream = StreamServer::<Unix, M>::new(path("stream"), || Echo).unwrap();
+        run_server(stream, stream_examine);
+        let datagram = DatagramServer::<Unix, M>::new(path("datagram"), || Echo).unwrap();
+        run_server(datagram, dgram_examine);
+    }
+}
+
+/// SocketServerTest: `test_TCPServer`, `test_UDPServer`, `test_UnixStreamServer`,
+/// `test_UnixDatagramServer`.
+#[test]
+fn servers_echo() {
+    matrix::<Sequential>();
+}
+
+/// SocketServerTest: `test_ThreadingTCPServer`, `test_ThreadingUDPServer`,
+/// `test_ThreadingUnixStreamServer`, `test_ThreadingUnixDatagramServer`.
+#[test]
+fn servers_with_threads_echo() {
+    matrix::<ThreadingMixIn>();
+}
+
+/// SocketServerTest.`test_shutdown` (bpo-2302): it always ends the loop.
+#[test]
+fn shutdown_always_ends_it() {
+    let servers: Vec<_> = (0..20).map(|_| TCPServer::new(LOOPBACK, || Echo).unwrap()).collect();
+    let loops: Vec<_> = servers
+        .into_iter()
+        .map(|server| {
+            let handle = server.handle();
+            let serving = thread::spawn(move || {
+                server.serve_forever().unwrap();
+                server.server_close()
+            });
+            handle.shutdown().unwrap();
+            serving
+        })
+        .collect();
+    for serving in loops {
+        serving.join().unwrap().unwrap();
+    }
+}
+
+/// SocketServerTest.`test_close_immediately`: before any request there is nothing
+/// to wait for.
+#[test]
+fn close_immediately() {
+    ThreadingTCPServer::new(LOOPBACK, || Echo).unwrap().server_close().unwrap();
+}
+
+/// SocketServerTest.`test_context_manager`: leaving the block closes the listener.
+#[test]
+fn dropping_a_server_closes_it() {
+    let address = {
+        let server = TCPServer::new(LOOPBACK, || Echo).unwrap();
+        server.server_address().clone()
+    };
+    let refused = Socket::new(AF_INET, SOCK_STREAM, 0).unwrap().connect(&address).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+/// What CPython's `BaseErrorTestServer` writes down.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Vec<String>>>);
+
+impl Seen {
+    fn add(&self, call: impl Into<String>) {
+        self.0.lock().push(call.into());
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock())
+    }
+}
+
+impl ServerHooks for Seen {
+    fn handle_error(&self, error: &RequestError, _client_address: &Address) {
+        self.add(format!("handle_error {error}"));
+    }
+
+    fn shutdown_request(&self, _request: &Request) {
+        self.add("shutdown_request");
+    }
+}
+
+/// Python's `BadHandler`, which raises.
+struct Bad {
+    seen: Seen,
+    panics: bool,
+}
+
+impl StreamRequestHandler for Bad {
+    fn handle(&mut self, _cx: &mut StreamContext<'_>) -> io::Result<()> {
+        assert!(!self.panics, "as planned");
+        self.seen.add("handle");
+        Err(io::Error::other("as planned"))
+    }
+}
+
+#[track_caller]
+fn error_is_handled<M: MixIn + Default>(panics: bool) {
+    let seen = Seen::default();
+    let theirs = seen.clone();
+    let make = move || Bad { seen: theirs.clone(), panics };
+    let server = StreamServer::<Inet, M>::builder(make).hooks(seen.clone()).bind(LOOPBACK).unwrap();
+    let client = client_of(server.server_address());
+    server.handle_request().unwrap();
+    assert_eq!(rest_of(&client), "");
+    server.server_close().unwrap();
+    let told = if panics { "handle_error panicked: as planned" } else { "handle_error as planned" };
+    let handled: &[&str] = if panics { &[] } else { &["handle"] };
+    assert_eq!(seen.take(), [handled, &[told, "shutdown_request"]].concat());
+}
+
+/// ErrorHandlerTest: `test_sync_handled`, `test_threading_handled`.
+#[test]
+fn an_error_of_a_handler_reaches_handle_error() {
+    error_is_handled::<Sequential>(false);
+    error_is_handled::<ThreadingMixIn>(false);
+}
+
+/// ErrorHandlerTest: `test_sync_not_handled`, `test_threading_not_handled`. In
+/// Python `SystemExit` ends the server unheard. Rust has none: what unwinds is a
+/// panic, and that is one request's error like others.
+#[test]
+fn what_unwinds_out_of_a_handler_ends_its_request_and_nothing_else() {
+    error_is_handled::<Sequential>(true);
+    error_is_handled::<ThreadingMixIn>(true);
+}
+
+/// SocketWriterTest.`test_basics`: `wfile` is a writer of bytes over the request.
+#[test]
+fn wfile_writes_to_the_request() {
+    fn is_a_writer(_: &mut impl Write) {}
+    let server = TCPServer::new(
+        LOOPBACK,
+        handler_fn(|cx| {
+            is_a_writer(&mut cx.wfile);
+            // Python compares the two descriptors.
+            cx.wfile.write_all(b"by wfile, ")?;
+            cx.request.sendall(b"by request, ")?;
+            cx.wfile.write_all(b"by wfile")
+        }),
+    )
+    .unwrap();
+    let client = client_of(server.server_address());
+    server.handle_request().unwrap();
+    assert_eq!(rest_of(&client), "by wfile, by request, by wfile");
+}
+
+/// SocketWriterTest.`test_write`, its first half: a write is sent at once and
+/// whole. That signals do not cut a long one: `tests/alone/cpython.rs`.
+#[test]
+fn a_write_is_sent_at_once_and_whole() {
+    const LONG: usize = 20 << 20;
+    let (told, hear) = std::sync::mpsc::channel();
+    let server = TCPServer::new(
+        LOOPBACK,
+        handler_fn(move |cx| {
+            let first = cx.wfile.write(b"first, ")?;
+            // Not before the client has seen it: nobody has flushed.
+            let seen = cx.request.recv(1)?;
+            let long = cx.wfile.write(&vec![b'x'; LONG])?;
+            let _ = told.send((first, seen, long));
+            Ok(())
+        }),
+    )
+    .unwrap();
+    let client = client_of(server.server_address());
+    thread::scope(|scope| {
+        let serving = scope.spawn(|| server.handle_request());
+        assert_eq!(client.recv(100).unwrap(), b"first, ");
+        client.sendall(b"!").unwrap();
+        assert_eq!(rest_of(&client).len(), LONG);
+        serving.join().unwrap().unwrap();
+    });
+    assert_eq!(hear.recv().unwrap(), (7, b"!".to_vec(), LONG));
+}
+
+/// MiscTestCase.`test_all`: every name of `socketserver.__all__` is there.
+#[test]
+fn every_name_is_there() {
+    #[allow(unused_imports)]
+    use sockserver::{
+        DatagramRequestHandler, StreamRequestHandler, TCPServer, ThreadingMixIn, ThreadingTCPServer,
+        ThreadingUDPServer, UDPServer,
+    };
+    #[cfg(unix)]
+    #[allow(unused_imports)]
+    use sockserver::{
+        ForkingMixIn, ForkingTCPServer, ForkingUDPServer, ForkingUnixDatagramServer,
+        ForkingUnixStreamServer, ThreadingUnixDatagramServer, ThreadingUnixStreamServer,
+        UnixDatagramServer, UnixStreamServer,
+    };
+    // BaseServer and BaseRequestHandler, which have no work of their own:
+    let differences = include_str!("../docs/differences.md");
+    for name in ["`BaseServer`", "`BaseRequestHandler`"] {
+        assert!(differences.contains(name), "docs/differences.md does not say where {name} is");
+    }
+}
+
+/// Counts, and lets nobody in.
+struct Refusing {
+    shut: Arc<AtomicUsize>,
+}
+
+impl ServerHooks for Refusing {
+    fn verify_request(&self, _request: &Request, _client_address: &Address) -> bool {
+        false
+    }
+
+    fn shutdown_request(&self, _request: &Request) {
+        self.shut.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// MiscTestCase.`test_shutdown_request_called_if_verify_request_false` (bpo-26309).
+#[test]
+fn a_request_that_is_refused_is_shut_once() {
+    let shut = Arc::new(AtomicUsize::new(0));
+    let hooks = Refusing { shut: Arc::clone(&shut) };
+    let server = TCPServer::builder(|| Echo).hooks(hooks).bind(LOOPBACK).unwrap();
+    let client = client_of(server.server_address());
+    server.handle_request().unwrap();
+    assert_eq!(rest_of(&client), "");
+    assert_eq!(shut.load(Ordering::SeqCst), 1);
+    assert_eq!(server.stats().rejected, 1);
+}
+
+/// MiscTestCase.`test_threads_reaped` (bpo-37193): ten requests leave fewer than
+/// ten threads behind. How many are kept at most: `tests/alone`.
+#[test]
+fn threads_are_not_piled_up() {
+    let threads = Arc::new(Mutex::new(std::collections::HashSet::new()));
+    let seen = Arc::clone(&threads);
+    let server = ThreadingTCPServer::new(
+        LOOPBACK,
+        handler_fn(move |cx| {
+            seen.lock().insert(thread::current().id());
+            cx.wfile.write_all(b"done")
+        }),
+    )
+    .unwrap();
+    for _ in 0..10 {
+        let client = client_of(server.server_address());
+        server.handle_request().unwrap();
+        assert_eq!(rest_of(&client), "done");
+        // The thread that served it is free a moment after its client is.
+        until("the request is over", || server.stats().in_flight == 0);
+        until("its thread waits", || format!("{:?}", server.mixin()).contains("idle_threads: 1"));
+    }
+    assert_eq!(threads.lock().len(), 1, "one after the other they have the same thread");
+    server.server_close().unwrap();
+}

@@ -1,0 +1,451 @@
+//! The promise: silence costs a slot for a stated time at most. Each deadline of a
+//! server ends what it is for and nothing else, its handler learns of it, it is
+//! counted under its name, and a client that trickles does not extend it.
+//!
+//! `tests/alone/deadlines.rs` says the same of servers that fork.
+
+mod support;
+
+use std::io::{self, BufRead, Read, Write};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sock::{Address, Socket, StreamSocket};
+use sockserver::{
+    Builder, Inet, MixIn, RequestError, Sequential, ServerHooks, Stats, Stream, StreamContext,
+    StreamRequestHandler, StreamServer, ThreadingMixIn, ThreadingTCPServer, testing,
+};
+
+use support::{LIMIT, LOOPBACK, client_of, moment, rest_of, until_stats};
+
+/// The deadline under test: long beside a call, short beside [`LIMIT`].
+const SHORT: Duration = Duration::from_millis(150);
+/// Longer than any deadline under test is kept to.
+const LONGER: Duration = Duration::from_millis(450);
+
+/// A handler that tells how it fared.
+struct Telling<F> {
+    handle: F,
+    told: mpsc::Sender<Result<(), io::ErrorKind>>,
+}
+
+impl<F> StreamRequestHandler for Telling<F>
+where
+    F: Fn(&mut StreamContext<'_>) -> io::Result<()> + Send + 'static,
+{
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let result = (self.handle)(cx);
+        let _ = self.told.send(result.as_ref().map_err(io::Error::kind).copied());
+        result
+    }
+}
+
+type Told = mpsc::Receiver<Result<(), io::ErrorKind>>;
+
+/// A server with one place and no deadline but those the test gives it.
+fn server<M: MixIn + Default>(
+    handle: impl Fn(&mut StreamContext<'_>) -> io::Result<()> + Clone + Send + Sync + 'static,
+) -> (Builder<Stream<Inet>, M>, Told) {
+    let (tell, told) = mpsc::channel();
+    let make = move || Telling { handle: handle.clone(), told: tell.clone() };
+    let builder = StreamServer::builder(make)
+        .max_connections(1)
+        .first_byte_timeout(None)
+        .idle_timeout(None)
+        .read_timeout(None)
+        .write_timeout(None)
+        .request_timeout(None)
+        .wrap_timeout(None);
+    (builder, told)
+}
+
+/// One line comes, one goes back; the next is the next request.
+fn echo(cx: &mut StreamContext<'_>) -> io::Result<()> {
+    let mut line = String::new();
+    cx.rfile.read_line(&mut line)?;
+    cx.wfile.write_all(line.as_bytes())?;
+    cx.close_connection = line.is_empty();
+    Ok(())
+}
+
+/// Runs a test for the loop that serves itself, and for threads.
+macro_rules! for_both {
+    ($($name:ident: $test:ident;)*) => {$(
+        #[test]
+        fn $name() {
+            $test::<Sequential>();
+            $test::<ThreadingMixIn>();
+        }
+    )*};
+}
+
+for_both! {
+    the_first_byte: first_byte;
+    the_time_between_two_requests: idle;
+    each_receive: read;
+    each_send: write;
+    a_whole_request_however_busy: request;
+    a_request_whose_handler_computes: computing;
+    a_handshake: wrap;
+    one_who_is_spoken_to_has_had_the_first_byte: server_speaks_first;
+    each_request_has_its_own_time: several_requests;
+    none_switches_off: none;
+    for_ever_is_a_time_too: for_ever;
+    a_receive_that_was_late_can_be_tried_again: tried_again;
+    a_handlers_own_timeout: own_timeout;
+}
+
+/// What a deadline does to a server that has one place: the client that `misbehaves`
+/// is ended, the handler learns of it, and the next client is served.
+#[track_caller]
+fn ends<M: MixIn>(
+    (builder, told): (Builder<Stream<Inet>, M>, Told),
+    misbehave: impl FnOnce(&Socket),
+    counted: impl Fn(&Stats) -> u64,
+    learns: Option<Result<(), io::ErrorKind>>,
+) {
+    let server = testing::serve(builder.bind(LOOPBACK).unwrap());
+    let begin = Instant::now();
+    let client = client_of(server.address());
+    misbehave(&client);
+    let stats = until_stats(server.handle(), |stats| stats.accepted == 1 && stats.in_flight == 0);
+    assert!(begin.elapsed() >= SHORT, "not before its time");
+    assert_eq!((counted(&stats), stats.timed_out.total()), (1, 1), "{stats:?}");
+    assert_eq!(told.try_iter().last(), learns);
+    drop(client);
+    // Its place is free: there is one.
+    let next = client_of(server.address());
+    next.sendall(b"hello\n").unwrap();
+    assert_eq!(next.recv(100).unwrap(), b"hello\n");
+}
+
+const TIMED_OUT: Option<Result<(), io::ErrorKind>> = Some(Err(io::ErrorKind::TimedOut));
+
+fn first_byte<M: MixIn + Default>() {
+    let (builder, told) = server::<M>(echo);
+    ends(
+        (builder.first_byte_timeout(SHORT), told),
+        |client| assert_eq!(rest_of(client), ""),
+        |stats| stats.timed_out.first_byte,
+        TIMED_OUT,
+    );
+}
+
+fn idle<M: MixIn + Default>() {
+    let (builder, told) = server::<M>(echo);
+    ends(
+        (builder.idle_timeout(SHORT), told),
+        |client| {
+            client.sendall(b"one\ntwo\n").unwrap();
+            assert_eq!(rest_of(client), "one\ntwo\n");
+        },
+        |stats| stats.timed_out.idle,
+        // Nothing has gone wrong for the handler: it has served each request.
+        Some(Ok(())),
+    );
+}
+
+fn read<M: MixIn + Default>() {
+    let (builder, told) = server::<M>(echo);
+    ends(
+        (builder.read_timeout(SHORT), told),
+        |client| {
+            client.sendall(b"half a line").unwrap();
+            assert_eq!(rest_of(client), "");
+        },
+        |stats| stats.timed_out.read,
+        TIMED_OUT,
+    );
+}
+
+fn write<M: MixIn + Default>() {
+    let (builder, told) = server::<M>(|cx| {
+        let mut line = String::new();
+        cx.rfile.read_line(&mut line)?;
+        if line == "flood\n" {
+            cx.wfile.write_all(&vec![0; 64 << 20])
+        } else {
+            cx.wfile.write_all(b"hello\n")
+        }
+    });
+    ends(
+        (builder.write_timeout(SHORT), told),
+        |client| client.sendall(b"flood\n").unwrap(),
+        |stats| stats.timed_out.write,
+        TIMED_OUT,
+    );
+}
+
+/// Sends a byte every few milliseconds until it is told to stop.
+fn trickle(client: &Socket) {
+    let until = Instant::now() + LIMIT;
+    while client.sendall(b".").is_ok() {
+        assert!(Instant::now() < until, "nobody minds");
+        moment();
+    }
+}
+
+fn request<M: MixIn + Default>() {
+    let (builder, told) = server::<M>(echo);
+    ends(
+        // Each receive is in time, and the whole is not.
+        (builder.request_timeout(SHORT).read_timeout(LIMIT), told),
+        trickle,
+        |stats| stats.timed_out.request,
+        TIMED_OUT,
+    );
+}
+
+fn computing<M: MixIn + Default>() {
+    let (builder, told) = server::<M>(|cx| {
+        let mut line = String::new();
+        cx.rfile.read_line(&mut line)?;
+        if line == "compute\n" {
+            let until = Instant::now() + LONGER;
+            while Instant::now() < until {
+                thread::yield_now();
+            }
+            return Ok(());
+        }
+        cx.wfile.write_all(line.as_bytes())
+    });
+    ends(
+        (builder.request_timeout(SHORT), told),
+        |client| {
+            client.sendall(b"compute\n").unwrap();
+            assert_eq!(rest_of(client), "", "the client need not wait for the handler");
+        },
+        |stats| stats.timed_out.request,
+        Some(Ok(())),
+    );
+}
+
+/// Its handshake is a byte of the client's.
+struct Handshake;
+
+impl ServerHooks for Handshake {
+    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
+        // A trickling client: each receive is in time.
+        while request.recv(1)? == b"." {}
+        Ok(Box::new(request))
+    }
+
+    fn handle_error(&self, error: &RequestError, _client_address: &Address) {
+        assert!(matches!(error, RequestError::TimedOut(sockserver::Deadline::Wrap, _)), "{error}");
+    }
+}
+
+fn wrap<M: MixIn + Default>() {
+    let (builder, told) = server::<M>(|cx| {
+        let mut line = String::new();
+        cx.rfile.read_line(&mut line)?;
+        // Its first letter was the handshake.
+        cx.wfile.write_all(format!("h{line}").as_bytes())
+    });
+    ends(
+        (builder.wrap_timeout(SHORT).hooks(Handshake), told),
+        trickle,
+        |stats| stats.timed_out.wrap,
+        // No handler was made.
+        None,
+    );
+}
+
+#[test]
+fn a_stalled_handshake_holds_up_nobody_else() {
+    let (builder, _told) = server::<ThreadingMixIn>(|cx| cx.wfile.write_all(b"served"));
+    let server = builder.wrap_timeout(SHORT).max_connections(100).hooks(Handshake).bind(LOOPBACK).unwrap();
+    let server = testing::serve(server);
+    let stalled: Vec<Socket> = (0..5).map(|_| client_of(server.address())).collect();
+    until_stats(server.handle(), |stats| stats.accepted == 5);
+    let good = client_of(server.address());
+    good.sendall(b"!").unwrap();
+    assert_eq!(rest_of(&good), "served");
+    for client in &stalled {
+        assert_eq!(rest_of(client), "");
+    }
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!((stats.timed_out.wrap, stats.finished), (5, 1));
+}
+
+fn server_speaks_first<M: MixIn + Default>() {
+    let (builder, told) = server::<M>(|cx| {
+        cx.wfile.write_all(b"who is there?\n")?;
+        echo(cx)
+    });
+    let server = testing::serve(builder.first_byte_timeout(SHORT).bind(LOOPBACK).unwrap());
+    let client = client_of(server.address());
+    assert_eq!(client.recv(100).unwrap(), b"who is there?\n");
+    pause(LONGER);
+    client.sendall(b"me\n").unwrap();
+    assert_eq!(told.recv_timeout(LIMIT).unwrap(), Ok(()), "it was not cut off");
+    assert_eq!(client.recv(3).unwrap(), b"me\n");
+}
+
+/// Time has to pass here: it is what is tested.
+fn pause(time: Duration) {
+    sock::poll(&mut [], Some(time)).unwrap();
+}
+
+fn several_requests<M: MixIn + Default>() {
+    let (builder, _told) = server::<M>(echo);
+    let server = testing::serve(builder.request_timeout(LONGER).bind(LOOPBACK).unwrap());
+    let client = client_of(server.address());
+    let begin = Instant::now();
+    while begin.elapsed() < LONGER * 2 {
+        client.sendall(b"half").unwrap();
+        pause(SHORT / 2);
+        client.sendall(b" a line\n").unwrap();
+        assert_eq!(client.recv(100).unwrap(), b"half a line\n");
+    }
+    client.shutdown(sock::SHUT_WR).unwrap();
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!((stats.finished, stats.timed_out.total()), (1, 0));
+}
+
+fn none<M: MixIn + Default>() {
+    // Each is set, and then switched off.
+    let (builder, _told) = server::<M>(echo);
+    let builder = builder
+        .first_byte_timeout(SHORT)
+        .first_byte_timeout(None)
+        .idle_timeout(SHORT)
+        .idle_timeout(None)
+        .read_timeout(SHORT)
+        .read_timeout(None)
+        .request_timeout(SHORT)
+        .request_timeout(None);
+    let server = testing::serve(builder.bind(LOOPBACK).unwrap());
+    let client = client_of(server.address());
+    pause(LONGER);
+    for word in [&b"first\n"[..], b"second\n"] {
+        client.sendall(&word[..2]).unwrap();
+        pause(LONGER / 2);
+        client.sendall(&word[2..]).unwrap();
+        assert_eq!(client.recv(100).unwrap(), word);
+        pause(LONGER / 2);
+    }
+    client.shutdown(sock::SHUT_WR).unwrap();
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!((stats.finished, stats.timed_out.total()), (1, 0));
+}
+
+fn for_ever<M: MixIn + Default>() {
+    let (builder, _told) = server::<M>(echo);
+    let builder = builder
+        .first_byte_timeout(Duration::MAX)
+        .idle_timeout(Duration::MAX)
+        .read_timeout(Duration::MAX)
+        .write_timeout(Duration::MAX)
+        .request_timeout(Duration::MAX)
+        .wrap_timeout(Duration::MAX)
+        .linger_timeout(Duration::MAX)
+        .hooks(Greeted);
+    let server = testing::serve(builder.bind(LOOPBACK).unwrap());
+    let client = client_of(server.address());
+    client.sendall(b"!one\ntwo\n").unwrap();
+    assert_eq!(client.recv(4).unwrap(), b"one\n");
+    assert_eq!(client.recv(4).unwrap(), b"two\n");
+    client.shutdown(sock::SHUT_WR).unwrap();
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!(stats.finished, 1, "{stats:?}");
+}
+
+/// A handshake like [`Handshake`]'s that only speaks when something is wrong.
+struct Greeted;
+
+impl ServerHooks for Greeted {
+    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
+        request.recv(1)?;
+        Ok(Box::new(request))
+    }
+}
+
+fn tried_again<M: MixIn + Default>() {
+    let (builder, told) = server::<M>(|cx| {
+        let late = cx.rfile.read(&mut [0]).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        assert!(late.to_string().contains("read deadline"), "{late}");
+        cx.wfile.write_all(b"still there?\n")?;
+        let mut answer = [0; 3];
+        cx.rfile.read_exact(&mut answer)?;
+        cx.wfile.write_all(&answer)
+    });
+    let server = testing::serve(builder.read_timeout(SHORT).bind(LOOPBACK).unwrap());
+    let client = client_of(server.address());
+    assert_eq!(client.recv(100).unwrap(), b"still there?\n");
+    client.sendall(b"yes").unwrap();
+    assert_eq!(rest_of(&client), "yes");
+    assert_eq!(told.recv_timeout(LIMIT).unwrap(), Ok(()));
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!((stats.finished, stats.timed_out.total()), (1, 0));
+}
+
+/// Waits for a client for as long as its own constant says.
+struct Impatient(mpsc::Sender<io::ErrorKind>);
+
+impl StreamRequestHandler for Impatient {
+    const TIMEOUT: Option<Duration> = Some(SHORT);
+
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let result = cx.rfile.read(&mut [0]).map(drop);
+        if let Err(error) = &result {
+            let _ = self.0.send(error.kind());
+        }
+        result
+    }
+}
+
+fn own_timeout<M: MixIn + Default>() {
+    let (tell, told) = mpsc::channel();
+    let make = move || Impatient(tell.clone());
+    let server = StreamServer::<Inet, M>::builder(make).read_timeout(None).first_byte_timeout(None);
+    let server = testing::serve(server.bind(LOOPBACK).unwrap());
+    let begin = Instant::now();
+    let client = client_of(server.address());
+    assert_eq!(rest_of(&client), "");
+    assert_eq!(told.recv_timeout(LIMIT).unwrap(), io::ErrorKind::TimedOut);
+    assert!(begin.elapsed() >= SHORT);
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!((stats.failed, stats.timed_out.total()), (1, 0), "the handler's, not the server's");
+}
+
+#[test]
+fn an_earlier_deadline_is_seen_beside_later_ones() {
+    // The reaper sleeps for the first byte of many when a shorter time begins.
+    let (builder, _told) = server::<ThreadingMixIn>(echo);
+    let server = builder
+        .max_connections(100)
+        .first_byte_timeout(LIMIT)
+        .request_timeout(LIMIT)
+        .idle_timeout(SHORT)
+        .bind(LOOPBACK)
+        .unwrap();
+    let server = testing::serve(server);
+    let silent: Vec<Socket> = (0..10).map(|_| client_of(server.address())).collect();
+    until_stats(server.handle(), |stats| stats.in_flight == 10);
+    let begin = Instant::now();
+    let client = client_of(server.address());
+    client.sendall(b"hello\n").unwrap();
+    assert_eq!(rest_of(&client), "hello\n");
+    assert!(begin.elapsed() < LIMIT / 2, "{:?}", begin.elapsed());
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 10);
+    assert_eq!((stats.timed_out.idle, stats.timed_out.total()), (1, 1));
+    drop(silent);
+}
+
+#[test]
+fn those_between_requests_are_counted() {
+    let server = ThreadingTCPServer::builder(sockserver::handler_fn(echo)).bind(LOOPBACK).unwrap();
+    let server = testing::serve(server);
+    let clients: Vec<Socket> = (0..3).map(|_| client_of(server.address())).collect();
+    until_stats(server.handle(), |stats| stats.in_flight == 3 && stats.between_requests == 0);
+    for client in &clients {
+        client.sendall(b"hello\n").unwrap();
+        assert_eq!(client.recv(100).unwrap(), b"hello\n");
+    }
+    until_stats(server.handle(), |stats| stats.in_flight == 3 && stats.between_requests == 3);
+    clients[0].sendall(b"half").unwrap();
+    until_stats(server.handle(), |stats| stats.between_requests == 2);
+}

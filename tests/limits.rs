@@ -1,0 +1,334 @@
+//! The promise: a server never serves more clients at once than its limits say,
+//! exactly; the rest wait in the kernel's queue, or are refused, as chosen; and
+//! whatever ends a request gives its place back.
+
+mod support;
+
+use std::io::{self, BufRead, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use sock::{Address, Socket};
+use sockserver::{
+    Builder, Inet, Request, ServerHooks, Stream, StreamContext, TCPServer, ThreadingMixIn,
+    ThreadingTCPServer, ThreadingUDPServer, UDPServer, WhenFull, datagram_handler_fn, handler_fn, testing,
+};
+
+use support::{
+    Gate, LIMIT, LOOPBACK, OpenAtEnd, client_from, client_of, moment, rest_of, until, until_stats,
+};
+
+/// Serves by waiting at the gate, and then says so.
+fn gated(gate: &Gate) -> Builder<Stream<Inet>, ThreadingMixIn> {
+    let gate = gate.clone();
+    ThreadingTCPServer::builder(handler_fn(move |cx| {
+        gate.pass();
+        cx.request.sendall(b"served")
+    }))
+}
+
+#[test]
+fn never_more_handlers_than_the_limit_and_the_rest_are_served_later() {
+    let gate = Gate::new();
+    let _open = OpenAtEnd(gate.clone());
+    let server = testing::serve(gated(&gate).max_connections(3).bind(LOOPBACK).unwrap());
+    let clients: Vec<Socket> = (0..12).map(|_| client_of(server.address())).collect();
+    gate.wait_for(3);
+    let stats = server.handle().stats();
+    assert_eq!((stats.accepted, stats.in_flight), (3, 3), "the others are in the kernel's queue");
+    assert_eq!(gate.now(), 3);
+    gate.open();
+    for client in &clients {
+        assert_eq!(rest_of(client), "served");
+    }
+    assert_eq!(gate.most(), 3, "and never more");
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!((stats.finished, stats.rejected), (12, 0));
+}
+
+#[test]
+fn the_limit_is_exact_while_clients_come_and_go() {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (counting, peak) = (Arc::clone(&now), Arc::clone(&most));
+    let handler = handler_fn(move |cx| {
+        let here = counting.fetch_add(1, Ordering::SeqCst) + 1;
+        peak.fetch_max(here, Ordering::SeqCst);
+        let answer = cx.request.recv(1).and_then(|byte| cx.request.sendall(&byte));
+        counting.fetch_sub(1, Ordering::SeqCst);
+        answer
+    });
+    let server = ThreadingTCPServer::builder(handler).max_connections(4).bind(LOOPBACK).unwrap();
+    let server = testing::serve(server);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let client = client_of(server.address());
+                    moment();
+                    client.sendall(b"x").unwrap();
+                    assert_eq!(rest_of(&client), "x");
+                }
+            });
+        }
+        scope.spawn(|| {
+            until("all are served", || {
+                let stats = server.handle().stats();
+                assert!(stats.in_flight <= 4 && stats.adds_up(), "{stats:?}");
+                stats.finished == 400
+            });
+        });
+    });
+    let most = most.load(Ordering::SeqCst);
+    assert!((2..=4).contains(&most), "the limit is used, and kept: {most}");
+}
+
+#[test]
+fn several_listeners_share_one_limit() {
+    let gate = Gate::new();
+    let _open = OpenAtEnd(gate.clone());
+    let server = gated(&gate).max_connections(3).bind_all([LOOPBACK, LOOPBACK, LOOPBACK]).unwrap();
+    let addresses = server.server_addresses().to_vec();
+    let server = testing::serve(server);
+    let clients: Vec<Socket> = addresses.iter().cycle().take(9).map(client_of).collect();
+    gate.wait_for(3);
+    assert_eq!(server.handle().stats().accepted, 3);
+    gate.open();
+    for client in &clients {
+        assert_eq!(rest_of(client), "served", "no listener starves");
+    }
+    assert_eq!(gate.most(), 3);
+}
+
+#[test]
+fn a_server_without_threads_has_one_request_at_most() {
+    let server = TCPServer::builder(handler_fn(|cx| {
+        let stats = cx.server.stats();
+        writeln!(cx.wfile, "{} {}", stats.in_flight, stats.accepted)
+    }))
+    .max_connections(0)
+    .bind(LOOPBACK)
+    .unwrap();
+    let server = testing::serve(server);
+    let clients: Vec<Socket> = (0..3).map(|_| client_of(server.address())).collect();
+    for (index, client) in clients.iter().enumerate() {
+        assert_eq!(rest_of(client), format!("1 {}\n", index + 1), "0 counts as 1");
+    }
+}
+
+#[test]
+fn datagrams_wait_for_room_too() {
+    let gate = Gate::new();
+    let _open = OpenAtEnd(gate.clone());
+    let at_the_gate = gate.clone();
+    let handler = datagram_handler_fn(move |cx| {
+        at_the_gate.pass();
+        cx.wfile.write_all(cx.packet)
+    });
+    let server = ThreadingUDPServer::builder(handler).max_connections(2).bind(LOOPBACK).unwrap();
+    let server = testing::serve(server);
+    let client = Socket::new(sock::AF_INET, sock::SOCK_DGRAM, 0).unwrap();
+    client.settimeout(LIMIT).unwrap();
+    for number in 0..6_u8 {
+        client.sendto(&[number], server.address()).unwrap();
+    }
+    gate.wait_for(2);
+    assert_eq!(server.handle().stats().accepted, 2);
+    gate.open();
+    let mut answers: Vec<u8> = (0..6).map(|_| client.recv(10).unwrap()[0]).collect();
+    answers.sort_unstable();
+    assert_eq!((answers, gate.most()), ((0..6).collect(), 2));
+}
+
+/// Says why it sends a client away.
+struct Refusing {
+    calls: Arc<AtomicUsize>,
+}
+
+impl ServerHooks for Refusing {
+    fn refuse_request(&self, request: &Request, _client_address: &Address) {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let _ = request.stream().expect("a connection").sendall(b"too many");
+    }
+}
+
+#[test]
+fn a_full_server_refuses_if_it_is_told_to() {
+    let gate = Gate::new();
+    let _open = OpenAtEnd(gate.clone());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let server = gated(&gate)
+        .max_connections(2)
+        .when_full(WhenFull::Refuse)
+        .hooks(Refusing { calls: Arc::clone(&calls) })
+        .bind(LOOPBACK)
+        .unwrap();
+    let server = testing::serve(server);
+    let served: Vec<Socket> = (0..2).map(|_| client_of(server.address())).collect();
+    gate.wait_for(2);
+    for _ in 0..5 {
+        assert_eq!(rest_of(&client_of(server.address())), "too many");
+    }
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 2);
+    assert_eq!((stats.accepted, stats.rejected), (7, 5));
+    assert_eq!(calls.load(Ordering::SeqCst), 5);
+    gate.open();
+    for client in &served {
+        assert_eq!(rest_of(client), "served");
+    }
+    until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!(rest_of(&client_of(server.address())), "served", "there is room again");
+    assert_eq!((gate.most(), calls.load(Ordering::SeqCst)), (2, 5));
+}
+
+#[test]
+fn a_refusal_that_panics_is_one_request_and_not_the_server() {
+    struct Panics;
+    impl ServerHooks for Panics {
+        fn refuse_request(&self, _request: &Request, _client_address: &Address) {
+            panic!("as planned");
+        }
+    }
+    let gate = Gate::new();
+    let _open = OpenAtEnd(gate.clone());
+    let server = gated(&gate).max_connections(1).when_full(WhenFull::Refuse).hooks(Panics);
+    let server = testing::serve(server.bind(LOOPBACK).unwrap());
+    let first = client_of(server.address());
+    gate.wait_for(1);
+    assert_eq!(rest_of(&client_of(server.address())), "");
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 1);
+    assert_eq!((stats.accepted, stats.panicked), (2, 1));
+    gate.open();
+    assert_eq!(rest_of(&first), "served");
+}
+
+#[test]
+fn one_address_leaves_room_for_others() {
+    let gate = Gate::new();
+    let _open = OpenAtEnd(gate.clone());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let server = gated(&gate).max_connections_per_ip(2).hooks(Refusing { calls: Arc::clone(&calls) });
+    let server = testing::serve(server.bind(("0.0.0.0", 0)).unwrap());
+    let first: Vec<Socket> = (0..2).map(|_| client_from("127.0.0.1", server.address())).collect();
+    gate.wait_for(2);
+    assert_eq!(rest_of(&client_from("127.0.0.1", server.address())), "too many");
+    let second: Vec<Socket> = (0..2).map(|_| client_from("127.0.0.2", server.address())).collect();
+    gate.wait_for(4);
+    assert_eq!(rest_of(&client_from("127.0.0.2", server.address())), "too many");
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 4);
+    assert_eq!((stats.accepted, stats.rejected, calls.load(Ordering::SeqCst)), (6, 2, 2));
+    gate.open();
+    for client in first.iter().chain(&second) {
+        assert_eq!(rest_of(client), "served");
+    }
+    until_stats(server.handle(), |stats| stats.in_flight == 0);
+    for _ in 0..3 {
+        assert_eq!(rest_of(&client_from("127.0.0.1", server.address())), "served", "its places are back");
+        until_stats(server.handle(), |stats| stats.in_flight == 0);
+    }
+}
+
+#[test]
+fn a_mapped_ipv4_address_counts_as_ipv4() {
+    let gate = Gate::new();
+    let _open = OpenAtEnd(gate.clone());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let server = gated(&gate).max_connections_per_ip(1).hooks(Refusing { calls });
+    let server = match server.bind_all([("::", 0), ("127.0.0.1", 0)]) {
+        Ok(server) => server,
+        Err(error) => panic!("this needs IPv6: {error}"),
+    };
+    let addresses = server.server_addresses().to_vec();
+    let server = testing::serve(server);
+    let first = client_from("127.0.0.1", &addresses[0]);
+    gate.wait_for(1);
+    assert_eq!(rest_of(&client_from("127.0.0.1", &addresses[1])), "too many", "the same client");
+    assert_eq!(rest_of(&client_from("127.0.0.1", &addresses[0])), "too many");
+    let other = client_from("127.0.0.2", &addresses[0]);
+    gate.wait_for(2);
+    gate.open();
+    assert_eq!((rest_of(&first), rest_of(&other)), ("served".into(), "served".into()));
+    drop(server);
+}
+
+#[test]
+fn max_threads_is_that_limit() {
+    let gate = Gate::new();
+    let _open = OpenAtEnd(gate.clone());
+    let server = testing::serve(gated(&gate).max_threads(2).bind(LOOPBACK).unwrap());
+    let clients: Vec<Socket> = (0..6).map(|_| client_of(server.address())).collect();
+    gate.wait_for(2);
+    assert_eq!(server.handle().stats().in_flight, 2);
+    gate.open();
+    assert!(clients.iter().all(|client| rest_of(client) == "served"));
+    assert_eq!(gate.most(), 2);
+}
+
+/// Refuses those who say so at once.
+struct Choosy;
+
+impl ServerHooks for Choosy {
+    fn verify_request(&self, request: &Request, _client_address: &Address) -> bool {
+        let said = request.stream().expect("a connection").recv(1).unwrap_or_default();
+        assert!(said != b"!", "as planned");
+        said != b"?"
+    }
+
+    fn handle_error(&self, _error: &sockserver::RequestError, _client_address: &Address) {}
+}
+
+fn misbehave(cx: &mut StreamContext<'_>) -> io::Result<()> {
+    let mut line = String::new();
+    cx.rfile.read_line(&mut line)?;
+    match line.trim_end() {
+        "error" => Err(io::Error::other("as planned")),
+        "panic" => panic!("as planned"),
+        line => cx.wfile.write_all(line.as_bytes()),
+    }
+}
+
+#[test]
+fn whatever_ends_a_request_gives_its_place_back() {
+    // One place, and each of these takes it: one that kept it would be the last.
+    let server = ThreadingTCPServer::builder(handler_fn(misbehave))
+        .hooks(Choosy)
+        .max_connections(1)
+        .max_connections_per_ip(1)
+        .first_byte_timeout(Duration::from_millis(400))
+        .bind(LOOPBACK)
+        .unwrap();
+    let server = testing::serve(server);
+    let talk = |words: &[u8]| {
+        let client = client_of(server.address());
+        client.sendall(words).unwrap();
+        let said = rest_of(&client);
+        until_stats(server.handle(), |stats| stats.in_flight == 0);
+        said
+    };
+    for _ in 0..3 {
+        assert_eq!(talk(b".fine\n"), "fine");
+        assert_eq!(talk(b".error\n"), "");
+        assert_eq!(talk(b".panic\n"), "");
+        assert_eq!(talk(b"?"), "");
+        assert_eq!(talk(b"!"), "");
+        assert_eq!(talk(b"."), "", "silent for too long");
+    }
+    let stats = server.handle().stats();
+    assert_eq!((stats.accepted, stats.finished, stats.failed, stats.panicked), (18, 3, 3, 6));
+    assert_eq!((stats.rejected, stats.timed_out.first_byte), (3, 3));
+}
+
+#[test]
+fn a_limit_of_one_holds_for_a_loop_that_serves_itself() {
+    // The permit that waits for the next client must not count twice.
+    let server =
+        UDPServer::builder(datagram_handler_fn(|cx| cx.wfile.write_all(cx.packet))).max_connections(1);
+    let server = testing::serve(server.bind(LOOPBACK).unwrap());
+    let client = Socket::new(sock::AF_INET, sock::SOCK_DGRAM, 0).unwrap();
+    client.settimeout(LIMIT).unwrap();
+    for _ in 0..20 {
+        client.sendto(b"echo", server.address()).unwrap();
+        assert_eq!(client.recv(10).unwrap(), b"echo");
+    }
+}
