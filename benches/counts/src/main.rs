@@ -33,7 +33,7 @@ struct Options {
 /// What a figure may be more than was recorded: the few calls that a whole round
 /// shares, and waits where a thread is or is not quicker than the next. One call or
 /// one wait more is found out.
-const MORE_CALLS: f64 = 0.1;
+const MORE_CALLS: f64 = 0.25;
 const MORE_WAITS: f64 = 0.35;
 const MORE_INSTRUCTIONS: f64 = 0.03;
 
