@@ -35,6 +35,13 @@ pub trait StreamSocket: Send + Sync {
     /// The socket underneath: descriptor, timeouts, names, options.
     fn socket(&self) -> &Socket;
 
+    /// Bytes that can be received although the socket underneath has none: who
+    /// waits for input in poll(2) has to ask first. 0 for a plain socket. Python:
+    /// `SSLSocket.pending`.
+    fn pending(&self) -> usize {
+        0
+    }
+
     /// Receives up to `bufsize` bytes. Python: `recv`.
     ///
     /// # Errors

@@ -75,18 +75,42 @@ pub fn setdefaulttimeout(timeout: impl Into<Option<Duration>>) -> io::Result<()>
 }
 
 /// When a call has to give up: a timeout until its first wait, then a point in time.
-pub(crate) struct Deadline {
+///
+/// Python: none; `ssl` and `sendall` have it inside. For who makes one call of
+/// several, such as a TLS handshake: [`Socket::recv_into_within`](crate::Socket::recv_into_within)
+/// and [`Socket::send_within`](crate::Socket::send_within) share it.
+///
+/// # Examples
+///
+/// ```
+/// use sock::Deadline;
+/// use std::time::Duration;
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// ours.settimeout(Duration::from_millis(20))?;
+/// theirs.sendall(b"half")?;
+/// let mut deadline = Deadline::new(ours.gettimeout());
+/// let mut buffer = [0; 8];
+/// assert_eq!(ours.recv_into_within(&mut buffer, &mut deadline)?, 4);
+/// let error = ours.recv_into_within(&mut buffer[4..], &mut deadline).unwrap_err();
+/// assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct Deadline {
     timeout: Option<Duration>,
     at: Option<Instant>,
 }
 
 impl Deadline {
-    pub(crate) fn new(timeout: Option<Duration>) -> Deadline {
+    /// A deadline of a socket with this timeout: what its `gettimeout` says.
+    #[must_use]
+    pub fn new(timeout: Option<Duration>) -> Deadline {
         Deadline { timeout, at: None }
     }
 
-    /// Time left; `None` for no limit.
-    fn left(&mut self) -> Option<Duration> {
+    /// Time left, `None` for no limit; asking for it fixes the point in time.
+    pub fn left(&mut self) -> Option<Duration> {
         let timeout = self.timeout?;
         let now = Instant::now();
         match self.at {

@@ -32,11 +32,27 @@ impl Socket {
     ///
     /// Those of [`send`](Socket::send).
     pub fn send_with_flags(&self, data: &[u8], flags: MsgFlags) -> io::Result<usize> {
-        self.send_within(data, flags, &mut Deadline::new(self.gettimeout()))
+        self.send_flags_within(data, flags, &mut Deadline::new(self.gettimeout()))
+    }
+
+    /// [`send`](Socket::send) as one of several steps under a common deadline.
+    ///
+    /// Python: none. System call: send(2).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Socket::send).
+    pub fn send_within(&self, data: &[u8], deadline: &mut Deadline) -> io::Result<usize> {
+        self.send_flags_within(data, MsgFlags::NONE, deadline)
     }
 
     #[inline]
-    fn send_within(&self, data: &[u8], flags: MsgFlags, deadline: &mut Deadline) -> io::Result<usize> {
+    fn send_flags_within(
+        &self,
+        data: &[u8],
+        flags: MsgFlags,
+        deadline: &mut Deadline,
+    ) -> io::Result<usize> {
         let fd = self.fileno();
         let raw = flags.as_raw() | sys::SEND_FLAGS;
         timeout::retry(
@@ -78,7 +94,7 @@ impl Socket {
         let mut deadline = Deadline::new(self.gettimeout());
         let mut rest = data;
         loop {
-            let sent = self.send_within(rest, flags, &mut deadline)?;
+            let sent = self.send_flags_within(rest, flags, &mut deadline)?;
             rest = &rest[sent..];
             if rest.is_empty() {
                 return Ok(());
@@ -146,12 +162,33 @@ impl Socket {
     ///
     /// Those of [`recv`](Socket::recv).
     pub fn recv_into_with_flags(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
+        self.recv_flags_within(buffer, flags, &mut Deadline::new(self.gettimeout()))
+    }
+
+    /// [`recv_into`](Socket::recv_into) as one of several steps under a common deadline.
+    ///
+    /// Python: none. System call: recv(2).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv).
+    pub fn recv_into_within(&self, buffer: &mut [u8], deadline: &mut Deadline) -> io::Result<usize> {
+        self.recv_flags_within(buffer, MsgFlags::NONE, deadline)
+    }
+
+    #[inline]
+    fn recv_flags_within(
+        &self,
+        buffer: &mut [u8],
+        flags: MsgFlags,
+        deadline: &mut Deadline,
+    ) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
         }
         let fd = self.fileno();
         let size = buffer.len();
-        self.retry(Readiness::Readable, || {
+        timeout::retry(self.as_fd(), Readiness::Readable, deadline, || {
             call!("recv({fd}, {size}, {flags})" =>
                 self.inner().recv_with_flags(sys::uninit(buffer), flags.as_raw()))
         })
