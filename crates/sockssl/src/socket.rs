@@ -53,6 +53,9 @@ pub struct SSLSocket {
     pub(crate) role: Role,
 }
 
+/// How long a goodbye waits for room in the system's buffer, on a socket without timeout.
+const LINGER: Duration = Duration::from_secs(5);
+
 /// What does not change about a connection.
 pub(crate) struct Role {
     pub(crate) server_side: bool,
@@ -284,32 +287,39 @@ impl SSLSocket {
 
     /// Ends sending, receiving, or both. To end sending says goodbye first.
     ///
-    /// Python: `shutdown(how)`, which says nothing. System call: shutdown(2). It
-    /// never waits for the peer, and wakes calls of other threads.
+    /// Python: `shutdown(how)`, which says nothing. System calls: send(2),
+    /// shutdown(2). It wakes calls of other threads. Where the system's buffer is
+    /// full it waits for room to say goodbye: as long as the socket's timeout, or
+    /// five seconds on a blocking socket, and for `SHUT_RDWR` one at most.
     ///
     /// # Errors
     ///
     /// `NotConnected` (`ENOTCONN`).
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        if how != SHUT_WR {
-            self.deaf.store(true, Ordering::Release);
+        let sock = self.socket();
+        match how {
+            Shutdown::Read => self.deaf.store(true, Ordering::Release),
+            Shutdown::Write => self.say_goodbye(LINGER),
+            Shutdown::Both => {
+                self.deaf.store(true, Ordering::Release);
+                // Who waits for input need not wait for the goodbye too.
+                sock.shutdown(Shutdown::Read)?;
+                self.say_goodbye(Duration::from_secs(1));
+            }
         }
-        if how != Shutdown::Read {
-            self.say_goodbye();
-        }
-        self.socket().shutdown(how)
+        sock.shutdown(how)
     }
 
-    /// Says goodbye (close_notify), as far as that goes without waiting, and
-    /// closes the socket.
+    /// Says goodbye (close_notify) and closes the socket.
     ///
-    /// Python: `close()`, which says nothing. System calls: send(2), close(2).
+    /// Python: `close()`, which says nothing. System calls: send(2), close(2). It
+    /// waits as [`shutdown`](Self::shutdown) does, and so does dropping it.
     ///
     /// # Errors
     ///
     /// Those of closing a [`Socket`].
     pub fn close(mut self) -> io::Result<()> {
-        self.say_goodbye();
+        self.say_goodbye(LINGER);
         self.sock.take().map_or(Ok(()), Socket::close)
     }
 
@@ -515,30 +525,31 @@ impl SSLSocket {
                 return;
             };
             self.engine.lock().collect(&mut outgoing.bytes);
-            if outgoing.flush_at_once(self.socket()).is_err() {
+            if outgoing.flush_for(self.socket(), Duration::ZERO).is_err() {
                 return;
             }
         }
     }
 
-    /// Sends the close_notify, once, without waiting. What was cut off before it
-    /// stays cut off: then there is none.
-    fn say_goodbye(&self) {
-        if self.sock.is_none() || !self.ready.load(Ordering::Acquire) {
-            return;
-        }
-        let Some(mut outgoing) = self.outgoing.try_lock_for(Duration::from_millis(20)) else {
+    /// Sends the close_notify, once, if there is room for it within the limit.
+    /// What was cut off before it stays cut off: then there is none.
+    fn say_goodbye(&self, limit: Duration) {
+        let Some(sock) = self.sock.as_ref().filter(|_| self.ready.load(Ordering::Acquire)) else {
             return;
         };
-        let mut engine = self.engine.lock();
-        if engine.is_closed() {
+        let limit = sock.gettimeout().unwrap_or(LINGER).min(limit);
+        // Whoever is sending is not interrupted, and not waited for.
+        let Some(mut outgoing) = self.outgoing.try_lock_for(limit.min(Duration::from_millis(20))) else {
+            return;
+        };
+        if self.engine.lock().is_closed() || outgoing.flush_for(sock, limit).is_err() {
             return;
         }
-        if outgoing.flush_at_once(self.socket()).is_ok() {
-            engine.close();
-            engine.collect(&mut outgoing.bytes);
-            let _ = outgoing.flush_at_once(self.socket());
-        }
+        let mut engine = self.engine.lock();
+        engine.close();
+        engine.collect(&mut outgoing.bytes);
+        drop(engine);
+        let _ = outgoing.flush_for(sock, limit);
     }
 
     /// A lock, waited for no longer than the call may take.
@@ -560,7 +571,7 @@ fn may_go_on(error: &io::Error) -> bool {
 
 impl Drop for SSLSocket {
     fn drop(&mut self) {
-        self.say_goodbye();
+        self.say_goodbye(LINGER);
     }
 }
 

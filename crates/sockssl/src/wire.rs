@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::time::Duration;
 
 use sock::{Deadline, Socket};
 
@@ -95,21 +96,46 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Sends what goes without waiting.
-    pub(crate) fn flush_at_once(&mut self, sock: &Socket) -> io::Result<()> {
-        let mut never_waits = Deadline::new(Some(std::time::Duration::ZERO));
+    /// Sends all of it within `limit`, whatever the socket's mode; zero for what
+    /// goes at once.
+    pub(crate) fn flush_for(&mut self, sock: &Socket, limit: Duration) -> io::Result<()> {
+        let mut deadline = Deadline::new(Some(limit));
         while !self.is_empty() {
-            let mut set = [sock::Poll::new(sock, sock::POLLOUT)];
-            if sock::poll(&mut set, Some(std::time::Duration::ZERO))? == 0 {
-                return Err(io::ErrorKind::WouldBlock.into());
+            match send_at_once(sock, &self.bytes[self.sent..]) {
+                Ok(sent) => self.sent += sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let left = deadline.left().unwrap_or_default();
+                    if left.is_zero() {
+                        return Err(error);
+                    }
+                    sock::poll(&mut [sock::Poll::new(sock, sock::POLLOUT)], Some(left))?;
+                }
+                Err(error) => return Err(error),
             }
-            // Writable means room for this much, on a descriptor that blocks too.
-            let end = self.bytes.len().min(self.sent + 1024);
-            self.sent += sock.send_within(&self.bytes[self.sent..end], &mut never_waits)?;
         }
         self.bytes.clear();
         self.sent = 0;
         Ok(())
+    }
+}
+
+/// Sends without waiting, on a descriptor that blocks too.
+fn send_at_once(sock: &Socket, data: &[u8]) -> io::Result<usize> {
+    let mut never_waits = Deadline::new(Some(Duration::ZERO));
+    if sock.gettimeout().is_some() {
+        return sock.send_within(data, &mut never_waits);
+    }
+    #[cfg(unix)]
+    {
+        sock.send_with_flags(data, sock::MSG_DONTWAIT)
+    }
+    #[cfg(not(unix))]
+    {
+        // There is no such flag; writable means room for a little at least.
+        if sock::poll(&mut [sock::Poll::new(sock, sock::POLLOUT)], Some(Duration::ZERO))? == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        sock.send_within(&data[..data.len().min(1024)], &mut never_waits)
     }
 }
 
