@@ -8,7 +8,7 @@ use rustls_pki_types::ServerName;
 
 use crate::context::SSLContext;
 use crate::error::{AlertDescription, Reason, SSLError};
-use crate::failure::sorted;
+use crate::failure::{CLOSED_IN_HANDSHAKE, sorted};
 
 /// The state of a connection. Nothing in here waits.
 pub(crate) struct Engine {
@@ -69,6 +69,10 @@ impl Engine {
             Some(22) => {}
             Some(21) => return Err(alert_in(record)),
             _ => return Err(self.refuse_stranger(record)),
+        }
+        if is_too_old(record) {
+            self.alert = plain_alert(70);
+            return Err(SSLError::new(Reason::UnsupportedProtocol, "no version of TLS in common: the client speaks an older one"));
         }
         let State::Hello(acceptor) = &mut self.state else {
             return Ok(());
@@ -152,8 +156,7 @@ impl Engine {
             }
         }
         if self.peer_closed && self.is_handshaking() {
-            let message = "the peer closed the connection (close_notify) before the handshake was done";
-            return Err(SSLError::new(Reason::ClosedInHandshake, message));
+                return Err(SSLError::new(Reason::ClosedInHandshake, CLOSED_IN_HANDSHAKE));
         }
         Ok(())
     }
@@ -277,15 +280,18 @@ fn plain_alert(number: u8) -> Vec<u8> {
 /// What an alert says that comes instead of a ClientHello.
 fn alert_in(record: &[u8]) -> SSLError {
     match record.get(6) {
-        Some(0) => {
-            let message = "the peer closed the connection (close_notify) before the handshake was done";
-            SSLError::new(Reason::ClosedInHandshake, message)
-        }
+        Some(0) => SSLError::new(Reason::ClosedInHandshake, CLOSED_IN_HANDSHAKE),
         number => {
             let alert = AlertDescription::from_raw(number.copied().unwrap_or(10));
             SSLError::new(Reason::Alert(alert), format!("the peer refused: alert {}", alert.name()))
         }
     }
+}
+
+/// A ClientHello of TLS 1.1 or below: whoever speaks a later version says 1.2 in
+/// there. The library would find other faults in it first.
+fn is_too_old(record: &[u8]) -> bool {
+    matches!(record.get(5..11), Some([1, _, _, _, 3, 0..3]))
 }
 
 /// Who speaks something else that can be told.

@@ -5,6 +5,10 @@ use rustls::{Error as TlsError, PeerIncompatible};
 use crate::error::{AlertDescription, Reason, SSLError};
 use crate::verify;
 
+/// What a goodbye says that comes too early.
+pub(crate) const CLOSED_IN_HANDSHAKE: &str =
+    "the peer closed the connection (close_notify) before the handshake was done";
+
 /// Sorts what the TLS library says; the one place where it is read.
 pub(crate) fn sorted(error: &TlsError) -> SSLError {
     let (reason, message) = match error {
@@ -16,6 +20,9 @@ pub(crate) fn sorted(error: &TlsError) -> SSLError {
             Reason::PeerDidNotReturnACertificate,
             "the peer did not return a certificate".into(),
         ),
+        TlsError::AlertReceived(rustls::AlertDescription::CloseNotify) => {
+            (Reason::ClosedInHandshake, CLOSED_IN_HANDSHAKE.into())
+        }
         TlsError::AlertReceived(alert) => {
             let alert = AlertDescription::from_raw(u8::from(*alert));
             (Reason::Alert(alert), format!("the peer refused: alert {}", alert.name()))

@@ -26,8 +26,6 @@ enum Key {
     Plain(PrivateKeyDer<'static>),
     /// PKCS #8 with a password.
     Encrypted(Vec<u8>),
-    /// OpenSSL's encryption from before PKCS #8.
-    Traditional,
 }
 
 /// Reads a file; the system's error names it.
@@ -43,6 +41,14 @@ impl Pem {
     /// Parses `text`; `file` is what errors call it.
     pub(crate) fn parse(text: &[u8], file: &Path) -> io::Result<Pem> {
         let broken = |error: rustls_pki_types::pem::Error| in_file(file, Reason::BadPem, error);
+        if contains(text, b"Proc-Type: 4,ENCRYPTED") {
+            return Err(in_file(
+                file,
+                Reason::UnsupportedKey,
+                "the private key has OpenSSL's traditional encryption; \
+                 `openssl pkcs8 -topk8 -in OLD -out NEW` makes PKCS #8 of it",
+            ));
+        }
         let mut pem = Pem::default();
         for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text) {
             let (kind, der) = section.map_err(broken)?;
@@ -73,12 +79,6 @@ impl Pem {
         match (self.key, password) {
             (None, _) => Err(in_file(file, Reason::NoStartLine, "no private key in it (is it a PEM file?)")),
             (Some(Key::Plain(key)), _) => Ok(key),
-            (Some(Key::Traditional), _) => Err(in_file(
-                file,
-                Reason::UnsupportedKey,
-                "the private key has OpenSSL's traditional encryption; \
-                 `openssl pkcs8 -topk8 -in OLD -out NEW` makes PKCS #8 of it",
-            )),
             (Some(Key::Encrypted(_)), None) => {
                 Err(in_file(file, Reason::PasswordRequired, "the private key is encrypted: it needs a password"))
             }
@@ -106,14 +106,15 @@ fn is_unsupported(error: &pkcs8::pkcs5::Error) -> bool {
 
 /// The key in a section that the parser of PEM leaves out: it goes by the label.
 fn encrypted_key(text: &[u8]) -> Result<Option<Key>, rustls_pki_types::pem::Error> {
-    let text = String::from_utf8_lossy(text);
-    if text.contains("Proc-Type: 4,ENCRYPTED") {
-        return Ok(Some(Key::Traditional));
-    }
-    if !text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") {
+    if !contains(text, b"-----BEGIN ENCRYPTED PRIVATE KEY-----") {
         return Ok(None);
     }
+    let text = String::from_utf8_lossy(text);
     let relabelled = text.replace("ENCRYPTED PRIVATE KEY-----", "PRIVATE KEY-----");
     let key = PrivatePkcs8KeyDer::from_pem_slice(relabelled.as_bytes())?;
     Ok(Some(Key::Encrypted(key.secret_pkcs8_der().to_vec())))
+}
+
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|window| window == word)
 }

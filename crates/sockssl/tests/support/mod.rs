@@ -37,7 +37,7 @@ impl Pki {
         let directory = std::env::temp_dir().join(format!("sockssl-{}-{number}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let ca_key = KeyPair::generate().unwrap();
-        let ca = authority("test CA").self_signed(&ca_key).unwrap();
+        let ca = authority(&format!("test CA {number}")).self_signed(&ca_key).unwrap();
         let pki = Pki { directory, ca, ca_key };
         pki.write("ca.pem", pki.ca.pem());
         pki.issue("server", pki.leaf("localhost"));
