@@ -1,5 +1,6 @@
 //! What a handler may do with its peer, whatever is underneath.
 
+use std::any::Any;
 use std::io;
 
 use crate::consts::Shutdown;
@@ -40,6 +41,12 @@ pub trait StreamSocket: Send + Sync {
     /// `SSLSocket.pending`.
     fn pending(&self) -> usize {
         0
+    }
+
+    /// The stream as what it is, for types that let themselves be found behind
+    /// the trait, such as `SSLSocket::of(stream)`. Python: `isinstance`.
+    fn as_any(&self) -> Option<&dyn Any> {
+        None
     }
 
     /// Receives up to `bufsize` bytes. Python: `recv`.

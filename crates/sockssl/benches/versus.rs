@@ -49,7 +49,10 @@ fn main() -> io::Result<()> {
             results.bulk_cost.push(cost / megabytes as f64);
         }
     }
-    println!("{:10} {:>14} {:>12} {:>12} {:>12}", "server", "handshakes/s", "CPU each", "MB/s", "CPU per MB");
+    println!(
+        "{:10} {:>14} {:>12} {:>12} {:>12}",
+        "server", "handshakes/s", "CPU each", "MB/s", "CPU per MB"
+    );
     for (server, results) in servers.iter().zip(&results) {
         println!(
             "{:10} {:>14.0} {:>9.0} µs {:>12.0} {:>9.0} µs",
@@ -60,7 +63,8 @@ fn main() -> io::Result<()> {
             median(&results.bulk_cost) * 1e6,
         );
     }
-    let ratio = |of: fn(&Results) -> &[f64], other: usize| median(of(&results[0])) / median(of(&results[other]));
+    let ratio =
+        |of: fn(&Results) -> &[f64], other: usize| median(of(&results[0])) / median(of(&results[other]));
     for (other, name) in [(1, "openssl"), (2, "python")] {
         println!(
             "of {name}: handshakes {:.2}, bulk {:.2}; processor: handshakes {:.2}, bulk {:.2}",
@@ -74,7 +78,9 @@ fn main() -> io::Result<()> {
     fs::remove_dir_all(&directory)?;
     let (bulk, full) = (ratio(|results| &results.bulk, 1), ratio(|results| &results.handshakes, 2));
     if has("check") && (bulk < 0.9 || full < 1.0) {
-        return Err(io::Error::other(format!("too slow: bulk {bulk:.2} of openssl's, handshakes {full:.2} of Python's")));
+        return Err(io::Error::other(format!(
+            "too slow: bulk {bulk:.2} of openssl's, handshakes {full:.2} of Python's"
+        )));
     }
     Ok(())
 }
@@ -129,7 +135,16 @@ impl Server {
         let mut command = match name {
             "openssl" => {
                 let mut command = Command::new("openssl");
-                command.args(["s_server", "-accept", "127.0.0.1:0", "-cert", "cert.pem", "-key", "key.pem", "-WWW"]);
+                command.args([
+                    "s_server",
+                    "-accept",
+                    "127.0.0.1:0",
+                    "-cert",
+                    "cert.pem",
+                    "-key",
+                    "key.pem",
+                    "-WWW",
+                ]);
                 command
             }
             "python" => {
@@ -143,8 +158,12 @@ impl Server {
                 command
             }
         };
-        let mut child =
-            command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut child = command
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
         // Each prints the port in its own way: `ACCEPT 127.0.0.1:4711`, `4711`.
         let mut output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let (mut line, mut byte) = (String::new(), [0]);
@@ -180,7 +199,8 @@ impl Server {
     fn processor_time(&self) -> f64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
         let fields = stat.rsplit(')').next().unwrap_or_default();
-        let ticks: f64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+        let ticks: f64 =
+            fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
         // USER_HZ is 100 on every Linux.
         ticks / 100.0
     }

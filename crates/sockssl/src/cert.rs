@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 use x509_cert::der::asn1::{Any, ObjectIdentifier};
 use x509_cert::der::{Decode, Encode, Tag, Tagged};
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
-use x509_cert::ext::pkix::{AuthorityInfoAccessSyntax, CrlDistributionPoints, ExtendedKeyUsage, SubjectAltName};
+use x509_cert::ext::pkix::{
+    AuthorityInfoAccessSyntax, CrlDistributionPoints, ExtendedKeyUsage, SubjectAltName,
+};
 use x509_cert::name::Name;
 
 /// A peer's certificate.
@@ -124,8 +126,7 @@ impl Parsed {
     pub(crate) fn allows(&self, usage: ObjectIdentifier) -> bool {
         match self.0.tbs_certificate().get_extension::<ExtendedKeyUsage>() {
             Ok(Some((_, usages))) => {
-                usages.0.contains(&usage)
-                    || usages.0.contains(&ObjectIdentifier::new_unwrap("2.5.29.37.0"))
+                usages.0.contains(&usage) || usages.0.contains(&ObjectIdentifier::new_unwrap("2.5.29.37.0"))
             }
             Ok(None) => true,
             Err(_) => false,
@@ -134,14 +135,18 @@ impl Parsed {
 
     /// Whether the list is its issuer's and names it.
     pub(crate) fn is_revoked_by(&self, crl: &[u8]) -> bool {
-        let Ok(crl) = x509_cert::crl::CertificateList::<x509_cert::certificate::Rfc5280>::from_der(crl) else {
+        let Ok(crl) = x509_cert::crl::CertificateList::<x509_cert::certificate::Rfc5280>::from_der(crl)
+        else {
             return false;
         };
         let certificate = self.0.tbs_certificate();
         crl.tbs_cert_list.issuer == *certificate.issuer()
-            && crl.tbs_cert_list.revoked_certificates.iter().flatten().any(|revoked| {
-                revoked.serial_number.as_bytes() == certificate.serial_number().as_bytes()
-            })
+            && crl
+                .tbs_cert_list
+                .revoked_certificates
+                .iter()
+                .flatten()
+                .any(|revoked| revoked.serial_number.as_bytes() == certificate.serial_number().as_bytes())
     }
 
     pub(crate) fn common_name(&self) -> Option<String> {
@@ -187,7 +192,8 @@ impl Parsed {
     }
 
     fn crl_distribution_points(&self) -> Vec<String> {
-        let Ok(Some((_, points))) = self.0.tbs_certificate().get_extension::<CrlDistributionPoints>() else {
+        let Ok(Some((_, points))) = self.0.tbs_certificate().get_extension::<CrlDistributionPoints>()
+        else {
             return Vec::new();
         };
         let mut found = Vec::new();

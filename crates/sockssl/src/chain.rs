@@ -64,7 +64,8 @@ impl Chain {
             // A key that cannot say what its public half is: not one of ours.
             Ok(()) | Err(TlsError::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
             Err(TlsError::InconsistentKeys(_)) => {
-                let message = format!("the private key does not match the certificate in {}", certfile.display());
+                let message =
+                    format!("the private key does not match the certificate in {}", certfile.display());
                 return Err(in_file(keyfile, Reason::KeyValuesMismatch, message));
             }
             Err(error) => {

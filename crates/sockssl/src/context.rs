@@ -402,7 +402,10 @@ impl SSLContext {
     /// # Errors
     ///
     /// `InvalidInput` for a name that is not 1 to 255 bytes long.
-    pub fn set_alpn_protocols<P: AsRef<[u8]>>(&self, protocols: impl IntoIterator<Item = P>) -> io::Result<()> {
+    pub fn set_alpn_protocols<P: AsRef<[u8]>>(
+        &self,
+        protocols: impl IntoIterator<Item = P>,
+    ) -> io::Result<()> {
         let protocols: Vec<Vec<u8>> =
             protocols.into_iter().map(|protocol| protocol.as_ref().to_vec()).collect();
         if protocols.iter().any(|protocol| !(1..=255).contains(&protocol.len())) {
@@ -489,7 +492,10 @@ impl SSLContext {
     }
 
     /// The context for a client that asks for `name`.
-    pub(crate) fn for_server_name(&self, name: Option<&str>) -> Result<Option<SSLContext>, AlertDescription> {
+    pub(crate) fn for_server_name(
+        &self,
+        name: Option<&str>,
+    ) -> Result<Option<SSLContext>, AlertDescription> {
         let callback = self.inner.settings.read().sni_callback.clone();
         callback.map_or(Ok(None), |callback| callback(name))
     }

@@ -72,7 +72,10 @@ impl Engine {
         }
         if is_too_old(record) {
             self.alert = plain_alert(70);
-            return Err(SSLError::new(Reason::UnsupportedProtocol, "no version of TLS in common: the client speaks an older one"));
+            return Err(SSLError::new(
+                Reason::UnsupportedProtocol,
+                "no version of TLS in common: the client speaks an older one",
+            ));
         }
         let State::Hello(acceptor) = &mut self.state else {
             return Ok(());
@@ -132,9 +135,8 @@ impl Engine {
     fn refuse_stranger(&mut self, bytes: &[u8]) -> SSLError {
         // RFC 8446, 5: a record of another type is an unexpected message.
         self.alert = plain_alert(10);
-        stranger(bytes).unwrap_or_else(|| {
-            SSLError::new(Reason::WrongVersionNumber, "the peer does not speak TLS")
-        })
+        stranger(bytes)
+            .unwrap_or_else(|| SSLError::new(Reason::WrongVersionNumber, "the peer does not speak TLS"))
     }
 
     fn feed_live(&mut self, record: &[u8]) -> Result<(), SSLError> {
@@ -156,7 +158,7 @@ impl Engine {
             }
         }
         if self.peer_closed && self.is_handshaking() {
-                return Err(SSLError::new(Reason::ClosedInHandshake, CLOSED_IN_HANDSHAKE));
+            return Err(SSLError::new(Reason::ClosedInHandshake, CLOSED_IN_HANDSHAKE));
         }
         Ok(())
     }
@@ -303,7 +305,10 @@ fn stranger(bytes: &[u8]) -> Option<SSLError> {
         return Some(SSLError::new(Reason::HttpRequest, "plain HTTP came to a port of TLS (https://)"));
     }
     if bytes.starts_with(b"HTTP/") {
-        return Some(SSLError::new(Reason::WrongVersionNumber, "the server answers in plain HTTP, not TLS"));
+        return Some(SSLError::new(
+            Reason::WrongVersionNumber,
+            "the server answers in plain HTTP, not TLS",
+        ));
     }
     None
 }

@@ -16,10 +16,9 @@ pub(crate) fn sorted(error: &TlsError) -> SSLError {
             Reason::CertificateVerifyFailed,
             format!("certificate verify failed: {}", verify::explain(why)),
         ),
-        TlsError::NoCertificatesPresented => (
-            Reason::PeerDidNotReturnACertificate,
-            "the peer did not return a certificate".into(),
-        ),
+        TlsError::NoCertificatesPresented => {
+            (Reason::PeerDidNotReturnACertificate, "the peer did not return a certificate".into())
+        }
         TlsError::AlertReceived(rustls::AlertDescription::CloseNotify) => {
             (Reason::ClosedInHandshake, CLOSED_IN_HANDSHAKE.into())
         }
@@ -31,9 +30,7 @@ pub(crate) fn sorted(error: &TlsError) -> SSLError {
             (Reason::NoApplicationProtocol, "no application protocol (ALPN) in common".into())
         }
         TlsError::PeerIncompatible(why) => incompatible(why),
-        TlsError::DecryptError => {
-            (Reason::DecryptionFailed, "a record could not be decrypted".into())
-        }
+        TlsError::DecryptError => (Reason::DecryptionFailed, "a record could not be decrypted".into()),
         TlsError::InvalidMessage(why) => match format!("{why:?}").as_str() {
             "InvalidContentType" | "UnknownProtocolVersion" => {
                 (Reason::WrongVersionNumber, "the peer does not speak TLS".into())
@@ -64,9 +61,7 @@ fn incompatible(why: &PeerIncompatible) -> (Reason, String) {
         | P::NoKxGroupsInCommon
         | P::NoSignatureSchemesInCommon
         | P::NoCertificateRequestSignatureSchemesInCommon
-        | P::NoEcPointFormatsInCommon => {
-            (Reason::NoSharedCipher, format!("no cipher in common ({why:?})"))
-        }
+        | P::NoEcPointFormatsInCommon => (Reason::NoSharedCipher, format!("no cipher in common ({why:?})")),
         why => (Reason::ProtocolViolation, format!("the peer is incompatible: {why:?}")),
     }
 }

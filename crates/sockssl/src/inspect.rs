@@ -1,5 +1,6 @@
 //! What a connection tells about itself; and it as a stream.
 
+use std::any::Any;
 use std::io;
 
 use sock::{Shutdown, Socket, SocketPair, SocketReader, SocketWriter, StreamSocket};
@@ -13,6 +14,13 @@ use crate::socket::SSLSocket;
 /// What a connection tells about itself. Before the handshake there is nothing
 /// to tell; none of these waits for it.
 impl SSLSocket {
+    /// The `SSLSocket` a stream is, if it is one: how a handler that has a
+    /// `&dyn StreamSocket` gets at the peer's certificate. Python: `isinstance`.
+    #[must_use]
+    pub fn of(stream: &dyn StreamSocket) -> Option<&SSLSocket> {
+        stream.as_any()?.downcast_ref()
+    }
+
     /// The peer's certificate; `None` if it showed none, or if nobody judged it:
     /// with `CERT_NONE` a certificate proves nothing, and Python gives an empty
     /// dictionary then.
@@ -124,6 +132,10 @@ impl StreamSocket for SSLSocket {
 
     fn pending(&self) -> usize {
         SSLSocket::pending(self)
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
     }
 
     fn sendall(&self, data: &[u8]) -> io::Result<()> {

@@ -18,15 +18,15 @@ impl KeyLogFile {
         // Who reads it reads the connections.
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let opened = options.open(file).map_err(|error| AddressError::wrap("open", file.display(), error))?;
+        let opened =
+            options.open(file).map_err(|error| AddressError::wrap("open", file.display(), error))?;
         Ok(KeyLogFile(Mutex::new(opened)))
     }
 }
 
 impl rustls::KeyLog for KeyLogFile {
     fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
-        let hexadecimal =
-            |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hexadecimal = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let line = format!("{label} {} {}\n", hexadecimal(client_random), hexadecimal(secret));
         if let Err(error) = self.0.lock().write_all(line.as_bytes()) {
             log::warn!("the file of secrets cannot be written: {error}");

@@ -75,33 +75,47 @@ impl Pem {
     }
 
     /// The private key, opened with the password if it has one.
-    pub(crate) fn into_key(self, file: &Path, password: Option<&[u8]>) -> io::Result<PrivateKeyDer<'static>> {
+    pub(crate) fn into_key(
+        self,
+        file: &Path,
+        password: Option<&[u8]>,
+    ) -> io::Result<PrivateKeyDer<'static>> {
         match (self.key, password) {
-            (None, _) => Err(in_file(file, Reason::NoStartLine, "no private key in it (is it a PEM file?)")),
-            (Some(Key::Plain(key)), _) => Ok(key),
-            (Some(Key::Encrypted(_)), None) => {
-                Err(in_file(file, Reason::PasswordRequired, "the private key is encrypted: it needs a password"))
+            (None, _) => {
+                Err(in_file(file, Reason::NoStartLine, "no private key in it (is it a PEM file?)"))
             }
+            (Some(Key::Plain(key)), _) => Ok(key),
+            (Some(Key::Encrypted(_)), None) => Err(in_file(
+                file,
+                Reason::PasswordRequired,
+                "the private key is encrypted: it needs a password",
+            )),
             (Some(Key::Encrypted(der)), Some(password)) => decrypt(&der, file, password),
         }
     }
 }
 
 fn decrypt(der: &[u8], file: &Path, password: &[u8]) -> io::Result<PrivateKeyDer<'static>> {
-    let info = EncryptedPrivateKeyInfoRef::try_from(der)
-        .map_err(|error| in_file(file, Reason::BadPem, format_args!("the encrypted private key: {error}")))?;
+    let info = EncryptedPrivateKeyInfoRef::try_from(der).map_err(|error| {
+        in_file(file, Reason::BadPem, format_args!("the encrypted private key: {error}"))
+    })?;
     match info.decrypt(password) {
         Ok(document) => Ok(PrivatePkcs8KeyDer::from(document.as_bytes().to_vec()).into()),
-        Err(pkcs8::Error::EncryptedPrivateKey(error)) if is_unsupported(&error) => {
-            Err(in_file(file, Reason::UnsupportedKey, format_args!("the private key's encryption: {error}")))
-        }
+        Err(pkcs8::Error::EncryptedPrivateKey(error)) if is_unsupported(&error) => Err(in_file(
+            file,
+            Reason::UnsupportedKey,
+            format_args!("the private key's encryption: {error}"),
+        )),
         Err(_) => Err(in_file(file, Reason::BadDecrypt, "the password does not open the private key")),
     }
 }
 
 fn is_unsupported(error: &pkcs8::pkcs5::Error) -> bool {
     use pkcs8::pkcs5::Error as E;
-    matches!(error, E::AlgorithmParametersInvalid { .. } | E::NoPbes1CryptSupport | E::UnsupportedAlgorithm { .. })
+    matches!(
+        error,
+        E::AlgorithmParametersInvalid { .. } | E::NoPbes1CryptSupport | E::UnsupportedAlgorithm { .. }
+    )
 }
 
 /// The key in a section that the parser of PEM leaves out: it goes by the label.

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -370,9 +370,9 @@ impl SSLSocket {
             return Ok(());
         }
         loop {
-            let flushed = self.lock(&self.outgoing, deadline).and_then(|mut outgoing| {
-                self.flush_within(&mut outgoing, deadline)
-            });
+            let flushed = self
+                .lock(&self.outgoing, deadline)
+                .and_then(|mut outgoing| self.flush_within(&mut outgoing, deadline));
             let handshaking = self.engine.lock().is_handshaking();
             match flushed {
                 Err(error) if may_go_on(&error) => return Err(self.in_handshake(error)),
@@ -419,7 +419,12 @@ impl SSLSocket {
     }
 
     fn failure(&self) -> Option<io::Error> {
-        self.engine.lock().feed(&[]).err().filter(|e| matches!(e.reason(), Reason::Alert(_))).map(Into::into)
+        self.engine
+            .lock()
+            .feed(&[])
+            .err()
+            .filter(|e| matches!(e.reason(), Reason::Alert(_)))
+            .map(Into::into)
     }
 
     /// What can be read of what has come; `None` if more has to be received first.
@@ -491,14 +496,17 @@ impl SSLSocket {
         let sock = self.socket();
         loop {
             let mut set = [sock::Poll::new(sock, sock::POLLIN)];
-            let there = incoming.next().is_some() || sock::poll(&mut set, Some(Duration::ZERO)).unwrap_or(0) > 0;
+            let there =
+                incoming.next().is_some() || sock::poll(&mut set, Some(Duration::ZERO)).unwrap_or(0) > 0;
             // Data that nobody has read stands before the alert: then the reader will hear it.
             if !there || self.engine.lock().pending() > 0 {
                 return error;
             }
             match self.pump(&mut incoming, &mut Deadline::new(Some(Duration::ZERO))) {
                 Ok(true) => {}
-                Err(alert) if matches!(SSLError::of(&alert).map(SSLError::reason), Some(Reason::Alert(_))) => {
+                Err(alert)
+                    if matches!(SSLError::of(&alert).map(SSLError::reason), Some(Reason::Alert(_))) =>
+                {
                     return alert;
                 }
                 _ => return error,

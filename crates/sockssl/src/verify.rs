@@ -49,7 +49,11 @@ impl Trust {
         for certificate in pem.certificates {
             self.exact.insert(certificate.to_vec());
             self.roots.add(certificate).map_err(|error| {
-                in_file(file, Reason::BadPem, format_args!("not a certificate that can be trusted: {error}"))
+                in_file(
+                    file,
+                    Reason::BadPem,
+                    format_args!("not a certificate that can be trusted: {error}"),
+                )
             })?;
         }
         for crl in pem.crls {
@@ -57,7 +61,9 @@ impl Trust {
             WebPkiServerVerifier::builder_with_provider(Arc::new(any_root(&self.roots)), provider())
                 .with_crls([crl.clone()])
                 .build()
-                .map_err(|error| in_file(file, Reason::BadPem, format_args!("the revocation list: {error}")))?;
+                .map_err(|error| {
+                    in_file(file, Reason::BadPem, format_args!("the revocation list: {error}"))
+                })?;
             self.crls.push(crl);
         }
         Ok(())
@@ -144,15 +150,17 @@ impl Demands {
 }
 
 /// A client's judgement of a server.
-pub(crate) fn server_verifier(trust: &Arc<Trust>, demands: Demands) -> io::Result<Arc<dyn ServerCertVerifier>> {
+pub(crate) fn server_verifier(
+    trust: &Arc<Trust>,
+    demands: Demands,
+) -> io::Result<Arc<dyn ServerCertVerifier>> {
     demands.check(trust)?;
     let roots = Arc::new(any_root(&trust.roots));
-    let mut builder = WebPkiServerVerifier::builder_with_provider(roots, provider()).with_crls(trust.crls.clone());
+    let mut builder =
+        WebPkiServerVerifier::builder_with_provider(roots, provider()).with_crls(trust.crls.clone());
     builder = match demands.flags {
         VERIFY_DEFAULT => builder.allow_unknown_revocation_status(),
-        VERIFY_CRL_CHECK_LEAF => {
-            builder.only_check_end_entity_revocation().enforce_revocation_expiration()
-        }
+        VERIFY_CRL_CHECK_LEAF => builder.only_check_end_entity_revocation().enforce_revocation_expiration(),
         _ => builder.enforce_revocation_expiration(),
     };
     let chains = builder.build().map_err(|error| misconfigured(error.to_string()))?;
@@ -169,12 +177,11 @@ pub(crate) fn client_verifier(
     }
     demands.check(trust)?;
     let roots = Arc::new(trust.roots.clone());
-    let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider()).with_crls(trust.crls.clone());
+    let mut builder =
+        WebPkiClientVerifier::builder_with_provider(roots, provider()).with_crls(trust.crls.clone());
     builder = match demands.flags {
         VERIFY_DEFAULT => builder.allow_unknown_revocation_status(),
-        VERIFY_CRL_CHECK_LEAF => {
-            builder.only_check_end_entity_revocation().enforce_revocation_expiration()
-        }
+        VERIFY_CRL_CHECK_LEAF => builder.only_check_end_entity_revocation().enforce_revocation_expiration(),
         _ => builder.enforce_revocation_expiration(),
     };
     if demands.mode == VerifyMode::CERT_OPTIONAL {
@@ -201,11 +208,14 @@ impl ServerJudge {
     ) -> Result<(), TlsError> {
         // The chain comes first in there and the name last: an error of the name
         // says that the chain is good.
-        let by_chain = self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let by_chain =
+            self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         let result = match by_chain {
             Err(TlsError::InvalidCertificate(ref error)) if !is_about_the_name(error) => {
                 match self.trust.check_exact(end_entity, now, false) {
-                    Some(Ok(())) => verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name),
+                    Some(Ok(())) => {
+                        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)
+                    }
                     Some(Err(error)) => Err(error.into()),
                     None => by_chain.map(drop),
                 }
@@ -341,7 +351,8 @@ fn common_name_matches(end_entity: &CertificateDer<'_>, server_name: &ServerName
     let (Ok(parsed), ServerName::DnsName(wanted)) = (Parsed::from_der(end_entity), server_name) else {
         return false;
     };
-    parsed.names().is_empty() && parsed.common_name().is_some_and(|name| name.eq_ignore_ascii_case(wanted.as_ref()))
+    parsed.names().is_empty()
+        && parsed.common_name().is_some_and(|name| name.eq_ignore_ascii_case(wanted.as_ref()))
 }
 
 thread_local! {
@@ -372,6 +383,12 @@ fn refuse(error: TlsError, end_entity: &CertificateDer<'_>) -> TlsError {
         // An authority's own certificate, shown by the peer: the library has no
         // word for it, and others say that the authority is unknown.
         TlsError::InvalidCertificate(CertificateError::Other(_)) => self_signed,
+        // An authority of the issuer's name is trusted, and it is another one: an
+        // old one, made anew, or somebody's own.
+        TlsError::InvalidCertificate(CertificateError::BadSignature) => {
+            whose += ", which is trusted by name, but did not sign this with its key";
+            true
+        }
         _ => false,
     };
     if unknown && self_signed {

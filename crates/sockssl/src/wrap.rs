@@ -145,7 +145,9 @@ impl SSLContext {
                 ServerName::try_from(host.to_owned())
                     .map_err(|_| invalid(format!("server_hostname '{host}' is no host's name")))?
             }
-            None if self.check_hostname() => return Err(invalid("check_hostname requires server_hostname")),
+            None if self.check_hostname() => {
+                return Err(invalid("check_hostname requires server_hostname"));
+            }
             // Not sent, and not checked; sessions of the address are found by it.
             None => match sock.getpeername()?.ip() {
                 Some(ip) => ServerName::from(ip),

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use sock::Socket;
 use sockssl::{
-    AlertDescription, CERT_REQUIRED, PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, Reason, SSLContext, SSLError,
-    TLSVersion, VERIFY_CRL_CHECK_CHAIN, VERIFY_CRL_CHECK_LEAF, WrapOptions,
+    AlertDescription, CERT_REQUIRED, PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, Reason, SSLContext,
+    SSLError, TLSVersion, VERIFY_CRL_CHECK_CHAIN, VERIFY_CRL_CHECK_LEAF, WrapOptions,
 };
 use support::{LIMIT, Pki, authority, connection, day, for_clients, handshake, ssl_error, wrapped};
 
@@ -63,12 +63,16 @@ fn a_file_that_cannot_be_used_is_named_with_the_reason() {
         assert_eq!(error.reason(), reason, "{certificate} {key}: {text}");
         assert!(text.starts_with(&format!("{}: ", pki.path(at_fault).display())), "{text}");
     }
-    for (certificate, key, missing) in [("no.pem", "server.key", "no.pem"), ("server.pem", "no.key", "no.key")] {
+    for (certificate, key, missing) in
+        [("no.pem", "server.key", "no.pem"), ("server.pem", "no.key", "no.key")]
+    {
         let error = context.load_cert_chain(pki.path(certificate), pki.path(key)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().contains(missing), "{error}");
     }
-    for (file, reason) in [("text", Reason::NoStartLine), ("server.key", Reason::NoStartLine), ("nonsense", Reason::BadPem)] {
+    for (file, reason) in
+        [("text", Reason::NoStartLine), ("server.key", Reason::NoStartLine), ("nonsense", Reason::BadPem)]
+    {
         let (error, text) = ssl_error(context.load_verify_locations(pki.path(file)));
         assert_eq!(error.reason(), reason, "{text}");
         assert!(text.contains(file), "{text}");
@@ -125,7 +129,10 @@ fn keys_of_other_kinds_and_forms_are_read() {
 fn a_context_that_cannot_work_says_so_before_anything_is_sent() {
     let pki = Pki::new();
     let empty = SSLContext::new(PROTOCOL_TLS_SERVER);
-    assert_eq!(ssl_error(empty.wrap_socket_server(connection().0)).0.reason(), Reason::NoCertificateAssigned);
+    assert_eq!(
+        ssl_error(empty.wrap_socket_server(connection().0)).0.reason(),
+        Reason::NoCertificateAssigned
+    );
     let strict = pki.server();
     strict.set_verify_mode(CERT_REQUIRED).unwrap();
     let (error, text) = ssl_error(strict.wrap_socket_server(connection().0));
@@ -145,7 +152,8 @@ fn a_context_that_cannot_work_says_so_before_anything_is_sent() {
         let result = client.wrap_socket_client(connection().0, "localhost");
         assert_eq!(ssl_error(result).0.reason(), Reason::BadConfiguration);
     }
-    let invalid = |result: io::Result<sockssl::SSLSocket>| result.unwrap_err().kind() == io::ErrorKind::InvalidInput;
+    let invalid =
+        |result: io::Result<sockssl::SSLSocket>| result.unwrap_err().kind() == io::ErrorKind::InvalidInput;
     assert!(invalid(pki.client().wrap_socket_server(connection().0)));
     assert!(invalid(pki.server().wrap_socket_client(connection().0, "localhost")));
     assert!(invalid(pki.client().wrap_socket_client(connection().0, None)));
@@ -180,18 +188,31 @@ fn a_wrong_certificate_is_refused_by_what_is_wrong_and_whose_it_is() {
     let stranger = Pki::new();
     fs::copy(stranger.path("server.pem"), pki.path("stranger.pem")).unwrap();
     fs::copy(stranger.path("server.key"), pki.path("stranger.key")).unwrap();
+    // An authority of the same name, with another key.
+    let namesake_key = KeyPair::generate().unwrap();
+    let mut namesake = authority("x");
+    namesake.distinguished_name = pki.ca().params().distinguished_name.clone();
+    let namesake = namesake.self_signed(&namesake_key).unwrap();
+    let leaf = pki.leaf("localhost").signed_by(&key, &namesake, &namesake_key).unwrap();
+    pki.write("namesake.pem", leaf.pem());
+    pki.write("namesake.key", key.serialize_pem());
     let mut revoked = pki.leaf("localhost");
     revoked.serial_number = Some(4242_u64.into());
     pki.issue("revoked", revoked);
     let crl = pki.revoke("crl.pem", 4242, 5);
 
-    let cases: [(&str, &[&str], &str); 7] = [
+    let cases: [(&str, &[&str], &str); 8] = [
         ("expired", &["certificate has expired, on ", " GMT"], "certificate_expired"),
         ("early", &["certificate is not yet valid, before "], "certificate_expired"),
-        ("elsewhere", &["hostname mismatch", "'localhost'", "valid for elsewhere.example"], "bad_certificate"),
+        (
+            "elsewhere",
+            &["hostname mismatch", "'localhost'", "valid for elsewhere.example"],
+            "bad_certificate",
+        ),
         ("purpose", &["unsuitable certificate purpose"], "unsupported_certificate"),
         ("self", &["unable to get local issuer certificate", "self-signed"], "unknown_ca"),
         ("stranger", &["unable to get local issuer certificate", "issued by \"CN=test CA"], "unknown_ca"),
+        ("namesake", &["unable to get local issuer certificate", "trusted by name"], "unknown_ca"),
         ("revoked", &["certificate revoked"], "certificate_revoked"),
     ];
     for versions in [TLS12, TLS13] {
@@ -255,7 +276,12 @@ fn a_client_without_a_good_certificate_never_gets_in() {
     }
     for versions in [TLS12, TLS13] {
         let cases = [
-            (None, Reason::PeerDidNotReturnACertificate, "certificate_required", "did not return a certificate"),
+            (
+                None,
+                Reason::PeerDidNotReturnACertificate,
+                "certificate_required",
+                "did not return a certificate",
+            ),
             (Some("expired"), Reason::CertificateVerifyFailed, "certificate_expired", "CN=late"),
             (Some("revoked"), Reason::CertificateVerifyFailed, "certificate_revoked", "CN=out"),
             (Some("stranger"), Reason::CertificateVerifyFailed, "unknown_ca", "CN=stranger"),
@@ -450,7 +476,9 @@ fn a_handshake_that_drips_has_one_deadline() {
     for byte in hello {
         // Until the server gives up; at this pace it would take half a minute.
         let pause = client.settimeout(Duration::from_millis(50)).and_then(|()| client.recv(1));
-        if !pause.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) || client.send(&[byte]).is_err() {
+        if !pause.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
+            || client.send(&[byte]).is_err()
+        {
             break;
         }
     }
@@ -529,7 +557,10 @@ fn a_changed_record_is_refused_for_good() {
 #[test]
 fn a_server_that_speaks_something_else_is_named() {
     let pki = Pki::new();
-    for (answer, words) in [(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "plain HTTP"), (b"220 mail.example ESMTP\r\n", "does not speak TLS")] {
+    for (answer, words) in [
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "plain HTTP"),
+        (b"220 mail.example ESMTP\r\n", "does not speak TLS"),
+    ] {
         let (server, client) = connection();
         let thread = thread::spawn(move || {
             server.recv(1000).unwrap();

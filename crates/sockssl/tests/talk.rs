@@ -15,7 +15,8 @@ use sockssl::{
 };
 use support::{LIMIT, Pki, connection, for_clients, handshake, join, ssl_error, wrapped};
 
-const VERSIONS: [(TLSVersion, &str); 2] = [(TLSVersion::TLSv1_2, "TLSv1.2"), (TLSVersion::TLSv1_3, "TLSv1.3")];
+const VERSIONS: [(TLSVersion, &str); 2] =
+    [(TLSVersion::TLSv1_2, "TLSv1.2"), (TLSVersion::TLSv1_3, "TLSv1.3")];
 
 /// Receives until the end of file.
 fn all(stream: &SSLSocket) -> io::Result<Vec<u8>> {
@@ -37,7 +38,10 @@ fn both_versions_are_spoken_and_named() {
         for end in [&server, &client] {
             assert_eq!(end.version(), Some(name));
             let (cipher, protocol, bits) = end.cipher().unwrap();
-            assert!(cipher.contains("AES") && protocol == name && bits >= 128, "{cipher} {protocol} {bits}");
+            assert!(
+                cipher.contains("AES") && protocol == name && bits >= 128,
+                "{cipher} {protocol} {bits}"
+            );
             assert_eq!(end.server_hostname().as_deref(), Some("localhost"));
             assert_eq!(end.selected_alpn_protocol(), None);
         }
@@ -118,7 +122,8 @@ fn the_timeout_is_one_deadline_for_a_whole_receive() {
         scope.spawn(move || {
             for byte in [23, 3, 3, 0x40, 0].iter().chain(&[0; 1000]) {
                 if server.socket().send(&[*byte]).is_err()
-                    || stopped.recv_timeout(Duration::from_millis(20)) != Err(mpsc::RecvTimeoutError::Timeout)
+                    || stopped.recv_timeout(Duration::from_millis(20))
+                        != Err(mpsc::RecvTimeoutError::Timeout)
                 {
                     break;
                 }
@@ -252,7 +257,10 @@ fn the_servers_order_of_alpn_decides() {
     assert_eq!(client.selected_alpn_protocol().as_deref(), Some("h2"));
     let context = pki.client();
     assert_eq!(context.set_alpn_protocols([""]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-    assert_eq!(context.set_alpn_protocols(["x".repeat(256)]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    assert_eq!(
+        context.set_alpn_protocols(["x".repeat(256)]).unwrap_err().kind(),
+        io::ErrorKind::InvalidInput
+    );
 }
 
 #[test]
@@ -266,7 +274,9 @@ fn a_certificate_is_chosen_by_the_servers_name() {
             .load_cert_chain_for(name, pki.path(&format!("{file}.pem")), pki.path(&format!("{file}.key")))
             .unwrap();
     }
-    for (asked, shown) in [("a.example", "a.example"), ("x.b.example", "*.b.example"), ("localhost", "localhost")] {
+    for (asked, shown) in
+        [("a.example", "a.example"), ("x.b.example", "*.b.example"), ("localhost", "localhost")]
+    {
         let (served, client) = handshake(&server, &pki.client(), asked);
         assert_eq!(served.unwrap().server_hostname().as_deref(), Some(asked));
         let certificate = client.unwrap().getpeercert().unwrap().unwrap();
@@ -328,10 +338,13 @@ fn a_certificate_is_parsed_as_python_does() {
     let (_server, client) = wrapped(&pki.server(), &pki.client());
     let certificate = client.getpeercert().unwrap().unwrap();
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-    let subject: Vec<_> = certificate.subject.iter().filter(|(key, _)| key != "countryName").cloned().collect();
+    let subject: Vec<_> =
+        certificate.subject.iter().filter(|(key, _)| key != "countryName").cloned().collect();
     assert!(subject.contains(&pair("commonName", "localhost")), "{subject:?}");
     assert!(subject.contains(&pair("organizationName", "sockssl")), "{subject:?}");
-    assert!(certificate.issuer.iter().any(|(key, value)| key == "commonName" && value.starts_with("test CA ")));
+    assert!(
+        certificate.issuer.iter().any(|(key, value)| key == "commonName" && value.starts_with("test CA "))
+    );
     assert_eq!(certificate.subject_alt_name, [pair("DNS", "localhost"), pair("IP Address", "127.0.0.1")]);
     assert_eq!((certificate.version, certificate.serial_number.as_str()), (3, "ABCDEF"));
     let text = cert_time(certificate.not_after);
@@ -395,7 +408,11 @@ fn sessions_are_resumed_and_counted() {
             // Tickets of TLS 1.3 come after the handshake.
             ours.sendall(b"x").unwrap();
             assert_eq!(theirs.recv(1).unwrap(), b"x");
-            assert_eq!((ours.session_reused(), theirs.session_reused()), (round > 0, round > 0), "{version:?}");
+            assert_eq!(
+                (ours.session_reused(), theirs.session_reused()),
+                (round > 0, round > 0),
+                "{version:?}"
+            );
         }
         let stats = server.session_stats();
         assert_eq!((stats.accept, stats.accept_good, stats.hits, stats.misses), (3, 3, 2, 0));

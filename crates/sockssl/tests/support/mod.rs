@@ -14,9 +14,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
 };
 use sock::Socket;
-use sockssl::{
-    CERT_REQUIRED, PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext, SSLError, SSLSocket,
-};
+use sockssl::{CERT_REQUIRED, PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext, SSLError, SSLSocket};
 use time::OffsetDateTime;
 
 /// No wait of a test is longer.
@@ -42,6 +40,10 @@ impl Pki {
         pki.write("ca.pem", pki.ca.pem());
         pki.issue("server", pki.leaf("localhost"));
         pki
+    }
+
+    pub fn ca(&self) -> &Certificate {
+        &self.ca
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
