@@ -172,6 +172,8 @@ impl Program {
     }
 
     /// Sends a signal, by its name without `SIG`.
+    // Only one of the two tests that have this file does.
+    #[allow(dead_code)]
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
         assert!(status.is_ok_and(|status| status.success()), "kill -s {name}");
