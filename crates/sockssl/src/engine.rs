@@ -301,7 +301,7 @@ fn stranger(bytes: &[u8]) -> Option<SSLError> {
     const REQUESTS: [&[u8]; 8] =
         [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"PATCH "];
     let begins = |word: &&[u8]| bytes.starts_with(word) || (bytes.len() >= 4 && word.starts_with(bytes));
-    if REQUESTS.iter().any(|word| begins(word)) {
+    if REQUESTS.iter().any(begins) {
         return Some(SSLError::new(Reason::HttpRequest, "plain HTTP came to a port of TLS (https://)"));
     }
     if bytes.starts_with(b"HTTP/") {
