@@ -113,7 +113,15 @@ fn no_type_of_the_tls_library_is_public() {
                     None => break,
                 }
             }
-            for word in ["rustls", "CertificateDer", "Connection", "ServerConfig", "ClientConfig", "x509_cert", "pkcs8"] {
+            for word in [
+                "rustls",
+                "CertificateDer",
+                "Connection",
+                "ServerConfig",
+                "ClientConfig",
+                "x509_cert",
+                "pkcs8",
+            ] {
                 assert!(!signature.contains(word), "{}: {word} in {signature}", path.display());
             }
         }

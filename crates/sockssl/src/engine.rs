@@ -59,7 +59,8 @@ impl Engine {
         let fed = match &self.state {
             State::Hello(_) => self.feed_hello(record),
             State::Live(_) => self.feed_live(record),
-            State::Over => Ok(()),
+            // Somebody's callback has panicked in the middle of it.
+            State::Over => Err(SSLError::new(Reason::Internal, "the handshake was given up")),
         };
         fed.inspect_err(|error| self.failed = Some(error.clone()))
     }
@@ -228,15 +229,10 @@ impl Engine {
         self.peer_closed
     }
 
-    pub(crate) fn has_failed(&self) -> bool {
-        self.failed.is_some()
-    }
-
     pub(crate) fn is_handshaking(&self) -> bool {
         match &self.state {
-            State::Hello(_) => true,
+            State::Hello(_) | State::Over => true,
             State::Live(connection) => connection.is_handshaking(),
-            State::Over => false,
         }
     }
 
@@ -269,7 +265,7 @@ impl Engine {
         self.server_name.as_deref()
     }
 
-    fn check(&self) -> Result<(), SSLError> {
+    pub(crate) fn check(&self) -> Result<(), SSLError> {
         self.failed.clone().map_or(Ok(()), Err)
     }
 }

@@ -165,7 +165,8 @@ impl SSLSocket {
             if !self.pump(&mut incoming, deadline)? {
                 return Ok(0);
             }
-            if deadline.left().is_some_and(|left| left.is_zero()) && incoming.next().is_none() {
+            let over = deadline.left().is_some_and(|left| left.is_zero());
+            if over && !(self.is_nonblocking() && incoming.next().is_some()) {
                 // Records without data must not go on for ever.
                 return self.plaintext(buffer)?.ok_or_else(|| timed_out_or_would_block(self.socket()));
             }
@@ -302,7 +303,9 @@ impl SSLSocket {
             Shutdown::Write => self.say_goodbye(LINGER),
             Shutdown::Both => {
                 self.deaf.store(true, Ordering::Release);
-                // Who waits for input need not wait for the goodbye too.
+                // Who waits for input need not wait for the goodbye too. On Windows
+                // this would reset a connection with something unread.
+                #[cfg(not(windows))]
                 sock.shutdown(Shutdown::Read)?;
                 self.say_goodbye(Duration::from_secs(1));
             }
@@ -369,7 +372,13 @@ impl SSLSocket {
         if self.ready.load(Ordering::Acquire) {
             return Ok(());
         }
+        // The point in time is fixed now: bytes that always come just in time must
+        // not make it go on for ever.
+        deadline.left();
         loop {
+            if let Err(error) = self.engine.lock().check() {
+                return Err(self.in_handshake(error.into()));
+            }
             let flushed = self
                 .lock(&self.outgoing, deadline)
                 .and_then(|mut outgoing| self.flush_within(&mut outgoing, deadline));
@@ -378,9 +387,14 @@ impl SSLSocket {
                 Err(error) if may_go_on(&error) => return Err(self.in_handshake(error)),
                 Err(error) if handshaking || !self.role.server_side => {
                     // The peer may have said why before it left.
-                    while !self.engine.lock().has_failed() && self.pump(&mut incoming, deadline).is_ok() {}
-                    self.engine.lock().fail(SSLError::new(Reason::ClosedInHandshake, error.to_string()));
-                    return Err(self.in_handshake(self.failure().unwrap_or(error)));
+                    let said = loop {
+                        if let Err(said) = self.pump(&mut incoming, deadline) {
+                            break said;
+                        }
+                    };
+                    let is_alert =
+                        matches!(SSLError::of(&said).map(SSLError::reason), Some(Reason::Alert(_)));
+                    return Err(self.in_handshake(if is_alert { said } else { error }));
                 }
                 // Tickets of a server whose client is gone: the next call will say so.
                 _ => {}
@@ -393,6 +407,10 @@ impl SSLSocket {
                     self.part();
                 }
                 return Err(self.in_handshake(error));
+            }
+            let limited = !self.is_nonblocking();
+            if limited && deadline.left().is_some_and(|left| left.is_zero()) {
+                return Err(self.in_handshake(timed_out_or_would_block(self.socket())));
             }
         }
         self.ready.store(true, Ordering::Release);
@@ -416,15 +434,6 @@ impl SSLSocket {
         let error = AddressError::wrap("TLS handshake with", &self.role.peer, error);
         log::debug!("{error}");
         error
-    }
-
-    fn failure(&self) -> Option<io::Error> {
-        self.engine
-            .lock()
-            .feed(&[])
-            .err()
-            .filter(|e| matches!(e.reason(), Reason::Alert(_)))
-            .map(Into::into)
     }
 
     /// What can be read of what has come; `None` if more has to be received first.
@@ -558,6 +567,10 @@ impl SSLSocket {
         engine.collect(&mut outgoing.bytes);
         drop(engine);
         let _ = outgoing.flush_for(sock, limit);
+    }
+
+    fn is_nonblocking(&self) -> bool {
+        self.socket().gettimeout().is_some_and(|timeout| timeout.is_zero())
     }
 
     /// A lock, waited for no longer than the call may take.

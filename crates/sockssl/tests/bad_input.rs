@@ -615,3 +615,38 @@ fn rcgen_pem(der: &[u8]) -> String {
     }
     text + "\n-----END CERTIFICATE-----\n"
 }
+
+#[test]
+fn a_handshake_that_failed_stays_failed_and_does_not_wait() {
+    let pki = Pki::new();
+    let lazily = WrapOptions::new().do_handshake_on_connect(false);
+    let (server, client) = connection();
+    let context = pki.server();
+    // A callback that gives up in the middle, and a stranger.
+    client.sendall(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let server = context.wrap_socket_server_with(server, &lazily).unwrap();
+    let begin = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(ssl_error(server.recv(1)).0.reason(), Reason::HttpRequest);
+        assert_eq!(ssl_error(server.send(b"x")).0.reason(), Reason::HttpRequest);
+        assert_eq!(ssl_error(server.do_handshake()).0.reason(), Reason::HttpRequest);
+    }
+    assert_eq!(context.failures().into_iter().collect::<Vec<_>>(), [(Reason::HttpRequest, 1)]);
+    assert!(begin.elapsed() < LIMIT / 4);
+}
+
+/// Records that say nothing, one after the other, keep no call alive.
+#[test]
+fn a_flood_of_empty_records_ends() {
+    let pki = Pki::new();
+    let mut flood = client_hello();
+    flood.extend([20, 3, 3, 0, 1, 1].repeat(20_000));
+    let (server, client) = connection();
+    server.settimeout(Duration::from_secs(2)).unwrap();
+    let begin = Instant::now();
+    let thread = thread::spawn(move || pki.server().wrap_socket_server(server).map(drop));
+    while client.sendall(&flood).is_ok() {
+        assert!(begin.elapsed() < LIMIT / 2);
+    }
+    assert!(support::join(thread).is_err());
+}
