@@ -51,6 +51,7 @@ impl StreamRequestHandler for Page {
         let mut answer = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n".to_owned();
         // Browsers that have been here come back with https:// only.
         answer += "Strict-Transport-Security: max-age=31536000\r\n";
+        answer += "Content-Security-Policy: default-src 'self'\r\nX-Content-Type-Options: nosniff\r\n";
         answer += &format!("Content-Length: {}\r\n\r\n", PAGE.len());
         answer += if first.starts_with("HEAD ") { "" } else { PAGE };
         cx.wfile.write_all(answer.as_bytes())?;

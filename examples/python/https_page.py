@@ -38,6 +38,8 @@ class Page(socketserver.StreamRequestHandler):
         answer = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n"
         # Browsers that have been here come back with https:// only.
         answer += "Strict-Transport-Security: max-age=31536000\r\n"
+        answer += "Content-Security-Policy: default-src 'self'\r\n"
+        answer += "X-Content-Type-Options: nosniff\r\n"
         answer += f"Content-Length: {len(PAGE)}\r\n\r\n"
         answer += "" if first.startswith("HEAD ") else PAGE
         self.wfile.write(answer.encode())

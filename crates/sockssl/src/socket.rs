@@ -379,25 +379,22 @@ impl SSLSocket {
             if let Err(error) = self.engine.lock().check() {
                 return Err(self.in_handshake(error.into()));
             }
-            let flushed = self
-                .lock(&self.outgoing, deadline)
-                .and_then(|mut outgoing| self.flush_within(&mut outgoing, deadline));
-            let handshaking = self.engine.lock().is_handshaking();
-            match flushed {
-                Err(error) if may_go_on(&error) => return Err(self.in_handshake(error)),
-                Err(error) if handshaking || !self.role.server_side => {
-                    // The peer may have said why before it left.
-                    let said = loop {
-                        if let Err(said) = self.pump(&mut incoming, deadline) {
-                            break said;
-                        }
-                    };
-                    let is_alert =
-                        matches!(SSLError::of(&said).map(SSLError::reason), Some(Reason::Alert(_)));
-                    return Err(self.in_handshake(if is_alert { said } else { error }));
+            // What has come is taken in first, so that the answer is one packet: the
+            // second of two small ones would wait for the first one's ACK (RFC 896).
+            let mut handshaking = self.engine.lock().is_handshaking();
+            if !handshaking || incoming.next().is_none() {
+                let flushed = self
+                    .lock(&self.outgoing, deadline)
+                    .and_then(|mut outgoing| self.flush_within(&mut outgoing, deadline));
+                handshaking = self.engine.lock().is_handshaking();
+                match flushed {
+                    Err(error) if may_go_on(&error) => return Err(self.in_handshake(error)),
+                    Err(error) if handshaking || !self.role.server_side => {
+                        return Err(self.in_handshake(self.last_words(&mut incoming, error, deadline)));
+                    }
+                    // Tickets of a server whose client is gone: the next call will say so.
+                    _ => {}
                 }
-                // Tickets of a server whose client is gone: the next call will say so.
-                _ => {}
             }
             if !handshaking {
                 break;
@@ -408,8 +405,8 @@ impl SSLSocket {
                 }
                 return Err(self.in_handshake(error));
             }
-            let limited = !self.is_nonblocking();
-            if limited && deadline.left().is_some_and(|left| left.is_zero()) {
+            let over = deadline.left().is_some_and(|left| left.is_zero());
+            if over && !self.is_nonblocking() {
                 return Err(self.in_handshake(timed_out_or_would_block(self.socket())));
             }
         }
@@ -434,6 +431,18 @@ impl SSLSocket {
         let error = AddressError::wrap("TLS handshake with", &self.role.peer, error);
         log::debug!("{error}");
         error
+    }
+
+    /// Why a handshake cannot be answered any more: the peer may have said so
+    /// before it left.
+    fn last_words(&self, incoming: &mut Incoming, error: io::Error, deadline: &mut Deadline) -> io::Error {
+        loop {
+            match self.pump(incoming, deadline) {
+                Ok(true) => {}
+                Err(said) if is_alert(&said) => return said,
+                _ => return error,
+            }
+        }
     }
 
     /// What can be read of what has come; `None` if more has to be received first.
@@ -588,6 +597,10 @@ impl SSLSocket {
 /// Whether a call that failed this way can be made again.
 fn may_go_on(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+fn is_alert(error: &io::Error) -> bool {
+    matches!(SSLError::of(error).map(SSLError::reason), Some(Reason::Alert(_)))
 }
 
 impl Drop for SSLSocket {
