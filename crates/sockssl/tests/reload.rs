@@ -51,10 +51,11 @@ fn a_broken_pair_keeps_the_old_one_and_is_named() {
     server.set_verify_mode(sockssl::CERT_OPTIONAL).unwrap();
     let good = (pki.read("server.pem"), pki.read("server.key"));
     pki.issue("other", pki.leaf("localhost"));
+    let other_key = pki.read("other.key");
     let faults: [(&str, &str, Option<&str>, Reason); 4] = [
         ("server.pem", "server.pem", Some("no PEM"), Reason::NoStartLine),
         ("server.pem", "server.pem", Some("-----BEGIN CERTIFICATE-----\nAAAA\n"), Reason::BadPem),
-        ("server.key", "server.key", Some(&pki.read("other.key")), Reason::KeyValuesMismatch),
+        ("server.key", "server.key", Some(&other_key), Reason::KeyValuesMismatch),
         ("ca.pem", "ca.pem", Some("nobody"), Reason::NoStartLine),
     ];
     let ca = pki.read("ca.pem");
