@@ -10,6 +10,9 @@ pub mod porting {}
 #[doc = include_str!("differences.md")]
 pub mod differences {}
 
+#[doc = include_str!("conformance.md")]
+pub mod conformance {}
+
 #[doc = include_str!("platforms.md")]
 pub mod platforms {}
 

@@ -13,9 +13,10 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use sock::{
-    AF_INET, AF_INET6, AF_UNIX, Address, AddressError, AddressFamily, ConnectionOptions, EAI_NONAME,
-    GaiError, SOCK_DGRAM, SOCK_STREAM, ServerOptions, Socket, ToAddress, UnixAddress, create_connection,
-    create_connection_with, create_server, create_server_with, errno, errno_name, getaddrinfo,
+    AF_INET, AF_INET6, AF_UNIX, Address, AddressError, AddressFamily, ConnectError, ConnectionOptions,
+    EAI_NONAME, GaiError, SOCK_DGRAM, SOCK_STREAM, ServerOptions, Socket, ToAddress, UnixAddress,
+    create_connection, create_connection_with, create_server, create_server_with, errno, errno_name,
+    getaddrinfo,
 };
 
 /// No resolver needs to be asked: an empty label is no host name.
@@ -420,7 +421,10 @@ fn create_connection_names_the_address_that_refused() {
     let address = sock.getsockname().unwrap();
     let port = address.port().unwrap();
     let error = create_connection(("127.0.0.1", port)).unwrap_err();
-    assert_address_error(&error, "connect", &address, "ECONNREFUSED");
+    let attempts = ConnectError::of(&error).unwrap().attempts();
+    assert_eq!(attempts.len(), 1);
+    assert_eq!((&attempts[0].0, errno_of(&error)), (&address, "ECONNREFUSED"));
+    assert!(error.to_string().starts_with(&format!("connect {address}: ")), "{error}");
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }
 

@@ -7,8 +7,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
 
 use sock::{
-    AF_INET, AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, Socket, create_connection,
-    create_server, socketpair, socketpair_with,
+    AF_INET, AF_UNIX, AsFd, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, Socket,
+    create_connection, create_server, socketpair, socketpair_with,
 };
 
 /// What a program started now has under the number of this descriptor, if anything.
@@ -57,6 +57,7 @@ fn no_child_inherits_a_socket_however_it_was_made() {
         ("new", tcp()),
         ("new with SOCK_NONBLOCK", Socket::new(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0).unwrap()),
         ("new with SOCK_CLOEXEC", Socket::new(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0).unwrap()),
+        ("the function dup", Socket::try_from(sock::dup(inheritable.as_fd()).unwrap()).unwrap()),
         ("new of a datagram socket", Socket::new(AF_UNIX, SOCK_DGRAM, 0).unwrap()),
         ("accept", accepted),
         ("socketpair", one),

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use sock::{Address, Shutdown, Socket, StreamSocket, ToAddress};
 use sockserver::{
     DatagramContext, DatagramRequestHandler, DatagramServer, Inet, Job, MixIn, Rejected, Request,
-    RequestError, Sequential, ServerHooks, StreamContext, StreamRequestHandler, StreamServer,
+    RequestError, Sequential, ServerHandle, ServerHooks, StreamContext, StreamRequestHandler, StreamServer,
     ThreadingMixIn,
 };
 
@@ -195,8 +195,8 @@ impl<M: MixIn> MixIn for LoggedMixIn<M> {
         }
     }
 
-    fn server_close(&self) -> io::Result<()> {
-        self.inner.server_close()
+    fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
+        self.inner.server_close(server)
     }
 }
 

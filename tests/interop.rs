@@ -9,6 +9,8 @@
 //! every wait has a limit. Without `python3` the pairings with Python are left
 //! out, which is said aloud; with `SOCK_REQUIRE_PYTHON=1` that is a failure.
 
+#[path = "interop/outer.rs"]
+mod outer;
 #[path = "interop/program.rs"]
 mod program;
 #[path = "interop/transcript.rs"]
@@ -22,7 +24,7 @@ use program::{ANY_PORT, Directory, Language, Program, Terminal, languages};
 use sock::{AF_INET, SHUT_WR, SOCK_STREAM, Socket};
 
 /// Every server, or client, with the arguments it takes.
-const PROGRAMS: [(&str, &str); 36] = [
+const PROGRAMS: [(&str, &str); 39] = [
     ("careful", "[HOST [PORT]]"),
     ("careful_client", "[HOST [PORT]]"),
     ("echo_tcp", "[HOST [PORT]]"),
@@ -49,13 +51,16 @@ const PROGRAMS: [(&str, &str); 36] = [
     ("make_ca", "[PATH]"),
     ("many_clients", "[HOST [PORT]]"),
     ("mtls_whoami", "[HOST [PORT [CERTS]]]"),
+    ("peer_credentials", "[PATH]"),
     ("talk", "[HOST [PORT]]"),
     ("talk_client", "[HOST [PORT]]"),
+    ("tcp_info", "[HOST [PORT]]"),
     ("threads", "[HOST [PORT]]"),
     ("threads_by_hand", "[HOST [PORT]]"),
     ("tls_by_hand", "[HOST [PORT [CERTS]]]"),
     ("tls_client", "[HOST [PORT [CERTS]]]"),
     ("udp", "[HOST [PORT]]"),
+    ("udp_batch", "[HOST [PORT]]"),
     ("udp_client", "[HOST [PORT]]"),
     ("wrote", "[HOST [PORT]]"),
     ("wrote_client", "[HOST [PORT]]"),

@@ -45,6 +45,22 @@ fn hosts() {
         same(&format!("socket.gethostbyname({host:?})"), sock::gethostbyname(host));
     }
     same("socket.gethostname()", sock::gethostname());
+    let entry = |host: sock::HostEntry| {
+        let quoted = |names: Vec<String>| {
+            let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+            format!("[{}]", names.join(", "))
+        };
+        let addresses = host.addresses.iter().map(ToString::to_string).collect();
+        format!("('{}', {}, {})", host.name, quoted(host.aliases), quoted(addresses))
+    };
+    for host in ["127.0.0.1", "localhost", "no.such.name.invalid", "192.0.2.1"] {
+        same(&format!("socket.gethostbyname_ex({host:?})"), sock::gethostbyname_ex(host).map(entry));
+        same(&format!("socket.gethostbyaddr({host:?})"), sock::gethostbyaddr(host).map(entry));
+        same(&format!("socket.getfqdn({host:?})"), sock::getfqdn(host));
+    }
+    for here in ["", "0.0.0.0", "::", " "] {
+        same(&format!("socket.getfqdn({here:?})"), sock::getfqdn(here));
+    }
     let numeric = NI_NUMERICHOST | NI_NUMERICSERV;
     let name = |(host, service): (String, String)| format!("{host} {service}");
     let v4 = ("127.0.0.1", 80).to_address(AF_INET).unwrap();

@@ -15,12 +15,12 @@ use std::thread;
 use std::time::Duration;
 
 use sock::{
-    AF_INET, AF_INET6, AF_UNIX, Address, ConnectionOptions, IPPROTO_IPV6, IPPROTO_TCP, IPV6_V6ONLY,
-    MSG_DONTWAIT, MSG_MORE, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, SHUT_RD, SHUT_RDWR, SHUT_WR, SO_KEEPALIVE,
-    SO_LINGER, SO_PEERCRED, SO_RCVBUF, SO_REUSEADDR, SO_REUSEPORT, SO_TYPE, SOCK_DGRAM, SOCK_RAW,
-    SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, ServerOptions, Socket, TCP_INFO, TCP_NODELAY,
+    AF_INET, AF_INET6, AF_UNIX, Address, ConnectError, ConnectionOptions, Hints, IPPROTO_IPV6, IPPROTO_TCP,
+    IPV6_V6ONLY, MSG_DONTWAIT, MSG_MORE, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, SHUT_RD, SHUT_RDWR, SHUT_WR,
+    SO_KEEPALIVE, SO_LINGER, SO_PEERCRED, SO_RCVBUF, SO_REUSEADDR, SO_REUSEPORT, SO_TYPE, SOCK_DGRAM,
+    SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, ServerOptions, Socket, TCP_INFO, TCP_NODELAY,
     create_connection, create_connection_with, create_server, create_server_with, errno, errno_name,
-    getaddrinfo, has_dualstack_ipv6, socketpair, socketpair_with,
+    getaddrinfo, getaddrinfo_with, has_dualstack_ipv6, socketpair, socketpair_with,
 };
 
 /// When a call that ought to end is given up.
@@ -544,7 +544,14 @@ fn create_connection_tries_the_next_address() {
         // Whichever comes first: for one of the two hosts it is the other.
         let server = create_server((host, 0)).unwrap();
         let port = server.getsockname().unwrap().port().unwrap();
-        for options in [ConnectionOptions::new(), ConnectionOptions::new().timeout(LIMIT)] {
+        let plain = ConnectionOptions::new;
+        for options in [
+            plain(),
+            plain().timeout(LIMIT),
+            plain().deadline(LIMIT),
+            plain().happy_eyeballs(true),
+            plain().happy_eyeballs(true).deadline(LIMIT),
+        ] {
             let client = create_connection_with(("both.test", port), &options).unwrap();
             assert_eq!(client.getpeername().unwrap(), server.getsockname().unwrap());
             server.accept().unwrap();
@@ -554,9 +561,11 @@ fn create_connection_tries_the_next_address() {
     deaf.bind(("", 0)).unwrap();
     let port = deaf.getsockname().unwrap().port().unwrap();
     let error = create_connection(("both.test", port)).unwrap_err();
-    let last = &answers.last().unwrap().address;
-    let text = error.to_string();
-    assert!(text.starts_with(&format!("connect {}:{port}: ", last.ip().unwrap())), "{text}");
+    let told: Vec<_> =
+        ConnectError::of(&error).unwrap().attempts().iter().map(|(address, _)| address).collect();
+    let asked =
+        getaddrinfo_with("both.test", port, &Hints { kind: SOCK_STREAM, ..Hints::default() }).unwrap();
+    assert_eq!(told, asked.iter().map(|answer| &answer.address).collect::<Vec<_>>(), "{error}");
     assert_errno::<()>(Err(error), "ECONNREFUSED");
 }
 

@@ -2,19 +2,22 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
 use signal_hook::consts::SIGUSR1;
-use sock::{AF_INET, SOCK_STREAM, Socket};
+use sock::{AF_INET, SO_SNDBUF, SOCK_STREAM, SOL_SOCKET, Socket, set_interrupt_hook, was_interrupted};
 
 use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
     ("signals_do_not_extend_a_timeout", signals_do_not_extend_a_timeout),
     ("signals_do_not_end_a_call", signals_do_not_end_a_call),
+    ("a_hook_that_says_stop_ends_every_waiting_call", a_hook_that_says_stop_ends_every_waiting_call),
+    ("a_hook_that_says_go_on_ends_none", a_hook_that_says_go_on_ends_none),
+    ("sendall_asks_the_hook_between_its_pieces", sendall_asks_the_hook_between_its_pieces),
 ];
 
 /// Interrupts the main thread, the one a signal to the process goes to, every
@@ -76,4 +79,61 @@ fn signals_do_not_end_a_call() {
             });
         });
     }
+}
+
+fn a_hook_that_says_stop_ends_every_waiting_call() {
+    set_interrupt_hook(Some(|| false));
+    let (ours, _theirs) = sock::socketpair().unwrap();
+    let (full, _unread) = sock::socketpair().unwrap();
+    full.setblocking(false).unwrap();
+    while full.send(&[0; 65536]).is_ok() {}
+    let listener = sock::create_server(("127.0.0.1", 0)).unwrap();
+    let timeout = Duration::from_secs(20);
+    for sock in [&ours, &full, &listener] {
+        sock.settimeout(timeout).unwrap();
+    }
+    let calls: [(&str, &dyn Fn() -> io::Result<()>); 9] = [
+        ("recv", &|| ours.recv(1).map(drop)),
+        ("recv_into", &|| ours.recv_into(&mut [0]).map(drop)),
+        ("recvfrom", &|| ours.recvfrom(1).map(drop)),
+        ("recvmsg", &|| ours.recvmsg(1, 0).map(drop)),
+        ("send", &|| full.send(b"x").map(drop)),
+        ("sendall", &|| full.sendall(b"x")),
+        ("sendmsg", &|| full.sendmsg(&[io::IoSlice::new(b"x")], &[]).map(drop)),
+        ("accept", &|| listener.accept().map(drop)),
+        // What retries an interrupted call must not swallow the stop.
+        ("read_exact", &|| io::Read::read_exact(&mut ours.makefile_rb(), &mut [0])),
+    ];
+    for (name, call) in calls {
+        let begin = Instant::now();
+        under_signals(|| {
+            let error = call().unwrap_err();
+            assert!(was_interrupted(&error), "{name}: {error:?}");
+        });
+        assert!(begin.elapsed() < timeout, "{name} ended only at its timeout");
+    }
+}
+
+fn a_hook_that_says_go_on_ends_none() {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    set_interrupt_hook(Some(|| ASKED.fetch_add(1, Ordering::Relaxed) < usize::MAX));
+    signals_do_not_extend_a_timeout();
+    assert!(ASKED.load(Ordering::Relaxed) > 1, "it is asked on each interruption");
+}
+
+fn sendall_asks_the_hook_between_its_pieces() {
+    set_interrupt_hook(Some(|| false));
+    let (ours, theirs) = sock::socketpair().unwrap();
+    ours.setsockopt(SOL_SOCKET, SO_SNDBUF, 4096).unwrap();
+    ours.settimeout(Duration::from_secs(20)).unwrap();
+    let error = thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let result = ours.sendall(&vec![0; 64 << 20]);
+            ours.shutdown(sock::SHUT_WR).unwrap();
+            result
+        });
+        while !theirs.recv(65536).unwrap().is_empty() {}
+        sending.join().unwrap().unwrap_err()
+    });
+    assert!(was_interrupted(&error), "{error:?}");
 }

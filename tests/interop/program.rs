@@ -144,6 +144,11 @@ impl Program {
         Program { label, child, terminal, input, output, errors, port }
     }
 
+    /// Number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for the line that says where the server listens; returns that.
     pub(crate) fn listening_on(&mut self) -> String {
         let line = self.line_after("listening on ");

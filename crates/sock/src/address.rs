@@ -13,6 +13,9 @@
 //! | `"/tmp/sock"`, `b"/tmp/sock"` | `"/tmp/sock"`, any [`Path`] |
 //! | `"\0name"` (Linux) | `"\0name"`, `b"\0name"` |
 
+#[cfg(target_os = "linux")]
+mod linux;
+
 use std::borrow::Cow;
 use std::ffi::CString;
 use std::fmt;
@@ -22,10 +25,17 @@ use std::path::{Path, PathBuf};
 
 use socket2::SockAddr;
 
+#[cfg(target_os = "linux")]
+use crate::consts::{AF_CAN, AF_NETLINK, AF_PACKET, AF_VSOCK};
 use crate::consts::{AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, AddressFamily};
-use crate::error::{GaiError, invalid, invalid_as};
+use crate::error::{GaiError, invalid, invalid_as, out_of_range, wrong_type};
 use crate::sys::{self, RawHints, c};
 use crate::trace::call;
+
+#[cfg(target_os = "linux")]
+use linux::Wire;
+#[cfg(target_os = "linux")]
+pub use linux::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress};
 
 /// Address of a socket or of its peer.
 ///
@@ -41,6 +51,18 @@ pub enum Address {
     Inet6(SocketAddrV6),
     /// `AF_UNIX`. Python: `str`, or `bytes` for an abstract name.
     Unix(UnixAddress),
+    /// `AF_NETLINK`. Python: `(pid, groups)`.
+    #[cfg(target_os = "linux")]
+    Netlink(NetlinkAddress),
+    /// `AF_PACKET`. Python: `(ifname, proto, pkttype, hatype, addr)`.
+    #[cfg(target_os = "linux")]
+    Packet(PacketAddress),
+    /// `AF_VSOCK`. Python: `(cid, port)`.
+    #[cfg(target_os = "linux")]
+    Vsock(VsockAddress),
+    /// `AF_CAN`. Python: `(ifname, …)`, by protocol.
+    #[cfg(target_os = "linux")]
+    Can(CanAddress),
     /// Any other family, as the bytes behind the family field. Python: `(family, bytes)`.
     Other(AddressFamily, Vec<u8>),
     /// No address: what `recvfrom` finds on a connected stream. Python: `None`.
@@ -67,6 +89,14 @@ impl Address {
             Address::Inet(_) => AF_INET,
             Address::Inet6(_) => AF_INET6,
             Address::Unix(_) => AF_UNIX,
+            #[cfg(target_os = "linux")]
+            Address::Netlink(_) => AF_NETLINK,
+            #[cfg(target_os = "linux")]
+            Address::Packet(_) => AF_PACKET,
+            #[cfg(target_os = "linux")]
+            Address::Vsock(_) => AF_VSOCK,
+            #[cfg(target_os = "linux")]
+            Address::Can(_) => AF_CAN,
             Address::Other(family, _) => *family,
             Address::None => AF_UNSPEC,
         }
@@ -114,7 +144,14 @@ impl Address {
                 sys::UnixName::Abstract(name) => UnixAddress::Abstract(name),
             }),
             AF_UNSPEC => Address::None,
-            family => Address::Other(family, sys::other_parts(address).1),
+            family => {
+                let bytes = sys::other_parts(address).1;
+                #[cfg(target_os = "linux")]
+                if let Some(address) = linux::read(family, &bytes) {
+                    return address;
+                }
+                Address::Other(family, bytes)
+            }
         }
     }
 
@@ -132,11 +169,23 @@ impl Address {
             Address::Inet(address) => Ok(SockAddr::from(*address)),
             Address::Inet6(address) => Ok(SockAddr::from(turn_flowinfo(*address))),
             Address::Unix(address) => address.to_sys(),
-            Address::Other(family, bytes) => sys::other_address(family.as_raw(), bytes)
-                .ok_or_else(|| invalid(format!("{family} address of {} bytes is too long", bytes.len()))),
+            #[cfg(target_os = "linux")]
+            Address::Netlink(address) => other_to_sys(AF_NETLINK, &address.to_wire()),
+            #[cfg(target_os = "linux")]
+            Address::Packet(address) => other_to_sys(AF_PACKET, &address.to_wire()),
+            #[cfg(target_os = "linux")]
+            Address::Vsock(address) => other_to_sys(AF_VSOCK, &address.to_wire()),
+            #[cfg(target_os = "linux")]
+            Address::Can(address) => other_to_sys(AF_CAN, &address.to_wire()),
+            Address::Other(family, bytes) => other_to_sys(*family, bytes),
             Address::None => Err(invalid("no address given")),
         }
     }
+}
+
+fn other_to_sys(family: AddressFamily, bytes: &[u8]) -> io::Result<SockAddr> {
+    sys::other_address(family.as_raw(), bytes)
+        .ok_or_else(|| invalid(format!("{family} address of {} bytes is too long", bytes.len())))
 }
 
 fn turn_flowinfo(address: SocketAddrV6) -> SocketAddrV6 {
@@ -178,6 +227,14 @@ impl fmt::Display for Address {
             Address::Inet(address) => fmt::Display::fmt(address, f),
             Address::Inet6(address) => fmt::Display::fmt(address, f),
             Address::Unix(address) => fmt::Display::fmt(address, f),
+            #[cfg(target_os = "linux")]
+            Address::Netlink(address) => fmt::Display::fmt(address, f),
+            #[cfg(target_os = "linux")]
+            Address::Packet(address) => fmt::Display::fmt(address, f),
+            #[cfg(target_os = "linux")]
+            Address::Vsock(address) => fmt::Display::fmt(address, f),
+            #[cfg(target_os = "linux")]
+            Address::Can(address) => fmt::Display::fmt(address, f),
             Address::Other(family, bytes) => write!(f, "{family} {bytes:02x?}"),
             Address::None => f.pad("(none)"),
         }
@@ -269,7 +326,7 @@ impl<H: Host, P: TryInto<u16> + fmt::Display + Copy> ToAddress for (H, P, u32, u
         let (host, port, flowinfo, scope_id) = self;
         // RFC 6437: a flow label has 20 bits.
         if *flowinfo > 0xF_FFFF {
-            return Err(invalid(format!("flowinfo must be 0-1048575, not {flowinfo}")));
+            return Err(out_of_range(format!("flowinfo must be 0-1048575, not {flowinfo}")));
         }
         match internet_address(&host.text(), *port, family)? {
             Address::Inet6(address) => {
@@ -357,7 +414,7 @@ where
     let mut address = resolve_host(host, family)?;
     match port.try_into() {
         Ok(port) => address.set_port(port),
-        Err(_) => return Err(invalid(format!("port must be 0-65535, not {port} (host {host:?})"))),
+        Err(_) => return Err(out_of_range(format!("port must be 0-65535, not {port} (host {host:?})"))),
     }
     Ok(Address::from(address))
 }
@@ -373,7 +430,8 @@ fn resolve_host(host: &str, family: AddressFamily) -> io::Result<SocketAddr> {
             return Ok(SocketAddr::new(Ipv4Addr::BROADCAST.into(), 0));
         }
         "<broadcast>" => {
-            return Err(invalid(format!("host \"<broadcast>\" is IPv4, the socket is {family}")));
+            let sentence = format!("host \"<broadcast>\" is IPv4, the socket is {family}");
+            return Err(invalid_as(c::EAFNOSUPPORT, sentence));
         }
         _ => {}
     }
@@ -427,7 +485,7 @@ impl fmt::Display for Quoted<'_> {
 }
 
 pub(crate) fn c_string(argument: &str, text: &str) -> io::Result<CString> {
-    CString::new(text).map_err(|_| invalid(format!("{argument} {text:?} must not contain a NUL")))
+    CString::new(text).map_err(|_| wrong_type(format!("{argument} {text:?} must not contain a NUL")))
 }
 
 #[cfg(test)]
@@ -447,10 +505,9 @@ mod tests {
         assert_eq!(shown(("", 1), AF_INET), "0.0.0.0:1");
         assert_eq!(shown(("", 1), AF_INET6), "[::]:1");
         assert_eq!(shown(("<broadcast>", 1), AF_INET), "255.255.255.255:1");
-        assert_eq!(
-            shown(("<broadcast>", 1), AF_INET6),
-            "InvalidInput: host \"<broadcast>\" is IPv4, the socket is AF_INET6"
-        );
+        let error = ("<broadcast>", 1).to_address(AF_INET6).unwrap_err();
+        assert_eq!(crate::errno(&error), Some(c::EAFNOSUPPORT));
+        assert!(error.to_string().contains("host \"<broadcast>\" is IPv4, the socket is AF_INET6"));
         assert_eq!(shown(("127.1", 1), AF_INET), "127.0.0.1:1");
         assert_eq!(shown(("::1", 1), AF_UNSPEC), "[::1]:1");
         assert_eq!(shown((Ipv6Addr::LOCALHOST, 1, 7, 0), AF_INET6), "[::1]:1");

@@ -142,6 +142,42 @@ with_names! { IPV6 numbers! i32, IPV6_NAMES, "an option at level `IPPROTO_IPV6`;
 with_names! { UNSIGNED numbers! u32, "a number of its family": }
 with_names! { VALUES numbers! i32, "a number of its family": }
 
+/// Every constant of this crate by its name, the plain numbers and the typed ones.
+///
+/// Python: the integers in `dir(socket)`. No system call. For programs that
+/// export the names, or compare them with another system's.
+///
+/// # Examples
+///
+/// ```
+/// let found = sock::constants().into_iter().find(|(name, _)| *name == "SOCK_STREAM");
+/// assert_eq!(found, Some(("SOCK_STREAM", sock::SOCK_STREAM.as_raw().into())));
+/// ```
+#[must_use]
+pub fn constants() -> Vec<(&'static str, i64)> {
+    /// A name and a number for each constant of a group.
+    macro_rules! listed {
+        ($list:ident, $type:ident: $($name:ident)*) => {
+            $list.extend([$((stringify!($name), i64::from(c::$name as $type))),*]);
+        };
+    }
+    // What shutdown(2) takes is an enumeration here: its numbers are POSIX's.
+    let mut list = vec![("SHUT_RD", 0), ("SHUT_WR", 1), ("SHUT_RDWR", 2)];
+    with_names! { AF listed! list, i32: }
+    with_names! { SOCK listed! list, i32: }
+    with_names! { MSG listed! list, i32: }
+    with_names! { AI listed! list, i32: }
+    with_names! { EAI listed! list, i32: }
+    with_names! { LEVELS listed! list, i32: }
+    with_names! { SO listed! list, i32: }
+    with_names! { TCP listed! list, i32: }
+    with_names! { IP listed! list, i32: }
+    with_names! { IPV6 listed! list, i32: }
+    with_names! { UNSIGNED listed! list, u32: }
+    with_names! { VALUES listed! list, i32: }
+    list
+}
+
 fn lookup(names: &[(i32, &'static str)], number: i32) -> Option<&'static str> {
     names.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
 }
@@ -281,32 +317,13 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn every_constant_of_cpython_is_here_with_its_value() {
-        /// A name and a number for each constant of a group.
-        macro_rules! listed {
-            ($list:ident: $($name:ident)*) => {
-                $list.extend([$((stringify!($name), i64::from(c::$name as u32), c::$name as i64)),*]);
-            };
-        }
         let script = "import _socket as s, sys\nprint('version', sys.version_info[1])\nfor n in dir(s):\n v = getattr(s, n)\n \
                       if type(v) is int and n[0] != '_': print(n, v)";
         let Ok(python) = std::process::Command::new("python3").args(["-c", script]).output() else {
             eprintln!("no python3: constants are not compared");
             return;
         };
-        let mut ours: Vec<(&str, i64, i64)> =
-            vec![("SHUT_RD", 0, 0), ("SHUT_WR", 1, 1), ("SHUT_RDWR", 2, 2)];
-        with_names! { AF listed! ours: }
-        with_names! { SOCK listed! ours: }
-        with_names! { MSG listed! ours: }
-        with_names! { AI listed! ours: }
-        with_names! { EAI listed! ours: }
-        with_names! { LEVELS listed! ours: }
-        with_names! { SO listed! ours: }
-        with_names! { TCP listed! ours: }
-        with_names! { IP listed! ours: }
-        with_names! { IPV6 listed! ours: }
-        with_names! { UNSIGNED listed! ours: }
-        with_names! { VALUES listed! ours: }
+        let ours = constants();
         let text = String::from_utf8(python.stdout).unwrap();
         let theirs: Vec<(&str, i64)> = text
             .lines()
@@ -318,14 +335,14 @@ mod tests {
         let of_bluetooth =
             |name: &str| ["BLUETOOTH", "BTPROTO", "BDADDR", "HCI"].iter().any(|b| name.contains(b));
         let (known, missing): (Vec<_>, Vec<_>) =
-            theirs.iter().copied().partition(|(name, _)| ours.iter().any(|(our, _, _)| our == name));
+            theirs.iter().copied().partition(|(name, _)| ours.iter().any(|(our, _)| our == name));
         let missing: Vec<_> = missing.into_iter().filter(|(name, _)| !of_bluetooth(name)).collect();
         // The list is that of 3.11; newer versions know more.
         assert!(missing.is_empty() || *version != ("version", 11), "missing: {missing:?}");
         assert!(known.len() > 300, "{} in common", known.len());
         for (name, value) in known {
-            let (_, unsigned, signed) = *ours.iter().find(|(our, _, _)| *our == name).unwrap();
-            assert!(value == unsigned || value == signed, "{name} is {value} in Python, {signed} here");
+            let (_, ours) = *ours.iter().find(|(our, _)| *our == name).unwrap();
+            assert_eq!(value, ours, "{name}");
         }
     }
 }

@@ -1,13 +1,10 @@
-//! Sockets ready made: pairs, clients, servers.
+//! Sockets ready made: pairs and servers.
 
-use std::fmt;
 use std::io;
-use std::time::Duration;
 
-use crate::address::{Address, Host, ToAddress};
+use crate::address::ToAddress;
 use crate::consts::{AF_INET, AF_INET6, AddressFamily, IPPROTO_IPV6, IPV6_V6ONLY, SOCK_STREAM, SocketKind};
 use crate::error::{AddressError, invalid};
-use crate::resolve::{Hints, getaddrinfo_with};
 use crate::socket::Socket;
 use crate::sys;
 use crate::trace::call;
@@ -48,105 +45,6 @@ pub fn socketpair_with(
     let (one, other) = call!("socketpair({family}, {kind}, {proto})" =>
         sys::socketpair(family.as_raw().into(), kind.as_raw().into(), protocol))?;
     Ok((Socket::adopt(one, family, kind, proto)?, Socket::adopt(other, family, kind, proto)?))
-}
-
-/// How [`create_connection_with`] connects.
-#[derive(Clone, Debug, Default)]
-pub struct ConnectionOptions {
-    timeout: Option<Option<Duration>>,
-    source_address: Option<Address>,
-}
-
-impl ConnectionOptions {
-    /// Python's defaults: the default timeout, any source address.
-    #[must_use]
-    pub fn new() -> ConnectionOptions {
-        ConnectionOptions::default()
-    }
-
-    /// Timeout for each address that is tried; the socket keeps it. `None` blocks.
-    #[must_use]
-    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> ConnectionOptions {
-        self.timeout = Some(timeout.into());
-        self
-    }
-
-    /// Address to connect from.
-    #[must_use]
-    pub fn source_address(mut self, address: Address) -> ConnectionOptions {
-        self.source_address = Some(address);
-        self
-    }
-}
-
-/// Connects to a TCP service, trying each address of the host in turn.
-///
-/// Python: `socket.create_connection((host, port))`. System calls:
-/// getaddrinfo(3), then socket(2) and connect(2) for each answer.
-///
-/// # Errors
-///
-/// The last address's, as [`AddressError`] with the address; a
-/// [`GaiError`](crate::GaiError) inside when there is no address at all.
-///
-/// # Examples
-///
-/// ```
-/// let server = sock::create_server(("127.0.0.1", 0))?;
-/// let port = server.getsockname()?.port().unwrap();
-/// let client = sock::create_connection(("localhost", port))?;
-/// client.sendall(b"hello")?;
-/// # std::io::Result::Ok(())
-/// ```
-pub fn create_connection<H, P>(address: (H, P)) -> io::Result<Socket>
-where
-    H: Host,
-    P: TryInto<u16> + fmt::Display + Copy,
-{
-    create_connection_with(address, &ConnectionOptions::new())
-}
-
-/// [`create_connection`] with a timeout or a source address. Python:
-/// `socket.create_connection(address, timeout, source_address)`.
-///
-/// # Errors
-///
-/// Those of [`create_connection`].
-pub fn create_connection_with<H, P>((host, port): (H, P), options: &ConnectionOptions) -> io::Result<Socket>
-where
-    H: Host,
-    P: TryInto<u16> + fmt::Display + Copy,
-{
-    let host = host.text();
-    let number: u16 = port
-        .try_into()
-        .map_err(|_| invalid(format!("port must be 0-65535, not {port} (host {host:?})")))?;
-    let hints = Hints { kind: SOCK_STREAM, ..Hints::default() };
-    let mut last = None;
-    for answer in getaddrinfo_with(&*host, number, &hints)? {
-        match try_address(&answer.address, answer.family, answer.proto, options) {
-            Ok(sock) => return Ok(sock),
-            Err(error) => last = Some(AddressError::wrap("connect", &answer.address, error)),
-        }
-    }
-    Err(last.unwrap_or_else(|| invalid(format!("host {host:?} has no address"))))
-}
-
-fn try_address(
-    address: &Address,
-    family: AddressFamily,
-    proto: i32,
-    options: &ConnectionOptions,
-) -> io::Result<Socket> {
-    let sock = Socket::new(family, SOCK_STREAM, proto)?;
-    if let Some(timeout) = options.timeout {
-        sock.settimeout(timeout)?;
-    }
-    if let Some(source) = &options.source_address {
-        sock.bind(source)?;
-    }
-    sock.connect(address)?;
-    Ok(sock)
 }
 
 /// How [`create_server_with`] listens.

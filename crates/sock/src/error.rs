@@ -8,8 +8,9 @@
 //! | `ConnectionRefusedError`, `BrokenPipeError`, … | the same, told apart by [`io::Error::kind`] |
 //! | `TimeoutError` of a socket's timeout | kind [`TimedOut`](io::ErrorKind::TimedOut), without an errno |
 //! | `BlockingIOError` | kind [`WouldBlock`](io::ErrorKind::WouldBlock) |
-//! | `socket.gaierror` | a [`GaiError`] inside the [`io::Error`] |
-//! | `ValueError`, `TypeError`, `OverflowError` | kind [`InvalidInput`](io::ErrorKind::InvalidInput) with a sentence that names the argument |
+//! | `socket.gaierror`, `socket.herror` | a [`GaiError`], a [`HostError`] inside the [`io::Error`] |
+//! | `ValueError`, `TypeError`, `OverflowError` | kind [`InvalidInput`](io::ErrorKind::InvalidInput) with an [`ArgumentError`] inside, which names the argument |
+//! | an exception of a signal handler | [`was_interrupted`](crate::was_interrupted) |
 
 use std::error::Error;
 use std::fmt;
@@ -92,6 +93,12 @@ impl GaiError {
         consts::gai_name(self.code).unwrap_or("EAI_UNKNOWN")
     }
 
+    /// What the system says of the code, such as `Name or service not known`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        sys::gai_strerror(self.code)
+    }
+
     /// What getaddrinfo(3) says of `what`, as the error every caller sees:
     /// `EAI_SYSTEM` is only a pointer to errno, so errno is what is told.
     pub(crate) fn error(code: i32, system: io::Error, what: String) -> io::Error {
@@ -110,11 +117,63 @@ impl GaiError {
 impl fmt::Display for GaiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let GaiError { code, what } = self;
-        write!(f, "{what}: {} ({}, getaddrinfo error {code})", sys::gai_strerror(*code), self.name())
+        write!(f, "{what}: {} ({}, getaddrinfo error {code})", self.text(), self.name())
     }
 }
 
 impl Error for GaiError {}
+
+/// A host that the older look-ups did not find, with their code.
+///
+/// Python: `socket.herror`. It travels inside an [`io::Error`]; get it back with
+/// [`HostError::of`]. The codes are those of netdb.h: 1 `HOST_NOT_FOUND`, 2
+/// `TRY_AGAIN`, 3 `NO_RECOVERY`, 4 `NO_DATA` (on Windows WinSock's).
+///
+/// # Examples
+///
+/// ```
+/// let error = sock::gethostbyaddr("192.0.2.1").unwrap_err(); // RFC 5737: nobody's
+/// if let Some(host) = sock::HostError::of(&error) {
+///     assert!(host.to_string().contains("192.0.2.1"));
+/// }
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct HostError {
+    code: i32,
+    what: String,
+}
+
+impl HostError {
+    /// The `HostError` inside an error, if a host was its cause.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<&HostError> {
+        error.get_ref().and_then(|inner| inner.downcast_ref())
+    }
+
+    /// The code, Python's `h_errno`.
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        self.code
+    }
+
+    /// What the system says of the code, such as `Unknown host`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        sys::hstrerror(self.code)
+    }
+
+    pub(crate) fn error(code: i32, what: String) -> io::Error {
+        io::Error::new(io::ErrorKind::NotFound, HostError { code, what })
+    }
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} (host error {})", self.what, self.text(), self.code)
+    }
+}
+
+impl Error for HostError {}
 
 /// What was being done, to which address, and the error that ended it.
 ///
@@ -157,35 +216,96 @@ macro_rules! debug_as_display {
         }
     )*};
 }
-debug_as_display! { GaiError AddressError ArgumentError }
+debug_as_display! { GaiError HostError AddressError ArgumentError }
 
-/// An argument no system call should see, and the errno that says why.
-struct ArgumentError {
+/// An argument that no system call should see.
+///
+/// Python: `ValueError`, `OverflowError` and `TypeError`, and those `OSError`s
+/// that it raises without asking the system. It travels inside an [`io::Error`]
+/// of kind [`InvalidInput`](io::ErrorKind::InvalidInput), whose text names the
+/// argument; get it back with [`ArgumentError::of`].
+///
+/// # Examples
+///
+/// ```
+/// use sock::{AF_INET, ArgumentError, ArgumentFault, ToAddress};
+///
+/// let error = ("localhost", 70_000).to_address(AF_INET).unwrap_err();
+/// assert_eq!(ArgumentError::of(&error).unwrap().fault(), ArgumentFault::Range);
+/// ```
+pub struct ArgumentError {
+    fault: ArgumentFault,
     sentence: String,
-    cause: io::Error,
+    /// The system's own word for the fault, where it has one.
+    cause: Option<io::Error>,
+}
+
+/// What is wrong with an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ArgumentFault {
+    /// It makes no sense here. Python: `ValueError`.
+    Value,
+    /// The number does not fit. Python: `OverflowError`.
+    Range,
+    /// It is of the wrong kind. Python: `TypeError`.
+    Type,
+    /// It is what the system calls by an errno: see [`errno`]. Python: `OSError`.
+    System,
+}
+
+impl ArgumentError {
+    /// The `ArgumentError` inside an error, if an argument was its cause.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<&ArgumentError> {
+        error.get_ref().and_then(|inner| inner.downcast_ref())
+    }
+
+    /// What is wrong with the argument.
+    #[must_use]
+    pub fn fault(&self) -> ArgumentFault {
+        self.fault
+    }
+
+    fn error(fault: ArgumentFault, sentence: impl Into<String>, cause: Option<io::Error>) -> io::Error {
+        let sentence = sentence.into();
+        io::Error::new(io::ErrorKind::InvalidInput, ArgumentError { fault, sentence, cause })
+    }
 }
 
 impl fmt::Display for ArgumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.sentence, self.cause)
+        match &self.cause {
+            Some(cause) => write!(f, "{}: {cause}", self.sentence),
+            None => f.pad(&self.sentence),
+        }
     }
 }
 
 impl Error for ArgumentError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.cause)
+        self.cause.as_ref().map(|cause| cause as _)
     }
 }
 
-/// [`invalid`] where the system has an errno for the fault.
-pub(crate) fn invalid_as(number: i32, sentence: String) -> io::Error {
-    let cause = io::Error::from_raw_os_error(number);
-    io::Error::new(io::ErrorKind::InvalidInput, ArgumentError { sentence, cause })
+/// An argument that makes no sense.
+pub(crate) fn invalid(sentence: impl Into<String>) -> io::Error {
+    ArgumentError::error(ArgumentFault::Value, sentence, None)
 }
 
-/// An argument no system call should see.
-pub(crate) fn invalid(sentence: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, sentence.into())
+/// An argument that is a number too large or too small.
+pub(crate) fn out_of_range(sentence: impl Into<String>) -> io::Error {
+    ArgumentError::error(ArgumentFault::Range, sentence, None)
+}
+
+/// An argument that is of the wrong kind.
+pub(crate) fn wrong_type(sentence: impl Into<String>) -> io::Error {
+    ArgumentError::error(ArgumentFault::Type, sentence, None)
+}
+
+/// An argument for whose fault the system has an errno.
+pub(crate) fn invalid_as(number: i32, sentence: impl Into<String>) -> io::Error {
+    ArgumentError::error(ArgumentFault::System, sentence, Some(io::Error::from_raw_os_error(number)))
 }
 
 /// The end of a socket's timeout, in Python's words.

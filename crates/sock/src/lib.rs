@@ -60,21 +60,37 @@
 //! reading beside it, and stands on `socket2`.
 
 mod address;
+#[cfg(unix)]
+mod ancillary;
+#[cfg(unix)]
+mod batch;
+mod connection;
 mod consts;
+mod convert;
 mod create;
+#[cfg(unix)]
+mod credentials;
+mod descriptor;
 mod error;
 mod inet;
 #[cfg(unix)]
 mod interface;
+mod interrupt;
 mod makefile;
 #[cfg(unix)]
 mod message;
+mod multicast;
 mod netdb;
 mod options;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
+mod queue;
 mod resolve;
+mod sendfile;
 mod socket;
 mod stream;
 mod sys;
+mod tcp_info;
 mod timeout;
 mod trace;
 mod transfer;
@@ -82,24 +98,40 @@ mod transfer;
 mod windows;
 
 pub use address::{Address, Host, ToAddress, UnixAddress};
+#[cfg(target_os = "linux")]
+pub use address::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress};
+#[cfg(unix)]
+pub use ancillary::PacketInfo;
+#[cfg(unix)]
+pub use batch::{Datagram, RecvBatch, SentBatch};
+pub use connection::{ConnectError, ConnectionOptions, create_connection, create_connection_with};
 pub use consts::*;
 pub use create::{
-    ConnectionOptions, ServerOptions, create_connection, create_connection_with, create_server,
-    create_server_with, has_dualstack_ipv6, socketpair, socketpair_with,
+    ServerOptions, create_server, create_server_with, has_dualstack_ipv6, socketpair, socketpair_with,
 };
-pub use error::{AddressError, GaiError, errno, errno_name};
+#[cfg(unix)]
+pub use credentials::Credentials;
+pub use descriptor::{close, dup};
+pub use error::{AddressError, ArgumentError, ArgumentFault, GaiError, HostError, errno, errno_name};
 pub use inet::{htonl, htons, inet_aton, inet_ntoa, inet_ntop, inet_pton, ntohl, ntohs};
 #[cfg(unix)]
 pub use interface::{if_indextoname, if_nameindex, if_nametoindex};
+pub use interrupt::{Canceller, set_interrupt_hook, was_cancelled, was_interrupted};
 pub use makefile::{DEFAULT_BUFFER_SIZE, ReadBuffer, SocketPair, SocketReader, SocketWriter};
 #[cfg(unix)]
 pub use message::{Ancillary, CMSG_LEN, CMSG_SPACE, Message, MessageInto, ReceivedFds};
-pub use netdb::{gethostbyname, getnameinfo, getprotobyname, getservbyname, getservbyport};
-pub use options::ToOption;
+pub use netdb::{
+    HostEntry, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, getnameinfo, getprotobyname,
+    getservbyname, getservbyport,
+};
+pub use options::{Linger, ToOption};
+#[cfg(unix)]
+pub use resolve::sethostname;
 pub use resolve::{AddrInfo, Hints, Service, getaddrinfo, getaddrinfo_with, gethostname};
-pub use socket::Socket;
+pub use socket::{FromFdError, Socket};
 pub use stream::StreamSocket;
 pub use sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+pub use tcp_info::{TcpInfo, TcpState};
 pub use timeout::{
     Deadline, Events, POLLERR, POLLHUP, POLLIN, POLLOUT, Poll, getdefaulttimeout, poll, setdefaulttimeout,
 };

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use crate::address::{Address, ToAddress};
 use crate::consts::{MsgFlags, SCM_RIGHTS, SOL_SOCKET};
-use crate::error::invalid;
+use crate::error::{invalid, out_of_range};
 use crate::socket::Socket;
 use crate::sys::{self, AsFd, message};
 use crate::timeout::Readiness;
@@ -33,6 +33,15 @@ impl Ancillary {
         Ancillary { level, kind, data: data.into(), truncated: false, descriptors: Vec::new() }
     }
 
+    /// Descriptors to be sent: an `SCM_RIGHTS` item. They have to be open until it is
+    /// sent; [`send_fds`](Socket::send_fds) sees to that.
+    #[must_use]
+    #[doc(alias = "SCM_RIGHTS")]
+    pub fn rights(fds: &[BorrowedFd<'_>]) -> Ancillary {
+        let numbers: Vec<u8> = fds.iter().flat_map(|fd| fd.as_raw_fd().to_ne_bytes()).collect();
+        Ancillary::new(SOL_SOCKET, SCM_RIGHTS, numbers)
+    }
+
     /// Level, such as `SOL_SOCKET`. Python: `cmsg_level`.
     #[must_use]
     pub fn level(&self) -> i32 {
@@ -56,6 +65,13 @@ impl Ancillary {
     #[must_use]
     pub fn is_truncated(&self) -> bool {
         self.truncated
+    }
+
+    /// The descriptors that came in an `SCM_RIGHTS` item; none for any other item, and
+    /// none for one that is to be sent.
+    #[must_use]
+    pub fn descriptors(&self) -> &[OwnedFd] {
+        &self.descriptors
     }
 
     /// The descriptors of an `SCM_RIGHTS` item, close-on-exec where the system
@@ -271,8 +287,7 @@ impl Socket {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn send_fds(&self, buffers: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
-        let numbers: Vec<u8> = fds.iter().flat_map(|fd| fd.as_raw_fd().to_ne_bytes()).collect();
-        self.sendmsg(buffers, &[Ancillary::new(SOL_SOCKET, SCM_RIGHTS, numbers)])
+        self.sendmsg(buffers, &[Ancillary::rights(fds)])
     }
 
     /// Receives up to `bufsize` bytes and up to `maxfds` descriptors.
@@ -333,7 +348,7 @@ pub struct ReceivedFds {
 /// `InvalidInput` for more than an item can hold.
 #[expect(non_snake_case, reason = "Python's name, and C's")]
 pub fn CMSG_LEN(length: usize) -> io::Result<usize> {
-    message::len(length).ok_or_else(|| invalid(format!("CMSG_LEN of {length} is out of range")))
+    message::len(length).ok_or_else(|| out_of_range(format!("CMSG_LEN of {length} is out of range")))
 }
 
 /// Room an item with `length` bytes of data takes, with its padding.
@@ -345,7 +360,7 @@ pub fn CMSG_LEN(length: usize) -> io::Result<usize> {
 /// `InvalidInput` for more than an item can hold.
 #[expect(non_snake_case, reason = "Python's name, and C's")]
 pub fn CMSG_SPACE(length: usize) -> io::Result<usize> {
-    message::space(length).ok_or_else(|| invalid(format!("CMSG_SPACE of {length} is out of range")))
+    message::space(length).ok_or_else(|| out_of_range(format!("CMSG_SPACE of {length} is out of range")))
 }
 
 impl Outcome for message::Received {
@@ -422,5 +437,16 @@ mod tests {
         );
         assert!(CMSG_LEN(usize::MAX).is_err());
         assert!(CMSG_SPACE(i32::MAX as usize).is_err());
+    }
+
+    #[test]
+    fn sizes_go_to_the_end_of_an_int_and_no_further() {
+        const MOST: usize = i32::MAX as usize;
+        let longest = MOST - CMSG_LEN(0).unwrap();
+        assert_eq!(CMSG_LEN(longest).unwrap(), MOST);
+        assert!(CMSG_LEN(longest + 1).is_err());
+        let longest = MOST - CMSG_SPACE(1).unwrap();
+        assert!((longest..=MOST).contains(&CMSG_SPACE(longest).unwrap()));
+        assert!(CMSG_SPACE(longest + 1).is_err());
     }
 }

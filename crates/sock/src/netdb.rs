@@ -4,9 +4,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::address::{Address, ToAddress, c_string};
-use crate::consts::AF_INET;
-use crate::error::{GaiError, invalid};
+use crate::consts::{AF_INET, AF_UNSPEC};
+use crate::error::{GaiError, HostError, invalid};
+use crate::resolve::gethostname;
 use crate::sys;
+use crate::trace::call;
 
 /// IPv4 address of a host.
 ///
@@ -21,6 +23,90 @@ pub fn gethostbyname(host: &str) -> io::Result<Ipv4Addr> {
         Some(IpAddr::V4(ip)) => Ok(ip),
         _ => Err(invalid(format!("host {host:?} has no IPv4 address"))),
     }
+}
+
+/// What the older look-ups tell of a host. C: `struct hostent`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HostEntry {
+    /// Name of the host.
+    pub name: String,
+    /// Its other names.
+    pub aliases: Vec<String>,
+    /// Its addresses, all of one family.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl From<sys::RawHost> for HostEntry {
+    fn from(raw: sys::RawHost) -> HostEntry {
+        HostEntry { name: raw.name, aliases: raw.aliases, addresses: raw.addresses }
+    }
+}
+
+/// Names and IPv4 addresses of a host.
+///
+/// Python: `socket.gethostbyname_ex(host)`. Library calls: getaddrinfo(3), then
+/// gethostbyname(3).
+///
+/// # Errors
+///
+/// A [`GaiError`] inside when the name does not resolve, a [`HostError`] when
+/// only the second look-up fails; `InvalidInput` for a NUL in the name.
+///
+/// # Examples
+///
+/// ```
+/// let host = sock::gethostbyname_ex("127.0.0.1")?;
+/// assert_eq!(host.addresses, [std::net::IpAddr::from([127, 0, 0, 1])]);
+/// # std::io::Result::Ok(())
+/// ```
+pub fn gethostbyname_ex(host: &str) -> io::Result<HostEntry> {
+    gethostbyname(host)?;
+    let name = c_string("host", host)?;
+    call!("gethostbyname({host:?})" => {
+        sys::gethostbyname(&name).map_err(|code| HostError::error(code, format!("host {host:?}")))
+    })
+    .map(HostEntry::from)
+}
+
+/// Names and addresses of the host that has an address, or a name.
+///
+/// Python: `socket.gethostbyaddr(host)`. Library calls: getaddrinfo(3) for a name,
+/// then gethostbyaddr(3).
+///
+/// # Errors
+///
+/// A [`GaiError`] inside when a name does not resolve, a [`HostError`] when
+/// nobody knows the address; `InvalidInput` for a NUL in the name.
+pub fn gethostbyaddr(host: &str) -> io::Result<HostEntry> {
+    let address = (host, 0_u16).to_address(AF_UNSPEC)?;
+    let ip = address.ip().ok_or_else(|| invalid(format!("host {host:?} has no internet address")))?;
+    call!("gethostbyaddr({ip})" => {
+        sys::gethostbyaddr(ip).map_err(|code| HostError::error(code, format!("host {host:?}")))
+    })
+    .map(HostEntry::from)
+}
+
+/// Name of a host with its domain, as well as it can be found out.
+///
+/// Python: `socket.getfqdn(name)`. Library call: gethostbyaddr(3), which may ask
+/// a name server: not for a server's start. An empty name, `0.0.0.0` and `::`
+/// are this machine. Of the host's names the first with a dot is taken; a name
+/// that nobody knows comes back as it was.
+///
+/// # Errors
+///
+/// Those of [`gethostname`], for this machine only.
+pub fn getfqdn(name: &str) -> io::Result<String> {
+    let name = match name.trim() {
+        "" | "0.0.0.0" | "::" => gethostname()?,
+        name => name.to_owned(),
+    };
+    let Ok(host) = gethostbyaddr(&name) else {
+        return Ok(name);
+    };
+    let mut names = std::iter::once(&host.name).chain(&host.aliases);
+    Ok(names.find(|name| name.contains('.')).unwrap_or(&host.name).clone())
 }
 
 /// Names of an address: host and service.

@@ -1,8 +1,10 @@
 //! Socket options.
 
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
-use crate::consts::{LevelName, OptionName, SOL_SOCKET};
+use crate::consts::{LevelName, OptionName, SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET};
 use crate::error::invalid;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
@@ -13,7 +15,8 @@ impl Socket {
     /// Sets an option.
     ///
     /// Python: `setsockopt(level, option, value)`. System call: setsockopt(2).
-    /// `value` is a number or a bool, which goes in as a C `int`, or the bytes of
+    /// `value` is a number or a bool, which goes in as a C `int`; a [`Duration`], a
+    /// [`Linger`] or an IP address, which go in as their structures; or the bytes of
     /// whatever structure the option takes.
     ///
     /// # Errors
@@ -38,6 +41,31 @@ impl Socket {
             call!("setsockopt({fd}, {of_level}, {name}, {})", Value(value) =>
                 sys::setsockopt(self.as_fd(), level, option, value))
         })
+    }
+
+    /// Sets an option that takes no value but a length, such as `ALG_SET_AEAD_AUTHSIZE`.
+    ///
+    /// Python: `setsockopt(level, option, None, optlen)`. System call: setsockopt(2)
+    /// with a null pointer.
+    ///
+    /// # Errors
+    ///
+    /// The system's: `EFAULT` for an option that has a value, `EINVAL`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{SO_KEEPALIVE, SOL_SOCKET};
+    ///
+    /// let (sock, _) = sock::socketpair()?;
+    /// assert!(sock.setsockopt_null(SOL_SOCKET, SO_KEEPALIVE, 4).is_err()); // it has a value
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn setsockopt_null(&self, level: i32, option: i32, optlen: u32) -> io::Result<()> {
+        let fd = self.fileno();
+        let (name, of_level) = (OptionName(level, option), LevelName(level));
+        call!("setsockopt({fd}, {of_level}, {name}, NULL, {optlen})" =>
+            sys::setsockopt_null(self.as_fd(), level, option, optlen))
     }
 
     /// Lets a server that is started again bind its port at once, though old
@@ -69,6 +97,135 @@ impl Socket {
             Some(option) => self.setsockopt(SOL_SOCKET, option, reuse),
             None => Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no SO_REUSEPORT")),
         }
+    }
+
+    /// Sets what becomes of data that is not sent yet when the socket is closed.
+    ///
+    /// Python: `setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", onoff, seconds))`.
+    /// System call: setsockopt(2) with `SO_LINGER`. At first it is off: close returns
+    /// at once and the system goes on sending.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    ///
+    /// # Platform notes
+    ///
+    /// On macOS it is `SO_LINGER_SEC`: `SO_LINGER` itself counts in ticks there.
+    ///
+    /// # Examples
+    ///
+    /// On for no time at all, closing throws the connection away:
+    ///
+    /// ```
+    /// use sock::Linger;
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
+    /// let (connection, _) = server.accept()?;
+    /// client.set_linger(Linger { l_onoff: true, l_linger: 0 })?;
+    /// client.close()?;
+    /// assert_eq!(connection.recv(1).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[doc(alias("SO_LINGER", "SO_LINGER_SEC"))]
+    pub fn set_linger(&self, linger: Linger) -> io::Result<()> {
+        self.setsockopt(SOL_SOCKET, sys::LINGER_OPTION, linger)
+    }
+
+    /// What [`set_linger`](Socket::set_linger) sets.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn linger(&self) -> io::Result<Linger> {
+        let bytes = self.getsockopt_bytes(SOL_SOCKET, sys::LINGER_OPTION, sys::LINGER_SIZE)?;
+        let (l_onoff, l_linger) = sys::read_linger(&bytes).ok_or_else(|| nonsense("SO_LINGER", &bytes))?;
+        Ok(Linger { l_onoff, l_linger })
+    }
+
+    /// Lets the system itself end a receive that waits too long; `None` lets it wait.
+    ///
+    /// Python: `setsockopt(SOL_SOCKET, SO_RCVTIMEO, …)` with a packed `timeval`. System
+    /// call: setsockopt(2). Unlike [`settimeout`](Socket::settimeout) it leaves the
+    /// descriptor blocking and needs no poll(2); the time is that of each system call.
+    /// Only blocking mode heeds it. It goes for accept as well.
+    ///
+    /// A receive that it ends fails with `WouldBlock` (`EAGAIN`; `ETIMEDOUT` on
+    /// Windows), one that has received something returns that.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a timeout of zero, which to the system means none; the
+    /// system's.
+    ///
+    /// # Platform notes
+    ///
+    /// Rounded up to microseconds, on Windows to milliseconds; Linux rounds up to its
+    /// clock's ticks (1 to 10 ms).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # #[cfg(unix)] {
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// ours.set_recv_timeout(Duration::from_millis(10))?;
+    /// assert_eq!(ours.recv(1).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    /// assert_eq!(ours.gettimeout(), None);
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[doc(alias = "SO_RCVTIMEO")]
+    pub fn set_recv_timeout(&self, timeout: impl Into<Option<Duration>>) -> io::Result<()> {
+        self.set_system_timeout(SO_RCVTIMEO, timeout.into())
+    }
+
+    /// What [`set_recv_timeout`](Socket::set_recv_timeout) sets, as the system has
+    /// rounded it.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn recv_timeout(&self) -> io::Result<Option<Duration>> {
+        self.system_timeout(SO_RCVTIMEO, "SO_RCVTIMEO")
+    }
+
+    /// The same for sending, and on Linux for connect, which it ends with
+    /// `EINPROGRESS`. A send that has sent something returns how much.
+    ///
+    /// Python: `setsockopt(SOL_SOCKET, SO_SNDTIMEO, …)`. System call: setsockopt(2).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`set_recv_timeout`](Socket::set_recv_timeout).
+    #[doc(alias = "SO_SNDTIMEO")]
+    pub fn set_send_timeout(&self, timeout: impl Into<Option<Duration>>) -> io::Result<()> {
+        self.set_system_timeout(SO_SNDTIMEO, timeout.into())
+    }
+
+    /// What [`set_send_timeout`](Socket::set_send_timeout) sets, as the system has
+    /// rounded it.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn send_timeout(&self) -> io::Result<Option<Duration>> {
+        self.system_timeout(SO_SNDTIMEO, "SO_SNDTIMEO")
+    }
+
+    fn set_system_timeout(&self, option: i32, timeout: Option<Duration>) -> io::Result<()> {
+        if timeout == Some(Duration::ZERO) {
+            return Err(invalid("a timeout of 0 would mean none to the system"));
+        }
+        self.setsockopt(SOL_SOCKET, option, timeout.unwrap_or_default())
+    }
+
+    fn system_timeout(&self, option: i32, name: &str) -> io::Result<Option<Duration>> {
+        let bytes = self.getsockopt_bytes(SOL_SOCKET, option, sys::TIMEVAL_SIZE)?;
+        let timeout = sys::read_timeval(&bytes).ok_or_else(|| nonsense(name, &bytes))?;
+        Ok((!timeout.is_zero()).then_some(timeout))
     }
 
     /// Value of an option that is a C `int`.
@@ -109,7 +266,25 @@ impl Socket {
     }
 }
 
-/// What [`Socket::setsockopt`] takes: a number, a bool, or bytes.
+/// An answer of the system that is not what the option's manual page says.
+fn nonsense(option: &str, bytes: &[u8]) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{option} of {} bytes", bytes.len()))
+}
+
+/// What becomes of data that is not sent yet when a socket is closed.
+///
+/// C: `struct linger`. Off, close(2) returns at once and the system goes on sending.
+/// On, close waits until the peer has all of it, but `l_linger` seconds at most; with
+/// 0 it throws the data away, and the peer reads `ECONNRESET`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Linger {
+    /// Whether close waits.
+    pub l_onoff: bool,
+    /// For how many seconds at most.
+    pub l_linger: u16,
+}
+
+/// What [`Socket::setsockopt`] takes: a number, a bool, a structure, or bytes.
 pub trait ToOption {
     /// Calls `set` with the bytes the system is given.
     fn with_bytes<T>(&self, set: impl FnOnce(&[u8]) -> T) -> T;
@@ -139,6 +314,34 @@ impl<const N: usize> ToOption for &[u8; N] {
     }
 }
 
+/// A `struct linger`.
+impl ToOption for Linger {
+    fn with_bytes<T>(&self, set: impl FnOnce(&[u8]) -> T) -> T {
+        set(&sys::linger(self.l_onoff, self.l_linger))
+    }
+}
+
+/// A `struct timeval`, rounded up; on Windows a number of milliseconds.
+impl ToOption for Duration {
+    fn with_bytes<T>(&self, set: impl FnOnce(&[u8]) -> T) -> T {
+        set(&sys::timeval(*self))
+    }
+}
+
+/// A `struct in_addr`, such as `IP_MULTICAST_IF` takes.
+impl ToOption for Ipv4Addr {
+    fn with_bytes<T>(&self, set: impl FnOnce(&[u8]) -> T) -> T {
+        set(&self.octets())
+    }
+}
+
+/// A `struct in6_addr`.
+impl ToOption for Ipv6Addr {
+    fn with_bytes<T>(&self, set: impl FnOnce(&[u8]) -> T) -> T {
+        set(&self.octets())
+    }
+}
+
 /// A value as the trace shows it: an `int` as one, anything else as bytes.
 struct Value<'a>(&'a [u8]);
 
@@ -158,4 +361,22 @@ impl Outcome for Answer {
     fn show(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "0, {} bytes", self.0)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn structures_are_read_back_and_nonsense_is_none() {
+        for timeout in [Duration::ZERO, Duration::from_millis(1), Duration::from_secs(100_000)] {
+            assert_eq!(sys::read_timeval(&sys::timeval(timeout)), Some(timeout));
+        }
+        assert_eq!(sys::timeval(Duration::from_nanos(1)), sys::timeval(Duration::from_millis(1).min(STEP)));
+        assert_eq!(sys::read_linger(&sys::linger(true, u16::MAX)), Some((true, u16::MAX)));
+        assert_eq!((sys::read_linger(&[1]), sys::read_timeval(&[1])), (None, None));
+    }
+
+    /// The shortest timeout the system can be told.
+    const STEP: Duration = if cfg!(windows) { Duration::from_millis(1) } else { Duration::from_micros(1) };
 }

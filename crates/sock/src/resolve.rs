@@ -5,7 +5,7 @@ use std::io;
 
 use crate::address::{self, Address};
 use crate::consts::{AF_UNSPEC, AddressFamily, AddressInfo, SocketKind};
-use crate::error::invalid;
+use crate::error::out_of_range;
 use crate::sys::{self, RawHints};
 use crate::trace::call;
 
@@ -65,7 +65,7 @@ macro_rules! port {
             fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
                 match u16::try_from(*self) {
                     Ok(port) => Ok(Some(Cow::Owned(port.to_string()))),
-                    Err(_) => Err(invalid(format!("port must be 0-65535, not {self}"))),
+                    Err(_) => Err(out_of_range(format!("port must be 0-65535, not {self}"))),
                 }
             }
         }
@@ -163,4 +163,17 @@ impl From<sys::RawAddrInfo> for AddrInfo {
 /// The system's.
 pub fn gethostname() -> io::Result<String> {
     call!("gethostname()" => sys::gethostname())
+}
+
+/// Renames this machine, for everybody on it.
+///
+/// Python: `socket.sethostname(name)`. System call: sethostname(2). Unix only.
+///
+/// # Errors
+///
+/// `PermissionDenied` for all but root; `EINVAL` for a name that is too long.
+#[cfg(unix)]
+pub fn sethostname(name: impl AsRef<[u8]>) -> io::Result<()> {
+    let name = name.as_ref();
+    call!("sethostname(\"{}\")", name.escape_ascii() => sys::sethostname(name))
 }

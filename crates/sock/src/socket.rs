@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::io;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::address::{Address, ToAddress};
 use crate::consts::{
     AddressFamily, IPPROTO_IP, OptionName, SO_TYPE, SOL_SOCKET, SOMAXCONN, Shutdown, SocketKind,
 };
+use crate::descriptor;
 use crate::error::errno_name;
+use crate::interrupt::{self, Cancellation, Canceller};
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd, c};
 use crate::timeout::{self, Deadline, Readiness, Timeout};
 use crate::trace::call;
@@ -60,6 +63,7 @@ pub struct Socket {
     kind: SocketKind,
     proto: i32,
     timeout: Timeout,
+    cancellation: OnceLock<Arc<Cancellation>>,
 }
 
 impl Socket {
@@ -88,31 +92,83 @@ impl Socket {
         kind: SocketKind,
         proto: i32,
     ) -> io::Result<Socket> {
-        let sock = Socket {
+        let sock = Socket::in_blocking_mode(inner, family, kind, proto);
+        sock.take_default_mode(kind)?;
+        Ok(sock)
+    }
+
+    fn in_blocking_mode(
+        inner: socket2::Socket,
+        family: AddressFamily,
+        kind: SocketKind,
+        proto: i32,
+    ) -> Socket {
+        Socket {
             inner: Some(inner),
             family,
             kind: kind.without_flags(),
             proto,
             timeout: Timeout::blocking(),
-        };
-        if kind.is_nonblocking() {
-            sock.timeout.set(Some(Duration::ZERO))?;
-        } else if let Some(timeout) = timeout::getdefaulttimeout() {
-            sock.settimeout(timeout)?;
+            cancellation: OnceLock::new(),
         }
-        Ok(sock)
     }
 
-    /// Takes over a descriptor, with family, kind and protocol as the system tells them.
-    fn from_descriptor(fd: OwnedFd) -> io::Result<Socket> {
+    fn take_default_mode(&self, kind: SocketKind) -> io::Result<()> {
+        if kind.is_nonblocking() {
+            self.timeout.set(Some(Duration::ZERO))
+        } else if let Some(timeout) = timeout::getdefaulttimeout() {
+            self.settimeout(timeout)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes over a descriptor. What is `None` the system is asked for; what is
+    /// given is believed, and may be a family nobody knows.
+    ///
+    /// Python: `socket.socket(family, type, proto, fileno=fd)`. System calls:
+    /// getsockname(2), getsockopt(2) with `SO_TYPE` and `SO_PROTOCOL`.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`, and `ENOTSOCK` for what is no socket. The descriptor is in the
+    /// error; `?` closes it.
+    ///
+    /// # Platform notes
+    ///
+    /// As in Python the timeout is the default one, even if the descriptor has
+    /// been made non-blocking elsewhere.
+    pub fn from_fd(
+        fd: OwnedFd,
+        family: Option<AddressFamily>,
+        kind: Option<SocketKind>,
+        proto: Option<i32>,
+    ) -> Result<Socket, FromFdError> {
         let inner = socket2::Socket::from(fd);
-        let fd = inner.as_raw_fd();
-        let address = call!("getsockname({fd})" => inner.local_addr())?;
-        let family = i32::from(address.family()).into();
-        let kind = option(&inner, SO_TYPE)?.into();
-        // Not every system has SO_PROTOCOL; 0 is "the usual one".
-        let proto = sys::SO_PROTOCOL.map_or(Ok(0), |number| option(&inner, number)).unwrap_or(IPPROTO_IP);
-        Socket::adopt(inner, family, kind, proto)
+        match detect(&inner, family, kind, proto) {
+            Ok((family, kind, proto)) => Socket::adopt_or_give_back(inner, family, kind, proto),
+            Err(error) => Err(FromFdError { error, fd: inner.into() }),
+        }
+    }
+
+    fn adopt_or_give_back(
+        inner: socket2::Socket,
+        family: AddressFamily,
+        kind: SocketKind,
+        proto: i32,
+    ) -> Result<Socket, FromFdError> {
+        let mut sock = Socket::in_blocking_mode(inner, family, kind, proto);
+        match sock.take_default_mode(kind) {
+            Ok(()) => Ok(sock),
+            Err(error) => {
+                let inner = sock.inner.take().expect("it was put there above");
+                Err(FromFdError { error, fd: inner.into() })
+            }
+        }
+    }
+
+    fn from_descriptor(fd: OwnedFd) -> io::Result<Socket> {
+        Ok(Socket::from_fd(fd, None, None, None)?)
     }
 
     pub(crate) fn inner(&self) -> &socket2::Socket {
@@ -167,7 +223,7 @@ impl Socket {
         let fd = self.fileno();
         let (inner, address) =
             self.retry(Readiness::Readable, || call!("accept({fd})" => self.inner().accept()))?;
-        if sys::ACCEPT_INHERITS_NONBLOCK && self.gettimeout().is_some() {
+        if sys::ACCEPT_INHERITS_NONBLOCK && self.is_nonblocking_for_the_system() {
             inner.set_nonblocking(false)?;
         }
         let sock = Socket::adopt(inner, self.family, self.kind, self.proto)?;
@@ -189,28 +245,35 @@ impl Socket {
     /// [`ToAddress`].
     pub fn connect(&self, address: impl ToAddress) -> io::Result<()> {
         let address = address.to_address(self.family)?;
-        self.connect_within(&address, &mut Deadline::new(self.gettimeout()))
+        self.connect_within(&address, &mut self.deadline())
     }
 
-    pub(crate) fn connect_within(&self, address: &Address, deadline: &mut Deadline) -> io::Result<()> {
+    pub(crate) fn connect_within(&self, address: &Address, deadline: &mut Deadline<'_>) -> io::Result<()> {
         let fd = self.fileno();
         let sys = address.to_sys()?;
         let Err(error) = call!("connect({fd}, {address})" => self.inner().connect(&sys)) else {
             return Ok(());
         };
-        let goes_on = match error.raw_os_error() {
-            Some(sys::CONNECT_GOES_ON) => self.gettimeout().is_some(),
-            Some(c::EINTR) => true,
-            _ => false,
-        };
-        if !goes_on || self.gettimeout() == Some(Duration::ZERO) {
-            return Err(error);
+        match error.raw_os_error() {
+            Some(sys::CONNECT_GOES_ON) if deadline.waits() => {}
+            Some(c::EINTR) if self.getblocking() => interrupt::ask_hook()?,
+            _ => return Err(error),
         }
         timeout::wait(self.as_fd(), Readiness::Writable, deadline)?;
-        match call!("getsockopt({fd}, SOL_SOCKET, SO_ERROR)" => self.inner().take_error().map(Pending))?.0 {
-            Some(error) if error.raw_os_error() != Some(c::EISCONN) => Err(error),
-            _ => Ok(()),
-        }
+        self.pending_error()?.map_or(Ok(()), Err)
+    }
+
+    /// Whether a non-blocking connect failed only because it goes on.
+    pub(crate) fn connect_goes_on(error: &io::Error) -> bool {
+        error.raw_os_error() == Some(sys::CONNECT_GOES_ON)
+    }
+
+    /// How a connect ended that went on: with an error, or `None`.
+    pub(crate) fn pending_error(&self) -> io::Result<Option<io::Error>> {
+        let fd = self.fileno();
+        let pending =
+            call!("getsockopt({fd}, SOL_SOCKET, SO_ERROR)" => self.inner().take_error().map(Pending))?.0;
+        Ok(pending.filter(|error| error.raw_os_error() != Some(c::EISCONN)))
     }
 
     /// Connects like [`connect`](Socket::connect), and returns what the system
@@ -226,7 +289,7 @@ impl Socket {
     /// argument.
     pub fn connect_ex(&self, address: impl ToAddress) -> io::Result<i32> {
         let address = address.to_address(self.family)?;
-        match self.connect_within(&address, &mut Deadline::new(self.gettimeout())) {
+        match self.connect_within(&address, &mut self.deadline()) {
             Ok(()) => Ok(0),
             // The system's own number alone: an argument error has one behind it too.
             Err(error) => match error.raw_os_error() {
@@ -275,11 +338,7 @@ impl Socket {
         let Some(inner) = self.inner.take() else {
             return Ok(());
         };
-        let fd = inner.as_raw_fd();
-        match call!("close({fd})" => sys::close(OwnedFd::from(inner))) {
-            Err(error) if error.raw_os_error() != Some(c::ECONNRESET) => Err(error),
-            _ => Ok(()),
-        }
+        descriptor::close(inner.into())
     }
 
     /// Gives the descriptor away without closing it.
@@ -306,13 +365,7 @@ impl Socket {
     pub fn dup(&self) -> io::Result<Socket> {
         let fd = self.fileno();
         let inner = call!("fcntl({fd}, F_DUPFD_CLOEXEC)" => self.inner().try_clone())?;
-        let twin = Socket {
-            inner: Some(inner),
-            family: self.family,
-            kind: self.kind,
-            proto: self.proto,
-            timeout: Timeout::blocking(),
-        };
+        let twin = Socket::in_blocking_mode(inner, self.family, self.kind, self.proto);
         twin.timeout.set(self.gettimeout())?;
         Ok(twin)
     }
@@ -380,7 +433,7 @@ impl Socket {
         let fd = self.fileno();
         let before = self.gettimeout();
         self.timeout.set(timeout)?;
-        let nonblocking = timeout.is_some();
+        let nonblocking = self.is_nonblocking_for_the_system();
         call!("fcntl({fd}, F_SETFL, O_NONBLOCK: {nonblocking})" => self.inner().set_nonblocking(nonblocking))
             .inspect_err(|_| self.timeout.set(before).unwrap_or_default())
     }
@@ -455,6 +508,48 @@ impl Socket {
         self.proto
     }
 
+    /// Handle that ends this socket's waits from another thread.
+    ///
+    /// System calls: socketpair(2) and fcntl(2), the first time. From then on the
+    /// descriptor is non-blocking in every mode, and whoever waits does so in
+    /// poll(2), for the socket and for [`Canceller::cancel`]. A call that is
+    /// asleep already when this is called does not notice.
+    ///
+    /// # Errors
+    ///
+    /// The system's: `EMFILE`.
+    pub fn canceller(&self) -> io::Result<Canceller> {
+        if self.cancellation.get().is_none() {
+            let cancellation = Arc::new(Cancellation::new()?);
+            // Of two threads that come here at once one is too late, which is as well.
+            let _ = self.cancellation.set(cancellation);
+            let fd = self.fileno();
+            call!("fcntl({fd}, F_SETFL, O_NONBLOCK: true)" => self.inner().set_nonblocking(true))?;
+        }
+        let cancellation = self.cancellation.get().expect("it is there since the lines above");
+        Ok(Canceller(Arc::clone(cancellation)))
+    }
+
+    /// Whether the descriptor does not block, whatever the mode makes of that.
+    fn is_nonblocking_for_the_system(&self) -> bool {
+        self.gettimeout().is_some() || self.cancellation.get().is_some()
+    }
+
+    /// The deadline of a call that begins now: for who makes one call of several,
+    /// with [`recv_into_within`](Socket::recv_into_within) and
+    /// [`send_within`](Socket::send_within). No system call.
+    #[must_use]
+    #[inline]
+    pub fn deadline(&self) -> Deadline<'_> {
+        self.deadline_of(self.gettimeout())
+    }
+
+    /// [`deadline`](Self::deadline) with another timeout.
+    #[inline]
+    pub(crate) fn deadline_of(&self, timeout: Option<Duration>) -> Deadline<'_> {
+        Deadline::new(timeout).or(self.cancellation.get().map(Arc::as_ref))
+    }
+
     /// Makes `attempt` as the mode says, with a deadline of its own.
     #[inline]
     pub(crate) fn retry<T>(
@@ -462,8 +557,7 @@ impl Socket {
         readiness: Readiness,
         attempt: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
-        let mut deadline = Deadline::new(self.gettimeout());
-        timeout::retry(self.as_fd(), readiness, &mut deadline, attempt)
+        timeout::retry(self.as_fd(), readiness, &mut self.deadline(), attempt)
     }
 }
 
@@ -506,7 +600,70 @@ impl fmt::Debug for Socket {
     }
 }
 
+/// A descriptor that could not become a [`Socket`], and why.
+///
+/// Made by [`Socket::from_fd`]. It turns into the [`io::Error`] alone, which
+/// closes the descriptor.
+#[derive(Debug)]
+pub struct FromFdError {
+    /// What the system said.
+    pub error: io::Error,
+    /// The descriptor, still the caller's.
+    pub fd: OwnedFd,
+}
+
+impl From<FromFdError> for io::Error {
+    fn from(failed: FromFdError) -> io::Error {
+        failed.error
+    }
+}
+
+impl fmt::Display for FromFdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "descriptor {}: {}", self.fd.as_raw_fd(), self.error)
+    }
+}
+
+impl std::error::Error for FromFdError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
 sys::descriptor_traits!(Socket, detach, from_descriptor);
+
+/// Family, kind and protocol of a descriptor, as far as they are not given.
+fn detect(
+    inner: &socket2::Socket,
+    family: Option<AddressFamily>,
+    kind: Option<SocketKind>,
+    proto: Option<i32>,
+) -> io::Result<(AddressFamily, SocketKind, i32)> {
+    let fd = inner.as_raw_fd();
+    let told = call!("getsockname({fd})" => inner.local_addr());
+    let family = match (family, told) {
+        // Given, and it is a socket: some families have no names to tell.
+        (Some(family), Err(error))
+            if ![Some(c::EBADF), Some(c::ENOTSOCK)].contains(&error.raw_os_error()) =>
+        {
+            family
+        }
+        (_, Err(error)) => return Err(error),
+        (Some(family), Ok(_)) => family,
+        (None, Ok(address)) => i32::from(address.family()).into(),
+    };
+    let kind = match kind {
+        Some(kind) => kind,
+        None => option(inner, SO_TYPE)?.into(),
+    };
+    let proto = match (proto, sys::SO_PROTOCOL) {
+        (Some(proto), _) => proto,
+        (None, Some(number)) => option(inner, number)?,
+        // Not every system has it; 0 is "the usual one".
+        (None, None) => IPPROTO_IP,
+    };
+    Ok((family, kind, proto))
+}
 
 fn option(inner: &socket2::Socket, option: i32) -> io::Result<i32> {
     let (fd, name) = (inner.as_raw_fd(), OptionName(SOL_SOCKET, option));

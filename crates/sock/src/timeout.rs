@@ -16,7 +16,8 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::error::{invalid, timed_out};
+use crate::error::{out_of_range, timed_out};
+use crate::interrupt::{self, Cancellation, Left};
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, c};
 use crate::trace::call;
 
@@ -44,7 +45,7 @@ impl Timeout {
             None => BLOCKING,
             Some(timeout) => match u64::try_from(timeout.as_nanos()) {
                 Ok(nanoseconds) if nanoseconds != BLOCKING => nanoseconds,
-                _ => return Err(invalid(format!("timeout {timeout:?} is too long"))),
+                _ => return Err(out_of_range(format!("timeout {timeout:?} is too long"))),
             },
         };
         self.0.store(nanoseconds, Ordering::Relaxed);
@@ -74,7 +75,8 @@ pub fn setdefaulttimeout(timeout: impl Into<Option<Duration>>) -> io::Result<()>
     DEFAULT_TIMEOUT.set(timeout.into())
 }
 
-/// When a call has to give up: a timeout until its first wait, then a point in time.
+/// When a call has to give up: a timeout until its first wait, then a point in
+/// time; or when it is cancelled.
 ///
 /// Python: none; `ssl` and `sendall` have it inside. For who makes one call of
 /// several, such as a TLS handshake: [`Socket::recv_into_within`](crate::Socket::recv_into_within)
@@ -89,24 +91,29 @@ pub fn setdefaulttimeout(timeout: impl Into<Option<Duration>>) -> io::Result<()>
 /// let (ours, theirs) = sock::socketpair()?;
 /// ours.settimeout(Duration::from_millis(20))?;
 /// theirs.sendall(b"half")?;
-/// let mut deadline = Deadline::new(ours.gettimeout());
+/// let mut deadline = ours.deadline();
 /// let mut buffer = [0; 8];
 /// assert_eq!(ours.recv_into_within(&mut buffer, &mut deadline)?, 4);
 /// let error = ours.recv_into_within(&mut buffer[4..], &mut deadline).unwrap_err();
 /// assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
 /// # std::io::Result::Ok(())
 /// ```
-#[derive(Debug)]
-pub struct Deadline {
+pub struct Deadline<'a> {
     timeout: Option<Duration>,
     at: Option<Instant>,
+    cancellation: Option<&'a Cancellation>,
 }
 
-impl Deadline {
-    /// A deadline of a socket with this timeout: what its `gettimeout` says.
+impl<'a> Deadline<'a> {
+    /// A deadline of a socket with this timeout; that of a socket as it is:
+    /// [`Socket::deadline`](crate::Socket::deadline).
     #[must_use]
-    pub fn new(timeout: Option<Duration>) -> Deadline {
-        Deadline { timeout, at: None }
+    pub fn new(timeout: Option<Duration>) -> Deadline<'a> {
+        Deadline { timeout, at: None, cancellation: None }
+    }
+
+    pub(crate) fn or(self, cancellation: Option<&'a Cancellation>) -> Deadline<'a> {
+        Deadline { cancellation, ..self }
     }
 
     /// Time left, `None` for no limit; asking for it fixes the point in time.
@@ -138,6 +145,22 @@ impl Deadline {
     fn is_nonblocking(&self) -> bool {
         self.timeout == Some(Duration::ZERO)
     }
+
+    /// Whether a call that would block has to wait here. In blocking mode the
+    /// kernel waits: EAGAIN then comes only from `SO_RCVTIMEO`, `SO_SNDTIMEO` or
+    /// a descriptor somebody else made non-blocking, and is the caller's to judge.
+    pub(crate) fn waits(&self) -> bool {
+        !self.is_nonblocking() && (self.timeout.is_some() || self.cancellation.is_some())
+    }
+}
+
+impl fmt::Debug for Deadline<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deadline")
+            .field("timeout", &self.timeout)
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a call waits for.
@@ -157,12 +180,13 @@ impl Readiness {
 }
 
 /// Makes `attempt` until it succeeds or fails for good, waiting in between as
-/// the mode says. EINTR means "again" in every mode (PEP 475).
+/// the mode says. EINTR means "again" in every mode (PEP 475), unless the hook
+/// says otherwise.
 #[inline]
 pub(crate) fn retry<T>(
     fd: BorrowedFd<'_>,
     readiness: Readiness,
-    deadline: &mut Deadline,
+    deadline: &mut Deadline<'_>,
     mut attempt: impl FnMut() -> io::Result<T>,
 ) -> io::Result<T> {
     loop {
@@ -178,22 +202,22 @@ pub(crate) fn retry<T>(
 fn after(
     fd: BorrowedFd<'_>,
     readiness: Readiness,
-    deadline: &mut Deadline,
+    deadline: &mut Deadline<'_>,
     error: io::Error,
 ) -> io::Result<()> {
     match error.kind() {
-        io::ErrorKind::Interrupted => Ok(()),
-        // In blocking mode EAGAIN comes only from SO_RCVTIMEO, SO_SNDTIMEO or a
-        // descriptor somebody else made non-blocking: the caller's to judge.
-        io::ErrorKind::WouldBlock if deadline.timeout.is_some() && !deadline.is_nonblocking() => {
-            wait(fd, readiness, deadline)
-        }
+        io::ErrorKind::Interrupted => interrupt::ask_hook(),
+        io::ErrorKind::WouldBlock if deadline.waits() => wait(fd, readiness, deadline),
         _ => Err(error),
     }
 }
 
-/// Waits until `fd` is ready, or fails with `TimedOut` at the deadline.
-pub(crate) fn wait(fd: BorrowedFd<'_>, readiness: Readiness, deadline: &mut Deadline) -> io::Result<()> {
+/// Waits until `fd` is ready; fails with `TimedOut` at the deadline, and when it is cancelled.
+pub(crate) fn wait(
+    fd: BorrowedFd<'_>,
+    readiness: Readiness,
+    deadline: &mut Deadline<'_>,
+) -> io::Result<()> {
     loop {
         // Before each wait: readiness that proves false again and again must not
         // go on for ever.
@@ -201,10 +225,16 @@ pub(crate) fn wait(fd: BorrowedFd<'_>, readiness: Readiness, deadline: &mut Dead
         if left == Some(Duration::ZERO) {
             return Err(timed_out());
         }
-        match poll(&mut [Poll::new(&fd, readiness.events())], left) {
+        let cancelled = deadline.cancellation.map(Cancellation::watched);
+        // Without a cancellation the second place is not looked at.
+        let mut set =
+            [Poll::new(&fd, readiness.events()), Poll::new(cancelled.as_ref().unwrap_or(&fd), POLLIN)];
+        let watched = 1 + usize::from(cancelled.is_some());
+        match poll(&mut set[..watched], left) {
             Ok(0) => {}
+            Ok(_) if watched == 2 && set[1].revents() != 0 => return Err(Left::Cancelled.into()),
             Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupt::ask_hook()?,
             Err(error) => return Err(error),
         }
     }

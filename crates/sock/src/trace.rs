@@ -75,6 +75,12 @@ impl Outcome for String {
     }
 }
 
+impl Outcome for crate::sys::RawHost {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}, {:?}", self.name, self.addresses)
+    }
+}
+
 impl Outcome for SockAddr {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "0, {}", Address::from_sys(self))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::address::{Address, ToAddress};
 use crate::consts::{MSG_TRUNC, MsgFlags};
+use crate::interrupt;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
 use crate::timeout::{self, Deadline, POLLIN, Poll, Readiness, poll};
@@ -32,7 +33,7 @@ impl Socket {
     ///
     /// Those of [`send`](Socket::send).
     pub fn send_with_flags(&self, data: &[u8], flags: MsgFlags) -> io::Result<usize> {
-        self.send_flags_within(data, flags, &mut Deadline::new(self.gettimeout()))
+        self.send_flags_within(data, flags, &mut self.deadline())
     }
 
     /// [`send`](Socket::send) as one of several steps under a common deadline.
@@ -42,7 +43,7 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`send`](Socket::send).
-    pub fn send_within(&self, data: &[u8], deadline: &mut Deadline) -> io::Result<usize> {
+    pub fn send_within(&self, data: &[u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
         self.send_flags_within(data, MsgFlags::NONE, deadline)
     }
 
@@ -51,7 +52,7 @@ impl Socket {
         &self,
         data: &[u8],
         flags: MsgFlags,
-        deadline: &mut Deadline,
+        deadline: &mut Deadline<'_>,
     ) -> io::Result<usize> {
         let fd = self.fileno();
         let raw = flags.as_raw() | sys::SEND_FLAGS;
@@ -91,7 +92,7 @@ impl Socket {
     ///
     /// Those of [`sendall`](Socket::sendall).
     pub fn sendall_with_flags(&self, data: &[u8], flags: MsgFlags) -> io::Result<()> {
-        let mut deadline = Deadline::new(self.gettimeout());
+        let mut deadline = self.deadline();
         let mut rest = data;
         loop {
             let sent = self.send_flags_within(rest, flags, &mut deadline)?;
@@ -99,8 +100,10 @@ impl Socket {
             if rest.is_empty() {
                 return Ok(());
             }
-            // A peer that always takes a little must not keep it going for ever.
+            // A peer that always takes a little must not keep it going for ever,
+            // nor keep a signal from being heard (CPython looks here too).
             deadline.check()?;
+            interrupt::ask_hook()?;
         }
     }
 
@@ -162,7 +165,7 @@ impl Socket {
     ///
     /// Those of [`recv`](Socket::recv).
     pub fn recv_into_with_flags(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
-        self.recv_flags_within(buffer, flags, &mut Deadline::new(self.gettimeout()))
+        self.recv_flags_within(buffer, flags, &mut self.deadline())
     }
 
     /// [`recv_into`](Socket::recv_into) as one of several steps under a common deadline.
@@ -172,7 +175,7 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
-    pub fn recv_into_within(&self, buffer: &mut [u8], deadline: &mut Deadline) -> io::Result<usize> {
+    pub fn recv_into_within(&self, buffer: &mut [u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
         self.recv_flags_within(buffer, MsgFlags::NONE, deadline)
     }
 
@@ -181,7 +184,7 @@ impl Socket {
         &self,
         buffer: &mut [u8],
         flags: MsgFlags,
-        deadline: &mut Deadline,
+        deadline: &mut Deadline<'_>,
     ) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
@@ -192,6 +195,29 @@ impl Socket {
             call!("recv({fd}, {size}, {flags})" =>
                 self.inner().recv_with_flags(sys::uninit(buffer), flags.as_raw()))
         })
+    }
+
+    /// Receives what is there into a buffer of the caller's and never waits,
+    /// whatever the mode.
+    ///
+    /// Python: `recv_into(buffer, flags=MSG_DONTWAIT)`. System call: recv(2), once.
+    ///
+    /// # Platform notes
+    ///
+    /// Windows has no such flag: there poll(2) is asked first, which is as good
+    /// while nobody else receives from the socket.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing is there; those of [`recv`](Socket::recv).
+    pub fn recv_into_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(flag) = sys::DONTWAIT else {
+            return match poll(&mut [Poll::new(self, POLLIN)], Some(Duration::ZERO))? {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                _ => self.recv_into(buffer),
+            };
+        };
+        self.recv_flags_within(buffer, MsgFlags::from(flag), &mut Deadline::new(Some(Duration::ZERO)))
     }
 
     /// Sends a datagram to `address` and returns how many bytes went.

@@ -3,20 +3,32 @@
 use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use sock::{Address, AddressError, Socket, ToAddress};
+use parking_lot::Mutex;
+use sock::{Address, Socket, ToAddress};
 
 use crate::datagram::DatagramRequestHandler;
+use crate::door::Settings;
 use crate::handle::ServerHandle;
 use crate::handler::StreamRequestHandler;
 use crate::hooks::{Defaults, ServerHooks};
 use crate::job::{Core, Service};
+use crate::limits::{Limits, WhenFull};
+use crate::listener::{self, BoundPath, Listener, Options};
 use crate::mixin::MixIn;
 #[cfg(unix)]
 use crate::mixin::forking::ForkingMixIn;
+use crate::mixin::pool::{ThreadPoolMixIn, WhenQueueFull};
+#[cfg(unix)]
+use crate::mixin::selector::SelectorMixIn;
 use crate::mixin::threading::ThreadingMixIn;
-use crate::server::{Datagram, Family, Kind, Server, Settings, Stream};
+#[cfg(unix)]
+use crate::server::Unix;
+use crate::server::{Datagram, Family, Kind, Server, Stream};
+#[cfg(all(unix, feature = "signals"))]
+use crate::signals::Signals;
 
 /// A server before it is bound: its class variables can still be set.
 ///
@@ -34,6 +46,16 @@ use crate::server::{Datagram, Family, Kind, Server, Settings, Stream};
 /// | [`daemon_threads`](Builder::daemon_threads) | false | the same |
 /// | [`max_children`](Builder::max_children) | 40 | the same |
 /// | [`block_on_close`](Builder::block_on_close) | true | the same |
+/// | [`max_connections`](Self::max_connections) | 10,000 | no limit |
+/// | [`max_connections_per_ip`](Builder::max_connections_per_ip) | none | none |
+/// | [`wrap_timeout`](Builder::wrap_timeout) | 10 s | none |
+/// | [`first_byte_timeout`](Builder::first_byte_timeout) | 30 s | none |
+/// | [`idle_timeout`](Builder::idle_timeout) | 60 s | none |
+/// | [`read_timeout`](Builder::read_timeout) | 5 min | none |
+/// | [`write_timeout`](Builder::write_timeout) | 60 s | none |
+/// | [`request_timeout`](Builder::request_timeout) | 1 h | none |
+/// | [`linger_timeout`](Builder::linger_timeout) | 2 s | none |
+/// | [`close_timeout`](Self::close_timeout) | 60 s | none |
 ///
 /// # Examples
 ///
@@ -51,10 +73,11 @@ pub struct Builder<K, M> {
     service: Service,
     hooks: Box<dyn ServerHooks>,
     mixin: M,
-    allow_reuse_address: bool,
-    allow_reuse_port: bool,
-    request_queue_size: i32,
+    options: Options,
     settings: Settings,
+    limits: Limits,
+    #[cfg(all(unix, feature = "signals"))]
+    drain_on_signals: Option<Duration>,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -68,7 +91,7 @@ impl<F: Family, M: MixIn + Default> Server<Stream<F>, M> {
     ///
     /// # Errors
     ///
-    /// An [`AddressError`] that names the address, with the system's inside; those
+    /// An [`AddressError`](sock::AddressError) that names the address, with the system's inside; those
     /// of [`ToAddress`]. No descriptor is left open.
     pub fn new<H: StreamRequestHandler>(
         address: impl ToAddress,
@@ -94,7 +117,7 @@ impl<F: Family, M: MixIn + Default> Server<Datagram<F>, M> {
     ///
     /// # Errors
     ///
-    /// An [`AddressError`] that names the address, with the system's inside; those
+    /// An [`AddressError`](sock::AddressError) that names the address, with the system's inside; those
     /// of [`ToAddress`]. No descriptor is left open.
     pub fn new<H: DatagramRequestHandler>(
         address: impl ToAddress,
@@ -120,9 +143,16 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             service,
             hooks: Box::new(Defaults),
             mixin: M::default(),
-            allow_reuse_address: false,
-            allow_reuse_port: false,
-            request_queue_size: 128,
+            options: Options {
+                allow_reuse_address: false,
+                allow_reuse_port: false,
+                ipv6_only: false,
+                request_queue_size: 128,
+                unix_mode: None,
+            },
+            limits: Limits::default(),
+            #[cfg(all(unix, feature = "signals"))]
+            drain_on_signals: None,
             settings: Settings {
                 timeout: None,
                 poll_interval: Duration::from_millis(500),
@@ -147,13 +177,20 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     /// Whether a restart at once may bind the port while old connections linger
     /// (`SO_REUSEADDR`).
     pub fn allow_reuse_address(mut self, allow: bool) -> Self {
-        self.allow_reuse_address = allow;
+        self.options.allow_reuse_address = allow;
+        self
+    }
+
+    /// Whether a server for `::` leaves IPv4 alone. By default it takes both, IPv4
+    /// clients as `::ffff:a.b.c.d`.
+    pub fn ipv6_only(mut self, ipv6_only: bool) -> Self {
+        self.options.ipv6_only = ipv6_only;
         self
     }
 
     /// Whether several servers may share the port (`SO_REUSEPORT`).
     pub fn allow_reuse_port(mut self, allow: bool) -> Self {
-        self.allow_reuse_port = allow;
+        self.options.allow_reuse_port = allow;
         self
     }
 
@@ -171,44 +208,256 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
         self
     }
 
+    /// How many requests may be served at once; a request is a connection, or a
+    /// datagram. The limit is exact: leave is taken before a client is accepted.
+    /// Default 10,000; 0 counts as 1.
+    pub fn max_connections(mut self, max_connections: usize) -> Self {
+        self.limits.max_connections = max_connections.max(1);
+        self
+    }
+
+    /// What happens to clients beyond that. By default they wait in the queue.
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.limits.when_full = when_full;
+        self
+    }
+
+    /// Has the first SIGTERM or SIGINT drain the server, for up to `limit`, and the
+    /// second stop it now; `serve_forever` returns then. Unix only, feature
+    /// `signals`.
+    ///
+    /// The signals are caught from the moment the server is made until it is closed.
+    /// A thread waits for them, or in a forking server the loop. If the loop itself
+    /// is stuck in a handler that does not return, as a `TCPServer`'s may be, the
+    /// process ends with status 1.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sockserver::{ThreadingTCPServer, handler_fn};
+    ///
+    /// let server = ThreadingTCPServer::builder(handler_fn(|_| Ok(())))
+    ///     .drain_on_signals(Duration::from_secs(30))
+    ///     .bind(("127.0.0.1", 0))?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[cfg(all(unix, feature = "signals"))]
+    pub fn drain_on_signals(mut self, limit: Duration) -> Self {
+        self.drain_on_signals = Some(limit);
+        self
+    }
+
+    /// How long closing the server waits for requests that still run; `None` for as
+    /// long as it takes, as in Python. Default one minute.
+    pub fn close_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.limits.close_timeout = timeout.into();
+        self
+    }
+
     /// Makes the server: socket, options, `server_bind`, `server_activate`.
     ///
     /// # Errors
     ///
-    /// An [`AddressError`] that names the address, with the system's inside; those
-    /// of [`ToAddress`]. No descriptor is left open.
+    /// An [`AddressError`](sock::AddressError) that names the address, with the
+    /// system's inside; those of [`ToAddress`]. No descriptor is left open.
     pub fn bind(self, address: impl ToAddress) -> io::Result<Server<K, M>> {
-        let address = K::Family::address(&address)?;
-        let socket = self.listener(&address)?;
-        let server_address = socket.getsockname()?;
-        let core = Core { service: self.service, hooks: self.hooks, handle: ServerHandle::new()? };
+        self.bind_all([address])
+    }
+
+    /// [`bind`](Self::bind) to several addresses: one server with a socket for each.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`bind`](Self::bind), for the first address that fails;
+    /// `InvalidInput` for no address at all.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{ThreadingTCPServer, handler_fn};
+    ///
+    /// let server = ThreadingTCPServer::builder(handler_fn(|_| Ok(())))
+    ///     .bind_all([("127.0.0.1", 0), ("127.0.0.2", 0)])?;
+    /// assert_eq!(server.server_addresses().len(), 2);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn bind_all<A: ToAddress>(
+        self,
+        addresses: impl IntoIterator<Item = A>,
+    ) -> io::Result<Server<K, M>> {
+        let mut listeners = Vec::new();
+        for address in addresses {
+            let address = K::Family::address(&address)?;
+            let listener = listener::bind(&address, K::SOCKET_TYPE, &self.options, &*self.hooks)?;
+            self.activate(&listener.socket, &address)?;
+            listeners.push(listener);
+        }
+        self.server(listeners, true)
+    }
+
+    /// Makes the server of sockets that are bound already: from a parent process,
+    /// from systemd, from an older version of the program.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a socket of another kind, and for none at all; those of
+    /// listen(2).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{ThreadingTCPServer, handler_fn};
+    ///
+    /// let listener = sock::create_server(("127.0.0.1", 0))?;
+    /// let server = ThreadingTCPServer::builder(handler_fn(|_| Ok(()))).adopt([listener])?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn adopt(self, sockets: impl IntoIterator<Item = Socket>) -> io::Result<Server<K, M>> {
+        let mut listeners = Vec::new();
+        for socket in sockets {
+            if socket.kind() != K::SOCKET_TYPE {
+                let sentence = format!("{socket:?} is not of {}, the server is", K::SOCKET_TYPE);
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
+            }
+            self.activate(&socket, &socket.getsockname()?)?;
+            listeners.push(Listener { socket, path: None });
+        }
+        self.server(listeners, false)
+    }
+
+    fn activate(&self, socket: &Socket, address: &Address) -> io::Result<()> {
+        if let Service::Stream(_) = self.service {
+            let activated = self.hooks.server_activate(socket, self.options.request_queue_size);
+            activated.map_err(|error| sock::AddressError::wrap("listen on", address, error))?;
+            // Accepting is tried first and waited for only then; the datagram
+            // socket stays as it is, since handlers answer through it.
+            socket.setblocking(false)?;
+        }
+        Ok(())
+    }
+
+    fn server(self, listeners: Vec<Listener>, ours: bool) -> io::Result<Server<K, M>> {
+        if listeners.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a server needs an address"));
+        }
+        let is_stream = matches!(self.service, Service::Stream(_));
+        let inherits = |listener: &Listener| listener::inherits_timeouts(&listener.socket, &self.limits);
+        let inherits_timeouts = is_stream && listeners.iter().all(inherits);
+        let server_addresses = listeners.iter().map(|listener| listener.socket.getsockname());
+        let server_addresses = server_addresses.collect::<io::Result<Vec<_>>>()?;
+        let handle = ServerHandle::new(self.limits)?;
+        let (sockets, paths): (Vec<_>, Vec<_>) =
+            listeners.into_iter().map(|listener| (Arc::new(listener.socket), listener.path)).unzip();
+        if is_stream && ours {
+            // Sockets that others use too are theirs to close.
+            handle.closes_at_drain(&sockets);
+        }
+        if self.mixin.forks() {
+            handle.registry().reaper.forbid();
+        }
+        let core = Core {
+            service: self.service,
+            hooks: self.hooks,
+            handle,
+            inherits_timeouts,
+            wraps: AtomicBool::new(true),
+        };
+        let paths = Arc::new(Mutex::new(paths.into_iter().flatten().collect::<Vec<BoundPath>>()));
+        #[cfg(all(unix, feature = "signals"))]
+        let signals = self.drain_on_signals.map(Signals::catch).transpose()?;
+        #[cfg(all(unix, feature = "signals"))]
+        if let Some(signals) = signals.as_ref().filter(|_| !self.mixin.forks()) {
+            signals.watch(core.handle.clone(), Arc::clone(&paths))?;
+        }
         Ok(Server {
             core: Arc::new(core),
-            socket: Some(Arc::new(socket)),
-            server_address,
+            sockets,
+            paths,
+            #[cfg(all(unix, feature = "signals"))]
+            signals,
+            server_addresses,
             mixin: self.mixin,
             settings: self.settings,
             kind: PhantomData,
         })
     }
+}
 
-    fn listener(&self, address: &Address) -> io::Result<Socket> {
-        let named = |verb| move |error| AddressError::wrap(verb, address, error);
-        let socket = Socket::new(address.family(), K::SOCKET_TYPE, 0).map_err(named("socket for"))?;
-        if self.allow_reuse_address {
-            socket.set_reuse_address(true).map_err(named("set_reuse_address on"))?;
+/// Sets a deadline of a server for connections; `None` switches it off.
+macro_rules! deadlines {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        pub fn $name(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+            self.limits.$name = timeout.into();
+            self
         }
-        if self.allow_reuse_port {
-            socket.set_reuse_port(true).map_err(named("set_reuse_port on"))?;
-        }
-        self.hooks.server_bind(&socket, address).map_err(named("bind"))?;
-        if let Service::Stream(_) = self.service {
-            self.hooks.server_activate(&socket, self.request_queue_size).map_err(named("listen on"))?;
-            // Accepting is tried first and waited for only then; the datagram
-            // socket stays as it is, since handlers answer through it.
-            socket.setblocking(false)?;
-        }
-        Ok(socket)
+    )*};
+}
+
+/// Limits and deadlines of servers for connections.
+///
+/// They are on by default, and only ever end one connection. Those of the whole
+/// server are kept to within a tenth of the shortest, and 250 ms at most. `None`
+/// switches a deadline off. Time is monotonic: the clock on the wall may jump.
+impl<F: Family, M: MixIn> Builder<Stream<F>, M> {
+    deadlines! {
+        /// For [`wrap_request`](ServerHooks::wrap_request), such as a TLS handshake.
+        /// Default 10 s.
+        wrap_timeout
+        /// Until a client has sent its first byte, or been sent one. Default 30 s.
+        first_byte_timeout
+        /// Between two requests on a connection. Default 60 s.
+        idle_timeout
+        /// For each receive (`SO_RCVTIMEO`); not extended by what a client trickles
+        /// into another. Default 5 min. A handler's own
+        /// [`TIMEOUT`](StreamRequestHandler::TIMEOUT) replaces it.
+        read_timeout
+        /// For each send (`SO_SNDTIMEO`): a client that reads nothing. Default 60 s.
+        write_timeout
+        /// For a whole request, from its first byte until the handler returns,
+        /// however busy the connection is. Default one hour. In a forking server
+        /// it is for all requests of a connection, and ends the child.
+        request_timeout
+    }
+
+    /// How many connections one IP address may have at once; those beyond are
+    /// accepted, told by [`refuse_request`](ServerHooks::refuse_request), and
+    /// closed. Default: no limit. An IPv4 client of a dual-stack server counts as
+    /// IPv4.
+    pub fn max_connections_per_ip(mut self, most: impl Into<Option<usize>>) -> Self {
+        self.limits.max_connections_per_ip = most.into();
+        self
+    }
+
+    /// How long a connection that is closed while its client still sends goes on
+    /// reading, so that the answer is not lost with it. Default 2 s; zero for not
+    /// at all.
+    pub fn linger_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.linger_timeout = timeout;
+        self
+    }
+}
+
+/// Class variables of servers with Unix sockets.
+#[cfg(unix)]
+impl<M: MixIn> Builder<Stream<Unix>, M> {
+    /// Permissions of the socket's path, such as `0o660`; by default what the umask
+    /// leaves of `0o777`.
+    pub fn unix_mode(mut self, mode: u32) -> Self {
+        self.options.unix_mode = Some(mode);
+        self
+    }
+}
+
+/// Class variables of servers with Unix sockets.
+#[cfg(unix)]
+impl<M: MixIn> Builder<Datagram<Unix>, M> {
+    /// Permissions of the socket's path, such as `0o660`; by default what the umask
+    /// leaves of `0o777`.
+    pub fn unix_mode(mut self, mode: u32) -> Self {
+        self.options.unix_mode = Some(mode);
+        self
     }
 }
 
@@ -217,7 +466,7 @@ impl<F: Family, M: MixIn> Builder<Stream<F>, M> {
     /// How many connections may wait to be accepted (listen(2)). Python's
     /// default is 5, which a burst of clients overruns.
     pub fn request_queue_size(mut self, size: i32) -> Self {
-        self.request_queue_size = size;
+        self.options.request_queue_size = size;
         self
     }
 }
@@ -239,6 +488,19 @@ impl<K: Kind> Builder<K, ThreadingMixIn> {
         self
     }
 
+    /// See [`ThreadingMixIn::stack_size`].
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.mixin = self.mixin.stack_size(bytes);
+        self
+    }
+
+    /// How many threads may run at once; clients beyond that wait in the listener's
+    /// queue. Another name for [`max_connections`](Self::max_connections), since
+    /// each request has a thread.
+    pub fn max_threads(self, max_threads: usize) -> Self {
+        self.max_connections(max_threads)
+    }
+
     /// See [`ThreadingMixIn::block_on_close`].
     pub fn block_on_close(mut self, block_on_close: bool) -> Self {
         self.mixin = self.mixin.block_on_close(block_on_close);
@@ -258,6 +520,37 @@ impl<K: Kind> Builder<K, ForkingMixIn> {
     /// See [`ForkingMixIn::block_on_close`].
     pub fn block_on_close(mut self, block_on_close: bool) -> Self {
         self.mixin = self.mixin.block_on_close(block_on_close);
+        self
+    }
+}
+
+/// Class variables of [`ThreadPoolMixIn`].
+impl<K: Kind> Builder<K, ThreadPoolMixIn> {
+    /// See [`ThreadPoolMixIn::workers`].
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.mixin = self.mixin.workers(workers);
+        self
+    }
+
+    /// See [`ThreadPoolMixIn::queue`].
+    pub fn queue(mut self, length: usize, when_full: WhenQueueFull) -> Self {
+        self.mixin = self.mixin.queue(length, when_full);
+        self
+    }
+}
+
+/// Class variables of [`SelectorMixIn`].
+#[cfg(unix)]
+impl<K: Kind> Builder<K, SelectorMixIn> {
+    /// See [`SelectorMixIn::workers`].
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.mixin = self.mixin.workers(workers);
+        self
+    }
+
+    /// See [`SelectorMixIn::max_workers`].
+    pub fn max_workers(mut self, max_workers: usize) -> Self {
+        self.mixin = self.mixin.max_workers(max_workers);
         self
     }
 }

@@ -1,6 +1,7 @@
 //! The directory of classes: each name with its line of Python.
 
 use crate::mixin::Sequential;
+use crate::mixin::pool::ThreadPoolMixIn;
 use crate::mixin::threading::ThreadingMixIn;
 use crate::server::{DatagramServer, Inet, StreamServer, Unix};
 
@@ -32,6 +33,21 @@ pub type ThreadingUnixStreamServer = StreamServer<Unix, ThreadingMixIn>;
 /// `class ThreadingUnixDatagramServer(ThreadingMixIn, UnixDatagramServer)`.
 pub type ThreadingUnixDatagramServer = DatagramServer<Unix, ThreadingMixIn>;
 
+/// A fixed number of threads: like `class ThreadPoolTCPServer(ThreadPoolMixIn,
+/// TCPServer)`, which Python does not have.
+#[doc(alias = "ThreadPoolTcpServer")]
+pub type ThreadPoolTCPServer = StreamServer<Inet, ThreadPoolMixIn>;
+
+/// The same for datagrams.
+#[doc(alias = "ThreadPoolUdpServer")]
+pub type ThreadPoolUDPServer = DatagramServer<Inet, ThreadPoolMixIn>;
+
+/// The same over Unix sockets.
+pub type ThreadPoolUnixStreamServer = StreamServer<Unix, ThreadPoolMixIn>;
+
+/// The same for datagrams over Unix sockets.
+pub type ThreadPoolUnixDatagramServer = DatagramServer<Unix, ThreadPoolMixIn>;
+
 #[cfg(unix)]
 pub use forking::*;
 
@@ -54,4 +70,22 @@ mod forking {
 
     /// `class ForkingUnixDatagramServer(ForkingMixIn, UnixDatagramServer)`.
     pub type ForkingUnixDatagramServer = DatagramServer<Unix, ForkingMixIn>;
+}
+
+#[cfg(unix)]
+pub use selecting::*;
+
+/// Connections that wait without a thread.
+#[cfg(unix)]
+mod selecting {
+    use crate::mixin::selector::SelectorMixIn;
+    use crate::server::{Inet, StreamServer, Unix};
+
+    /// A few threads for all connections: like `class SelectorTCPServer(SelectorMixIn,
+    /// TCPServer)`, which Python does not have.
+    #[doc(alias = "SelectorTcpServer")]
+    pub type SelectorTCPServer = StreamServer<Inet, SelectorMixIn>;
+
+    /// The same over Unix sockets.
+    pub type SelectorUnixStreamServer = StreamServer<Unix, SelectorMixIn>;
 }

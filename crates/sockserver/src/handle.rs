@@ -2,15 +2,21 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use sock::{SHUT_RDWR, Socket};
 
+use crate::limits::Limits;
+use crate::registry::{DrainReport, Registry};
+use crate::stats::Stats;
 use crate::wake::Waker;
 
-/// Stops its server from any thread, a handler's included. Clones are one handle.
+/// Stops its server, and tells how it is doing, from any thread, a handler's
+/// included. Clones are one handle.
 ///
 /// Python: `self.server` in a handler, as far as it is used to stop the server.
 ///
@@ -37,7 +43,10 @@ struct Shared {
     ended: Condvar,
     /// `Run::stop`, to be read without the lock once a turn.
     stop: AtomicBool,
-    waker: Waker,
+    waker: Arc<Waker>,
+    registry: Arc<Registry>,
+    /// The listeners a drain closes to new clients.
+    listeners: Mutex<Vec<Weak<Socket>>>,
     /// How many loops have begun.
     loops: AtomicU64,
     /// A forked child has a copy of all this, which reaches nobody.
@@ -55,12 +64,15 @@ enum Run {
 }
 
 impl ServerHandle {
-    pub(crate) fn new() -> io::Result<ServerHandle> {
+    pub(crate) fn new(limits: Limits) -> io::Result<ServerHandle> {
+        let waker = Arc::new(Waker::new()?);
         let shared = Shared {
+            registry: Registry::new(limits, Arc::clone(&waker)),
+            listeners: Mutex::default(),
             run: Mutex::new(Run::New),
             ended: Condvar::new(),
             stop: AtomicBool::new(false),
-            waker: Waker::new()?,
+            waker,
             loops: AtomicU64::new(0),
             pid: std::process::id(),
         };
@@ -87,10 +99,7 @@ impl ServerHandle {
             return Ok(());
         };
         if thread == thread::current().id() {
-            return Err(io::Error::new(
-                io::ErrorKind::Deadlock,
-                "shutdown in the thread that serves cannot wait for itself (the server stops after this request)",
-            ));
+            return Err(cannot_wait("shutdown"));
         }
         // A loop that somebody begins meanwhile is another one.
         let mut run = self.shared.run.lock();
@@ -98,6 +107,113 @@ impl ServerHandle {
             self.shared.ended.wait(&mut run);
         }
         Ok(())
+    }
+
+    /// Stops the server gracefully: new clients are refused, connections between
+    /// two requests are closed, and requests that are being served may finish until
+    /// `limit` has passed. What is not done then is cut off.
+    ///
+    /// Python has nothing like it. It returns within 250 ms of the limit, whatever
+    /// clients and handlers do, and tells what became of everybody;
+    /// `serve_forever` returns after it. The server is of no use afterwards but to
+    /// be closed. System call: shutdown(2), of the listener and of each connection
+    /// that is cut off.
+    ///
+    /// # Errors
+    ///
+    /// `Deadlock` in a thread that serves a request of this server, or its loop:
+    /// the server is stopping, but cannot be waited for. `Unsupported` in a forked
+    /// child.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sockserver::{ThreadingTCPServer, handler_fn};
+    ///
+    /// let server = ThreadingTCPServer::new(("127.0.0.1", 0), handler_fn(|_| Ok(())))?;
+    /// let handle = server.handle();
+    /// let report = std::thread::scope(|scope| {
+    ///     scope.spawn(|| server.serve_forever());
+    ///     handle.drain(Duration::from_secs(10))
+    /// })?;
+    /// assert!(report.cut.is_empty());
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn drain(&self, limit: Duration) -> io::Result<DrainReport> {
+        self.drain_while(limit, &|| false, &|| {})
+    }
+
+    /// [`drain`](Self::drain), ended at once when `hurry` says so; `collect` notices
+    /// what has ended.
+    pub(crate) fn drain_while(
+        &self,
+        limit: Duration,
+        hurry: &dyn Fn() -> bool,
+        collect: &dyn Fn(),
+    ) -> io::Result<DrainReport> {
+        let shared = &*self.shared;
+        let this_loop = self.request()?;
+        let own_loop = matches!(this_loop, Run::Serving(thread, _) if thread == thread::current().id());
+        if own_loop || shared.registry.is_served_here() {
+            return Err(cannot_wait("drain"));
+        }
+        self.refuse_clients();
+        let report = shared.registry.drain(limit, hurry, collect);
+        log::debug!("{report}");
+        Ok(report)
+    }
+
+    /// Has clients refused from now on, those that wait in the queue included.
+    fn refuse_clients(&self) {
+        for listener in self.shared.listeners.lock().iter().filter_map(Weak::upgrade) {
+            // On a system where a listener has nothing to shut down its queue is
+            // reset when it is closed.
+            let _ = listener.shutdown(SHUT_RDWR);
+        }
+    }
+
+    pub(crate) fn closes_at_drain(&self, listeners: &[Arc<Socket>]) {
+        *self.shared.listeners.lock() = listeners.iter().map(Arc::downgrade).collect();
+    }
+
+    /// How many requests came, and what became of them, at this instant.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{TCPServer, handler_fn};
+    ///
+    /// let server = TCPServer::new(("127.0.0.1", 0), handler_fn(|_| Ok(())))?;
+    /// let _client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.handle_request()?;
+    /// let stats = server.handle().stats();
+    /// assert_eq!((stats.accepted, stats.finished), (1, 1));
+    /// assert!(stats.adds_up());
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.registry.stats()
+    }
+
+    /// Waits until no request is in flight, up to the server's
+    /// [`close_timeout`](crate::Builder::close_timeout), and not for what a drain
+    /// has given up, nor for the request this thread serves. Returns whether none is
+    /// left. For [`MixIn::server_close`](crate::MixIn::server_close).
+    #[must_use]
+    pub fn wait_until_idle(&self) -> bool {
+        self.shared.registry.wait_until_idle()
+    }
+
+    /// The server's [`close_timeout`](crate::Builder::close_timeout).
+    #[must_use]
+    pub fn close_timeout(&self) -> Option<Duration> {
+        self.shared.registry.limits().close_timeout
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.shared.registry
     }
 
     /// Ends `serve_forever` without waiting for it.
@@ -132,7 +248,7 @@ impl ServerHandle {
         self.shared.stop.load(Ordering::Acquire)
     }
 
-    pub(crate) fn waker(&self) -> &Waker {
+    pub(crate) fn waker(&self) -> &Arc<Waker> {
         &self.shared.waker
     }
 
@@ -146,6 +262,13 @@ impl ServerHandle {
         *run = Run::Serving(thread::current().id(), number);
         Ok(Serving { handle: self })
     }
+}
+
+fn cannot_wait(call: &str) -> io::Error {
+    let sentence = format!(
+        "{call} in a thread that serves cannot wait for itself (the server stops after this request)"
+    );
+    io::Error::new(io::ErrorKind::Deadlock, sentence)
 }
 
 impl fmt::Debug for ServerHandle {
@@ -179,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_waiter_does_not_take_the_next_loop_for_its_own() {
-        let handle = ServerHandle::new().unwrap();
+        let handle = ServerHandle::new(Limits::default()).unwrap();
         let other_thread = thread::spawn(|| thread::current().id()).join().unwrap();
         *handle.shared.run.lock() = Run::Serving(other_thread, 1);
         let (told, hear) = mpsc::channel();

@@ -62,6 +62,13 @@ pub trait StreamRequestHandler: Send + 'static {
     /// Buffer of `cx.wfile`; 0 sends every write at once. Python: `wbufsize`.
     const WBUFSIZE: usize = 0;
 
+    /// Whether the handler has something to say before the client does: a greeting,
+    /// the time of day. A [`SelectorMixIn`](crate::SelectorMixIn) otherwise calls
+    /// `handle` only when the client has sent something, so that one that is silent
+    /// costs no thread; the other mixins call it at once in any case. `setup` runs
+    /// at once everywhere. Python has no such thing.
+    const SPEAKS_FIRST: bool = false;
+
     /// Prepares the connection. By default nothing: timeout and files are ready.
     ///
     /// # Errors
@@ -108,6 +115,19 @@ pub struct StreamContext<'a> {
     /// called. A handler that sets it to false and returns `Ok` is called again
     /// when the next input is there. Python: `close_connection` of `http.server`.
     pub close_connection: bool,
+}
+
+#[cfg(unix)]
+impl StreamContext<'_> {
+    /// Who is at the other end of a Unix socket: process, user, group. See
+    /// [`Socket::peer_credentials`](sock::Socket::peer_credentials).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Socket::peer_credentials`](sock::Socket::peer_credentials).
+    pub fn peer_credentials(&self) -> io::Result<sock::Credentials> {
+        self.request.socket().peer_credentials()
+    }
 }
 
 /// Makes handlers of a closure: `TCPServer::new(address, handler_fn(|cx| ...))`.
@@ -157,6 +177,7 @@ pub(crate) struct ClassVariables {
     pub(crate) disable_nagle_algorithm: bool,
     pub(crate) rbufsize: usize,
     pub(crate) wbufsize: usize,
+    pub(crate) speaks_first: bool,
 }
 
 impl<H: StreamRequestHandler> ErasedHandler for H {
@@ -166,6 +187,7 @@ impl<H: StreamRequestHandler> ErasedHandler for H {
             disable_nagle_algorithm: H::DISABLE_NAGLE_ALGORITHM,
             rbufsize: H::RBUFSIZE,
             wbufsize: H::WBUFSIZE,
+            speaks_first: H::SPEAKS_FIRST,
         }
     }
 

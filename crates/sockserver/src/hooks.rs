@@ -14,7 +14,7 @@ use crate::request::{Request, RequestError};
 /// | when | hooks, in this order |
 /// | --- | --- |
 /// | the server is made | [`server_bind`](Self::server_bind), [`server_activate`](Self::server_activate) |
-/// | a request comes, in the loop | [`get_request`](Self::get_request), [`verify_request`](Self::verify_request) |
+/// | a request comes, in the loop | [`get_request`](Self::get_request), [`refuse_request`](Self::refuse_request) if a limit says so, [`verify_request`](Self::verify_request) |
 /// | … and in the worker | [`wrap_request`](Self::wrap_request), then the handler, [`handle_error`](Self::handle_error) if that failed, [`shutdown_request`](Self::shutdown_request), [`close_request`](Self::close_request) |
 /// | each turn of the loop | [`service_actions`](Self::service_actions) |
 /// | `handle_request` waited in vain | [`handle_timeout`](Self::handle_timeout) |
@@ -97,16 +97,26 @@ pub trait ServerHooks: Send + Sync + 'static {
     /// Ends the request through [`handle_error`](Self::handle_error); the socket
     /// is closed.
     fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
+        DEFAULT_RAN.set(true);
         Ok(Box::new(request))
     }
 
+    /// Tells a client that it is one too many, before it is closed: for a limit
+    /// that refuses. By default nothing.
+    ///
+    /// It runs in the loop: a short `sendall` is all there is time for.
+    fn refuse_request(&self, request: &Request, client_address: &Address) {
+        let _ = (request, client_address);
+    }
+
     /// Learns that a request failed. By default a line in the log: of level
-    /// debug for a client that went away, error for everything else.
+    /// debug for a client that went away or fell silent, error for everything else.
     fn handle_error(&self, error: &RequestError, client_address: &Address) {
+        let (peer, errno) = (client_address.to_string(), error.errno());
         if error.is_disconnect() {
-            log::debug!("request from {client_address}: {error}");
+            log::debug!(peer = peer.as_str(), errno = errno; "request from {peer}: {error}");
         } else {
-            log::error!("request from {client_address}: {error}");
+            log::error!(peer = peer.as_str(), errno = errno; "request from {peer}: {error}");
         }
     }
 
@@ -149,9 +159,19 @@ pub(crate) struct Defaults;
 impl ServerHooks for Defaults {}
 
 thread_local! {
-    /// Set by the default of `service_actions`: nobody wants to be called, so
-    /// nobody needs to be woken for it.
+    /// Set by the defaults of `service_actions` and `wrap_request`: nobody wants to
+    /// be called, so nobody needs to be.
     static DEFAULT_RAN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls `wrap_request` and tells whether somebody has overridden it.
+pub(crate) fn wrap_request(
+    hooks: &dyn ServerHooks,
+    request: Socket,
+) -> io::Result<(Box<dyn StreamSocket>, bool)> {
+    DEFAULT_RAN.set(false);
+    let stream = hooks.wrap_request(request)?;
+    Ok((stream, !DEFAULT_RAN.get()))
 }
 
 /// Calls `service_actions` and tells whether somebody has overridden it.

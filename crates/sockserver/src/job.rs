@@ -2,22 +2,40 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::io::{self, BufRead, Cursor, Write};
+use std::io::{self, Cursor, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use sock::{Address, IPPROTO_TCP, ReadBuffer, SocketReader, SocketWriter, TCP_NODELAY};
+use sock::{
+    Address, IPPROTO_TCP, POLLIN, Poll, ReadBuffer, Socket, SocketReader, SocketWriter, TCP_NODELAY, poll,
+};
 
+use crate::connection::Phase;
 use crate::datagram::{DatagramContext, ErasedDatagramHandler};
 use crate::handle::ServerHandle;
-use crate::handler::{ClassVariables, ErasedHandler, StreamContext};
-use crate::hooks::ServerHooks;
+use crate::handler::{ErasedHandler, StreamContext};
+use crate::hooks::{self, ServerHooks};
+use crate::limits::Deadline;
+use crate::registry::{Entry, Input, Registry, Serving};
 use crate::request::{Request, RequestError, guard};
+use crate::stats::Outcome;
 
 /// What all requests of a server share.
 pub(crate) struct Core {
     pub(crate) service: Service,
     pub(crate) hooks: Box<dyn ServerHooks>,
     pub(crate) handle: ServerHandle,
+    /// Whether accepted sockets have the listener's `SO_RCVTIMEO` and `SO_SNDTIMEO`.
+    pub(crate) inherits_timeouts: bool,
+    /// Whether somebody has overridden `wrap_request`; believed until it was called once.
+    pub(crate) wraps: AtomicBool,
+}
+
+impl Core {
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        self.handle.registry()
+    }
 }
 
 /// The server's factory of handlers.
@@ -34,19 +52,22 @@ pub(crate) enum Service {
 /// left open. One that cannot be started goes back with [`reject`](Job::reject).
 pub struct Job {
     core: Arc<Core>,
-    client_address: Address,
     /// `None` once the request is closed.
     request: Option<Request>,
     conversation: Option<Conversation>,
-    failed: bool,
+    /// How it ended; `None` until it has been served.
+    outcome: Option<Outcome>,
+    entry: Entry,
 }
 
 /// A connection whose handler has been set up.
 struct Conversation {
     handler: Box<dyn ErasedHandler>,
-    variables: ClassVariables,
-    /// What is unread between two requests; no memory when nothing is.
-    unread: ReadBuffer,
+    /// What is unread between two requests; mostly nothing.
+    unread: Option<Box<ReadBuffer>>,
+    /// Whether `setup` has run, and `handle` for the first time.
+    set_up: bool,
+    handled: bool,
 }
 
 /// What [`Job::step`] found.
@@ -60,22 +81,32 @@ pub enum Step {
     Done,
 }
 
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// A request was served, and the handler waits for the next.
+    Again,
+    /// There is no input to serve.
+    NoInput,
+    Ended,
+}
+
 /// A job that could not be started, with the reason. Nothing of it is lost: the
 /// server reports the error and then closes the request in the usual order.
 #[derive(Debug)]
 pub struct Rejected(Box<(Job, io::Error)>);
 
 impl Job {
-    pub(crate) fn new(core: Arc<Core>, request: Request, client_address: Address) -> Job {
-        Job { core, client_address, request: Some(request), conversation: None, failed: false }
+    pub(crate) fn new(core: Arc<Core>, request: Request, entry: Entry) -> Job {
+        Job { core, request: Some(request), conversation: None, outcome: None, entry }
     }
 
-    /// Serves the request to its end and tells whether no error came up.
+    /// Serves the request to its end and tells what became of it.
     ///
     /// Python: `finish_request`, `handle_error`, `shutdown_request`.
-    pub fn run(mut self) -> bool {
+    pub fn run(mut self) -> Outcome {
         while self.step() == Step::Again {}
-        !self.failed
+        self.outcome.unwrap_or(Outcome::Finished)
     }
 
     /// Serves the request until its handler returns.
@@ -83,18 +114,50 @@ impl Job {
     /// It blocks as long as the handler does, and from the second step on until
     /// the next input is there. At the end of file there is no next request.
     pub fn step(&mut self) -> Step {
-        let outcome = match (&self.core.service, &self.request) {
-            (_, None) => return Step::Done,
-            (Service::Stream(_), Some(_)) => self.step_stream(),
-            (Service::Datagram(_), Some(_)) => self.serve_datagram().map(|()| Step::Done),
+        match self.attempt(Input::Await) {
+            Tried::Ended => Step::Done,
+            Tried::Again | Tried::NoInput => Step::Again,
+        }
+    }
+
+    /// [`step`](Self::step), but only if input is there: it never waits for the
+    /// client, only the handler does.
+    #[cfg(unix)]
+    pub(crate) fn try_step(&mut self) -> Tried {
+        self.attempt(Input::IfThere)
+    }
+
+    /// Ends a connection that has no request.
+    #[cfg(unix)]
+    pub(crate) fn dismiss(mut self) {
+        self.entry.connection().end_for_drain(&[Phase::Silent, Phase::Between], Phase::Dismissed);
+        if self.conversation.is_some() {
+            // The handler sees the end, and finishes.
+            while self.try_step() == Tried::Again {}
+        }
+        self.outcome = self.outcome.or(Some(Outcome::Finished));
+    }
+
+    /// The connection, while it is open.
+    #[cfg(unix)]
+    pub(crate) fn connection(&self) -> &Arc<crate::connection::Connection> {
+        self.entry.connection()
+    }
+
+    fn attempt(&mut self, input: Input) -> Tried {
+        let _serving = Serving::begin(self.entry.registry());
+        let served = match (&self.core.service, &self.request) {
+            (_, None) => return Tried::Ended,
+            (Service::Stream(_), Some(_)) => self.step_stream(input),
+            (Service::Datagram(_), Some(_)) => self.serve_datagram().map(|()| Tried::Ended),
         };
-        match outcome {
-            Ok(Step::Again) => return Step::Again,
-            Ok(Step::Done) => {}
-            Err(error) => self.report(&error),
+        match served {
+            Ok(Tried::Ended) => self.outcome = self.outcome.or_else(|| Some(self.ended_well())),
+            Ok(goes_on) => return goes_on,
+            Err(error) => self.fail(error),
         }
         self.end();
-        Step::Done
+        Tried::Ended
     }
 
     /// Gives the job back because it cannot be started.
@@ -107,62 +170,100 @@ impl Job {
     ///
     /// Python: `close_request` alone; `shutdown_request` would end the child's
     /// connection too.
-    pub fn close_in_parent(mut self) {
+    #[cfg(unix)]
+    pub(crate) fn leave_to_child(&mut self, pid: crate::sys::Pid) {
         if let Some(request) = self.request.take() {
             self.close(request);
         }
+        self.entry.connection().serve_in_child(pid);
+        self.entry.enter(Phase::Busy);
+    }
+
+    /// Notes how the child ended, unless it was killed for being late.
+    #[cfg(unix)]
+    pub(crate) fn ended_in_child(mut self, outcome: Outcome) {
+        let connection = self.entry.connection();
+        self.outcome = Some(match connection.phase() {
+            Phase::Overdue(deadline) => Outcome::TimedOut(deadline),
+            Phase::Drained => Outcome::Cut,
+            _ => outcome,
+        });
     }
 
     /// Who is to be served.
     #[must_use]
     pub fn client_address(&self) -> &Address {
-        &self.client_address
+        self.entry.client_address()
     }
 
-    fn step_stream(&mut self) -> Result<Step, RequestError> {
-        let first = self.conversation.is_none();
-        if first {
+    fn step_stream(&mut self, input: Input) -> Result<Tried, RequestError> {
+        if self.conversation.is_none() {
             self.begin()?;
         }
-        let Job { core, client_address, request: Some(request), conversation: Some(conversation), .. } =
-            self
-        else {
-            return Ok(Step::Done);
+        let Job { core, entry, request: Some(request), conversation: Some(conversation), .. } = self else {
+            return Ok(Tried::Ended);
         };
         let Some(stream) = request.stream() else {
-            return Ok(Step::Done);
+            return Ok(Tried::Ended);
         };
-        let Conversation { handler, variables, unread } = conversation;
+        let Conversation { handler, unread, set_up, handled } = conversation;
+        let variables = handler.class_variables();
         let mut cx = StreamContext {
             rfile: SocketReader::with_buffer(stream, lend(unread, variables.rbufsize)),
             wfile: SocketWriter::new(stream, variables.wbufsize),
             request: stream,
-            client_address,
+            client_address: entry.client_address(),
             server: &core.handle,
             close_connection: true,
         };
         // A handler whose setup failed is not finished, as in Python.
-        if first {
+        if !*set_up {
             guard(|| handler.setup(&mut cx))?;
+            *set_up = true;
         }
-        // Between two requests there is nothing to lose: a client that goes away
-        // then, or says nothing for too long, has ended the conversation.
-        let more = first || guard(|| cx.rfile.fill_buf().map(|input| !input.is_empty())).unwrap_or(false);
-        let mut handled = Ok(());
-        if more {
+        // The first request is the client's to begin only where nobody waits for it.
+        let comes = match (*handled, input) {
+            (false, Input::Await) => Ok(true),
+            (false, Input::IfThere) if variables.speaks_first => Ok(true),
+            _ => entry.comes(&mut cx.rfile, input),
+        };
+        let mut served = Ok(());
+        let comes = match comes {
+            Err(error) if input == Input::IfThere && error.kind() == io::ErrorKind::WouldBlock => {
+                *unread = keep(cx.rfile.into_buffer());
+                return Ok(Tried::NoInput);
+            }
+            // A handler sees the end of a client that never spoke; a later one has
+            // nothing to lose: a client that goes away between two requests, or
+            // says nothing for too long, has ended the conversation.
+            Ok(there) => there || !*handled,
+            Err(error) => {
+                if !*handled {
+                    served = Err(RequestError::Failed(error));
+                }
+                false
+            }
+        };
+        if comes && (!*handled || entry.enter(Phase::Busy)) {
+            *handled = true;
             cx.close_connection = true;
-            handled = guard(|| handler.handle(&mut cx));
-            if handled.is_ok() && !cx.close_connection {
-                handled = guard(|| cx.wfile.flush());
-                if handled.is_ok() {
+            served = guard(|| handler.handle(&mut cx));
+            if served.is_ok() && !cx.close_connection {
+                served = guard(|| cx.wfile.flush());
+                let more = !cx.rfile.buffer().is_empty();
+                let goes_on = served.is_ok() && !entry.registry().is_draining();
+                if goes_on && entry.enter(if more { Phase::Busy } else { Phase::Between }) {
+                    if !more {
+                        entry.limit_next_read(Deadline::Idle);
+                    }
                     *unread = keep(cx.rfile.into_buffer());
-                    return Ok(Step::Again);
+                    return Ok(Tried::Again);
                 }
             }
         }
         let finished = guard(|| handler.finish(&mut cx));
         drop(keep(cx.rfile.into_buffer()));
-        handled.and(finished).map(|()| Step::Done)
+        served.and(finished).map(|()| Tried::Ended)
     }
 
     /// Wraps the request and makes its handler: Python's `finish_request` up to
@@ -173,10 +274,12 @@ impl Job {
         };
         if let Some(request) = self.request.take() {
             self.request = Some(match request.into_accepted() {
-                Ok(socket) => Request::wrapped(guard(|| self.core.hooks.wrap_request(socket))?),
+                Ok(socket) => self.wrap(socket)?,
                 Err(request) => request,
             });
         }
+        self.entry.enter(Phase::Silent);
+        self.entry.limit_next_read(Deadline::FirstByte);
         let handler = guard(|| Ok(make()))?;
         let variables = handler.class_variables();
         if let Some(request) = &self.request {
@@ -190,8 +293,34 @@ impl Job {
                 Ok(())
             })?;
         }
-        self.conversation = Some(Conversation { handler, variables, unread: ReadBuffer::default() });
+        self.conversation = Some(Conversation { handler, unread: None, set_up: false, handled: false });
         Ok(())
+    }
+
+    /// Makes the connection talk over the socket, or what `wrap_request` makes of it.
+    fn wrap(&self, socket: Socket) -> Result<Request, RequestError> {
+        let connection = self.entry.connection();
+        if !self.core.inherits_timeouts {
+            let limits = self.entry.registry().limits();
+            guard(|| {
+                socket.set_recv_timeout(limits.read_timeout)?;
+                socket.set_send_timeout(limits.write_timeout)
+            })?;
+        }
+        if !self.core.wraps.load(Ordering::Relaxed) {
+            connection.serve_over_socket(socket);
+            return Ok(Request::served(Arc::clone(connection)));
+        }
+        // The hook has the socket; to end a handshake that takes too long, somebody
+        // else needs it too. Without a descriptor for that it goes unwatched.
+        connection.set_wrapping(socket.dup().ok());
+        self.entry.enter(Phase::Wrapping);
+        let wrapped = guard(|| hooks::wrap_request(&*self.core.hooks, socket));
+        connection.set_wrapping(None);
+        let (stream, overridden) = wrapped?;
+        self.core.wraps.store(overridden, Ordering::Relaxed);
+        connection.serve_over(stream);
+        Ok(Request::served(Arc::clone(connection)))
     }
 
     fn serve_datagram(&mut self) -> Result<(), RequestError> {
@@ -205,7 +334,7 @@ impl Job {
             socket: request.socket(),
             rfile: Cursor::new(packet),
             wfile: Vec::new(),
-            client_address: &self.client_address,
+            client_address: self.entry.client_address(),
             server: &self.core.handle,
         };
         guard(|| handler.setup(&mut cx))?;
@@ -221,16 +350,75 @@ impl Job {
         job.end();
     }
 
+    /// Ends a job that a limit or `verify_request` refuses.
+    pub(crate) fn refuse(mut self) {
+        self.outcome = self.outcome.or(Some(Outcome::Rejected));
+        self.end();
+    }
+
+    /// Tells a client that it is one too many, and ends the job.
+    pub(crate) fn turn_away(mut self) {
+        if let Some(request) = &self.request {
+            let told = guard(|| {
+                self.core.hooks.refuse_request(request, self.entry.client_address());
+                Ok(())
+            });
+            if let Err(error) = told {
+                self.report(&error);
+            }
+        }
+        self.refuse();
+    }
+
+    /// What became of a request whose handler is content.
+    fn ended_well(&self) -> Outcome {
+        let connection = self.entry.connection();
+        match (connection.phase(), connection.late()) {
+            (Phase::Overdue(deadline), _) | (_, Some(deadline @ Deadline::Idle)) => {
+                Outcome::TimedOut(deadline)
+            }
+            (Phase::Drained, _) => Outcome::Cut,
+            _ => Outcome::Finished,
+        }
+    }
+
+    /// Tells of a handler's error, which may be no more than that of a deadline.
+    fn fail(&mut self, error: RequestError) {
+        let connection = self.entry.connection();
+        let error = match (error, connection.late()) {
+            (RequestError::Failed(error), Some(deadline))
+                if error.kind() == io::ErrorKind::TimedOut
+                    || connection.phase() == Phase::Overdue(deadline) =>
+            {
+                RequestError::TimedOut(deadline, error)
+            }
+            (error, _) => error,
+        };
+        self.report(&error);
+    }
+
     /// Tells `handle_error`, whose own panic must not take the server along.
     pub(crate) fn report(&mut self, error: &RequestError) {
-        self.failed = true;
+        if matches!(self.outcome, None | Some(Outcome::Finished)) {
+            self.outcome = Some(match error {
+                RequestError::Failed(_) if self.was_cut() => Outcome::Cut,
+                RequestError::Failed(_) => Outcome::Failed,
+                RequestError::Panicked(_) => Outcome::Panicked,
+                RequestError::Rejected(_) => Outcome::Rejected,
+                RequestError::TimedOut(deadline, _) => Outcome::TimedOut(*deadline),
+            });
+        }
         let told = guard(|| {
-            self.core.hooks.handle_error(error, &self.client_address);
+            self.core.hooks.handle_error(error, self.entry.client_address());
             Ok(())
         });
         if let Err(second) = told {
-            log::error!("handle_error for {} {second}; it was told: {error}", self.client_address);
+            log::error!("handle_error for {} {second}; it was told: {error}", self.entry.client_address());
         }
+    }
+
+    fn was_cut(&self) -> bool {
+        self.entry.is_open() && self.entry.connection().phase() == Phase::Drained
     }
 
     fn end(&mut self) {
@@ -242,17 +430,55 @@ impl Job {
         }) {
             self.report(&error);
         }
-        let Some(request) = self.request.take() else {
-            return;
-        };
-        let shut = guard(|| {
-            self.core.hooks.shutdown_request(&request);
+        if let Some(request) = self.request.take() {
+            let shut = guard(|| {
+                self.core.hooks.shutdown_request(&request);
+                Ok(())
+            });
+            if let Err(error) = shut {
+                self.report(&error);
+            }
+            self.linger();
+            self.close(request);
+        }
+        // A job that nobody ran was none that could be served.
+        self.entry.set_outcome(self.outcome.unwrap_or(Outcome::Rejected));
+        // What wrap_request made may panic when it is dropped.
+        let closed = guard(|| {
+            self.entry.close();
             Ok(())
         });
-        if let Err(error) = shut {
+        if let Err(error) = closed {
             self.report(&error);
+            self.entry.set_outcome(self.outcome.unwrap_or(Outcome::Panicked));
         }
-        self.close(request);
+    }
+
+    /// Reads away what the client is still sending, for a while: closing with
+    /// unread input resets the connection, and the reset can overtake the answer
+    /// (RFC 1122, 4.2.2.13; RFC 9112, 9.6).
+    fn linger(&self) {
+        let connection = self.entry.connection();
+        let ended = connection.heard_the_end() || matches!(self.outcome, Some(Outcome::TimedOut(_)));
+        let limit = self.entry.registry().limits().linger_timeout;
+        let Some(stream) = connection.stream().filter(|_| !ended && !limit.is_zero()) else {
+            return;
+        };
+        let socket = stream.socket();
+        let until = Instant::now() + limit;
+        let mut there = poll(&mut [Poll::new(socket, POLLIN)], Some(std::time::Duration::ZERO));
+        let mut scratch = Vec::new();
+        while there.is_ok_and(|count| count > 0) {
+            scratch.resize(1 << 16, 0);
+            if !socket.recv_into(&mut scratch).is_ok_and(|received| received > 0) {
+                return;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            there = poll(&mut [Poll::new(socket, POLLIN)], Some(left));
+        }
     }
 
     fn close(&mut self, request: Request) {
@@ -260,7 +486,6 @@ impl Job {
             self.core.hooks.close_request(&request);
             Ok(())
         });
-        // Dropped is closed; what wrap_request made may panic there.
         let dropped = guard(|| {
             drop(request);
             Ok(())
@@ -279,7 +504,7 @@ impl Drop for Job {
 
 impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job").field("client_address", &self.client_address).finish_non_exhaustive()
+        f.debug_struct("Job").field("client_address", self.client_address()).finish_non_exhaustive()
     }
 }
 
@@ -289,9 +514,9 @@ thread_local! {
 }
 
 /// What is unread of the connection, or else the worker's buffer.
-fn lend(unread: &mut ReadBuffer, size: usize) -> ReadBuffer {
-    if unread.size() > 0 {
-        return std::mem::take(unread);
+fn lend(unread: &mut Option<Box<ReadBuffer>>, size: usize) -> ReadBuffer {
+    if let Some(unread) = unread.take() {
+        return *unread;
     }
     match SPARE.take() {
         Some(spare) if spare.size() == size.max(1) => spare,
@@ -301,10 +526,10 @@ fn lend(unread: &mut ReadBuffer, size: usize) -> ReadBuffer {
 
 /// Keeps a connection's buffer if something is unread in it; otherwise the
 /// worker has it back.
-fn keep(buffer: ReadBuffer) -> ReadBuffer {
+fn keep(buffer: ReadBuffer) -> Option<Box<ReadBuffer>> {
     if buffer.unread().is_empty() {
         SPARE.set(Some(buffer));
-        return ReadBuffer::default();
+        return None;
     }
-    buffer
+    Some(Box::new(buffer))
 }

@@ -79,16 +79,26 @@
 mod accept;
 mod builder;
 mod classes;
+mod connection;
 mod datagram;
+mod door;
 mod handle;
 mod handler;
 mod hooks;
 mod job;
+mod limits;
+mod listener;
 mod mixin;
+mod reaper;
+mod registry;
 mod request;
 mod server;
+#[cfg(all(unix, feature = "signals"))]
+mod signals;
+mod stats;
 #[cfg(unix)]
 mod sys;
+pub mod testing;
 mod wake;
 
 pub use accept::Acceptor;
@@ -99,9 +109,15 @@ pub use handle::ServerHandle;
 pub use handler::{HandlerFn, StreamContext, StreamRequestHandler, handler_fn};
 pub use hooks::ServerHooks;
 pub use job::{Job, Rejected, Step};
+pub use limits::{Deadline, WhenFull};
 #[cfg(unix)]
 pub use mixin::forking::ForkingMixIn;
+pub use mixin::pool::{ThreadPoolMixIn, WhenQueueFull};
+#[cfg(unix)]
+pub use mixin::selector::SelectorMixIn;
 pub use mixin::threading::ThreadingMixIn;
 pub use mixin::{MixIn, Sequential};
+pub use registry::{CutOff, DrainReport};
 pub use request::{Request, RequestError};
 pub use server::{Datagram, DatagramServer, Family, Inet, Kind, Server, Stream, StreamServer, Unix};
+pub use stats::{Outcome, Stats, TimedOut};

@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 use sock::{Socket, StreamSocket};
 
+use crate::connection::Connection;
+use crate::limits::Deadline;
+
 /// What a server got from its socket: a connection, or a datagram.
 ///
 /// Python: `request`, which is a socket or the tuple `(data, socket)`.
@@ -19,8 +22,8 @@ pub struct Request {
 enum Inner {
     /// As it was accepted.
     Accepted(Socket),
-    /// As `wrap_request` made it.
-    Wrapped(Box<dyn StreamSocket>),
+    /// As its handler talks over it.
+    Served(Arc<Connection>),
     Datagram {
         packet: Vec<u8>,
         socket: Arc<Socket>,
@@ -32,8 +35,8 @@ impl Request {
         Request { inner: Inner::Accepted(socket) }
     }
 
-    pub(crate) fn wrapped(stream: Box<dyn StreamSocket>) -> Request {
-        Request { inner: Inner::Wrapped(stream) }
+    pub(crate) fn served(connection: Arc<Connection>) -> Request {
+        Request { inner: Inner::Served(connection) }
     }
 
     pub(crate) fn datagram(packet: Vec<u8>, socket: Arc<Socket>) -> Request {
@@ -53,7 +56,7 @@ impl Request {
     pub fn stream(&self) -> Option<&dyn StreamSocket> {
         match &self.inner {
             Inner::Accepted(socket) => Some(socket),
-            Inner::Wrapped(stream) => Some(&**stream),
+            Inner::Served(connection) => Some(&**connection),
             Inner::Datagram { .. } => None,
         }
     }
@@ -72,7 +75,7 @@ impl Request {
     pub fn socket(&self) -> &Socket {
         match &self.inner {
             Inner::Accepted(socket) => socket,
-            Inner::Wrapped(stream) => stream.socket(),
+            Inner::Served(connection) => connection.socket(),
             Inner::Datagram { socket, .. } => socket,
         }
     }
@@ -99,16 +102,22 @@ pub enum RequestError {
     Failed(io::Error),
     /// A handler or hook panicked; the text is the panic's message.
     Panicked(String),
-    /// The request could not be started: no thread, no child process.
+    /// The request could not be started: no thread, no child process; or a limit
+    /// forbids it.
     Rejected(io::Error),
+    /// A deadline of the server ended it.
+    TimedOut(Deadline, io::Error),
 }
 
 impl RequestError {
-    /// Whether the client only went away, which is its right and no news.
+    /// Whether the client only went away, or fell silent, which is its right and no
+    /// news.
     #[must_use]
     pub fn is_disconnect(&self) -> bool {
-        let RequestError::Failed(error) = self else {
-            return false;
+        let error = match self {
+            RequestError::Failed(error) => error,
+            RequestError::TimedOut(..) => return true,
+            _ => return false,
         };
         matches!(
             error.kind(),
@@ -117,6 +126,17 @@ impl RequestError {
                 | io::ErrorKind::ConnectionAborted
                 | io::ErrorKind::NotConnected
         )
+    }
+
+    /// Errno at the bottom of it, if a system call failed: see [`sock::errno`].
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            RequestError::Panicked(_) => None,
+            RequestError::Failed(error)
+            | RequestError::Rejected(error)
+            | RequestError::TimedOut(_, error) => sock::errno(error),
+        }
     }
 
     fn panicked(payload: &(dyn Any + Send)) -> RequestError {
@@ -132,6 +152,7 @@ impl fmt::Display for RequestError {
             RequestError::Failed(error) => fmt::Display::fmt(error, f),
             RequestError::Panicked(message) => write!(f, "panicked: {message}"),
             RequestError::Rejected(error) => write!(f, "rejected: {error}"),
+            RequestError::TimedOut(_, error) => fmt::Display::fmt(error, f),
         }
     }
 }
@@ -139,7 +160,9 @@ impl fmt::Display for RequestError {
 impl Error for RequestError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            RequestError::Failed(error) | RequestError::Rejected(error) => Some(error),
+            RequestError::Failed(error)
+            | RequestError::Rejected(error)
+            | RequestError::TimedOut(_, error) => Some(error),
             RequestError::Panicked(_) => None,
         }
     }

@@ -9,15 +9,22 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sock::{
     AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, Address, AddressError, RawFd, SOCK_DGRAM, SOCK_STREAM, Socket,
     SocketKind, ToAddress,
 };
 
 use crate::accept::Acceptor;
+use crate::door::{Door, Settings};
 use crate::handle::ServerHandle;
 use crate::job::Core;
+use crate::listener::BoundPath;
 use crate::mixin::MixIn;
+use crate::registry::DrainReport;
+#[cfg(all(unix, feature = "signals"))]
+use crate::signals::Signals;
+use crate::stats::Stats;
 
 /// A server of kind `K` whose requests run where the mixin `M` says.
 ///
@@ -35,21 +42,15 @@ use crate::mixin::MixIn;
 ///    and waits for the requests that still run.
 pub struct Server<K, M: MixIn> {
     pub(crate) core: Arc<Core>,
-    /// `None` once the server is closed.
-    pub(crate) socket: Option<Arc<Socket>>,
-    pub(crate) server_address: Address,
+    /// Empty once the server is closed.
+    pub(crate) sockets: Vec<Arc<Socket>>,
+    pub(crate) paths: Arc<Mutex<Vec<BoundPath>>>,
+    #[cfg(all(unix, feature = "signals"))]
+    pub(crate) signals: Option<Signals>,
+    pub(crate) server_addresses: Vec<Address>,
     pub(crate) mixin: M,
     pub(crate) settings: Settings,
     pub(crate) kind: PhantomData<fn() -> K>,
-}
-
-/// What serving needs of the builder's class variables.
-#[derive(Clone, Copy)]
-pub(crate) struct Settings {
-    /// Not set: the mixin's.
-    pub(crate) timeout: Option<Option<Duration>>,
-    pub(crate) poll_interval: Duration,
-    pub(crate) max_packet_size: usize,
 }
 
 impl<K: Kind, M: MixIn> Server<K, M> {
@@ -65,11 +66,19 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     /// The listener's, when it is of no more use; the mixin's, such as that of a
     /// forking server beside other threads; `ResourceBusy` when it runs already.
     pub fn serve_forever(&self) -> io::Result<()> {
-        let _serving = self.core.handle.begin()?;
-        log::debug!("serving {}", self.server_address);
+        let registry = self.core.registry();
+        // A drain before the start has come for this loop.
+        if registry.is_draining() {
+            return Ok(());
+        }
+        let serving = self.core.handle.begin()?;
+        log::debug!("serving {}", self.server_address());
         let ended = self.mixin.serve(&self.acceptor());
-        log::debug!("stopped serving {}", self.server_address);
-        ended.map_err(|error| AddressError::wrap("serve", &self.server_address, error))
+        drop(serving);
+        self.drain_if_a_signal_says_so();
+        registry.wait_for_drains();
+        log::debug!("stopped serving {}: {}", self.server_address(), registry.stats());
+        ended.map_err(|error| AddressError::wrap("serve", self.server_address(), error))
     }
 
     /// Serves one request.
@@ -83,7 +92,7 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     pub fn handle_request(&self) -> io::Result<()> {
         let timeout = self.settings.timeout.unwrap_or_else(|| self.mixin.timeout());
         let served = self.acceptor().one_request(timeout);
-        if !served.map_err(|error| AddressError::wrap("serve", &self.server_address, error))? {
+        if !served.map_err(|error| AddressError::wrap("serve", self.server_address(), error))? {
             self.core.hooks.handle_timeout();
             self.mixin.handle_timeout();
         }
@@ -106,8 +115,25 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         self.core.handle.shutdown()
     }
 
+    /// Stops the server gracefully: see [`ServerHandle::drain`]. In a forking server
+    /// this one is to be used, after `serve_forever` has returned: it collects the
+    /// children.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ServerHandle::drain`].
+    pub fn drain(&self, limit: Duration) -> io::Result<DrainReport> {
+        self.core.handle.drain_while(limit, &|| false, &|| self.mixin.service_actions())
+    }
+
+    /// How many requests came, and what became of them: see [`ServerHandle::stats`].
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.core.handle.stats()
+    }
+
     /// Closes the server and waits for the requests that still run, as the mixin
-    /// says.
+    /// says, and no longer than [`close_timeout`](crate::Builder::close_timeout).
     ///
     /// Python: `server_close()`. System call: close(2). Dropping the server does
     /// the same.
@@ -119,18 +145,25 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         self.close()
     }
 
-    /// The address the server is bound to, with the port that was picked for 0.
-    /// Python: the attribute `server_address`.
+    /// The address the server is bound to, with the port that was picked for 0; the
+    /// first of several. Python: the attribute `server_address`.
     #[must_use]
     pub fn server_address(&self) -> &Address {
-        &self.server_address
+        &self.server_addresses[0]
     }
 
-    /// The server's socket. Python: the attribute `socket`. Its mode is the
-    /// server's business: one that is made to block makes the loop block.
+    /// Every address the server is bound to.
+    #[must_use]
+    pub fn server_addresses(&self) -> &[Address] {
+        &self.server_addresses
+    }
+
+    /// The server's socket, the first of several. Python: the attribute `socket`.
+    /// Its mode is the server's business: one that is made to block makes the loop
+    /// block.
     #[must_use]
     pub fn socket(&self) -> &Socket {
-        self.listener()
+        &self.sockets[0]
     }
 
     /// The socket's descriptor. Python: `fileno()`.
@@ -145,33 +178,60 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         &self.mixin
     }
 
+    /// What the last drain came to; `None` if there was none. After `serve_forever`
+    /// it tells a `main` whether somebody was cut off.
+    #[must_use]
+    pub fn drained(&self) -> Option<DrainReport> {
+        self.core.registry().report()
+    }
+
+    #[cfg(all(unix, feature = "signals"))]
+    fn drain_if_a_signal_says_so(&self) {
+        let Some(signals) = &self.signals else { return };
+        if let Some(limit) = signals.asked() {
+            let collect = || self.mixin.service_actions();
+            match self.core.handle.drain_while(limit, &|| signals.hurry(), &collect) {
+                Ok(report) if report.cut.is_empty() => log::info!("{report}"),
+                Ok(report) => log::warn!("{report}"),
+                Err(error) => log::error!("drain: {error}"),
+            }
+        }
+    }
+
+    #[cfg(not(all(unix, feature = "signals")))]
+    fn drain_if_a_signal_says_so(&self) {}
+
     fn acceptor(&self) -> Acceptor<'_> {
-        let Settings { max_packet_size, poll_interval, .. } = self.settings;
-        Acceptor::new(&self.core, self.listener(), &self.mixin, max_packet_size, poll_interval)
+        let door = Door::new(&self.core, &self.sockets, self.settings);
+        let acceptor = Acceptor::new(door, &self.mixin);
+        #[cfg(all(unix, feature = "signals"))]
+        let acceptor = acceptor.watching(self.signals.as_ref().filter(|_| self.mixin.forks()));
+        acceptor
     }
 }
 
 impl<K, M: MixIn> Server<K, M> {
-    fn listener(&self) -> &Arc<Socket> {
-        self.socket.as_ref().expect("only closing takes the socket, and takes the server along")
-    }
-
     fn close(&mut self) -> io::Result<()> {
-        let Some(socket) = self.socket.take() else {
+        if self.sockets.is_empty() {
             return Ok(());
-        };
+        }
         // From here on clients are refused. Workers that still answer datagrams
         // share the socket: the last of them closes it.
-        drop(socket);
+        self.sockets.clear();
+        self.paths.lock().clear();
         self.core.hooks.server_close();
-        self.mixin.server_close()
+        let closed = self.mixin.server_close(&self.core.handle);
+        #[cfg(all(unix, feature = "signals"))]
+        drop(self.signals.take());
+        self.core.registry().close();
+        closed
     }
 }
 
 impl<K, M: MixIn> Drop for Server<K, M> {
     fn drop(&mut self) {
         if let Err(error) = self.close() {
-            log::error!("closing {}: {error}", self.server_address);
+            log::error!("closing {}: {error}", self.server_addresses[0]);
         }
     }
 }
@@ -179,7 +239,7 @@ impl<K, M: MixIn> Drop for Server<K, M> {
 impl<K, M: MixIn> fmt::Debug for Server<K, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
-            .field("server_address", &format_args!("{}", self.server_address))
+            .field("server_address", &format_args!("{}", self.server_addresses[0]))
             .finish_non_exhaustive()
     }
 }

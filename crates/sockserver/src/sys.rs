@@ -2,6 +2,8 @@
 //! system. The only `unsafe` code of this crate.
 #![allow(unsafe_code)]
 
+pub(crate) mod poller;
+
 use std::io;
 use std::time::Duration;
 
@@ -71,26 +73,61 @@ pub(crate) fn exit_now(status: i32) -> ! {
 }
 
 /// What became of a child.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waited {
     Running,
-    /// Its wait status is collected: no zombie is left.
-    Ended,
+    /// It has ended by itself, with this status; no zombie is left.
+    Exited(i32),
+    /// This signal has killed it; no zombie is left.
+    Killed(i32),
     /// Somebody else has collected it.
     Gone,
 }
 
 /// Asks for one child, and only for this one: `waitpid(-1)` would take the
 /// children of other code in the process.
-pub(crate) fn wait_child(pid: Pid, block: bool) -> Waited {
-    let options = if block { 0 } else { libc::WNOHANG };
+pub(crate) fn wait_child(pid: Pid) -> Waited {
+    let mut status = 0;
     loop {
-        // SAFETY: a null status means that nobody wants to know it.
-        match unsafe { libc::waitpid(pid, std::ptr::null_mut(), options) } {
+        // SAFETY: the status is written during the call.
+        match unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } {
             0 => return Waited::Running,
             -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
             -1 => return Waited::Gone,
-            _ => return Waited::Ended,
+            _ if libc::WIFSIGNALED(status) => return Waited::Killed(libc::WTERMSIG(status)),
+            _ => return Waited::Exited(libc::WEXITSTATUS(status)),
         }
     }
+}
+
+/// Kills a child of ours that has not been collected yet, so that the number is
+/// still its own.
+pub(crate) fn kill(pid: Pid) {
+    // SAFETY: kill takes any number; it fails for a process that is gone.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+}
+
+/// Writes the signal's number to `told` whenever it comes, in this process; a
+/// forked child, whose copy of all this reaches its parent's socket, is left out.
+#[cfg(feature = "signals")]
+pub(crate) fn on_signal(signal: i32, told: std::sync::Arc<sock::Socket>) -> io::Result<signal_hook::SigId> {
+    use sock::AsRawFd;
+
+    let (fd, pid) = (told.as_raw_fd(), std::process::id());
+    let action = move || {
+        // Owned by the action: open as long as it can be called.
+        let _keep_open = &told;
+        let number = signal as u8;
+        // SAFETY: getpid(2) and send(2) may be called by a signal handler
+        // (signal-safety(7)); the byte is read during the call. A full buffer has
+        // told all there is to tell.
+        unsafe {
+            if libc::getpid() as u32 == pid {
+                libc::send(fd, (&raw const number).cast(), 1, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+            }
+        }
+    };
+    // SAFETY: the action does what a signal handler may do, as said above; it
+    // neither allocates nor locks nor panics. errno is kept by the registry.
+    unsafe { signal_hook::low_level::register(signal, action) }
 }

@@ -105,10 +105,10 @@ impl SSLSocket {
         let sock = self.socket();
         let (own, before) = (self.role.handshake_timeout, sock.gettimeout());
         let Some(timeout) = own.filter(|_| !before.is_some_and(|timeout| timeout.is_zero())) else {
-            return self.handshake_within(&mut Deadline::new(before));
+            return self.handshake_within(&mut sock.deadline());
         };
         sock.settimeout(timeout)?;
-        let result = self.handshake_within(&mut Deadline::new(Some(timeout)));
+        let result = self.handshake_within(&mut sock.deadline());
         // Unless somebody has changed it meanwhile.
         if sock.gettimeout() == own {
             sock.settimeout(before)?;
@@ -148,14 +148,14 @@ impl SSLSocket {
         if let Some(count) = self.plaintext(buffer)? {
             return Ok(count);
         }
-        let mut deadline = Deadline::new(self.socket().gettimeout());
+        let mut deadline = self.socket().deadline();
         let result = self.receive(buffer, &mut deadline);
         // What the library had to answer, such as a new key.
         self.send_answers();
         result
     }
 
-    fn receive(&self, buffer: &mut [u8], deadline: &mut Deadline) -> io::Result<usize> {
+    fn receive(&self, buffer: &mut [u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
         let mut incoming = self.lock(&self.incoming, deadline)?;
         loop {
             // Somebody else may have received it while we waited for the lock.
@@ -187,7 +187,7 @@ impl SSLSocket {
     /// is told rather than the reset behind it.
     pub fn send(&self, data: &[u8]) -> io::Result<usize> {
         self.do_handshake()?;
-        let mut deadline = Deadline::new(self.socket().gettimeout());
+        let mut deadline = self.socket().deadline();
         let mut outgoing = self.lock(&self.outgoing, &mut deadline)?;
         let result = self.send_some(&mut outgoing, data, &mut deadline).map(|(count, _)| count);
         drop(outgoing);
@@ -205,7 +205,7 @@ impl SSLSocket {
     /// Those of [`send`](Self::send). How much was sent is then unknown.
     pub fn sendall(&self, data: &[u8]) -> io::Result<()> {
         self.do_handshake()?;
-        let mut deadline = Deadline::new(self.socket().gettimeout());
+        let mut deadline = self.socket().deadline();
         let mut outgoing = self.lock(&self.outgoing, &mut deadline)?;
         let mut rest = data;
         let result = loop {
@@ -233,7 +233,7 @@ impl SSLSocket {
         &self,
         outgoing: &mut Outgoing,
         data: &[u8],
-        deadline: &mut Deadline,
+        deadline: &mut Deadline<'_>,
     ) -> io::Result<(usize, io::Result<()>)> {
         self.flush_within(outgoing, deadline)?;
         let count = {
@@ -257,7 +257,7 @@ impl SSLSocket {
     ///
     /// Those of [`send`](Self::send); `Ok` means that nothing is left.
     pub fn flush(&self) -> io::Result<()> {
-        let mut deadline = Deadline::new(self.socket().gettimeout());
+        let mut deadline = self.socket().deadline();
         let mut outgoing = self.lock(&self.outgoing, &mut deadline)?;
         self.flush_within(&mut outgoing, &mut deadline)
     }
@@ -339,7 +339,7 @@ impl SSLSocket {
     /// something to say, or was not listened to. The socket is closed then.
     pub fn unwrap_tls(mut self) -> io::Result<(Socket, Vec<u8>)> {
         self.do_handshake()?;
-        let mut deadline = Deadline::new(self.socket().gettimeout());
+        let mut deadline = self.socket().deadline();
         {
             let mut outgoing = self.outgoing.lock();
             self.flush_within(&mut outgoing, &mut deadline)?;
@@ -367,7 +367,7 @@ impl SSLSocket {
         Ok((sock, rest))
     }
 
-    fn handshake_within(&self, deadline: &mut Deadline) -> io::Result<()> {
+    fn handshake_within(&self, deadline: &mut Deadline<'_>) -> io::Result<()> {
         let mut incoming = self.lock(&self.incoming, deadline)?;
         if self.ready.load(Ordering::Acquire) {
             return Ok(());
@@ -435,7 +435,12 @@ impl SSLSocket {
 
     /// Why a handshake cannot be answered any more: the peer may have said so
     /// before it left.
-    fn last_words(&self, incoming: &mut Incoming, error: io::Error, deadline: &mut Deadline) -> io::Error {
+    fn last_words(
+        &self,
+        incoming: &mut Incoming,
+        error: io::Error,
+        deadline: &mut Deadline<'_>,
+    ) -> io::Error {
         loop {
             match self.pump(incoming, deadline) {
                 Ok(true) => {}
@@ -451,7 +456,7 @@ impl SSLSocket {
     }
 
     /// Takes in one record, received before or now; false at the end of the connection.
-    fn pump(&self, incoming: &mut Incoming, deadline: &mut Deadline) -> io::Result<bool> {
+    fn pump(&self, incoming: &mut Incoming, deadline: &mut Deadline<'_>) -> io::Result<bool> {
         loop {
             if let Some(record) = incoming.next() {
                 let fed = self.engine.lock().feed(incoming.get(&record));
@@ -533,7 +538,7 @@ impl SSLSocket {
     }
 
     /// Sends what earlier calls left, and then what the library has to say.
-    fn flush_within(&self, outgoing: &mut Outgoing, deadline: &mut Deadline) -> io::Result<()> {
+    fn flush_within(&self, outgoing: &mut Outgoing, deadline: &mut Deadline<'_>) -> io::Result<()> {
         loop {
             outgoing.flush(self.socket(), deadline)?;
             self.engine.lock().collect(&mut outgoing.bytes);
@@ -583,7 +588,11 @@ impl SSLSocket {
     }
 
     /// A lock, waited for no longer than the call may take.
-    fn lock<'a, T>(&self, mutex: &'a Mutex<T>, deadline: &mut Deadline) -> io::Result<MutexGuard<'a, T>> {
+    fn lock<'a, T>(
+        &self,
+        mutex: &'a Mutex<T>,
+        deadline: &mut Deadline<'_>,
+    ) -> io::Result<MutexGuard<'a, T>> {
         if let Some(guard) = mutex.try_lock() {
             return Ok(guard);
         }

@@ -51,7 +51,7 @@ impl Incoming {
     }
 
     /// Receives what there is, once; 0 is the end of file.
-    pub(crate) fn fill(&mut self, sock: &Socket, deadline: &mut Deadline) -> io::Result<usize> {
+    pub(crate) fn fill(&mut self, sock: &Socket, deadline: &mut Deadline<'_>) -> io::Result<usize> {
         if self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
@@ -80,7 +80,7 @@ impl Outgoing {
     }
 
     /// Sends all of it.
-    pub(crate) fn flush(&mut self, sock: &Socket, deadline: &mut Deadline) -> io::Result<()> {
+    pub(crate) fn flush(&mut self, sock: &Socket, deadline: &mut Deadline<'_>) -> io::Result<()> {
         while !self.is_empty() {
             self.sent += send(sock, &self.bytes[self.sent..], deadline)?;
             if !self.is_empty() && deadline.left().is_some_and(|left| left.is_zero()) {
@@ -139,11 +139,11 @@ fn send_at_once(sock: &Socket, data: &[u8]) -> io::Result<usize> {
     }
 }
 
-fn receive(sock: &Socket, buffer: &mut [u8], deadline: &mut Deadline) -> io::Result<usize> {
+fn receive(sock: &Socket, buffer: &mut [u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
     sock.recv_into_within(buffer, deadline).map_err(|error| expired(sock, error))
 }
 
-fn send(sock: &Socket, data: &[u8], deadline: &mut Deadline) -> io::Result<usize> {
+fn send(sock: &Socket, data: &[u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
     sock.send_within(data, deadline).map_err(|error| expired(sock, error))
 }
 

@@ -124,7 +124,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn bytes(&self) -> &[u8] {
         as_bytes(&self.words, self.len)
     }
@@ -193,22 +193,21 @@ pub(crate) fn parse(control: &[u8]) -> Vec<Item> {
 
 /// `CMSG_LEN`; `None` for what does not fit into its type.
 pub(crate) fn len(data: usize) -> Option<usize> {
-    let data = checked(data)?;
-    // SAFETY: it only computes.
-    Some(unsafe { c::CMSG_LEN(data) } as usize)
+    // SAFETY: both only compute.
+    unsafe { below(c::CMSG_LEN(0), data).map(|data| c::CMSG_LEN(data) as usize) }
 }
 
 /// `CMSG_SPACE`; `None` for what does not fit into its type.
 pub(crate) fn space(data: usize) -> Option<usize> {
-    let data = checked(data)?;
-    // SAFETY: it only computes.
-    Some(unsafe { c::CMSG_SPACE(data) } as usize)
+    // With the space of one byte both paddings are counted.
+    // SAFETY: both only compute.
+    unsafe { below(c::CMSG_SPACE(1), data).map(|data| c::CMSG_SPACE(data) as usize) }
 }
 
-/// CPython's limit: a length that with its header still is a positive `int`.
-fn checked(data: usize) -> Option<u32> {
-    const MOST: usize = i32::MAX as usize - 64;
-    (data <= MOST).then_some(data as u32)
+/// CPython's limit: a length that with what is around it still is a positive `int`.
+fn below(around: u32, data: usize) -> Option<u32> {
+    let most = i32::MAX as usize - around as usize;
+    (data <= most).then_some(data as u32)
 }
 
 fn as_bytes(words: &[u64], len: usize) -> &[u8] {

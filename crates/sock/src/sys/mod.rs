@@ -10,12 +10,19 @@
 //! | `RawFd`, `OwnedFd`, `BorrowedFd`, `AsFd`, `AsRawFd`, `descriptor_traits!` | the platform's descriptors |
 //! | `poll` | wait for descriptors; `EINTR` comes back as an error |
 //! | `close` | close and report the error that dropping would swallow |
-//! | `setsockopt`, `getsockopt` | any level, any option, bytes in and out |
+//! | `setsockopt`, `setsockopt_null`, `getsockopt` | any level, any option, bytes in and out |
 //! | `close_on_exec`, `set_inheritable` | whether programs that are started get the descriptor |
 //! | `socketpair`, `PAIR_FAMILY` | two sockets connected to each other |
+//! | `sendfile`, `sendfile_cannot` | a file to a socket without a copy, and when to copy instead |
 //! | `unix_address`, `path_from_bytes` | Unix names as bytes |
-//! | `gai_strerror`, `gethostname`, `start_up` | the resolver's words, the host's name, what comes before any call |
+//! | `LINGER_OPTION`, `linger`, `timeval`, `group_request` and what reads them | the structures that options take |
+//! | `queue` | what waits to be received, and to be sent |
+//! | `gai_strerror`, `hstrerror`, `h_errno`, `netdb_h` | the resolver's words, and its older calls |
+//! | `gethostname`, `start_up` | the host's name, what comes before any call |
 //! | `CONNECT_GOES_ON`, `SEND_FLAGS`, `DONTWAIT`, `KIND_FLAGS`, `SERVER_OPTION`, `ACCEPT_INHERITS_NONBLOCK` | what differs by a number |
+//!
+//! Unix alone has `message`, `batch` and `peer`: ancillary data, many datagrams in one
+//! call, credentials.
 //!
 //! `shared` is what is the same everywhere once the C names are there: buffers that
 //! are written without being zeroed, addresses as bytes, getaddrinfo(3).
@@ -25,6 +32,8 @@
 #![allow(unsafe_code)]
 
 #[cfg(unix)]
+pub(crate) mod batch;
+#[cfg(unix)]
 pub(crate) mod message;
 #[cfg_attr(target_os = "freebsd", path = "names/freebsd.rs")]
 #[cfg_attr(target_os = "linux", path = "names/linux.rs")]
@@ -32,7 +41,12 @@ pub(crate) mod message;
 #[cfg_attr(windows, path = "names/windows.rs")]
 mod names;
 mod netdb;
+#[cfg(unix)]
+pub(crate) mod peer;
+pub(crate) mod queue;
+mod sendfile;
 mod shared;
+mod structures;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -40,7 +54,9 @@ mod windows;
 
 pub(crate) use names::{c, with_names};
 pub(crate) use netdb::*;
+pub(crate) use sendfile::*;
 pub(crate) use shared::*;
+pub(crate) use structures::*;
 #[cfg(unix)]
 pub(crate) use unix::*;
 #[cfg(unix)]

@@ -1,12 +1,13 @@
 //! The look-ups of `<netdb.h>`, which WinSock has too.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use socket2::SockAddr;
 
-use super::c;
+use super::{c, netdb_h};
 
 /// getnameinfo(3): host and service. The error is as in [`getaddrinfo`](super::getaddrinfo).
 pub(crate) fn getnameinfo(address: &SockAddr, flags: i32) -> Result<(String, String), (i32, io::Error)> {
@@ -42,6 +43,81 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
 
 fn pointer(protocol: Option<&CStr>) -> *const std::ffi::c_char {
     protocol.map_or(std::ptr::null(), CStr::as_ptr)
+}
+
+/// What the older look-ups tell of a host.
+pub(crate) struct RawHost {
+    pub(crate) name: String,
+    pub(crate) aliases: Vec<String>,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+/// gethostbyname(3). The error is its `h_errno`.
+pub(crate) fn gethostbyname(name: &CStr) -> Result<RawHost, i32> {
+    let _lock = one_at_a_time();
+    // SAFETY: the name ends in NUL; the answer is read before the lock is released.
+    unsafe { read_host(netdb_h::gethostbyname(name.as_ptr().cast())) }
+}
+
+/// gethostbyaddr(3). The error is its `h_errno`.
+pub(crate) fn gethostbyaddr(address: IpAddr) -> Result<RawHost, i32> {
+    let (bytes, family) = match address {
+        IpAddr::V4(ip) => (ip.octets().to_vec(), c::AF_INET),
+        IpAddr::V6(ip) => (ip.octets().to_vec(), c::AF_INET6),
+    };
+    // WinSock has only 16 bits for it.
+    #[allow(clippy::useless_conversion)]
+    let family = i32::from(family);
+    let _lock = one_at_a_time();
+    // SAFETY: the address is as long as told; the answer is read before the lock
+    // is released.
+    unsafe { read_host(netdb_h::gethostbyaddr(bytes.as_ptr().cast(), bytes.len() as _, family)) }
+}
+
+/// # Safety
+/// `entry` must be null or a whole hostent.
+unsafe fn read_host(entry: *mut c::hostent) -> Result<RawHost, i32> {
+    // SAFETY: the caller vouches for it.
+    let Some(entry) = (unsafe { entry.as_ref() }) else {
+        return Err(super::h_errno());
+    };
+    let text = |name: *const c_char| {
+        // SAFETY: the names of an entry are C strings.
+        unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+    };
+    // SAFETY: both lists of an entry end in null.
+    let (aliases, addresses) =
+        unsafe { (pointers(entry.h_aliases.cast()), pointers(entry.h_addr_list.cast())) };
+    let length = entry.h_length as usize;
+    Ok(RawHost {
+        name: text(entry.h_name.cast()),
+        aliases: aliases.into_iter().map(|alias| text(alias.cast())).collect(),
+        addresses: addresses
+            .into_iter()
+            // SAFETY: each address is as long as the entry says.
+            .filter_map(|address| ip(unsafe { std::slice::from_raw_parts(address.cast(), length) }))
+            .collect(),
+    })
+}
+
+/// # Safety
+/// `list` must be null or end in null.
+unsafe fn pointers(list: *const *const u8) -> Vec<*const u8> {
+    let mut found = Vec::new();
+    // SAFETY: the caller vouches for the end.
+    unsafe {
+        while !list.is_null() && !(*list.add(found.len())).is_null() {
+            found.push(*list.add(found.len()));
+        }
+    }
+    found
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
 }
 
 pub(crate) fn getservbyname(name: &CStr, protocol: Option<&CStr>) -> Option<u16> {

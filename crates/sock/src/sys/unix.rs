@@ -152,6 +152,11 @@ pub(crate) fn setsockopt(fd: BorrowedFd<'_>, level: i32, option: i32, value: &[u
     .map(drop)
 }
 
+pub(crate) fn setsockopt_null(fd: BorrowedFd<'_>, level: i32, option: i32, optlen: u32) -> io::Result<()> {
+    // SAFETY: the kernel finds no value to read.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, std::ptr::null(), optlen) }).map(drop)
+}
+
 pub(crate) fn getsockopt(
     fd: BorrowedFd<'_>,
     level: i32,
@@ -191,6 +196,48 @@ pub(crate) fn gethostname() -> io::Result<String> {
     check(unsafe { libc::gethostname(buffer.as_mut_ptr().cast(), buffer.len() - 1) })?;
     let name = CString::from(CStr::from_bytes_until_nul(&buffer).unwrap_or(c""));
     Ok(name.to_string_lossy().into_owned())
+}
+
+pub(crate) fn sethostname(name: &[u8]) -> io::Result<()> {
+    // SAFETY: the system reads as many bytes as told.
+    check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len() as _) }).map(drop)
+}
+
+/// What netdb.h declares and `libc` leaves out.
+pub(crate) mod netdb_h {
+    use std::ffi::{c_char, c_int, c_void};
+
+    unsafe extern "C" {
+        pub(crate) fn gethostbyname(name: *const c_char) -> *mut libc::hostent;
+        pub(crate) fn gethostbyaddr(
+            address: *const c_void,
+            length: libc::socklen_t,
+            family: c_int,
+        ) -> *mut libc::hostent;
+        pub(crate) fn hstrerror(code: c_int) -> *const c_char;
+        #[cfg_attr(target_os = "linux", link_name = "__h_errno_location")]
+        #[cfg_attr(target_os = "freebsd", link_name = "__h_errno")]
+        #[cfg(not(target_os = "macos"))]
+        pub(crate) fn h_errno() -> *mut c_int;
+        #[cfg(target_os = "macos")]
+        pub(crate) static mut h_errno: c_int;
+    }
+}
+
+/// What the last look-up of this thread failed with.
+pub(crate) fn h_errno() -> i32 {
+    // SAFETY: both forms are a variable that is there while the thread is.
+    unsafe {
+        #[cfg(not(target_os = "macos"))]
+        return *netdb_h::h_errno();
+        #[cfg(target_os = "macos")]
+        return netdb_h::h_errno;
+    }
+}
+
+pub(crate) fn hstrerror(code: i32) -> String {
+    // SAFETY: hstrerror returns a static C string for every code.
+    unsafe { CStr::from_ptr(netdb_h::hstrerror(code)) }.to_string_lossy().into_owned()
 }
 
 macro_rules! errnos {

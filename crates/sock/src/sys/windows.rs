@@ -161,6 +161,11 @@ pub(crate) fn setsockopt(fd: BorrowedFd<'_>, level: i32, option: i32, value: &[u
     check(unsafe { c::setsockopt(number(fd), level, option, value.as_ptr(), value.len() as i32) }).map(drop)
 }
 
+pub(crate) fn setsockopt_null(fd: BorrowedFd<'_>, level: i32, option: i32, optlen: u32) -> io::Result<()> {
+    // SAFETY: WinSock finds no value to read.
+    check(unsafe { c::setsockopt(number(fd), level, option, std::ptr::null(), optlen as i32) }).map(drop)
+}
+
 pub(crate) fn getsockopt(
     fd: BorrowedFd<'_>,
     level: i32,
@@ -238,6 +243,19 @@ pub(crate) fn gai_strerror(code: i32) -> String {
     // The codes are WinSock errors, whose texts the system has.
     let text = io::Error::from_raw_os_error(code).to_string();
     text.split(" (os error").next().unwrap_or_default().trim_end_matches('.').to_owned()
+}
+
+/// WinSock declares all of netdb.h.
+pub(crate) use windows_sys::Win32::Networking::WinSock as netdb_h;
+
+/// What the last look-up of this thread failed with: a WinSock error.
+pub(crate) fn h_errno() -> i32 {
+    // SAFETY: the call only reads what the last one of this thread left.
+    unsafe { c::WSAGetLastError() }
+}
+
+pub(crate) fn hstrerror(code: i32) -> String {
+    gai_strerror(code)
 }
 
 pub(crate) fn gethostname() -> io::Result<String> {

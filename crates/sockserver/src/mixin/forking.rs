@@ -4,21 +4,24 @@ use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sock::{AsFd, MSG_DONTWAIT, POLLIN, Poll, Socket, socketpair};
 
 use crate::accept::Acceptor;
+use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
+use crate::limits::Deadline;
 use crate::mixin::MixIn;
+use crate::stats::Outcome;
 use crate::sys::{self, Fork, Pid, Waited};
 
 /// Serves each request in a child process of its own. Unix only.
 ///
 /// Python: `socketserver.ForkingMixIn`. The child serves the request and exits;
 /// it never returns into the loop, runs no destructor of its parent's, and its
-/// exit status is 1 if the request failed. What a handler changes in memory
+/// exit status is 0 if all went well, 1 if the request failed, 101 if it panicked. What a handler changes in memory
 /// changes in the child only.
 ///
 /// It forks only while no other thread runs in the process and fails with a
@@ -46,20 +49,26 @@ pub struct ForkingMixIn {
 #[derive(Debug)]
 struct Child {
     pid: Pid,
+    /// Its request, whose line in the register stays until the child has ended.
+    job: Job,
     /// Its other end is the child's alone: it reads the end of file when the
     /// child is gone, however that came.
     lifeline: Option<Arc<Socket>>,
 }
 
 impl Child {
-    /// Whether the child, which cannot be collected yet, is still at work. Its
-    /// end of file comes moments before it can be.
-    fn still_runs(&mut self) -> bool {
+    /// How the child has ended; `None` while it is still at work. Its end of file
+    /// comes moments before it can be collected.
+    fn ended(&mut self) -> Option<Waited> {
+        let waited = sys::wait_child(self.pid);
+        if waited != Waited::Running {
+            return Some(waited);
+        }
         let gone = |lifeline: &Arc<Socket>| {
             lifeline.recv_with_flags(1, MSG_DONTWAIT).is_ok_and(|data| data.is_empty())
         };
         if !self.lifeline.as_ref().is_some_and(gone) {
-            return true;
+            return None;
         }
         for moment in 0..40 {
             if moment < 20 {
@@ -67,16 +76,58 @@ impl Child {
             } else {
                 let _ = sock::poll(&mut [], Some(Duration::from_millis(1)));
             }
-            if sys::wait_child(self.pid, false) != Waited::Running {
-                return false;
+            let waited = sys::wait_child(self.pid);
+            if waited != Waited::Running {
+                return Some(waited);
             }
         }
         // It has become another program (exec). It is collected in a later turn;
         // to be woken by a line that is at its end would be to spin.
         self.lifeline = None;
-        true
+        None
     }
 }
+
+/// Exit statuses of a child: Python's 0 and 1, that of a Rust program that
+/// panics, and timeout(1)'s.
+const FAILED: i32 = 1;
+const PANICKED: i32 = 101;
+const TIMED_OUT: i32 = 124;
+
+fn exit_status(outcome: Outcome) -> i32 {
+    match outcome {
+        Outcome::Finished => 0,
+        Outcome::Panicked => PANICKED,
+        Outcome::TimedOut(deadline) => {
+            TIMED_OUT + DEADLINES.iter().position(|known| *known == deadline).unwrap_or(0) as i32
+        }
+        _ => FAILED,
+    }
+}
+
+fn outcome(waited: Waited) -> Outcome {
+    match waited {
+        Waited::Exited(0) => Outcome::Finished,
+        Waited::Exited(PANICKED) => Outcome::Panicked,
+        Waited::Exited(status) => {
+            let place = usize::try_from(status - TIMED_OUT).ok();
+            let deadline = place.and_then(|place| DEADLINES.get(place));
+            deadline.map_or(Outcome::Failed, |deadline| Outcome::TimedOut(*deadline))
+        }
+        // Killed, or collected by somebody else.
+        _ => Outcome::Failed,
+    }
+}
+
+/// Deadlines by the exit status that tells of them, from [`TIMED_OUT`] on.
+const DEADLINES: [Deadline; 6] = [
+    Deadline::Request,
+    Deadline::FirstByte,
+    Deadline::Idle,
+    Deadline::Read,
+    Deadline::Write,
+    Deadline::Wrap,
+];
 
 impl Default for ForkingMixIn {
     fn default() -> ForkingMixIn {
@@ -113,13 +164,26 @@ impl ForkingMixIn {
         self.children.lock().len()
     }
 
-    /// Collects children that have ended; with `block` waits for all. Python:
-    /// `collect_children`.
-    fn collect_children(&self, block: bool) {
-        self.children.lock().retain_mut(|child| match sys::wait_child(child.pid, block) {
-            Waited::Running => child.still_runs(),
-            Waited::Ended | Waited::Gone => false,
-        });
+    /// Collects children that have ended. Python: `collect_children`.
+    fn collect_children(&self) {
+        let mut children = self.children.lock();
+        let mut place = 0;
+        while let Some(child) = children.get_mut(place) {
+            match child.ended() {
+                None => place += 1,
+                Some(waited) => {
+                    let child = children.swap_remove(place);
+                    if let Waited::Killed(signal) = waited {
+                        log::error!(
+                            "child {} that served {} was killed by signal {signal}",
+                            child.pid,
+                            child.job.client_address()
+                        );
+                    }
+                    child.job.ended_in_child(outcome(waited));
+                }
+            }
+        }
     }
 
     fn lifelines(&self) -> Vec<Arc<Socket>> {
@@ -135,21 +199,26 @@ impl ForkingMixIn {
     /// Waits until fewer than `max_children` run: for `handle_request`, since
     /// `serve` accepts nothing while there are too many.
     fn wait_for_room(&self) -> io::Result<()> {
-        self.collect_children(false);
+        self.collect_children();
         while self.active_children() >= self.max_children {
-            let lifelines = self.lifelines();
-            let mut ends: Vec<_> = lifelines.iter().map(|lifeline| Poll::new(lifeline, POLLIN)).collect();
-            match sock::poll(&mut ends, self.recheck()) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => self.collect_children(false),
-            }
+            self.wait_for_an_end(self.recheck())?;
+            self.collect_children();
         }
         Ok(())
+    }
+
+    fn wait_for_an_end(&self, limit: Option<Duration>) -> io::Result<()> {
+        let lifelines = self.lifelines();
+        let mut ends: Vec<_> = lifelines.iter().map(|lifeline| Poll::new(lifeline, POLLIN)).collect();
+        match sock::poll(&mut ends, limit) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
 impl MixIn for ForkingMixIn {
-    fn process_request(&self, job: Job) -> Result<(), Rejected> {
+    fn process_request(&self, mut job: Job) -> Result<(), Rejected> {
         if let Err(error) = self.wait_for_room() {
             return Err(job.reject(error));
         }
@@ -160,8 +229,8 @@ impl MixIn for ForkingMixIn {
             Err(error) => Err(job.reject(error)),
             Ok(((lifeline, _childs), Fork::Parent(pid))) => {
                 log::debug!("child {pid} serves {}", job.client_address());
-                job.close_in_parent();
-                self.children.lock().push(Child { pid, lifeline: Some(Arc::new(lifeline)) });
+                job.leave_to_child(pid);
+                self.children.lock().push(Child { pid, job, lifeline: Some(Arc::new(lifeline)) });
                 Ok(())
             }
             Ok((_lifelines, Fork::Child)) => serve_in_child(job),
@@ -185,7 +254,7 @@ impl MixIn for ForkingMixIn {
     }
 
     fn service_actions(&self) {
-        self.collect_children(false);
+        self.collect_children();
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -193,26 +262,45 @@ impl MixIn for ForkingMixIn {
     }
 
     fn handle_timeout(&self) {
-        self.collect_children(false);
+        self.collect_children();
     }
 
-    fn server_close(&self) -> io::Result<()> {
-        self.collect_children(self.block_on_close);
+    fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
+        self.collect_children();
+        if self.block_on_close {
+            let until = server.close_timeout().and_then(|limit| Instant::now().checked_add(limit));
+            while self.active_children() > 0 && until.is_none_or(|until| Instant::now() < until) {
+                self.wait_for_an_end(Some(CLOSE_LOOKS))?;
+                self.collect_children();
+            }
+        }
+        // What is left is let go: the system collects it when this process ends.
+        let left = self.children.lock().split_off(0);
+        if !left.is_empty() && self.block_on_close {
+            log::warn!("closed while {} children still run", left.len());
+        }
         Ok(())
     }
+
+    fn forks(&self) -> bool {
+        true
+    }
 }
+
+/// How often closing looks whether its time is over.
+const CLOSE_LOOKS: Duration = Duration::from_millis(100);
 
 /// The child's whole life. It leaves through `exit_now` alone: unwinding or
 /// returning would run its parent's loop a second time.
 fn serve_in_child(job: Job) -> ! {
-    let served = match panic::catch_unwind(AssertUnwindSafe(|| job.run())) {
-        Ok(served) => served,
+    let outcome = match panic::catch_unwind(AssertUnwindSafe(|| job.run())) {
+        Ok(outcome) => outcome,
         // The payload may panic once more when it is dropped.
         Err(payload) => {
             std::mem::forget(payload);
-            false
+            Outcome::Panicked
         }
     };
     let _ = io::stdout().flush();
-    sys::exit_now(if served { 0 } else { 1 })
+    sys::exit_now(exit_status(outcome))
 }

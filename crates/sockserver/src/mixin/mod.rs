@@ -3,15 +3,25 @@
 //! 1. [`Sequential`] in the loop itself, one after the other: plain `TCPServer`.
 //! 2. [`ThreadingMixIn`](crate::ThreadingMixIn) in a thread for each request.
 //! 3. [`ForkingMixIn`](crate::ForkingMixIn) in a child process for each request (Unix).
+//! 4. [`ThreadPoolMixIn`](crate::ThreadPoolMixIn) in a fixed number of threads.
+//! 5. [`SelectorMixIn`](crate::SelectorMixIn) in a few threads; connections between two
+//!    requests wait without one (Unix).
 
 #[cfg(unix)]
 pub(crate) mod forking;
+#[cfg(unix)]
+pub(crate) mod parked;
+pub(crate) mod pool;
+#[cfg(unix)]
+pub(crate) mod selector;
 pub(crate) mod threading;
+pub(crate) mod worker;
 
 use std::io;
 use std::time::Duration;
 
 use crate::accept::Acceptor;
+use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 
 /// Where requests run: what CPython's two mixins override between them.
@@ -80,13 +90,21 @@ pub trait MixIn: Send + Sync + 'static {
     /// Is called when `handle_request` waited for its whole timeout. By default nothing.
     fn handle_timeout(&self) {}
 
-    /// Waits for what still runs; the listener is closed by then. By default nothing.
+    /// Waits for what still runs; the listener is closed by then. By default
+    /// nothing. How long it may wait, [`ServerHandle::wait_until_idle`] knows.
     ///
     /// # Errors
     ///
     /// Are returned to whoever closes the server.
-    fn server_close(&self) -> io::Result<()> {
+    fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
+        let _ = server;
         Ok(())
+    }
+
+    /// Whether it forks: then nothing of the server starts a thread, and the loop
+    /// watches the deadlines. By default not.
+    fn forks(&self) -> bool {
+        false
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::mixin::MixIn;
 
@@ -32,6 +33,7 @@ pub struct ThreadingMixIn {
     cache: Arc<Cache>,
     daemon_threads: bool,
     no_block_on_close: bool,
+    stack_size: Option<usize>,
     joins: Mutex<Joins>,
 }
 
@@ -47,6 +49,14 @@ impl ThreadingMixIn {
     #[must_use]
     pub fn daemon_threads(mut self, daemon_threads: bool) -> ThreadingMixIn {
         self.daemon_threads = daemon_threads;
+        self
+    }
+
+    /// Stack of each thread, in bytes. By default that of `std`, 2 MiB; what is not
+    /// touched takes no memory.
+    #[must_use]
+    pub fn stack_size(mut self, bytes: usize) -> ThreadingMixIn {
+        self.stack_size = Some(bytes);
         self
     }
 
@@ -85,17 +95,20 @@ impl MixIn for ThreadingMixIn {
         }
     }
 
-    fn server_close(&self) -> io::Result<()> {
+    fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
         for seat in self.cache.close() {
             seat.wake();
         }
         if self.no_block_on_close || self.daemon_threads {
             return Ok(());
         }
+        let all_done = server.wait_until_idle();
         let handles = std::mem::take(&mut self.joins.lock().handles);
         for handle in handles {
             // A handler that owns its server may close it: it cannot wait for itself.
-            if handle.thread().id() != thread::current().id() {
+            let own = handle.thread().id() == thread::current().id();
+            // What does not end in time is let go; it ends with the process.
+            if !own && (all_done || handle.is_finished()) {
                 // Panics were caught in the job; there is nothing left to learn.
                 let _ = handle.join();
             }
@@ -111,8 +124,11 @@ impl ThreadingMixIn {
         let seat = Arc::new(Seat::default());
         *seat.job.lock() = Some(job);
         let (cache, its_seat) = (Arc::clone(&self.cache), Arc::clone(&seat));
-        let started =
-            thread::Builder::new().name("sockserver".to_owned()).spawn(move || work(&cache, &its_seat));
+        let mut builder = thread::Builder::new().name("sockserver".to_owned());
+        if let Some(bytes) = self.stack_size {
+            builder = builder.stack_size(bytes);
+        }
+        let started = builder.spawn(move || work(&cache, &its_seat));
         match started {
             Ok(handle) => {
                 if !self.daemon_threads {

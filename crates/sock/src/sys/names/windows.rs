@@ -80,7 +80,7 @@ pub(crate) use with_names;
 /// C names: those of WinSock, in BSD's spelling where it has its own.
 pub(crate) mod c {
     pub(crate) use windows_sys::Win32::Networking::WinSock::{
-        ADDRESS_FAMILY as sa_family_t, ADDRINFOA as addrinfo, SOCKADDR as sockaddr,
+        ADDRESS_FAMILY as sa_family_t, ADDRINFOA as addrinfo, HOSTENT as hostent, SOCKADDR as sockaddr,
         SOCKADDR_STORAGE as sockaddr_storage, SOCKADDR_UN as sockaddr_un, *,
     };
 
@@ -88,6 +88,11 @@ pub(crate) mod c {
     /// 0x7fffffff its way to say "as many as is sensible".
     pub(crate) const SOMAXCONN: i32 = 0x7fff_ffff;
     pub(crate) const RCVALL_MAX: i32 = 3;
+    // Options are `int` to setsockopt(2), on Windows too.
+    pub(crate) const MCAST_JOIN_GROUP: i32 = 41;
+    pub(crate) const MCAST_LEAVE_GROUP: i32 = 42;
+    pub(crate) const MCAST_JOIN_SOURCE_GROUP: i32 = 45;
+    pub(crate) const MCAST_LEAVE_SOURCE_GROUP: i32 = 46;
 
     // What getaddrinfo returns are WinSock's own errors (Ws2tcpip.h).
     pub(crate) const EAI_AGAIN: i32 = WSATRY_AGAIN;

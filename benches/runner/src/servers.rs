@@ -1,0 +1,161 @@
+//! Who takes part in which mode.
+
+/// A server, and how it is started: `{address}` and `{file}` are filled in.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) name: &'static str,
+    pub(crate) program: Program,
+    pub(crate) words: &'static [&'static str],
+    /// Without the idle connections the others have beside them.
+    pub(crate) alone: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// A model of `ours`.
+    Ours,
+    /// A model of `peers`.
+    Rust,
+    C(&'static str),
+    Go,
+    Python,
+    /// Measures itself and prints what the load generator would.
+    Recv,
+}
+
+const fn server(name: &'static str, program: Program, words: &'static [&'static str]) -> Server {
+    Server { name, program, words, alone: false }
+}
+
+/// The server's arguments are its model and where to listen.
+const fn ours(name: &'static str, words: &'static [&'static str]) -> Server {
+    server(name, Program::Ours, words)
+}
+
+const fn rust(name: &'static str, words: &'static [&'static str]) -> Server {
+    server(name, Program::Rust, words)
+}
+
+/// The reference of each mode comes first: all ratios are to it.
+pub(crate) fn echo() -> Vec<Server> {
+    vec![
+        server("c-epoll", Program::C("epoll"), &["1", "{address}"]),
+        rust("tokio-current", &["tokio-current", "{address}"]),
+        rust("tokio-multi", &["tokio-multi", "{address}"]),
+        ours("SelectorTCPServer", &["selector", "{address}", "--workers", "1"]),
+        ours("ThreadingTCPServer", &["threading", "{address}"]),
+        ours("ThreadingTCPServer io::copy", &["copy", "{address}"]),
+        ours("ThreadPoolTCPServer", &["pool", "{address}", "--workers", "64"]),
+        server("go", Program::Go, &["echo", "{address}"]),
+        rust("std-thread", &["std-thread", "{address}"]),
+        rust("std-pool", &["std-pool", "{address}"]),
+        server("python-thread", Program::Python, &["thread", "{address}"]),
+        server("python-asyncio", Program::Python, &["asyncio", "{address}"]),
+    ]
+}
+
+/// Not pinned: two threads where the design has some.
+pub(crate) fn echo_free() -> Vec<Server> {
+    let mut servers = echo();
+    servers.retain(|server| !matches!(server.name, "SelectorTCPServer" | "ThreadingTCPServer io::copy"));
+    servers.insert(1, server("c-epoll 2 threads", Program::C("epoll"), &["2", "{address}"]));
+    servers.insert(4, ours("SelectorTCPServer", &["selector", "{address}", "--workers", "2"]));
+    servers
+}
+
+pub(crate) fn short() -> Vec<Server> {
+    vec![
+        server("c-epoll", Program::C("epoll"), &["1", "{address}"]),
+        server("c-fork", Program::C("blocking"), &["fork", "{address}"]),
+        server("c-thread", Program::C("blocking"), &["thread", "{address}"]),
+        server("c-prefork", Program::C("blocking"), &["prefork", "{address}", "8"]),
+        ours("TCPServer", &["tcp", "{address}"]),
+        ours("ThreadingTCPServer", &["threading", "{address}"]),
+        ours("ForkingTCPServer", &["forking", "{address}"]),
+        ours("ThreadPoolTCPServer", &["pool", "{address}", "--workers", "64"]),
+        ours("PreforkTCPServer", &["prefork", "{address}", "--workers", "8"]),
+        ours("SelectorTCPServer", &["selector", "{address}", "--workers", "1"]),
+        rust("std-sequential", &["std-sequential", "{address}"]),
+        rust("std-thread", &["std-thread", "{address}"]),
+        rust("std-pool", &["std-pool", "{address}"]),
+        rust("tokio-current", &["tokio-current", "{address}"]),
+        rust("tokio-multi", &["tokio-multi", "{address}"]),
+        server("go", Program::Go, &["echo", "{address}"]),
+        server("python-sync", Program::Python, &["sync", "{address}"]),
+        server("python-thread", Program::Python, &["thread", "{address}"]),
+        server("python-fork", Program::Python, &["fork", "{address}"]),
+        server("python-asyncio", Program::Python, &["asyncio", "{address}"]),
+    ]
+}
+
+pub(crate) fn unix() -> Vec<Server> {
+    vec![
+        server("c-epoll", Program::C("epoll"), &["1", "{address}"]),
+        rust("tokio-current", &["tokio-current", "{address}"]),
+        rust("tokio-multi", &["tokio-multi", "{address}"]),
+        ours("SelectorUnixStreamServer", &["selector-unix", "{address}", "--workers", "1"]),
+        ours("ThreadingUnixStreamServer", &["threading-unix", "{address}"]),
+        server("go", Program::Go, &["echo", "{address}"]),
+        rust("std-thread", &["std-thread", "{address}"]),
+        rust("std-pool", &["std-pool", "{address}"]),
+        server("python-thread", Program::Python, &["unix", "{address}"]),
+    ]
+}
+
+pub(crate) fn udp() -> Vec<Server> {
+    vec![
+        server("c-recvfrom", Program::C("udp"), &["plain", "{address}"]),
+        server("c-recvmmsg", Program::C("udp"), &["batch", "{address}"]),
+        server("c-poll", Program::C("udp"), &["poll", "{address}"]),
+        ours("UDPServer", &["udp", "{address}"]),
+        ours("UDPServer max_batch", &["udp-batch", "{address}"]),
+        rust("std-udp", &["std-udp", "{address}"]),
+        rust("tokio-udp", &["tokio-udp", "{address}"]),
+        server("go", Program::Go, &["udp", "{address}"]),
+        server("python-udp", Program::Python, &["udp", "{address}"]),
+    ]
+}
+
+pub(crate) fn idle() -> Vec<Server> {
+    let alone = Server {
+        alone: true,
+        ..ours("SelectorTCPServer alone", &["selector", "{address}", "--workers", "1"])
+    };
+    vec![
+        server("c-epoll", Program::C("epoll"), &["1", "{address}"]),
+        rust("tokio-current", &["tokio-current", "{address}"]),
+        rust("tokio-multi", &["tokio-multi", "{address}"]),
+        ours("SelectorTCPServer", &["selector", "{address}", "--workers", "1"]),
+        alone,
+        ours("ThreadingTCPServer", &["threading", "{address}"]),
+        server("go", Program::Go, &["echo", "{address}"]),
+        rust("std-thread", &["std-thread", "{address}"]),
+        server("python-asyncio", Program::Python, &["asyncio", "{address}"]),
+    ]
+}
+
+pub(crate) fn bulk() -> Vec<Server> {
+    vec![
+        server("c-sendfile", Program::C("sendfile"), &["sendfile", "{address}", "{file}"]),
+        server("c-copy 1 MiB", Program::C("sendfile"), &["copy", "{address}", "{file}"]),
+        ours("handler with sendfile", &["sendfile", "{address}", "--file", "{file}"]),
+        ours("handler with io::copy", &["file", "{address}", "--file", "{file}"]),
+        rust("std-sendfile", &["std-sendfile", "{address}", "--file", "{file}"]),
+        rust("std io::copy", &["std-copy", "{address}", "--file", "{file}"]),
+        rust("std 64 KiB", &["std-read-write", "{address}", "--file", "{file}"]),
+        rust("tokio io::copy", &["tokio-copy", "{address}", "--file", "{file}"]),
+        server("go io.Copy", Program::Go, &["file", "{address}", "{file}"]),
+        server("python sendfile", Program::Python, &["file", "{address}", "{file}"]),
+    ]
+}
+
+pub(crate) fn recv() -> Vec<Server> {
+    vec![
+        server("recv(2)", Program::Recv, &["plain"]),
+        server("Socket", Program::Recv, &["blocking"]),
+        server("Socket with timeout", Program::Recv, &["timed"]),
+        server("Socket::recv (allocates)", Program::Recv, &["allocating"]),
+        server("makefile", Program::Recv, &["makefile"]),
+        server("poll(2), recv(2)", Program::Recv, &["poll-first"]),
+    ]
+}

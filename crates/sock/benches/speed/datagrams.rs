@@ -1,0 +1,66 @@
+//! Datagrams over the loopback interface, there and back in one thread.
+
+use std::net::UdpSocket;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::sys::socket::{MsgFlags, SockaddrIn, SockaddrStorage, recvfrom, sendto};
+use sock::Address;
+
+use crate::compare::{Scenario, Variant};
+use crate::ends::Sock;
+
+const SIZE: usize = 64;
+
+/// One call for each datagram and direction. Batches (`recvmmsg`, `sendmmsg`) are
+/// compared with these, per datagram: their variants belong here.
+pub(crate) fn one_by_one() -> Scenario {
+    let long = Some(Duration::from_secs(60));
+    let variants = vec![raw(), std(), sock("sock", None), sock("sock, timeout", long)];
+    let bounds = &[("sock", "raw", 1.02), ("sock, timeout", "sock", 1.05)];
+    Scenario { name: "datagram of 64 B to itself", variants, bounds }
+}
+
+fn raw() -> Variant {
+    let (socket, to) = bound();
+    let to = SockaddrIn::from(to);
+    let mut buffer = [0; SIZE];
+    Variant::new("raw", move || {
+        sendto(socket.as_raw_fd(), &buffer, &to, MsgFlags::empty()).expect("there is room");
+        let (received, from) =
+            recvfrom::<SockaddrStorage>(socket.as_raw_fd(), &mut buffer).expect("it has arrived");
+        assert_eq!(received, SIZE);
+        assert!(from.is_some());
+    })
+}
+
+fn std() -> Variant {
+    let (socket, to) = bound();
+    let socket = UdpSocket::from(socket);
+    let mut buffer = [0; SIZE];
+    Variant::new("std", move || {
+        socket.send_to(&buffer, to).expect("there is room");
+        let (received, _) = socket.recv_from(&mut buffer).expect("it has arrived");
+        assert_eq!(received, SIZE);
+    })
+}
+
+fn sock(name: &'static str, timeout: Option<Duration>) -> Variant {
+    let (socket, to) = bound();
+    let Sock(socket) = Sock::new(socket, timeout);
+    let to = Address::Inet(to);
+    let mut buffer = [0; SIZE];
+    Variant::new(name, move || {
+        socket.sendto(&buffer, &to).expect("there is room");
+        let (received, _) = socket.recvfrom_into(&mut buffer).expect("it has arrived");
+        assert_eq!(received, SIZE);
+    })
+}
+
+fn bound() -> (OwnedFd, std::net::SocketAddrV4) {
+    let socket = UdpSocket::bind(("127.0.0.1", 0)).expect("a port is free");
+    match socket.local_addr().expect("it is bound") {
+        std::net::SocketAddr::V4(address) => (socket.into(), address),
+        other => panic!("{other} is not what was asked for"),
+    }
+}

@@ -1,0 +1,486 @@
+//! Many datagrams in one call.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::io;
+
+use socket2::SockAddr;
+
+use crate::address::{Address, ToAddress};
+use crate::consts::{MSG_TRUNC, MsgFlags};
+use crate::error::invalid;
+use crate::socket::Socket;
+use crate::sys::{AsFd, batch};
+use crate::timeout::Readiness;
+use crate::trace::{Outcome, call};
+
+/// Room for the datagrams that [`Socket::recvmmsg`] receives.
+///
+/// It is allocated once and used again by each call: receiving into it allocates
+/// nothing, neither for a call nor for a datagram.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{AF_INET, RecvBatch, SOCK_DGRAM, Socket};
+///
+/// let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+/// receiver.bind(("127.0.0.1", 0))?;
+/// let sender = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+/// let to = receiver.getsockname()?;
+/// assert_eq!(sender.sendmmsg(&[("one", &to), ("two", &to)])?.count, 2);
+///
+/// let mut batch = RecvBatch::new(64, 1500)?;
+/// receiver.recvmmsg(&mut batch)?;
+/// for datagram in batch.iter() {
+///     println!("{} sent {} bytes", datagram.address(), datagram.data().len());
+/// }
+/// assert_eq!(batch.iter().map(|datagram| datagram.data()).collect::<Vec<_>>(), [b"one", b"two"]);
+/// # std::io::Result::Ok(())
+/// ```
+pub struct RecvBatch {
+    slots: batch::Slots,
+}
+
+impl RecvBatch {
+    /// Room for `datagrams` at a time, each of up to `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for no datagrams at all; `OutOfMemory` when there is no
+    /// memory for that many.
+    ///
+    /// # Platform notes
+    ///
+    /// Linux fills no more than 1024 in one call.
+    pub fn new(datagrams: usize, size: usize) -> io::Result<RecvBatch> {
+        if datagrams == 0 {
+            return Err(invalid("a batch of 0 datagrams receives nothing"));
+        }
+        let slots = batch::Slots::new(datagrams, size).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(RecvBatch { slots })
+    }
+
+    /// How many datagrams there is room for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.slots.capacity()
+    }
+
+    /// How many datagrams the last call brought.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether the last call brought none, or there was none yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A datagram of the last call.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
+        (index < self.len()).then_some(Datagram { slots: &self.slots, index })
+    }
+
+    /// The datagrams of the last call, in the order they came.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Datagram<'_>> {
+        (0..self.len()).map(|index| Datagram { slots: &self.slots, index })
+    }
+}
+
+impl fmt::Debug for RecvBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// A datagram of a [`RecvBatch`].
+#[derive(Clone, Copy)]
+pub struct Datagram<'a> {
+    slots: &'a batch::Slots,
+    index: usize,
+}
+
+impl<'a> Datagram<'a> {
+    /// The bytes, as many as the batch had room for.
+    #[must_use]
+    pub fn data(&self) -> &'a [u8] {
+        self.slots.data(self.index)
+    }
+
+    /// `MSG_TRUNC` when the datagram was longer, and others. As `flags` of
+    /// [`Message`](crate::Message).
+    #[must_use]
+    pub fn flags(&self) -> MsgFlags {
+        self.slots.flags(self.index).into()
+    }
+
+    /// Whether the datagram was longer: the rest is lost.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        self.flags().contains(MSG_TRUNC)
+    }
+
+    /// Its real length, if `MSG_TRUNC` was asked for; without it the length of
+    /// [`data`](Datagram::data).
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.slots.counted(self.index)
+    }
+
+    /// Who sent it; [`Address::None`] for a sender without a name.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        Address::from_sys(&self.slots.address(self.index))
+    }
+}
+
+impl fmt::Debug for Datagram<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Datagram");
+        shown.field("data", &format_args!("\"{}\"", self.data().escape_ascii()));
+        shown.field("flags", &self.flags()).field("address", &self.address()).finish()
+    }
+}
+
+/// What [`Socket::sendmmsg`] sent.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct SentBatch {
+    /// How many datagrams went: the first ones.
+    pub count: usize,
+    /// Why the next one did not; `None` when all went.
+    pub error: Option<io::Error>,
+}
+
+/// Many datagrams in one call. Unix only.
+impl Socket {
+    /// Receives as many datagrams as are there and the batch has room for, and
+    /// returns how many came.
+    ///
+    /// Python: none. System call: recvmmsg(2) with `MSG_WAITFORONE`, once. It waits
+    /// for the first datagram as [`recv`](Socket::recv) does, with one deadline, and
+    /// for no other; what was in the batch before is forgotten. Descriptors that are
+    /// sent along are closed, and `MSG_CTRUNC` tells.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv); the batch is empty then. An error that comes
+    /// behind datagrams is that of the next call.
+    ///
+    /// # Platform notes
+    ///
+    /// One call of the system on Linux. On macOS and FreeBSD recvmsg(2) is called
+    /// once for each datagram.
+    pub fn recvmmsg(&self, batch: &mut RecvBatch) -> io::Result<usize> {
+        self.recvmmsg_with_flags(batch, MsgFlags::NONE)
+    }
+
+    /// [`recvmmsg`](Socket::recvmmsg) with flags. With `MSG_PEEK` every datagram of
+    /// the batch is the same one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv).
+    pub fn recvmmsg_with_flags(&self, batch: &mut RecvBatch, flags: MsgFlags) -> io::Result<usize> {
+        let fd = self.fileno();
+        let (capacity, size) = (batch.capacity(), batch.slots.size());
+        self.retry(Readiness::Readable, || {
+            call!("recvmmsg({fd}, {capacity} of {size}, {flags})" =>
+                batch.slots.receive(self.as_fd(), flags.as_raw()))
+        })
+    }
+
+    /// Sends datagrams, each to its address, until one does not go.
+    ///
+    /// Python: none. System call: sendmmsg(2) with `MSG_NOSIGNAL`, once, and again
+    /// only for what it left. [`Address::None`] sends to the peer of a connected
+    /// socket. The first datagram waits for room as [`send`](Socket::send) does,
+    /// with one deadline; the others wait in blocking mode alone.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sendto`](Socket::sendto), when not even the first datagram went.
+    /// Later it is the [`error`](SentBatch::error) beside the number of those that
+    /// went: `WouldBlock` when there is no more room. An address that cannot be one
+    /// fails before anything is sent.
+    ///
+    /// # Platform notes
+    ///
+    /// One call of the system for up to 1024 datagrams on Linux, where an error of an
+    /// earlier datagram that was told behind the first is lost (sendmmsg(2)). On
+    /// macOS and FreeBSD sendmsg(2) is called once for each.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_UNIX, Address, SOCK_DGRAM};
+    ///
+    /// let (ours, theirs) = sock::socketpair_with(AF_UNIX, SOCK_DGRAM, 0)?;
+    /// let sent = ours.sendmmsg(&[("one", Address::None), ("two", Address::None)])?;
+    /// assert!(sent.count == 2 && sent.error.is_none());
+    /// assert_eq!(theirs.recv(100)?, b"one");
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn sendmmsg<D, A>(&self, datagrams: &[(D, A)]) -> io::Result<SentBatch>
+    where
+        D: AsRef<[u8]>,
+        A: Borrow<Address>,
+    {
+        self.sendmmsg_with_flags(datagrams, MsgFlags::NONE)
+    }
+
+    /// [`sendmmsg`](Socket::sendmmsg) with flags.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sendmmsg`](Socket::sendmmsg).
+    pub fn sendmmsg_with_flags<D, A>(&self, datagrams: &[(D, A)], flags: MsgFlags) -> io::Result<SentBatch>
+    where
+        D: AsRef<[u8]>,
+        A: Borrow<Address>,
+    {
+        if datagrams.is_empty() {
+            return Ok(SentBatch { count: 0, error: None });
+        }
+        let fd = self.fileno();
+        let addresses: Vec<Option<SockAddr>> = datagrams
+            .iter()
+            .map(|(_, address)| self.target(address.borrow()))
+            .collect::<io::Result<_>>()?;
+        let prepared = || {
+            let each = datagrams.iter().zip(&addresses);
+            each.map(|((data, _), address)| (data.as_ref(), address.as_ref()))
+        };
+        let count = datagrams.len();
+        self.retry(Readiness::Writable, || {
+            call!("sendmmsg({fd}, {count} datagrams, {flags})" =>
+            match batch::send(self.as_fd(), prepared(), flags.as_raw()) {
+                (0, Some(error)) => Err(error),
+                (count, error) => Ok(SentBatch { count, error }),
+            })
+        })
+    }
+
+    fn target(&self, address: &Address) -> io::Result<Option<SockAddr>> {
+        match address {
+            Address::None => Ok(None),
+            address => address.to_address(self.family())?.to_sys().map(Some),
+        }
+    }
+}
+
+impl Outcome for SentBatch {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.error {
+            None => write!(f, "{}", self.count),
+            Some(error) => write!(f, "{}, then {error}", self.count),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::consts::{AF_INET, AF_UNIX, MSG_DONTWAIT, SOCK_DGRAM};
+    use crate::create::socketpair_with;
+
+    fn pair() -> (Socket, Socket) {
+        socketpair_with(AF_UNIX, SOCK_DGRAM, 0).unwrap()
+    }
+
+    fn bound() -> (Socket, Address) {
+        let sock = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
+        sock.bind(("127.0.0.1", 0)).unwrap();
+        let address = sock.getsockname().unwrap();
+        (sock, address)
+    }
+
+    fn texts(batch: &RecvBatch) -> Vec<String> {
+        batch.iter().map(|datagram| String::from_utf8_lossy(datagram.data()).into_owned()).collect()
+    }
+
+    #[test]
+    fn what_is_there_comes_in_order_with_its_senders() {
+        let (receiver, to) = bound();
+        let senders = [bound(), bound()];
+        for (number, (sender, _)) in [0, 1, 0].map(|index| &senders[index]).into_iter().enumerate() {
+            sender.sendto(format!("datagram {number}").as_bytes(), &to).unwrap();
+        }
+        let mut batch = RecvBatch::new(8, 100).unwrap();
+        assert_eq!(receiver.recvmmsg(&mut batch).unwrap(), 3);
+        assert_eq!(texts(&batch), ["datagram 0", "datagram 1", "datagram 2"]);
+        let from: Vec<_> = batch.iter().map(|datagram| datagram.address()).collect();
+        assert_eq!(from, [0, 1, 0].map(|index| senders[index].1.clone()));
+        assert!(batch.get(3).is_none());
+    }
+
+    #[test]
+    fn a_batch_is_used_again_and_forgets() {
+        let (ours, theirs) = pair();
+        let mut batch = RecvBatch::new(2, 5).unwrap();
+        for text in ["first", "2nd", "3"] {
+            ours.send(text.as_bytes()).unwrap();
+        }
+        assert_eq!(theirs.recvmmsg(&mut batch).unwrap(), 2);
+        assert_eq!(texts(&batch), ["first", "2nd"]);
+        assert_eq!(theirs.recvmmsg(&mut batch).unwrap(), 1);
+        assert_eq!(texts(&batch), ["3"]);
+        theirs.setblocking(false).unwrap();
+        assert_eq!(theirs.recvmmsg(&mut batch).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(batch.is_empty() && batch.get(0).is_none());
+    }
+
+    #[test]
+    fn an_address_has_nothing_of_the_one_before_it() {
+        let directory = std::env::temp_dir();
+        let path = |name: &str| directory.join(format!("sock-batch-{}-{name}", std::process::id()));
+        let receiver = Socket::new(AF_UNIX, SOCK_DGRAM, 0).unwrap();
+        receiver.bind(path("receiver")).unwrap();
+        let mut batch = RecvBatch::new(1, 10).unwrap();
+        for name in ["a-long-name", "short", "another-one"] {
+            let sender = Socket::new(AF_UNIX, SOCK_DGRAM, 0).unwrap();
+            sender.bind(path(name)).unwrap();
+            sender.sendto(b"x", path("receiver")).unwrap();
+            receiver.recvmmsg(&mut batch).unwrap();
+            assert_eq!(batch.get(0).unwrap().address().path(), Some(&*path(name)));
+            std::fs::remove_file(path(name)).unwrap();
+        }
+        let nameless = Socket::new(AF_UNIX, SOCK_DGRAM, 0).unwrap();
+        nameless.sendto(b"x", path("receiver")).unwrap();
+        nameless.sendto(b"x", path("receiver")).unwrap();
+        receiver.recvmmsg(&mut batch).unwrap();
+        assert_eq!(batch.get(0).unwrap().address(), receiver.recvfrom(10).unwrap().1);
+        std::fs::remove_file(path("receiver")).unwrap();
+    }
+
+    #[test]
+    fn a_datagram_that_is_cut_is_flagged_and_alone() {
+        let (ours, theirs) = pair();
+        for text in ["fits", "does not fit", "fits"] {
+            ours.send(text.as_bytes()).unwrap();
+        }
+        let mut batch = RecvBatch::new(3, 4).unwrap();
+        theirs.recvmmsg(&mut batch).unwrap();
+        assert_eq!(texts(&batch), ["fits", "does", "fits"]);
+        assert_eq!([0, 1, 2].map(|n| batch.get(n).unwrap().is_truncated()), [false, true, false]);
+        assert_eq!(batch.get(1).unwrap().size(), 4);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_real_length_longer_than_the_room_is_told() {
+        let (ours, theirs) = pair();
+        ours.send(b"does not fit").unwrap();
+        let mut batch = RecvBatch::new(1, 4).unwrap();
+        theirs.recvmmsg_with_flags(&mut batch, MSG_TRUNC).unwrap();
+        let datagram = batch.get(0).unwrap();
+        assert_eq!((datagram.data(), datagram.size()), (&b"does"[..], 12));
+    }
+
+    #[test]
+    fn room_for_no_bytes_takes_datagrams_all_the_same() {
+        let (ours, theirs) = pair();
+        ours.send(b"lost").unwrap();
+        ours.send(b"").unwrap();
+        let mut batch = RecvBatch::new(4, 0).unwrap();
+        assert_eq!(theirs.recvmmsg(&mut batch).unwrap(), 2);
+        assert_eq!([0, 1].map(|n| batch.get(n).unwrap().is_truncated()), [true, false]);
+    }
+
+    #[test]
+    fn the_wait_for_the_first_is_that_of_the_mode() {
+        let (ours, theirs) = pair();
+        let mut batch = RecvBatch::new(4, 10).unwrap();
+        let timeout = Duration::from_millis(20);
+        theirs.settimeout(timeout).unwrap();
+        let begin = Instant::now();
+        assert_eq!(theirs.recvmmsg(&mut batch).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(begin.elapsed() >= timeout);
+        // In blocking mode: one is enough, though there is room for four.
+        theirs.settimeout(None).unwrap();
+        theirs.set_recv_timeout(Duration::from_secs(30)).unwrap();
+        ours.send(b"one").unwrap();
+        let begin = Instant::now();
+        assert_eq!(theirs.recvmmsg(&mut batch).unwrap(), 1);
+        assert!(begin.elapsed() < Duration::from_secs(30), "it waited for a second one");
+        let error = theirs.recvmmsg_with_flags(&mut batch, MSG_DONTWAIT).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_first_that_cannot_go_is_the_error_and_a_later_one_is_told() {
+        let (receiver, to) = bound();
+        let (sender, _) = bound();
+        let too_long = vec![0; 70_000];
+        let error = sender.sendmmsg(&[(&too_long[..], &to), (b"x", &to)]).unwrap_err();
+        assert_eq!(crate::error::errno_name(error.raw_os_error().unwrap()), Some("EMSGSIZE"));
+        let sent = sender.sendmmsg(&[(&b"one"[..], &to), (b"two", &to), (&too_long, &to), (b"x", &to)]);
+        let sent = sent.unwrap();
+        assert_eq!(sent.count, 2);
+        let error = sent.error.unwrap();
+        assert_eq!(crate::error::errno_name(error.raw_os_error().unwrap()), Some("EMSGSIZE"));
+        let mut batch = RecvBatch::new(4, 10).unwrap();
+        receiver.recvmmsg(&mut batch).unwrap();
+        assert_eq!(texts(&batch), ["one", "two"]);
+    }
+
+    #[test]
+    fn a_queue_that_is_full_ends_a_batch_without_a_loss() {
+        let (ours, theirs) = pair();
+        ours.settimeout(Duration::from_millis(2)).unwrap();
+        let datagrams: Vec<_> = (0..2000).map(|n| (format!("{n}"), Address::None)).collect();
+        let mut rest = &datagrams[..];
+        let mut batch = RecvBatch::new(100, 10).unwrap();
+        let mut received = Vec::new();
+        let mut was_full = false;
+        while !rest.is_empty() {
+            let sent = ours.sendmmsg(rest).unwrap();
+            assert!(sent.count > 0 && (sent.count == rest.len()) == sent.error.is_none(), "{sent:?}");
+            rest = &rest[sent.count..];
+            if !rest.is_empty() {
+                was_full = true;
+                assert_eq!(sent.error.unwrap().kind(), io::ErrorKind::WouldBlock);
+                // Nothing goes into a full queue: the first one's wait ends at the timeout.
+                assert_eq!(ours.sendmmsg(rest).unwrap_err().kind(), io::ErrorKind::TimedOut);
+            }
+            while theirs.recvmmsg_with_flags(&mut batch, MSG_DONTWAIT).is_ok() {
+                received.extend(texts(&batch));
+            }
+        }
+        assert!(was_full);
+        assert!(received.iter().eq(datagrams.iter().map(|(text, _)| text)));
+    }
+
+    #[test]
+    fn more_than_the_system_takes_at_a_time_goes_all_the_same() {
+        let (ours, theirs) = bound();
+        let datagrams: Vec<_> = (0..3000).map(|_| (b"", &theirs)).collect();
+        // Who does not receive loses datagrams, but all of them are sent.
+        assert_eq!(ours.sendmmsg(&datagrams).unwrap().count, 3000);
+    }
+
+    #[test]
+    fn a_bad_address_fails_before_anything_is_sent() {
+        let (receiver, to) = bound();
+        let unix = "/tmp/x".to_address(AF_UNIX).unwrap();
+        let error = receiver.sendmmsg(&[("x", &to), ("y", &unix)]).unwrap_err();
+        assert!(error.to_string().contains("is of family AF_UNIX"), "{error}");
+        receiver.setblocking(false).unwrap();
+        assert_eq!(receiver.recv(1).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(receiver.sendmmsg::<&str, Address>(&[]).unwrap().count, 0);
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_are_refused() {
+        assert_eq!(RecvBatch::new(0, 1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        for (count, size) in [(usize::MAX, 2), (2, usize::MAX), (usize::MAX / 2, 1), (1, usize::MAX / 2)] {
+            assert_eq!(RecvBatch::new(count, size).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! `create_connection`: from a host's name to a connected socket.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::address::{Address, Host};
+use crate::consts::SOCK_STREAM;
+use crate::error::{invalid, out_of_range, timed_out};
+use crate::interrupt;
+use crate::resolve::{AddrInfo, Hints, getaddrinfo_with};
+use crate::socket::Socket;
+use crate::timeout::{POLLOUT, Poll, getdefaulttimeout, poll};
+
+/// How [`create_connection_with`] connects.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionOptions {
+    timeout: Option<Option<Duration>>,
+    deadline: Option<Duration>,
+    source_address: Option<Address>,
+    happy_eyeballs: bool,
+}
+
+/// How long RFC 8305 waits for an address before it tries the next beside it
+/// (section 5: "Connection Attempt Delay").
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+impl ConnectionOptions {
+    /// Python's defaults: the default timeout, any source address.
+    #[must_use]
+    pub fn new() -> ConnectionOptions {
+        ConnectionOptions::default()
+    }
+
+    /// Timeout for each address that is tried; the socket keeps it. `None` blocks.
+    #[must_use]
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> ConnectionOptions {
+        self.timeout = Some(timeout.into());
+        self
+    }
+
+    /// Time for all addresses together. Python has none: there five addresses
+    /// take five timeouts. The look-up of the name is not limited by it.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> ConnectionOptions {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Address to connect from.
+    #[must_use]
+    pub fn source_address(mut self, address: Address) -> ConnectionOptions {
+        self.source_address = Some(address);
+        self
+    }
+
+    /// Tries the families by turns and, when an address has not answered for 250
+    /// ms, the next one beside it; the first that connects is taken (RFC 8305).
+    #[must_use]
+    pub fn happy_eyeballs(mut self, happy_eyeballs: bool) -> ConnectionOptions {
+        self.happy_eyeballs = happy_eyeballs;
+        self
+    }
+
+    /// The timeout the socket is to have.
+    fn mode(&self) -> Option<Duration> {
+        self.timeout.unwrap_or_else(getdefaulttimeout)
+    }
+}
+
+/// Connects to a TCP service, trying each address of the host in turn.
+///
+/// Python: `socket.create_connection((host, port))`. System calls:
+/// getaddrinfo(3), then socket(2) and connect(2) for each answer.
+///
+/// # Errors
+///
+/// A [`ConnectError`] inside, with every address that was tried; its kind and
+/// errno are the last one's. A [`GaiError`](crate::GaiError) inside when there
+/// is no address at all.
+///
+/// # Examples
+///
+/// ```
+/// let server = sock::create_server(("127.0.0.1", 0))?;
+/// let port = server.getsockname()?.port().unwrap();
+/// let client = sock::create_connection(("localhost", port))?;
+/// client.sendall(b"hello")?;
+/// # std::io::Result::Ok(())
+/// ```
+pub fn create_connection<H, P>(address: (H, P)) -> io::Result<Socket>
+where
+    H: Host,
+    P: TryInto<u16> + fmt::Display + Copy,
+{
+    create_connection_with(address, &ConnectionOptions::new())
+}
+
+/// [`create_connection`] with a timeout, a deadline for all, a source address, or
+/// several addresses at once. Python: `socket.create_connection(address, timeout,
+/// source_address)`.
+///
+/// # Errors
+///
+/// Those of [`create_connection`]; `TimedOut` at the timeout of the last address
+/// and at the deadline.
+///
+/// # Examples
+///
+/// ```
+/// use sock::ConnectionOptions;
+/// use std::time::Duration;
+///
+/// let server = sock::create_server(("127.0.0.1", 0))?;
+/// let port = server.getsockname()?.port().unwrap();
+/// let options = ConnectionOptions::new().deadline(Duration::from_secs(10)).happy_eyeballs(true);
+/// let client = sock::create_connection_with(("localhost", port), &options)?;
+/// # std::io::Result::Ok(())
+/// ```
+pub fn create_connection_with<H, P>((host, port): (H, P), options: &ConnectionOptions) -> io::Result<Socket>
+where
+    H: Host,
+    P: TryInto<u16> + fmt::Display + Copy,
+{
+    let host = host.text();
+    let number: u16 = port
+        .try_into()
+        .map_err(|_| out_of_range(format!("port must be 0-65535, not {port} (host {host:?})")))?;
+    let hints = Hints { kind: SOCK_STREAM, ..Hints::default() };
+    let answers = getaddrinfo_with(&*host, number, &hints)?;
+    let until = options.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
+    let mut attempts = Attempts { options, until, failed: Vec::new() };
+    let connected = if options.happy_eyeballs {
+        attempts.race(by_turns(answers))?
+    } else {
+        attempts.one_by_one(answers)?
+    };
+    connected.ok_or_else(|| match attempts.failed.is_empty() {
+        true => invalid(format!("host {host:?} has no address")),
+        false => ConnectError::error(attempts.failed),
+    })
+}
+
+/// Families alternating, the first answer's first (RFC 8305, section 4).
+fn by_turns(answers: Vec<AddrInfo>) -> Vec<AddrInfo> {
+    let first = answers.first().map(|answer| answer.family);
+    let (one, other): (Vec<_>, Vec<_>) =
+        answers.into_iter().partition(|answer| Some(answer.family) == first);
+    let (mut one, mut other) = (one.into_iter(), other.into_iter());
+    let mut turns = Vec::new();
+    loop {
+        let pair = [one.next(), other.next()];
+        if pair.iter().all(Option::is_none) {
+            return turns;
+        }
+        turns.extend(pair.into_iter().flatten());
+    }
+}
+
+struct Attempts<'a> {
+    options: &'a ConnectionOptions,
+    until: Option<Instant>,
+    failed: Vec<(Address, io::Error)>,
+}
+
+/// An address that is being connected to.
+struct Attempt {
+    sock: Socket,
+    address: Address,
+    /// When it is given up.
+    until: Option<Instant>,
+}
+
+impl Attempts<'_> {
+    fn one_by_one(&mut self, answers: Vec<AddrInfo>) -> io::Result<Option<Socket>> {
+        for answer in answers {
+            if self.until.is_none() {
+                // Exactly Python's: the connect itself waits, in the socket's mode.
+                match self.open(&answer).and_then(|sock| sock.connect(&answer.address).map(|()| sock)) {
+                    Ok(sock) => return Ok(Some(sock)),
+                    Err(error) => self.failed.push((answer.address, error)),
+                }
+            } else if let Some(sock) = self.race(vec![answer])? {
+                return Ok(Some(sock));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Socket for an address, in the mode the options say, not yet connected.
+    fn open(&self, answer: &AddrInfo) -> io::Result<Socket> {
+        let sock = Socket::new(answer.family, SOCK_STREAM, answer.proto)?;
+        if let Some(timeout) = self.options.timeout {
+            sock.settimeout(timeout)?;
+        }
+        if let Some(source) = &self.options.source_address {
+            sock.bind(source)?;
+        }
+        Ok(sock)
+    }
+
+    /// Connects to several addresses at once, each a while after the one before.
+    fn race(&mut self, answers: Vec<AddrInfo>) -> io::Result<Option<Socket>> {
+        let mut waiting = answers.into_iter().peekable();
+        let mut running: Vec<Attempt> = Vec::new();
+        let mut next_start = Instant::now();
+        loop {
+            let now = Instant::now();
+            // At once when nobody else is being waited for.
+            if waiting.peek().is_some() && (running.is_empty() || now >= next_start) {
+                next_start = now + ATTEMPT_DELAY;
+                let answer = waiting.next().expect("it was seen by peek");
+                match self.start(&answer, now) {
+                    Ok((sock, true)) => return self.take(sock).map(Some),
+                    Ok((sock, false)) => running.push(self.attempt(sock, answer.address, now)),
+                    Err(error) => self.failed.push((answer.address, error)),
+                }
+                continue;
+            }
+            if running.is_empty() {
+                return Ok(None);
+            }
+            let start = waiting.peek().map(|_| next_start);
+            let wake = running.iter().filter_map(|attempt| attempt.until).chain(start).min();
+            let left = wake.map(|wake| wake.saturating_duration_since(now));
+            let mut set: Vec<Poll<'_>> =
+                running.iter().map(|attempt| Poll::new(&attempt.sock, POLLOUT)).collect();
+            match poll(&mut set, left) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupt::ask_hook()?,
+                Err(error) => return Err(error),
+            }
+            let ready: Vec<bool> = set.iter().map(|poll| poll.revents() != 0).collect();
+            let now = Instant::now();
+            let mut still = Vec::new();
+            for (attempt, ready) in running.into_iter().zip(ready) {
+                match attempt.outcome(ready, now) {
+                    Some(Ok(())) => return self.take(attempt.sock).map(Some),
+                    Some(Err(error)) => self.failed.push((attempt.address, error)),
+                    None => still.push(attempt),
+                }
+            }
+            running = still;
+        }
+    }
+
+    /// Begins to connect; true when that has succeeded already.
+    fn start(&self, answer: &AddrInfo, now: Instant) -> io::Result<(Socket, bool)> {
+        if self.until.is_some_and(|until| now >= until) {
+            return Err(timed_out());
+        }
+        let sock = self.open(answer)?;
+        sock.setblocking(false)?;
+        match sock.connect(&answer.address) {
+            Ok(()) => Ok((sock, true)),
+            Err(error) if Socket::connect_goes_on(&error) => Ok((sock, false)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn attempt(&self, sock: Socket, address: Address, now: Instant) -> Attempt {
+        let own = self.options.mode().and_then(|timeout| now.checked_add(timeout));
+        Attempt { sock, address, until: own.into_iter().chain(self.until).min() }
+    }
+
+    /// Gives the winner the mode it is to have.
+    fn take(&self, sock: Socket) -> io::Result<Socket> {
+        sock.settimeout(self.options.mode())?;
+        Ok(sock)
+    }
+}
+
+impl Attempt {
+    /// How it ended, or `None` while it goes on.
+    fn outcome(&self, ready: bool, now: Instant) -> Option<io::Result<()>> {
+        if ready {
+            return Some(match self.sock.pending_error() {
+                Ok(None) => Ok(()),
+                Ok(Some(error)) | Err(error) => Err(error),
+            });
+        }
+        self.until.is_some_and(|until| now >= until).then(|| Err(timed_out()))
+    }
+}
+
+/// Every address that [`create_connection`] tried, and why each failed.
+///
+/// Python: the exceptions of `create_connection(…, all_errors=True)`. It travels
+/// inside an [`io::Error`] with the last one's kind; get it back with
+/// [`ConnectError::of`].
+///
+/// # Examples
+///
+/// ```
+/// let error = sock::create_connection(("127.0.0.1", 1)).unwrap_err();
+/// let attempts = sock::ConnectError::of(&error).unwrap().attempts();
+/// assert_eq!(attempts[0].0.to_string(), "127.0.0.1:1");
+/// assert!(error.to_string().starts_with("connect 127.0.0.1:1: "));
+/// ```
+pub struct ConnectError(Vec<(Address, io::Error)>);
+
+impl ConnectError {
+    /// The `ConnectError` inside an error.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<&ConnectError> {
+        error.get_ref().and_then(|inner| inner.downcast_ref())
+    }
+
+    /// The addresses in the order they failed, at least one.
+    #[must_use]
+    pub fn attempts(&self) -> &[(Address, io::Error)] {
+        &self.0
+    }
+
+    fn error(failed: Vec<(Address, io::Error)>) -> io::Error {
+        let kind = failed.last().map_or(io::ErrorKind::Other, |(_, error)| error.kind());
+        io::Error::new(kind, ConnectError(failed))
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (address, error)) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}connect {address}: {error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Error for ConnectError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.last().map(|(_, error)| error as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::ToAddress;
+    use crate::consts::{AF_INET, AF_INET6};
+    use crate::create::create_server;
+
+    fn answer(address: Address) -> AddrInfo {
+        AddrInfo { family: address.family(), kind: SOCK_STREAM, proto: 0, canonname: None, address }
+    }
+
+    /// An address that does not answer: its queue is full. With what keeps it so.
+    fn silent() -> (AddrInfo, Vec<Socket>) {
+        let listener = Socket::new(AF_INET, SOCK_STREAM, 0).unwrap();
+        listener.bind(("127.0.0.1", 0)).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.getsockname().unwrap();
+        let mut held = vec![listener];
+        loop {
+            let client = Socket::new(AF_INET, SOCK_STREAM, 0).unwrap();
+            client.settimeout(Duration::from_millis(100)).unwrap();
+            let connected = client.connect(&address).is_ok();
+            held.push(client);
+            if !connected {
+                return (answer(address), held);
+            }
+        }
+    }
+
+    /// An address where nobody listens any more.
+    fn refusing() -> AddrInfo {
+        answer(create_server(("127.0.0.1", 0)).unwrap().getsockname().unwrap())
+    }
+
+    fn attempts(options: &ConnectionOptions) -> Attempts<'_> {
+        let until = options.deadline.map(|deadline| Instant::now() + deadline);
+        Attempts { options, until, failed: Vec::new() }
+    }
+
+    #[test]
+    fn a_silent_address_does_not_hold_up_the_next() {
+        let (silent, _held) = silent();
+        let server = create_server(("127.0.0.1", 0)).unwrap();
+        let good = server.getsockname().unwrap();
+        let options = ConnectionOptions::new().happy_eyeballs(true);
+        let begin = Instant::now();
+        let sock = attempts(&options).race(vec![silent, answer(good.clone())]).unwrap().unwrap();
+        assert_eq!(sock.getpeername().unwrap(), good);
+        assert!(begin.elapsed() >= ATTEMPT_DELAY, "the second waits for its turn");
+        assert_eq!(sock.gettimeout(), None, "the winner is in the mode that was asked for");
+    }
+
+    #[test]
+    fn a_refusal_brings_the_next_at_once() {
+        let server = create_server(("127.0.0.1", 0)).unwrap();
+        let options = ConnectionOptions::new().timeout(Duration::from_secs(20)).happy_eyeballs(true);
+        let mut attempts = attempts(&options);
+        let answers = vec![refusing(), answer(server.getsockname().unwrap())];
+        let sock = attempts.race(answers).unwrap().unwrap();
+        assert_eq!(sock.gettimeout(), Some(Duration::from_secs(20)));
+        assert_eq!(attempts.failed.len(), 1);
+        assert_eq!(attempts.failed[0].1.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_deadline_is_one_for_all_addresses() {
+        let (silent, _held) = silent();
+        for happy_eyeballs in [false, true] {
+            let deadline = Duration::from_millis(400);
+            let options = ConnectionOptions::new().deadline(deadline).timeout(Duration::from_secs(60));
+            let mut attempts = attempts(&options);
+            let answers = vec![silent.clone(), silent.clone(), silent.clone()];
+            let begin = Instant::now();
+            let sock = match happy_eyeballs {
+                true => attempts.race(answers),
+                false => attempts.one_by_one(answers),
+            };
+            assert!(sock.unwrap().is_none());
+            assert!(begin.elapsed() >= deadline && begin.elapsed() < Duration::from_secs(30));
+            assert_eq!(attempts.failed.len(), 3, "each is told");
+            assert!(attempts.failed.iter().all(|(_, error)| error.kind() == io::ErrorKind::TimedOut));
+        }
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let address = |text: &str, family| answer((text, 1).to_address(family).unwrap());
+        let [one, two] = ["::1", "::2"].map(|text| address(text, AF_INET6));
+        let [three, four] = ["127.0.0.1", "127.0.0.2"].map(|text| address(text, AF_INET));
+        let answers = vec![one.clone(), two.clone(), three.clone(), four.clone()];
+        assert_eq!(by_turns(answers), [one, three, two, four]);
+        assert_eq!(by_turns(Vec::new()), []);
+    }
+
+    #[test]
+    fn an_error_tells_every_address_and_is_the_last_ones() {
+        let options = ConnectionOptions::new();
+        let mut attempts = attempts(&options);
+        assert!(attempts.one_by_one(vec![refusing(), refusing()]).unwrap().is_none());
+        let error = ConnectError::error(attempts.failed);
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(crate::errno(&error).is_some());
+        assert_eq!(error.to_string().matches("connect 127.0.0.1:").count(), 2);
+    }
+}

@@ -1,0 +1,76 @@
+//! How much waits in a socket's two queues, by ioctl(2) or what comes nearest.
+
+use std::io;
+
+use super::BorrowedFd;
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+use super::c;
+
+/// Bytes that wait to be received.
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+pub(crate) fn received(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    number_of(fd, libc::FIONREAD)
+}
+
+/// Bytes that wait to be sent.
+#[cfg(target_os = "linux")]
+pub(crate) fn to_send(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    number_of(fd, libc::TIOCOUTQ)
+}
+
+/// Bytes that wait to be sent.
+#[cfg(target_os = "freebsd")]
+pub(crate) fn to_send(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    number_of(fd, libc::FIONWRITE)
+}
+
+/// Asks a descriptor for the one number that `code` stands for.
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+fn number_of(fd: BorrowedFd<'_>, code: impl TryInto<u64>) -> io::Result<usize> {
+    use std::os::fd::AsRawFd as _;
+    let code = code.try_into().unwrap_or_default();
+    let mut number: libc::c_int = 0;
+    // SAFETY: each of the codes above writes one int to where it is told.
+    match unsafe { libc::ioctl(fd.as_raw_fd(), code as _, &raw mut number) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(usize::try_from(number).unwrap_or(0)),
+    }
+}
+
+/// Bytes that wait to be received.
+#[cfg(target_os = "macos")]
+pub(crate) fn received(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    number_of(fd, c::SO_NREAD)
+}
+
+/// Bytes that wait to be sent.
+#[cfg(target_os = "macos")]
+pub(crate) fn to_send(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    number_of(fd, c::SO_NWRITE)
+}
+
+#[cfg(target_os = "macos")]
+fn number_of(fd: BorrowedFd<'_>, option: i32) -> io::Result<usize> {
+    let mut number = [0; 4];
+    super::getsockopt(fd, c::SOL_SOCKET, option, &mut number)?;
+    Ok(usize::try_from(i32::from_ne_bytes(number)).unwrap_or(0))
+}
+
+/// Bytes that wait to be received.
+#[cfg(windows)]
+pub(crate) fn received(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    use std::os::windows::io::AsRawSocket as _;
+    let mut number = 0_u32;
+    // SAFETY: the code writes one number to where it is told.
+    match unsafe { c::ioctlsocket(fd.as_raw_socket() as c::SOCKET, c::FIONREAD, &mut number) } {
+        // SAFETY: the call takes nothing.
+        -1 => Err(io::Error::from_raw_os_error(unsafe { c::WSAGetLastError() })),
+        _ => Ok(number as usize),
+    }
+}
+
+/// Bytes that wait to be sent.
+#[cfg(windows)]
+pub(crate) fn to_send(_fd: BorrowedFd<'_>) -> io::Result<usize> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system does not tell what waits to be sent"))
+}

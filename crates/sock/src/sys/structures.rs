@@ -1,0 +1,121 @@
+//! The structures that some options take, as bytes. They are laid out field by
+//! field: what lies between the fields is zero and never read.
+
+use std::mem::{offset_of, size_of};
+use std::time::Duration;
+
+use socket2::SockAddr;
+
+use super::c;
+
+/// Copies fields to their places in a structure of `size` bytes.
+fn laid_out(size: usize, fields: &[(usize, &[u8])]) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    for (at, field) in fields {
+        bytes[*at..*at + field.len()].copy_from_slice(field);
+    }
+    bytes
+}
+
+/// The option whose time is in seconds: on macOS `SO_LINGER` counts in ticks.
+#[cfg(not(target_os = "macos"))]
+pub(crate) const LINGER_OPTION: i32 = c::SO_LINGER;
+#[cfg(target_os = "macos")]
+pub(crate) const LINGER_OPTION: i32 = c::SO_LINGER_SEC;
+
+/// What the two fields of a `struct linger` are.
+#[cfg(unix)]
+type LingerField = i32;
+#[cfg(windows)]
+type LingerField = u16;
+
+pub(crate) const LINGER_SIZE: usize = 2 * size_of::<LingerField>();
+
+pub(crate) fn linger(on: bool, seconds: u16) -> Vec<u8> {
+    let [on, seconds] = [u16::from(on), seconds].map(|number| LingerField::from(number).to_ne_bytes());
+    [on, seconds].concat()
+}
+
+/// Whether it is on, and the seconds; `None` for bytes that are none.
+pub(crate) fn read_linger(bytes: &[u8]) -> Option<(bool, u16)> {
+    let (on, seconds) = bytes.split_at_checked(size_of::<LingerField>())?;
+    let field = |bytes: &[u8]| Some(LingerField::from_ne_bytes(bytes.try_into().ok()?));
+    // What somebody else has set may not fit; it is a long time all the same.
+    Some((field(on)? != 0, u16::try_from(field(seconds)?).unwrap_or(u16::MAX)))
+}
+
+#[cfg(unix)]
+pub(crate) const TIMEVAL_SIZE: usize = size_of::<c::timeval>();
+/// Windows takes milliseconds.
+#[cfg(windows)]
+pub(crate) const TIMEVAL_SIZE: usize = 4;
+
+/// A timeout, rounded up so that it never becomes zero, which means none; what is
+/// longer than can be said becomes the longest.
+#[cfg(unix)]
+pub(crate) fn timeval(timeout: Duration) -> Vec<u8> {
+    let microseconds = timeout.as_nanos().div_ceil(1000);
+    let seconds = c::time_t::try_from(microseconds / 1_000_000).unwrap_or(c::time_t::MAX);
+    let rest = (microseconds % 1_000_000) as c::suseconds_t;
+    laid_out(
+        TIMEVAL_SIZE,
+        &[
+            (offset_of!(c::timeval, tv_sec), &seconds.to_ne_bytes()),
+            (offset_of!(c::timeval, tv_usec), &rest.to_ne_bytes()),
+        ],
+    )
+}
+
+#[cfg(windows)]
+pub(crate) fn timeval(timeout: Duration) -> Vec<u8> {
+    let milliseconds = timeout.as_nanos().div_ceil(1_000_000);
+    u32::try_from(milliseconds).unwrap_or(u32::MAX).to_ne_bytes().to_vec()
+}
+
+/// `None` for bytes that are no timeout.
+#[cfg(unix)]
+pub(crate) fn read_timeval(bytes: &[u8]) -> Option<Duration> {
+    let seconds = bytes.get(offset_of!(c::timeval, tv_sec)..)?.first_chunk()?;
+    let rest = bytes.get(offset_of!(c::timeval, tv_usec)..)?.first_chunk()?;
+    let seconds = u64::try_from(c::time_t::from_ne_bytes(*seconds)).ok()?;
+    let rest = u32::try_from(c::suseconds_t::from_ne_bytes(*rest)).ok()?;
+    Some(Duration::new(seconds, rest.checked_mul(1000)?))
+}
+
+#[cfg(windows)]
+pub(crate) fn read_timeval(bytes: &[u8]) -> Option<Duration> {
+    let milliseconds = u32::from_ne_bytes(bytes.try_into().ok()?);
+    Some(Duration::from_millis(milliseconds.into()))
+}
+
+#[cfg(windows)]
+use c::{GROUP_REQ as GroupReq, GROUP_SOURCE_REQ as GroupSourceReq};
+#[cfg(unix)]
+use c::{group_req as GroupReq, group_source_req as GroupSourceReq};
+
+/// A `struct group_req` or, with a source, a `struct group_source_req`.
+pub(crate) fn group_request(interface: u32, group: &SockAddr, source: Option<&SockAddr>) -> Vec<u8> {
+    let interface = interface.to_ne_bytes();
+    match source {
+        None => laid_out(
+            size_of::<GroupReq>(),
+            &[
+                (offset_of!(GroupReq, gr_interface), &interface),
+                (offset_of!(GroupReq, gr_group), address_bytes(group)),
+            ],
+        ),
+        Some(source) => laid_out(
+            size_of::<GroupSourceReq>(),
+            &[
+                (offset_of!(GroupSourceReq, gsr_interface), &interface),
+                (offset_of!(GroupSourceReq, gsr_group), address_bytes(group)),
+                (offset_of!(GroupSourceReq, gsr_source), address_bytes(source)),
+            ],
+        ),
+    }
+}
+
+fn address_bytes(address: &SockAddr) -> &[u8] {
+    // SAFETY: an address is as many bytes as it says.
+    unsafe { std::slice::from_raw_parts(address.as_ptr().cast(), address.len() as usize) }
+}

@@ -1,0 +1,525 @@
+//! One connection as the whole engine sees it: the worker that serves it, the
+//! reaper that ends it when it is overdue, the drain that waits for it.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use sock::{Address, MSG_PEEK, POLLIN, Poll, SHUT_RD, SHUT_RDWR, Shutdown, Socket, StreamSocket, poll};
+
+use crate::limits::{Deadline, Limits};
+#[cfg(unix)]
+use crate::sys;
+
+/// A connection, or a datagram, from the moment it was accepted until it is closed.
+///
+/// The handler talks through it: it is the [`StreamSocket`] of the context, and
+/// notices on the way whether the client has said anything, and which deadline
+/// ended a call.
+pub(crate) struct Connection {
+    pub(crate) client_address: Address,
+    /// When it was accepted, in the clock's milliseconds.
+    since: u64,
+    clock: Clock,
+    /// Where it stands and until when: see [`State`].
+    state: AtomicU64,
+    /// The deadline that ended the last call: see [`CALLS`].
+    late: AtomicU8,
+    /// The deadline that the next receive is for.
+    reading_for: AtomicU8,
+    /// What is known of the receiving side, and the worker's alone: see below.
+    flags: AtomicU8,
+    means: OnceLock<Means>,
+    /// A second descriptor while a hook has the first.
+    wrapping: Mutex<Option<Box<Socket>>>,
+}
+
+/// The client has ended its side: nothing unread can be lost by closing.
+const HEARD_THE_END: u8 = 1;
+/// Receives do not wait.
+const NOWAIT: u8 = 2;
+/// The last receive took all there was.
+const DRAINED: u8 = 4;
+
+/// What serves a connection, and how it is cut off.
+enum Means {
+    Socket(Socket),
+    Wrapped(Box<dyn StreamSocket>),
+    #[cfg(unix)]
+    Child(sys::Pid),
+}
+
+/// Milliseconds since the server was made, and the deadlines they are counted for.
+#[derive(Clone)]
+pub(crate) struct Clock(Arc<(Instant, Limits)>);
+
+impl Clock {
+    pub(crate) fn new(limits: Limits) -> Clock {
+        Clock(Arc::new((Instant::now(), limits)))
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.1
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.0.0.elapsed().as_millis() as u64
+    }
+
+    /// When a deadline that begins now is over; [`NEVER`] if there is none. A
+    /// started millisecond is waited for whole.
+    fn due(&self, deadline: Deadline) -> u64 {
+        match self.limits().of(deadline) {
+            None => NEVER,
+            Some(limit) => {
+                let due = (self.0.0.elapsed() + limit).as_nanos().div_ceil(1_000_000);
+                u64::try_from(due).unwrap_or(NEVER).min(NEVER)
+            }
+        }
+    }
+}
+
+/// The deadlines that a call can end with, by their place in [`CALLS`].
+const CALLS: [Deadline; 4] = [Deadline::Read, Deadline::Write, Deadline::FirstByte, Deadline::Idle];
+const READ: u8 = 0;
+const NOT_LATE: u8 = u8::MAX;
+
+/// A point in time that never comes; the largest that [`State`] holds.
+pub(crate) const NEVER: u64 = u64::MAX >> 4;
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Accepted, and not yet begun by a worker.
+    Queued,
+    /// In `wrap_request`.
+    Wrapping,
+    /// The client has said nothing yet, and been told nothing.
+    Silent,
+    /// A request is being served.
+    Busy,
+    /// Between two requests.
+    Between,
+    /// Ended by a deadline.
+    Overdue(Deadline),
+    /// Ended by a drain that found it idle.
+    Dismissed,
+    /// Ended by a drain whose time was over.
+    Drained,
+}
+
+/// A phase and when it is overdue, in one word: so that either the worker goes
+/// on or the reaper ends it, and never both.
+#[derive(Clone, Copy)]
+struct State {
+    phase: Phase,
+    due: u64,
+}
+
+const PHASES: [Phase; 11] = [
+    Phase::Queued,
+    Phase::Wrapping,
+    Phase::Silent,
+    Phase::Busy,
+    Phase::Between,
+    Phase::Overdue(Deadline::Wrap),
+    Phase::Overdue(Deadline::FirstByte),
+    Phase::Overdue(Deadline::Idle),
+    Phase::Overdue(Deadline::Request),
+    Phase::Dismissed,
+    Phase::Drained,
+];
+
+impl State {
+    fn pack(self) -> u64 {
+        let phase = PHASES.iter().position(|phase| *phase == self.phase).unwrap_or_default();
+        self.due << 4 | phase as u64
+    }
+
+    fn unpack(word: u64) -> State {
+        State { phase: PHASES[(word & 15) as usize], due: word >> 4 }
+    }
+}
+
+impl Phase {
+    /// Whether nothing may follow. One that was dismissed goes on if its client
+    /// spoke at the same moment: its answer still gets through.
+    fn is_over(self) -> bool {
+        matches!(self, Phase::Overdue(_) | Phase::Drained)
+    }
+
+    /// The deadline that is running.
+    fn deadline(self) -> Option<Deadline> {
+        match self {
+            Phase::Wrapping => Some(Deadline::Wrap),
+            Phase::Silent => Some(Deadline::FirstByte),
+            Phase::Busy => Some(Deadline::Request),
+            Phase::Between => Some(Deadline::Idle),
+            _ => None,
+        }
+    }
+}
+
+impl Connection {
+    pub(crate) fn new(client_address: Address, clock: Clock) -> Connection {
+        Connection {
+            client_address,
+            since: clock.now(),
+            clock,
+            state: AtomicU64::new(State { phase: Phase::Queued, due: NEVER }.pack()),
+            late: AtomicU8::new(NOT_LATE),
+            reading_for: AtomicU8::new(READ),
+            flags: AtomicU8::new(0),
+            means: OnceLock::new(),
+            wrapping: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        Duration::from_millis(self.clock.now() - self.since)
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.load().phase
+    }
+
+    /// When it is overdue, in the clock's milliseconds.
+    pub(crate) fn due(&self) -> u64 {
+        self.load().due
+    }
+
+    fn load(&self) -> State {
+        State::unpack(self.state.load(Ordering::Acquire))
+    }
+
+    /// Enters a phase, with its deadline beginning now, unless the connection has
+    /// been ended. Returns when it is overdue.
+    pub(crate) fn enter(&self, phase: Phase) -> Option<u64> {
+        let due = phase.deadline().map_or(NEVER, |deadline| self.clock.due(deadline));
+        self.replace(|old| (!old.phase.is_over()).then_some(State { phase, due })).then_some(due)
+    }
+
+    /// Ends it if its deadline is over by `now`. Returns the deadline if so.
+    pub(crate) fn end_if_overdue(&self, now: u64) -> Option<Deadline> {
+        let state = self.load();
+        let deadline = state.phase.deadline().filter(|_| state.due <= now)?;
+        let overdue = State { phase: Phase::Overdue(deadline), due: NEVER }.pack();
+        let ended = self.state.compare_exchange(state.pack(), overdue, Ordering::AcqRel, Ordering::Relaxed);
+        ended.ok().map(|_| {
+            self.sever(SHUT_RDWR);
+            deadline
+        })
+    }
+
+    /// Ends it if it is in one of the phases, for a drain.
+    pub(crate) fn end_for_drain(&self, phases: &[Phase], end: Phase) -> bool {
+        let drained = State { phase: end, due: NEVER };
+        let ended = self.replace(|old| phases.contains(&old.phase).then_some(drained));
+        if ended {
+            // Of one that is dismissed only the receiving side: see `Phase::is_over`.
+            self.sever(if end == Phase::Dismissed { SHUT_RD } else { SHUT_RDWR });
+        }
+        ended
+    }
+
+    fn replace(&self, next: impl Fn(State) -> Option<State>) -> bool {
+        let update = |word| next(State::unpack(word)).map(State::pack);
+        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, update).is_ok()
+    }
+
+    /// Whether the client has sent something that nobody has read yet.
+    pub(crate) fn has_input(&self) -> bool {
+        let there = |socket: &Socket| {
+            let ready = poll(&mut [Poll::new(socket, POLLIN)], Some(Duration::ZERO));
+            let peeked = || socket.recv_with_flags(1, MSG_PEEK);
+            ready.is_ok_and(|count| count > 0) && peeked().is_ok_and(|data| !data.is_empty())
+        };
+        self.socket_underneath().is_some_and(there)
+    }
+
+    /// Wakes whoever waits for the client, with the end of everything.
+    fn sever(&self, how: Shutdown) {
+        if let Some(socket) = self.socket_underneath() {
+            let _ = socket.shutdown(how);
+        }
+        if let Some(socket) = &*self.wrapping.lock() {
+            let _ = socket.shutdown(how);
+        }
+        #[cfg(unix)]
+        if let Some(Means::Child(pid)) = self.means.get() {
+            sys::kill(*pid);
+        }
+    }
+
+    fn socket_underneath(&self) -> Option<&Socket> {
+        match self.means.get()? {
+            Means::Socket(socket) => Some(socket),
+            Means::Wrapped(stream) => Some(stream.socket()),
+            #[cfg(unix)]
+            Means::Child(_) => None,
+        }
+    }
+
+    pub(crate) fn serve_over_socket(&self, socket: Socket) {
+        let _ = self.means.set(Means::Socket(socket));
+    }
+
+    pub(crate) fn serve_over(&self, stream: Box<dyn StreamSocket>) {
+        let _ = self.means.set(Means::Wrapped(stream));
+    }
+
+    /// A child process serves it: to cut it off is to kill the child.
+    #[cfg(unix)]
+    pub(crate) fn serve_in_child(&self, pid: sys::Pid) {
+        let _ = self.means.set(Means::Child(pid));
+    }
+
+    /// Keeps a second descriptor for the time a hook has the first.
+    pub(crate) fn set_wrapping(&self, socket: Option<Socket>) {
+        *self.wrapping.lock() = socket.map(Box::new);
+    }
+
+    /// What the handler talks over, once it may.
+    pub(crate) fn stream(&self) -> Option<&dyn StreamSocket> {
+        match self.means.get()? {
+            Means::Socket(socket) => Some(socket),
+            Means::Wrapped(stream) => Some(&**stream),
+            #[cfg(unix)]
+            Means::Child(_) => None,
+        }
+    }
+
+    /// The deadline that ended the connection, or its last call.
+    pub(crate) fn late(&self) -> Option<Deadline> {
+        if let Phase::Overdue(deadline) = self.phase() {
+            return Some(deadline);
+        }
+        CALLS.get(usize::from(self.late.load(Ordering::Relaxed))).copied()
+    }
+
+    /// Gives the next receive another deadline than the usual: for a process that
+    /// nobody watches.
+    pub(crate) fn limit_next_read(&self, deadline: Deadline) {
+        let place = CALLS.iter().position(|call| *call == deadline).unwrap_or_default();
+        self.reading_for.store(place as u8, Ordering::Relaxed);
+        self.limit_reads(deadline);
+    }
+
+    fn limit_reads(&self, deadline: Deadline) {
+        let limits = self.clock.limits();
+        let limit = limits.of(deadline).into_iter().chain(limits.read_timeout).min();
+        if let Some(socket) = self.socket_underneath() {
+            let _ = socket.set_recv_timeout(limit);
+        }
+    }
+
+    pub(crate) fn heard_the_end(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & HEARD_THE_END != 0
+    }
+
+    /// Whether nothing is left to be received that has come until the last receive;
+    /// false also means that nobody knows.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & DRAINED != 0
+    }
+
+    /// Has receives fail with `WouldBlock` instead of waiting, or wait again.
+    pub(crate) fn set_nowait(&self, nowait: bool) {
+        self.set_flag(NOWAIT, nowait);
+    }
+
+    /// Only the worker that serves it writes these: no other can come in between.
+    fn set_flag(&self, flag: u8, on: bool) {
+        let flags = self.flags.load(Ordering::Relaxed);
+        self.flags.store(if on { flags | flag } else { flags & !flag }, Ordering::Relaxed);
+    }
+
+    /// Receives what is there, without waiting.
+    fn recv_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.means.get() {
+            Some(Means::Socket(socket)) => socket.recv_into_nowait(buffer),
+            Some(Means::Wrapped(stream)) if stream.pending() > 0 => stream.recv_into(buffer),
+            Some(Means::Wrapped(stream)) => {
+                let socket = stream.socket();
+                let before = socket.gettimeout();
+                socket.settimeout(Duration::ZERO)?;
+                let received = stream.recv_into(buffer);
+                socket.settimeout(before)?;
+                received
+            }
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// The first byte, in either direction, begins the first request.
+    #[inline]
+    fn spoke(&self) {
+        let phase = self.state.load(Ordering::Relaxed) & 15;
+        if phase == SILENT || phase == DISMISSED || self.reading_for.load(Ordering::Relaxed) != READ {
+            self.first_word();
+        }
+    }
+
+    #[cold]
+    fn first_word(&self) {
+        if matches!(self.phase(), Phase::Silent | Phase::Dismissed) {
+            self.enter(Phase::Busy);
+        }
+        if self.reading_for.swap(READ, Ordering::Relaxed) != READ {
+            self.limit_reads(Deadline::Read);
+        }
+    }
+
+    /// What a call's failure, or its end of file, means here.
+    #[cold]
+    fn judge(&self, result: io::Result<usize>, deadline: Deadline) -> io::Result<usize> {
+        match self.phase() {
+            Phase::Overdue(deadline) => return Err(self.timed_out(deadline)),
+            Phase::Drained => {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server is stopping"));
+            }
+            _ => {}
+        }
+        match result {
+            Err(error) if self.flags.load(Ordering::Relaxed) & NOWAIT != 0 => Err(error),
+            // SO_RCVTIMEO and SO_SNDTIMEO say EAGAIN; a mode of the handler's own speaks for itself.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.blocks() => {
+                let late = match deadline {
+                    Deadline::Read => self.reading_for.load(Ordering::Relaxed),
+                    _ => 1,
+                };
+                self.late.store(late, Ordering::Relaxed);
+                Err(self.timed_out(CALLS[usize::from(late)]))
+            }
+            Ok(0) => {
+                self.set_flag(HEARD_THE_END, true);
+                Ok(0)
+            }
+            result => result,
+        }
+    }
+
+    fn blocks(&self) -> bool {
+        self.socket_underneath().is_some_and(|socket| socket.gettimeout().is_none())
+    }
+
+    fn timed_out(&self, deadline: Deadline) -> io::Error {
+        let limit = self.clock.limits().of(deadline).unwrap_or_default();
+        io::Error::new(io::ErrorKind::TimedOut, format!("{deadline} deadline of {limit:?} is over"))
+    }
+}
+
+/// [`Phase::Silent`] and [`Phase::Dismissed`] in a [`State`].
+const SILENT: u64 = 2;
+const DISMISSED: u64 = 9;
+
+impl StreamSocket for Connection {
+    fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(means) = self.means.get() else { return Err(io::ErrorKind::NotConnected.into()) };
+        let flags = self.flags.load(Ordering::Relaxed);
+        let received = match means {
+            _ if flags & NOWAIT != 0 => self.recv_nowait(buffer),
+            Means::Socket(socket) => socket.recv_into(buffer),
+            Means::Wrapped(stream) => stream.recv_into(buffer),
+            #[cfg(unix)]
+            Means::Child(_) => Err(io::ErrorKind::NotConnected.into()),
+        };
+        match received {
+            Ok(received) if received > 0 => {
+                // A stream on top may hold something back.
+                let drained = received < buffer.len() && matches!(means, Means::Socket(_));
+                if drained != (flags & DRAINED != 0) {
+                    self.set_flag(DRAINED, drained);
+                }
+                self.spoke();
+                Ok(received)
+            }
+            Ok(0) if buffer.is_empty() => Ok(0),
+            other => self.judge(other, Deadline::Read),
+        }
+    }
+
+    fn send(&self, data: &[u8]) -> io::Result<usize> {
+        let Some(stream) = self.stream() else { return Err(io::ErrorKind::NotConnected.into()) };
+        match stream.send(data) {
+            Ok(sent) => {
+                self.spoke();
+                Ok(sent)
+            }
+            error => self.judge(error, Deadline::Write),
+        }
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.stream().map_or(Err(io::ErrorKind::NotConnected.into()), |stream| stream.shutdown(how))
+    }
+
+    fn pending(&self) -> usize {
+        self.stream().map_or(0, |stream| stream.pending())
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        self.stream().and_then(|stream| stream.as_any())
+    }
+
+    fn socket(&self) -> &Socket {
+        self.socket_underneath().expect("a handler runs only over a stream")
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("client_address", &self.client_address)
+            .field("phase", &self.phase())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_fits_into_its_word() {
+        for phase in PHASES {
+            for due in [0, 1, 12_345_678, NEVER] {
+                let state = State::unpack(State { phase, due }.pack());
+                assert_eq!((state.phase, state.due), (phase, due));
+            }
+        }
+        assert_eq!(State { phase: Phase::Silent, due: 0 }.pack(), SILENT);
+        assert_eq!(State { phase: Phase::Dismissed, due: 0 }.pack(), DISMISSED);
+    }
+
+    fn connection() -> Connection {
+        let limits = Limits { first_byte_timeout: Some(Duration::ZERO), ..Limits::default() };
+        Connection::new(Address::None, Clock::new(limits))
+    }
+
+    #[test]
+    fn only_what_is_overdue_is_ended_and_what_is_ended_stays_so() {
+        let connection = connection();
+        assert_eq!(connection.end_if_overdue(u64::MAX), None, "nobody has begun it");
+        let due = connection.enter(Phase::Silent).unwrap();
+        assert_eq!(connection.end_if_overdue(due.saturating_sub(1)), None);
+        assert_eq!(connection.end_if_overdue(due), Some(Deadline::FirstByte));
+        assert_eq!(connection.enter(Phase::Busy), None);
+        assert_eq!(connection.late(), Some(Deadline::FirstByte));
+        assert!(!connection.end_for_drain(&[Phase::Silent, Phase::Busy], Phase::Drained));
+    }
+
+    #[test]
+    fn a_drain_ends_only_the_phases_it_names() {
+        let connection = connection();
+        connection.enter(Phase::Busy);
+        assert!(!connection.end_for_drain(&[Phase::Silent, Phase::Between], Phase::Dismissed));
+        connection.enter(Phase::Between);
+        assert!(connection.end_for_drain(&[Phase::Silent, Phase::Between], Phase::Dismissed));
+        assert_eq!(connection.phase(), Phase::Dismissed);
+    }
+}

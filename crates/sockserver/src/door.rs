@@ -1,0 +1,326 @@
+//! The door of a server: taking a request from a listener, with the errors sorted.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sock::{Address, Socket, errno, errno_name};
+
+use crate::job::{Core, Job, Rejected, Service};
+use crate::limits::WhenFull;
+use crate::registry::Permit;
+use crate::request::{Request, RequestError, guard};
+
+/// First pause when resources have run out; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How many clients may be lost one after the other before the loop slows down.
+const MOST_IN_A_ROW: u32 = 100;
+/// Errors of one kind are logged once in this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Takes requests, one at a time, for one thread; another thread has its own.
+pub(crate) struct Door {
+    core: Arc<Core>,
+    listeners: Vec<Arc<Socket>>,
+    settings: Settings,
+    /// The listener whose turn it is: each gets its share.
+    next: Cell<usize>,
+    /// Listeners that are of no more use.
+    gone: Vec<Cell<bool>>,
+    /// A permit for the next request, kept while nobody comes.
+    permit: RefCell<Option<Permit>>,
+    trouble: Cell<Trouble>,
+    /// Pauses between requests that cannot be started.
+    stuck: Cell<Trouble>,
+}
+
+/// What serving needs of the builder's class variables.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings {
+    /// Not set: the mixin's.
+    pub(crate) timeout: Option<Option<Duration>>,
+    pub(crate) poll_interval: Duration,
+    pub(crate) max_packet_size: usize,
+}
+
+/// Want of resources that goes on.
+#[derive(Clone, Copy, Default)]
+struct Trouble {
+    pause: Duration,
+    /// Clients that were lost since the last one that was not.
+    in_a_row: u32,
+    logged: Option<Instant>,
+}
+
+/// What an attempt to accept came to.
+// A job is moved twice at most: a box would cost more.
+#[allow(clippy::large_enum_variant)]
+pub(crate) enum Accepted {
+    Job(Job),
+    /// Nobody is there.
+    Nothing,
+    /// A request that was refused, and is closed.
+    Refused,
+    /// That client is gone; there may be another.
+    Again,
+    /// Resources have run out: try again after this long.
+    Pause(Duration),
+    /// Every permit is taken.
+    Full,
+}
+
+/// What an error of accept(2) means for the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    Nothing,
+    Again,
+    Pause,
+    ListenerGone,
+}
+
+/// Sorts the errors of accept(2), and of recvfrom(2) on a datagram server.
+///
+/// Linux reports errors that are pending on the new connection, which are that
+/// client's alone (accept(2), "Error handling"); running out of resources
+/// passes, but not by trying again at once.
+fn meaning(error: &io::Error) -> Meaning {
+    let Some(number) = errno(error) else {
+        return match error.kind() {
+            // A listener that was given a timeout says so.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Meaning::Nothing,
+            // No system call: a get_request that found fault with its client.
+            _ => Meaning::Again,
+        };
+    };
+    match errno_name(number) {
+        Some("EAGAIN") => Meaning::Nothing,
+        Some("EINTR" | "ECONNABORTED" | "ECONNRESET" | "EPROTO" | "EPERM") => Meaning::Again,
+        Some(
+            "ENETDOWN" | "ENOPROTOOPT" | "EHOSTDOWN" | "ENONET" | "EHOSTUNREACH" | "EOPNOTSUPP"
+            | "ENETUNREACH" | "ETIMEDOUT" | "ECONNREFUSED",
+        ) => Meaning::Again,
+        Some("EBADF" | "ENOTSOCK" | "EINVAL") => Meaning::ListenerGone,
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever nobody has heard of.
+        _ => Meaning::Pause,
+    }
+}
+
+impl Door {
+    pub(crate) fn new(core: &Arc<Core>, listeners: &[Arc<Socket>], settings: Settings) -> Door {
+        Door {
+            core: Arc::clone(core),
+            listeners: listeners.to_vec(),
+            settings,
+            next: Cell::new(0),
+            gone: vec![Cell::new(false); listeners.len()],
+            permit: RefCell::new(None),
+            trouble: Cell::default(),
+            stuck: Cell::default(),
+        }
+    }
+
+    /// A door to the same listeners for another thread.
+    pub(crate) fn another(&self) -> Door {
+        Door::new(&self.core, &self.listeners, self.settings)
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.core.handle.is_stopping()
+    }
+
+    /// The listeners that are still of use.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = &Arc<Socket>> {
+        self.listeners.iter().zip(&self.gone).filter(|(_, gone)| !gone.get()).map(|(listener, _)| listener)
+    }
+
+    /// Whether another request may come in now.
+    #[cfg(unix)]
+    pub(crate) fn has_room(&self) -> bool {
+        self.core.registry().has_room()
+    }
+
+    /// Closes a job that could not be started. Returns how long to wait before the
+    /// next, since threads or processes have run out.
+    pub(crate) fn reject(&self, rejected: Rejected) -> Duration {
+        Job::end_rejected(rejected);
+        let mut stuck = self.stuck.get();
+        stuck.pause = (stuck.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.stuck.set(stuck);
+        stuck.pause
+    }
+
+    /// Notes that a job could be started.
+    pub(crate) fn started(&self) {
+        self.stuck.take();
+    }
+
+    /// Takes a request from one of the listeners, if one is there, and verifies it.
+    pub(crate) fn accept(&self) -> io::Result<Accepted> {
+        let Some(permit) = self.take_permit() else {
+            return Ok(Accepted::Full);
+        };
+        *self.permit.borrow_mut() = Some(permit);
+        let count = self.listeners.len();
+        let mut found = Accepted::Nothing;
+        for _ in 0..count {
+            let place = self.next.get() % count;
+            self.next.set(place + 1);
+            if self.gone[place].get() {
+                continue;
+            }
+            found = self.accept_from(place)?;
+            if !matches!(found, Accepted::Nothing) {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// A permit for a request that may come; beyond the limit one only to refuse it.
+    fn take_permit(&self) -> Option<Permit> {
+        let kept = self.permit.borrow_mut().take().filter(|permit| !permit.is_beyond_the_limit());
+        let registry = self.core.registry();
+        kept.or_else(|| match registry.limits().when_full {
+            WhenFull::Wait => registry.permit(),
+            WhenFull::Refuse => registry.try_permit().or_else(|| Some(registry.permit_to_refuse())),
+        })
+    }
+
+    fn accept_from(&self, place: usize) -> io::Result<Accepted> {
+        let listener = &self.listeners[place];
+        let taken = match self.core.service {
+            Service::Stream(_) => self.accept_connection(listener),
+            Service::Datagram(_) => self.receive_datagram(listener),
+        };
+        let error = match taken {
+            Ok((request, client_address)) => {
+                self.trouble.take();
+                return Ok(self.verify(request, client_address));
+            }
+            Err(error) => error,
+        };
+        match meaning(&error) {
+            Meaning::Nothing => Ok(Accepted::Nothing),
+            Meaning::Again => {
+                log::debug!("client lost before it was accepted: {error}");
+                self.core.registry().lost_before_accept();
+                let mut trouble = self.trouble.get();
+                trouble.in_a_row += 1;
+                self.trouble.set(trouble);
+                // So many clients in a row are no accident: better slow than spinning.
+                if trouble.in_a_row > MOST_IN_A_ROW {
+                    return Ok(Accepted::Pause(self.back_off(&error)));
+                }
+                Ok(Accepted::Again)
+            }
+            Meaning::Pause => Ok(Accepted::Pause(self.back_off(&error))),
+            // A drain has shut it down: the loop sees that it is to stop.
+            Meaning::ListenerGone if self.is_stopping() => Ok(Accepted::Nothing),
+            Meaning::ListenerGone => self.lose(place, error),
+        }
+    }
+
+    /// Goes on without a listener, if there is another.
+    fn lose(&self, place: usize, error: io::Error) -> io::Result<Accepted> {
+        self.gone[place].set(true);
+        if self.listeners().next().is_none() {
+            return Err(error);
+        }
+        log::error!("listener {} of {} is gone, the others go on: {error}", place + 1, self.gone.len());
+        Ok(Accepted::Again)
+    }
+
+    fn accept_connection(&self, listener: &Socket) -> io::Result<(Request, Address)> {
+        let taken = guard(|| self.core.hooks.get_request(listener));
+        match taken {
+            Ok((socket, client_address)) => Ok((Request::accepted(socket), client_address)),
+            Err(RequestError::Panicked(message)) => {
+                Err(io::Error::other(format!("get_request panicked: {message}")))
+            }
+            Err(
+                RequestError::Failed(error)
+                | RequestError::Rejected(error)
+                | RequestError::TimedOut(_, error),
+            ) => Err(error),
+        }
+    }
+
+    fn receive_datagram(&self, listener: &Arc<Socket>) -> io::Result<(Request, Address)> {
+        let (packet, client_address) = listener.recvfrom_nowait(self.settings.max_packet_size)?;
+        Ok((Request::datagram(packet, Arc::clone(listener)), client_address))
+    }
+
+    fn verify(&self, request: Request, client_address: Address) -> Accepted {
+        let registry = self.core.registry();
+        let permit = self.permit.borrow_mut().take().unwrap_or_else(|| registry.permit_to_refuse());
+        let too_many = permit.is_beyond_the_limit();
+        let (entry, allowed) = registry.enter(client_address, permit);
+        if too_many || allowed.is_err() {
+            log::debug!("request from {} refused: too many connections", entry.client_address());
+            Job::new(Arc::clone(&self.core), request, entry).turn_away();
+            return Accepted::Refused;
+        }
+        let verified = guard(|| Ok(self.core.hooks.verify_request(&request, entry.client_address())));
+        let mut job = Job::new(Arc::clone(&self.core), request, entry);
+        match verified {
+            Ok(true) => return Accepted::Job(job),
+            Ok(false) => log::debug!("request from {} refused", job.client_address()),
+            Err(error) => job.report(&error),
+        }
+        job.refuse();
+        Accepted::Refused
+    }
+
+    /// The next pause, and one line in the log, but not one for every pause.
+    fn back_off(&self, error: &io::Error) -> Duration {
+        let mut trouble = self.trouble.get();
+        trouble.pause = (trouble.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        if trouble.logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
+            log::warn!("accept: {error}; trying again in {:?}", trouble.pause);
+            trouble.logged = Some(Instant::now());
+        }
+        self.trouble.set(trouble);
+        trouble.pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_errors_are_sorted() {
+        let table = [
+            ("EAGAIN", Meaning::Nothing),
+            ("EINTR", Meaning::Again),
+            ("ECONNABORTED", Meaning::Again),
+            ("EPERM", Meaning::Again),
+            ("ENONET", Meaning::Again),
+            ("EHOSTUNREACH", Meaning::Again),
+            ("EMFILE", Meaning::Pause),
+            ("ENOMEM", Meaning::Pause),
+            ("EXDEV", Meaning::Pause),
+            ("EBADF", Meaning::ListenerGone),
+            ("EINVAL", Meaning::ListenerGone),
+        ];
+        for (name, expected) in table {
+            // Windows' numbers begin at 10,000, and it lacks a few.
+            let Some(number) = (1..12_000).find(|&number| errno_name(number) == Some(name)) else {
+                continue;
+            };
+            assert_eq!(meaning(&io::Error::from_raw_os_error(number)), expected, "{name}");
+        }
+        assert_eq!(meaning(&io::Error::other("a hook's own")), Meaning::Again);
+        assert_eq!(meaning(&io::Error::from(io::ErrorKind::TimedOut)), Meaning::Nothing);
+    }
+}

@@ -1,0 +1,101 @@
+//! What a server allows its clients, and how long it waits for them.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Limits and deadlines of a server: the builder's setters with their defaults.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_ip: Option<usize>,
+    pub(crate) when_full: WhenFull,
+    pub(crate) wrap_timeout: Option<Duration>,
+    pub(crate) first_byte_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) read_timeout: Option<Duration>,
+    pub(crate) write_timeout: Option<Duration>,
+    pub(crate) request_timeout: Option<Duration>,
+    pub(crate) linger_timeout: Duration,
+    pub(crate) close_timeout: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_connections: 10_000,
+            max_connections_per_ip: None,
+            when_full: WhenFull::Wait,
+            wrap_timeout: Some(Duration::from_secs(10)),
+            first_byte_timeout: Some(Duration::from_secs(30)),
+            idle_timeout: Some(Duration::from_secs(60)),
+            read_timeout: Some(Duration::from_secs(300)),
+            write_timeout: Some(Duration::from_secs(60)),
+            request_timeout: Some(Duration::from_secs(3600)),
+            linger_timeout: Duration::from_secs(2),
+            close_timeout: Some(Duration::from_secs(60)),
+        }
+    }
+}
+
+impl Limits {
+    /// The time a deadline allows.
+    pub(crate) fn of(&self, deadline: Deadline) -> Option<Duration> {
+        match deadline {
+            Deadline::Wrap => self.wrap_timeout,
+            Deadline::FirstByte => self.first_byte_timeout,
+            Deadline::Idle => self.idle_timeout,
+            Deadline::Read => self.read_timeout,
+            Deadline::Write => self.write_timeout,
+            Deadline::Request => self.request_timeout,
+        }
+    }
+
+    /// The shortest of the deadlines that somebody has to watch for.
+    pub(crate) fn shortest(&self) -> Option<Duration> {
+        let watched = [Deadline::Wrap, Deadline::FirstByte, Deadline::Idle, Deadline::Request];
+        watched.into_iter().filter_map(|deadline| self.of(deadline)).min()
+    }
+}
+
+/// What happens to clients beyond [`max_connections`](crate::Builder::max_connections).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// They wait in the listener's queue until somebody goes.
+    #[default]
+    Wait,
+    /// They are accepted, told so by [`refuse_request`](crate::ServerHooks::refuse_request),
+    /// and closed.
+    Refuse,
+}
+
+/// The deadlines of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Deadline {
+    /// For [`wrap_request`](crate::ServerHooks::wrap_request), such as a TLS handshake.
+    Wrap,
+    /// From the start until the client has sent, or been sent, its first byte.
+    FirstByte,
+    /// Between two requests.
+    Idle,
+    /// For each receive.
+    Read,
+    /// For each send.
+    Write,
+    /// For a whole request, from its first byte until its handler returns.
+    Request,
+}
+
+impl fmt::Display for Deadline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Deadline::Wrap => "wrap",
+            Deadline::FirstByte => "first byte",
+            Deadline::Idle => "idle",
+            Deadline::Read => "read",
+            Deadline::Write => "write",
+            Deadline::Request => "request",
+        })
+    }
+}

@@ -1,0 +1,166 @@
+//! The sockets a server listens on: made and bound, or taken over.
+
+use std::io;
+
+use sock::{AF_INET, AF_INET6, Address, AddressError, IPPROTO_IPV6, IPV6_V6ONLY, Socket, SocketKind};
+
+use crate::hooks::ServerHooks;
+use crate::limits::Limits;
+
+/// How listeners are made: the builder's class variables about them.
+#[derive(Clone)]
+pub(crate) struct Options {
+    pub(crate) allow_reuse_address: bool,
+    pub(crate) allow_reuse_port: bool,
+    pub(crate) ipv6_only: bool,
+    pub(crate) request_queue_size: i32,
+    pub(crate) unix_mode: Option<u32>,
+}
+
+/// A listener, and the name in the file system that is to go with it.
+pub(crate) struct Listener {
+    pub(crate) socket: Socket,
+    pub(crate) path: Option<BoundPath>,
+}
+
+/// Makes a socket and binds it: Python's `server_bind`.
+pub(crate) fn bind(
+    address: &Address,
+    kind: SocketKind,
+    options: &Options,
+    hooks: &dyn ServerHooks,
+) -> io::Result<Listener> {
+    let named = |verb| move |error| AddressError::wrap(verb, address, error);
+    let socket = Socket::new(address.family(), kind, 0).map_err(named("socket for"))?;
+    if options.allow_reuse_address {
+        socket.set_reuse_address(true).map_err(named("set_reuse_address on"))?;
+    }
+    if options.allow_reuse_port {
+        socket.set_reuse_port(true).map_err(named("set_reuse_port on"))?;
+    }
+    if address.family() == AF_INET6 && address.ip().is_some_and(|ip| ip.is_unspecified()) {
+        // A system without dual stack serves IPv6 alone.
+        let _ = socket.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, options.ipv6_only);
+    }
+    let bound = hooks.server_bind(&socket, address);
+    let bound = bound.or_else(|error| match path::is_stale(address, kind, &error)? {
+        true => path::unlink(address).and_then(|()| hooks.server_bind(&socket, address)),
+        false => Err(error),
+    });
+    bound.map_err(named("bind"))?;
+    let path = BoundPath::of(address);
+    if let (Some(mode), Some(bound)) = (options.unix_mode, &path) {
+        bound.set_mode(mode).map_err(named("set the mode of"))?;
+    }
+    Ok(Listener { socket, path })
+}
+
+/// Whether what the listener accepts has its `SO_RCVTIMEO` and `SO_SNDTIMEO`: TCP
+/// on Linux copies the whole socket.
+pub(crate) fn inherits_timeouts(socket: &Socket, limits: &Limits) -> bool {
+    cfg!(target_os = "linux")
+        && [AF_INET, AF_INET6].contains(&socket.family())
+        && socket.set_recv_timeout(limits.read_timeout).is_ok()
+        && socket.set_send_timeout(limits.write_timeout).is_ok()
+}
+
+pub(crate) use path::BoundPath;
+
+#[cfg(unix)]
+mod path {
+    use std::fs;
+    use std::io;
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+    use std::path::PathBuf;
+
+    use sock::{AF_UNIX, Address, Socket, SocketKind};
+
+    /// The path of a Unix socket that was bound here, and the file it was then.
+    pub(crate) struct BoundPath {
+        path: PathBuf,
+        device: u64,
+        inode: u64,
+    }
+
+    impl BoundPath {
+        pub(super) fn of(address: &Address) -> Option<BoundPath> {
+            let path = address.path()?.to_owned();
+            let file = fs::symlink_metadata(&path).ok()?;
+            Some(BoundPath { path, device: file.dev(), inode: file.ino() })
+        }
+
+        pub(super) fn set_mode(&self, mode: u32) -> io::Result<()> {
+            fs::set_permissions(&self.path, fs::Permissions::from_mode(mode))
+        }
+    }
+
+    /// Takes the path away, unless it has become another's.
+    impl Drop for BoundPath {
+        fn drop(&mut self) {
+            let still_ours = fs::symlink_metadata(&self.path)
+                .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
+            if still_ours {
+                if let Err(error) = fs::remove_file(&self.path) {
+                    log::warn!("unlink {}: {error}", self.path.display());
+                }
+            }
+        }
+    }
+
+    /// Whether the path is taken by a socket that nobody listens on any more: its
+    /// server was killed. Only a connect that is refused says so.
+    ///
+    /// # Errors
+    ///
+    /// The error of the bind, with its reason, when the path is another thing.
+    pub(super) fn is_stale(address: &Address, kind: SocketKind, error: &io::Error) -> io::Result<bool> {
+        let Some(path) = address.path().filter(|_| error.kind() == io::ErrorKind::AddrInUse) else {
+            return Ok(false);
+        };
+        // Not through a symbolic link: what it points to is not ours to remove.
+        if !fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+            return Ok(false);
+        }
+        let probe = Socket::new(AF_UNIX, kind, 0)?;
+        probe.setblocking(false)?;
+        let refused =
+            probe.connect(address).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        Ok(refused)
+    }
+
+    pub(super) fn unlink(address: &Address) -> io::Result<()> {
+        let Some(path) = address.path() else {
+            return Ok(());
+        };
+        log::warn!("{} is a socket without a server: taking its place", path.display());
+        fs::remove_file(path)
+    }
+}
+
+#[cfg(not(unix))]
+mod path {
+    use std::io;
+
+    use sock::{Address, SocketKind};
+
+    /// Nothing: servers have no paths here.
+    pub(crate) struct BoundPath;
+
+    impl BoundPath {
+        pub(super) fn of(_: &Address) -> Option<BoundPath> {
+            None
+        }
+
+        pub(super) fn set_mode(&self, _: u32) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    pub(super) fn is_stale(_: &Address, _: SocketKind, _: &io::Error) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    pub(super) fn unlink(_: &Address) -> io::Result<()> {
+        Ok(())
+    }
+}

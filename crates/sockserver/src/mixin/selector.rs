@@ -1,0 +1,508 @@
+//! Connections between requests wait in a selector, without a thread.
+
+use std::cmp;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use sock::{AsFd, Socket, socketpair};
+
+use crate::accept::Acceptor;
+use crate::door::{Accepted, Door};
+use crate::handle::ServerHandle;
+use crate::job::{Job, Rejected, Tried};
+use crate::mixin::MixIn;
+use crate::mixin::parked::{Parked, Parking};
+use crate::sys::poller::{self, Event, Poller};
+
+/// How long a worker that has nothing to do stays, when there are more than wanted.
+const KEEP_IDLE: Duration = Duration::from_secs(5);
+
+/// How often somebody looks whether all workers are stuck in their handlers.
+const TICK: Duration = Duration::from_millis(2);
+
+/// How long that goes on after the last request.
+const TICKS_AFTER: u32 = 50;
+
+/// Keys of what is no connection.
+const WAKER: u64 = u64::MAX;
+const LISTENERS: u64 = u64::MAX - 1;
+
+/// Serves requests in a few threads; connections between two requests wait in
+/// epoll(7), or kqueue, and hold no thread and no buffer.
+///
+/// Python has nothing like it in `socketserver`; in `selectors` and `asyncio` the
+/// handler has to be written for it. Here it is a handler like any other, and may
+/// block: workers that are stuck in their handlers are joined by others, up to
+/// [`max_workers`](Self::max_workers). A handler gains by it when it serves one
+/// request and sets `cx.close_connection` to false; one that loops over all
+/// requests of its connection holds its thread for as long as the loop.
+///
+/// `handle` is first called when the client has sent something, unless the handler
+/// [`SPEAKS_FIRST`](crate::StreamRequestHandler::SPEAKS_FIRST). Unix only.
+pub struct SelectorMixIn {
+    workers: usize,
+    max_workers: usize,
+    shared: Mutex<Option<Arc<Shared>>>,
+}
+
+impl Default for SelectorMixIn {
+    fn default() -> SelectorMixIn {
+        let workers = thread::available_parallelism().map_or(1, usize::from);
+        SelectorMixIn { workers, max_workers: 512, shared: Mutex::new(None) }
+    }
+}
+
+impl SelectorMixIn {
+    /// As many workers as processors this process may use, and up to 512 when they
+    /// are stuck.
+    #[must_use]
+    pub fn new() -> SelectorMixIn {
+        SelectorMixIn::default()
+    }
+
+    /// How many requests are to run at once while none of them blocks.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> SelectorMixIn {
+        self.workers = workers.max(1);
+        self
+    }
+
+    /// How many threads there may be when handlers block.
+    #[must_use]
+    pub fn max_workers(mut self, max_workers: usize) -> SelectorMixIn {
+        self.max_workers = max_workers.max(1);
+        self
+    }
+
+    /// How many connections wait without a thread at the moment.
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        self.shared.lock().as_ref().map_or(0, |shared| shared.parking.parked())
+    }
+}
+
+impl fmt::Debug for SelectorMixIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SelectorMixIn")
+            .field("workers", &self.workers)
+            .field("max_workers", &self.max_workers)
+            .field("parked", &self.parked())
+            .finish()
+    }
+}
+
+impl MixIn for SelectorMixIn {
+    /// For `handle_request`, which has no workers.
+    fn process_request(&self, job: Job) -> Result<(), Rejected> {
+        job.run();
+        Ok(())
+    }
+
+    fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
+        let shared = self.start()?;
+        shared.open(acceptor.door().another())?;
+        let served = loop {
+            match acceptor.rest(&[], None) {
+                // Somebody has gone: there may be room, or a descriptor.
+                Ok(true) => shared.open_again()?,
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+            if let Some(error) = shared.work.lock().failed.take() {
+                break Err(error);
+            }
+        };
+        shared.close();
+        served
+    }
+
+    fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
+        let Some(shared) = self.shared.lock().take() else {
+            return Ok(());
+        };
+        shared.parking.close();
+        for (_, job) in shared.parking.take_all() {
+            job.dismiss();
+        }
+        let all_done = server.wait_until_idle();
+        shared.stop();
+        let threads = std::mem::take(&mut shared.work.lock().threads);
+        for thread in threads {
+            let own = thread.thread().id() == thread::current().id();
+            if !own && (all_done || thread.is_finished()) {
+                let _ = thread.join();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SelectorMixIn {
+    /// The workers, which go on from one loop to the next: connections outlive it.
+    fn start(&self) -> io::Result<Arc<Shared>> {
+        let mut running = self.shared.lock();
+        if let Some(shared) = &*running {
+            return Ok(Arc::clone(shared));
+        }
+        let shared = Arc::new(Shared::new(self.workers, self.max_workers)?);
+        for _ in 0..self.workers {
+            shared.start_worker()?;
+        }
+        shared.start_watch()?;
+        *running = Some(Arc::clone(&shared));
+        Ok(shared)
+    }
+}
+
+/// What the workers share.
+struct Shared {
+    poller: Poller,
+    parking: Parking,
+    work: Mutex<Work>,
+    /// A worker that sits here is woken for work.
+    idle: Condvar,
+    /// The door, while the server serves; one worker at a time stands at it.
+    door: Mutex<Option<Door>>,
+    /// Grows with every event that is taken up: if it does not, all are stuck.
+    progress: AtomicU64,
+    /// The watch sleeps, and wants to be woken when there is work.
+    watch_sleeps: AtomicBool,
+    watch: Mutex<Option<thread::Thread>>,
+    stopped: AtomicBool,
+    waker: Waker,
+    workers: usize,
+    max_workers: usize,
+}
+
+#[derive(Default)]
+struct Work {
+    /// Events nobody has taken up yet.
+    events: VecDeque<Event>,
+    /// Somebody waits in the poller.
+    polling: bool,
+    /// Workers that wait for work.
+    idle: usize,
+    /// Workers there are.
+    count: usize,
+    threads: Vec<JoinHandle<()>>,
+    /// The listeners are of no more use.
+    failed: Option<io::Error>,
+    /// Nothing is accepted until then, or until somebody has gone.
+    shut_until: Option<Option<Instant>>,
+}
+
+/// Ends the wait in the poller.
+struct Waker {
+    ours: Socket,
+    theirs: Socket,
+}
+
+impl Waker {
+    fn wake(&self) {
+        let _ = self.theirs.send(b"!");
+    }
+
+    fn drain(&self) {
+        let mut bytes = [0; 64];
+        while matches!(self.ours.recv_into(&mut bytes), Ok(64)) {}
+    }
+}
+
+impl Shared {
+    fn new(workers: usize, max_workers: usize) -> io::Result<Shared> {
+        let (ours, theirs) = socketpair()?;
+        ours.setblocking(false)?;
+        theirs.setblocking(false)?;
+        let poller = Poller::new()?;
+        poller.add_level(ours.as_fd(), WAKER)?;
+        Ok(Shared {
+            poller,
+            parking: Parking::default(),
+            work: Mutex::default(),
+            idle: Condvar::new(),
+            door: Mutex::new(None),
+            progress: AtomicU64::new(0),
+            watch_sleeps: AtomicBool::new(false),
+            watch: Mutex::new(None),
+            stopped: AtomicBool::new(false),
+            waker: Waker { ours, theirs },
+            workers,
+            max_workers: cmp::max(workers, max_workers),
+        })
+    }
+
+    fn start_worker(self: &Arc<Self>) -> io::Result<()> {
+        let shared = Arc::clone(self);
+        let mut work = self.work.lock();
+        work.threads.retain(|thread| !thread.is_finished());
+        let worker =
+            thread::Builder::new().name("sockserver".to_owned()).spawn(move || shared.run_worker())?;
+        work.count += 1;
+        work.threads.push(worker);
+        Ok(())
+    }
+
+    fn start_watch(self: &Arc<Self>) -> io::Result<()> {
+        let shared = Arc::clone(self);
+        let watch =
+            thread::Builder::new().name("sockserver-watch".to_owned()).spawn(move || shared.run_watch())?;
+        *self.watch.lock() = Some(watch.thread().clone());
+        self.work.lock().threads.push(watch);
+        Ok(())
+    }
+
+    /// Lets requests in.
+    fn open(&self, door: Door) -> io::Result<()> {
+        for listener in door.listeners() {
+            self.poller.add_edge(listener.as_fd(), LISTENERS)?;
+        }
+        *self.door.lock() = Some(door);
+        self.work.lock().shut_until = None;
+        Ok(())
+    }
+
+    /// Lets no more in.
+    fn close(&self) {
+        if let Some(door) = self.door.lock().take() {
+            self.shut(&door);
+        }
+    }
+
+    fn shut(&self, door: &Door) {
+        for listener in door.listeners() {
+            let _ = self.poller.remove(listener.as_fd());
+        }
+    }
+
+    /// Lets requests in again, if they were shut out for a while.
+    fn open_again(&self) -> io::Result<()> {
+        let door = self.door.lock();
+        if self.work.lock().shut_until.take().is_some() {
+            for listener in door.iter().flat_map(Door::listeners) {
+                self.poller.add_edge(listener.as_fd(), LISTENERS)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.waker.wake();
+        self.idle.notify_all();
+        if let Some(watch) = &*self.watch.lock() {
+            watch.unpark();
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// The life of a worker: take up an event; if there is none, wait in the poller;
+    /// if somebody waits there, sit down.
+    fn run_worker(&self) {
+        let mut told = Vec::with_capacity(64);
+        let mut work = self.work.lock();
+        while !self.is_stopped() {
+            if let Some(event) = work.events.pop_front() {
+                drop(work);
+                self.progress.fetch_add(1, Ordering::Relaxed);
+                self.take_up(event);
+                work = self.work.lock();
+            } else if !work.polling {
+                work.polling = true;
+                let limit = work.limit();
+                drop(work);
+                let waited = poller::wait(&self.poller, &mut told, limit);
+                self.wake_watch();
+                work = self.work.lock();
+                work.polling = false;
+                work.events.extend(told.drain(..));
+                if let Err(error) = waited {
+                    log::error!("waiting for connections: {error}");
+                    work.failed.get_or_insert(error);
+                }
+                if work.events.is_empty() && work.is_over() {
+                    drop(work);
+                    let _ = self.open_again();
+                    work = self.work.lock();
+                }
+            } else {
+                work.idle += 1;
+                let timed_out = self.idle.wait_for(&mut work, KEEP_IDLE).timed_out();
+                work.idle -= 1;
+                if timed_out && work.count > self.workers {
+                    break;
+                }
+            }
+        }
+        work.count -= 1;
+    }
+
+    fn take_up(&self, event: Event) {
+        match event.key {
+            WAKER => self.waker.drain(),
+            LISTENERS => self.let_in(),
+            _ => {
+                if let Some((parked, job)) = self.parking.resume(event.key) {
+                    self.serve(job, Some(parked), event.hang_up);
+                }
+            }
+        }
+    }
+
+    /// Accepts a request and serves it at once: mostly what it asks has come with it.
+    /// Whether there are more, another worker sees, or this one when it is done.
+    fn let_in(&self) {
+        let door = self.door.lock();
+        let Some(open) = door.as_ref().filter(|open| !open.is_stopping()) else {
+            return;
+        };
+        match open.accept() {
+            Ok(Accepted::Job(job)) => {
+                drop(door);
+                self.look_again();
+                self.serve(job, None, false);
+            }
+            Ok(Accepted::Refused | Accepted::Again) => self.look_again(),
+            Ok(Accepted::Nothing) => {}
+            Ok(Accepted::Full) => self.shut_for(open, None),
+            Ok(Accepted::Pause(pause)) => {
+                open.core().registry().ask_to_be_woken();
+                self.shut_for(open, Some(Instant::now() + pause));
+            }
+            Err(error) => {
+                self.shut(open);
+                self.work.lock().failed = Some(error);
+                open.core().handle.waker().wake();
+            }
+        }
+    }
+
+    /// An event tells of the first client that waits: for the next ones somebody
+    /// has to look.
+    fn look_again(&self) {
+        self.work.lock().events.push_back(Event { key: LISTENERS, hang_up: false });
+    }
+
+    /// Lets clients wait in the listeners' queues until then, or until somebody goes.
+    fn shut_for(&self, door: &Door, until: Option<Instant>) {
+        self.shut(door);
+        self.work.lock().shut_until = Some(until);
+        // Somebody may have gone in between, and the wake-up be over already.
+        if until.is_none() && door.has_room() {
+            door.core().handle.waker().wake();
+        }
+        // The poller's wait has to know of the end of the pause.
+        if until.is_some() {
+            self.waker.wake();
+        }
+    }
+
+    /// Serves a connection until it has no more input, then parks it.
+    fn serve(&self, mut job: Job, mut parked: Option<Parked>, mut hang_up: bool) {
+        loop {
+            match job.try_step() {
+                Tried::Ended => {
+                    if let Some(parked) = parked {
+                        self.parking.leave(parked);
+                    }
+                    return;
+                }
+                // More may have come than was read, and no event will tell of it.
+                Tried::Again if hang_up || !job.connection().is_drained() => continue,
+                Tried::Again => {}
+                Tried::NoInput => hang_up = false,
+            }
+            let place = match parked.take() {
+                Some(place) => place,
+                None => match self.register(&job) {
+                    Ok(place) => place,
+                    Err(error) => return Job::end_rejected(job.reject(error)),
+                },
+            };
+            match self.parking.park(place, job) {
+                None => return,
+                // Something came while it was being served.
+                Some((place, back)) => (parked, job) = (Some(place), back),
+            }
+        }
+    }
+
+    fn register(&self, job: &Job) -> io::Result<Parked> {
+        let parked = self.parking.enter()?;
+        let connection = job.connection();
+        let added = match connection.stream() {
+            Some(stream) => self.poller.add_edge(stream.socket().as_fd(), parked.key()),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        if let Err(error) = added {
+            self.parking.leave(parked);
+            return Err(error);
+        }
+        Ok(parked)
+    }
+
+    #[inline]
+    fn wake_watch(&self) {
+        if self.watch_sleeps.load(Ordering::Relaxed) && self.watch_sleeps.swap(false, Ordering::AcqRel) {
+            if let Some(watch) = &*self.watch.lock() {
+                watch.unpark();
+            }
+        }
+    }
+
+    /// Looks now and then whether anybody still takes up work: if not, all are
+    /// stuck in their handlers, and one more is needed. To wake one more worker for
+    /// every event would cost more than the event.
+    fn run_watch(self: &Arc<Self>) {
+        let (mut seen, mut quiet) = (0, 0);
+        while !self.is_stopped() {
+            thread::park_timeout(TICK);
+            let progress = self.progress.load(Ordering::Relaxed);
+            let work = self.work.lock();
+            let stuck = !work.polling && progress == seen;
+            let backlog = work.events.len() > 8 && work.count - work.idle < self.workers;
+            let (idle, count) = (work.idle, work.count);
+            let calm = work.polling && progress == seen;
+            drop(work);
+            if stuck || backlog {
+                if idle > 0 {
+                    self.idle.notify_one();
+                } else if count < self.max_workers {
+                    if let Err(error) = self.start_worker() {
+                        log::warn!("no more workers: {error}");
+                    }
+                }
+            }
+            quiet = if calm { quiet + 1 } else { 0 };
+            seen = progress;
+            if quiet > TICKS_AFTER {
+                self.watch_sleeps.store(true, Ordering::Release);
+                while self.watch_sleeps.load(Ordering::Acquire) && !self.is_stopped() {
+                    thread::park();
+                }
+                quiet = 0;
+            }
+        }
+    }
+}
+
+impl Work {
+    /// How long the poller may wait.
+    fn limit(&self) -> Option<Duration> {
+        let until = self.shut_until.flatten()?;
+        Some(until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether a pause is over.
+    fn is_over(&self) -> bool {
+        self.shut_until.flatten().is_some_and(|until| Instant::now() >= until)
+    }
+}

@@ -1,0 +1,123 @@
+//! The thread that ends what is overdue.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::connection::NEVER;
+use crate::registry::Registry;
+
+/// Sleeps until the next deadline and then ends what is overdue.
+///
+/// Started with the first deadline there is, and not at all in a forking server,
+/// whose loop does its work. Connections come and go without waking it: a later
+/// deadline than the one it sleeps for is seen when it wakes.
+#[derive(Default)]
+pub(crate) struct Reaper {
+    /// When it wakes by itself, in the clock's milliseconds. [`NEVER`] while it
+    /// looks: what begins then wakes it again.
+    next: AtomicU64,
+    state: AtomicBool,
+    stopped: AtomicBool,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    forbidden: AtomicBool,
+}
+
+/// A deadline is kept to within a tenth of the shortest, at most this.
+const COARSEST: u64 = 250;
+
+/// How often it looks at what a closed server has left.
+const CLOSED: Duration = Duration::from_secs(1);
+
+impl Reaper {
+    /// Has somebody look at `due`.
+    #[inline]
+    pub(crate) fn watch(registry: &Arc<Registry>, due: u64) {
+        let reaper = &registry.reaper;
+        if !reaper.state.load(Ordering::Acquire) {
+            return Reaper::start(registry, due);
+        }
+        if due < reaper.next.load(Ordering::SeqCst) {
+            reaper.wake();
+        }
+    }
+
+    /// Forbids the thread: the process is going to fork.
+    pub(crate) fn forbid(&self) {
+        self.forbidden.store(true, Ordering::Relaxed);
+        self.state.store(true, Ordering::Release);
+    }
+
+    /// Whether the loop has to do its work.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        self.forbidden.load(Ordering::Relaxed)
+    }
+
+    #[cold]
+    fn start(registry: &Arc<Registry>, due: u64) {
+        if due == NEVER {
+            return;
+        }
+        let reaper = &registry.reaper;
+        let mut running = reaper.thread.lock();
+        if running.is_some() || reaper.stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        reaper.next.store(NEVER, Ordering::SeqCst);
+        let its_own = Arc::downgrade(registry);
+        let started = thread::Builder::new().name("sockserver-reaper".to_owned()).spawn(move || {
+            while let Some(registry) = its_own.upgrade() {
+                let stopped = registry.reaper.stopped.load(Ordering::Acquire);
+                if stopped && registry.is_empty() {
+                    return;
+                }
+                let sleep = Reaper::look(&registry);
+                drop(registry);
+                // A closed server's last requests end without a word.
+                let sleep =
+                    if stopped { Some(sleep.map_or(CLOSED, |sleep| sleep.min(CLOSED))) } else { sleep };
+                sleep.map_or_else(thread::park, thread::park_timeout);
+            }
+        });
+        match started {
+            Ok(thread) => {
+                *running = Some(thread);
+                reaper.state.store(true, Ordering::Release);
+            }
+            // The next deadline tries again.
+            Err(error) => log::warn!("deadlines are not watched: no thread: {error}"),
+        }
+    }
+
+    /// Ends what is overdue. Returns how long to sleep; `None` until woken.
+    fn look(registry: &Registry) -> Option<Duration> {
+        registry.reaper.next.store(NEVER, Ordering::SeqCst);
+        let next = registry.reap();
+        if next == NEVER {
+            return None;
+        }
+        let shortest = registry.limits().shortest().unwrap_or_default().as_millis() as u64;
+        let next = next.max(registry.now() + (shortest / 10).clamp(1, COARSEST));
+        registry.reaper.next.store(next, Ordering::SeqCst);
+        Some(Duration::from_millis(next.saturating_sub(registry.now())))
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &*self.thread.lock() {
+            thread.thread().unpark();
+        }
+    }
+
+    /// Ends the thread: now, or when what is `left` has ended.
+    pub(crate) fn stop(&self, left: bool) {
+        self.stopped.store(true, Ordering::Release);
+        self.wake();
+        let running = self.thread.lock().take();
+        if let Some(thread) = running.filter(|_| !left) {
+            let _ = thread.join();
+        }
+    }
+}

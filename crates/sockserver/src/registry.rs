@@ -1,0 +1,536 @@
+//! The register of all that a server serves: permits, counters, deadlines, drain.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, BufRead};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use sock::{Address, SocketReader};
+
+use crate::connection::{Clock, Connection, NEVER, Phase};
+use crate::limits::{Deadline, Limits};
+use crate::reaper::Reaper;
+use crate::stats::{Outcome, Stats};
+use crate::wake::Waker;
+
+/// How long a drain waits for what it has cut off to end.
+const GRACE: Duration = Duration::from_millis(150);
+
+/// How often a drain looks for connections that have become idle.
+const DRAIN_LOOKS: Duration = Duration::from_millis(10);
+
+/// Everything a server serves at the moment, and what became of the rest.
+pub(crate) struct Registry {
+    clock: Clock,
+    /// Permits that are taken: never more than `max_connections`.
+    taken: AtomicUsize,
+    /// Somebody waits for a permit, or for a descriptor, and wants to be woken.
+    hungry: AtomicBool,
+    waker: Arc<Waker>,
+    book: Mutex<Book>,
+    /// Something has ended while a drain waits.
+    ended: Condvar,
+    draining: AtomicBool,
+    pub(crate) reaper: Reaper,
+}
+
+#[derive(Default)]
+struct Book {
+    stats: Stats,
+    entries: Vec<Option<Arc<Connection>>>,
+    free: Vec<usize>,
+    by_ip: HashMap<IpAddr, usize>,
+    /// Drains that run at the moment.
+    drains: usize,
+    /// What a drain left behind, because its handler does not return.
+    given_up: bool,
+    report: Option<DrainReport>,
+}
+
+/// Leave for one request, taken before it is accepted; dropping it gives it back.
+pub(crate) struct Permit {
+    registry: Arc<Registry>,
+    beyond_the_limit: bool,
+}
+
+impl Permit {
+    /// Whether there is no room, and the request is to be refused.
+    pub(crate) fn is_beyond_the_limit(&self) -> bool {
+        self.beyond_the_limit
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.registry.taken.fetch_sub(1, Ordering::SeqCst);
+        self.registry.feed();
+    }
+}
+
+/// What is left of a connection that is closed: whose it was.
+struct Closed(Box<Address>);
+
+/// A request's line in the register. Whoever drops it without saying how the
+/// request ended lets it fail.
+pub(crate) struct Entry {
+    /// The server's first request is 1.
+    number: u64,
+    connection: Result<Arc<Connection>, Closed>,
+    slot: usize,
+    outcome: Option<Outcome>,
+    permit: Permit,
+}
+
+/// How the next request is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    Await,
+    /// Not at all: somebody else waits.
+    IfThere,
+}
+
+/// The same address has too many connections already.
+pub(crate) struct TooManyOfOne;
+
+impl Registry {
+    pub(crate) fn new(limits: Limits, waker: Arc<Waker>) -> Arc<Registry> {
+        Arc::new(Registry {
+            clock: Clock::new(limits),
+            taken: AtomicUsize::new(0),
+            hungry: AtomicBool::new(false),
+            waker,
+            book: Mutex::default(),
+            ended: Condvar::new(),
+            draining: AtomicBool::new(false),
+            reaper: Reaper::default(),
+        })
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        self.clock.limits()
+    }
+
+    /// A permit, if one is left. Otherwise the waker is woken when one is given back.
+    pub(crate) fn permit(self: &Arc<Self>) -> Option<Permit> {
+        self.try_permit().or_else(|| {
+            // First said, then looked: whoever gives back in between sees it.
+            self.ask_to_be_woken();
+            self.try_permit()
+        })
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn has_room(&self) -> bool {
+        self.taken.load(Ordering::SeqCst) < self.limits().max_connections
+    }
+
+    pub(crate) fn try_permit(self: &Arc<Self>) -> Option<Permit> {
+        let most = self.limits().max_connections;
+        let take = |taken: usize| (taken < most).then_some(taken + 1);
+        let taken = self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
+        taken.ok().map(|_| Permit { registry: Arc::clone(self), beyond_the_limit: false })
+    }
+
+    /// A permit beyond the limit, for a request that is only to be refused.
+    pub(crate) fn permit_to_refuse(self: &Arc<Self>) -> Permit {
+        self.taken.fetch_add(1, Ordering::SeqCst);
+        Permit { registry: Arc::clone(self), beyond_the_limit: true }
+    }
+
+    /// Wakes the loop when the next request ends: there may be a permit then, or a
+    /// descriptor.
+    pub(crate) fn ask_to_be_woken(&self) {
+        self.hungry.store(true, Ordering::SeqCst);
+    }
+
+    fn feed(&self) {
+        if self.hungry.load(Ordering::SeqCst) && self.hungry.swap(false, Ordering::SeqCst) {
+            self.waker.wake();
+        }
+    }
+
+    /// Enters a request that has just been accepted.
+    pub(crate) fn enter(
+        &self,
+        client_address: Address,
+        permit: Permit,
+    ) -> (Entry, Result<(), TooManyOfOne>) {
+        let connection = Arc::new(Connection::new(client_address, self.clock.clone()));
+        let mut book = self.book.lock();
+        book.stats.begin();
+        let allowed = book.count_ip(&connection.client_address, self.limits().max_connections_per_ip);
+        let slot = book.free.pop().unwrap_or(book.entries.len());
+        if slot == book.entries.len() {
+            book.entries.push(None);
+        }
+        book.entries[slot] = Some(Arc::clone(&connection));
+        let number = book.stats.accepted;
+        (Entry { number, connection: Ok(connection), slot, outcome: None, permit }, allowed)
+    }
+
+    pub(crate) fn lost_before_accept(&self) {
+        self.book.lock().stats.lost_before_accept += 1;
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let book = self.book.lock();
+        let between = book.connections().filter(|connection| connection.phase() == Phase::Between);
+        Stats { between_requests: between.count() as u64, ..book.stats }
+    }
+
+    /// Ends what is overdue, and tells when something may be next.
+    pub(crate) fn reap(&self) -> u64 {
+        let now = self.clock.now();
+        let mut next = NEVER;
+        for connection in self.book.lock().connections() {
+            if let Some(deadline) = connection.end_if_overdue(now) {
+                log::debug!("request from {} ended: {deadline} deadline", connection.client_address);
+            }
+            next = next.min(connection.due());
+        }
+        next
+    }
+
+    /// How long until something may be overdue, for a loop that has no reaper.
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        let next = self.book.lock().connections().map(|connection| connection.due()).min();
+        let left = next.filter(|&next| next < NEVER)?.saturating_sub(self.clock.now());
+        Some(Duration::from_millis(left))
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Lets what is idle go and what is busy finish; cuts the rest off at the
+    /// deadline. `collect` is called now and then, to notice what has ended.
+    pub(crate) fn drain(
+        &self,
+        limit: Duration,
+        hurry: &dyn Fn() -> bool,
+        collect: &dyn Fn(),
+    ) -> DrainReport {
+        let begin = Instant::now();
+        let until = begin.checked_add(limit);
+        self.draining.store(true, Ordering::Release);
+        let before = {
+            let mut book = self.book.lock();
+            book.drains += 1;
+            book.stats
+        };
+        let mut idle = 0;
+        loop {
+            idle += self.end_idle();
+            collect();
+            let mut book = self.book.lock();
+            let over = until.is_some_and(|until| Instant::now() >= until) || hurry();
+            if book.stats.in_flight == 0 || over {
+                break;
+            }
+            let look = Instant::now() + DRAIN_LOOKS;
+            self.ended.wait_until(&mut book, until.map_or(look, |until| until.min(look)));
+        }
+        let cut = self.cut_all();
+        let grace = Instant::now() + GRACE;
+        let mut book = loop {
+            collect();
+            let mut book = self.book.lock();
+            let now = Instant::now();
+            if book.stats.in_flight == 0 || now >= grace {
+                break book;
+            }
+            self.ended.wait_until(&mut book, grace.min(now + DRAIN_LOOKS));
+        };
+        book.drains -= 1;
+        book.given_up |= book.stats.in_flight > 0;
+        let ended = before.in_flight + (book.stats.accepted - before.accepted) - book.stats.in_flight;
+        let finished = ended.saturating_sub(idle + cut.len() as u64);
+        let report = DrainReport { finished, idle, cut, left: book.stats.in_flight, took: begin.elapsed() };
+        book.report = Some(report.clone());
+        self.ended.notify_all();
+        report
+    }
+
+    /// What the last drain came to.
+    pub(crate) fn report(&self) -> Option<DrainReport> {
+        self.book.lock().report.clone()
+    }
+
+    /// Ends the connections nobody has sent a request on. Returns how many.
+    fn end_idle(&self) -> u64 {
+        let book = self.book.lock();
+        let idle = [Phase::Silent, Phase::Between];
+        let is_idle =
+            |connection: &&Arc<Connection>| idle.contains(&connection.phase()) && !connection.has_input();
+        let dismissed = |connection: &&Arc<Connection>| connection.end_for_drain(&idle, Phase::Dismissed);
+        book.connections().filter(is_idle).filter(dismissed).count() as u64
+    }
+
+    fn cut_all(&self) -> Vec<CutOff> {
+        let book = self.book.lock();
+        use Phase::{Between, Busy, Dismissed, Queued, Silent, Wrapping};
+        let phases = [Queued, Wrapping, Silent, Busy, Between, Dismissed];
+        let cut = book.connections().filter(|connection| connection.end_for_drain(&phases, Phase::Drained));
+        cut.map(|connection| CutOff {
+            client_address: connection.client_address.clone(),
+            age: connection.age(),
+        })
+        .collect()
+    }
+
+    /// Whether this thread serves a request of the server, and so cannot wait for
+    /// its end.
+    pub(crate) fn is_served_here(self: &Arc<Self>) -> bool {
+        SERVING.get() == Arc::as_ptr(self).addr()
+    }
+
+    /// Waits until no drain runs any more.
+    pub(crate) fn wait_for_drains(&self) {
+        let mut book = self.book.lock();
+        while book.drains > 0 {
+            self.ended.wait(&mut book);
+        }
+    }
+
+    /// Waits until nothing is in flight, but not for what a drain has given up, nor
+    /// for this thread, and no longer than `close_timeout`. Returns whether nothing
+    /// is left.
+    pub(crate) fn wait_until_idle(self: &Arc<Self>) -> bool {
+        let own = u64::from(self.is_served_here());
+        let until = self.limits().close_timeout.and_then(|limit| Instant::now().checked_add(limit));
+        let mut book = self.book.lock();
+        // Whoever ends tells a drain only, so this counts as one.
+        book.drains += 1;
+        while book.stats.in_flight > own && !book.given_up {
+            match until {
+                Some(until) => {
+                    if self.ended.wait_until(&mut book, until).timed_out() {
+                        break;
+                    }
+                }
+                None => self.ended.wait(&mut book),
+            }
+        }
+        book.drains -= 1;
+        let left = book.stats.in_flight - own.min(book.stats.in_flight);
+        if left > 0 {
+            log::warn!("closed while {left} requests still run");
+        }
+        left == 0
+    }
+
+    /// Ends the reaper, or lets it end with the requests that are left.
+    pub(crate) fn close(&self) {
+        let left = self.book.lock().stats.in_flight > 0;
+        self.reaper.stop(left);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.book.lock().stats.in_flight == 0
+    }
+
+    fn end(&self, outcome: Outcome) {
+        let mut book = self.book.lock();
+        book.stats.end(outcome);
+        if book.drains > 0 {
+            self.ended.notify_all();
+        }
+    }
+}
+
+impl Book {
+    fn connections(&self) -> impl Iterator<Item = &Arc<Connection>> {
+        self.entries.iter().flatten()
+    }
+
+    fn count_ip(&mut self, address: &Address, most: Option<usize>) -> Result<(), TooManyOfOne> {
+        let (Some(most), Some(ip)) = (most, address.ip()) else {
+            return Ok(());
+        };
+        let count = self.by_ip.entry(ip.to_canonical()).or_default();
+        *count += 1;
+        if *count > most { Err(TooManyOfOne) } else { Ok(()) }
+    }
+
+    fn forget_ip(&mut self, address: &Address, most: Option<usize>) {
+        let (Some(_), Some(ip)) = (most, address.ip().map(|ip| ip.to_canonical())) else {
+            return;
+        };
+        if let Some(count) = self.by_ip.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_ip.remove(&ip);
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// Who is being served.
+    pub(crate) fn client_address(&self) -> &Address {
+        match &self.connection {
+            Ok(connection) => &connection.client_address,
+            Err(Closed(client_address)) => client_address,
+        }
+    }
+
+    /// Whether the next request comes: false at the end of file. `WouldBlock` if
+    /// that cannot be known without waiting.
+    pub(crate) fn comes(&self, rfile: &mut SocketReader<'_>, input: Input) -> io::Result<bool> {
+        if input == Input::Await || !rfile.buffer().is_empty() {
+            return rfile.fill_buf().map(|input| !input.is_empty());
+        }
+        let connection = self.connection();
+        connection.set_nowait(true);
+        let filled = rfile.fill_buf().map(|input| !input.is_empty());
+        connection.set_nowait(false);
+        filled
+    }
+
+    /// Has the next receive watched by the system, where no reaper does it.
+    pub(crate) fn limit_next_read(&self, deadline: Deadline) {
+        if self.registry().reaper.is_forbidden() {
+            self.connection().limit_next_read(deadline);
+        }
+    }
+
+    /// Whether the connection is still there.
+    pub(crate) fn is_open(&self) -> bool {
+        self.connection.is_ok()
+    }
+
+    /// The connection, until [`close`](Self::close).
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        match &self.connection {
+            Ok(connection) => connection,
+            Err(_) => unreachable!("nobody asks for a connection that is closed"),
+        }
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.permit.registry
+    }
+
+    /// Enters a phase and has its deadline watched. False when the connection has
+    /// been ended meanwhile.
+    pub(crate) fn enter(&self, phase: Phase) -> bool {
+        let due = self.connection().enter(phase);
+        if let Some(due) = due {
+            Reaper::watch(self.registry(), due);
+        }
+        due.is_some()
+    }
+
+    /// Notes how it ended, for the moment it is dropped.
+    pub(crate) fn set_outcome(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
+
+    /// Closes the connection: it is the last to hold it, but for a reaper that is
+    /// looking at this moment.
+    pub(crate) fn close(&mut self) {
+        let Ok(connection) = &self.connection else {
+            return;
+        };
+        let closed = Closed(Box::new(connection.client_address.clone()));
+        let Ok(connection) = std::mem::replace(&mut self.connection, Err(closed)) else {
+            return;
+        };
+        let registry = self.registry();
+        let mut book = registry.book.lock();
+        book.forget_ip(&connection.client_address, registry.limits().max_connections_per_ip);
+        let entry = book.entries[self.slot].take();
+        book.free.push(self.slot);
+        drop(book);
+        drop((entry, connection));
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.close();
+        let outcome = self.outcome.unwrap_or(Outcome::Failed);
+        self.registry().end(outcome);
+        let (number, client_address) = (self.number, self.client_address());
+        log::debug!(
+            peer:% = client_address, request = number;
+            "request {number} from {client_address}: {outcome:?}"
+        );
+        // The permit goes last: only now is the descriptor free.
+    }
+}
+
+/// Marks the thread as one that serves a request of this server, until it is dropped.
+pub(crate) struct Serving {
+    before: usize,
+}
+
+impl Serving {
+    pub(crate) fn begin(registry: &Arc<Registry>) -> Serving {
+        Serving { before: SERVING.replace(Arc::as_ptr(registry).addr()) }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        SERVING.set(self.before);
+    }
+}
+
+thread_local! {
+    /// Where the server is whose request this thread serves; 0 for none.
+    static SERVING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// What a drain came to.
+///
+/// Made by [`ServerHandle::drain`](crate::ServerHandle::drain).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub struct DrainReport {
+    /// Requests that were being served and ended in time.
+    pub finished: u64,
+    /// Connections that had no request, and were closed at once.
+    pub idle: u64,
+    /// Requests that were cut off at the deadline.
+    pub cut: Vec<CutOff>,
+    /// Of those, how many handlers have not returned even so.
+    pub left: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// A request that a drain cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CutOff {
+    /// Who was being served.
+    pub client_address: Address,
+    /// For how long the connection had been there.
+    pub age: Duration,
+}
+
+/// One line, for a log.
+impl fmt::Display for DrainReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DrainReport { finished, idle, cut, left, took } = self;
+        write!(f, "drained in {took:.1?}: {finished} finished, {idle} idle closed, {} cut off", cut.len())?;
+        for (index, CutOff { client_address, age }) in cut.iter().enumerate() {
+            write!(f, "{} {client_address} after {age:.1?}", if index == 0 { ":" } else { "," })?;
+        }
+        if *left > 0 {
+            write!(f, "; {left} handlers do not return")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! Counting: every request is in exactly one place at every instant.
+
+use std::fmt;
+
+use crate::limits::Deadline;
+
+/// How many requests came, and what became of them.
+///
+/// [`Server::stats`](crate::Server::stats) and
+/// [`ServerHandle::stats`](crate::ServerHandle::stats) take it at one instant, so
+/// that it always adds up:
+///
+/// `accepted = finished + failed + panicked + rejected + timed_out.total() + cut + in_flight`
+///
+/// A request here is a connection, whatever number of requests its handler serves
+/// on it; or a datagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Taken from the listener.
+    pub accepted: u64,
+    /// Served to the end without an error.
+    pub finished: u64,
+    /// A handler or hook returned an error, or a child process died.
+    pub failed: u64,
+    /// A handler or hook panicked.
+    pub panicked: u64,
+    /// Refused by `verify_request` or a limit, or impossible to start.
+    pub rejected: u64,
+    /// Ended by a deadline.
+    pub timed_out: TimedOut,
+    /// Cut off by the end of a drain's time.
+    pub cut: u64,
+    /// Still there: waiting to be served, being served, between requests.
+    pub in_flight: u64,
+    /// Of those, how many wait for their next request.
+    pub between_requests: u64,
+    /// Clients that were lost before they were accepted: not in `accepted`.
+    pub lost_before_accept: u64,
+}
+
+/// Requests that deadlines ended, by deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TimedOut {
+    /// See [`Deadline::Wrap`].
+    pub wrap: u64,
+    /// See [`Deadline::FirstByte`].
+    pub first_byte: u64,
+    /// See [`Deadline::Idle`].
+    pub idle: u64,
+    /// See [`Deadline::Read`].
+    pub read: u64,
+    /// See [`Deadline::Write`].
+    pub write: u64,
+    /// See [`Deadline::Request`].
+    pub request: u64,
+}
+
+impl TimedOut {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let TimedOut { wrap, first_byte, idle, read, write, request } = *self;
+        wrap + first_byte + idle + read + write + request
+    }
+
+    fn of(&mut self, deadline: Deadline) -> &mut u64 {
+        match deadline {
+            Deadline::Wrap => &mut self.wrap,
+            Deadline::FirstByte => &mut self.first_byte,
+            Deadline::Idle => &mut self.idle,
+            Deadline::Read => &mut self.read,
+            Deadline::Write => &mut self.write,
+            Deadline::Request => &mut self.request,
+        }
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It was served to the end without an error.
+    Finished,
+    /// A handler or hook returned an error.
+    Failed,
+    /// A handler or hook panicked.
+    Panicked,
+    /// It was refused, or could not be started.
+    Rejected,
+    /// A deadline ended it.
+    TimedOut(Deadline),
+    /// The end of a drain's time cut it off.
+    Cut,
+}
+
+impl Stats {
+    /// Whether every request that was accepted is somewhere.
+    #[must_use]
+    pub fn adds_up(&self) -> bool {
+        let Stats { accepted, finished, failed, panicked, rejected, timed_out, cut, in_flight, .. } = *self;
+        accepted == finished + failed + panicked + rejected + timed_out.total() + cut + in_flight
+    }
+
+    pub(crate) fn begin(&mut self) {
+        self.accepted += 1;
+        self.in_flight += 1;
+    }
+
+    pub(crate) fn end(&mut self, outcome: Outcome) {
+        self.in_flight -= 1;
+        *match outcome {
+            Outcome::Finished => &mut self.finished,
+            Outcome::Failed => &mut self.failed,
+            Outcome::Panicked => &mut self.panicked,
+            Outcome::Rejected => &mut self.rejected,
+            Outcome::TimedOut(deadline) => self.timed_out.of(deadline),
+            Outcome::Cut => &mut self.cut,
+        } += 1;
+    }
+}
+
+/// One line, for a log.
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stats { accepted, finished, failed, panicked, rejected, cut, in_flight, .. } = self;
+        write!(
+            f,
+            "{accepted} accepted, {finished} finished, {failed} failed, {panicked} panicked, \
+             {rejected} rejected, {} timed out, {cut} cut, {in_flight} in flight",
+            self.timed_out.total()
+        )
+    }
+}

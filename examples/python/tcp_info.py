@@ -1,0 +1,73 @@
+"""An echo that tells how the connection fared: what the system counts of it.
+
+It serves one client and ends. While you talk to it, `ss -ti` shows the same
+numbers from outside.
+
+Run it, here on its default address:
+
+    python3 examples/python/tcp_info.py 127.0.0.1 9999
+
+Talk to it with `echo_tcp_client`, in either language, or with
+`nc 127.0.0.1 9999`.
+"""
+
+import fcntl
+import socket
+import struct
+import termios
+
+import common
+
+# linux/tcp.h: the states from 1 on, and where in the structure is what.
+STATES = (
+    "ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT1 FIN_WAIT2 TIME_WAIT"
+    " CLOSE CLOSE_WAIT LAST_ACK LISTEN CLOSING"
+).split()
+RTT, TOTAL_RETRANS, BYTES_RECEIVED = 68, 100, 128
+
+
+def tcp_info(sock):
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1024)
+
+
+def tell(sock):
+    """One line of what the system knows now."""
+    info = tcp_info(sock)
+    # An old system does not count them.
+    received = "?"
+    if len(info) >= BYTES_RECEIVED + 8:
+        (received,) = struct.unpack_from("=Q", info, BYTES_RECEIVED)
+    (retrans,) = struct.unpack_from("=I", info, TOTAL_RETRANS)
+    (unread,) = struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))
+    print(
+        f"{STATES[info[0] - 1]}: {received} bytes came, {unread} are unread,"
+        f" {retrans} segments were sent again"
+    )
+
+
+def main():
+    host, port = common.address("127.0.0.1", 9999)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((host, port))
+        server.listen(1)
+        print("listening on %s:%d" % server.getsockname(), flush=True)
+
+        sock, peer = server.accept()
+        with sock:
+            print("%s:%d connected" % peer)
+            while True:
+                data = sock.recv(1024)
+                # At the end of the peer's bytes the state says so as well.
+                tell(sock)
+                if not data:
+                    break
+                sock.sendall(data)
+            # The time there and back: of a connection that has just begun it is
+            # a guess.
+            (rtt,) = struct.unpack_from("=I", tcp_info(sock), RTT)
+            print(f"round trip: {rtt} µs")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+//! What `sock` fails with, as Python's exceptions.
+
+use std::io;
+
+use pyo3::exceptions::{
+    PyKeyboardInterrupt, PyMemoryError, PyOSError, PyOverflowError, PyTimeoutError, PyTypeError,
+    PyValueError,
+};
+use pyo3::prelude::*;
+use sock::{ArgumentError, ArgumentFault, GaiError, HostError};
+
+pub(crate) use exceptions::{gaierror, herror};
+
+#[allow(non_camel_case_types, reason = "Python's names")]
+mod exceptions {
+    use pyo3::create_exception;
+    use pyo3::exceptions::PyOSError;
+
+    create_exception!(socket, gaierror, PyOSError);
+    create_exception!(socket, herror, PyOSError);
+}
+
+/// The exception for an error.
+pub(crate) fn raise(py: Python<'_>, error: &io::Error) -> PyErr {
+    if sock::was_interrupted(error) {
+        // The hook has left it here.
+        return PyErr::take(py).unwrap_or_else(|| PyKeyboardInterrupt::new_err(()));
+    }
+    if let Some(gai) = GaiError::of(error) {
+        return gaierror::new_err((gai.code(), gai.text()));
+    }
+    if let Some(host) = HostError::of(error) {
+        return herror::new_err((host.code(), host.text()));
+    }
+    let text = error.to_string();
+    match ArgumentError::of(error).map(ArgumentError::fault) {
+        Some(ArgumentFault::Value) => return PyValueError::new_err(text),
+        Some(ArgumentFault::Range) => return PyOverflowError::new_err(text),
+        Some(ArgumentFault::Type) => return PyTypeError::new_err(text),
+        _ => {}
+    }
+    match (error.raw_os_error(), error.kind()) {
+        (Some(number), _) => os_error(py, number),
+        (None, io::ErrorKind::TimedOut) => PyTimeoutError::new_err("timed out"),
+        (None, io::ErrorKind::OutOfMemory) => PyMemoryError::new_err(()),
+        // An errno with words of ours around it, or no errno at all.
+        (None, _) => match sock::errno(error) {
+            Some(number) => PyOSError::new_err((number, text)),
+            None => PyOSError::new_err(text),
+        },
+    }
+}
+
+/// `OSError` picks its subclass by the errno itself.
+pub(crate) fn os_error(py: Python<'_>, number: i32) -> PyErr {
+    let text = py.import("os").and_then(|os| os.call_method1("strerror", (number,)));
+    match text {
+        Ok(text) => PyOSError::new_err((number, text.unbind())),
+        Err(error) => error,
+    }
+}
+
+/// What every call on a closed socket fails with.
+pub(crate) fn closed(py: Python<'_>) -> PyErr {
+    os_error(py, libc::EBADF)
+}
+
+/// Leaves an exception for [`raise`].
+pub(crate) fn leave(py: Python<'_>, raised: PyErr) {
+    raised.restore(py);
+}
+
+/// Shorter at the end of a call: `….py(py)?`.
+pub(crate) trait IntoPython<T> {
+    fn py(self, py: Python<'_>) -> PyResult<T>;
+}
+
+impl<T> IntoPython<T> for io::Result<T> {
+    fn py(self, py: Python<'_>) -> PyResult<T> {
+        self.map_err(|error| raise(py, &error))
+    }
+}
