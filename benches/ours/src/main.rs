@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, ValueEnum};
 use sockserver::{
     Builder, DatagramContext, DatagramRequestHandler, DatagramServer, ForkingTCPServer,
-    ForkingUnixStreamServer, Inet, MixIn, SelectorTCPServer, SelectorUnixStreamServer, Sequential,
-    StreamContext, StreamRequestHandler, StreamServer, TCPServer, ThreadPoolTCPServer, ThreadingTCPServer,
-    ThreadingUnixStreamServer, UDPServer, UnixStreamServer,
+    ForkingUnixStreamServer, Inet, MixIn, PreforkTCPServer, SelectorTCPServer, SelectorUnixStreamServer,
+    Sequential, StreamContext, StreamRequestHandler, StreamServer, TCPServer, ThreadPoolTCPServer,
+    ThreadingTCPServer, ThreadingUnixStreamServer, UDPServer, UnixStreamServer,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -22,6 +22,7 @@ enum Model {
     Threading,
     Forking,
     Pool,
+    Prefork,
     Selector,
     SelectorUnix,
     Unix,
@@ -111,6 +112,7 @@ fn main() -> io::Result<()> {
         Model::Threading => tcp(ThreadingTCPServer::builder(|| Echo), address),
         Model::Forking => tcp(ForkingTCPServer::builder(|| Echo), address),
         Model::Pool => tcp(ThreadPoolTCPServer::builder(|| Echo).workers(options.workers), address),
+        Model::Prefork => tcp(PreforkTCPServer::builder(|| Echo).workers(options.workers), address),
         Model::Selector => tcp(SelectorTCPServer::builder(|| Echo).workers(options.workers), address),
         Model::SelectorUnix => {
             unix(SelectorUnixStreamServer::builder(|| Echo).workers(options.workers), address)

@@ -22,6 +22,8 @@ use crate::mixin::MixIn;
 use crate::mixin::forking::ForkingMixIn;
 use crate::mixin::pool::{ThreadPoolMixIn, WhenQueueFull};
 #[cfg(unix)]
+use crate::mixin::prefork::PreforkMixIn;
+#[cfg(unix)]
 use crate::mixin::selector::SelectorMixIn;
 use crate::mixin::threading::ThreadingMixIn;
 #[cfg(unix)]
@@ -357,8 +359,8 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             handle.registry().reaper.forbid();
         }
         let core = Core {
-            service: self.service,
-            hooks: self.hooks,
+            service: Arc::new(self.service),
+            hooks: Arc::from(self.hooks),
             handle,
             inherits_timeouts,
             wraps: AtomicBool::new(true),
@@ -535,6 +537,28 @@ impl<K: Kind> Builder<K, ThreadPoolMixIn> {
     /// See [`ThreadPoolMixIn::queue`].
     pub fn queue(mut self, length: usize, when_full: WhenQueueFull) -> Self {
         self.mixin = self.mixin.queue(length, when_full);
+        self
+    }
+}
+
+/// Class variables of [`PreforkMixIn`].
+#[cfg(unix)]
+impl<K: Kind> Builder<K, PreforkMixIn> {
+    /// See [`PreforkMixIn::workers`].
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.mixin = self.mixin.workers(workers);
+        self
+    }
+
+    /// See [`PreforkMixIn::max_requests`].
+    pub fn max_requests(mut self, max_requests: u64, jitter: u64) -> Self {
+        self.mixin = self.mixin.max_requests(max_requests, jitter);
+        self
+    }
+
+    /// See [`PreforkMixIn::heartbeat`].
+    pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
+        self.mixin = self.mixin.heartbeat(heartbeat);
         self
     }
 }

@@ -89,3 +89,28 @@ mod selecting {
     /// The same over Unix sockets.
     pub type SelectorUnixStreamServer = StreamServer<Unix, SelectorMixIn>;
 }
+
+#[cfg(unix)]
+pub use preforking::*;
+
+/// Processes that are there before their clients.
+#[cfg(unix)]
+mod preforking {
+    use crate::mixin::prefork::PreforkMixIn;
+    use crate::server::{DatagramServer, Inet, StreamServer, Unix};
+
+    /// Worker processes: like `class PreforkTCPServer(PreforkMixIn, TCPServer)`, which
+    /// Python does not have.
+    #[doc(alias = "PreforkTcpServer")]
+    pub type PreforkTCPServer = StreamServer<Inet, PreforkMixIn>;
+
+    /// The same for datagrams.
+    #[doc(alias = "PreforkUdpServer")]
+    pub type PreforkUDPServer = DatagramServer<Inet, PreforkMixIn>;
+
+    /// The same over Unix sockets.
+    pub type PreforkUnixStreamServer = StreamServer<Unix, PreforkMixIn>;
+
+    /// The same for datagrams over Unix sockets.
+    pub type PreforkUnixDatagramServer = DatagramServer<Unix, PreforkMixIn>;
+}

@@ -126,6 +126,12 @@ impl Door {
         Door::new(&self.core, &self.listeners, self.settings)
     }
 
+    /// A door to the same listeners for another process.
+    #[cfg(unix)]
+    pub(crate) fn for_core(&self, core: &Arc<Core>) -> Door {
+        Door::new(core, &self.listeners, self.settings)
+    }
+
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
@@ -198,7 +204,7 @@ impl Door {
 
     fn accept_from(&self, place: usize) -> io::Result<Accepted> {
         let listener = &self.listeners[place];
-        let taken = match self.core.service {
+        let taken = match *self.core.service {
             Service::Stream(_) => self.accept_connection(listener),
             Service::Datagram(_) => self.receive_datagram(listener),
         };

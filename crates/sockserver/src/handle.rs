@@ -64,7 +64,17 @@ enum Run {
 }
 
 impl ServerHandle {
+    /// The handle of a worker process: it cannot stop its parent's server.
+    #[cfg(unix)]
+    pub(crate) fn for_worker(limits: Limits) -> io::Result<ServerHandle> {
+        ServerHandle::of_process(limits, 0)
+    }
+
     pub(crate) fn new(limits: Limits) -> io::Result<ServerHandle> {
+        ServerHandle::of_process(limits, std::process::id())
+    }
+
+    fn of_process(limits: Limits, pid: u32) -> io::Result<ServerHandle> {
         let waker = Arc::new(Waker::new()?);
         let shared = Shared {
             registry: Registry::new(limits, Arc::clone(&waker)),
@@ -74,7 +84,7 @@ impl ServerHandle {
             stop: AtomicBool::new(false),
             waker,
             loops: AtomicU64::new(0),
-            pid: std::process::id(),
+            pid,
         };
         Ok(ServerHandle { shared: Arc::new(shared) })
     }
@@ -165,7 +175,7 @@ impl ServerHandle {
     }
 
     /// Has clients refused from now on, those that wait in the queue included.
-    fn refuse_clients(&self) {
+    pub(crate) fn refuse_clients(&self) {
         for listener in self.shared.listeners.lock().iter().filter_map(Weak::upgrade) {
             // On a system where a listener has nothing to shut down its queue is
             // reset when it is closed.
@@ -240,6 +250,13 @@ impl ServerHandle {
             shared.waker.wake();
         }
         Ok(*run)
+    }
+
+    /// Stops what this process does for the server.
+    #[cfg(unix)]
+    pub(crate) fn stop_here(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.waker.wake();
     }
 
     /// Whether the server has been told to stop and has not yet.

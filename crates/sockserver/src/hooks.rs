@@ -149,6 +149,17 @@ pub trait ServerHooks: Send + Sync + 'static {
         DEFAULT_RAN.set(true);
     }
 
+    /// Is called in each worker process of a
+    /// [`PreforkMixIn`](crate::PreforkMixIn) before its first request: the place to
+    /// open what processes cannot share. By default nothing.
+    ///
+    /// # Errors
+    ///
+    /// End the worker; when that goes on, `serve_forever` fails.
+    fn start_worker(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Is called when the server closes, after its socket. By default nothing.
     fn server_close(&self) {}
 }

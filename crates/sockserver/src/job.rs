@@ -23,8 +23,8 @@ use crate::stats::Outcome;
 
 /// What all requests of a server share.
 pub(crate) struct Core {
-    pub(crate) service: Service,
-    pub(crate) hooks: Box<dyn ServerHooks>,
+    pub(crate) service: Arc<Service>,
+    pub(crate) hooks: Arc<dyn ServerHooks>,
     pub(crate) handle: ServerHandle,
     /// Whether accepted sockets have the listener's `SO_RCVTIMEO` and `SO_SNDTIMEO`.
     pub(crate) inherits_timeouts: bool,
@@ -33,6 +33,19 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// The same for a worker process: with its own handle and register, since the
+    /// parent's are out of its reach.
+    #[cfg(unix)]
+    pub(crate) fn for_worker(parent: &Core) -> io::Result<Core> {
+        Ok(Core {
+            service: Arc::clone(&parent.service),
+            hooks: Arc::clone(&parent.hooks),
+            handle: ServerHandle::for_worker(parent.registry().limits().clone())?,
+            inherits_timeouts: parent.inherits_timeouts,
+            wraps: AtomicBool::new(true),
+        })
+    }
+
     pub(crate) fn registry(&self) -> &Arc<Registry> {
         self.handle.registry()
     }
@@ -146,7 +159,7 @@ impl Job {
 
     fn attempt(&mut self, input: Input) -> Tried {
         let _serving = Serving::begin(self.entry.registry());
-        let served = match (&self.core.service, &self.request) {
+        let served = match (&*self.core.service, &self.request) {
             (_, None) => return Tried::Ended,
             (Service::Stream(_), Some(_)) => self.step_stream(input),
             (Service::Datagram(_), Some(_)) => self.serve_datagram().map(|()| Tried::Ended),
@@ -269,7 +282,7 @@ impl Job {
     /// Wraps the request and makes its handler: Python's `finish_request` up to
     /// the handler's `__init__`.
     fn begin(&mut self) -> Result<(), RequestError> {
-        let Service::Stream(make) = &self.core.service else {
+        let Service::Stream(make) = &*self.core.service else {
             return Ok(());
         };
         if let Some(request) = self.request.take() {
@@ -324,7 +337,7 @@ impl Job {
     }
 
     fn serve_datagram(&mut self) -> Result<(), RequestError> {
-        let (Service::Datagram(make), Some(request)) = (&self.core.service, &self.request) else {
+        let (Service::Datagram(make), Some(request)) = (&*self.core.service, &self.request) else {
             return Ok(());
         };
         let packet = request.packet().unwrap_or_default();

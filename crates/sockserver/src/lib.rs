@@ -92,6 +92,8 @@ mod mixin;
 mod reaper;
 mod registry;
 mod request;
+#[cfg(unix)]
+mod scoreboard;
 mod server;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
@@ -113,6 +115,8 @@ pub use limits::{Deadline, WhenFull};
 #[cfg(unix)]
 pub use mixin::forking::ForkingMixIn;
 pub use mixin::pool::{ThreadPoolMixIn, WhenQueueFull};
+#[cfg(unix)]
+pub use mixin::prefork::PreforkMixIn;
 #[cfg(unix)]
 pub use mixin::selector::SelectorMixIn;
 pub use mixin::threading::ThreadingMixIn;

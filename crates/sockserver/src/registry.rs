@@ -6,6 +6,8 @@ use std::fmt;
 use std::io::{self, BufRead};
 use std::net::IpAddr;
 use std::sync::Arc;
+#[cfg(unix)]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,8 @@ use sock::{Address, SocketReader};
 use crate::connection::{Clock, Connection, NEVER, Phase};
 use crate::limits::{Deadline, Limits};
 use crate::reaper::Reaper;
+#[cfg(unix)]
+use crate::scoreboard::{Scoreboard, Slot};
 use crate::stats::{Outcome, Stats};
 use crate::wake::Waker;
 
@@ -37,6 +41,12 @@ pub(crate) struct Registry {
     ended: Condvar,
     draining: AtomicBool,
     pub(crate) reaper: Reaper,
+    /// What other processes serve for this server.
+    #[cfg(unix)]
+    elsewhere: OnceLock<Arc<Scoreboard>>,
+    /// Where a worker process shows its counters.
+    #[cfg(unix)]
+    mirror: OnceLock<Slot>,
 }
 
 #[derive(Default)]
@@ -108,7 +118,31 @@ impl Registry {
             ended: Condvar::new(),
             draining: AtomicBool::new(false),
             reaper: Reaper::default(),
+            #[cfg(unix)]
+            elsewhere: OnceLock::new(),
+            #[cfg(unix)]
+            mirror: OnceLock::new(),
         })
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn set_elsewhere(&self, board: Arc<Scoreboard>) {
+        let _ = self.elsewhere.set(board);
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn set_mirror(&self, slot: Slot) {
+        let _ = self.mirror.set(slot);
+    }
+
+    /// Shows a change of the counters to the parent process, if there is one.
+    fn show(&self, stats: &Stats) {
+        #[cfg(unix)]
+        if let Some(mirror) = self.mirror.get() {
+            mirror.show(stats);
+        }
+        #[cfg(not(unix))]
+        let _ = stats;
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -163,6 +197,7 @@ impl Registry {
         let connection = Arc::new(Connection::new(client_address, self.clock.clone()));
         let mut book = self.book.lock();
         book.stats.begin();
+        self.show(&book.stats);
         let allowed = book.count_ip(&connection.client_address, self.limits().max_connections_per_ip);
         let slot = book.free.pop().unwrap_or(book.entries.len());
         if slot == book.entries.len() {
@@ -180,7 +215,10 @@ impl Registry {
     pub(crate) fn stats(&self) -> Stats {
         let book = self.book.lock();
         let between = book.connections().filter(|connection| connection.phase() == Phase::Between);
-        Stats { between_requests: between.count() as u64, ..book.stats }
+        let stats = Stats { between_requests: between.count() as u64, ..book.stats };
+        #[cfg(unix)]
+        let stats = self.elsewhere.get().map_or(stats, |board| board.stats().plus(&stats));
+        stats
     }
 
     /// Ends what is overdue, and tells when something may be next.
@@ -258,6 +296,12 @@ impl Registry {
         book.report = Some(report.clone());
         self.ended.notify_all();
         report
+    }
+
+    /// Notes a drain that other processes have done.
+    pub(crate) fn set_report(&self, report: DrainReport) {
+        self.draining.store(true, Ordering::Release);
+        self.book.lock().report = Some(report);
     }
 
     /// What the last drain came to.
@@ -341,6 +385,7 @@ impl Registry {
     fn end(&self, outcome: Outcome) {
         let mut book = self.book.lock();
         book.stats.end(outcome);
+        self.show(&book.stats);
         if book.drains > 0 {
             self.ended.notify_all();
         }
@@ -494,7 +539,7 @@ thread_local! {
 /// What a drain came to.
 ///
 /// Made by [`ServerHandle::drain`](crate::ServerHandle::drain).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use]
 pub struct DrainReport {

@@ -123,7 +123,20 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     ///
     /// Those of [`ServerHandle::drain`].
     pub fn drain(&self, limit: Duration) -> io::Result<DrainReport> {
-        self.core.handle.drain_while(limit, &|| false, &|| self.mixin.service_actions())
+        self.drain_while(limit, &|| false)
+    }
+
+    fn drain_while(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> io::Result<DrainReport> {
+        let handle = &self.core.handle;
+        if self.mixin.forks() {
+            handle.request_shutdown()?;
+            if let Some(report) = self.mixin.drain_elsewhere(limit, hurry) {
+                handle.refuse_clients();
+                self.core.registry().set_report(report.clone());
+                return Ok(report);
+            }
+        }
+        handle.drain_while(limit, hurry, &|| self.mixin.service_actions())
     }
 
     /// How many requests came, and what became of them: see [`ServerHandle::stats`].
@@ -189,8 +202,7 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     fn drain_if_a_signal_says_so(&self) {
         let Some(signals) = &self.signals else { return };
         if let Some(limit) = signals.asked() {
-            let collect = || self.mixin.service_actions();
-            match self.core.handle.drain_while(limit, &|| signals.hurry(), &collect) {
+            match self.drain_while(limit, &|| signals.hurry()) {
                 Ok(report) if report.cut.is_empty() => log::info!("{report}"),
                 Ok(report) => log::warn!("{report}"),
                 Err(error) => log::error!("drain: {error}"),

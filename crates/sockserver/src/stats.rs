@@ -77,6 +77,10 @@ impl TimedOut {
     }
 }
 
+/// How many numbers there are.
+#[cfg(unix)]
+pub(crate) const STATS_WORDS: usize = 15;
+
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -99,8 +103,95 @@ impl Stats {
     /// Whether every request that was accepted is somewhere.
     #[must_use]
     pub fn adds_up(&self) -> bool {
-        let Stats { accepted, finished, failed, panicked, rejected, timed_out, cut, in_flight, .. } = *self;
-        accepted == finished + failed + panicked + rejected + timed_out.total() + cut + in_flight
+        self.accepted == self.ended() + self.in_flight
+    }
+
+    /// How many requests have ended.
+    fn ended(&self) -> u64 {
+        self.finished + self.failed + self.panicked + self.rejected + self.timed_out.total() + self.cut
+    }
+
+    /// The same after the death of whoever served: what was in flight has failed.
+    #[cfg(unix)]
+    pub(crate) fn all_ended(mut self) -> Stats {
+        self.in_flight = 0;
+        self.failed += self.accepted.saturating_sub(self.ended());
+        self.accepted = self.ended();
+        self
+    }
+
+    /// What was read while it was written.
+    #[cfg(unix)]
+    pub(crate) fn made_to_add_up(mut self) -> Stats {
+        self.accepted = self.accepted.max(self.ended());
+        self.in_flight = self.accepted - self.ended();
+        self
+    }
+
+    /// Both together.
+    #[cfg(unix)]
+    pub(crate) fn plus(&self, other: &Stats) -> Stats {
+        let (mut sum, others) = (self.to_words(), other.to_words());
+        for (word, other) in sum.iter_mut().zip(others) {
+            *word += other;
+        }
+        Stats::from_words(sum)
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn to_words(self) -> [u64; STATS_WORDS] {
+        let Stats { accepted, finished, failed, panicked, rejected, timed_out, cut, .. } = self;
+        let TimedOut { wrap, first_byte, idle, read, write, request } = timed_out;
+        let Stats { in_flight, between_requests, lost_before_accept, .. } = self;
+        [
+            accepted,
+            finished,
+            failed,
+            panicked,
+            rejected,
+            wrap,
+            first_byte,
+            idle,
+            read,
+            write,
+            request,
+            cut,
+            in_flight,
+            between_requests,
+            lost_before_accept,
+        ]
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn from_words(words: [u64; STATS_WORDS]) -> Stats {
+        let [
+            accepted,
+            finished,
+            failed,
+            panicked,
+            rejected,
+            wrap,
+            first_byte,
+            idle,
+            read,
+            write,
+            request,
+            rest @ ..,
+        ] = words;
+        let [cut, in_flight, between_requests, lost_before_accept] = rest;
+        let timed_out = TimedOut { wrap, first_byte, idle, read, write, request };
+        Stats {
+            accepted,
+            finished,
+            failed,
+            panicked,
+            rejected,
+            timed_out,
+            cut,
+            in_flight,
+            between_requests,
+            lost_before_accept,
+        }
     }
 
     pub(crate) fn begin(&mut self) {

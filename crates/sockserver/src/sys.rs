@@ -5,6 +5,7 @@
 pub(crate) mod poller;
 
 use std::io;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Process id of a child.
@@ -130,4 +131,54 @@ pub(crate) fn on_signal(signal: i32, told: std::sync::Arc<sock::Socket>) -> io::
     // SAFETY: the action does what a signal handler may do, as said above; it
     // neither allocates nor locks nor panics. errno is kept by the registry.
     unsafe { signal_hook::low_level::register(signal, action) }
+}
+
+/// Tells a child of ours to end, which it may note; [`kill`] leaves it no choice.
+pub(crate) fn abort(pid: Pid) {
+    // SAFETY: kill takes any number; it fails for a process that is gone.
+    unsafe { libc::kill(pid, libc::SIGABRT) };
+}
+
+/// Memory that this process shares with those it forks.
+pub(crate) struct SharedWords {
+    start: std::ptr::NonNull<AtomicU64>,
+    len: usize,
+}
+
+// SAFETY: it is a slice of atomics, which may be used from anywhere.
+unsafe impl Send for SharedWords {}
+// SAFETY: the same.
+unsafe impl Sync for SharedWords {}
+
+impl SharedWords {
+    pub(crate) fn new(len: usize) -> io::Result<SharedWords> {
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: the system chooses where; nothing else is there.
+        let start = unsafe {
+            libc::mmap(std::ptr::null_mut(), len.max(1) * size_of::<AtomicU64>(), protection, flags, -1, 0)
+        };
+        match std::ptr::NonNull::new(start.cast::<AtomicU64>()) {
+            Some(words) if start != libc::MAP_FAILED => Ok(SharedWords { start: words, len }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn get(&self, place: usize) -> &AtomicU64 {
+        assert!(place < self.len);
+        // SAFETY: the mapping is zeroed, aligned to a page, `len` words long, and
+        // there as long as this is.
+        unsafe { self.start.add(place).as_ref() }
+    }
+}
+
+impl Drop for SharedWords {
+    fn drop(&mut self) {
+        // SAFETY: it is what `new` has mapped, and nobody borrows from it any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len.max(1) * size_of::<AtomicU64>()) };
+    }
 }

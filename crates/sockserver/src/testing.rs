@@ -54,8 +54,8 @@ pub fn converse<H: StreamRequestHandler, T>(
 ) -> io::Result<(T, Outcome)> {
     let (theirs, ours) = socketpair()?;
     let core = Core {
-        service: Service::Stream(Box::new(move || Box::new(handler()))),
-        hooks: Box::new(Defaults),
+        service: Arc::new(Service::Stream(Box::new(move || Box::new(handler())))),
+        hooks: Arc::new(Defaults),
         handle: ServerHandle::new(Limits::default())?,
         inherits_timeouts: false,
         wraps: AtomicBool::new(false),

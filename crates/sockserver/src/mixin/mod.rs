@@ -4,7 +4,9 @@
 //! 2. [`ThreadingMixIn`](crate::ThreadingMixIn) in a thread for each request.
 //! 3. [`ForkingMixIn`](crate::ForkingMixIn) in a child process for each request (Unix).
 //! 4. [`ThreadPoolMixIn`](crate::ThreadPoolMixIn) in a fixed number of threads.
-//! 5. [`SelectorMixIn`](crate::SelectorMixIn) in a few threads; connections between two
+//! 5. [`PreforkMixIn`](crate::PreforkMixIn) in processes that are there before their clients
+//!    (Unix).
+//! 6. [`SelectorMixIn`](crate::SelectorMixIn) in a few threads; connections between two
 //!    requests wait without one (Unix).
 
 #[cfg(unix)]
@@ -12,6 +14,10 @@ pub(crate) mod forking;
 #[cfg(unix)]
 pub(crate) mod parked;
 pub(crate) mod pool;
+#[cfg(unix)]
+pub(crate) mod prefork;
+#[cfg(unix)]
+pub(crate) mod prefork_worker;
 #[cfg(unix)]
 pub(crate) mod selector;
 pub(crate) mod threading;
@@ -23,6 +29,7 @@ use std::time::Duration;
 use crate::accept::Acceptor;
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
+use crate::registry::DrainReport;
 
 /// Where requests run: what CPython's two mixins override between them.
 ///
@@ -105,6 +112,13 @@ pub trait MixIn: Send + Sync + 'static {
     /// watches the deadlines. By default not.
     fn forks(&self) -> bool {
         false
+    }
+
+    /// Drains requests that other processes serve; `None` if there are no such.
+    #[doc(hidden)]
+    fn drain_elsewhere(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> Option<DrainReport> {
+        let _ = (limit, hurry);
+        None
     }
 }
 

@@ -1,0 +1,384 @@
+//! Processes that are there before their clients.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use sock::{AsFd, Socket, socketpair};
+
+use crate::accept::Acceptor;
+use crate::handle::ServerHandle;
+use crate::job::{Job, Rejected};
+use crate::mixin::MixIn;
+use crate::mixin::prefork_worker::{self, LISTENER_GONE};
+use crate::registry::DrainReport;
+use crate::scoreboard::Scoreboard;
+use crate::sys::{self, Fork, Pid, Waited};
+
+/// A worker that ends sooner than this has not really started.
+const YOUNG: Duration = Duration::from_secs(1);
+
+/// Pause before a worker that failed is replaced; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many workers may fail to start in a row.
+const MOST_IN_A_ROW: u32 = 10;
+
+/// How long a stuck worker has between SIGABRT and SIGKILL.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Serves requests in processes that are forked before the first client. Unix only.
+///
+/// Python has nothing like it; its users run gunicorn or Apache. The workers accept
+/// by themselves, one client each at a time. One that dies takes its own client
+/// along and is replaced, with a growing pause if it died young; one that is stuck
+/// is killed: see [`heartbeat`](Self::heartbeat). When the parent is killed the
+/// workers finish what they serve, and leave.
+///
+/// It forks only while no other thread runs in the process: start none before
+/// serving. What must not be shared by processes, such as a connection to a
+/// database, is to be opened in [`start_worker`](crate::ServerHooks::start_worker).
+pub struct PreforkMixIn {
+    workers: usize,
+    max_requests: Option<u64>,
+    jitter: u64,
+    heartbeat: Duration,
+    squad: Mutex<Squad>,
+}
+
+/// The workers there are, and what those before them have done.
+#[derive(Default)]
+struct Squad {
+    workers: Vec<Option<Worker>>,
+    board: Option<Arc<Scoreboard>>,
+}
+
+struct Worker {
+    pid: Pid,
+    born: Instant,
+    /// Its other end is the worker's alone: it ends when the worker does.
+    control: Arc<Socket>,
+    /// When it was told to die for being stuck.
+    aborted: Option<Instant>,
+}
+
+impl Default for PreforkMixIn {
+    fn default() -> PreforkMixIn {
+        PreforkMixIn {
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            max_requests: None,
+            jitter: 0,
+            heartbeat: Duration::from_secs(30),
+            squad: Mutex::default(),
+        }
+    }
+}
+
+impl PreforkMixIn {
+    /// As many workers as processors this process may use.
+    #[must_use]
+    pub fn new() -> PreforkMixIn {
+        PreforkMixIn::default()
+    }
+
+    /// How many processes serve requests; 0 counts as 1.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> PreforkMixIn {
+        self.workers = workers.max(1);
+        self
+    }
+
+    /// How many requests a worker serves before it makes room for a new one, as a
+    /// remedy for memory that leaks; `jitter` more at random, so that they do not
+    /// all leave at once. Default: no limit.
+    #[must_use]
+    pub fn max_requests(mut self, max_requests: u64, jitter: u64) -> PreforkMixIn {
+        self.max_requests = Some(max_requests.max(1));
+        self.jitter = jitter;
+        self
+    }
+
+    /// How often a worker that waits has to say that it is alive. One that does not,
+    /// since it was stopped, is killed; so is one that is longer in a request than
+    /// [`request_timeout`](crate::Builder::request_timeout). Default 30 s.
+    #[must_use]
+    pub fn heartbeat(mut self, heartbeat: Duration) -> PreforkMixIn {
+        self.heartbeat = heartbeat.max(Duration::from_millis(30));
+        self
+    }
+
+    /// Process ids of the workers there are.
+    #[must_use]
+    pub fn worker_pids(&self) -> Vec<i32> {
+        self.squad.lock().workers.iter().flatten().map(|worker| worker.pid).collect()
+    }
+
+    fn quota(&self) -> Option<u64> {
+        // Different in each process and for each worker: std seeds it so.
+        let random = RandomState::new().hash_one(std::process::id());
+        self.max_requests.map(|most| most + random % (self.jitter + 1))
+    }
+
+    fn board(&self) -> io::Result<Arc<Scoreboard>> {
+        let mut squad = self.squad.lock();
+        squad.workers.resize_with(self.workers, || None);
+        if squad.board.is_none() {
+            squad.board = Some(Arc::new(Scoreboard::new(self.workers)?));
+        }
+        squad.board.clone().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Starts a worker in a place that is free.
+    fn start(&self, place: usize, board: &Arc<Scoreboard>, acceptor: &Acceptor<'_>) -> io::Result<()> {
+        // What is printed but not yet written out would be written by both.
+        let _ = io::stdout().flush();
+        let quota = self.quota();
+        let (control, theirs) = socketpair()?;
+        match sys::fork()? {
+            Fork::Parent(pid) => {
+                log::debug!("worker {pid} started");
+                let worker =
+                    Worker { pid, born: Instant::now(), control: Arc::new(control), aborted: None };
+                self.squad.lock().workers[place] = Some(worker);
+                Ok(())
+            }
+            Fork::Child => {
+                // The others' ends are the parent's to hold: with a copy here they
+                // would not notice its death.
+                drop(control);
+                self.squad.lock().workers.clear();
+                let ran = panic::catch_unwind(AssertUnwindSafe(|| {
+                    prefork_worker::run(acceptor.door(), theirs, board.slot(place), quota, self.heartbeat)
+                }));
+                let _ = io::stdout().flush();
+                sys::exit_now(ran.unwrap_or(101))
+            }
+        }
+    }
+
+    /// Collects workers that have ended. Returns how.
+    fn collect(&self) -> Vec<(Worker, Waited, u64)> {
+        let mut squad = self.squad.lock();
+        let Some(board) = squad.board.clone() else { return Vec::new() };
+        let mut ended = Vec::new();
+        for (place, slot) in squad.workers.iter_mut().enumerate() {
+            let Some(worker) = slot else { continue };
+            match sys::wait_child(worker.pid) {
+                Waited::Running => {}
+                waited => {
+                    // Whom it served is lost, and counted.
+                    let accepted = board.retire(place);
+                    ended.extend(slot.take().map(|worker| (worker, waited, accepted)));
+                }
+            }
+        }
+        ended
+    }
+
+    /// Kills workers that have not said for too long that they are alive.
+    fn kill_stuck(&self, board: &Scoreboard, request_timeout: Option<Duration>) {
+        for (place, slot) in self.squad.lock().workers.iter_mut().enumerate() {
+            let Some(worker) = slot else { continue };
+            match worker.aborted {
+                Some(aborted) if aborted.elapsed() >= LAST_WORDS => sys::kill(worker.pid),
+                Some(_) => {}
+                None => {
+                    if let Some(silence) = board.stuck_for(place, self.heartbeat, request_timeout) {
+                        log::error!("worker {} has been stuck for {silence:.1?}: killing it", worker.pid);
+                        worker.aborted = Some(Instant::now());
+                        sys::abort(worker.pid);
+                    }
+                }
+            }
+        }
+    }
+
+    fn controls(&self) -> Vec<Arc<Socket>> {
+        self.squad.lock().workers.iter().flatten().map(|worker| Arc::clone(&worker.control)).collect()
+    }
+
+    /// Tells all workers to accept no more, and to be gone within `limit`.
+    fn dismiss(&self, limit: Option<Duration>) {
+        let limit = limit.map_or(u64::MAX, |limit| limit.as_millis() as u64);
+        self.tell(&format!("drain {limit}\n"));
+    }
+
+    fn tell(&self, line: &str) {
+        for control in self.controls() {
+            // One that is gone needs no telling.
+            let _ = control.sendall(line.as_bytes());
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.collect();
+        self.squad.lock().workers.iter().all(Option::is_none)
+    }
+
+    fn wait_until_gone(&self, limit: Option<Duration>, hurry: &dyn Fn() -> bool) -> bool {
+        let until = limit.and_then(|limit| Instant::now().checked_add(limit));
+        while !self.is_gone() {
+            if until.is_some_and(|until| Instant::now() >= until) || hurry() {
+                return false;
+            }
+            let _ = sock::poll(&mut [], Some(Duration::from_millis(5)));
+        }
+        true
+    }
+
+    fn kill_all(&self) {
+        for worker in self.squad.lock().workers.iter().flatten() {
+            sys::kill(worker.pid);
+        }
+    }
+}
+
+/// How the next worker is to be started, after one that ended.
+#[derive(Default)]
+struct Pace {
+    pause: Duration,
+    not_before: Option<Instant>,
+    /// Workers that could not start, one after the other.
+    in_a_row: u32,
+}
+
+impl Pace {
+    /// Takes note of an end. Fails when no worker can start.
+    fn note(&mut self, worker: &Worker, waited: Waited, accepted: u64) -> io::Result<()> {
+        let how = match waited {
+            Waited::Exited(0) => {
+                *self = Pace::default();
+                return Ok(());
+            }
+            Waited::Exited(LISTENER_GONE) => {
+                return Err(io::Error::other("the listener is of no more use"));
+            }
+            Waited::Exited(status) => format!("exited with status {status}"),
+            Waited::Killed(signal) => format!("was killed by signal {signal}"),
+            _ => "was collected by somebody else".to_owned(),
+        };
+        log::error!("worker {} {how}", worker.pid);
+        if worker.born.elapsed() >= YOUNG {
+            *self = Pace::default();
+            return Ok(());
+        }
+        self.hold_back();
+        // One that has served somebody could start; and who kills it from outside
+        // says nothing about that.
+        if accepted == 0 && matches!(waited, Waited::Exited(_)) {
+            self.in_a_row += 1;
+            if self.in_a_row >= MOST_IN_A_ROW {
+                let sentence =
+                    format!("workers cannot start: {MOST_IN_A_ROW} in a row failed, the last {how}");
+                return Err(io::Error::other(sentence));
+            }
+        }
+        Ok(())
+    }
+
+    fn hold_back(&mut self) {
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.not_before = Some(Instant::now() + self.pause);
+    }
+
+    /// How long to wait before the next start; `None` for not at all.
+    fn wait(&self) -> Option<Duration> {
+        let left = self.not_before?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+}
+
+impl MixIn for PreforkMixIn {
+    /// For `handle_request`, which has no workers.
+    fn process_request(&self, job: Job) -> Result<(), Rejected> {
+        job.run();
+        Ok(())
+    }
+
+    fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
+        sys::refuse_threads()?;
+        let board = self.board()?;
+        let registry = Arc::clone(acceptor.door().core().registry());
+        registry.set_elsewhere(Arc::clone(&board));
+        let mut pace = Pace::default();
+        let served = loop {
+            let noted: io::Result<()> = self
+                .collect()
+                .into_iter()
+                .try_for_each(|(worker, waited, accepted)| pace.note(&worker, waited, accepted));
+            if noted.is_err() {
+                break noted;
+            }
+            self.kill_stuck(&board, registry.limits().request_timeout);
+            if pace.wait().is_none() {
+                let free = self.squad.lock().workers.iter().position(Option::is_none);
+                if let Some(place) = free {
+                    if let Err(error) = self.start(place, &board, acceptor) {
+                        log::warn!("a worker cannot be forked: {error}");
+                        pace.hold_back();
+                    }
+                    continue;
+                }
+            }
+            let controls = self.controls();
+            let watch: Vec<_> = controls.iter().map(|control| control.as_fd()).collect();
+            let limit = pace.wait().into_iter().chain([self.heartbeat / 3]).min();
+            match acceptor.rest(&watch, limit) {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        // They finish what they serve; how long that may take, closing or a drain says.
+        self.tell("stop\n");
+        served
+    }
+
+    fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
+        self.dismiss(server.close_timeout());
+        if !self.wait_until_gone(server.close_timeout(), &|| false) {
+            log::warn!("workers do not leave: killing them");
+            self.kill_all();
+            self.wait_until_gone(Some(LAST_WORDS), &|| false);
+        }
+        Ok(())
+    }
+
+    fn forks(&self) -> bool {
+        true
+    }
+
+    fn drain_elsewhere(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> Option<DrainReport> {
+        let begin = Instant::now();
+        let controls = self.controls();
+        self.dismiss(Some(limit));
+        // Each has the same time to cut off what is left, and to say so.
+        let in_time = self.wait_until_gone(Some(limit + prefork_worker::GRACE), hurry);
+        let mut report = DrainReport::default();
+        for control in &controls {
+            prefork_worker::read_report(control, &mut report);
+        }
+        if !in_time {
+            self.kill_all();
+            self.wait_until_gone(Some(LAST_WORDS), &|| false);
+        }
+        report.took = begin.elapsed();
+        Some(report)
+    }
+}
+
+impl fmt::Debug for PreforkMixIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PreforkMixIn")
+            .field("workers", &self.workers)
+            .field("max_requests", &self.max_requests)
+            .field("heartbeat", &self.heartbeat)
+            .field("worker_pids", &self.worker_pids())
+            .finish()
+    }
+}

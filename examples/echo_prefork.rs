@@ -1,0 +1,42 @@
+//! An echo by PreforkTCPServer: processes that are there before their clients.
+//!
+//! The handler is the one of `echo_pool` and `echo_selector`. It serves one
+//! line; setting `close_connection` to false asks for the next one.
+//!
+//! Run it, here on its default address:
+//!
+//! ```text
+//! cargo run --example echo_prefork -- 127.0.0.1 9999
+//! ```
+//!
+//! Talk to it with `echo_tcp_client`, in either language, or with
+//! `nc 127.0.0.1 9999` from several terminals at once:
+//! each holds one of the four processes. Kill one, and see it replaced.
+
+use std::io::{self, BufRead, Write};
+use std::time::Duration;
+
+use sockserver::{PreforkTCPServer, StreamContext, StreamRequestHandler};
+
+mod common;
+
+struct Echo;
+
+impl StreamRequestHandler for Echo {
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let mut line = Vec::new();
+        cx.close_connection = cx.rfile.read_until(b'\n', &mut line)? == 0;
+        cx.wfile.write_all(&line)
+    }
+}
+
+fn main() -> io::Result<()> {
+    env_logger::init();
+    let server = PreforkTCPServer::builder(|| Echo)
+        .allow_reuse_address(true)
+        .workers(4)
+        .drain_on_signals(Duration::from_secs(10))
+        .bind(common::address("127.0.0.1", 9999))?;
+    println!("listening on {}", server.server_address());
+    server.serve_forever()
+}
