@@ -25,5 +25,8 @@ pub mod design {}
 #[doc = include_str!("contributing.md")]
 pub mod contributing {}
 
+#[doc = include_str!("performance.md")]
+pub mod performance {}
+
 #[doc = include_str!("changelog.md")]
 pub mod changelog {}

@@ -27,7 +27,6 @@ impl Case {
             case("tcp", "short", 32),
             case("threading", "echo", 64),
             case("threading", "short", 32),
-            case("threading-unix", "echo", 64),
             Case { instructions: false, ..case("forking", "short", 16) },
             case("udp", "udp", 64),
             case("udp-batch", "udp", 64),

@@ -20,8 +20,6 @@ use crate::cases::{Case, Figures};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Requests of the shorter and of the longer run.
-const REQUESTS: (usize, usize) = (640, 1920);
 /// Until a server is ready, and until it has ended.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -41,6 +39,15 @@ enum Under {
 }
 
 impl Under {
+    /// Requests of the shorter and of the longer run.
+    fn requests(self) -> (usize, usize) {
+        match self {
+            Under::Nothing | Under::Strace => (640, 1920),
+            // A thread more or less that is started must not show.
+            Under::Callgrind => (3200, 12_800),
+        }
+    }
+
     fn runs(self) -> usize {
         match self {
             Under::Nothing => 5,
@@ -76,7 +83,8 @@ impl Runner {
             let runs = runs.map_err(|error| format!("{}: {error}", case.name()))?;
             Ok(runs.into_iter().fold(f64::INFINITY, f64::min))
         };
-        Ok((least(REQUESTS.1)? - least(REQUESTS.0)?) / (REQUESTS.1 - REQUESTS.0) as f64)
+        let (few, many) = under.requests();
+        Ok((least(many)? - least(few)?) / (many - few) as f64)
     }
 
     /// Lets a server serve so many requests and returns what that cost in all.

@@ -29,10 +29,13 @@ enum Model {
     ThreadingUnix,
     ForkingUnix,
     Udp,
+    UdpBatch,
     /// A thread for each connection; the handler copies until the end of file
     Copy,
-    /// A thread for each connection, which gets the file
+    /// A thread for each connection, which gets the file by io::copy
     File,
+    /// A thread for each connection, which gets the file by sendfile(2)
+    Sendfile,
 }
 
 #[derive(Parser)]
@@ -46,12 +49,18 @@ struct Options {
     /// Lists the models
     #[arg(long)]
     models: bool,
-    /// Workers, of the models that have some
-    #[arg(long, default_value_t = 1)]
-    workers: usize,
-    /// File that `file` sends
+    /// File that `file` and `sendfile` send
     #[arg(long)]
     file: Option<PathBuf>,
+    /// Threads or processes, for models that have a number of them
+    #[arg(long, default_value_t = 1)]
+    workers: usize,
+}
+
+impl Options {
+    fn file(&self) -> io::Result<PathBuf> {
+        self.file.clone().ok_or_else(|| io::Error::other("which --file?"))
+    }
 }
 
 /// Answers one message, as it comes. A `Q` in front asks to be the last.
@@ -87,13 +96,23 @@ impl DatagramRequestHandler for EchoDatagram {
     }
 }
 
-/// Sends a whole file.
+/// Sends a whole file through `cx.wfile`.
 struct Send(PathBuf);
 
 impl StreamRequestHandler for Send {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
         let mut file = File::open(&self.0)?;
         io::copy(&mut file, &mut cx.wfile)?;
+        Ok(())
+    }
+}
+
+/// Sends a whole file past it.
+struct Sendfile(PathBuf);
+
+impl StreamRequestHandler for Sendfile {
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        cx.request.socket().sendfile(&File::open(&self.0)?, 0, None)?;
         Ok(())
     }
 }
@@ -121,10 +140,15 @@ fn main() -> io::Result<()> {
         Model::ThreadingUnix => unix(ThreadingUnixStreamServer::builder(|| Echo), address),
         Model::ForkingUnix => unix(ForkingUnixStreamServer::builder(|| Echo), address),
         Model::Udp => udp(UDPServer::builder(|| EchoDatagram), address),
+        Model::UdpBatch => udp(UDPServer::builder(|| EchoDatagram).max_batch(64), address),
         Model::Copy => tcp(ThreadingTCPServer::builder(|| Copy), address),
         Model::File => {
-            let file = options.file.ok_or_else(|| io::Error::other("which --file?"))?;
+            let file = options.file()?;
             tcp(ThreadingTCPServer::builder(move || Send(file.clone())), address)
+        }
+        Model::Sendfile => {
+            let file = options.file()?;
+            tcp(ThreadingTCPServer::builder(move || Sendfile(file.clone())), address)
         }
     }
 }

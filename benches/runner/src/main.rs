@@ -25,7 +25,7 @@ mod targets;
 use measure::{Bench, Report};
 use modes::{MODES, Mode};
 use results::{Results, Rounds, is_quiet};
-use servers::{Program, Server};
+use servers::Server;
 
 #[derive(Parser)]
 #[command(name = "benches/run", about = "Measures our servers beside their peers, in one run")]
@@ -132,7 +132,7 @@ fn measure_mode(
         .iter()
         .map(|server| Rounds {
             name: server.name.into(),
-            ours: matches!(server.program, Program::Ours | Program::Recv) && server.name != "recv(2)",
+            ours: server.is_ours(),
             reports: Vec::new(),
             counts: None,
             failure: None,

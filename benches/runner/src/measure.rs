@@ -18,15 +18,20 @@ use serde::{Deserialize, Serialize};
 use crate::modes::{Mode, On};
 use crate::servers::{Program, Server};
 
-/// What the load generator found out; its own `report.rs` says what each is.
+/// What the load generator found out; its own `report.rs` says what each is. A
+/// program that measures itself has only the first three.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) rate: f64,
     pub(crate) cpu: f64,
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
-    pub(crate) switches: f64,
     pub(crate) operations: u64,
+    #[serde(default)]
+    pub(crate) p50: f64,
+    #[serde(default)]
+    pub(crate) p99: f64,
+    #[serde(default)]
+    pub(crate) switches: f64,
+    #[serde(default)]
     pub(crate) other_cores: f64,
     pub(crate) idle: Option<Idle>,
 }

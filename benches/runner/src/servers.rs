@@ -10,6 +10,17 @@ pub(crate) struct Server {
     pub(crate) alone: bool,
 }
 
+impl Server {
+    pub(crate) fn is_ours(&self) -> bool {
+        match self.program {
+            Program::Ours => true,
+            // The others are system calls.
+            Program::Recv => !self.name.contains("(2)"),
+            _ => false,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Program {
     /// A model of `ours`.

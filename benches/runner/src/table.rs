@@ -26,7 +26,9 @@ pub(crate) fn of(mode: &Mode, results: &Results) -> String {
     if mode.is_idle() {
         head.extend(["user B", "page table B", "kernel stack B", "slab B", "threads"].map(str::to_owned));
     }
-    head.push("quiet".to_owned());
+    if !mode.load.is_empty() {
+        head.push("quiet".to_owned());
+    }
     let mut rows = vec![head];
     for server in results.ranked() {
         let mut row = ratios(results, server);
@@ -47,7 +49,9 @@ pub(crate) fn of(mode: &Mode, results: &Results) -> String {
         if mode.is_idle() {
             row.extend(idle(server));
         }
-        row.push(format!("{}/{}", server.quiet(), server.reports.iter().flatten().count()));
+        if !mode.load.is_empty() {
+            row.push(format!("{}/{}", server.quiet(), server.reports.iter().flatten().count()));
+        }
         rows.push(row);
     }
     let mut text = render(&rows);
@@ -66,7 +70,11 @@ pub(crate) fn of(mode: &Mode, results: &Results) -> String {
 /// What the columns are.
 pub(crate) fn legend(results: &Results) -> String {
     let reference = results.servers.first().map_or("", |server| &server.name);
-    let place = if results.pinned { "server on one CPU, load on another" } else { "not pinned" };
+    let place = match (results.mode.as_str(), results.pinned) {
+        ("recv", _) => "CPU time",
+        (_, true) => "server on one CPU, load on another",
+        (_, false) => "not pinned",
+    };
     format!(
         "{} rounds of {} s, interleaved; {place}. Ratios are medians of each round's ratio to `{reference}`.",
         results.rounds, results.seconds

@@ -52,7 +52,8 @@ impl<'a> Acceptor<'a> {
     ///
     /// The listener's, when it is of no more use.
     pub fn turn(&self, watch: &[BorrowedFd<'_>]) -> io::Result<bool> {
-        if self.is_stopping() {
+        // What has been received is served, also when the server is to stop.
+        if self.is_stopping() && !self.door.has_more() {
             return Ok(false);
         }
         let mut accepted = self.door.accept()?;
@@ -79,7 +80,7 @@ impl<'a> Acceptor<'a> {
             Accepted::Full => self.wait(false, watch, self.idle_limit())?,
         }
         self.service_actions();
-        Ok(!self.is_stopping())
+        Ok(!self.is_stopping() || self.door.has_more())
     }
 
     /// A turn that accepts nothing: waits for a descriptor of `watch`, up to
@@ -128,7 +129,11 @@ impl<'a> Acceptor<'a> {
 
     /// Hands a job to the mixin. Returns how long to wait if it could not be started.
     fn process(&self, job: Job) -> Option<Duration> {
-        match self.mixin.process_request(job) {
+        let served = match self.mixin.answers_in_loop() {
+            true => self.door.batching(|| self.mixin.process_request(job)),
+            false => self.mixin.process_request(job),
+        };
+        match served {
             Ok(()) => {
                 self.door.started();
                 None

@@ -17,7 +17,6 @@ use crate::hooks::{Defaults, ServerHooks};
 use crate::job::{Core, Service};
 use crate::limits::{Limits, WhenFull};
 use crate::listener::{self, BoundPath, Listener, Options};
-use crate::mixin::MixIn;
 #[cfg(unix)]
 use crate::mixin::forking::ForkingMixIn;
 use crate::mixin::pool::{ThreadPoolMixIn, WhenQueueFull};
@@ -26,6 +25,7 @@ use crate::mixin::prefork::PreforkMixIn;
 #[cfg(unix)]
 use crate::mixin::selector::SelectorMixIn;
 use crate::mixin::threading::ThreadingMixIn;
+use crate::mixin::{MixIn, Sequential};
 #[cfg(unix)]
 use crate::server::Unix;
 use crate::server::{Datagram, Family, Kind, Server, Stream};
@@ -45,6 +45,7 @@ use crate::signals::Signals;
 /// | [`timeout`](Self::timeout) | none | the same; 300 s when forking |
 /// | [`poll_interval`](Self::poll_interval) | 0.5 s, only with `service_actions` | 0.5 s always |
 /// | [`max_packet_size`](Builder::max_packet_size) | 8192 | the same |
+/// | [`max_batch`](Builder::max_batch) | 1 | none |
 /// | [`daemon_threads`](Builder::daemon_threads) | false | the same |
 /// | [`max_children`](Builder::max_children) | 40 | the same |
 /// | [`block_on_close`](Builder::block_on_close) | true | the same |
@@ -159,6 +160,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
                 timeout: None,
                 poll_interval: Duration::from_millis(500),
                 max_packet_size: 8192,
+                max_batch: 1,
             },
             kind: PhantomData,
         }
@@ -478,6 +480,17 @@ impl<F: Family, M: MixIn> Builder<Datagram<F>, M> {
     /// Longest datagram; what is longer is cut.
     pub fn max_packet_size(mut self, size: usize) -> Self {
         self.settings.max_packet_size = size;
+        self
+    }
+}
+
+/// Class variables of servers that answer datagrams in their loop.
+impl<F: Family> Builder<Datagram<F>, Sequential> {
+    /// How many datagrams are received, and answered, with one system call. Under
+    /// load that saves most of the calls; an answer then waits for the others of its
+    /// batch. Default 1. System calls: recvmmsg(2), sendmmsg(2).
+    pub fn max_batch(mut self, datagrams: usize) -> Self {
+        self.settings.max_batch = datagrams.max(1);
         self
     }
 }

@@ -2,6 +2,7 @@
 //! reaper that ends it when it is overdue, the drain that waits for it.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -33,6 +34,9 @@ pub(crate) struct Connection {
     reading_for: AtomicU8,
     /// What is known of the receiving side, and the worker's alone: see below.
     flags: AtomicU8,
+    /// Input the engine has read to see that there is some: it comes first,
+    /// whichever way the handler reads.
+    ahead: Mutex<Ahead>,
     means: OnceLock<Means>,
     /// A second descriptor while a hook has the first.
     wrapping: Mutex<Option<Box<Socket>>>,
@@ -44,6 +48,16 @@ const HEARD_THE_END: u8 = 1;
 const NOWAIT: u8 = 2;
 /// The last receive took all there was.
 const DRAINED: u8 = 4;
+/// Something is in [`Connection::ahead`].
+const AHEAD: u8 = 8;
+
+/// Input that was read ahead; nothing is allocated while there is none.
+#[derive(Default)]
+struct Ahead {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
 
 /// What serves a connection, and how it is cut off.
 enum Means {
@@ -174,6 +188,7 @@ impl Connection {
             late: AtomicU8::new(NOT_LATE),
             reading_for: AtomicU8::new(READ),
             flags: AtomicU8::new(0),
+            ahead: Mutex::default(),
             means: OnceLock::new(),
             wrapping: Mutex::new(None),
         }
@@ -327,9 +342,72 @@ impl Connection {
         self.flags.load(Ordering::Relaxed) & DRAINED != 0
     }
 
-    /// Has receives fail with `WouldBlock` instead of waiting, or wait again.
-    pub(crate) fn set_nowait(&self, nowait: bool) {
+    /// Waits for input, or if `nowait` only looks, and keeps what comes for the
+    /// handler. False at the end of file; `WouldBlock` if nothing is there.
+    ///
+    /// `size` is how much may be read ahead; 0 only looks.
+    pub(crate) fn await_input(&self, size: usize, nowait: bool) -> io::Result<bool> {
+        if self.has_ahead() {
+            return Ok(true);
+        }
+        if size == 0 {
+            return self.look_for_input(nowait);
+        }
+        let mut buffer = SPARE.take();
+        if buffer.len() != size {
+            buffer.resize(size, 0);
+        }
         self.set_flag(NOWAIT, nowait);
+        let received = self.recv_into(&mut buffer);
+        self.set_flag(NOWAIT, false);
+        match received {
+            Ok(received) if received > 0 => {
+                *self.ahead.lock() = Ahead { buffer, start: 0, end: received };
+                self.set_flag(AHEAD, true);
+                Ok(true)
+            }
+            other => {
+                SPARE.set(buffer);
+                other.map(|_| false)
+            }
+        }
+    }
+
+    /// [`await_input`](Self::await_input) for a handler that reads nothing ahead.
+    fn look_for_input(&self, nowait: bool) -> io::Result<bool> {
+        if self.pending() > 0 {
+            return Ok(true);
+        }
+        let socket = self.socket();
+        let limit = if nowait { Some(Duration::ZERO) } else { socket.recv_timeout()? };
+        if poll(&mut [Poll::new(socket, POLLIN)], limit)? == 0 {
+            return self.judge(Err(io::ErrorKind::WouldBlock.into()), Deadline::Read).map(|_| false);
+        }
+        match socket.recv_with_flags(1, MSG_PEEK)?.len() {
+            0 => self.judge(Ok(0), Deadline::Read).map(|_| false),
+            _ => {
+                self.spoke();
+                Ok(true)
+            }
+        }
+    }
+
+    /// Whether input was read that nobody has asked for yet.
+    pub(crate) fn has_ahead(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & AHEAD != 0
+    }
+
+    fn take_ahead(&self, into: &mut [u8]) -> usize {
+        let mut ahead = self.ahead.lock();
+        let rest = &ahead.buffer[ahead.start..ahead.end];
+        let count = rest.len().min(into.len());
+        into[..count].copy_from_slice(&rest[..count]);
+        ahead.start += count;
+        if ahead.start == ahead.end {
+            SPARE.set(std::mem::take(&mut *ahead).buffer);
+            self.set_flag(AHEAD, false);
+        }
+        count
     }
 
     /// Only the worker that serves it writes these: no other can come in between.
@@ -421,6 +499,9 @@ impl StreamSocket for Connection {
     fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(means) = self.means.get() else { return Err(io::ErrorKind::NotConnected.into()) };
         let flags = self.flags.load(Ordering::Relaxed);
+        if flags & AHEAD != 0 {
+            return Ok(self.take_ahead(buffer));
+        }
         let received = match means {
             _ if flags & NOWAIT != 0 => self.recv_nowait(buffer),
             Means::Socket(socket) => socket.recv_into(buffer),
@@ -459,7 +540,14 @@ impl StreamSocket for Connection {
     }
 
     fn pending(&self) -> usize {
-        self.stream().map_or(0, |stream| stream.pending())
+        let ahead = match self.has_ahead() {
+            true => {
+                let ahead = self.ahead.lock();
+                ahead.end - ahead.start
+            }
+            false => 0,
+        };
+        ahead + self.stream().map_or(0, |stream| stream.pending())
     }
 
     fn as_any(&self) -> Option<&dyn Any> {
@@ -469,6 +557,11 @@ impl StreamSocket for Connection {
     fn socket(&self) -> &Socket {
         self.socket_underneath().expect("a handler runs only over a stream")
     }
+}
+
+thread_local! {
+    /// The worker's buffer for reading ahead, lent to one connection after another.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 impl fmt::Debug for Connection {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sock::{Address, Socket};
 
+use crate::batch;
 use crate::handle::ServerHandle;
 
 /// Serves one datagram. Python: `socketserver.DatagramRequestHandler`.
@@ -61,7 +62,7 @@ pub trait DatagramRequestHandler: Send + 'static {
     ///
     /// Are reported.
     fn finish(&mut self, cx: &mut DatagramContext<'_>) -> io::Result<()> {
-        if !cx.wfile.is_empty() {
+        if !cx.wfile.is_empty() && !batch::keep(&mut cx.wfile, cx.client_address) {
             cx.socket.sendto(&cx.wfile, cx.client_address)?;
         }
         Ok(())

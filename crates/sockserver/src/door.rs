@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use sock::{Address, Socket, errno, errno_name};
 
+use crate::batch::{self, Incoming};
 use crate::job::{Core, Job, Rejected, Service};
 use crate::limits::WhenFull;
 use crate::registry::Permit;
@@ -27,6 +28,9 @@ pub(crate) struct Door {
     settings: Settings,
     /// The listener whose turn it is: each gets its share.
     next: Cell<usize>,
+    last: Cell<usize>,
+    /// Datagrams of each listener that came together.
+    incoming: Vec<RefCell<Incoming>>,
     /// Listeners that are of no more use.
     gone: Vec<Cell<bool>>,
     /// A permit for the next request, kept while nobody comes.
@@ -43,6 +47,7 @@ pub(crate) struct Settings {
     pub(crate) timeout: Option<Option<Duration>>,
     pub(crate) poll_interval: Duration,
     pub(crate) max_packet_size: usize,
+    pub(crate) max_batch: usize,
 }
 
 /// Want of resources that goes on.
@@ -114,6 +119,8 @@ impl Door {
             listeners: listeners.to_vec(),
             settings,
             next: Cell::new(0),
+            last: Cell::new(0),
+            incoming: listeners.iter().map(|_| RefCell::default()).collect(),
             gone: vec![Cell::new(false); listeners.len()],
             permit: RefCell::new(None),
             trouble: Cell::default(),
@@ -165,6 +172,25 @@ impl Door {
         stuck.pause
     }
 
+    /// Runs what serves a request, and sends the answers to a batch of datagrams
+    /// when the last of it has been served.
+    pub(crate) fn batching<T>(&self, serve: impl FnOnce() -> T) -> T {
+        if self.settings.max_batch <= 1 {
+            return serve();
+        }
+        let served = batch::collecting(serve);
+        if !self.has_more() {
+            // Whichever listener it was: a batch is of one alone.
+            batch::flush(&self.listeners[self.last.get()], &*self.core.hooks);
+        }
+        served
+    }
+
+    /// Whether datagrams have been received that nobody has served yet.
+    pub(crate) fn has_more(&self) -> bool {
+        self.incoming[self.last.get()].borrow().has_more()
+    }
+
     /// Notes that a job could be started.
     pub(crate) fn started(&self) {
         self.stuck.take();
@@ -179,8 +205,10 @@ impl Door {
         let count = self.listeners.len();
         let mut found = Accepted::Nothing;
         for _ in 0..count {
-            let place = self.next.get() % count;
+            // A batch is served to its end before another listener has its turn.
+            let place = if self.has_more() { self.last.get() } else { self.next.get() % count };
             self.next.set(place + 1);
+            self.last.set(place);
             if self.gone[place].get() {
                 continue;
             }
@@ -206,7 +234,7 @@ impl Door {
         let listener = &self.listeners[place];
         let taken = match *self.core.service {
             Service::Stream(_) => self.accept_connection(listener),
-            Service::Datagram(_) => self.receive_datagram(listener),
+            Service::Datagram(_) => self.receive_datagram(place, listener),
         };
         let error = match taken {
             Ok((request, client_address)) => {
@@ -261,8 +289,10 @@ impl Door {
         }
     }
 
-    fn receive_datagram(&self, listener: &Arc<Socket>) -> io::Result<(Request, Address)> {
-        let (packet, client_address) = listener.recvfrom_nowait(self.settings.max_packet_size)?;
+    fn receive_datagram(&self, place: usize, listener: &Arc<Socket>) -> io::Result<(Request, Address)> {
+        let Settings { max_packet_size, max_batch, .. } = self.settings;
+        let mut incoming = self.incoming[place].borrow_mut();
+        let (packet, client_address) = incoming.take(listener, max_packet_size, max_batch)?;
         Ok((Request::datagram(packet, Arc::clone(listener)), client_address))
     }
 

@@ -17,7 +17,7 @@ use crate::handle::ServerHandle;
 use crate::handler::{ErasedHandler, StreamContext};
 use crate::hooks::{self, ServerHooks};
 use crate::limits::Deadline;
-use crate::registry::{Entry, Input, Registry, Serving};
+use crate::registry::{Entry, Registry, Serving};
 use crate::request::{Request, RequestError, guard};
 use crate::stats::Outcome;
 
@@ -92,6 +92,14 @@ pub enum Step {
     Again,
     /// The request has been served and closed.
     Done,
+}
+
+/// How a step waits for input.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Input {
+    Await,
+    /// Not at all: somebody else waits.
+    IfThere,
 }
 
 /// What a step came to.
@@ -238,7 +246,8 @@ impl Job {
         let comes = match (*handled, input) {
             (false, Input::Await) => Ok(true),
             (false, Input::IfThere) if variables.speaks_first => Ok(true),
-            _ => entry.comes(&mut cx.rfile, input),
+            _ if !cx.rfile.buffer().is_empty() => Ok(true),
+            _ => entry.connection().await_input(variables.rbufsize, input == Input::IfThere),
         };
         let mut served = Ok(());
         let comes = match comes {
@@ -263,7 +272,7 @@ impl Job {
             served = guard(|| handler.handle(&mut cx));
             if served.is_ok() && !cx.close_connection {
                 served = guard(|| cx.wfile.flush());
-                let more = !cx.rfile.buffer().is_empty();
+                let more = !cx.rfile.buffer().is_empty() || entry.connection().has_ahead();
                 let goes_on = served.is_ok() && !entry.registry().is_draining();
                 if goes_on && entry.enter(if more { Phase::Busy } else { Phase::Between }) {
                     if !more {

@@ -51,7 +51,10 @@
 //! | --- | --- | --- | --- | --- |
 //! | in the loop | [`TCPServer`] | [`UDPServer`] | [`UnixStreamServer`] | [`UnixDatagramServer`] |
 //! | in threads | [`ThreadingTCPServer`] | [`ThreadingUDPServer`] | [`ThreadingUnixStreamServer`] | [`ThreadingUnixDatagramServer`] |
-//! | in processes (Unix) | [`ForkingTCPServer`] | [`ForkingUDPServer`] | [`ForkingUnixStreamServer`] | [`ForkingUnixDatagramServer`] |
+//! | in a fixed number of threads | [`ThreadPoolTCPServer`] | [`ThreadPoolUDPServer`] | [`ThreadPoolUnixStreamServer`] | [`ThreadPoolUnixDatagramServer`] |
+//! | in a few threads, idle connections in none (Unix) | [`SelectorTCPServer`] | | [`SelectorUnixStreamServer`] | |
+//! | in processes that are there before their clients (Unix) | [`PreforkTCPServer`] | [`PreforkUDPServer`] | [`PreforkUnixStreamServer`] | [`PreforkUnixDatagramServer`] |
+//! | in a process each (Unix) | [`ForkingTCPServer`] | [`ForkingUDPServer`] | [`ForkingUnixStreamServer`] | [`ForkingUnixDatagramServer`] |
 //!
 //! # Where Python's things are
 //!
@@ -61,7 +64,8 @@
 //! | `self.rfile`, `self.client_address`, … | fields of [`StreamContext`], [`DatagramContext`] |
 //! | class variables | setters of [`Builder`]; a handler's are its associated constants |
 //! | overriding a method of the server | [`ServerHooks`] |
-//! | `class T(ThreadingMixIn, TCPServer)` | [`MixIn`]: [`Sequential`], [`ThreadingMixIn`], [`ForkingMixIn`] |
+//! | `class T(ThreadingMixIn, TCPServer)` | [`MixIn`]: [`Sequential`], [`ThreadingMixIn`], [`ForkingMixIn`], and beyond Python [`ThreadPoolMixIn`], [`PreforkMixIn`], [`SelectorMixIn`] |
+//! | `server.shutdown()`, and what Python lacks | [`ServerHandle::drain`], [`Builder::drain_on_signals`], [`Stats`] |
 //! | `server.shutdown()` | [`ServerHandle::shutdown`] |
 //!
 //! # Log levels
@@ -77,6 +81,7 @@
 //! from CPython's `socketserver.py`, which is worth reading beside it.
 
 mod accept;
+mod batch;
 mod builder;
 mod classes;
 mod connection;

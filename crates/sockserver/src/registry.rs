@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, BufRead};
 use std::net::IpAddr;
 use std::sync::Arc;
 #[cfg(unix)]
@@ -12,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use sock::{Address, SocketReader};
+use sock::Address;
 
 use crate::connection::{Clock, Connection, NEVER, Phase};
 use crate::limits::{Deadline, Limits};
@@ -94,14 +93,6 @@ pub(crate) struct Entry {
     slot: usize,
     outcome: Option<Outcome>,
     permit: Permit,
-}
-
-/// How the next request is waited for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Input {
-    Await,
-    /// Not at all: somebody else waits.
-    IfThere,
 }
 
 /// The same address has too many connections already.
@@ -426,19 +417,6 @@ impl Entry {
             Ok(connection) => &connection.client_address,
             Err(Closed(client_address)) => client_address,
         }
-    }
-
-    /// Whether the next request comes: false at the end of file. `WouldBlock` if
-    /// that cannot be known without waiting.
-    pub(crate) fn comes(&self, rfile: &mut SocketReader<'_>, input: Input) -> io::Result<bool> {
-        if input == Input::Await || !rfile.buffer().is_empty() {
-            return rfile.fill_buf().map(|input| !input.is_empty());
-        }
-        let connection = self.connection();
-        connection.set_nowait(true);
-        let filled = rfile.fill_buf().map(|input| !input.is_empty());
-        connection.set_nowait(false);
-        filled
     }
 
     /// Has the next receive watched by the system, where no reaper does it.

@@ -91,7 +91,9 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     /// The listener's, when it is of no more use.
     pub fn handle_request(&self) -> io::Result<()> {
         let timeout = self.settings.timeout.unwrap_or_else(|| self.mixin.timeout());
-        let served = self.acceptor().one_request(timeout);
+        // Of a batch all but the first would be lost.
+        let settings = Settings { max_batch: 1, ..self.settings };
+        let served = self.acceptor_with(settings).one_request(timeout);
         if !served.map_err(|error| AddressError::wrap("serve", self.server_address(), error))? {
             self.core.hooks.handle_timeout();
             self.mixin.handle_timeout();
@@ -214,7 +216,11 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     fn drain_if_a_signal_says_so(&self) {}
 
     fn acceptor(&self) -> Acceptor<'_> {
-        let door = Door::new(&self.core, &self.sockets, self.settings);
+        self.acceptor_with(self.settings)
+    }
+
+    fn acceptor_with(&self, settings: Settings) -> Acceptor<'_> {
+        let door = Door::new(&self.core, &self.sockets, settings);
         let acceptor = Acceptor::new(door, &self.mixin);
         #[cfg(all(unix, feature = "signals"))]
         let acceptor = acceptor.watching(self.signals.as_ref().filter(|_| self.mixin.forks()));

@@ -51,10 +51,19 @@ impl Scenario {
                 .bench_function(variant.name, |bencher| bencher.iter_custom(|times| (variant.work)(times)));
         }
         group.finish();
-        // `cargo bench -- FILTER` and `cargo test --benches` want no table.
-        if std::env::args().skip(1).any(|word| word == "--bench") && std::env::args().count() == 2 {
+        if self.wants_table() {
             self.compare();
         }
+    }
+
+    /// Whether this is `cargo bench`, with no filter that leaves this scenario out, and
+    /// with nothing else to do.
+    fn wants_table(&self) -> bool {
+        let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+        let measures = std::env::args().any(|word| word == "--bench")
+            && !words.iter().any(|word| matches!(word.as_str(), "--list" | "--test" | "--profile-time"));
+        let filter = words.first().filter(|word| !word.starts_with('-'));
+        measures && filter.is_none_or(|part| self.name.contains(part.as_str()))
     }
 
     /// Lets the variants take turns and prints the medians of each turn's ratios.

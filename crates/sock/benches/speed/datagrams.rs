@@ -1,23 +1,25 @@
-//! Datagrams over the loopback interface, there and back in one thread.
+//! Datagrams over the loopback interface, from a socket to itself.
 
 use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, SockaddrIn, SockaddrStorage, recvfrom, sendto};
-use sock::Address;
+use sock::{Address, RecvBatch};
 
-use crate::compare::{Scenario, Variant};
+use crate::compare::{Scenario, Variant, cpu_time};
 use crate::ends::Sock;
 
 const SIZE: usize = 64;
+const BATCH: usize = 32;
 
-/// One call for each datagram and direction. Batches (`recvmmsg`, `sendmmsg`) are
-/// compared with these, per datagram: their variants belong here.
-pub(crate) fn one_by_one() -> Scenario {
+/// One call for each datagram and direction, and then as many as a batch holds.
+pub(crate) fn datagrams() -> Scenario {
     let long = Some(Duration::from_secs(60));
-    let variants = vec![raw(), std(), sock("sock", None), sock("sock, timeout", long)];
-    let bounds = &[("sock", "raw", 1.02), ("sock, timeout", "sock", 1.05)];
+    let variants =
+        vec![raw(), std(), sock("sock", None), sock("sock, timeout", long), batches("sock, batches of 32")];
+    // A batch has only to be cheaper.
+    let bounds = &[("sock, timeout", "sock", 1.05), ("sock, batches of 32", "sock", 0.99)];
     Scenario { name: "datagram of 64 B to itself", variants, bounds }
 }
 
@@ -54,6 +56,23 @@ fn sock(name: &'static str, timeout: Option<Duration>) -> Variant {
         socket.sendto(&buffer, &to).expect("there is room");
         let (received, _) = socket.recvfrom_into(&mut buffer).expect("it has arrived");
         assert_eq!(received, SIZE);
+    })
+}
+
+/// The time of one datagram, of those of a batch that goes and comes as a whole.
+fn batches(name: &'static str) -> Variant {
+    let (socket, to) = bound();
+    let Sock(socket) = Sock::new(socket, None);
+    let datagrams = vec![([0; SIZE], Address::Inet(to)); BATCH];
+    let mut received = RecvBatch::new(BATCH, SIZE).expect("a few kilobytes");
+    Variant::timed(name, move |times| {
+        let begin = cpu_time();
+        for _ in 0..times {
+            let sent = socket.sendmmsg(&datagrams).expect("there is room");
+            assert_eq!(sent.count, BATCH);
+            assert_eq!(socket.recvmmsg(&mut received).expect("all have arrived"), BATCH);
+        }
+        (cpu_time() - begin) / BATCH as u32
     })
 }
 

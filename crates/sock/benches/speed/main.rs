@@ -33,7 +33,7 @@ fn main() {
         streams::ping_pong(),
         streams::ping_pong_of_two(),
         streams::streaming(),
-        datagrams::one_by_one(),
+        datagrams::datagrams(),
     ] {
         scenario.run(&mut criterion);
     }

@@ -114,6 +114,13 @@ pub trait MixIn: Send + Sync + 'static {
         false
     }
 
+    /// Whether a request has been served when `process_request` returns: the answers
+    /// to a batch of datagrams may then go together.
+    #[doc(hidden)]
+    fn answers_in_loop(&self) -> bool {
+        false
+    }
+
     /// Drains requests that other processes serve; `None` if there are no such.
     #[doc(hidden)]
     fn drain_elsewhere(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> Option<DrainReport> {
@@ -132,5 +139,9 @@ impl MixIn for Sequential {
     fn process_request(&self, job: Job) -> Result<(), Rejected> {
         job.run();
         Ok(())
+    }
+
+    fn answers_in_loop(&self) -> bool {
+        true
     }
 }

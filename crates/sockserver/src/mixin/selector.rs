@@ -259,11 +259,13 @@ impl Shared {
 
     /// Lets requests in.
     fn open(&self, door: Door) -> io::Result<()> {
+        // Locked until the door is there: a client that waits already is told of once.
+        let mut open = self.door.lock();
         for listener in door.listeners() {
             self.poller.add_edge(listener.as_fd(), LISTENERS)?;
         }
-        *self.door.lock() = Some(door);
         self.work.lock().shut_until = None;
+        *open = Some(door);
         Ok(())
     }
 
