@@ -24,7 +24,7 @@ use program::{ANY_PORT, Directory, Language, Program, Terminal, languages};
 use sock::{AF_INET, SHUT_WR, SOCK_STREAM, Socket};
 
 /// Every server, or client, with the arguments it takes.
-const PROGRAMS: [(&str, &str); 37] = [
+const PROGRAMS: [(&str, &str); 43] = [
     ("careful", "[HOST [PORT]]"),
     ("careful_client", "[HOST [PORT]]"),
     ("echo_pool", "[HOST [PORT]]"),
@@ -33,6 +33,7 @@ const PROGRAMS: [(&str, &str); 37] = [
     ("echo_tcp", "[HOST [PORT]]"),
     ("echo_tcp_client", "[HOST [PORT]]"),
     ("echo_threading", "[HOST [PORT]]"),
+    ("echo_tls", "[HOST [PORT [CERTS]]]"),
     ("echo_unix", "[PATH]"),
     ("echo_unix_client", "[PATH]"),
     ("echo_unix_dgram", "[PATH]"),
@@ -50,13 +51,18 @@ const PROGRAMS: [(&str, &str); 37] = [
     ("greeting_client", "[HOST [PORT]]"),
     ("http_get", "[HOST [PORT [PATH]]]"),
     ("http_page", "[HOST [PORT]]"),
+    ("https_page", "[HOST [PORT [CERTS]]]"),
+    ("make_ca", "[PATH]"),
     ("many_clients", "[HOST [PORT]]"),
+    ("mtls_whoami", "[HOST [PORT [CERTS]]]"),
     ("peer_credentials", "[PATH]"),
     ("talk", "[HOST [PORT]]"),
     ("talk_client", "[HOST [PORT]]"),
     ("tcp_info", "[HOST [PORT]]"),
     ("threads", "[HOST [PORT]]"),
     ("threads_by_hand", "[HOST [PORT]]"),
+    ("tls_by_hand", "[HOST [PORT [CERTS]]]"),
+    ("tls_client", "[HOST [PORT [CERTS]]]"),
     ("udp", "[HOST [PORT]]"),
     ("udp_batch", "[HOST [PORT]]"),
     ("udp_client", "[HOST [PORT]]"),
@@ -683,7 +689,7 @@ fn every_program_has_its_twin_and_says_how_to_run_it() {
     };
     let programs: BTreeSet<_> = PROGRAMS.iter().map(|(name, _)| (*name).to_owned()).collect();
     let mut twins = names("examples/python", ".py");
-    assert!(twins.remove("common"));
+    assert!(twins.remove("common") && twins.remove("common_tls"));
     assert_eq!(names("examples", ".rs"), programs);
     assert_eq!(twins, programs);
 
@@ -701,7 +707,8 @@ fn every_program_has_its_twin_and_says_how_to_run_it() {
         let run = format!("    python3 examples/python/{name}.py {arguments}\n");
         assert!(python.contains(&run), "{name}: no {run}");
         for text in [&rust, &python] {
-            assert!(text.contains("nc ") || text.contains("curl "), "{name}: how to talk to it?");
+            let told = ["nc ", "curl ", "openssl "].iter().any(|word| text.contains(word));
+            assert!(told, "{name}: how to talk to it?");
         }
         for link in [format!("]({name}.rs)"), format!("](python/{name}.py)")] {
             assert!(readme.contains(&link), "README.md: no {link}");

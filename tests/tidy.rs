@@ -77,7 +77,7 @@ fn a_module_uses_only_those_below_it() {
         ("accept", "mixin"),
         ("reaper", "registry"),
     ];
-    for name in ["sock", "sockserver"] {
+    for name in ["sock", "sockserver", "sockssl"] {
         let ranks = floors(name);
         let source = format!("crates/{name}/src");
         for (path, text) in rust_files(&source) {
@@ -92,6 +92,47 @@ fn a_module_uses_only_those_below_it() {
                 };
                 let allowed = below < rank || other == module || pairs.contains(&(module.as_str(), other));
                 assert!(allowed, "{}: {module} uses {other}, which is not below it", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_neighbours_never_meet() {
+    for (name, other) in [("sockserver", "sockssl"), ("sockssl", "sockserver")] {
+        let manifest = read(format!("crates/{name}/Cargo.toml"));
+        assert!(!manifest.lines().any(|line| line.starts_with(other)), "{name} depends on {other}");
+    }
+}
+
+/// Whoever uses `sockssl` may not have to know, or to update, its TLS library.
+#[test]
+fn no_type_of_the_tls_library_is_public() {
+    for (path, text) in rust_files("crates/sockssl/src") {
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            let line = line.trim();
+            if !line.starts_with("pub ") || line.starts_with("pub use") {
+                continue;
+            }
+            // The whole signature, over several lines.
+            let mut signature = line.to_owned();
+            while !signature.contains(['{', ';']) {
+                match lines.next() {
+                    Some(next) => signature += next.trim(),
+                    None => break,
+                }
+            }
+            for word in [
+                "rustls",
+                "CertificateDer",
+                "Connection",
+                "ServerConfig",
+                "ClientConfig",
+                "x509_cert",
+                "pkcs8",
+            ] {
+                assert!(!signature.contains(word), "{}: {word} in {signature}", path.display());
             }
         }
     }

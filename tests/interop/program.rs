@@ -176,6 +176,14 @@ impl Program {
         [host.to_owned(), port.to_owned()]
     }
 
+    /// Sends a signal, by its name without `SIG`.
+    // Only one of the two tests that have this file does.
+    #[allow(dead_code)]
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill -s {name}");
+    }
+
     /// Waits until the program has written `text`, after what was found before.
     pub(crate) fn expect(&mut self, text: &str) {
         let text = text.as_bytes();

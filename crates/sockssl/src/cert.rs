@@ -1,0 +1,288 @@
+//! Certificates, parsed for people and programs.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use x509_cert::der::asn1::{Any, ObjectIdentifier};
+use x509_cert::der::{Decode, Encode, Tag, Tagged};
+use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
+use x509_cert::ext::pkix::{
+    AuthorityInfoAccessSyntax, CrlDistributionPoints, ExtendedKeyUsage, SubjectAltName,
+};
+use x509_cert::name::Name;
+
+/// A peer's certificate.
+///
+/// Python: the dictionary of `SSLSocket.getpeercert()`, key by key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerCertificate {
+    /// Who it is, as pairs such as `("commonName", "localhost")`. Python's
+    /// `subject`, without the layer of relative names around each pair.
+    pub subject: Vec<(String, String)>,
+    /// Who says so.
+    pub issuer: Vec<(String, String)>,
+    /// 3 for every certificate of today.
+    pub version: u8,
+    /// Number in capital hexadecimal digits. Python: `serialNumber`.
+    pub serial_number: String,
+    /// From when on it is valid. Python: `notBefore`, a text: see [`cert_time`].
+    pub not_before: SystemTime,
+    /// Until when it is valid. Python: `notAfter`.
+    pub not_after: SystemTime,
+    /// Names it is for, such as `("DNS", "localhost")` or `("IP Address",
+    /// "127.0.0.1")`. Python: `subjectAltName`.
+    pub subject_alt_name: Vec<(String, String)>,
+    /// Where to ask whether it was revoked. Python: `OCSP`.
+    pub ocsp: Vec<String>,
+    /// Where its issuer's certificate is. Python: `caIssuers`.
+    pub ca_issuers: Vec<String>,
+    /// Where its issuer's revocation list is. Python: `crlDistributionPoints`.
+    pub crl_distribution_points: Vec<String>,
+}
+
+impl PeerCertificate {
+    /// The first value of a name in [`subject`](Self::subject), such as `commonName`.
+    #[must_use]
+    pub fn subject_value(&self, name: &str) -> Option<&str> {
+        self.subject.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// One line: the subject, the issuer, and until when it is valid.
+impl fmt::Display for PeerCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "\"{}\" issued by \"{}\", valid until {}",
+            line(&self.subject),
+            line(&self.issuer),
+            cert_time(self.not_after)
+        )
+    }
+}
+
+/// A point in time as certificates have it in Python: `Jan  5 09:34:43 2018 GMT`.
+///
+/// Python: what `ssl.cert_time_to_seconds` reads.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+///
+/// let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_515_144_883);
+/// assert_eq!(sockssl::cert_time(time), "Jan  5 09:34:43 2018 GMT");
+/// ```
+#[must_use]
+pub fn cert_time(time: SystemTime) -> String {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let Ok(time) = x509_cert::der::DateTime::from_system_time(time) else {
+        return "a time out of range".into();
+    };
+    let month = MONTHS.get(usize::from(time.month()).wrapping_sub(1)).copied().unwrap_or("???");
+    let (day, year) = (time.day(), time.year());
+    format!("{month} {day:2} {:02}:{:02}:{:02} {year} GMT", time.hour(), time.minutes(), time.seconds())
+}
+
+/// The same of seconds since 1970.
+pub(crate) fn cert_time_of(seconds: u64) -> String {
+    cert_time(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+/// What an extended key usage allows.
+pub(crate) const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
+pub(crate) const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
+
+/// A certificate that was parsed.
+pub(crate) struct Parsed(x509_cert::Certificate);
+
+impl Parsed {
+    pub(crate) fn from_der(der: &[u8]) -> Result<Parsed, String> {
+        x509_cert::Certificate::from_der(der).map(Parsed).map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn subject(&self) -> String {
+        line(&pairs(self.0.tbs_certificate().subject()))
+    }
+
+    pub(crate) fn issuer(&self) -> String {
+        line(&pairs(self.0.tbs_certificate().issuer()))
+    }
+
+    pub(crate) fn is_self_issued(&self) -> bool {
+        self.0.tbs_certificate().subject() == self.0.tbs_certificate().issuer()
+    }
+
+    /// From when until when, in seconds since 1970.
+    pub(crate) fn validity(&self) -> (u64, u64) {
+        let validity = self.0.tbs_certificate().validity();
+        (validity.not_before.to_unix_duration().as_secs(), validity.not_after.to_unix_duration().as_secs())
+    }
+
+    /// Whether it may be used for this; one that says nothing may.
+    pub(crate) fn allows(&self, usage: ObjectIdentifier) -> bool {
+        match self.0.tbs_certificate().get_extension::<ExtendedKeyUsage>() {
+            Ok(Some((_, usages))) => {
+                usages.0.contains(&usage) || usages.0.contains(&ObjectIdentifier::new_unwrap("2.5.29.37.0"))
+            }
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Whether the list is its issuer's and names it.
+    pub(crate) fn is_revoked_by(&self, crl: &[u8]) -> bool {
+        let Ok(crl) = x509_cert::crl::CertificateList::<x509_cert::certificate::Rfc5280>::from_der(crl)
+        else {
+            return false;
+        };
+        let certificate = self.0.tbs_certificate();
+        crl.tbs_cert_list.issuer == *certificate.issuer()
+            && crl
+                .tbs_cert_list
+                .revoked_certificates
+                .iter()
+                .flatten()
+                .any(|revoked| revoked.serial_number.as_bytes() == certificate.serial_number().as_bytes())
+    }
+
+    pub(crate) fn common_name(&self) -> Option<String> {
+        let pairs = pairs(self.0.tbs_certificate().subject());
+        pairs.into_iter().find(|(name, _)| name == "commonName").map(|(_, value)| value)
+    }
+
+    pub(crate) fn names(&self) -> Vec<(String, String)> {
+        match self.0.tbs_certificate().get_extension::<SubjectAltName>() {
+            Ok(Some((_, names))) => names.0.iter().filter_map(general_name).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(crate) fn into_peer_certificate(self) -> PeerCertificate {
+        let certificate = self.0.tbs_certificate();
+        let (not_before, not_after) = self.validity();
+        let (mut ocsp, mut ca_issuers) = (Vec::new(), Vec::new());
+        if let Ok(Some((_, access))) = certificate.get_extension::<AuthorityInfoAccessSyntax>() {
+            for description in &access.0 {
+                let GeneralName::UniformResourceIdentifier(uri) = &description.access_location else {
+                    continue;
+                };
+                match description.access_method.to_string().as_str() {
+                    "1.3.6.1.5.5.7.48.1" => ocsp.push(uri.to_string()),
+                    "1.3.6.1.5.5.7.48.2" => ca_issuers.push(uri.to_string()),
+                    _ => {}
+                }
+            }
+        }
+        PeerCertificate {
+            subject: pairs(certificate.subject()),
+            issuer: pairs(certificate.issuer()),
+            version: certificate.version() as u8 + 1,
+            serial_number: hexadecimal(certificate.serial_number().as_bytes()),
+            not_before: SystemTime::UNIX_EPOCH + Duration::from_secs(not_before),
+            not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(not_after),
+            subject_alt_name: self.names(),
+            ocsp,
+            ca_issuers,
+            crl_distribution_points: self.crl_distribution_points(),
+        }
+    }
+
+    fn crl_distribution_points(&self) -> Vec<String> {
+        let Ok(Some((_, points))) = self.0.tbs_certificate().get_extension::<CrlDistributionPoints>()
+        else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        for point in &points.0 {
+            if let Some(DistributionPointName::FullName(names)) = &point.distribution_point {
+                found.extend(names.iter().filter_map(|name| match name {
+                    GeneralName::UniformResourceIdentifier(uri) => Some(uri.to_string()),
+                    _ => None,
+                }));
+            }
+        }
+        found
+    }
+}
+
+/// A subject's common name in quotes, or all of it.
+fn line(pairs: &[(String, String)]) -> String {
+    let parts: Vec<_> = pairs.iter().map(|(name, value)| format!("{}={value}", short(name))).collect();
+    parts.join(", ")
+}
+
+/// Names of attributes as Python has them, and short.
+const ATTRIBUTES: [(&str, &str, &str); 12] = [
+    ("2.5.4.3", "commonName", "CN"),
+    ("2.5.4.4", "surname", "SN"),
+    ("2.5.4.5", "serialNumber", "serialNumber"),
+    ("2.5.4.6", "countryName", "C"),
+    ("2.5.4.7", "localityName", "L"),
+    ("2.5.4.8", "stateOrProvinceName", "ST"),
+    ("2.5.4.9", "streetAddress", "street"),
+    ("2.5.4.10", "organizationName", "O"),
+    ("2.5.4.11", "organizationalUnitName", "OU"),
+    ("2.5.4.42", "givenName", "GN"),
+    ("1.2.840.113549.1.9.1", "emailAddress", "emailAddress"),
+    ("0.9.2342.19200300.100.1.25", "domainComponent", "DC"),
+];
+
+fn short(name: &str) -> &str {
+    ATTRIBUTES.iter().find(|(_, long, _)| *long == name).map_or(name, |(_, _, short)| short)
+}
+
+fn pairs(name: &Name) -> Vec<(String, String)> {
+    name.iter()
+        .map(|attribute| {
+            let oid = attribute.oid.to_string();
+            let known = ATTRIBUTES.iter().find(|(number, _, _)| *number == oid);
+            (known.map_or(oid.clone(), |(_, long, _)| (*long).to_owned()), text(&attribute.value))
+        })
+        .collect()
+}
+
+/// A value's text, whichever of the string types it has.
+fn text(value: &Any) -> String {
+    match value.tag() {
+        Tag::BmpString => {
+            let units: Vec<u16> =
+                value.value().chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
+            String::from_utf16_lossy(&units)
+        }
+        // Latin 1, as everybody reads it.
+        Tag::TeletexString => value.value().iter().copied().map(char::from).collect(),
+        Tag::Utf8String | Tag::PrintableString | Tag::Ia5String => {
+            String::from_utf8_lossy(value.value()).into_owned()
+        }
+        _ => format!("#{}", hexadecimal(&value.to_der().unwrap_or_default())),
+    }
+}
+
+fn general_name(name: &GeneralName) -> Option<(String, String)> {
+    let (kind, value) = match name {
+        GeneralName::DnsName(name) => ("DNS", name.to_string()),
+        GeneralName::Rfc822Name(name) => ("email", name.to_string()),
+        GeneralName::UniformResourceIdentifier(uri) => ("URI", uri.to_string()),
+        GeneralName::DirectoryName(name) => ("DirName", line(&pairs(name))),
+        GeneralName::RegisteredId(oid) => ("Registered ID", oid.to_string()),
+        GeneralName::IpAddress(octets) => ("IP Address", ip_address(octets.as_bytes())?),
+        _ => return None,
+    };
+    Some((kind.to_owned(), value))
+}
+
+fn ip_address(octets: &[u8]) -> Option<String> {
+    if let Ok(four) = <[u8; 4]>::try_from(octets) {
+        return Some(IpAddr::from(four).to_string());
+    }
+    <[u8; 16]>::try_from(octets).ok().map(|sixteen| IpAddr::from(sixteen).to_string())
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+    digits.strip_prefix("00").map_or(digits.clone(), str::to_owned)
+}

@@ -1,0 +1,161 @@
+//! A context's own certificates, and which of them a peer is shown.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::client::ResolvesClientCert;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{Error as TlsError, SignatureAlgorithm, SignatureScheme};
+
+use crate::error::{Reason, in_file};
+use crate::pem::Pem;
+use crate::provider::provider;
+
+/// A certificate with its key, and where they came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Chain {
+    source: Source,
+    key: Arc<CertifiedKey>,
+}
+
+/// Where a certificate and its key are read from, now and at each reload.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) certfile: PathBuf,
+    pub(crate) keyfile: PathBuf,
+    pub(crate) password: Option<Vec<u8>>,
+    /// The server it stands for, in lower case; `None` for all.
+    pub(crate) server_name: Option<String>,
+}
+
+/// Without the password.
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source")
+            .field("certfile", &self.certfile)
+            .field("keyfile", &self.keyfile)
+            .field("server_name", &self.server_name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Chain {
+    /// Reads both files and sees whether they belong together.
+    pub(crate) fn load(source: Source) -> io::Result<Chain> {
+        let Source { certfile, keyfile, password, .. } = &source;
+        let certificates = Pem::read(certfile)?;
+        if certificates.certificates.is_empty() {
+            let message = "no certificate in it (is it a PEM file?)";
+            return Err(in_file(certfile, Reason::NoStartLine, message));
+        }
+        let chain = certificates.certificates.clone();
+        let key = match keyfile == certfile {
+            true => certificates,
+            false => Pem::read(keyfile)?,
+        };
+        let key = key.into_key(keyfile, password.as_deref())?;
+        let key = provider().key_provider.load_private_key(key).map_err(|error| {
+            in_file(keyfile, Reason::UnsupportedKey, format_args!("the private key: {error}"))
+        })?;
+        let key = CertifiedKey::new(chain, key);
+        match key.keys_match() {
+            // A key that cannot say what its public half is: not one of ours.
+            Ok(()) | Err(TlsError::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
+            Err(TlsError::InconsistentKeys(_)) => {
+                let message =
+                    format!("the private key does not match the certificate in {}", certfile.display());
+                return Err(in_file(keyfile, Reason::KeyValuesMismatch, message));
+            }
+            Err(error) => {
+                return Err(in_file(certfile, Reason::BadPem, format_args!("the certificate: {error}")));
+            }
+        }
+        Ok(Chain { source, key: Arc::new(key) })
+    }
+
+    /// The same files, read once more.
+    pub(crate) fn reload(&self) -> io::Result<Chain> {
+        Chain::load(self.source.clone())
+    }
+
+    /// Whether `other` is for the same peers, so that the later one counts.
+    pub(crate) fn stands_for_the_same_as(&self, other: &Chain) -> bool {
+        self.source.server_name == other.source.server_name && self.algorithm() == other.algorithm()
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.key.key.algorithm()
+    }
+}
+
+/// Chooses among the certificates: by the server's name, then by what the peer can check.
+#[derive(Debug)]
+pub(crate) struct Chooser(pub(crate) Vec<Chain>);
+
+impl Chooser {
+    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let name = name.map(str::to_ascii_lowercase);
+        let mut best: Option<(u8, &Chain)> = None;
+        for chain in self.0.iter().filter(|chain| chain.key.key.choose_scheme(schemes).is_some()) {
+            let Some(rank) = rank(chain.source.server_name.as_deref(), name.as_deref()) else {
+                continue;
+            };
+            // The last one loaded, among equals.
+            if best.is_none_or(|(found, _)| rank >= found) {
+                best = Some((rank, chain));
+            }
+        }
+        best.map(|(_, chain)| Arc::clone(&chain.key))
+    }
+}
+
+/// How well a certificate's name fits the wanted one; `None` for not at all.
+fn rank(own: Option<&str>, wanted: Option<&str>) -> Option<u8> {
+    match (own, wanted) {
+        (None, _) => Some(0),
+        (Some(own), Some(wanted)) if own == wanted => Some(2),
+        (Some(own), Some(wanted)) => {
+            // A wildcard stands for one label, as in certificates.
+            let domain = own.strip_prefix("*.")?;
+            let (label, rest) = wanted.split_once('.')?;
+            (!label.is_empty() && rest == domain).then_some(1)
+        }
+        (Some(_), None) => None,
+    }
+}
+
+impl ResolvesServerCert for Chooser {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.choose(hello.server_name(), hello.signature_schemes())
+    }
+}
+
+impl ResolvesClientCert for Chooser {
+    fn resolve(&self, _roots: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        // OpenSSL too shows it whatever authorities the server names.
+        self.choose(None, schemes)
+    }
+
+    fn has_certs(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_the_best() {
+        assert_eq!(rank(None, None), Some(0));
+        assert_eq!(rank(None, Some("a.example")), Some(0));
+        assert_eq!(rank(Some("a.example"), Some("a.example")), Some(2));
+        assert_eq!(rank(Some("*.example"), Some("a.example")), Some(1));
+        assert_eq!(rank(Some("*.example"), Some("b.a.example")), None);
+        assert_eq!(rank(Some("*.example"), Some(".example")), None);
+        assert_eq!(rank(Some("a.example"), None), None);
+        assert_eq!(rank(Some("a.example"), Some("b.example")), None);
+    }
+}

@@ -1,0 +1,93 @@
+//! What the TLS library is told, made of a context's settings.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::{ClientConfig, Resumption};
+use rustls::server::{NoServerSessionStorage, ServerConfig};
+use rustls::{SupportedProtocolVersion, version};
+
+use crate::chain::{Chain, Chooser};
+use crate::error::{Reason, SSLError, misconfigured};
+use crate::keylog::KeyLogFile;
+use crate::names::TLSVersion;
+use crate::provider::provider;
+use crate::stats::Sessions;
+use crate::verify::{self, Demands, Trust};
+
+/// The settings that make a configuration.
+pub(crate) struct Plan {
+    pub(crate) chains: Vec<Chain>,
+    pub(crate) trust: Arc<Trust>,
+    pub(crate) demands: Demands,
+    pub(crate) minimum: TLSVersion,
+    pub(crate) maximum: TLSVersion,
+    pub(crate) alpn: Vec<Vec<u8>>,
+    pub(crate) keylog: Option<Arc<KeyLogFile>>,
+    pub(crate) num_tickets: usize,
+    pub(crate) sessions: Option<Sessions>,
+}
+
+pub(crate) fn server(plan: &Plan) -> io::Result<ServerConfig> {
+    if plan.chains.is_empty() {
+        let message = "a server needs a certificate: call load_cert_chain";
+        return Err(SSLError::new(Reason::NoCertificateAssigned, message).into());
+    }
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&versions(plan)?)
+        .map_err(|error| misconfigured(error.to_string()))?;
+    let builder = match verify::client_verifier(&plan.trust, plan.demands)? {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(Chooser(plan.chains.clone())));
+    // As OP_CIPHER_SERVER_PREFERENCE, which Python sets.
+    config.ignore_client_order = true;
+    config.alpn_protocols.clone_from(&plan.alpn);
+    config.send_tls13_tickets = plan.num_tickets;
+    match &plan.sessions {
+        Some(sessions) if plan.num_tickets > 0 => {
+            config.ticketer = Arc::clone(&sessions.ticketer);
+            config.session_storage = Arc::clone(&sessions.store);
+        }
+        _ => config.session_storage = Arc::new(NoServerSessionStorage {}),
+    }
+    if let Some(keylog) = &plan.keylog {
+        config.key_log = Arc::clone(keylog) as _;
+    }
+    Ok(config)
+}
+
+pub(crate) fn client(plan: &Plan) -> io::Result<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&versions(plan)?)
+        .map_err(|error| misconfigured(error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(verify::server_verifier(&plan.trust, plan.demands)?);
+    let mut config = builder.with_client_cert_resolver(Arc::new(Chooser(plan.chains.clone())));
+    config.alpn_protocols.clone_from(&plan.alpn);
+    config.resumption = match plan.num_tickets {
+        0 => Resumption::disabled(),
+        _ => Resumption::in_memory_sessions(256),
+    };
+    if let Some(keylog) = &plan.keylog {
+        config.key_log = Arc::clone(keylog) as _;
+    }
+    Ok(config)
+}
+
+fn versions(plan: &Plan) -> io::Result<Vec<&'static SupportedProtocolVersion>> {
+    let all = [(TLSVersion::TLSv1_2, &version::TLS12), (TLSVersion::TLSv1_3, &version::TLS13)];
+    let wanted: Vec<_> = all
+        .into_iter()
+        .filter(|(version, _)| (plan.minimum..=plan.maximum).contains(version))
+        .map(|(_, supported)| supported)
+        .collect();
+    match wanted.is_empty() {
+        true => Err(misconfigured(format!(
+            "no version between minimum_version {:?} and maximum_version {:?}",
+            plan.minimum, plan.maximum
+        ))),
+        false => Ok(wanted),
+    }
+}

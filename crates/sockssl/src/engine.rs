@@ -1,0 +1,314 @@
+//! One connection's TLS, in memory: it knows records and no socket.
+
+use std::io::{self, Read, Write};
+
+use rustls::server::Acceptor;
+use rustls::{ClientConnection, Connection, HandshakeKind};
+use rustls_pki_types::ServerName;
+
+use crate::context::SSLContext;
+use crate::error::{AlertDescription, Reason, SSLError};
+use crate::failure::{CLOSED_IN_HANDSHAKE, sorted};
+
+/// The state of a connection. Nothing in here waits.
+pub(crate) struct Engine {
+    state: State,
+    context: SSLContext,
+    /// An alert made here, where the library has no connection yet.
+    alert: Vec<u8>,
+    /// Why the connection is over; every call fails with it from then on.
+    failed: Option<SSLError>,
+    peer_closed: bool,
+    closed: bool,
+    server_name: Option<String>,
+}
+
+enum State {
+    /// A server that has not heard a whole ClientHello: which context counts is open.
+    Hello(Box<Acceptor>),
+    Live(Box<Connection>),
+    Over,
+}
+
+impl Engine {
+    pub(crate) fn server(context: &SSLContext) -> io::Result<Engine> {
+        // Its faults are the server's own, and not this client's.
+        context.server_config()?;
+        Ok(Engine::new(State::Hello(Box::default()), context, None))
+    }
+
+    pub(crate) fn client(
+        context: &SSLContext,
+        name: ServerName<'static>,
+        server_name: Option<&str>,
+    ) -> io::Result<Engine> {
+        let connection = ClientConnection::new(context.client_config()?, name).map_err(|e| sorted(&e))?;
+        let state = State::Live(Box::new(Connection::Client(connection)));
+        Ok(Engine::new(state, context, server_name.map(str::to_owned)))
+    }
+
+    fn new(state: State, context: &SSLContext, server_name: Option<String>) -> Engine {
+        let context = context.clone();
+        let alert = Vec::new();
+        Engine { state, context, alert, failed: None, peer_closed: false, closed: false, server_name }
+    }
+
+    /// Takes in a record, or bytes that are none.
+    pub(crate) fn feed(&mut self, record: &[u8]) -> Result<(), SSLError> {
+        self.check()?;
+        let fed = match &self.state {
+            State::Hello(_) => self.feed_hello(record),
+            State::Live(_) => self.feed_live(record),
+            // Somebody's callback has panicked in the middle of it.
+            State::Over => Err(SSLError::new(Reason::Internal, "the handshake was given up")),
+        };
+        fed.inspect_err(|error| self.failed = Some(error.clone()))
+    }
+
+    fn feed_hello(&mut self, record: &[u8]) -> Result<(), SSLError> {
+        match record.first() {
+            Some(22) => {}
+            Some(21) => return Err(alert_in(record)),
+            _ => return Err(self.refuse_stranger(record)),
+        }
+        if is_too_old(record) {
+            self.alert = plain_alert(70);
+            return Err(SSLError::new(
+                Reason::UnsupportedProtocol,
+                "no version of TLS in common: the client speaks an older one",
+            ));
+        }
+        let State::Hello(acceptor) = &mut self.state else {
+            return Ok(());
+        };
+        let mut rest = record;
+        while !rest.is_empty() {
+            let taken = acceptor.read_tls(&mut rest).map_err(internal)?;
+            if taken == 0 {
+                break;
+            }
+        }
+        match acceptor.accept() {
+            Ok(None) => Ok(()),
+            Ok(Some(accepted)) => {
+                let name = accepted.client_hello().server_name().map(str::to_owned);
+                self.server_name = name;
+                self.state = State::Over;
+                let config = self.choose_config()?;
+                match accepted.into_connection(config) {
+                    Ok(connection) => {
+                        self.state = State::Live(Box::new(Connection::Server(connection)));
+                        Ok(())
+                    }
+                    Err((error, mut alert)) => {
+                        let _ = alert.write_all(&mut self.alert);
+                        Err(sorted(&error))
+                    }
+                }
+            }
+            Err((error, mut alert)) => {
+                let _ = alert.write_all(&mut self.alert);
+                Err(sorted(&error))
+            }
+        }
+    }
+
+    fn choose_config(&mut self) -> Result<std::sync::Arc<rustls::ServerConfig>, SSLError> {
+        let name = self.server_name.as_deref();
+        match self.context.for_server_name(name) {
+            Ok(None) => {}
+            Ok(Some(context)) => self.context = context,
+            Err(alert) => {
+                self.alert = plain_alert(alert.as_raw());
+                let name = name.map_or("no name".into(), |name| format!("the name '{name}'"));
+                return Err(SSLError::new(
+                    Reason::UnrecognizedName,
+                    format!("the client asked for {name}, which is refused"),
+                ));
+            }
+        }
+        self.context.server_config().map_err(|error| {
+            self.alert = plain_alert(80);
+            SSLError::new(Reason::BadConfiguration, error.to_string())
+        })
+    }
+
+    fn refuse_stranger(&mut self, bytes: &[u8]) -> SSLError {
+        // RFC 8446, 5: a record of another type is an unexpected message.
+        self.alert = plain_alert(10);
+        stranger(bytes)
+            .unwrap_or_else(|| SSLError::new(Reason::WrongVersionNumber, "the peer does not speak TLS"))
+    }
+
+    fn feed_live(&mut self, record: &[u8]) -> Result<(), SSLError> {
+        let State::Live(connection) = &mut self.state else {
+            return Ok(());
+        };
+        let mut rest = record;
+        while !rest.is_empty() {
+            if connection.read_tls(&mut rest).map_err(internal)? == 0 {
+                break;
+            }
+            let handshaking = connection.is_handshaking();
+            match connection.process_new_packets() {
+                Ok(state) => self.peer_closed |= state.peer_has_closed(),
+                Err(error) => {
+                    let stranger = handshaking.then(|| stranger(record)).flatten();
+                    return Err(stranger.unwrap_or_else(|| sorted(&error)));
+                }
+            }
+        }
+        if self.peer_closed && self.is_handshaking() {
+            return Err(SSLError::new(Reason::ClosedInHandshake, CLOSED_IN_HANDSHAKE));
+        }
+        Ok(())
+    }
+
+    /// Plaintext that is there; `None` if more has to be fed first. 0 is the end.
+    pub(crate) fn read(&mut self, out: &mut [u8]) -> Result<Option<usize>, SSLError> {
+        if let State::Live(connection) = &mut self.state {
+            match connection.reader().read(out) {
+                Ok(count) => return Ok(Some(count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(internal(error)),
+            }
+        }
+        self.check()?;
+        Ok(None)
+    }
+
+    /// Makes records of some of `data` and tells how much that was.
+    pub(crate) fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.check()?;
+        match &mut self.state {
+            State::Live(connection) if !self.closed => connection.writer().write(data),
+            _ => Err(io::Error::new(io::ErrorKind::BrokenPipe, "TLS was shut down")),
+        }
+    }
+
+    pub(crate) fn wants_write(&self) -> bool {
+        match &self.state {
+            State::Live(connection) => connection.wants_write(),
+            _ => !self.alert.is_empty(),
+        }
+    }
+
+    /// Moves what has to be sent into `out`.
+    pub(crate) fn collect(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.alert);
+        if let State::Live(connection) = &mut self.state {
+            while connection.wants_write() {
+                // Into memory: it neither fails nor stops halfway.
+                if connection.write_tls(out).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Says the end of our side, once.
+    pub(crate) fn close(&mut self) {
+        if let State::Live(connection) = &mut self.state {
+            if !self.closed && self.failed.is_none() {
+                self.closed = true;
+                connection.send_close_notify();
+            }
+        }
+    }
+
+    /// Ends the connection with an error that came from outside.
+    pub(crate) fn fail(&mut self, error: SSLError) {
+        self.failed.get_or_insert(error);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(crate) fn peer_closed(&self) -> bool {
+        self.peer_closed
+    }
+
+    pub(crate) fn is_handshaking(&self) -> bool {
+        match &self.state {
+            State::Hello(_) | State::Over => true,
+            State::Live(connection) => connection.is_handshaking(),
+        }
+    }
+
+    pub(crate) fn pending(&mut self) -> usize {
+        match &mut self.state {
+            // Without new packets this only counts.
+            State::Live(connection) if self.failed.is_none() => {
+                connection.process_new_packets().map_or(0, |state| state.plaintext_bytes_to_read())
+            }
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.live().is_some_and(|live| live.handshake_kind() == Some(HandshakeKind::Resumed))
+    }
+
+    pub(crate) fn live(&self) -> Option<&Connection> {
+        match &self.state {
+            State::Live(connection) => Some(connection),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn context(&self) -> &SSLContext {
+        &self.context
+    }
+
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+
+    pub(crate) fn check(&self) -> Result<(), SSLError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+}
+
+/// A fatal alert from before there are keys.
+fn plain_alert(number: u8) -> Vec<u8> {
+    vec![21, 3, 3, 0, 2, 2, number]
+}
+
+/// What an alert says that comes instead of a ClientHello.
+fn alert_in(record: &[u8]) -> SSLError {
+    match record.get(6) {
+        Some(0) => SSLError::new(Reason::ClosedInHandshake, CLOSED_IN_HANDSHAKE),
+        number => {
+            let alert = AlertDescription::from_raw(number.copied().unwrap_or(10));
+            SSLError::new(Reason::Alert(alert), format!("the peer refused: alert {}", alert.name()))
+        }
+    }
+}
+
+/// A ClientHello of TLS 1.1 or below: whoever speaks a later version says 1.2 in
+/// there. The library would find other faults in it first.
+fn is_too_old(record: &[u8]) -> bool {
+    matches!(record.get(5..11), Some([1, _, _, _, 3, 0..3]))
+}
+
+/// Who speaks something else that can be told.
+fn stranger(bytes: &[u8]) -> Option<SSLError> {
+    const REQUESTS: [&[u8]; 8] =
+        [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"PATCH "];
+    let begins = |word: &&[u8]| bytes.starts_with(word) || (bytes.len() >= 4 && word.starts_with(bytes));
+    if REQUESTS.iter().any(begins) {
+        return Some(SSLError::new(Reason::HttpRequest, "plain HTTP came to a port of TLS (https://)"));
+    }
+    if bytes.starts_with(b"HTTP/") {
+        return Some(SSLError::new(
+            Reason::WrongVersionNumber,
+            "the server answers in plain HTTP, not TLS",
+        ));
+    }
+    None
+}
+
+fn internal(error: io::Error) -> SSLError {
+    SSLError::new(Reason::Internal, error.to_string())
+}

@@ -1,0 +1,204 @@
+//! Certificates made for a test, and pairs of connected sockets.
+
+#![allow(dead_code, unreachable_pub)]
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+};
+use sock::Socket;
+use sockssl::{CERT_REQUIRED, PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext, SSLError, SSLSocket};
+use time::OffsetDateTime;
+
+/// No wait of a test is longer.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// A directory of certificates that is gone after the test.
+pub struct Pki {
+    directory: PathBuf,
+    ca: Certificate,
+    ca_key: KeyPair,
+}
+
+impl Pki {
+    /// With `ca.pem`, and `server.pem` for localhost with its key in `server.key`.
+    pub fn new() -> Pki {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("sockssl-{}-{number}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let ca_key = KeyPair::generate().unwrap();
+        let ca = authority(&format!("test CA {number}")).self_signed(&ca_key).unwrap();
+        let pki = Pki { directory, ca, ca_key };
+        pki.write("ca.pem", pki.ca.pem());
+        pki.issue("server", pki.leaf("localhost"));
+        pki
+    }
+
+    pub fn ca(&self) -> &Certificate {
+        &self.ca
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// A certificate for a host and 127.0.0.1, valid now, not yet issued.
+    pub fn leaf(&self, name: &str) -> CertificateParams {
+        let mut params = CertificateParams::new([name.to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.distinguished_name.push(DnType::OrganizationName, "sockssl");
+        params.not_before = day(-1);
+        params.not_after = day(30);
+        params.use_authority_key_identifier_extension = true;
+        params
+    }
+
+    /// Issues `NAME.pem` with `NAME.key`.
+    pub fn issue(&self, name: &str, params: CertificateParams) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.ca, &self.ca_key).unwrap();
+        self.write(&format!("{name}.pem"), certificate.pem());
+        self.write(&format!("{name}.key"), key.serialize_pem());
+    }
+
+    /// Writes `NAME`, a list that revokes the certificate of this number.
+    pub fn revoke(&self, name: &str, serial: u64, next_update: i64) -> PathBuf {
+        let crl = CertificateRevocationListParams {
+            this_update: day(-2),
+            next_update: day(next_update),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: SerialNumber::from(serial),
+                revocation_time: day(-1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        self.write(name, crl.signed_by(&self.ca, &self.ca_key).unwrap().pem().unwrap())
+    }
+
+    /// A server's context with `server.pem`.
+    pub fn server(&self) -> SSLContext {
+        self.server_with("server")
+    }
+
+    pub fn server_with(&self, name: &str) -> SSLContext {
+        let context = SSLContext::new(PROTOCOL_TLS_SERVER);
+        context
+            .load_cert_chain(self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")))
+            .unwrap();
+        context
+    }
+
+    /// A server's context that demands certificates of `ca.pem`.
+    pub fn strict_server(&self) -> SSLContext {
+        let context = self.server();
+        context.load_verify_locations(self.path("ca.pem")).unwrap();
+        context.set_verify_mode(CERT_REQUIRED).unwrap();
+        context
+    }
+
+    /// A client's context that trusts `ca.pem`.
+    pub fn client(&self) -> SSLContext {
+        let context = SSLContext::new(PROTOCOL_TLS_CLIENT);
+        context.load_verify_locations(self.path("ca.pem")).unwrap();
+        context
+    }
+
+    pub fn client_with(&self, name: &str) -> SSLContext {
+        let context = self.client();
+        context
+            .load_cert_chain(self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")))
+            .unwrap();
+        context
+    }
+}
+
+impl Drop for Pki {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+pub fn authority(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = day(-10);
+    params.not_after = day(100);
+    params
+}
+
+pub fn for_clients(mut params: CertificateParams) -> CertificateParams {
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
+/// A day before or after today.
+pub fn day(offset: i64) -> OffsetDateTime {
+    OffsetDateTime::now_utc() + time::Duration::days(offset)
+}
+
+/// Two ends of a TCP connection, the server's first, that wait for [`LIMIT`] at most.
+pub fn connection() -> (Socket, Socket) {
+    let listener = sock::create_server(("127.0.0.1", 0)).unwrap();
+    let port = listener.getsockname().unwrap().port().unwrap();
+    let client = sock::create_connection(("127.0.0.1", port)).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    server.settimeout(LIMIT).unwrap();
+    client.settimeout(LIMIT).unwrap();
+    (server, client)
+}
+
+/// Runs both handshakes, the server's in a thread of its own.
+pub fn handshake(
+    server: &SSLContext,
+    client: &SSLContext,
+    name: &str,
+) -> (io::Result<SSLSocket>, io::Result<SSLSocket>) {
+    let (theirs, ours) = connection();
+    let server = server.clone();
+    let thread = thread::spawn(move || server.wrap_socket_server(theirs));
+    let client = client.wrap_socket_client(ours, name);
+    (thread.join().unwrap(), client)
+}
+
+/// Both ends of a connection that stands.
+#[track_caller]
+pub fn wrapped(server: &SSLContext, client: &SSLContext) -> (SSLSocket, SSLSocket) {
+    let (server, client) = handshake(server, client, "localhost");
+    (server.expect("the server's handshake"), client.expect("the client's handshake"))
+}
+
+/// The `SSLError` of a call that must have failed with one.
+#[track_caller]
+pub fn ssl_error<T: std::fmt::Debug>(result: io::Result<T>) -> (SSLError, String) {
+    let error = result.expect_err("this has to fail");
+    let ssl = SSLError::of(&error).unwrap_or_else(|| panic!("no SSLError: {error:?}")).clone();
+    (ssl, error.to_string())
+}
+
+pub fn join<T>(thread: thread::JoinHandle<T>) -> T {
+    thread.join().expect("the thread did not panic")
+}

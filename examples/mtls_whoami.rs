@@ -1,0 +1,61 @@
+//! Who are you? A server whose clients have to show a certificate tells them
+//! what it says.
+//!
+//! It runs until you interrupt it. Who shows none, or one of another authority,
+//! never gets to the handler.
+//!
+//! Make certificates with `make_ca` first, then run it, here on its default address
+//! and with its default directory of certificates:
+//!
+//! ```text
+//! cargo run --example mtls_whoami -- 127.0.0.1 8443 certs
+//! ```
+//!
+//! Talk to it with `tls_client`, in either language, or with
+//! `openssl s_client -connect 127.0.0.1:8443 -CAfile certs/ca.pem -cert certs/client.pem -key certs/client.key`.
+
+use std::io::{self, BufRead, Write};
+
+use sockserver::{StreamContext, StreamRequestHandler, ThreadingTCPServer};
+use sockssl::SSLSocket;
+
+mod common;
+#[path = "common/tls.rs"]
+mod tls;
+
+struct WhoAmI;
+
+impl StreamRequestHandler for WhoAmI {
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let Some(sock) = SSLSocket::of(cx.request) else {
+            return Ok(());
+        };
+        let Some(certificate) = sock.getpeercert()? else {
+            return writeln!(cx.wfile, "you are nobody");
+        };
+        let who = certificate.subject_value("commonName").unwrap_or("?").to_owned();
+        let issuer = certificate.issuer.iter().find(|(name, _)| name == "commonName");
+        let issuer = issuer.map_or("?", |(_, value)| value.as_str());
+        println!("{} is {who}, says {issuer}", cx.client_address);
+        let answer = format!("you are {who}, says {issuer}\n");
+        let mut line = String::new();
+        while cx.rfile.read_line(&mut line)? > 0 {
+            cx.wfile.write_all(answer.as_bytes())?;
+            line.clear();
+        }
+        Ok(())
+    }
+}
+
+fn main() -> io::Result<()> {
+    env_logger::init();
+    let (host, port, directory) = common::address_and("127.0.0.1", 8443, "CERTS", "certs");
+    let context = tls::strict_context(&directory)?;
+    tls::reload_on_sighup(&context)?;
+    let server = ThreadingTCPServer::builder(|| WhoAmI)
+        .allow_reuse_address(true)
+        .hooks(tls::TlsHooks(context))
+        .bind((host, port))?;
+    println!("listening on {}", server.server_address());
+    server.serve_forever()
+}

@@ -1,0 +1,41 @@
+"""The usual sample of Python's `ssl`: listen, accept, wrap, echo.
+
+One connection, without the server classes; it ends with its client.
+
+Make certificates with `make_ca` first, then run it, here on its default address
+and with its default directory of certificates:
+
+    python3 examples/python/tls_by_hand.py 127.0.0.1 8443 certs
+
+Talk to it with `tls_client`, in either language, or with
+`openssl s_client -connect 127.0.0.1:8443 -CAfile certs/ca.pem`.
+"""
+
+import socket
+import ssl
+
+import common
+import common_tls
+
+
+def main():
+    host, port, directory = common.address_and("127.0.0.1", 8443, "CERTS", "certs")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(
+        common_tls.file(directory, "server.pem"), common_tls.file(directory, "server.key")
+    )
+
+    with socket.create_server((host, port)) as server:
+        print("listening on %s:%d" % server.getsockname(), flush=True)
+        sock, address = server.accept()
+        with context.wrap_socket(sock, server_side=True) as conn:
+            print("%s:%d" % address, "connected with", conn.version())
+            while data := conn.recv(1024):
+                print("got:", data.decode().rstrip())
+                conn.sendall(data)
+            # A goodbye in return, which Python's shutdown and close do not say.
+            conn.unwrap().shutdown(socket.SHUT_RDWR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+//! The usual sample of Python's `ssl`: listen, accept, wrap, echo.
+//!
+//! One connection, without the server classes; it ends with its client.
+//!
+//! Make certificates with `make_ca` first, then run it, here on its default address
+//! and with its default directory of certificates:
+//!
+//! ```text
+//! cargo run --example tls_by_hand -- 127.0.0.1 8443 certs
+//! ```
+//!
+//! Talk to it with `tls_client`, in either language, or with
+//! `openssl s_client -connect 127.0.0.1:8443 -CAfile certs/ca.pem`.
+
+use std::io;
+
+use sock::SHUT_RDWR;
+use sockssl::{Purpose, create_default_context};
+
+mod common;
+#[path = "common/tls.rs"]
+mod tls;
+
+fn main() -> io::Result<()> {
+    env_logger::init();
+    let (host, port, directory) = common::address_and("127.0.0.1", 8443, "CERTS", "certs");
+    let context = create_default_context(Purpose::CLIENT_AUTH)?;
+    context.load_cert_chain(tls::file(&directory, "server.pem"), tls::file(&directory, "server.key"))?;
+
+    let server = sock::create_server((host, port))?;
+    println!("listening on {}", server.getsockname()?);
+    let (sock, address) = server.accept()?;
+    let conn = context.wrap_socket_server(sock)?;
+    println!("{address} connected with {}", conn.version().unwrap_or("?"));
+    loop {
+        let data = conn.recv(1024)?;
+        if data.is_empty() {
+            break;
+        }
+        println!("got: {}", common::text(&data));
+        conn.sendall(&data)?;
+    }
+    conn.shutdown(SHUT_RDWR)?;
+    conn.close()
+}
