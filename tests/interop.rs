@@ -9,6 +9,8 @@
 //! every wait has a limit. Without `python3` the pairings with Python are left
 //! out, which is said aloud; with `SOCK_REQUIRE_PYTHON=1` that is a failure.
 
+#[path = "interop/models.rs"]
+mod models;
 #[path = "interop/outer.rs"]
 mod outer;
 #[path = "interop/program.rs"]
@@ -424,37 +426,6 @@ fn many_clients(name: &str) {
         );
         assert_eq!(server.stop_after(expected), expected);
     });
-}
-
-/// A server that answers line by line, and goes on when its client has gone.
-fn echoes(server: &str) {
-    pairings(|language, _| {
-        let mut server = Program::start(language, server, &ANY_PORT);
-        let [host, port] = server.address();
-        let client = sock::create_connection((host.as_str(), port.parse::<u16>().unwrap())).unwrap();
-        client.settimeout(std::time::Duration::from_secs(30)).unwrap();
-        for line in [&b"one\n"[..], b"two\n"] {
-            client.sendall(line).unwrap();
-            assert_eq!(client.recv(100).unwrap(), line);
-        }
-        client.shutdown(sock::SHUT_WR).unwrap();
-        assert_eq!(client.recv(100).unwrap(), b"");
-    });
-}
-
-#[test]
-fn echo_pool() {
-    echoes("echo_pool");
-}
-
-#[test]
-fn echo_prefork() {
-    echoes("echo_prefork");
-}
-
-#[test]
-fn echo_selector() {
-    echoes("echo_selector");
 }
 
 #[test]
