@@ -5,14 +5,15 @@ use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use sock::{Address, MSG_PEEK, POLLIN, Poll, SHUT_RD, SHUT_RDWR, Shutdown, Socket, StreamSocket, poll};
 
-use crate::limits::{Deadline, Limits};
+use crate::clock::{Clock, NEVER};
+use crate::limits::Deadline;
 #[cfg(unix)]
 use crate::sys;
 
@@ -67,43 +68,10 @@ enum Means {
     Child(sys::Pid),
 }
 
-/// Milliseconds since the server was made, and the deadlines they are counted for.
-#[derive(Clone)]
-pub(crate) struct Clock(Arc<(Instant, Limits)>);
-
-impl Clock {
-    pub(crate) fn new(limits: Limits) -> Clock {
-        Clock(Arc::new((Instant::now(), limits)))
-    }
-
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.0.1
-    }
-
-    pub(crate) fn now(&self) -> u64 {
-        self.0.0.elapsed().as_millis() as u64
-    }
-
-    /// When a deadline that begins now is over; [`NEVER`] if there is none. A
-    /// started millisecond is waited for whole.
-    fn due(&self, deadline: Deadline) -> u64 {
-        match self.limits().of(deadline) {
-            None => NEVER,
-            Some(limit) => {
-                let due = self.0.0.elapsed().saturating_add(limit).as_nanos().div_ceil(1_000_000);
-                u64::try_from(due).unwrap_or(NEVER).min(NEVER)
-            }
-        }
-    }
-}
-
 /// The deadlines that a call can end with, by their place in [`CALLS`].
 const CALLS: [Deadline; 4] = [Deadline::Read, Deadline::Write, Deadline::FirstByte, Deadline::Idle];
 const READ: u8 = 0;
 const NOT_LATE: u8 = u8::MAX;
-
-/// A point in time that never comes; the largest that [`State`] holds.
-pub(crate) const NEVER: u64 = u64::MAX >> 4;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +163,7 @@ impl Connection {
     }
 
     pub(crate) fn age(&self) -> Duration {
-        Duration::from_millis(self.clock.now() - self.since)
+        self.clock.since(self.since)
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -590,6 +558,7 @@ impl fmt::Debug for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::Limits;
 
     #[test]
     fn a_state_fits_into_its_word() {

@@ -84,6 +84,7 @@ mod accept;
 mod batch;
 mod builder;
 mod classes;
+mod clock;
 mod connection;
 mod datagram;
 mod door;

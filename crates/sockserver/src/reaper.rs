@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::connection::NEVER;
+use crate::clock::NEVER;
 use crate::registry::Registry;
 
 /// Sleeps until the next deadline and then ends what is overdue.

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use sock::Address;
 
-use crate::connection::{Clock, Connection, NEVER, Phase};
+use crate::clock::{Clock, NEVER};
+use crate::connection::{Connection, Phase};
 use crate::limits::{Deadline, Limits};
 use crate::reaper::Reaper;
 #[cfg(unix)]

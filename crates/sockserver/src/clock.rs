@@ -1,0 +1,109 @@
+//! The time deadlines are counted in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::limits::{Deadline, Limits};
+
+/// Milliseconds since the server was made, and the deadlines they are counted for.
+///
+/// It is asked twice for each request, so on Linux it is the coarse clock, which
+/// stands still between two ticks of the kernel, and costs a fifth of the exact one
+/// (clock_gettime(2)).
+#[derive(Clone)]
+pub(crate) struct Clock(Arc<Inner>);
+
+struct Inner {
+    epoch: u64,
+    limits: Limits,
+    /// Milliseconds of each deadline, by its place in the enumeration.
+    allowed: [u64; 6],
+}
+
+/// A point in time that never comes; it leaves four bits beside it.
+pub(crate) const NEVER: u64 = u64::MAX >> 4;
+
+/// How far the clock may lag: no deadline is over too soon.
+#[cfg(target_os = "linux")]
+const LAG: u64 = 10;
+#[cfg(not(target_os = "linux"))]
+const LAG: u64 = 1;
+
+impl Clock {
+    pub(crate) fn new(limits: Limits) -> Clock {
+        use Deadline::{FirstByte, Idle, Read, Request, Wrap, Write};
+        let mut allowed = [NEVER; 6];
+        for deadline in [Wrap, FirstByte, Idle, Read, Write, Request] {
+            let milliseconds = limits.of(deadline).map(|limit| limit.as_millis());
+            allowed[deadline as usize] = milliseconds
+                .and_then(|limit| u64::try_from(limit).ok())
+                .map_or(NEVER, |limit| limit.min(NEVER));
+        }
+        Clock(Arc::new(Inner { epoch: milliseconds(), limits, allowed }))
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        milliseconds() - self.0.epoch
+    }
+
+    /// Time since then.
+    pub(crate) fn since(&self, then: u64) -> Duration {
+        Duration::from_millis(self.now() - then)
+    }
+
+    /// When a deadline that begins now is over; [`NEVER`] if there is none.
+    #[inline]
+    pub(crate) fn due(&self, deadline: Deadline) -> u64 {
+        match self.0.allowed[deadline as usize] {
+            NEVER => NEVER,
+            allowed => (self.now() + LAG).saturating_add(allowed).min(NEVER),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn milliseconds() -> u64 {
+    use rustix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
+#[cfg(not(target_os = "linux"))]
+fn milliseconds() -> u64 {
+    use std::sync::OnceLock;
+    use std::time::Instant;
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn no_deadline_is_over_too_soon_nor_much_too_late() {
+        let limit = Duration::from_millis(50);
+        let clock =
+            Clock::new(Limits { idle_timeout: Some(limit), read_timeout: None, ..Limits::default() });
+        assert_eq!(clock.due(Deadline::Read), NEVER);
+        let begin = Instant::now();
+        let due = clock.due(Deadline::Idle);
+        while clock.now() < due {
+            std::thread::yield_now();
+        }
+        assert!(begin.elapsed() >= limit, "{:?}", begin.elapsed());
+        assert!(due <= clock.now() && clock.since(due) < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_deadline_the_clock_cannot_name_never_comes() {
+        let clock = Clock::new(Limits { idle_timeout: Some(Duration::MAX), ..Limits::default() });
+        assert_eq!(clock.due(Deadline::Idle), NEVER);
+    }
+}
