@@ -199,7 +199,7 @@ impl<'a> Acceptor<'a> {
                 self.door.core().handle.request_shutdown()?;
             }
         }
-        let registry = self.core.registry();
+        let registry = self.door.core().registry();
         if registry.reaper.is_forbidden() {
             registry.reap();
         }

@@ -199,7 +199,7 @@ impl Job {
             self.close(request);
         }
         self.entry.connection().serve_in_child(pid, lifeline);
-        let wraps = matches!(self.core.service, Service::Stream(_));
+        let wraps = matches!(*self.core.service, Service::Stream(_));
         self.entry.enter(if wraps { Phase::Wrapping } else { Phase::Busy });
     }
 
