@@ -313,7 +313,7 @@ fn several_at_once_wait_for_the_same() {
         clients.gate.open();
         for drain in [impatient, patient] {
             let report = drain.join().unwrap();
-            assert!(report.finished <= 1 && report.cut.is_empty() && report.left == 0, "{report}");
+            assert!(report.cut.is_empty() && report.left == 0, "{report}");
         }
     });
     assert_eq!(rest_of(&busy), "gate\n");

@@ -5,7 +5,9 @@
 //! which the test is the only thread.
 
 mod cpython;
+mod drain_on_signals;
 mod forking;
+mod forking_outcomes;
 mod nothing_left;
 mod signals;
 #[path = "../support/mod.rs"]
@@ -25,11 +27,20 @@ type Test = (&'static str, fn());
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    let tests = [cpython::TESTS, forking::TESTS, nothing_left::TESTS, signals::TESTS].concat();
+    let tests = [
+        cpython::TESTS,
+        drain_on_signals::TESTS,
+        forking::TESTS,
+        forking_outcomes::TESTS,
+        nothing_left::TESTS,
+        signals::TESTS,
+    ]
+    .concat();
     let arguments: Vec<String> = std::env::args().collect();
     if let [_, flag, name] = &arguments[..] {
         if flag == "--alone" {
-            let (_, test) = tests.iter().find(|(known, _)| known == name).expect("a test of that name");
+            let mut all = tests.iter().chain(drain_on_signals::HELPERS);
+            let (_, test) = all.find(|(known, _)| known == name).expect("a test of that name");
             test();
             return ExitCode::SUCCESS;
         }

@@ -70,6 +70,8 @@ impl<'a> Acceptor<'a> {
                     self.door.core().registry().ask_to_be_woken();
                     self.wait(false, watch, Some(pause))?;
                 }
+                // Where one client follows the other nobody ever waits.
+                self.look_around()?;
             }
             Accepted::Nothing | Accepted::Refused | Accepted::Again => {}
             Accepted::Pause(pause) => {
@@ -185,6 +187,11 @@ impl<'a> Acceptor<'a> {
         if set[0].revents() != 0 {
             waker.drain();
         }
+        self.look_around()
+    }
+
+    /// Sees to signals and deadlines, where no thread does.
+    fn look_around(&self) -> io::Result<()> {
         #[cfg(all(unix, feature = "signals"))]
         if let Some(signals) = self.signals {
             signals.notice();
@@ -192,7 +199,8 @@ impl<'a> Acceptor<'a> {
                 self.door.core().handle.request_shutdown()?;
             }
         }
-        if due.is_some() {
+        let registry = self.door.core().registry();
+        if registry.reaper.is_forbidden() {
             registry.reap();
         }
         Ok(())

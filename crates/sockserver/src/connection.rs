@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+#[cfg(unix)]
+use sock::MSG_DONTWAIT;
 use sock::{Address, MSG_PEEK, POLLIN, Poll, SHUT_RD, SHUT_RDWR, Shutdown, Socket, StreamSocket, poll};
 
 use crate::clock::{Clock, NEVER};
@@ -65,7 +67,15 @@ enum Means {
     Socket(Socket),
     Wrapped(Box<dyn StreamSocket>),
     #[cfg(unix)]
-    Child(sys::Pid),
+    Child(Child),
+}
+
+/// The process that serves a connection, and the line on which it tells that
+/// `wrap_request` is done.
+#[cfg(unix)]
+struct Child {
+    pid: sys::Pid,
+    lifeline: Arc<Socket>,
 }
 
 /// The deadlines that a call can end with, by their place in [`CALLS`].
@@ -208,6 +218,10 @@ impl Connection {
     pub(crate) fn end_if_overdue(&self, now: u64) -> Option<Deadline> {
         let state = self.load();
         let deadline = state.phase.deadline().filter(|_| state.due <= now)?;
+        if deadline == Deadline::Wrap && self.has_told() {
+            self.enter(Phase::Busy);
+            return None;
+        }
         let overdue = State { phase: Phase::Overdue(deadline), due: NEVER }.pack();
         let ended = self.state.compare_exchange(state.pack(), overdue, Ordering::AcqRel, Ordering::Relaxed);
         ended.ok().map(|_| {
@@ -251,8 +265,8 @@ impl Connection {
             let _ = socket.shutdown(how);
         }
         #[cfg(unix)]
-        if let Some(Means::Child(pid)) = self.means.get() {
-            sys::kill(*pid);
+        if let Some(Means::Child(child)) = self.means.get() {
+            sys::kill(child.pid);
         }
     }
 
@@ -275,8 +289,18 @@ impl Connection {
 
     /// A child process serves it: to cut it off is to kill the child.
     #[cfg(unix)]
-    pub(crate) fn serve_in_child(&self, pid: sys::Pid) {
-        let _ = self.means.set(Means::Child(pid));
+    pub(crate) fn serve_in_child(&self, pid: sys::Pid, lifeline: Arc<Socket>) {
+        let _ = self.means.set(Means::Child(Child { pid, lifeline }));
+    }
+
+    /// Whether a child has told that `wrap_request` is done, and nobody has read it.
+    fn has_told(&self) -> bool {
+        #[cfg(unix)]
+        if let Some(Means::Child(child)) = self.means.get() {
+            let told = child.lifeline.recv_with_flags(1, MSG_PEEK | MSG_DONTWAIT);
+            return told.is_ok_and(|word| !word.is_empty());
+        }
+        false
     }
 
     /// Keeps a second descriptor for the time a hook has the first.

@@ -163,6 +163,8 @@ impl ServerHandle {
         collect: &dyn Fn(),
     ) -> io::Result<DrainReport> {
         let shared = &*self.shared;
+        // Announced before the loop is stopped, which otherwise returns without it.
+        let _announced = shared.registry.announce_drain();
         let this_loop = self.request()?;
         let own_loop = matches!(this_loop, Run::Serving(thread, _) if thread == thread::current().id());
         if own_loop || shared.registry.is_served_here() {

@@ -70,6 +70,8 @@ pub struct Job {
     conversation: Option<Conversation>,
     /// How it ended; `None` until it has been served.
     outcome: Option<Outcome>,
+    /// Who wants to know when `wrap_request` is done.
+    tells: Option<Arc<Socket>>,
     entry: Entry,
 }
 
@@ -119,7 +121,7 @@ pub struct Rejected(Box<(Job, io::Error)>);
 
 impl Job {
     pub(crate) fn new(core: Arc<Core>, request: Request, entry: Entry) -> Job {
-        Job { core, request: Some(request), conversation: None, outcome: None, entry }
+        Job { core, request: Some(request), conversation: None, outcome: None, tells: None, entry }
     }
 
     /// Serves the request to its end and tells what became of it.
@@ -192,12 +194,32 @@ impl Job {
     /// Python: `close_request` alone; `shutdown_request` would end the child's
     /// connection too.
     #[cfg(unix)]
-    pub(crate) fn leave_to_child(&mut self, pid: crate::sys::Pid) {
+    pub(crate) fn leave_to_child(&mut self, pid: crate::sys::Pid, lifeline: Arc<Socket>) {
         if let Some(request) = self.request.take() {
             self.close(request);
         }
-        self.entry.connection().serve_in_child(pid);
+        self.entry.connection().serve_in_child(pid, lifeline);
+        let wraps = matches!(*self.core.service, Service::Stream(_));
+        self.entry.enter(if wraps { Phase::Wrapping } else { Phase::Busy });
+    }
+
+    /// The child has told that `wrap_request` is done.
+    #[cfg(unix)]
+    pub(crate) fn wrapped_in_child(&self) {
         self.entry.enter(Phase::Busy);
+    }
+
+    /// Has a child tell its parent, which watches the deadlines, when `wrap_request`
+    /// is done.
+    #[cfg(unix)]
+    pub(crate) fn tell_when_wrapped(&mut self, parent: Arc<Socket>) {
+        self.tells = Some(parent);
+    }
+
+    /// Whether a deadline or a drain has ended it.
+    #[cfg(unix)]
+    pub(crate) fn was_ended(&self) -> bool {
+        self.entry.connection().ended().is_some()
     }
 
     /// Notes how the child ended, unless it was killed for being late.
@@ -345,6 +367,9 @@ impl Job {
         self.entry.enter(Phase::Wrapping);
         let wrapped = guard(|| hooks::wrap_request(&*self.core.hooks, socket));
         connection.set_wrapping(None);
+        if let Some(parent) = &self.tells {
+            let _ = parent.send(b"!");
+        }
         let (stream, overridden) = wrapped?;
         self.core.wraps.store(overridden, Ordering::Relaxed);
         connection.serve_over(stream);

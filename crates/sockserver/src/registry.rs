@@ -243,6 +243,12 @@ impl Registry {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// Has loops that end wait for a drain that is about to begin.
+    pub(crate) fn announce_drain(&self) -> Announced<'_> {
+        self.book.lock().drains += 1;
+        Announced { registry: self }
+    }
+
     /// From now on nothing is served that has not been accepted.
     pub(crate) fn begin_drain(&self) {
         self.draining.store(true, Ordering::Release);
@@ -261,8 +267,7 @@ impl Registry {
         let begin = Instant::now();
         let until = begin.checked_add(limit);
         let (before, dismissed) = {
-            let mut book = self.book.lock();
-            book.drains += 1;
+            let book = self.book.lock();
             (book.stats, book.dismissed)
         };
         loop {
@@ -287,7 +292,6 @@ impl Registry {
             }
             self.ended.wait_until(&mut book, grace.min(now + DRAIN_LOOKS));
         };
-        book.drains -= 1;
         book.given_up |= book.stats.in_flight > 0;
         let all = before.in_flight + (book.stats.accepted - before.accepted);
         let idle = book.dismissed - dismissed;
@@ -296,7 +300,6 @@ impl Registry {
         let finished = all.saturating_sub(idle + (cut.len() + late) as u64);
         let report = DrainReport { finished, idle, cut, left: book.stats.in_flight, took: begin.elapsed() };
         book.report = Some(report.clone());
-        self.ended.notify_all();
         report
     }
 
@@ -512,6 +515,18 @@ impl Drop for Entry {
             "request {number} from {client_address}: {outcome:?}"
         );
         // The permit goes last: only now is the descriptor free.
+    }
+}
+
+/// A drain, from before it stops the loop until it has reported.
+pub(crate) struct Announced<'a> {
+    registry: &'a Registry,
+}
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        self.registry.book.lock().drains -= 1;
+        self.registry.ended.notify_all();
     }
 }
 

@@ -64,10 +64,9 @@ impl Child {
         if waited != Waited::Running {
             return Some(waited);
         }
-        let gone = |lifeline: &Arc<Socket>| {
-            lifeline.recv_with_flags(1, MSG_DONTWAIT).is_ok_and(|data| data.is_empty())
-        };
-        if !self.lifeline.as_ref().is_some_and(gone) {
+        let said = self.lifeline.as_ref()?.recv_with_flags(1, MSG_DONTWAIT).ok()?;
+        if !said.is_empty() {
+            self.job.wrapped_in_child();
             return None;
         }
         for moment in 0..40 {
@@ -174,7 +173,10 @@ impl ForkingMixIn {
                 Some(waited) => {
                     let child = children.swap_remove(place);
                     if let Waited::Killed(signal) = waited {
-                        log::error!(
+                        // By a deadline or a drain: a client's doing, and no news.
+                        let ours = child.job.was_ended();
+                        log::log!(
+                            if ours { log::Level::Debug } else { log::Level::Error },
                             "child {} that served {} was killed by signal {signal}",
                             child.pid,
                             child.job.client_address()
@@ -229,11 +231,12 @@ impl MixIn for ForkingMixIn {
             Err(error) => Err(job.reject(error)),
             Ok(((lifeline, _childs), Fork::Parent(pid))) => {
                 log::debug!("child {pid} serves {}", job.client_address());
-                job.leave_to_child(pid);
-                self.children.lock().push(Child { pid, job, lifeline: Some(Arc::new(lifeline)) });
+                let lifeline = Arc::new(lifeline);
+                job.leave_to_child(pid, Arc::clone(&lifeline));
+                self.children.lock().push(Child { pid, job, lifeline: Some(lifeline) });
                 Ok(())
             }
-            Ok((_lifelines, Fork::Child)) => serve_in_child(job),
+            Ok(((_parents, lifeline), Fork::Child)) => serve_in_child(job, lifeline),
         }
     }
 
@@ -292,7 +295,10 @@ const CLOSE_LOOKS: Duration = Duration::from_millis(100);
 
 /// The child's whole life. It leaves through `exit_now` alone: unwinding or
 /// returning would run its parent's loop a second time.
-fn serve_in_child(job: Job) -> ! {
+fn serve_in_child(mut job: Job, lifeline: Socket) -> ! {
+    // Kept until the process ends: its end is what the parent sees.
+    let lifeline = Arc::new(lifeline);
+    job.tell_when_wrapped(Arc::clone(&lifeline));
     let outcome = match panic::catch_unwind(AssertUnwindSafe(|| job.run())) {
         Ok(outcome) => outcome,
         // The payload may panic once more when it is dropped.
@@ -302,5 +308,6 @@ fn serve_in_child(job: Job) -> ! {
         }
     };
     let _ = io::stdout().flush();
+    let _until_here = lifeline;
     sys::exit_now(exit_status(outcome))
 }

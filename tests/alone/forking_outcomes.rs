@@ -1,0 +1,404 @@
+//! The promise: a forking server's counters, deadlines and drain are those of the
+//! others, though the work is done by children: what became of each is known by its
+//! end, and none is left behind.
+
+use std::fs;
+use std::io::{self, BufRead, Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, getpid, kill_process};
+use sock::{Socket, StreamSocket};
+use sockserver::testing::LeakCheck;
+use sockserver::{
+    Builder, ForkingMixIn, ForkingTCPServer, Inet, ServerHandle, ServerHooks, Stats, Stream, StreamContext,
+    StreamRequestHandler, handler_fn,
+};
+
+use crate::Test;
+use crate::support::{LIMIT, LOOPBACK, client_of, rest_of};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("forking_counts_by_exit_status", counts_by_exit_status),
+    ("forking_counts_and_logs_a_killed_child", counts_and_logs_a_killed_child),
+    ("forking_first_byte_deadline", first_byte),
+    ("forking_idle_deadline", idle),
+    ("forking_read_deadline", read),
+    ("forking_write_deadline", write),
+    ("forking_request_deadline_kills_the_child", request),
+    ("forking_request_deadline_is_not_extended_by_a_trickle", trickle),
+    ("forking_wrap_deadline", wrap),
+    ("forking_server_speaks_first", server_speaks_first),
+    ("forking_handlers_own_timeout", own_timeout),
+    ("forking_drain_reports_and_cuts", drain_reports_and_cuts),
+    ("forking_close_timeout", close_timeout),
+    ("forking_a_child_cannot_stop_its_parents_server", a_child_cannot_stop_it),
+];
+
+const SHORT: Duration = Duration::from_millis(150);
+
+/// Stops the loop when so many requests have come and none is there any more.
+struct StopAfter {
+    requests: u64,
+    handle: Arc<OnceLock<ServerHandle>>,
+    /// Rather when they have all been begun.
+    begun: bool,
+}
+
+impl ServerHooks for StopAfter {
+    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
+        Ok(Box::new(request))
+    }
+
+    fn service_actions(&self) {
+        let Some(handle) = self.handle.get() else { return };
+        let stats = handle.stats();
+        assert!(stats.adds_up(), "{stats:?}");
+        if stats.accepted == self.requests && (self.begun || stats.in_flight == 0) {
+            handle.request_shutdown().unwrap();
+        }
+    }
+}
+
+fn children() -> String {
+    fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap()
+}
+
+fn builder<H: StreamRequestHandler>(
+    make: impl Fn() -> H + Send + Sync + 'static,
+) -> Builder<Stream<Inet>, ForkingMixIn> {
+    ForkingTCPServer::builder(make)
+        .poll_interval(Duration::from_millis(5))
+        .first_byte_timeout(None)
+        .idle_timeout(None)
+        .read_timeout(None)
+        .write_timeout(None)
+        .request_timeout(None)
+}
+
+/// Serves one client that `misbehaves` beforehand, and returns the counters and what
+/// the client has got.
+fn one(builder: Builder<Stream<Inet>, ForkingMixIn>, misbehave: impl FnOnce(&Socket)) -> (Stats, String) {
+    let check = LeakCheck::begin();
+    let handle = Arc::new(OnceLock::new());
+    let hooks = StopAfter { requests: 1, handle: Arc::clone(&handle), begun: false };
+    let server = builder.hooks(hooks).bind(LOOPBACK).unwrap();
+    handle.set(server.handle()).unwrap();
+    let client = client_of(server.server_address());
+    misbehave(&client);
+    server.serve_forever().unwrap();
+    let (stats, said) = (server.stats(), rest_of(&client));
+    assert_eq!(children(), "", "no zombie");
+    server.server_close().unwrap();
+    drop((client, handle));
+    check.assert_nothing_left();
+    (stats, said)
+}
+
+fn echo(cx: &mut StreamContext<'_>) -> io::Result<()> {
+    let mut line = String::new();
+    cx.rfile.read_line(&mut line)?;
+    cx.wfile.write_all(line.as_bytes())?;
+    cx.close_connection = line.is_empty();
+    Ok(())
+}
+
+#[track_caller]
+fn assert_timed_out(stats: &Stats, kind: impl Fn(&Stats) -> u64) {
+    assert_eq!((stats.accepted, kind(stats), stats.timed_out.total()), (1, 1, 1), "{stats:?}");
+}
+
+fn counts_by_exit_status() {
+    let check = LeakCheck::begin();
+    let handle = Arc::new(OnceLock::new());
+    let hooks = StopAfter { requests: 6, handle: Arc::clone(&handle), begun: false };
+    let handler = handler_fn(|cx| {
+        let mut line = String::new();
+        cx.rfile.read_line(&mut line)?;
+        match line.trim_end() {
+            "error" => Err(io::Error::other("as planned")),
+            "panic" => panic!("as planned"),
+            "exit" => std::process::exit(0),
+            _ => Ok(()),
+        }
+    });
+    let server = ForkingTCPServer::builder(handler)
+        .hooks(hooks)
+        .poll_interval(Duration::from_millis(5))
+        .bind(LOOPBACK)
+        .unwrap();
+    handle.set(server.handle()).unwrap();
+    let words = ["fine\n", "error\n", "panic\n", "fine\n", "exit\n", "fine\n"];
+    let clients: Vec<Socket> = words
+        .iter()
+        .map(|word| {
+            let client = client_of(server.server_address());
+            client.sendall(word.as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    server.serve_forever().unwrap();
+    let stats = server.stats();
+    assert_eq!((stats.finished, stats.failed, stats.panicked), (4, 1, 1), "{stats:?}");
+    assert_eq!(children(), "");
+    drop((clients, server, handle));
+    check.assert_nothing_left();
+}
+
+/// Keeps what is logged.
+struct Kept(Mutex<Vec<String>>);
+
+impl log::Log for Kept {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().unwrap().push(format!("{}: {}", record.level(), record.args()));
+    }
+
+    fn flush(&self) {}
+}
+
+static KEPT: Kept = Kept(Mutex::new(Vec::new()));
+
+fn counts_and_logs_a_killed_child() {
+    log::set_logger(&KEPT).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    let handler = handler_fn(|_| {
+        kill_process(getpid(), Signal::KILL)?;
+        loop {
+            thread::park();
+        }
+    });
+    let (stats, said) = one(builder(handler), |_| ());
+    assert_eq!((stats.failed, stats.finished, said.as_str()), (1, 0, ""), "{stats:?}");
+    let told = KEPT.0.lock().unwrap().clone();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].starts_with("ERROR: child ") && told[0].ends_with("was killed by signal 9"),
+        "{told:?}"
+    );
+}
+
+fn first_byte() {
+    let (stats, said) = one(builder(handler_fn(echo)).first_byte_timeout(SHORT), |_| ());
+    assert_timed_out(&stats, |stats| stats.timed_out.first_byte);
+    assert_eq!(said, "");
+}
+
+fn idle() {
+    let builder = builder(handler_fn(echo)).idle_timeout(SHORT);
+    let (stats, said) = one(builder, |client| client.sendall(b"one\ntwo\n").unwrap());
+    assert_timed_out(&stats, |stats| stats.timed_out.idle);
+    assert_eq!(said, "one\ntwo\n");
+}
+
+fn read() {
+    let builder = builder(handler_fn(echo)).read_timeout(SHORT);
+    let (stats, _) = one(builder, |client| client.sendall(b"half a line").unwrap());
+    assert_timed_out(&stats, |stats| stats.timed_out.read);
+}
+
+fn write() {
+    let flood = handler_fn(|cx| cx.wfile.write_all(&vec![0; 64 << 20]));
+    let (stats, _) = one(builder(flood).write_timeout(SHORT), |_| ());
+    assert_timed_out(&stats, |stats| stats.timed_out.write);
+}
+
+fn request() {
+    let stuck = handler_fn(|_| {
+        loop {
+            thread::park();
+        }
+    });
+    log::set_logger(&KEPT).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    let begin = Instant::now();
+    let (stats, said) = one(builder(stuck).request_timeout(SHORT), |_| ());
+    let told = KEPT.0.lock().unwrap().clone();
+    assert!(told.is_empty(), "what a client can do is no error: {told:?}");
+    assert_timed_out(&stats, |stats| stats.timed_out.request);
+    assert_eq!(said, "");
+    assert!(begin.elapsed() >= SHORT && begin.elapsed() < LIMIT);
+}
+
+/// Another program with this end of a connection as its output.
+fn beside(client: &Socket, script: &str) -> std::process::Child {
+    let output = OwnedFd::from(client.dup().unwrap());
+    Command::new("sh")
+        .args(["-c", script])
+        .stdout(Stdio::from(output))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn trickle() {
+    let mut trickling = None;
+    let mut built = Some(builder(handler_fn(echo)).request_timeout(SHORT * 2).read_timeout(LIMIT));
+    let check = LeakCheck::begin();
+    let handle = Arc::new(OnceLock::new());
+    let hooks = StopAfter { requests: 1, handle: Arc::clone(&handle), begun: false };
+    let server = built.take().unwrap().hooks(hooks).bind(LOOPBACK).unwrap();
+    handle.set(server.handle()).unwrap();
+    let client = client_of(server.server_address());
+    trickling.replace(beside(&client, "while printf .; do sleep 0.02; done"));
+    server.serve_forever().unwrap();
+    assert_timed_out(&server.stats(), |stats| stats.timed_out.request);
+    // A broken pipe ends the other program.
+    drop((server, client, handle));
+    trickling.take().unwrap().wait().unwrap();
+    check.assert_nothing_left();
+}
+
+/// A handshake in which the client has to say something, one byte after the other.
+struct Handshake(StopAfter);
+
+impl ServerHooks for Handshake {
+    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
+        while request.recv(1)? == b"." {}
+        Ok(Box::new(request))
+    }
+
+    fn service_actions(&self) {
+        self.0.service_actions();
+    }
+}
+
+fn wrap() {
+    let check = LeakCheck::begin();
+    let handle = Arc::new(OnceLock::new());
+    let hooks = Handshake(StopAfter { requests: 3, handle: Arc::clone(&handle), begun: false });
+    let builder = builder(handler_fn(|cx| {
+        // Longer than a handshake may take: that deadline is over with the handshake.
+        thread::sleep(SHORT * 4);
+        cx.wfile.write_all(b"served")
+    }));
+    let server = builder.wrap_timeout(SHORT * 2).read_timeout(LIMIT).hooks(hooks).bind(LOOPBACK).unwrap();
+    handle.set(server.handle()).unwrap();
+    let silent = client_of(server.server_address());
+    let trickling = client_of(server.server_address());
+    let mut other = beside(&trickling, "while printf .; do sleep 0.02; done");
+    let good = client_of(server.server_address());
+    good.sendall(b"!").unwrap();
+    let begin = Instant::now();
+    server.serve_forever().unwrap();
+    assert!(begin.elapsed() < LIMIT / 2, "{:?}", begin.elapsed());
+    assert_eq!((rest_of(&silent), rest_of(&good)), (String::new(), "served".into()));
+    let stats = server.stats();
+    assert_eq!((stats.timed_out.wrap, stats.finished), (2, 1), "{stats:?}");
+    assert_eq!(stats.timed_out.total(), 2);
+    drop((server, silent, trickling, good, handle));
+    other.wait().unwrap();
+    check.assert_nothing_left();
+}
+
+fn server_speaks_first() {
+    let handler = handler_fn(|cx| {
+        cx.wfile.write_all(b"who is there?\n")?;
+        echo(cx)?;
+        cx.close_connection = true;
+        Ok(())
+    });
+    let mut other = None;
+    let check = LeakCheck::begin();
+    let (stats, said) = {
+        let handle = Arc::new(OnceLock::new());
+        let hooks = StopAfter { requests: 1, handle: Arc::clone(&handle), begun: false };
+        let server = builder(handler).first_byte_timeout(SHORT).hooks(hooks).bind(LOOPBACK).unwrap();
+        handle.set(server.handle()).unwrap();
+        let client = client_of(server.server_address());
+        other.replace(beside(&client, "sleep 0.5; echo me"));
+        server.serve_forever().unwrap();
+        (server.stats(), rest_of(&client))
+    };
+    assert_eq!((stats.finished, said.as_str()), (1, "who is there?\nme\n"), "{stats:?}");
+    other.take().unwrap().wait().unwrap();
+    check.assert_nothing_left();
+}
+
+struct Impatient;
+
+impl StreamRequestHandler for Impatient {
+    const TIMEOUT: Option<Duration> = Some(SHORT);
+
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let late = cx.rfile.read(&mut [0]).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        cx.wfile.write_all(b"late")
+    }
+}
+
+fn own_timeout() {
+    let (stats, said) = one(builder(|| Impatient), |_| ());
+    assert_eq!((stats.finished, said.as_str()), (1, "late"), "{stats:?}");
+}
+
+fn drain_reports_and_cuts() {
+    let check = LeakCheck::begin();
+    let handle = Arc::new(OnceLock::new());
+    let hooks = StopAfter { requests: 4, handle: Arc::clone(&handle), begun: true };
+    let server = builder(handler_fn(|cx| {
+        let mut line = String::new();
+        cx.rfile.read_line(&mut line)?;
+        // One ends while it is drained.
+        thread::sleep(SHORT);
+        cx.wfile.write_all(line.as_bytes())
+    }));
+    let server = server.hooks(hooks).bind(LOOPBACK).unwrap();
+    handle.set(server.handle()).unwrap();
+    let clients: Vec<Socket> = (0..4).map(|_| client_of(server.server_address())).collect();
+    for client in &clients[..2] {
+        client.sendall(b"hello\n").unwrap();
+    }
+    server.serve_forever().unwrap();
+    let limit = Duration::from_secs(1);
+    let begin = Instant::now();
+    let report = server.drain(limit).unwrap();
+    assert!(begin.elapsed() >= limit);
+    assert!(report.finished <= 2 && report.idle == 0 && report.left == 0, "{report}");
+    let mut cut: Vec<_> = report.cut.iter().map(|cut| cut.client_address.clone()).collect();
+    let mut silent: Vec<_> = clients[2..].iter().map(|client| client.getsockname().unwrap()).collect();
+    cut.sort_by_key(|address| address.port());
+    silent.sort_by_key(|address| address.port());
+    assert_eq!(cut, silent, "those who said nothing, by name");
+    for (index, client) in clients.iter().enumerate() {
+        assert_eq!(rest_of(client), if index < 2 { "hello\n" } else { "" });
+    }
+    let stats = server.stats();
+    assert_eq!((stats.finished, stats.cut, stats.in_flight), (2, 2, 0), "{stats:?}");
+    assert_eq!(children(), "");
+    drop((clients, server, handle));
+    check.assert_nothing_left();
+}
+
+fn close_timeout() {
+    let server = builder(handler_fn(|cx| cx.rfile.read(&mut [0]).map(drop))).close_timeout(SHORT);
+    let server = server.bind(LOOPBACK).unwrap();
+    let client = client_of(server.server_address());
+    server.handle_request().unwrap();
+    let begin = Instant::now();
+    server.server_close().unwrap();
+    assert!(begin.elapsed() >= SHORT && begin.elapsed() < LIMIT / 2, "{:?}", begin.elapsed());
+    assert_ne!(children(), "", "it goes on by itself");
+    client.shutdown(sock::SHUT_WR).unwrap();
+    assert_eq!(rest_of(&client), "");
+}
+
+fn a_child_cannot_stop_it() {
+    let handler = handler_fn(|cx| {
+        let errors = [
+            cx.server.shutdown().unwrap_err(),
+            cx.server.request_shutdown().unwrap_err(),
+            cx.server.drain(LIMIT).unwrap_err(),
+        ];
+        assert!(errors.iter().all(|error| error.kind() == io::ErrorKind::Unsupported), "{errors:?}");
+        cx.wfile.write_all(b"refused")
+    });
+    let (stats, said) = one(builder(handler), |_| ());
+    assert_eq!((stats.finished, said.as_str()), (1, "refused"));
+}
