@@ -5,6 +5,8 @@ use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+#[cfg(unix)]
+use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -563,6 +565,12 @@ impl StreamSocket for Connection {
     fn socket(&self) -> &Socket {
         self.socket_underneath().expect("a handler runs only over a stream")
     }
+}
+
+/// Sets up what a thread has to itself.
+#[cfg(unix)]
+pub(crate) fn warm_up() {
+    SPARE.set(Vec::new());
 }
 
 thread_local! {

@@ -57,6 +57,11 @@ pub(crate) enum Service {
     Datagram(Box<dyn Fn() -> Box<dyn ErasedDatagramHandler> + Send + Sync>),
 }
 
+/// What a child tells its parent when `wrap_request` is done: whether somebody has
+/// overridden it.
+const WRAPPED: &[u8] = b"w";
+const PLAIN: &[u8] = b"p";
+
 /// One request, to be served by whatever a [`MixIn`](crate::MixIn) chooses.
 ///
 /// Its life: the server makes it of an accepted and verified request;
@@ -199,13 +204,18 @@ impl Job {
             self.close(request);
         }
         self.entry.connection().serve_in_child(pid, lifeline);
-        let wraps = matches!(*self.core.service, Service::Stream(_));
+        let wraps =
+            matches!(*self.core.service, Service::Stream(_)) && self.core.wraps.load(Ordering::Relaxed);
         self.entry.enter(if wraps { Phase::Wrapping } else { Phase::Busy });
     }
 
     /// The child has told that `wrap_request` is done.
     #[cfg(unix)]
-    pub(crate) fn wrapped_in_child(&self) {
+    pub(crate) fn wrapped_in_child(&self, said: &[u8]) {
+        if said == PLAIN {
+            // The next children need not ask.
+            self.core.wraps.store(false, Ordering::Relaxed);
+        }
         self.entry.enter(Phase::Busy);
     }
 
@@ -363,12 +373,16 @@ impl Job {
         }
         // The hook has the socket; to end a handshake that takes too long, somebody
         // else needs it too. Without a descriptor for that it goes unwatched.
-        connection.set_wrapping(socket.dup().ok());
+        // In a process of its own nobody watches; its parent kills it.
+        if self.tells.is_none() {
+            connection.set_wrapping(socket.dup().ok());
+        }
         self.entry.enter(Phase::Wrapping);
         let wrapped = guard(|| hooks::wrap_request(&*self.core.hooks, socket));
         connection.set_wrapping(None);
         if let Some(parent) = &self.tells {
-            let _ = parent.send(b"!");
+            let overridden = wrapped.as_ref().is_ok_and(|(_, overridden)| *overridden);
+            let _ = parent.send(if overridden { WRAPPED } else { PLAIN });
         }
         let (stream, overridden) = wrapped?;
         self.core.wraps.store(overridden, Ordering::Relaxed);
@@ -564,6 +578,13 @@ impl fmt::Debug for Job {
 thread_local! {
     /// The worker's read buffer, lent to one connection after another.
     static SPARE: Cell<Option<ReadBuffer>> = const { Cell::new(None) };
+}
+
+/// Makes this thread's spare buffers, so that the children it forks have them.
+#[cfg(unix)]
+pub(crate) fn warm_up() {
+    SPARE.set(Some(ReadBuffer::new(sock::DEFAULT_BUFFER_SIZE)));
+    crate::connection::warm_up();
 }
 
 /// What is unread of the connection, or else the worker's buffer.

@@ -60,24 +60,28 @@ impl Child {
     /// How the child has ended; `None` while it is still at work. Its end of file
     /// comes moments before it can be collected.
     fn ended(&mut self) -> Option<Waited> {
-        let waited = sys::wait_child(self.pid);
-        if waited != Waited::Running {
-            return Some(waited);
-        }
-        let said = self.lifeline.as_ref()?.recv_with_flags(1, MSG_DONTWAIT).ok()?;
-        if !said.is_empty() {
-            self.job.wrapped_in_child();
-            return None;
+        let said = self.lifeline.as_ref().map(|lifeline| lifeline.recv_with_flags(1, MSG_DONTWAIT));
+        match said {
+            Some(Ok(said)) if !said.is_empty() => {
+                self.job.wrapped_in_child(&said);
+                return None;
+            }
+            // Its end of file: it has ended, and can be collected in a moment.
+            Some(Ok(_)) => {}
+            // Somebody else may hold the line, such as a daemon that the handler left.
+            None | Some(Err(_)) => {
+                return Some(sys::wait_child(self.pid)).filter(|waited| *waited != Waited::Running);
+            }
         }
         for moment in 0..40 {
+            let waited = sys::wait_child(self.pid);
+            if waited != Waited::Running {
+                return Some(waited);
+            }
             if moment < 20 {
                 thread::yield_now();
             } else {
                 let _ = sock::poll(&mut [], Some(Duration::from_millis(1)));
-            }
-            let waited = sys::wait_child(self.pid);
-            if waited != Waited::Running {
-                return Some(waited);
             }
         }
         // It has become another program (exec). It is collected in a later turn;
@@ -242,6 +246,8 @@ impl MixIn for ForkingMixIn {
 
     fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
         sys::refuse_threads()?;
+        // What a thread has to itself is set up here once, not in every child.
+        crate::job::warm_up();
         loop {
             let lifelines = self.lifelines();
             let watch: Vec<_> = lifelines.iter().map(|lifeline| lifeline.as_fd()).collect();
