@@ -9,6 +9,8 @@
 //! every wait has a limit. Without `python3` the pairings with Python are left
 //! out, which is said aloud; with `SOCK_REQUIRE_PYTHON=1` that is a failure.
 
+#[path = "interop/lasting.rs"]
+mod lasting;
 #[path = "interop/models.rs"]
 mod models;
 #[path = "interop/outer.rs"]
@@ -26,9 +28,10 @@ use program::{ANY_PORT, Directory, Language, Program, Terminal, languages};
 use sock::{AF_INET, SHUT_WR, SOCK_STREAM, Socket};
 
 /// Every server, or client, with the arguments it takes.
-const PROGRAMS: [(&str, &str); 43] = [
+const PROGRAMS: [(&str, &str); 45] = [
     ("careful", "[HOST [PORT]]"),
     ("careful_client", "[HOST [PORT]]"),
+    ("chat", "[HOST [PORT]]"),
     ("echo_pool", "[HOST [PORT]]"),
     ("echo_prefork", "[HOST [PORT]]"),
     ("echo_selector", "[HOST [PORT]]"),
@@ -55,6 +58,7 @@ const PROGRAMS: [(&str, &str); 43] = [
     ("http_page", "[HOST [PORT]]"),
     ("https_page", "[HOST [PORT [CERTS]]]"),
     ("make_ca", "[PATH]"),
+    ("limits", "[HOST [PORT]]"),
     ("many_clients", "[HOST [PORT]]"),
     ("mtls_whoami", "[HOST [PORT [CERTS]]]"),
     ("peer_credentials", "[PATH]"),

@@ -1,0 +1,83 @@
+//! A server with limits: three clients at once, two of one address, and none that
+//! is silent for more than a second.
+//!
+//! Each line comes back in capitals; to `stats` the answer is how many came, and what
+//! became of them. Those beyond a limit are told so.
+//!
+//! Run it, here on its default address:
+//!
+//! ```text
+//! cargo run --example limits -- 127.0.0.1 9999
+//! ```
+//!
+//! Talk to it with `nc 127.0.0.1 9999` from several terminals: the third is sent away.
+
+use std::io::{self, BufRead, Write};
+use std::time::Duration;
+
+use sock::Address;
+use sockserver::{
+    Request, RequestError, ServerHooks, StreamContext, StreamRequestHandler, ThreadingTCPServer, WhenFull,
+};
+
+mod common;
+
+struct Answer;
+
+impl StreamRequestHandler for Answer {
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let mut line = String::new();
+        if cx.rfile.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        cx.close_connection = false;
+        if line.trim_end() != "stats" {
+            return cx.wfile.write_all(line.to_uppercase().as_bytes());
+        }
+        let stats = cx.server.stats();
+        writeln!(
+            cx.wfile,
+            "{} accepted, {} finished, {} rejected, {} timed out, {} in flight",
+            stats.accepted,
+            stats.finished,
+            stats.rejected,
+            stats.timed_out.total(),
+            stats.in_flight
+        )
+    }
+}
+
+struct Tell;
+
+impl ServerHooks for Tell {
+    fn refuse_request(&self, request: &Request, client_address: &Address) {
+        println!("{client_address} is one too many");
+        if let Some(stream) = request.stream() {
+            let _ = stream.sendall(b"too many clients\n");
+        }
+    }
+
+    fn handle_error(&self, error: &RequestError, client_address: &Address) {
+        match error {
+            RequestError::TimedOut(deadline, _) => println!("{client_address} is late: {deadline}"),
+            error => println!("{client_address}: {error}"),
+        }
+    }
+}
+
+fn main() -> io::Result<()> {
+    env_logger::init();
+    let server = ThreadingTCPServer::builder(|| Answer)
+        .hooks(Tell)
+        .allow_reuse_address(true)
+        .max_connections(3)
+        .when_full(WhenFull::Refuse)
+        .max_connections_per_ip(2)
+        .first_byte_timeout(Duration::from_secs(1))
+        .idle_timeout(Duration::from_secs(60))
+        .read_timeout(Duration::from_secs(5))
+        .request_timeout(Duration::from_secs(10))
+        .bind(common::address("127.0.0.1", 9999))?;
+    println!("listening on {}", server.server_address());
+    server.serve_forever()
+}

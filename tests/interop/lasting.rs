@@ -1,0 +1,128 @@
+//! Servers that last: a chat, limits, and a good end.
+
+use std::time::Duration;
+
+use sock::Socket;
+
+use crate::program::{self, ANY_PORT, Program, languages};
+
+fn client_of(address: &[String; 2]) -> Socket {
+    let port: u16 = address[1].parse().expect("a port");
+    let client = sock::create_connection((address[0].as_str(), port)).expect("connect");
+    client.settimeout(program::LIMIT).expect("settimeout");
+    client
+}
+
+/// A line that comes, byte by byte, so that the next stays where it is.
+fn line(client: &Socket) -> String {
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        let byte = client.recv(1).expect("recv");
+        assert!(!byte.is_empty(), "the end after {:?}", String::from_utf8_lossy(&line));
+        line.extend(byte);
+    }
+    String::from_utf8(line).expect("UTF-8")
+}
+
+#[test]
+fn chat() {
+    for &language in languages() {
+        let mut server = Program::start(language, "chat", &ANY_PORT);
+        let address = server.address();
+        let enter = |server: &mut Program, name: &str| {
+            let client = client_of(&address);
+            client.sendall(format!("{name}\n").as_bytes()).expect("sendall");
+            server.expect(&format!("{name} joins\n"));
+            client
+        };
+        let ann = enter(&mut server, "ann");
+        let bob = enter(&mut server, "bob");
+        assert_eq!(line(&ann), "* bob is here\n");
+        ann.sendall(b"hello\nall\n").expect("sendall");
+        assert_eq!((line(&bob), line(&bob)), ("ann: hello\n".into(), "ann: all\n".into()));
+        bob.sendall(b"hello, ann\n").expect("sendall");
+        assert_eq!(line(&ann), "bob: hello, ann\n");
+
+        // One that never reads holds up nobody, and is dropped.
+        let sleepy = enter(&mut server, "sleepy");
+        assert_eq!((line(&ann), line(&bob)), ("* sleepy is here\n".into(), "* sleepy is here\n".into()));
+        let long = format!("{}\n", "x".repeat(100_000));
+        let mut heard = Vec::new();
+        let expected = format!("ann: {long}");
+        'talk: loop {
+            ann.sendall(long.as_bytes()).expect("sendall");
+            heard.clear();
+            while heard.len() < expected.len() {
+                let data = bob.recv(expected.len() - heard.len()).expect("recv");
+                heard.extend(data);
+                if heard.starts_with(b"* sleepy has gone\n") {
+                    break 'talk;
+                }
+            }
+            assert_eq!(heard, expected.as_bytes(), "bob hears every word");
+        }
+        server.expect("sleepy is dropped: 100 lines behind\n");
+        assert_eq!(line(&ann), "* sleepy has gone\n");
+        drop((sleepy, bob));
+        assert_eq!(line(&ann), "* bob has gone\n");
+        server.expect("bob leaves\n");
+    }
+}
+
+#[test]
+fn limits() {
+    for &language in languages() {
+        let mut server = Program::start(language, "limits", &ANY_PORT);
+        let address = server.address();
+        let enter = || {
+            let client = client_of(&address);
+            client.sendall(b"hello\n").expect("sendall");
+            assert_eq!(line(&client), "HELLO\n");
+            client
+        };
+        let (first, _second) = (enter(), enter());
+        // Nothing is said to it: what is unread when it is closed could be its answer's end.
+        let third = client_of(&address);
+        assert_eq!(line(&third), "too many clients\n");
+        assert_eq!(third.recv(1).expect("recv"), b"");
+        server.expect(" is one too many\n");
+        first.sendall(b"stats\n").expect("sendall");
+        assert_eq!(line(&first), "3 accepted, 0 finished, 1 rejected, 0 timed out, 2 in flight\n");
+        drop(_second);
+        let counted = |expected: &str| {
+            let until = std::time::Instant::now() + program::LIMIT;
+            loop {
+                first.sendall(b"stats\n").expect("sendall");
+                let counts = line(&first);
+                if counts == expected {
+                    return;
+                }
+                assert!(std::time::Instant::now() < until, "{counts}");
+                sock::poll(&mut [], Some(Duration::from_millis(5))).expect("poll");
+            }
+        };
+        counted("3 accepted, 1 finished, 1 rejected, 0 timed out, 1 in flight\n");
+        let silent = client_of(&address);
+        assert_eq!(silent.recv(1).expect("recv"), b"", "too late");
+        server.expect(" is late: first byte\n");
+        counted("4 accepted, 1 finished, 1 rejected, 1 timed out, 1 in flight\n");
+    }
+}
+
+#[test]
+fn graceful_shutdown() {
+    for &language in languages() {
+        for signal in ["TERM", "INT"] {
+            let mut server = Program::start(language, "graceful_shutdown", &ANY_PORT);
+            let address = server.address();
+            let idle = client_of(&address);
+            idle.sendall(b"hello\n").expect("sendall");
+            assert_eq!(line(&idle), "HELLO\n");
+            server.signal(signal);
+            assert_eq!(idle.recv(1).expect("recv"), b"", "it goes at once");
+            drop(idle);
+            let (output, _) = server.finish_with(0);
+            assert!(output.starts_with("listening on 127.0.0.1:SERVER\n"), "{output}");
+        }
+    }
+}
