@@ -18,6 +18,7 @@ use sock::{Address, MSG_PEEK, POLLIN, Poll, SHUT_RD, SHUT_RDWR, Shutdown, Socket
 
 use crate::clock::{Clock, NEVER};
 use crate::limits::Deadline;
+use crate::model::point;
 #[cfg(unix)]
 use crate::sys;
 
@@ -224,6 +225,7 @@ impl Connection {
             self.enter(Phase::Busy);
             return None;
         }
+        point();
         let overdue = State { phase: Phase::Overdue(deadline), due: NEVER }.pack();
         let ended = self.state.compare_exchange(state.pack(), overdue, Ordering::AcqRel, Ordering::Relaxed);
         ended.ok().map(|_| {

@@ -95,6 +95,7 @@ mod job;
 mod limits;
 mod listener;
 mod mixin;
+mod model;
 mod reaper;
 mod registry;
 mod request;

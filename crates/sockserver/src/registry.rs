@@ -16,6 +16,7 @@ use sock::Address;
 use crate::clock::{Clock, NEVER};
 use crate::connection::{Connection, Phase};
 use crate::limits::{Deadline, Limits};
+use crate::model::point;
 use crate::reaper::Reaper;
 #[cfg(unix)]
 use crate::scoreboard::{Scoreboard, Slot};
@@ -80,6 +81,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.registry.taken.fetch_sub(1, Ordering::SeqCst);
+        point();
         self.registry.feed();
     }
 }
@@ -146,8 +148,10 @@ impl Registry {
     /// A permit, if one is left. Otherwise the waker is woken when one is given back.
     pub(crate) fn permit(self: &Arc<Self>) -> Option<Permit> {
         self.try_permit().or_else(|| {
+            point();
             // First said, then looked: whoever gives back in between sees it.
             self.ask_to_be_woken();
+            point();
             self.try_permit()
         })
     }
@@ -177,8 +181,11 @@ impl Registry {
     }
 
     fn feed(&self) {
-        if self.hungry.load(Ordering::SeqCst) && self.hungry.swap(false, Ordering::SeqCst) {
-            self.waker.wake();
+        if self.hungry.load(Ordering::SeqCst) {
+            point();
+            if self.hungry.swap(false, Ordering::SeqCst) {
+                self.waker.wake();
+            }
         }
     }
 
