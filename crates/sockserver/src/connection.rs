@@ -5,6 +5,8 @@ use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+#[cfg(unix)]
+use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
