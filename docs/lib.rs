@@ -16,6 +16,9 @@ pub mod conformance {}
 #[doc = include_str!("platforms.md")]
 pub mod platforms {}
 
+#[doc = include_str!("reliability.md")]
+pub mod reliability {}
+
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
 

@@ -101,6 +101,9 @@ pub fn setdefaulttimeout(timeout: impl Into<Option<Duration>>) -> io::Result<()>
 pub struct Deadline<'a> {
     timeout: Option<Duration>,
     at: Option<Instant>,
+    /// When the kernel's own timeout is over, once a signal has come: see
+    /// [`in_the_kernel`](Self::in_the_kernel).
+    kernel: Option<Option<Instant>>,
     cancellation: Option<&'a Cancellation>,
 }
 
@@ -109,7 +112,7 @@ impl<'a> Deadline<'a> {
     /// [`Socket::deadline`](crate::Socket::deadline).
     #[must_use]
     pub fn new(timeout: Option<Duration>) -> Deadline<'a> {
-        Deadline { timeout, at: None, cancellation: None }
+        Deadline { timeout, at: None, kernel: None, cancellation: None }
     }
 
     pub(crate) fn or(self, cancellation: Option<&'a Cancellation>) -> Deadline<'a> {
@@ -139,6 +142,31 @@ impl<'a> Deadline<'a> {
             return Err(timed_out());
         }
         Ok(())
+    }
+
+    /// After an `EINTR` in blocking mode: keeps `SO_RCVTIMEO` or `SO_SNDTIMEO`, which
+    /// the kernel would begin anew with the next attempt, so that signals could put it
+    /// off for ever. Its beginning is known from the first signal on: such a call takes
+    /// twice its time at most.
+    fn in_the_kernel(&mut self, fd: BorrowedFd<'_>, readiness: Readiness) -> io::Result<()> {
+        if self.timeout.is_some() {
+            return Ok(());
+        }
+        if self.kernel.is_none() {
+            let limit = sys::kernel_timeout(fd, matches!(readiness, Readiness::Readable));
+            self.kernel = Some(limit.and_then(|limit| Instant::now().checked_add(limit)));
+        }
+        let Some(Some(until)) = self.kernel else { return Ok(()) };
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match poll(&mut [Poll::new(&fd, readiness.events())], Some(left)) {
+                // As the kernel would say.
+                Ok(0) => return Err(io::Error::from_raw_os_error(c::EAGAIN)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupt::ask_hook()?,
+                Err(error) => return Err(error),
+                Ok(_) => return Ok(()),
+            }
+        }
     }
 
     /// Whether a call that would block has to fail at once.
@@ -206,7 +234,10 @@ fn after(
     error: io::Error,
 ) -> io::Result<()> {
     match error.kind() {
-        io::ErrorKind::Interrupted => interrupt::ask_hook(),
+        io::ErrorKind::Interrupted => {
+            interrupt::ask_hook()?;
+            deadline.in_the_kernel(fd, readiness)
+        }
         io::ErrorKind::WouldBlock if deadline.waits() => wait(fd, readiness, deadline),
         _ => Err(error),
     }
@@ -363,6 +394,29 @@ mod tests {
             outcomes.next().expect("tried after its last outcome")
         });
         (result, N - outcomes.len())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn signals_do_not_put_off_the_systems_own_timeout() {
+        let (ours, theirs) = crate::create::socketpair().unwrap();
+        ours.set_recv_timeout(Duration::from_millis(50)).unwrap();
+        let (mut tries, begin) = (0, Instant::now());
+        let mut interrupted = || {
+            tries += 1;
+            assert!(tries < 10_000, "it goes on for ever");
+            fails_with(c::EINTR)
+        };
+        let result = retry(ours.as_fd(), Readiness::Readable, &mut Deadline::new(None), &mut interrupted);
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(begin.elapsed() >= Duration::from_millis(50));
+        // What comes in time is received.
+        theirs.send(b"!").unwrap();
+        let mut outcomes = [fails_with(c::EINTR), Ok("received")].into_iter();
+        let result = retry(ours.as_fd(), Readiness::Readable, &mut Deadline::new(None), || {
+            outcomes.next().expect("tried after its last outcome")
+        });
+        assert_eq!(result.unwrap(), "received");
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub trait DatagramRequestHandler: Send + 'static {
 pub struct DatagramContext<'a> {
     /// The datagram, cut at the server's `max_packet_size`.
     pub packet: &'a [u8],
+    /// Whether it was longer than that. Python does not tell.
+    pub is_truncated: bool,
     /// The server's socket, shared with every other request.
     pub socket: &'a Socket,
     /// `packet` as a file.

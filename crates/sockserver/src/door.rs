@@ -167,6 +167,8 @@ impl Door {
     /// Closes a job that could not be started. Returns how long to wait before the
     /// next, since threads or processes have run out.
     pub(crate) fn reject(&self, rejected: Rejected) -> Duration {
+        // Its own end must not wake the loop from the pause it is the reason for.
+        self.core.registry().ask_no_more();
         Job::end_rejected(rejected);
         let mut stuck = self.stuck.get();
         stuck.pause = (stuck.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
@@ -234,13 +236,18 @@ impl Door {
 
     fn accept_from(&self, place: usize) -> io::Result<Accepted> {
         let listener = &self.listeners[place];
+        if !self.trouble.get().pause.is_zero() {
+            // Asked before the attempt: a descriptor that is freed during it counts.
+            self.core.registry().ask_to_be_woken();
+        }
         let taken = match *self.core.service {
             Service::Stream(_) => self.accept_connection(listener),
             Service::Datagram(_) => self.receive_datagram(place, listener),
         };
         let error = match taken {
             Ok((request, client_address)) => {
-                self.trouble.take();
+                // Trouble that comes and goes is one trouble for the log.
+                self.trouble.set(Trouble { logged: self.trouble.get().logged, ..Trouble::default() });
                 return Ok(self.verify(request, client_address));
             }
             Err(error) => error,
@@ -294,8 +301,12 @@ impl Door {
     fn receive_datagram(&self, place: usize, listener: &Arc<Socket>) -> io::Result<(Request, Address)> {
         let Settings { max_packet_size, max_batch, .. } = self.settings;
         let mut incoming = self.incoming[place].borrow_mut();
-        let (packet, client_address) = incoming.take(listener, max_packet_size, max_batch)?;
-        Ok((Request::datagram(packet, Arc::clone(listener)), client_address))
+        // One byte more than is wanted tells whether there was more.
+        let (mut packet, client_address) =
+            incoming.take(listener, max_packet_size.saturating_add(1), max_batch)?;
+        let is_truncated = packet.len() > max_packet_size;
+        packet.truncate(max_packet_size);
+        Ok((Request::datagram(packet, is_truncated, Arc::clone(listener)), client_address))
     }
 
     fn verify(&self, request: Request, client_address: Address) -> Accepted {

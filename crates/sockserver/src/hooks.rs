@@ -2,9 +2,11 @@
 
 use std::cell::Cell;
 use std::io;
+use std::time::Instant;
 
 use sock::{Address, SHUT_WR, Socket, StreamSocket};
 
+use crate::flood;
 use crate::request::{Request, RequestError};
 
 /// The steps of a server that can be replaced; each has Python's default.
@@ -111,12 +113,20 @@ pub trait ServerHooks: Send + Sync + 'static {
 
     /// Learns that a request failed. By default a line in the log: of level
     /// debug for a client that went away or fell silent, error for everything else.
+    /// Of one kind of error there is one line of level error in a second, which
+    /// tells how many went before it; those are of level debug, since clients can
+    /// make as many as they like.
     fn handle_error(&self, error: &RequestError, client_address: &Address) {
         let (peer, errno) = (client_address.to_string(), error.errno());
-        if error.is_disconnect() {
-            log::debug!(peer = peer.as_str(), errno = errno; "request from {peer}: {error}");
-        } else {
-            log::error!(peer = peer.as_str(), errno = errno; "request from {peer}: {error}");
+        let told =
+            if error.is_disconnect() { None } else { flood::tell(flood::kind(error), Instant::now()) };
+        match told {
+            None => log::debug!(peer = peer.as_str(), errno = errno; "request from {peer}: {error}"),
+            Some(0) => log::error!(peer = peer.as_str(), errno = errno; "request from {peer}: {error}"),
+            Some(more) => log::error!(
+                peer = peer.as_str(), errno = errno, more = more;
+                "request from {peer}: {error}; and {more} more of this kind before it"
+            ),
         }
     }
 

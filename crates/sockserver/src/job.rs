@@ -5,10 +5,11 @@ use std::fmt;
 use std::io::{self, Cursor, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sock::{
-    Address, IPPROTO_TCP, POLLIN, Poll, ReadBuffer, Socket, SocketReader, SocketWriter, TCP_NODELAY, poll,
+    AF_UNIX, Address, IPPROTO_TCP, POLLIN, Poll, ReadBuffer, Socket, SocketReader, SocketWriter,
+    TCP_NODELAY, poll,
 };
 
 use crate::connection::Phase;
@@ -79,6 +80,13 @@ pub struct Job {
     tells: Option<Arc<Socket>>,
     entry: Entry,
 }
+
+/// Of an answer this much may be on its way, and is not waited for: a small answer
+/// has left the system, and a client that waits for it does not send.
+const ON_ITS_WAY: usize = 1 << 16;
+
+/// How often closing looks whether the rest of a large answer has been sent.
+const LINGER_LOOKS: Duration = Duration::from_millis(20);
 
 /// A connection whose handler has been set up.
 struct Conversation {
@@ -226,21 +234,17 @@ impl Job {
         self.tells = Some(parent);
     }
 
-    /// Whether a deadline or a drain has ended it.
-    #[cfg(unix)]
-    pub(crate) fn was_ended(&self) -> bool {
-        self.entry.connection().ended().is_some()
-    }
-
     /// Notes how the child ended, unless it was killed for being late.
     #[cfg(unix)]
-    pub(crate) fn ended_in_child(mut self, outcome: Outcome) {
+    pub(crate) fn ended_in_child(mut self, outcome: Outcome) -> Outcome {
         let connection = self.entry.connection();
-        self.outcome = Some(match connection.phase() {
+        let outcome = match connection.phase() {
             Phase::Overdue(deadline) => Outcome::TimedOut(deadline),
             Phase::Drained => Outcome::Cut,
             _ => outcome,
-        });
+        };
+        self.outcome = Some(outcome);
+        outcome
     }
 
     /// Who is to be served.
@@ -398,6 +402,7 @@ impl Job {
         let mut handler = guard(|| Ok(make()))?;
         let mut cx = DatagramContext {
             packet,
+            is_truncated: request.is_truncated(),
             socket: request.socket(),
             rfile: Cursor::new(packet),
             wfile: Vec::new(),
@@ -441,9 +446,10 @@ impl Job {
     fn ended_well(&self) -> Outcome {
         let connection = self.entry.connection();
         match (connection.phase(), connection.late()) {
-            (Phase::Overdue(deadline), _) | (_, Some(deadline @ Deadline::Idle)) => {
-                Outcome::TimedOut(deadline)
-            }
+            (Phase::Overdue(deadline), _)
+            | (_, Some(deadline @ Deadline::Idle))
+            // A read deadline that is shorter than the idle one.
+            | (Phase::Between, Some(deadline)) => Outcome::TimedOut(deadline),
             (Phase::Drained, _) => Outcome::Cut,
             _ => Outcome::Finished,
         }
@@ -523,7 +529,8 @@ impl Job {
 
     /// Reads away what the client is still sending, for a while: closing with
     /// unread input resets the connection, and the reset can overtake the answer
-    /// (RFC 1122, 4.2.2.13; RFC 9112, 9.6).
+    /// (RFC 1122, 4.2.2.13; RFC 9112, 9.6). So does input that comes after the close;
+    /// while much of the answer is still to be sent it is waited for.
     fn linger(&self) {
         let connection = self.entry.connection();
         let ended = connection.heard_the_end() || matches!(self.outcome, Some(Outcome::TimedOut(_)));
@@ -533,18 +540,31 @@ impl Job {
         };
         let socket = stream.socket();
         let begin = Instant::now();
-        let mut there = poll(&mut [Poll::new(socket, POLLIN)], Some(std::time::Duration::ZERO));
+        // What a Unix socket has sent is the client's, whatever becomes of the socket.
+        let owes =
+            || socket.family() != AF_UNIX && socket.send_queue().is_ok_and(|bytes| bytes > ON_ITS_WAY);
         let mut scratch = Vec::new();
-        while there.is_ok_and(|count| count > 0) {
-            scratch.resize(1 << 16, 0);
-            if !socket.recv_into(&mut scratch).is_ok_and(|received| received > 0) {
+        let mut heard = false;
+        loop {
+            let left = limit.saturating_sub(begin.elapsed());
+            let wait = match heard {
+                true => left,
+                false if owes() => left.min(LINGER_LOOKS),
+                false => Duration::ZERO,
+            };
+            let there = poll(&mut [Poll::new(socket, POLLIN)], Some(wait));
+            if there.is_ok_and(|count| count > 0) {
+                scratch.resize(1 << 16, 0);
+                if !socket.recv_into(&mut scratch).is_ok_and(|received| received > 0) {
+                    return;
+                }
+                heard = true;
+            } else if heard || wait.is_zero() {
                 return;
             }
-            let left = limit.saturating_sub(begin.elapsed());
             if left.is_zero() {
                 return;
             }
-            there = poll(&mut [Poll::new(socket, POLLIN)], Some(left));
         }
     }
 

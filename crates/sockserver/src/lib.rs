@@ -70,7 +70,7 @@
 //!
 //! # Log levels
 //!
-//! `error`: a request failed and nobody else will tell. `warn`: accepting is
+//! `error`: a request failed and nobody else will tell; one line of a kind in a second. `warn`: accepting is
 //! backing off. `debug`: the server starts and stops, clients that went away or
 //! were refused, children. For each BSD call see `sock`'s own page.
 //!
@@ -88,6 +88,7 @@ mod clock;
 mod connection;
 mod datagram;
 mod door;
+mod flood;
 mod handle;
 mod handler;
 mod hooks;

@@ -180,6 +180,11 @@ impl Registry {
         self.hungry.store(true, Ordering::SeqCst);
     }
 
+    /// Takes [`ask_to_be_woken`](Self::ask_to_be_woken) back.
+    pub(crate) fn ask_no_more(&self) {
+        self.hungry.store(false, Ordering::SeqCst);
+    }
+
     fn feed(&self) {
         if self.hungry.load(Ordering::SeqCst) {
             point();

@@ -26,6 +26,7 @@ enum Inner {
     Served(Arc<Connection>),
     Datagram {
         packet: Vec<u8>,
+        is_truncated: bool,
         socket: Arc<Socket>,
     },
 }
@@ -39,8 +40,8 @@ impl Request {
         Request { inner: Inner::Served(connection) }
     }
 
-    pub(crate) fn datagram(packet: Vec<u8>, socket: Arc<Socket>) -> Request {
-        Request { inner: Inner::Datagram { packet, socket } }
+    pub(crate) fn datagram(packet: Vec<u8>, is_truncated: bool, socket: Arc<Socket>) -> Request {
+        Request { inner: Inner::Datagram { packet, is_truncated, socket } }
     }
 
     /// The accepted socket, before `wrap_request` took it.
@@ -68,6 +69,13 @@ impl Request {
             Inner::Datagram { packet, .. } => Some(packet),
             _ => None,
         }
+    }
+
+    /// Whether the datagram was longer than the server's `max_packet_size`; never of a
+    /// connection.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        matches!(self.inner, Inner::Datagram { is_truncated: true, .. })
     }
 
     /// The socket underneath: the connection's own, or the one the datagram came through.

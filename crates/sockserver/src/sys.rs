@@ -124,7 +124,10 @@ pub(crate) fn on_signal(signal: i32, told: std::sync::Arc<sock::Socket>) -> io::
         // told all there is to tell.
         unsafe {
             if libc::getpid() as u32 == pid {
-                libc::send(fd, (&raw const number).cast(), 1, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+                let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+                while libc::send(fd, (&raw const number).cast(), 1, flags) < 0
+                    && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+                {}
             }
         }
     };

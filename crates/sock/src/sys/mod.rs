@@ -9,6 +9,7 @@
 //! | `ERRNOS` | errno and its name |
 //! | `RawFd`, `OwnedFd`, `BorrowedFd`, `AsFd`, `AsRawFd`, `descriptor_traits!` | the platform's descriptors |
 //! | `poll` | wait for descriptors; `EINTR` comes back as an error |
+//! | `kernel_timeout` | the timeout that the system itself keeps, where signals can put it off |
 //! | `close` | close and report the error that dropping would swallow |
 //! | `setsockopt`, `setsockopt_null`, `getsockopt` | any level, any option, bytes in and out |
 //! | `close_on_exec`, `set_inheritable` | whether programs that are started get the descriptor |

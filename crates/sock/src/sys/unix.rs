@@ -131,6 +131,13 @@ pub(crate) fn poll(entries: &mut [Poll<'_>], timeout: Option<Duration>) -> io::R
     Ok(ready as usize)
 }
 
+/// `SO_RCVTIMEO`, or else `SO_SNDTIMEO`; `None` for none.
+pub(crate) fn kernel_timeout(fd: BorrowedFd<'_>, receiving: bool) -> Option<Duration> {
+    let socket = socket2::SockRef::from(&fd);
+    let timeout = if receiving { socket.read_timeout() } else { socket.write_timeout() };
+    timeout.ok().flatten()
+}
+
 pub(crate) fn close(fd: OwnedFd) -> io::Result<()> {
     use std::os::fd::IntoRawFd;
     // SAFETY: the descriptor was owned by `fd` and is nobody's after this.

@@ -151,6 +151,11 @@ pub(crate) fn poll(entries: &mut [Poll<'_>], timeout: Option<Duration>) -> io::R
     Ok(ready as usize)
 }
 
+/// No signal interrupts a call here.
+pub(crate) fn kernel_timeout(_: BorrowedFd<'_>, _: bool) -> Option<Duration> {
+    None
+}
+
 pub(crate) fn close(fd: OwnedFd) -> io::Result<()> {
     // SAFETY: the socket was owned by `fd` and is nobody's after this.
     check(unsafe { c::closesocket(fd.into_raw_socket() as c::SOCKET) }).map(drop)

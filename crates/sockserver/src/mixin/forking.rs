@@ -7,9 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use sock::{AsFd, MSG_DONTWAIT, POLLIN, Poll, Socket, socketpair};
+use sock::{Address, AsFd, MSG_DONTWAIT, POLLIN, Poll, Socket, socketpair};
 
 use crate::accept::Acceptor;
+use crate::flood::{self, Kind};
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::limits::Deadline;
@@ -108,6 +109,27 @@ fn exit_status(outcome: Outcome) -> i32 {
     }
 }
 
+/// Tells of a child that somebody has killed, unless it was us: for being late, or at
+/// the end of a drain.
+fn tell(pid: Pid, client_address: &Address, waited: Waited, ended: Outcome) {
+    let now = Instant::now();
+    match waited {
+        Waited::Killed(signal) if ended == Outcome::Failed => {
+            let what = format!("child {pid} that served {client_address} was killed by signal {signal}");
+            match flood::tell(Kind::Killed(signal), now) {
+                None => log::debug!("{what}"),
+                Some(0) => log::error!("{what}"),
+                Some(more) => log::error!("{what}, and {more} more before it"),
+            }
+        }
+        // The next children know that this one has told its error.
+        Waited::Exited(FAILED | PANICKED) => {
+            let _ = flood::tell(Kind::InChild, now);
+        }
+        _ => {}
+    }
+}
+
 fn outcome(waited: Waited) -> Outcome {
     match waited {
         Waited::Exited(0) => Outcome::Finished,
@@ -176,17 +198,10 @@ impl ForkingMixIn {
                 None => place += 1,
                 Some(waited) => {
                     let child = children.swap_remove(place);
-                    if let Waited::Killed(signal) = waited {
-                        // By a deadline or a drain: a client's doing, and no news.
-                        let ours = child.job.was_ended();
-                        log::log!(
-                            if ours { log::Level::Debug } else { log::Level::Error },
-                            "child {} that served {} was killed by signal {signal}",
-                            child.pid,
-                            child.job.client_address()
-                        );
-                    }
-                    child.job.ended_in_child(outcome(waited));
+                    let Child { pid, job, .. } = child;
+                    let client_address = job.client_address().clone();
+                    let ended = job.ended_in_child(outcome(waited));
+                    tell(pid, &client_address, waited, ended);
                 }
             }
         }
@@ -302,6 +317,7 @@ const CLOSE_LOOKS: Duration = Duration::from_millis(100);
 /// The child's whole life. It leaves through `exit_now` alone: unwinding or
 /// returning would run its parent's loop a second time.
 fn serve_in_child(mut job: Job, lifeline: Socket) -> ! {
+    flood::enter_child();
     // Kept until the process ends: its end is what the parent sees.
     let lifeline = Arc::new(lifeline);
     job.tell_when_wrapped(Arc::clone(&lifeline));

@@ -1,0 +1,544 @@
+"""What the rows of the fault table share: a server as a process, clients, and the
+invariants every row is judged by (docs/reliability.md)."""
+
+import contextlib
+import ctypes
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+PROGRAM = TARGET / "release" / "examples" / "fault_server"
+
+# The machine may be busy with other things: what the server promises is judged by
+# what it measures itself; what a client sees may be this much later.
+SLACK = 0.75
+
+TICK = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+CLASSES = {
+    # name: (kind of socket, runs in)
+    "tcp": ("tcp", "loop"),
+    "threading": ("tcp", "threads"),
+    "forking": ("tcp", "children"),
+    "selector": ("tcp", "threads"),
+    "pool": ("tcp", "threads"),
+    "prefork": ("tcp", "workers"),
+    "unix": ("unix", "loop"),
+    "threading-unix": ("unix", "threads"),
+    "forking-unix": ("unix", "children"),
+    "udp": ("udp", "loop"),
+    "threading-udp": ("udp", "threads"),
+    "forking-udp": ("udp", "children"),
+}
+TCP = ("tcp", "threading", "forking", "selector")
+ALL = TCP + ("pool", "prefork")
+THREADS = ("threading", "selector")
+STREAM = TCP + ("threading-unix", "forking-unix")
+
+
+class Failed(Exception):
+    """A promise that was not kept."""
+
+
+class NotRun(Exception):
+    """A fault that cannot be provoked on this machine."""
+
+
+# --- rows -------------------------------------------------------------------------
+
+ROWS = []
+
+
+def row(number, fault, how, classes=("",), needs=(), netns=False, alone=False, long=False):
+    """Registers a row of the table, or a part of one, for each class."""
+
+    def register(run):
+        for cls in classes:
+            ROWS.append(Row(number, fault, how, cls, run, needs, netns, alone, long))
+        return run
+
+    return register
+
+
+class Row:
+    def __init__(self, number, fault, how, cls, run, needs, netns, alone, long):
+        self.number, self.fault, self.how, self.cls = number, fault, how, cls
+        self.run, self.needs, self.netns, self.alone, self.long = run, needs, netns, alone, long
+        self.name = f"{number}/{run.__name__}/{cls}"
+
+
+class Case:
+    """One run of a row: what was seen, and what it started."""
+
+    def __init__(self, full):
+        self.full = full
+        self.seen = []
+        self.servers = []
+        self.folder = Path(tempfile.mkdtemp(prefix="faults-"))
+        self.closing = contextlib.ExitStack()
+
+    def note(self, text):
+        self.seen.append(text)
+
+    def check(self, good, text):
+        """Notes what was seen; if it is not good the row has failed."""
+        self.seen.append(text if good else f"NOT KEPT: {text}")
+        if not good:
+            raise Failed(text)
+
+    def server(self, cls, **options):
+        server = Server(self, cls, **options)
+        self.servers.append(server)
+        return server
+
+    def connect(self, server, **how):
+        return self.closing.enter_context(contextlib.closing(server.connect(**how)))
+
+    def end(self):
+        self.closing.close()
+        for server in self.servers:
+            server.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+# --- the server as a process --------------------------------------------------------
+
+
+class Server:
+    """A fault_server: started, asked, measured, stopped."""
+
+    def __init__(self, case, cls, wrapper=(), address=None, log="warn", wait=True, **options):
+        self.case, self.cls = case, cls
+        self.kind, self.runs_in = CLASSES[cls]
+        if address is None:
+            address = "127.0.0.1:0" if self.kind != "unix" else str(case.folder / f"{len(case.servers)}.sock")
+        arguments = [f"{name}={value}" for name, value in options.items()]
+        self.stderr = open(case.folder / f"log-{len(case.servers)}", "w+b")
+        self.lines = []
+        self.heard = threading.Condition()
+        self.process = subprocess.Popen(
+            [*map(str, wrapper), str(PROGRAM), cls, address, *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr,
+            env={"RUST_LOG": f"sockserver={log}", "PATH": os.environ["PATH"]}, cwd=case.folder,
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
+        self.pid = self.process.pid
+        if wait:
+            ready = self.wait_for_line("ready", 20)
+            self.pid = int(fields(ready)["pid"])
+            self.addresses = re.findall(r" address=(\S+)", ready)
+
+    def _listen(self):
+        for line in self.process.stdout:
+            with self.heard:
+                self.lines.append(line.decode(errors="replace").rstrip("\n"))
+                self.heard.notify_all()
+        with self.heard:
+            self.lines.append("end")
+            self.heard.notify_all()
+
+    def wait_for_line(self, word, limit, after=0):
+        """The first line after the given count that begins with the word."""
+        until = time.monotonic() + limit
+        with self.heard:
+            while True:
+                for line in self.lines[after:]:
+                    if line.split(" ")[0] == word:
+                        return line
+                    if line == "end":
+                        raise Failed(f"the server ended, without {word}: {self.log_text()[-300:]}")
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise Failed(f"no {word} from the server within {limit} s")
+                self.heard.wait(left)
+
+    def stats(self, limit=10):
+        before = len(self.lines)
+        if self.runs_in in ("children", "workers"):
+            os.kill(self.pid, signal.SIGUSR1)
+        else:
+            self.process.stdin.write(b"stats\n")
+            self.process.stdin.flush()
+        counted = {name: int(value) for name, value in fields(self.wait_for_line("stats", limit, before)).items()}
+        if not counted["adds_up"]:
+            raise Failed(f"I1: the ledger does not add up: {counted}")
+        return counted
+
+    def wait_for_stats(self, good, limit, what):
+        until = time.monotonic() + limit
+        while True:
+            counted = self.stats()
+            if good(counted):
+                return counted
+            if time.monotonic() > until:
+                raise Failed(f"{what}: not within {limit} s: {brief(counted)}")
+            time.sleep(0.02)
+
+    # Clients.
+
+    def where(self, which=0):
+        if self.kind == "unix":
+            return self.addresses[which]
+        host, port = self.addresses[which].rsplit(":", 1)
+        return host.strip("[]"), int(port)
+
+    @property
+    def port(self):
+        return self.where()[1]
+
+    def connect(self, timeout=10, source=None, rcvbuf=None, which=0):
+        family = socket.AF_UNIX if self.kind == "unix" else socket.AF_INET
+        client = socket.socket(family, socket.SOCK_DGRAM if self.kind == "udp" else socket.SOCK_STREAM)
+        try:
+            client.settimeout(timeout)
+            if rcvbuf:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+            if source:
+                client.bind((source, 0))
+            client.connect(self.where(which))
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def probe(self, limit=1.0, which=0):
+        """Has a healthy client served; returns how long that took."""
+        begin = time.monotonic()
+        try:
+            with self.connect(timeout=max(limit, 0.01) + SLACK, which=which) as client:
+                client.sendall(b"probe\n")
+                answer = read_line(client, max(limit, 0.01) + SLACK)
+        except OSError as error:
+            raise Failed(f"I2: a probe got {error!r} after {time.monotonic() - begin:.2f} s") from error
+        took = time.monotonic() - begin
+        if answer != b"probe\n":
+            raise Failed(f"I2: a probe was answered {answer!r}")
+        return took
+
+    # Measures.
+
+    def sample(self):
+        proc = Path(f"/proc/{self.pid}")
+        stat = (proc / "stat").read_text().rsplit(")", 1)[1].split()
+        return {
+            "fds": len(list((proc / "fd").iterdir())),
+            "threads": int(stat[17]),
+            "children": len(self.children()),
+            "rss": int(stat[21]) * PAGE,
+            "cpu": (int(stat[11]) + int(stat[12])) / TICK,
+        }
+
+    def children(self):
+        pids = set()
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                pids.update(map(int, (task / "children").read_text().split()))
+        return pids
+
+    def cpu(self, seconds):
+        """Share of one core that it takes, over a time."""
+        cpu, begin = self.sample()["cpu"], time.monotonic()
+        time.sleep(seconds)
+        return (self.sample()["cpu"] - cpu) / (time.monotonic() - begin)
+
+    def is_alive(self):
+        return self.process.poll() is None
+
+    def log_text(self):
+        return Path(self.stderr.name).read_text(errors="replace")
+
+    def log_lines(self):
+        return [line for line in self.log_text().splitlines() if re.match(r"\[\S+ +(WARN|ERROR) ", line)]
+
+    # Stopping.
+
+    def terminate(self, limit, signals=(signal.SIGTERM,), apart=0.3):
+        """Sends the signals; returns exit status, seconds, and what it says of its drain."""
+        begin = time.monotonic()
+        for place, number in enumerate(signals):
+            if place:
+                time.sleep(apart)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+        try:
+            code = self.process.wait(limit)
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"I6: still running {limit:.1f} s after the signal") from error
+        took = time.monotonic() - begin
+        with self.heard:
+            self.heard.wait_for(lambda: "end" in self.lines, 5)
+        drained = next((line for line in self.lines if line.startswith("drained")), "drained")
+        return code, took, {name: value for name, value in fields(drained).items()}
+
+    def last_stats(self):
+        line = [line for line in self.lines if line.startswith("stats")][-1]
+        return {name: int(value) for name, value in fields(line).items()}
+
+    def kill(self):
+        if self.process.poll() is None:
+            children = set()
+            with contextlib.suppress(OSError):
+                children = self.children()
+            for pid in [self.pid, *children]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if self.pid != self.process.pid:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(5)
+            if self.process.poll() is None:
+                self.process.kill()
+            self.process.wait(10)
+        self.process.stdin.close()
+        self.stderr.close()
+
+
+def fields(line):
+    return dict(part.split("=", 1) for part in line.split(" ")[1:] if "=" in part)
+
+
+def brief(counted):
+    """Counters that are not zero."""
+    return " ".join(f"{name}={value}" for name, value in counted.items() if value and name != "adds_up")
+
+
+# --- the invariants -----------------------------------------------------------------
+
+
+class Prober:
+    """A healthy client that comes again and again."""
+
+    def __init__(self, server, bound, pause=0.1, which=0):
+        self.server, self.bound, self.pause, self.which = server, bound, pause, which
+        self.took, self.trouble = [], None
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        while not self.stopping.is_set():
+            try:
+                self.took.append(self.server.probe(self.bound, self.which))
+            except Failed as error:
+                self.trouble = error
+                return
+            self.stopping.wait(self.pause)
+
+    def stop(self, case):
+        self.stopping.set()
+        self.thread.join(self.bound + 10)
+        if self.trouble:
+            raise self.trouble
+        worst = max(self.took, default=0)
+        case.check(worst <= self.bound + SLACK, f"I2 {len(self.took)} probes, slowest {worst * 1000:.0f} ms")
+
+
+@contextlib.contextmanager
+def judged(case, server, probing=True, bound=1.0, rss=30, settle=12, quiet=False, which=0, alive=True):
+    """Has what happens inside judged by I1 to I4: ledger, probes, leaks, log."""
+    server.probe(2, which)
+    time.sleep(0.05)
+    before = server.sample()
+    prober = Prober(server, bound, which=which) if probing else None
+    yield
+    if prober:
+        prober.stop(case)
+    if not alive:
+        return
+    server.probe(bound, which)
+    until = time.monotonic() + settle
+    keys = ("fds", "threads", "children")
+    while True:
+        after = server.sample()
+        if all(after[key] <= before[key] for key in keys):
+            break
+        if time.monotonic() > until:
+            told = ", ".join(f"{key} {before[key]} -> {after[key]}" for key in keys)
+            case.check(False, f"I3 left behind: {told}")
+        time.sleep(0.1)
+    grown = (after["rss"] - before["rss"]) / 1e6
+    told = ", ".join(f"{after[key]} {key}" for key in keys)
+    case.check(grown <= rss, f"I3 back to {told}, rss {grown:+.1f} MB")
+    case.note(f"I1 {brief(server.stats())}")
+    check_log(case, server, quiet)
+
+
+def check_log(case, server, quiet=False):
+    """I4: no more than one line of a kind in a second."""
+    lines = server.log_lines()
+    per_second = {}
+    for line in lines:
+        when, _, text = line[1:].partition("Z ")
+        kind = (when, re.sub(r"\d+", "N", text))
+        per_second[kind] = per_second.get(kind, 0) + 1
+    # A second of the clock can see the end of one and the beginning of the next; and
+    # children that fail side by side do not know of each other.
+    worst = max(per_second.values(), default=0)
+    case.check(worst <= (40 if server.runs_in in ("children", "workers") else 2), f"I4 {len(lines)} lines, at most {worst} of a kind in a second"
+               + (f": {lines[-1][:200]}" if worst > 2 else ""))
+    if quiet:
+        case.check(not lines, "I4 nothing above debug" if not lines else f"I4 a line: {lines[-1][:200]}")
+    return lines
+
+
+def check_spin(case, server, seconds=2.0, most=0.05):
+    """I5, under a fault that stands."""
+    share = server.cpu(seconds)
+    case.check(share < most, f"I5 {share * 100:.1f} % CPU")
+
+
+def check_stop(case, server, drain, code=0, limit=None):
+    """I6: ended by a signal within the drain's limit, with this exit status."""
+    limit = drain if limit is None else limit
+    got, took, drained = server.terminate(limit + 0.25 + SLACK + 2)
+    case.check(took <= limit + 0.25 + SLACK, f"I6 stopped after {took * 1000:.0f} ms of at most {limit * 1000:.0f} + 250")
+    if "took" in drained:
+        case.check(int(drained["took"]) <= limit * 1000 + 250, f"drain {brief_drain(drained)}")
+    case.check(got == code, f"exit {got}")
+    return drained
+
+
+def brief_drain(drained):
+    return " ".join(f"{name}={drained[name]}" for name in ("finished", "idle", "cut", "left", "took") if name in drained)
+
+
+# --- provoking ----------------------------------------------------------------------
+
+
+def reset(client):
+    """Closes with a reset instead of the usual end."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+def read_all(client, limit=10):
+    """Everything until the end, and how the end came: `b""`, or the error."""
+    client.settimeout(limit)
+    parts = []
+    while True:
+        try:
+            data = client.recv(1 << 16)
+        except OSError as error:
+            return b"".join(parts), error
+        if not data:
+            return b"".join(parts), None
+        parts.append(data)
+
+
+def read_line(client, limit=10):
+    client.settimeout(limit)
+    line = b""
+    while not line.endswith(b"\n"):
+        data = client.recv(1)
+        if not data:
+            break
+        line += data
+    return line
+
+
+def closed_after(clients, limit):
+    """When each client was closed, in seconds from now; None for those that were not."""
+    begin, closed = time.monotonic(), {}
+    left = {client.fileno(): client for client in clients}
+    poller = select.poll()
+    for descriptor in left:
+        poller.register(descriptor, select.POLLIN)
+    while left and time.monotonic() < begin + limit:
+        for descriptor, _ in poller.poll(100):
+            client = left[descriptor]
+            try:
+                data = client.recv(1 << 16)
+            except OSError:
+                data = b""
+            if not data:
+                closed[descriptor] = time.monotonic() - begin
+                poller.unregister(descriptor)
+                del left[descriptor]
+    return [closed.get(client.fileno()) for client in clients]
+
+
+def strace(case, *inject, calls=None, name="trace"):
+    """A wrapper that makes system calls fail; its file tells what was injected."""
+    trace = case.folder / f"{name}-{len(case.servers)}"
+    calls = calls or ",".join(sorted({one.split(":")[0] for one in inject}))
+    rules = [part for one in inject for part in ("-e", f"inject={one}")]
+    return ["strace", "-f", "-qq", "-o", trace, "-e", f"trace={calls}", *rules], trace
+
+
+def injected(trace):
+    return Path(trace).read_text(errors="replace").count("(INJECTED)")
+
+
+NEXT_USER = [61_000 + os.getpid() % 2_000]
+
+
+def as_somebody(*limits):
+    """A wrapper that runs the server as a user nobody else is, with limits of prlimit(1)."""
+    if os.geteuid() != 0:
+        raise NotRun("it needs root to become another user")
+    NEXT_USER[0] += 1
+    user = NEXT_USER[0]
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "prlimit", *limits]
+
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def signal_every_thread(pid, number):
+    """tgkill(2), for each thread of a process."""
+    for task in os.listdir(f"/proc/{pid}/task"):
+        LIBC.syscall(234 if os.uname().machine == "x86_64" else 131, pid, int(task), number)
+
+
+@contextlib.contextmanager
+def in_background(step):
+    """Repeats a step until the end of the block."""
+    stopping = threading.Event()
+
+    def run():
+        while not stopping.is_set():
+            with contextlib.suppress(OSError):
+                step()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join(20)
+
+
+def run_tool(*command, limit=60, good=(0,)):
+    done = subprocess.run(list(map(str, command)), capture_output=True, timeout=limit, text=True)
+    if done.returncode not in good:
+        raise NotRun(f"{command[0]}: exit {done.returncode}: {(done.stderr or done.stdout)[-200:].strip()}")
+    return done.stdout + done.stderr
+
+
+def allow_descriptors(count):
+    """Raises this process's own limit."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (count, max(hard, count)))
+        except (ValueError, OSError) as error:
+            raise NotRun(f"{count} descriptors are not allowed: {error}") from error
+
+
+def warn(text):
+    print(text, file=sys.stderr, flush=True)

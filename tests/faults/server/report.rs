@@ -1,0 +1,140 @@
+//! What the server tells whoever judges it, and its hooks.
+
+use std::io::{self, BufRead, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+use signal_hook::consts::{SIGUSR1, SIGUSR2};
+use sock::{Address, Socket, StreamSocket};
+use sockserver::{DrainReport, Kind, MixIn, Request, Server, ServerHandle, ServerHooks};
+
+use crate::commands;
+use crate::options::Options;
+
+static HANDLE: OnceLock<ServerHandle> = OnceLock::new();
+static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// Tells where the server is, and gets ready to tell its counters.
+pub(crate) fn ready<K: Kind, M: MixIn>(server: &Server<K, M>, options: &Options) -> io::Result<()> {
+    let _ = HANDLE.set(server.handle());
+    // For storms: it does nothing but interrupt.
+    signal_hook::flag::register(SIGUSR2, Arc::default())?;
+    commands::lock_for_ever();
+    if server.mixin().forks() {
+        let asked = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGUSR1, Arc::clone(&asked))?;
+        let _ = ASKED.set(asked);
+    } else {
+        let handle = server.handle();
+        thread::spawn(move || {
+            for line in io::stdin().lock().lines() {
+                if line.is_err() {
+                    break;
+                }
+                stats(&handle);
+            }
+        });
+    }
+    if options.flag("thread") {
+        thread::spawn(|| {
+            loop {
+                log::trace!("a thread that keeps taking the logger's lock");
+            }
+        });
+    }
+    let addresses = server.server_addresses().iter().map(|address| format!(" address={address}"));
+    println!("ready pid={}{}", std::process::id(), addresses.collect::<String>());
+    Ok(())
+}
+
+pub(crate) fn stats(handle: &ServerHandle) {
+    let stats = handle.stats();
+    let late = stats.timed_out;
+    println!(
+        "stats accepted={} finished={} failed={} panicked={} rejected={} wrap={} first_byte={} idle={} \
+         read={} write={} request={} cut={} in_flight={} between={} lost={} adds_up={}",
+        stats.accepted,
+        stats.finished,
+        stats.failed,
+        stats.panicked,
+        stats.rejected,
+        late.wrap,
+        late.first_byte,
+        late.idle,
+        late.read,
+        late.write,
+        late.request,
+        stats.cut,
+        stats.in_flight,
+        stats.between_requests,
+        stats.lost_before_accept,
+        u8::from(stats.adds_up()),
+    );
+}
+
+pub(crate) fn drained(report: &DrainReport) {
+    let peers = report.cut.iter().map(|cut| format!(" peer={}", cut.client_address));
+    println!(
+        "drained finished={} idle={} cut={} left={} took={}{}",
+        report.finished,
+        report.idle,
+        report.cut.len(),
+        report.left,
+        report.took.as_millis(),
+        peers.collect::<String>()
+    );
+}
+
+/// Python's defaults, but for a word to those who are one too many.
+pub(crate) struct Plain;
+
+impl ServerHooks for Plain {
+    fn refuse_request(&self, request: &Request, _: &Address) {
+        say_busy(request);
+    }
+}
+
+/// For a server without threads: its loop tells the counters.
+pub(crate) struct Acting;
+
+impl ServerHooks for Acting {
+    fn refuse_request(&self, request: &Request, _: &Address) {
+        say_busy(request);
+    }
+
+    fn service_actions(&self) {
+        tell_if_asked();
+    }
+}
+
+/// As [`Acting`], with a handshake of one byte.
+pub(crate) struct Handshake;
+
+impl ServerHooks for Handshake {
+    fn wrap_request(&self, mut request: Socket) -> io::Result<Box<dyn StreamSocket>> {
+        request.read_exact(&mut [0])?;
+        Ok(Box::new(request))
+    }
+
+    fn refuse_request(&self, request: &Request, _: &Address) {
+        say_busy(request);
+    }
+
+    fn service_actions(&self) {
+        tell_if_asked();
+    }
+}
+
+fn say_busy(request: &Request) {
+    if let Some(stream) = request.stream() {
+        let _ = stream.socket().sendall(b"busy\n");
+    }
+}
+
+fn tell_if_asked() {
+    let asked = ASKED.get().is_some_and(|asked| asked.swap(false, Ordering::Relaxed));
+    if let Some(handle) = HANDLE.get().filter(|_| asked) {
+        stats(handle);
+    }
+}

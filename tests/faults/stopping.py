@@ -1,0 +1,232 @@
+"""D. Stopping, signals, restart, paths: F31 to F35, F39."""
+
+import contextlib
+import os
+import signal
+import socket
+import time
+
+from kit import (
+    SLACK, STREAM, TCP, THREADS, CLASSES, Failed, brief, brief_drain, check_log, check_stop, closed_after, in_background,
+    read_all, read_line, row,
+)
+
+
+def say(client, words):
+    client.sendall(words)
+    return client
+
+
+def inside(server, clients):
+    server.wait_for_stats(lambda stats: stats["in_flight"] >= clients, 10, f"{clients} inside")
+    time.sleep(0.1)
+
+
+@row("F31", "SIGTERM beside idle, busy and stuck clients", "5 idle, 3 busy, 2 stuck; drain of 1.5 s",
+     ("threading", "forking", "selector", "threading-unix"))
+def drained(case, cls):
+    server = case.server(cls, drain=1500)
+    idle = [say(case.connect(server), b"hello\n") for _ in range(5)]
+    for client in idle:
+        read_line(client)
+    busy = [say(case.connect(server), b"sleep 600\n") for _ in range(3)]
+    stuck = [say(case.connect(server), b"block\n") for _ in range(2)]
+    inside(server, 10)
+    begin = time.monotonic()
+    os.kill(server.pid, signal.SIGTERM)
+    refused, more = None, 0
+    while refused is None and time.monotonic() < begin + 2:
+        try:
+            server.connect(timeout=1).close()
+            more += 1
+            time.sleep(0.005)
+        except OSError:
+            refused = time.monotonic() - begin
+    case.check(refused is not None and refused <= 0.25 + SLACK, f"new clients refused after {refused * 1000:.0f} ms")
+    # What children do between requests only they know: theirs end with the drain.
+    soon = cls != "forking"
+    ended = closed_after(idle, 3)
+    worst = max(took if took is not None else 99 for took in ended)
+    case.check(worst <= (0.25 if soon else 1.75) + SLACK, f"idle ones closed after {worst * 1000:.0f} ms")
+    answers = [read_line(client, 3) for client in busy]
+    case.check(answers == [b"slept\n"] * 3, "busy ones got their answers")
+    code = server.process.wait(5)
+    took = time.monotonic() - begin
+    with server.heard:
+        server.heard.wait_for(lambda: "end" in server.lines, 5)
+    # What children do between requests only they know: they are busy for the drain.
+    told = dict(part.split("=", 1) for line in server.lines if line.startswith("drained") for part in line.split()[1:])
+    case.check(took <= 1.75 + SLACK, f"I6 ended after {took * 1000:.0f} ms")
+    finished, idle, cut = (3, 5, 2) if soon else (0, 0, 10)
+    told = {name: int(value) for name, value in told.items() if name != "peer"}
+    case.check(told["cut"] == cut and idle <= told["idle"] <= idle + more and finished <= told["finished"] <= finished + more
+               and told["took"] <= 1750, f"report {brief_drain(told)}")
+    case.check(code == 1, f"exit {code}")
+    stats = server.last_stats()
+    case.check(stats["adds_up"] == 1 and stats["cut"] == cut - told["left"], f"I1 {brief(stats)}")
+
+
+@row("F31", "SIGTERM to a server whose loop is busy", "a request of 600 ms, others in the queue", ("tcp", "unix"))
+def drained_loop(case, cls):
+    server = case.server(cls, drain=1500)
+    busy = say(case.connect(server), b"sleep 600\nbye\n")
+    inside(server, 1)
+    queued = [say(case.connect(server), b"hello\n") for _ in range(3)]
+    begin = time.monotonic()
+    os.kill(server.pid, signal.SIGTERM)
+    case.check(read_line(busy) == b"slept\n", "the busy one got its answer")
+    ends = [took for took in closed_after(queued, 2)]
+    case.check(all(took is not None for took in ends), "those in the queue are refused")
+    code = server.process.wait(5)
+    case.check(code == 0 and time.monotonic() - begin <= 1.5 + SLACK, f"exit {code} after {time.monotonic() - begin:.2f} s")
+
+
+@row("F31", "SIGTERM under load", "four clients that come again at once", TCP)
+def drained_under_load(case, cls):
+    server = case.server(cls, drain=1500, queue=256, max_children=400)
+    with contextlib.ExitStack() as load:
+        def step():
+            with server.connect(timeout=2) as client:
+                client.sendall(b"hello\nbye\n")
+                read_all(client, 2)
+
+        for _ in range(4):
+            load.enter_context(in_background(step))
+        time.sleep(0.7)
+        before = server.stats()["accepted"]
+        time.sleep(0.3)
+        case.note(f"{(server.stats()['accepted'] - before) / 0.3:.0f} requests a second")
+        check_stop(case, server, 1.5)
+    case.check(server.last_stats()["in_flight"] == 0, f"I1 {server.last_stats()['finished']} finished, none in flight")
+
+
+@row("F32", "a second signal during the drain", "SIGTERM, SIGINT 300 ms later; drain of 30 s",
+     ("tcp", "threading", "forking", "selector", "unix", "threading-unix", "forking-unix"))
+def hurried(case, cls):
+    server = case.server(cls, drain=30000)
+    stuck = say(case.connect(server), b"block\n")
+    inside(server, 1)
+    children = server.children()
+    code, took, told = server.terminate(5, signals=(signal.SIGTERM, signal.SIGINT))
+    case.check(took <= 0.3 + 0.5 + SLACK, f"ended {(took - 0.3) * 1000:.0f} ms after the second")
+    case.check(code == 1, f"exit {code}, {brief_drain(told)}")
+    left = [pid for pid in children if os.path.exists(f"/proc/{pid}")]
+    if children:
+        case.check(not left, f"{len(children)} child reaped")
+    if server.kind == "unix":
+        case.check(not os.path.exists(server.where()), "the path is removed")
+    stuck.close()
+
+
+@row("F33", "SIGTERM before serving has begun", "killed 0 to 20 ms after its start, 40 times", TCP)
+def early(case, cls):
+    ends = {}
+    for round in range(40):
+        server = case.server(cls, wait=False, drain=1000)
+        time.sleep(round * 0.0005)
+        code, took, _ = server.terminate(5)
+        if code not in (0, -signal.SIGTERM):
+            raise Failed(f"exit {code}: {server.log_text()[-200:]}")
+        ends[code] = ends.get(code, 0) + 1
+        server.kill()
+    case.note(f"none hung: {ends.get(0, 0)} drained, {ends.get(-15, 0)} died before the signal was theirs")
+
+
+@row("F34", "stopped from inside a handler", "shutdown and drain, called by a handler", TCP)
+def from_inside(case, cls):
+    expected = {"tcp": (b"Deadlock\n", b"Deadlock\n"), "forking": (b"Unsupported\n",) * 2}
+    expected = expected.get(cls, (b"ok\n", b"Deadlock\n"))
+    for command, answer in zip((b"shutdown\n", b"drain 500\n"), expected):
+        server = case.server(cls)
+        with contextlib.closing(server.connect()) as client:
+            client.sendall(command)
+            got = read_line(client, 5)
+            case.check(got == answer, f"{command.decode().strip()}: {got.decode().strip()}")
+        if cls == "forking":
+            server.probe(1)
+        else:
+            case.check(server.process.wait(8) == 0, "the server ended")
+
+
+@row("F35", "a handler blocked on a lock for ever", "drain of 1 s", TCP + ("threading-unix",))
+def blocked(case, cls):
+    server = case.server(cls, drain=1000)
+    stuck = say(case.connect(server), b"block\n")
+    name = ":".join(map(str, stuck.getsockname())) if server.kind == "tcp" else ""
+    inside(server, 1)
+    code, took, told = server.terminate(5)
+    # A loop that is stuck itself gets a quarter of a second more, then the process ends.
+    limit = 1.0 + 0.25 + (0.35 if cls == "tcp" else 0)
+    case.check(took <= limit + SLACK, f"I6 ended after {took * 1000:.0f} ms")
+    if cls == "tcp":
+        case.check("does not return" in server.log_text() and name in server.log_text(), "the log names it")
+    else:
+        case.check(told["cut"] == "1" and told.get("peer", "") .startswith(name), f"report {brief_drain(told)} {told.get('peer')}")
+    case.check(code == 1, f"exit {code}")
+
+
+@row("F39", "a path whose server was killed", "kill -9, start again", ("unix", "threading-unix", "forking-unix"))
+def stale_path(case, cls):
+    path = str(case.folder / "s")
+    first = case.server(cls, address=path)
+    first.probe(1)
+    first.kill()
+    case.check(os.path.exists(path), "it is still there")
+    second = case.server(cls, address=path, drain=1000)
+    second.probe(1)
+    case.check("taking its place" in second.log_text(), "taken over, with a line that says so")
+    check_stop(case, second, 1)
+    case.check(not os.path.exists(path), "and removed at the end")
+
+
+@row("F39", "a path whose server lives", "started twice", ("unix", "threading-unix", "forking-unix"))
+def live_path(case, cls):
+    path = str(case.folder / "s")
+    first = case.server(cls, address=path, drain=1000)
+    second = case.server(cls, address=path, wait=False)
+    code = second.process.wait(5)
+    told = second.wait_for_line("failed", 2)
+    case.check(code == 3 and "AddrInUse" in told and path in told, told.replace(path, "PATH")[:100])
+    first.probe(1)
+    check_stop(case, first, 1)
+
+
+@row("F39", "a path that is too long", "120 bytes", ("threading-unix",))
+def long_path(case, cls):
+    server = case.server(cls, address="/tmp/" + "x" * 115, wait=False)
+    code = server.process.wait(5)
+    told = server.wait_for_line("failed", 2)
+    case.check(code == 3 and "too long" in told, told[:60] + " … " + told[-60:])
+
+
+@row("F39", "the path is deleted, or becomes another's", "rm while it serves; then a second server", ("threading-unix",))
+def deleted_path(case, cls):
+    path = str(case.folder / "s")
+    first = case.server(cls, address=path, drain=1000)
+    with contextlib.closing(first.connect()) as client:
+        os.unlink(path)
+        client.sendall(b"hello\n")
+        case.check(read_line(client) == b"hello\n", "those inside go on; new ones cannot find it")
+    second = case.server(cls, address=path, drain=1000)
+    check_stop(case, first, 1)
+    case.check(os.path.exists(path), "the first leaves the second's path alone")
+    second.probe(1)
+    check_stop(case, second, 1)
+
+
+@row("F39", "a symbolic link at the path", "to a file, to a dead socket, to nothing", ("threading-unix",))
+def linked_path(case, cls):
+    file, dead = str(case.folder / "file"), str(case.folder / "dead")
+    open(file, "w").write("precious")
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(dead)
+    for number, target in enumerate((file, dead, str(case.folder / "nothing"))):
+        link = str(case.folder / f"link{number}")
+        os.symlink(target, link)
+        server = case.server(cls, address=link, wait=False)
+        code = server.process.wait(5)
+        told = server.wait_for_line("failed", 2)
+        case.check(code == 3 and "AddrInUse" in told and os.path.islink(link), f"to {os.path.basename(target)}: refused")
+    case.check(open(file).read() == "precious" and os.path.exists(dead), "nothing behind a link is touched")
+    server = case.server(cls, address=file, wait=False)
+    case.check(server.process.wait(5) == 3 and open(file).read() == "precious", "nor a plain file")
