@@ -3,10 +3,14 @@
 //! Another path is not found (404), another method not allowed (405), and what
 //! is not HTTP/1 a bad request (400). It runs until you interrupt it.
 //!
+//! A client of HTTP/1.1 may ask again on its connection. A third argument says
+//! where requests run: `tcp`, `threading`, `forking`, `pool`, `prefork` or
+//! `selector`; the handler is the same in all of them.
+//!
 //! Run it, here on its default address, and open <http://127.0.0.1:8000/>:
 //!
 //! ```text
-//! cargo run --example http_page -- 127.0.0.1 8000
+//! cargo run --example http_page -- 127.0.0.1 8000 threading
 //! ```
 //!
 //! Talk to it with `http_get`, in either language, `curl -i http://127.0.0.1:8000/`,
@@ -14,20 +18,23 @@
 
 use std::io::{self, BufRead, Read, Write};
 
-use sock::SHUT_WR;
-use sockserver::{StreamContext, StreamRequestHandler, ThreadingTCPServer};
+use sockserver::{
+    Builder, ForkingTCPServer, Inet, MixIn, PreforkTCPServer, SelectorTCPServer, Stream, StreamContext,
+    StreamRequestHandler, TCPServer, ThreadPoolTCPServer, ThreadingTCPServer,
+};
 
 mod common;
 
 const PAGE: &str = "<!doctype html>\n<title>sock</title>\n<h1>Hello, browser!</h1>\n";
 
-/// What a request asks for, and the status to answer it with.
-fn judge(head: &[u8]) -> (String, &'static str) {
+/// What a request asks for, the status to answer it with, and whether another may
+/// follow.
+fn judge(head: &[u8]) -> (String, &'static str, bool) {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);
     let complete = request.parse(head).is_ok_and(|status| status.is_complete());
     let (true, Some(method), Some(target)) = (complete, request.method, request.path) else {
-        return ("-".to_owned(), "400 Bad Request");
+        return ("-".to_owned(), "400 Bad Request", false);
     };
     let status = match (method, target.split('?').next()) {
         // A query asks for the same page.
@@ -35,7 +42,14 @@ fn judge(head: &[u8]) -> (String, &'static str) {
         ("GET" | "HEAD", _) => "404 Not Found",
         _ => "405 Method Not Allowed",
     };
-    (format!("{method} {target}"), status)
+    let says = |name: &str, value: &[u8]| {
+        let is = |header: &&httparse::Header<'_>| header.name.eq_ignore_ascii_case(name);
+        request.headers.iter().find(is).is_some_and(|header| header.value.eq_ignore_ascii_case(value))
+    };
+    // A request with a body is refused, and its body is not looked at.
+    let without_body = status != "405 Method Not Allowed";
+    let keep_alive = request.version == Some(1) && !says("Connection", b"close") && without_body;
+    (format!("{method} {target}"), status, keep_alive)
 }
 
 struct Page;
@@ -55,26 +69,39 @@ impl StreamRequestHandler for Page {
             return Ok(());
         }
 
-        let (request, status) = judge(&head);
+        let (request, status, keep_alive) = judge(&head);
         println!("{} {request} {status}", cx.client_address);
         let body = if status == "200 OK" { PAGE } else { &format!("<h1>{status}</h1>\n") };
         let mut answer = format!("HTTP/1.1 {status}\r\nContent-Type: text/html\r\n");
-        answer += "Allow: GET, HEAD\r\nConnection: close\r\n";
+        answer += "Allow: GET, HEAD\r\n";
+        answer += if keep_alive { "Connection: keep-alive\r\n" } else { "Connection: close\r\n" };
         answer += &format!("Content-Length: {}\r\n\r\n", body.len());
         answer += if request.starts_with("HEAD ") { "" } else { body };
-        cx.wfile.write_all(answer.as_bytes())?;
-
-        // To close with bytes unread is to reset the connection, and the answer
-        // may be lost: end our side first, then read what is left.
-        cx.request.shutdown(SHUT_WR)?;
-        io::copy(&mut (&mut cx.rfile).take(65536), &mut io::sink()).map(drop)
+        cx.close_connection = !keep_alive;
+        cx.wfile.write_all(answer.as_bytes())
     }
+}
+
+/// The model is one word.
+fn serve<M: MixIn>(builder: Builder<Stream<Inet>, M>, address: (String, u16)) -> io::Result<()> {
+    let server = builder.allow_reuse_address(true).bind(address)?;
+    println!("listening on {}", server.server_address());
+    server.serve_forever()
 }
 
 fn main() -> io::Result<()> {
     env_logger::init();
-    let address = common::address("127.0.0.1", 8000);
-    let server = ThreadingTCPServer::builder(|| Page).allow_reuse_address(true).bind(address)?;
-    println!("listening on {}", server.server_address());
-    server.serve_forever()
+    let (host, port, model) = common::address_and("127.0.0.1", 8000, "MODEL", "threading");
+    let address = (host, port);
+    match model.as_str() {
+        "tcp" => serve(TCPServer::builder(|| Page), address),
+        "threading" => serve(ThreadingTCPServer::builder(|| Page), address),
+        "forking" => serve(ForkingTCPServer::builder(|| Page), address),
+        "pool" => serve(ThreadPoolTCPServer::builder(|| Page), address),
+        "prefork" => serve(PreforkTCPServer::builder(|| Page), address),
+        "selector" => serve(SelectorTCPServer::builder(|| Page), address),
+        _ => common::refuse(format_args!(
+            "MODEL must be tcp, threading, forking, pool, prefork or selector, not '{model}'"
+        )),
+    }
 }

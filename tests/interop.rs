@@ -55,7 +55,7 @@ const PROGRAMS: [(&str, &str); 45] = [
     ("greeting", "[HOST [PORT]]"),
     ("greeting_client", "[HOST [PORT]]"),
     ("http_get", "[HOST [PORT [PATH]]]"),
-    ("http_page", "[HOST [PORT]]"),
+    ("http_page", "[HOST [PORT [MODEL]]]"),
     ("https_page", "[HOST [PORT [CERTS]]]"),
     ("make_ca", "[PATH]"),
     ("limits", "[HOST [PORT]]"),
@@ -526,16 +526,19 @@ fn request(address: &[String; 2], request: &[u8]) -> String {
 
 #[test]
 fn http_page_answers_whatever_is_asked() {
-    const HEADERS: &str = "Content-Type: text/html\r\nAllow: GET, HEAD\r\nConnection: close\r\n";
+    const HEADERS: &str = "Content-Type: text/html\r\nAllow: GET, HEAD\r\n";
     let page = "<!doctype html>\n<title>sock</title>\n<h1>Hello, browser!</h1>\n";
     let answer = |status: &str, body: &str| {
         let length = body.len();
-        format!("HTTP/1.1 {status}\r\n{HEADERS}Content-Length: {length}\r\n\r\n{body}")
+        format!("HTTP/1.1 {status}\r\n{HEADERS}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}")
     };
-    let ok = answer("200 OK", page);
+    let kept = |answer: &String| answer.replace("Connection: close", "Connection: keep-alive");
+    let old = answer("200 OK", page);
+    let ok = kept(&old);
     let head = ok.replace(page, "");
     let refusal = |status: &str| answer(status, &format!("<h1>{status}</h1>\n"));
-    let (bad, missing) = (refusal("400 Bad Request"), refusal("404 Not Found"));
+    let (bad, missing) = (refusal("400 Bad Request"), kept(&refusal("404 Not Found")));
+    let twice = format!("{ok}{old}");
     let not_allowed = refusal("405 Method Not Allowed");
     let endless = "x".repeat(10_000);
     let crowded = format!("GET / HTTP/1.1\r\nx: {endless}\r\n\r\n");
@@ -545,7 +548,8 @@ fn http_page_answers_whatever_is_asked() {
         let address = server.address();
         for (asked, expected) in [
             ("GET / HTTP/1.1\r\nHost: here\r\n\r\n", &ok),
-            ("GET / HTTP/1.0\n\n", &ok),
+            ("GET / HTTP/1.0\n\n", &old),
+            ("GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nConnection: close\r\n\r\n", &twice),
             ("GET /?a=b HTTP/1.1\r\nHost: here\r\n\r\n", &ok),
             ("HEAD / HTTP/1.1\r\nHost: here\r\n\r\n", &head),
             ("GET /x HTTP/1.1\r\nHost: here\r\n\r\n", &missing),
