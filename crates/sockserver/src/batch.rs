@@ -16,6 +16,10 @@ use crate::request::{RequestError, guard};
 pub(crate) struct Incoming {
     #[cfg(unix)]
     batch: Option<RecvBatch>,
+    /// A datagram is received here, and copied: to allocate the largest for each
+    /// would cost more.
+    #[cfg(unix)]
+    buffer: Vec<u8>,
     next: usize,
 }
 
@@ -41,8 +45,17 @@ impl Incoming {
             self.next += 1;
             return Ok((datagram.data().to_vec(), datagram.address()));
         }
-        let _ = max_batch;
-        socket.recvfrom_nowait(max_packet_size)
+        #[cfg(unix)]
+        {
+            self.buffer.resize(max_packet_size, 0);
+            let (size, address) = socket.recvfrom_into_with_flags(&mut self.buffer, MSG_DONTWAIT)?;
+            Ok((self.buffer[..size].to_vec(), address))
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = max_batch;
+            socket.recvfrom_nowait(max_packet_size)
+        }
     }
 
     /// Whether more datagrams of the batch wait.
