@@ -314,7 +314,8 @@ def listen_overflows():
 def backlog_overflow(case, cls):
     count = 5_000 if case.full else 600
     allow_descriptors(count + 1000)
-    server = case.server(cls, wrapper=["prlimit", f"--nofile={count + 1000}"], drain=1000, queue=16, max_children=64)
+    server = case.server(cls, wrapper=["prlimit", f"--nofile={count + 1000}"], drain=1000, queue=16, max_children=64,
+                         first_byte=500, read=500)
     before = listen_overflows()
     with judged(case, server, probing=False, quiet=True, rss=60):
         clients = []
@@ -508,8 +509,13 @@ def listener_gone(case, cls):
         wrapper, _ = strace(case, f"accept4:error={error}:when=3+")
         server = case.server(cls, wrapper=wrapper, drain=1000)
         server.probe(2)
-        with contextlib.suppress(OSError):
-            server.connect(timeout=2).close()
+        # Each thread that accepts has two calls before it fails.
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                server.connect(timeout=2).close()
+            if not server.is_alive():
+                break
+            time.sleep(0.01)
         code = server.process.wait(10)
         told = [line for line in server.lines if line.startswith("failed")]
         case.check(code == 3 and told, f"{error}: {told[0] if told else server.lines}")

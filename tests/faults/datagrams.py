@@ -61,7 +61,9 @@ def closed_port(case, cls):
     for number in range(300):
         with contextlib.closing(server.connect()) as client:
             client.send(b"big" if number % 3 == 0 else b"hello")
-    settled(case, server, 300)
+        if number % 100 == 99:
+            # The kernel's queue has room for some 200.
+            settled(case, server, number + 1)
     slowest = max(probe(server) for _ in range(10))
     stats = server.stats()
     case.check(stats["failed"] == 100 and stats["panicked"] == 0, f"{stats['failed']} failed, the loop goes on")

@@ -107,7 +107,12 @@ fn next(came: &Socket) -> Option<&'static str> {
 }
 
 fn is_there(came: &Socket) -> bool {
-    poll(&mut [Poll::new(came, POLLIN)], Some(Duration::ZERO)).is_ok_and(|count| count > 0)
+    loop {
+        match poll(&mut [Poll::new(came, POLLIN)], Some(Duration::ZERO)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            polled => return polled.is_ok_and(|count| count > 0),
+        }
+    }
 }
 
 impl Drop for Signals {
