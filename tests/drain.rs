@@ -358,7 +358,7 @@ impl ServerHooks for AcceptsSlowly {
         let handle = self.0.get().expect("it is set before the loop");
         until("the stop", || handle.is_stopping());
         // Time for a drain that believes nobody is there to return.
-        (0..50).for_each(|_| moment());
+        (0..300).for_each(|_| moment());
         Ok(taken)
     }
 }

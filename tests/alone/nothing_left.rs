@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sock::{AF_INET, SOCK_STREAM, Socket, create_connection};
+use sockserver::testing::LeakCheck;
 use sockserver::{ThreadingTCPServer, UDPServer, UnixStreamServer, datagram_handler_fn, handler_fn};
 
 use crate::Test;
@@ -13,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("failing_constructors_leave_no_descriptor", failing_constructors_leave_no_descriptor),
     ("threads_are_used_again_and_gone_at_the_end", threads_are_used_again_and_gone_at_the_end),
     ("a_server_closed_before_any_request_leaves_nothing", closed_before_any_request),
+    ("a_leak_check_finds_what_is_left", a_leak_check_finds_what_is_left),
 ];
 
 fn descriptors() -> usize {
@@ -121,4 +123,26 @@ fn closed_before_any_request() {
         create_connection(("127.0.0.1", port)).unwrap_err().kind(),
         io::ErrorKind::ConnectionRefused
     );
+}
+
+fn a_leak_check_finds_what_is_left() {
+    let check = LeakCheck::begin();
+    check.assert_nothing_left();
+    let pair = sock::socketpair().unwrap();
+    let (end, wait) = std::sync::mpsc::channel::<()>();
+    let thread = thread::spawn(move || wait.recv().unwrap_or_default());
+    let mut child = std::process::Command::new("sh").args(["-c", "exit 0"]).spawn().unwrap();
+    let found = std::panic::catch_unwind(|| check.assert_nothing_left()).unwrap_err();
+    let text = found.downcast_ref::<String>().expect("a message");
+    for (kind, more) in [("descriptors", 2), ("threads", 1), ("children", 1)] {
+        let counts: Vec<i32> = text
+            .split(", ")
+            .filter_map(|part| part.split_once(&format!(" {kind}"))?.0.rsplit(' ').next()?.parse().ok())
+            .collect();
+        assert_eq!(counts[1] - counts[0], more, "{kind}: {text}");
+    }
+    drop((pair, end));
+    thread.join().unwrap();
+    child.wait().unwrap();
+    check.assert_nothing_left();
 }
