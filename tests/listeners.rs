@@ -412,3 +412,23 @@ mod unix {
         assert_eq!((peer.uid, peer.gid), (uid, gid));
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_socket_of_another_family_is_not_adopted() {
+    let folder = tempfile::tempdir().unwrap();
+    let unix = Socket::new(sock::AF_UNIX, sock::SOCK_STREAM, 0).unwrap();
+    unix.bind(folder.path().join("socket")).unwrap();
+    let error = TCPServer::builder(sockserver::handler_fn(|_| Ok(()))).adopt([unix]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+}
+
+#[test]
+fn a_deadline_of_zero_for_a_call_is_refused_by_name() {
+    let builder = || TCPServer::builder(sockserver::handler_fn(|_| Ok(())));
+    let zero = std::time::Duration::ZERO;
+    let error = builder().read_timeout(zero).bind(("127.0.0.1", 0)).unwrap_err();
+    assert_eq!(error.to_string(), "read_timeout must not be zero; None switches it off");
+    let error = builder().write_timeout(zero).bind(("127.0.0.1", 0)).unwrap_err();
+    assert_eq!(error.to_string(), "write_timeout must not be zero; None switches it off");
+}

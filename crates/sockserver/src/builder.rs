@@ -305,8 +305,8 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a socket of another kind, and for none at all; those of
-    /// listen(2).
+    /// `InvalidInput` for a socket of another kind or family, and for none at all;
+    /// those of listen(2).
     ///
     /// # Examples
     ///
@@ -324,7 +324,8 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
                 let sentence = format!("{socket:?} is not of {}, the server is", K::SOCKET_TYPE);
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
             }
-            self.activate(&socket, &socket.getsockname()?)?;
+            let address = K::Family::address(&socket.getsockname()?)?;
+            self.activate(&socket, &address)?;
             listeners.push(Listener { socket, path: None });
         }
         self.server(listeners, false)
@@ -344,6 +345,12 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     fn server(self, listeners: Vec<Listener>, ours: bool) -> io::Result<Server<K, M>> {
         if listeners.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a server needs an address"));
+        }
+        let calls =
+            [("read_timeout", self.limits.read_timeout), ("write_timeout", self.limits.write_timeout)];
+        if let Some((name, _)) = calls.iter().find(|(_, timeout)| *timeout == Some(Duration::ZERO)) {
+            let sentence = format!("{name} must not be zero; None switches it off");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
         }
         let is_stream = matches!(self.service, Service::Stream(_));
         let inherits = |listener: &Listener| listener::inherits_timeouts(&listener.socket, &self.limits);

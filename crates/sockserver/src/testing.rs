@@ -88,7 +88,8 @@ pub struct Running {
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Serves in a thread of its own, until what it returns is dropped: then it drains
-/// the server, and panics if that fails.
+/// the server, and panics if that fails. Not for servers that fork: those must have
+/// no other thread beside them.
 ///
 /// # Examples
 ///
