@@ -70,6 +70,29 @@ fn chat() {
 }
 
 #[test]
+fn chat_polling() {
+    for &language in languages() {
+        let mut server = Program::start(language, "chat_polling", &ANY_PORT);
+        let address = server.address();
+        let enter = |server: &mut Program| {
+            let client = client_of(&address);
+            server.expect(&format!("{} joins\n", client.getsockname().expect("getsockname")));
+            client
+        };
+        let (ann, bob, cid) = (enter(&mut server), enter(&mut server), enter(&mut server));
+        ann.sendall(b"hello, all\n").expect("sendall");
+        assert_eq!((line(&bob), line(&cid)), ("hello, all\n".into(), "hello, all\n".into()));
+        cid.sendall(b"hello, ann\n").expect("sendall");
+        assert_eq!((line(&ann), line(&bob)), ("hello, ann\n".into(), "hello, ann\n".into()));
+        let name = bob.getsockname().expect("getsockname");
+        drop(bob);
+        server.expect(&format!("{name} leaves\n"));
+        ann.sendall(b"still here\n").expect("sendall");
+        assert_eq!(line(&cid), "still here\n");
+    }
+}
+
+#[test]
 fn limits() {
     for &language in languages() {
         let mut server = Program::start(language, "limits", &ANY_PORT);
