@@ -514,7 +514,8 @@ fn a_connect_is_not_called_again_after_a_signal_and_a_recv_is() {
         });
         calls_with(note("recv"), || assert_eq!(sock.recv(100).unwrap(), b"hello"))
     });
-    assert!(in_short(&calls).starts_with("recv EINTR, recv"), "{calls:?}");
+    // With a time of its own it waits for what is left of it, not for all of it again.
+    assert!(in_short(&calls).starts_with("recv EINTR, poll"), "{calls:?}");
     assert!(in_short(&calls).ends_with("recv"), "{calls:?}");
 }
 

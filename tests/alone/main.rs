@@ -9,6 +9,7 @@ mod drain_on_signals;
 mod forking;
 mod forking_outcomes;
 mod nothing_left;
+mod preforking;
 mod signals;
 #[path = "../support/mod.rs"]
 mod support;
@@ -33,13 +34,14 @@ fn main() -> ExitCode {
         forking::TESTS,
         forking_outcomes::TESTS,
         nothing_left::TESTS,
+        preforking::TESTS,
         signals::TESTS,
     ]
     .concat();
     let arguments: Vec<String> = std::env::args().collect();
     if let [_, flag, name] = &arguments[..] {
         if flag == "--alone" {
-            let mut all = tests.iter().chain(drain_on_signals::HELPERS);
+            let mut all = tests.iter().chain(drain_on_signals::HELPERS).chain(preforking::HELPERS);
             let (_, test) = all.find(|(known, _)| known == name).expect("a test of that name");
             test();
             return ExitCode::SUCCESS;

@@ -139,6 +139,8 @@ impl PreforkMixIn {
         let _ = io::stdout().flush();
         let quota = self.quota();
         let (control, theirs) = socketpair()?;
+        // Made before the fork: it counts the worker as alive from now on.
+        let slot = board.slot(place);
         match sys::fork()? {
             Fork::Parent(pid) => {
                 log::debug!("worker {pid} started");
@@ -153,7 +155,7 @@ impl PreforkMixIn {
                 drop(control);
                 self.squad.lock().workers.clear();
                 let ran = panic::catch_unwind(AssertUnwindSafe(|| {
-                    prefork_worker::run(acceptor.door(), theirs, board.slot(place), quota, self.heartbeat)
+                    prefork_worker::run(acceptor.door(), theirs, slot, quota, self.heartbeat)
                 }));
                 let _ = io::stdout().flush();
                 sys::exit_now(ran.unwrap_or(101))

@@ -1,0 +1,357 @@
+//! The promise: a pre-forked server's workers may die, stop, hang or fail to start,
+//! and only their own client notices; the counters add up over all of them.
+
+use std::fs;
+use std::io::{self, BufRead, Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use sock::{AF_INET, SOCK_DGRAM, Socket};
+use sockserver::testing::LeakCheck;
+use sockserver::{
+    Builder, DatagramContext, DatagramRequestHandler, Inet, PreforkMixIn, PreforkTCPServer,
+    PreforkUDPServer, ServerHandle, ServerHooks, Stream, StreamContext, StreamRequestHandler,
+};
+
+use crate::Test;
+use crate::support::{LIMIT, LOOPBACK, client_of};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("prefork_serves_and_leaves_nothing", serves_and_leaves_nothing),
+    ("prefork_replaces_a_killed_worker_and_counts_its_client", replaces_a_killed_worker),
+    ("prefork_replaces_a_stopped_worker", replaces_a_stopped_worker),
+    ("prefork_kills_a_worker_whose_handler_does_not_return", kills_a_stuck_worker),
+    ("prefork_recycles_workers", recycles_workers),
+    ("prefork_says_when_workers_cannot_start", says_when_workers_cannot_start),
+    ("prefork_workers_leave_when_their_parent_is_killed", workers_leave_with_their_parent),
+    ("prefork_drain_reports_over_all_workers", drain_reports_over_all_workers),
+    ("prefork_serves_datagrams", serves_datagrams),
+];
+
+/// Programs that a test starts, to do something to them.
+pub(crate) const HELPERS: &[Test] = &[("prefork_server", serve_until_killed)];
+
+/// Answers each line with the worker's process id, does what the line says, and
+/// waits for the next.
+struct Worker;
+
+impl StreamRequestHandler for Worker {
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let mut line = String::new();
+        if cx.rfile.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        writeln!(cx.wfile, "{}", std::process::id())?;
+        if line == "hang\n" {
+            loop {
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        cx.close_connection = line == "last\n";
+        Ok(())
+    }
+}
+
+/// What a test does between two turns of the loop, until it says that it is done.
+struct Script {
+    handle: Arc<OnceLock<ServerHandle>>,
+    next: Mutex<Box<dyn FnMut(&ServerHandle) -> bool + Send>>,
+    began: Instant,
+}
+
+impl ServerHooks for Script {
+    fn service_actions(&self) {
+        let Some(handle) = self.handle.get() else { return };
+        let stats = handle.stats();
+        assert!(stats.adds_up(), "{stats:?}");
+        let done = (self.next.lock().unwrap())(handle);
+        assert!(self.began.elapsed() < LIMIT, "it takes too long; {stats:?}");
+        if done {
+            handle.request_shutdown().unwrap();
+        }
+    }
+}
+
+fn builder() -> Builder<Stream<Inet>, PreforkMixIn> {
+    PreforkTCPServer::builder(|| Worker).poll_interval(Duration::from_millis(3)).workers(2)
+}
+
+/// Serves while the script goes on; it is made when the server's address is known.
+fn play<F>(builder: Builder<Stream<Inet>, PreforkMixIn>, script: impl FnOnce(sock::Address) -> F)
+where
+    F: FnMut(&ServerHandle) -> bool + Send + 'static,
+{
+    let (known, next) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::<Mutex<F>>::new()));
+    let its = Arc::clone(&next);
+    let play = move |handle: &ServerHandle| its.get().is_some_and(|next| (next.lock().unwrap())(handle));
+    let hooks =
+        Script { handle: Arc::clone(&known), next: Mutex::new(Box::new(play)), began: Instant::now() };
+    let server = builder.hooks(hooks).bind(LOOPBACK).unwrap();
+    let _ = next.set(Mutex::new(script(server.server_address().clone())));
+    known.set(server.handle()).unwrap();
+    server.serve_forever().unwrap();
+    server.server_close().unwrap();
+    assert_eq!(children(std::process::id()), [], "no worker is left");
+}
+
+fn children(of: u32) -> Vec<i32> {
+    let text = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
+    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+fn signal(pid: i32, signal: Signal) {
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
+
+/// A client that never waits: it says a line, and hears later whose worker it has.
+struct Client(Socket);
+
+impl Client {
+    fn of(address: &sock::Address) -> Client {
+        let sock = client_of(address);
+        sock.setblocking(false).unwrap();
+        Client(sock)
+    }
+
+    fn say(&self, line: &str) {
+        self.0.sendall(line.as_bytes()).unwrap();
+    }
+
+    /// The worker's process id, once it has answered.
+    fn answer(&self) -> Option<i32> {
+        let text = String::from_utf8(self.0.recv(100).ok()?).unwrap();
+        Some(text.trim().parse().unwrap())
+    }
+}
+
+fn serves_and_leaves_nothing() {
+    let check = LeakCheck::begin();
+    play(builder(), |address| {
+        let clients: Vec<Client> = (0..2).map(|_| Client::of(&address)).collect();
+        clients.iter().for_each(|client| client.say("last\n"));
+        let mut answers = 0;
+        move |handle: &ServerHandle| {
+            answers += clients.iter().filter(|client| client.answer().is_some()).count();
+            answers == 2 && handle.stats().finished == 2
+        }
+    });
+    check.assert_nothing_left();
+}
+
+fn replaces_a_killed_worker() {
+    play(builder(), |address| {
+        let client = Client::of(&address);
+        client.say("stay\n");
+        let (mut killed, mut other) = (None, None);
+        move |handle: &ServerHandle| match (killed, &other) {
+            (None, _) => {
+                killed = client.answer().inspect(|pid| signal(*pid, Signal::KILL));
+                false
+            }
+            (Some(pid), None) => {
+                let now = children(std::process::id());
+                if now.len() == 2 && !now.contains(&pid) && handle.stats().failed == 1 {
+                    assert_eq!(handle.stats().in_flight, 0);
+                    let next = Client::of(&address);
+                    next.say("last\n");
+                    other = Some(next);
+                }
+                false
+            }
+            (Some(pid), Some(next)) => {
+                next.answer().inspect(|answered| assert_ne!(*answered, pid)).is_some()
+            }
+        }
+    });
+}
+
+fn replaces_a_stopped_worker() {
+    play(builder().workers(1).heartbeat(Duration::from_millis(150)), |_| {
+        let mut stopped = None;
+        move |_: &ServerHandle| match (stopped, &children(std::process::id())[..]) {
+            (None, [pid]) => {
+                signal(*pid, Signal::STOP);
+                stopped = Some(*pid);
+                false
+            }
+            (Some(pid), [other]) => *other != pid,
+            _ => false,
+        }
+    });
+}
+
+fn kills_a_stuck_worker() {
+    let builder = builder().workers(1).request_timeout(Duration::from_millis(200));
+    play(builder.heartbeat(Duration::from_millis(150)), |address| {
+        let client = Client::of(&address);
+        client.say("hang\n");
+        let (mut stuck, mut next) = (None, None);
+        move |handle: &ServerHandle| {
+            stuck = stuck.or_else(|| client.answer());
+            let now = children(std::process::id());
+            let (Some(pid), [other]) = (stuck, &now[..]) else { return false };
+            if *other == pid || handle.stats().in_flight > 0 && next.is_none() {
+                return false;
+            }
+            let next = next.get_or_insert_with(|| {
+                let next = Client::of(&address);
+                next.say("last\n");
+                next
+            });
+            next.answer().is_some()
+        }
+    });
+}
+
+fn recycles_workers() {
+    play(builder().workers(1).max_requests(3, 0), |address| {
+        let mut pids: Vec<i32> = Vec::new();
+        let mut client = Client::of(&address);
+        client.say("last\n");
+        move |_: &ServerHandle| {
+            let Some(pid) = client.answer() else { return false };
+            pids.push(pid);
+            if pids.len() < 7 {
+                client = Client::of(&address);
+                client.say("last\n");
+                return false;
+            }
+            assert!(pids[..3].iter().all(|pid| *pid == pids[0]), "{pids:?}");
+            assert!(pids[3..6].iter().all(|pid| *pid == pids[3] && *pid != pids[0]), "{pids:?}");
+            assert_ne!(pids[6], pids[3]);
+            true
+        }
+    });
+}
+
+/// Counts the starts in a file that all processes share.
+struct CannotStart(fs::File);
+
+impl ServerHooks for CannotStart {
+    fn start_worker(&self) -> io::Result<()> {
+        (&self.0).write_all(b"!")?;
+        Err(io::Error::other("no database"))
+    }
+}
+
+fn says_when_workers_cannot_start() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let hooks = CannotStart(file.reopen().unwrap());
+    let server = PreforkTCPServer::builder(|| Worker).workers(2).hooks(hooks).bind(LOOPBACK).unwrap();
+    let error = server.serve_forever().unwrap_err();
+    assert!(error.to_string().contains("workers cannot start: 10 in a row failed"), "{error}");
+    let starts = fs::metadata(file.path()).unwrap().len();
+    assert!((10..=12).contains(&starts), "{starts} starts: a storm");
+    server.server_close().unwrap();
+    assert_eq!(children(std::process::id()), []);
+}
+
+/// A server that a test kills.
+fn serve_until_killed() {
+    let server = PreforkTCPServer::builder(|| Worker).workers(3).bind(LOOPBACK).unwrap();
+    println!("{}", server.server_address());
+    server.serve_forever().unwrap();
+}
+
+fn workers_leave_with_their_parent() {
+    let mut server = Command::new(std::env::current_exe().unwrap())
+        .args(["--alone", "prefork_server"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    io::BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address: std::net::SocketAddr = line.trim().parse().unwrap();
+    let client = client_of(&address.into());
+    client.sendall(b"stay\n").unwrap();
+    assert!(client.recv(100).unwrap().ends_with(b"\n"));
+    let workers = children(server.id());
+    assert_eq!(workers.len(), 3);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    // A client between two requests is let go, and so are the workers that wait.
+    assert_eq!(client.recv(100).unwrap(), b"");
+    let begin = Instant::now();
+    let runs = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // Orphans are collected by whoever is init, or not at all.
+        !stat.is_empty() && !stat.contains(") Z ")
+    };
+    while workers.iter().any(runs) {
+        assert!(begin.elapsed() < LIMIT, "they are still there");
+        thread::yield_now();
+    }
+}
+
+fn drain_reports_over_all_workers() {
+    let (known, reached) = (Arc::new(OnceLock::new()), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::clone(&reached);
+    let next = move |handle: &ServerHandle| {
+        // Three connections, of which two have a request that goes on.
+        seen.store(handle.stats().in_flight as usize, Ordering::Relaxed);
+        handle.stats().in_flight == 3
+    };
+    let hooks =
+        Script { handle: Arc::clone(&known), next: Mutex::new(Box::new(next)), began: Instant::now() };
+    let server = builder().workers(3).hooks(hooks).bind(LOOPBACK).unwrap();
+    known.set(server.handle()).unwrap();
+    let address = server.server_address().clone();
+    let (idle, silent, hangs) = (client_of(&address), client_of(&address), client_of(&address));
+    idle.sendall(b"stay\n").unwrap();
+    hangs.sendall(b"hang\n").unwrap();
+    server.serve_forever().unwrap();
+    assert_eq!(reached.load(Ordering::Relaxed), 3);
+    // Each has got as far as it will.
+    for client in [&idle, &hangs] {
+        assert!(client.recv(100).unwrap().ends_with(b"\n"));
+    }
+    let begin = Instant::now();
+    let report = server.drain(Duration::from_millis(300)).unwrap();
+    assert!(begin.elapsed() < LIMIT / 2);
+    assert_eq!((report.idle, report.cut.len()), (2, 1), "{report}");
+    assert_eq!(report.cut[0].client_address, hangs.getsockname().unwrap());
+    for client in [&idle, &silent, &hangs] {
+        assert_eq!(client.recv(100).unwrap_or_default(), b"");
+    }
+    let stats = server.stats();
+    assert!(stats.adds_up() && stats.accepted == 3 && stats.in_flight == 0, "{stats:?}");
+    server.server_close().unwrap();
+}
+
+struct Echo;
+
+impl DatagramRequestHandler for Echo {
+    fn handle(&mut self, cx: &mut DatagramContext<'_>) -> io::Result<()> {
+        cx.rfile.read_to_end(&mut cx.wfile).map(drop)
+    }
+}
+
+fn serves_datagrams() {
+    let known = Arc::new(OnceLock::new());
+    let client = Arc::new(Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap());
+    client.setblocking(false).unwrap();
+    let (its, mut answers) = (Arc::clone(&client), 0);
+    let next = move |_: &ServerHandle| {
+        while its.recv(100).is_ok_and(|answer| answer == b"hello") {
+            answers += 1;
+        }
+        answers == 10
+    };
+    let hooks =
+        Script { handle: Arc::clone(&known), next: Mutex::new(Box::new(next)), began: Instant::now() };
+    let builder = PreforkUDPServer::builder(|| Echo).workers(2).hooks(hooks);
+    let server = builder.poll_interval(Duration::from_millis(3)).bind(LOOPBACK).unwrap();
+    known.set(server.handle()).unwrap();
+    client.connect(server.server_address()).unwrap();
+    for _ in 0..10 {
+        client.send(b"hello").unwrap();
+    }
+    server.serve_forever().unwrap();
+    server.server_close().unwrap();
+    assert_eq!(children(std::process::id()), []);
+}
