@@ -56,10 +56,12 @@ impl StreamRequestHandler for Worker {
     }
 }
 
+type Play = dyn FnMut(&ServerHandle) -> bool + Send;
+
 /// What a test does between two turns of the loop, until it says that it is done.
 struct Script {
     handle: Arc<OnceLock<ServerHandle>>,
-    next: Mutex<Box<dyn FnMut(&ServerHandle) -> bool + Send>>,
+    next: Mutex<Box<Play>>,
     began: Instant,
 }
 
