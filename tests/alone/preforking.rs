@@ -259,23 +259,41 @@ fn serve_until_killed() {
     server.serve_forever().unwrap();
 }
 
+/// Kills a program however the test ends: it would keep this one's pipes open.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn workers_leave_with_their_parent() {
-    let mut server = Command::new(std::env::current_exe().unwrap())
+    let server = Command::new(std::env::current_exe().unwrap())
         .args(["--alone", "prefork_server"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    let mut server = Killed(server);
     let mut line = String::new();
-    io::BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    io::BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let address: std::net::SocketAddr = line.trim().parse().unwrap();
     let client = client_of(&address.into());
     client.sendall(b"stay\n").unwrap();
     assert!(client.recv(100).unwrap().ends_with(b"\n"));
-    let workers = children(server.id());
-    assert_eq!(workers.len(), 3);
-    server.kill().unwrap();
-    server.wait().unwrap();
+    let begin = Instant::now();
+    // The first may answer before the last has been forked.
+    let workers = loop {
+        let workers = children(server.0.id());
+        if workers.len() == 3 {
+            break workers;
+        }
+        assert!(begin.elapsed() < LIMIT, "workers: {workers:?}");
+        thread::yield_now();
+    };
+    drop(server);
     // A client between two requests is let go, and so are the workers that wait.
     assert_eq!(client.recv(100).unwrap(), b"");
     let begin = Instant::now();
