@@ -45,7 +45,8 @@ impl StreamRequestHandler for Worker {
         if cx.rfile.read_line(&mut line)? == 0 {
             return Ok(());
         }
-        writeln!(cx.wfile, "{}", std::process::id())?;
+        // In one piece: `wfile` sends each as it comes.
+        cx.wfile.write_all(format!("{}\n", std::process::id()).as_bytes())?;
         if line == "hang\n" {
             loop {
                 thread::sleep(Duration::from_millis(5));
