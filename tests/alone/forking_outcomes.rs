@@ -34,6 +34,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("forking_server_speaks_first", server_speaks_first),
     ("forking_handlers_own_timeout", own_timeout),
     ("forking_drain_reports_and_cuts", drain_reports_and_cuts),
+    ("forking_drain_lets_go_who_is_between_requests", drain_lets_go_who_is_between_requests),
     ("forking_close_timeout", close_timeout),
     ("forking_a_child_cannot_stop_its_parents_server", a_child_cannot_stop_it),
 ];
@@ -374,6 +375,27 @@ fn drain_reports_and_cuts() {
     assert_eq!(children(), "");
     drop((clients, server, handle));
     check.assert_nothing_left();
+}
+
+fn drain_lets_go_who_is_between_requests() {
+    let handle = Arc::new(OnceLock::new());
+    let hooks = StopAfter { requests: 1, handle: Arc::clone(&handle), begun: true };
+    let server = builder(handler_fn(|cx| {
+        let mut line = String::new();
+        cx.close_connection = cx.rfile.read_line(&mut line)? == 0;
+        cx.wfile.write_all(line.as_bytes())
+    }));
+    let server = server.hooks(hooks).bind(LOOPBACK).unwrap();
+    handle.set(server.handle()).unwrap();
+    let client = client_of(server.server_address());
+    client.sendall(b"hello\n").unwrap();
+    server.serve_forever().unwrap();
+    assert_eq!(client.recv(100).unwrap(), b"hello\n");
+    let report = server.drain(LIMIT).unwrap();
+    assert!(report.took < LIMIT / 2 && report.cut.is_empty() && report.left == 0, "{report}");
+    assert_eq!(rest_of(&client), "");
+    assert_eq!(server.stats().finished, 1);
+    assert_eq!(children(), "");
 }
 
 fn close_timeout() {

@@ -84,6 +84,7 @@ struct Child {
 /// The deadlines that a call can end with, by their place in [`CALLS`].
 const CALLS: [Deadline; 4] = [Deadline::Read, Deadline::Write, Deadline::FirstByte, Deadline::Idle];
 const READ: u8 = 0;
+const IDLE: u8 = 3;
 const NOT_LATE: u8 = u8::MAX;
 
 /// Where a connection stands.
@@ -385,6 +386,28 @@ impl Connection {
                 other.map(|_| false)
             }
         }
+    }
+
+    /// Waits, between two requests in a child, for the next one or for the parent's
+    /// word that there will be none: true for the latter, and when none came in time.
+    pub(crate) fn is_let_go_by(&self, parent: &Socket) -> bool {
+        if self.pending() > 0 {
+            return false;
+        }
+        let mut set = [Poll::new(self.socket(), POLLIN), Poll::new(parent, POLLIN)];
+        let limit = self.clock.limits().of(Deadline::Idle);
+        let ready = loop {
+            match poll(&mut set, limit) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                ready => break ready,
+            }
+        };
+        if ready.is_ok_and(|count| count == 0) {
+            self.late.store(IDLE, Ordering::Relaxed);
+            return true;
+        }
+        // Of a client that spoke at the same moment the request is served.
+        set[0].revents() == 0 && set[1].revents() != 0
     }
 
     /// [`await_input`](Self::await_input) for a handler that reads nothing ahead.

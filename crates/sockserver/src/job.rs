@@ -257,7 +257,8 @@ impl Job {
         if self.conversation.is_none() {
             self.begin()?;
         }
-        let Job { core, entry, request: Some(request), conversation: Some(conversation), .. } = self else {
+        let Job { core, entry, tells, request: Some(request), conversation: Some(conversation), .. } = self
+        else {
             return Ok(Tried::Ended);
         };
         let Some(stream) = request.stream() else {
@@ -283,6 +284,7 @@ impl Job {
             (false, Input::Await) => Ok(true),
             (false, Input::IfThere) if variables.speaks_first => Ok(true),
             _ if !cx.rfile.buffer().is_empty() => Ok(true),
+            _ if tells.as_ref().is_some_and(|parent| entry.connection().is_let_go_by(parent)) => Ok(false),
             _ => entry.connection().await_input(variables.rbufsize, input == Input::IfThere),
         };
         let mut served = Ok(());

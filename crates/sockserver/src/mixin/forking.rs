@@ -15,6 +15,7 @@ use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::limits::Deadline;
 use crate::mixin::MixIn;
+use crate::registry::DrainReport;
 use crate::stats::Outcome;
 use crate::sys::{self, Fork, Pid, Waited};
 
@@ -308,6 +309,14 @@ impl MixIn for ForkingMixIn {
 
     fn forks(&self) -> bool {
         true
+    }
+
+    /// Only the children know which of them are between two requests.
+    fn drain_elsewhere(&self, _: Duration, _: &dyn Fn() -> bool) -> Option<DrainReport> {
+        for lifeline in self.lifelines() {
+            let _ = lifeline.send(b"d");
+        }
+        None
     }
 }
 
