@@ -66,11 +66,7 @@ impl Clock {
 }
 
 #[cfg(target_os = "linux")]
-fn milliseconds() -> u64 {
-    use rustix::time::{ClockId, clock_gettime};
-    let time = clock_gettime(ClockId::MonotonicCoarse);
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
-}
+use crate::sys::coarse_milliseconds as milliseconds;
 
 #[cfg(not(target_os = "linux"))]
 fn milliseconds() -> u64 {

@@ -136,6 +136,15 @@ pub(crate) fn on_signal(signal: i32, told: std::sync::Arc<sock::Socket>) -> io::
     unsafe { signal_hook::low_level::register(signal, action) }
 }
 
+/// Time of the clock that stands still between two ticks of the kernel.
+#[cfg(target_os = "linux")]
+pub(crate) fn coarse_milliseconds() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the time is written during the call, which cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
 /// Tells a child of ours to end, which it may note; [`kill`] leaves it no choice.
 pub(crate) fn abort(pid: Pid) {
     // SAFETY: kill takes any number; it fails for a process that is gone.
