@@ -353,6 +353,7 @@ impl Connection {
 
     /// Whether nothing is left to be received that has come until the last receive;
     /// false also means that nobody knows.
+    #[cfg(unix)]
     pub(crate) fn is_drained(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & DRAINED != 0
     }

@@ -2,6 +2,7 @@
 //! of a kind in a second, and the next one counts those between.
 
 use std::io;
+#[cfg(unix)]
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,7 @@ struct Line {
 static LINES: Mutex<Vec<Line>> = Mutex::new(Vec::new());
 
 /// This process is the child of one request: what it knows of others, its parent knew.
+#[cfg(unix)]
 static IN_CHILD: AtomicBool = AtomicBool::new(false);
 
 #[cfg(unix)]
