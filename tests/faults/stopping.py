@@ -43,21 +43,19 @@ def drained(case, cls):
         except OSError:
             refused = time.monotonic() - begin
     case.check(refused is not None and refused <= 0.25 + SLACK, f"new clients refused after {refused * 1000:.0f} ms")
-    # What children do between requests only they know: theirs end with the drain.
-    soon = cls != "forking"
     ended = closed_after(idle, 3)
     worst = max(took if took is not None else 99 for took in ended)
-    case.check(worst <= (0.25 if soon else 1.75) + SLACK, f"idle ones closed after {worst * 1000:.0f} ms")
+    case.check(worst <= 0.25 + SLACK, f"idle ones closed after {worst * 1000:.0f} ms")
     answers = [read_line(client, 3) for client in busy]
     case.check(answers == [b"slept\n"] * 3, "busy ones got their answers")
     code = server.process.wait(5)
     took = time.monotonic() - begin
     with server.heard:
         server.heard.wait_for(lambda: "end" in server.lines, 5)
-    # What children do between requests only they know: they are busy for the drain.
     told = dict(part.split("=", 1) for line in server.lines if line.startswith("drained") for part in line.split()[1:])
     case.check(took <= 1.75 + SLACK, f"I6 ended after {took * 1000:.0f} ms")
-    finished, idle, cut = (3, 5, 2) if soon else (0, 0, 10)
+    # What children do between two requests only they know: to the parent they have finished.
+    finished, idle, cut = (8, 0, 2) if cls == "forking" else (3, 5, 2)
     told = {name: int(value) for name, value in told.items() if name != "peer"}
     case.check(told["cut"] == cut and idle <= told["idle"] <= idle + more and finished <= told["finished"] <= finished + more
                and told["took"] <= 1750, f"report {brief_drain(told)}")

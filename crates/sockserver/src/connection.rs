@@ -396,13 +396,7 @@ impl Connection {
             return false;
         }
         let mut set = [Poll::new(self.socket(), POLLIN), Poll::new(parent, POLLIN)];
-        let limit = self.clock.limits().of(Deadline::Idle);
-        let ready = loop {
-            match poll(&mut set, limit) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                ready => break ready,
-            }
-        };
+        let ready = poll_through_signals(&mut set, self.clock.limits().of(Deadline::Idle));
         if ready.is_ok_and(|count| count == 0) {
             self.late.store(IDLE, Ordering::Relaxed);
             return true;
@@ -418,7 +412,7 @@ impl Connection {
         }
         let socket = self.socket();
         let limit = if nowait { Some(Duration::ZERO) } else { socket.recv_timeout()? };
-        if poll(&mut [Poll::new(socket, POLLIN)], limit)? == 0 {
+        if poll_through_signals(&mut [Poll::new(socket, POLLIN)], limit)? == 0 {
             return self.judge(Err(io::ErrorKind::WouldBlock.into()), Deadline::Read).map(|_| false);
         }
         match socket.recv_with_flags(1, MSG_PEEK)?.len() {
@@ -590,6 +584,17 @@ impl StreamSocket for Connection {
 
     fn socket(&self) -> &Socket {
         self.socket_underneath().expect("a handler runs only over a stream")
+    }
+}
+
+/// poll(2) that no signal ends, nor gives more time.
+pub(crate) fn poll_through_signals(set: &mut [Poll<'_>], limit: Option<Duration>) -> io::Result<usize> {
+    let mut limit = sock::Deadline::new(limit);
+    loop {
+        match poll(set, limit.left()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            ready => return ready,
+        }
     }
 }
 

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use sock::{
     AF_UNIX, Address, IPPROTO_TCP, POLLIN, Poll, ReadBuffer, Socket, SocketReader, SocketWriter,
-    TCP_NODELAY, poll,
+    TCP_NODELAY,
 };
 
-use crate::connection::Phase;
+use crate::connection::{Phase, poll_through_signals};
 use crate::datagram::{DatagramContext, ErasedDatagramHandler};
 use crate::handle::ServerHandle;
 use crate::handler::{ErasedHandler, StreamContext};
@@ -554,7 +554,7 @@ impl Job {
                 false if owes() => left.min(LINGER_LOOKS),
                 false => Duration::ZERO,
             };
-            let there = poll(&mut [Poll::new(socket, POLLIN)], Some(wait));
+            let there = poll_through_signals(&mut [Poll::new(socket, POLLIN)], Some(wait));
             if there.is_ok_and(|count| count > 0) {
                 scratch.resize(1 << 16, 0);
                 if !socket.recv_into(&mut scratch).is_ok_and(|received| received > 0) {
