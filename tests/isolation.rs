@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use sock::{Address, SO_LINGER, SOL_SOCKET, Socket, create_connection};
 use sockserver::{
-    RequestError, Server, ServerHooks, StreamContext, StreamRequestHandler, TCPServer, ThreadingTCPServer,
+    DatagramContext, DatagramRequestHandler, RequestError, Server, ServerHooks, StreamContext,
+    StreamRequestHandler, TCPServer, ThreadingTCPServer, ThreadingUDPServer, UDPServer,
 };
 
 use support::StopAtEnd;
@@ -146,4 +147,59 @@ fn a_threading_server_survives_its_clients_and_handlers() {
     let server =
         ThreadingTCPServer::builder(|| Obedient).hooks(Telling(tell)).bind(("127.0.0.1", 0)).unwrap();
     survives_all(&server, &errors);
+}
+
+/// Does what its datagram says; one that is to panic in drop does so with its connection.
+#[derive(Default)]
+struct Fragile(Option<Bomb>);
+
+impl DatagramRequestHandler for Fragile {
+    fn handle(&mut self, cx: &mut DatagramContext<'_>) -> io::Result<()> {
+        match cx.packet {
+            b"fail" => Err(io::Error::other("told to fail")),
+            b"panic" => panic!("told to panic"),
+            b"panic in drop" => {
+                self.0 = Some(Bomb);
+                Ok(())
+            }
+            word => cx.wfile.write_all(word),
+        }
+    }
+}
+
+fn datagrams_survive_all<K: sockserver::Kind, M: sockserver::MixIn>(
+    server: &Server<K, M>,
+    errors: &mpsc::Receiver<String>,
+) {
+    let handle = server.handle();
+    let client = sock::Socket::new(sock::AF_INET, sock::SOCK_DGRAM, 0).unwrap();
+    client.connect(server.server_address()).unwrap();
+    client.settimeout(LIMIT).unwrap();
+    thread::scope(|scope| {
+        let _stop = StopAtEnd(handle.clone());
+        scope.spawn(|| server.serve_forever().unwrap());
+        for (word, expected) in [
+            ("fail", "error: told to fail"),
+            ("panic", "error: panicked: told to panic"),
+            ("panic in drop", "error: panicked: told to panic in drop"),
+        ] {
+            client.send(word.as_bytes()).unwrap();
+            assert_eq!(errors.recv_timeout(LIMIT).unwrap(), expected);
+            client.send(b"work").unwrap();
+            assert_eq!(client.recv(100).unwrap(), b"work", "after {word}");
+        }
+        handle.shutdown().unwrap();
+    });
+    assert_eq!(server.stats().panicked, 2);
+}
+
+#[test]
+fn datagram_servers_survive_their_handlers() {
+    let (tell, errors) = mpsc::channel();
+    let server = UDPServer::builder(Fragile::default).hooks(Telling(tell)).bind(("127.0.0.1", 0)).unwrap();
+    datagrams_survive_all(&server, &errors);
+    let (tell, errors) = mpsc::channel();
+    let server =
+        ThreadingUDPServer::builder(Fragile::default).hooks(Telling(tell)).bind(("127.0.0.1", 0)).unwrap();
+    datagrams_survive_all(&server, &errors);
 }

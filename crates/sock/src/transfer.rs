@@ -60,7 +60,7 @@ impl Socket {
             self.as_fd(),
             Readiness::Writable,
             deadline,
-            || call!("send({fd}, {}, {flags})", data.len() => self.inner().send_with_flags(data, raw)),
+            || call!("send({fd}, {}, {flags})", data.len() => sys::send(self.inner(), data, raw)),
         )
     }
 
@@ -193,7 +193,7 @@ impl Socket {
         let size = buffer.len();
         timeout::retry(self.as_fd(), Readiness::Readable, deadline, || {
             call!("recv({fd}, {size}, {flags})" =>
-                self.inner().recv_with_flags(sys::uninit(buffer), flags.as_raw()))
+                sys::recv(self.inner(), buffer, flags.as_raw()))
         })
     }
 
@@ -314,9 +314,11 @@ impl Socket {
         Ok((received, Address::from_sys(&address)))
     }
 
-    /// Receives a datagram that is there and never waits, whatever the mode.
+    /// Receives a datagram that is there into a buffer of the caller's and never
+    /// waits, whatever the mode.
     ///
-    /// Python: `recvfrom(bufsize, MSG_DONTWAIT)`. System call: recvfrom(2), once.
+    /// Python: `recvfrom_into(buffer, flags=MSG_DONTWAIT)`. System call:
+    /// recvfrom(2), once.
     ///
     /// # Platform notes
     ///
@@ -326,23 +328,20 @@ impl Socket {
     /// # Errors
     ///
     /// `WouldBlock` when no datagram is there; those of [`recv`](Socket::recv).
-    pub fn recvfrom_nowait(&self, bufsize: usize) -> io::Result<(Vec<u8>, Address)> {
+    pub fn recvfrom_into_nowait(&self, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
         let Some(flag) = sys::DONTWAIT else {
             return match poll(&mut [Poll::new(self, POLLIN)], Some(Duration::ZERO))? {
                 0 => Err(io::ErrorKind::WouldBlock.into()),
-                _ => self.recvfrom(bufsize),
+                _ => self.recvfrom_into(buffer),
             };
         };
-        let fd = self.fileno();
-        let flags = MsgFlags::from(flag);
+        let (fd, size, flags) = (self.fileno(), buffer.len(), MsgFlags::from(flag));
         let mut never = Deadline::new(Some(Duration::ZERO));
-        let (data, address) = sys::fill(bufsize, false, |buffer| {
-            timeout::retry(self.as_fd(), Readiness::Readable, &mut never, || {
-                call!("recvfrom({fd}, {bufsize}, {flags})" =>
-                    self.inner().recv_from_with_flags(buffer, flag))
-            })
+        let (received, address) = timeout::retry(self.as_fd(), Readiness::Readable, &mut never, || {
+            call!("recvfrom({fd}, {size}, {flags})" =>
+                self.inner().recv_from_with_flags(sys::uninit(buffer), flag))
         })?;
-        Ok((data, Address::from_sys(&address)))
+        Ok((received, Address::from_sys(&address)))
     }
 }
 

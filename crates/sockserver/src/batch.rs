@@ -9,6 +9,7 @@ use sock::{Address, Socket};
 use sock::{MSG_DONTWAIT, RecvBatch};
 
 use crate::hooks::ServerHooks;
+use crate::packet::Packet;
 use crate::request::{RequestError, guard};
 
 /// Datagrams that came together and wait for their turn.
@@ -16,10 +17,6 @@ use crate::request::{RequestError, guard};
 pub(crate) struct Incoming {
     #[cfg(unix)]
     batch: Option<RecvBatch>,
-    /// A datagram is received here, and copied: to allocate the largest for each
-    /// would cost more.
-    #[cfg(unix)]
-    buffer: Vec<u8>,
     next: usize,
 }
 
@@ -30,7 +27,7 @@ impl Incoming {
         socket: &Arc<Socket>,
         max_packet_size: usize,
         max_batch: usize,
-    ) -> io::Result<(Vec<u8>, Address)> {
+    ) -> io::Result<(Packet, Address)> {
         #[cfg(unix)]
         if max_batch > 1 {
             let batch = match &mut self.batch {
@@ -43,19 +40,14 @@ impl Incoming {
             }
             let datagram = batch.get(self.next).ok_or(io::ErrorKind::WouldBlock)?;
             self.next += 1;
-            return Ok((datagram.data().to_vec(), datagram.address()));
-        }
-        #[cfg(unix)]
-        {
-            self.buffer.resize(max_packet_size, 0);
-            let (size, address) = socket.recvfrom_into_with_flags(&mut self.buffer, MSG_DONTWAIT)?;
-            Ok((self.buffer[..size].to_vec(), address))
+            return Packet::receive(datagram.data().len(), |buffer| {
+                buffer.copy_from_slice(datagram.data());
+                Ok((buffer.len(), datagram.address()))
+            });
         }
         #[cfg(not(unix))]
-        {
-            let _ = max_batch;
-            socket.recvfrom_nowait(max_packet_size)
-        }
+        let _ = max_batch;
+        Packet::receive(max_packet_size, |buffer| socket.recvfrom_into_nowait(buffer))
     }
 
     /// Whether more datagrams of the batch wait.

@@ -50,12 +50,10 @@ pub(crate) struct Connection {
 
 /// The client has ended its side: nothing unread can be lost by closing.
 const HEARD_THE_END: u8 = 1;
-/// Receives do not wait.
-const NOWAIT: u8 = 2;
 /// The last receive took all there was.
-const DRAINED: u8 = 4;
+const DRAINED: u8 = 2;
 /// Something is in [`Connection::ahead`].
-const AHEAD: u8 = 8;
+const AHEAD: u8 = 4;
 
 /// Input that was read ahead; nothing is allocated while there is none.
 #[derive(Default)]
@@ -122,18 +120,20 @@ const PHASES: [Phase; 11] = [
     Phase::Silent,
     Phase::Busy,
     Phase::Between,
+    Phase::Dismissed,
     Phase::Overdue(Deadline::Wrap),
     Phase::Overdue(Deadline::FirstByte),
     Phase::Overdue(Deadline::Idle),
     Phase::Overdue(Deadline::Request),
-    Phase::Dismissed,
     Phase::Drained,
 ];
 
+/// From here on a phase is the last.
+const OVER: u64 = 6;
+
 impl State {
     fn pack(self) -> u64 {
-        let phase = PHASES.iter().position(|phase| *phase == self.phase).unwrap_or_default();
-        self.due << 4 | phase as u64
+        self.due << 4 | self.phase.number()
     }
 
     fn unpack(word: u64) -> State {
@@ -142,10 +142,28 @@ impl State {
 }
 
 impl Phase {
+    /// Its place in [`PHASES`].
+    fn number(self) -> u64 {
+        match self {
+            Phase::Queued => 0,
+            Phase::Wrapping => 1,
+            Phase::Silent => 2,
+            Phase::Busy => 3,
+            Phase::Between => 4,
+            Phase::Dismissed => 5,
+            Phase::Overdue(Deadline::Wrap) => 6,
+            Phase::Overdue(Deadline::FirstByte) => 7,
+            Phase::Overdue(Deadline::Idle) => 8,
+            // No other deadline ends a connection.
+            Phase::Overdue(_) => 9,
+            Phase::Drained => 10,
+        }
+    }
+
     /// Whether nothing may follow. One that was dismissed goes on if its client
     /// spoke at the same moment: its answer still gets through.
     pub(crate) fn is_over(self) -> bool {
-        matches!(self, Phase::Overdue(_) | Phase::Drained)
+        self.number() >= OVER
     }
 
     /// The deadline that is running.
@@ -204,7 +222,9 @@ impl Connection {
     /// been ended meanwhile.
     pub(crate) fn enter(&self, phase: Phase) -> bool {
         let due = phase.deadline().map_or(NEVER, |deadline| self.clock.due(deadline));
-        self.replace(|old| (!old.phase.is_over()).then_some(State { phase, due }))
+        let next = State { phase, due }.pack();
+        let update = |word| (word & 15 < OVER).then_some(next);
+        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, update).is_ok()
     }
 
     /// Why nothing may follow, if the connection has been ended.
@@ -373,12 +393,10 @@ impl Connection {
         if buffer.len() != size {
             buffer.resize(size, 0);
         }
-        self.set_flag(NOWAIT, nowait);
-        let received = self.recv_into(&mut buffer);
-        self.set_flag(NOWAIT, false);
+        let received = if nowait { self.recv_nowait(&mut buffer) } else { self.recv_into(&mut buffer) };
         match received {
-            Ok(received) if received > 0 => {
-                *self.ahead.lock() = Ahead { buffer, start: 0, end: received };
+            Ok(end @ 1..) => {
+                *self.ahead.lock() = Ahead { buffer, start: 0, end };
                 self.set_flag(AHEAD, true);
                 Ok(true)
             }
@@ -450,7 +468,7 @@ impl Connection {
 
     /// Receives what is there, without waiting.
     fn recv_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.means.get() {
+        let received = match self.means.get() {
             Some(Means::Socket(socket)) => socket.recv_into_nowait(buffer),
             Some(Means::Wrapped(stream)) if stream.pending() > 0 => stream.recv_into(buffer),
             Some(Means::Wrapped(stream)) => {
@@ -461,15 +479,35 @@ impl Connection {
                 socket.settimeout(before)?;
                 received
             }
-            _ => Err(io::ErrorKind::NotConnected.into()),
+            _ => return Err(io::ErrorKind::NotConnected.into()),
+        };
+        match received {
+            Ok(received @ 1..) => Ok(self.heard(received, buffer.len())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.ended().is_none() => Err(error),
+            other => self.judge(other, Deadline::Read),
         }
+    }
+
+    /// Takes note of what was received into `room`.
+    #[inline]
+    fn heard(&self, received: usize, room: usize) -> usize {
+        let flags = self.flags.load(Ordering::Relaxed);
+        // A stream on top may hold something back.
+        let drained = received < room && matches!(self.means.get(), Some(Means::Socket(_)));
+        if drained != (flags & DRAINED != 0) {
+            self.set_flag(DRAINED, drained);
+        }
+        self.spoke();
+        received
     }
 
     /// The first byte, in either direction, begins the first request.
     #[inline]
     fn spoke(&self) {
-        let phase = self.state.load(Ordering::Relaxed) & 15;
-        if phase == SILENT || phase == DISMISSED || self.reading_for.load(Ordering::Relaxed) != READ {
+        let phase = self.load().phase;
+        if matches!(phase, Phase::Silent | Phase::Dismissed)
+            || self.reading_for.load(Ordering::Relaxed) != READ
+        {
             self.first_word();
         }
     }
@@ -491,7 +529,6 @@ impl Connection {
             return Err(ended);
         }
         match result {
-            Err(error) if self.flags.load(Ordering::Relaxed) & NOWAIT != 0 => Err(error),
             // SO_RCVTIMEO and SO_SNDTIMEO say EAGAIN; a mode of the handler's own speaks for itself.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.blocks() => {
                 let late = match deadline {
@@ -519,34 +556,20 @@ impl Connection {
     }
 }
 
-/// [`Phase::Silent`] and [`Phase::Dismissed`] in a [`State`].
-const SILENT: u64 = 2;
-const DISMISSED: u64 = 9;
-
 impl StreamSocket for Connection {
     fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(means) = self.means.get() else { return Err(io::ErrorKind::NotConnected.into()) };
-        let flags = self.flags.load(Ordering::Relaxed);
-        if flags & AHEAD != 0 {
+        if self.has_ahead() {
             return Ok(self.take_ahead(buffer));
         }
         let received = match means {
-            _ if flags & NOWAIT != 0 => self.recv_nowait(buffer),
             Means::Socket(socket) => socket.recv_into(buffer),
             Means::Wrapped(stream) => stream.recv_into(buffer),
             #[cfg(unix)]
             Means::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         };
         match received {
-            Ok(received) if received > 0 => {
-                // A stream on top may hold something back.
-                let drained = received < buffer.len() && matches!(means, Means::Socket(_));
-                if drained != (flags & DRAINED != 0) {
-                    self.set_flag(DRAINED, drained);
-                }
-                self.spoke();
-                Ok(received)
-            }
+            Ok(received @ 1..) => Ok(self.heard(received, buffer.len())),
             Ok(0) if buffer.is_empty() => Ok(0),
             other => self.judge(other, Deadline::Read),
         }
@@ -631,8 +654,6 @@ mod tests {
                 assert_eq!((state.phase, state.due), (phase, due));
             }
         }
-        assert_eq!(State { phase: Phase::Silent, due: 0 }.pack(), SILENT);
-        assert_eq!(State { phase: Phase::Dismissed, due: 0 }.pack(), DISMISSED);
     }
 
     fn connection() -> Connection {

@@ -60,8 +60,6 @@ struct Trouble {
 }
 
 /// What an attempt to accept came to.
-// A job is moved twice at most: a box would cost more.
-#[allow(clippy::large_enum_variant)]
 pub(crate) enum Accepted {
     Job(Job),
     /// Nobody is there.
@@ -304,7 +302,7 @@ impl Door {
         // One byte more than is wanted tells whether there was more.
         let (mut packet, client_address) =
             incoming.take(listener, max_packet_size.saturating_add(1), max_batch)?;
-        let is_truncated = packet.len() > max_packet_size;
+        let is_truncated = packet.data().len() > max_packet_size;
         packet.truncate(max_packet_size);
         Ok((Request::datagram(packet, is_truncated, Arc::clone(listener)), client_address))
     }

@@ -69,7 +69,10 @@ const PLAIN: &[u8] = b"p";
 /// [`run`](Job::run) serves it to the end, or [`step`](Job::step) does so by the
 /// piece. Whoever drops it, at whatever point, closes the connection: nothing is
 /// left open. One that cannot be started goes back with [`reject`](Job::reject).
-pub struct Job {
+pub struct Job(Box<Life>);
+
+/// A job's own; it goes from hand to hand as a pointer.
+struct Life {
     core: Arc<Core>,
     /// `None` once the request is closed.
     request: Option<Request>,
@@ -130,11 +133,21 @@ pub(crate) enum Tried {
 /// A job that could not be started, with the reason. Nothing of it is lost: the
 /// server reports the error and then closes the request in the usual order.
 #[derive(Debug)]
-pub struct Rejected(Box<(Job, io::Error)>);
+pub struct Rejected {
+    job: Job,
+    error: io::Error,
+}
 
 impl Job {
     pub(crate) fn new(core: Arc<Core>, request: Request, entry: Entry) -> Job {
-        Job { core, request: Some(request), conversation: None, outcome: None, tells: None, entry }
+        Job(Box::new(Life {
+            core,
+            request: Some(request),
+            conversation: None,
+            outcome: None,
+            tells: None,
+            entry,
+        }))
     }
 
     /// Serves the request to its end and tells what became of it.
@@ -142,7 +155,7 @@ impl Job {
     /// Python: `finish_request`, `handle_error`, `shutdown_request`.
     pub fn run(mut self) -> Outcome {
         while self.step() == Step::Again {}
-        self.outcome.unwrap_or(Outcome::Finished)
+        self.0.outcome.unwrap_or(Outcome::Finished)
     }
 
     /// Serves the request until its handler returns.
@@ -166,29 +179,29 @@ impl Job {
     /// Ends a connection that has no request.
     #[cfg(unix)]
     pub(crate) fn dismiss(mut self) {
-        self.entry.connection().end_for_drain(&[Phase::Silent, Phase::Between], Phase::Dismissed);
-        if self.conversation.is_some() {
+        self.0.entry.connection().end_for_drain(&[Phase::Silent, Phase::Between], Phase::Dismissed);
+        if self.0.conversation.is_some() {
             // The handler sees the end, and finishes.
             while self.try_step() == Tried::Again {}
         }
-        self.outcome = self.outcome.or(Some(Outcome::Finished));
+        self.0.outcome = self.0.outcome.or(Some(Outcome::Finished));
     }
 
     /// The connection, while it is open.
     #[cfg(unix)]
     pub(crate) fn connection(&self) -> &Arc<crate::connection::Connection> {
-        self.entry.connection()
+        self.0.entry.connection()
     }
 
     fn attempt(&mut self, input: Input) -> Tried {
-        let _serving = Serving::begin(self.entry.registry());
-        let served = match (&*self.core.service, &self.request) {
+        let _serving = Serving::begin(self.0.entry.registry());
+        let served = match (&*self.0.core.service, &self.0.request) {
             (_, None) => return Tried::Ended,
             (Service::Stream(_), Some(_)) => self.step_stream(input),
             (Service::Datagram(_), Some(_)) => self.serve_datagram().map(|()| Tried::Ended),
         };
         match served {
-            Ok(Tried::Ended) => self.outcome = self.outcome.or_else(|| Some(self.ended_well())),
+            Ok(Tried::Ended) => self.0.outcome = self.0.outcome.or_else(|| Some(self.ended_well())),
             Ok(goes_on) => return goes_on,
             Err(error) => self.fail(error),
         }
@@ -199,7 +212,7 @@ impl Job {
     /// Gives the job back because it cannot be started.
     #[must_use]
     pub fn reject(self, error: io::Error) -> Rejected {
-        Rejected(Box::new((self, error)))
+        Rejected { job: self, error }
     }
 
     /// Closes a parent's copy of a request that a forked child serves.
@@ -208,13 +221,18 @@ impl Job {
     /// connection too.
     #[cfg(unix)]
     pub(crate) fn leave_to_child(&mut self, pid: crate::sys::Pid, lifeline: Arc<Socket>) {
-        if let Some(request) = self.request.take() {
-            self.close(request);
+        let closed = guard(|| {
+            let request = self.0.request.take();
+            request.iter().for_each(|request| self.0.core.hooks.close_request(request));
+            Ok(())
+        });
+        if let Err(error) = closed {
+            self.report(&error);
         }
-        self.entry.connection().serve_in_child(pid, lifeline);
+        self.0.entry.connection().serve_in_child(pid, lifeline);
         let wraps =
-            matches!(*self.core.service, Service::Stream(_)) && self.core.wraps.load(Ordering::Relaxed);
-        self.entry.enter(if wraps { Phase::Wrapping } else { Phase::Busy });
+            matches!(*self.0.core.service, Service::Stream(_)) && self.0.core.wraps.load(Ordering::Relaxed);
+        self.0.entry.enter(if wraps { Phase::Wrapping } else { Phase::Busy });
     }
 
     /// The child has told that `wrap_request` is done.
@@ -222,42 +240,43 @@ impl Job {
     pub(crate) fn wrapped_in_child(&self, said: &[u8]) {
         if said == PLAIN {
             // The next children need not ask.
-            self.core.wraps.store(false, Ordering::Relaxed);
+            self.0.core.wraps.store(false, Ordering::Relaxed);
         }
-        self.entry.enter(Phase::Busy);
+        self.0.entry.enter(Phase::Busy);
     }
 
     /// Has a child tell its parent, which watches the deadlines, when `wrap_request`
     /// is done.
     #[cfg(unix)]
     pub(crate) fn tell_when_wrapped(&mut self, parent: Arc<Socket>) {
-        self.tells = Some(parent);
+        self.0.tells = Some(parent);
     }
 
     /// Notes how the child ended, unless it was killed for being late.
     #[cfg(unix)]
     pub(crate) fn ended_in_child(mut self, outcome: Outcome) -> Outcome {
-        let connection = self.entry.connection();
+        let connection = self.0.entry.connection();
         let outcome = match connection.phase() {
             Phase::Overdue(deadline) => Outcome::TimedOut(deadline),
             Phase::Drained => Outcome::Cut,
             _ => outcome,
         };
-        self.outcome = Some(outcome);
+        self.0.outcome = Some(outcome);
         outcome
     }
 
     /// Who is to be served.
     #[must_use]
     pub fn client_address(&self) -> &Address {
-        self.entry.client_address()
+        self.0.entry.client_address()
     }
 
     fn step_stream(&mut self, input: Input) -> Result<Tried, RequestError> {
-        if self.conversation.is_none() {
+        if self.0.conversation.is_none() {
             self.begin()?;
         }
-        let Job { core, entry, tells, request: Some(request), conversation: Some(conversation), .. } = self
+        let Life { core, entry, tells, request: Some(request), conversation: Some(conversation), .. } =
+            &mut *self.0
         else {
             return Ok(Tried::Ended);
         };
@@ -329,112 +348,127 @@ impl Job {
     /// Wraps the request and makes its handler: Python's `finish_request` up to
     /// the handler's `__init__`.
     fn begin(&mut self) -> Result<(), RequestError> {
-        let Service::Stream(make) = &*self.core.service else {
+        let Service::Stream(make) = &*self.0.core.service else {
             return Ok(());
         };
-        if let Some(request) = self.request.take() {
-            self.request = Some(match request.into_accepted() {
+        if let Some(request) = self.0.request.take() {
+            self.0.request = Some(match request.into_accepted() {
                 Ok(socket) => self.wrap(socket)?,
                 Err(request) => request,
             });
         }
-        if !self.entry.enter(Phase::Silent) {
+        if !self.0.entry.enter(Phase::Silent) {
             // Its time was over before it had a handler: there was nobody to wake.
-            let ended = self.entry.connection().ended();
+            let ended = self.0.entry.connection().ended();
             return Err(RequestError::Failed(
                 ended.unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into()),
             ));
         }
-        self.entry.limit_next_read(Deadline::FirstByte);
-        let handler = guard(|| Ok(make()))?;
-        let variables = handler.class_variables();
-        if let Some(request) = &self.request {
-            guard(|| {
+        self.0.entry.limit_next_read(Deadline::FirstByte);
+        let handler = guard(|| {
+            let handler = make();
+            let variables = handler.class_variables();
+            if let Some(request) = &self.0.request {
                 if let Some(timeout) = variables.timeout {
                     request.socket().settimeout(timeout)?;
                 }
                 if variables.disable_nagle_algorithm {
                     request.socket().setsockopt(IPPROTO_TCP, TCP_NODELAY, true)?;
                 }
-                Ok(())
-            })?;
-        }
-        self.conversation = Some(Conversation { handler, unread: None, set_up: false, handled: false });
+            }
+            Ok(handler)
+        })?;
+        self.0.conversation = Some(Conversation { handler, unread: None, set_up: false, handled: false });
         Ok(())
     }
 
     /// Makes the connection talk over the socket, or what `wrap_request` makes of it.
     fn wrap(&self, socket: Socket) -> Result<Request, RequestError> {
-        let connection = self.entry.connection();
-        if !self.core.inherits_timeouts {
-            let limits = self.entry.registry().limits();
-            guard(|| {
-                socket.set_recv_timeout(limits.read_timeout)?;
-                socket.set_send_timeout(limits.write_timeout)
-            })?;
+        let connection = self.0.entry.connection();
+        if !self.0.core.inherits_timeouts {
+            let limits = self.0.entry.registry().limits();
+            let set = socket.set_recv_timeout(limits.read_timeout);
+            set.and_then(|()| socket.set_send_timeout(limits.write_timeout))
+                .map_err(RequestError::Failed)?;
         }
-        if !self.core.wraps.load(Ordering::Relaxed) {
+        if !self.0.core.wraps.load(Ordering::Relaxed) {
             connection.serve_over_socket(socket);
             return Ok(Request::served(Arc::clone(connection)));
         }
         // The hook has the socket; to end a handshake that takes too long, somebody
         // else needs it too. Without a descriptor for that it goes unwatched.
         // In a process of its own nobody watches; its parent kills it.
-        if self.tells.is_none() {
+        if self.0.tells.is_none() {
             connection.set_wrapping(socket.dup().ok());
         }
-        self.entry.enter(Phase::Wrapping);
-        let wrapped = guard(|| hooks::wrap_request(&*self.core.hooks, socket));
+        self.0.entry.enter(Phase::Wrapping);
+        let wrapped = guard(|| hooks::wrap_request(&*self.0.core.hooks, socket));
         connection.set_wrapping(None);
-        if let Some(parent) = &self.tells {
+        if let Some(parent) = &self.0.tells {
             let overridden = wrapped.as_ref().is_ok_and(|(_, overridden)| *overridden);
             let _ = parent.send(if overridden { WRAPPED } else { PLAIN });
         }
         let (stream, overridden) = wrapped?;
-        self.core.wraps.store(overridden, Ordering::Relaxed);
+        self.0.core.wraps.store(overridden, Ordering::Relaxed);
         connection.serve_over(stream);
         Ok(Request::served(Arc::clone(connection)))
     }
 
     fn serve_datagram(&mut self) -> Result<(), RequestError> {
-        let (Service::Datagram(make), Some(request)) = (&*self.core.service, &self.request) else {
+        let (Service::Datagram(make), Some(request)) = (&*self.0.core.service, &self.0.request) else {
             return Ok(());
         };
         let packet = request.packet().unwrap_or_default();
-        let mut handler = guard(|| Ok(make()))?;
         let mut cx = DatagramContext {
             packet,
             is_truncated: request.is_truncated(),
             socket: request.socket(),
             rfile: Cursor::new(packet),
-            wfile: Vec::new(),
-            client_address: self.entry.client_address(),
-            server: &self.core.handle,
+            wfile: ANSWER.take(),
+            client_address: self.0.entry.client_address(),
+            server: &self.0.core.handle,
         };
-        guard(|| handler.setup(&mut cx))?;
-        let handled = guard(|| handler.handle(&mut cx));
-        let finished = guard(|| handler.finish(&mut cx));
-        handled.and(finished)
+        let (mut handler, mut set_up) = (None, false);
+        let handled = guard(|| {
+            let handler = handler.insert(make());
+            handler.setup(&mut cx)?;
+            set_up = true;
+            handler.handle(&mut cx)
+        });
+        // A handler whose setup failed is not finished, as in Python.
+        let finished = match &mut handler {
+            Some(handler) if set_up => guard(|| handler.finish(&mut cx)),
+            _ => Ok(()),
+        };
+        let dropped = guard(|| {
+            drop(handler);
+            Ok(())
+        });
+        cx.wfile.clear();
+        if cx.wfile.capacity() <= LARGEST_SPARE {
+            ANSWER.set(cx.wfile);
+        }
+        handled.and(finished).and(dropped)
     }
 
     /// Ends a job that could not be started, in the order of one that failed.
     pub(crate) fn end_rejected(rejected: Rejected) {
-        let (mut job, error) = *rejected.0;
+        let Rejected { mut job, error } = rejected;
         job.report(&RequestError::Rejected(error));
         job.end();
     }
 
     /// Ends a job that a limit or `verify_request` refuses.
     pub(crate) fn refuse(mut self) {
-        self.outcome = self.outcome.or(Some(Outcome::Rejected));
+        self.0.outcome = self.0.outcome.or(Some(Outcome::Rejected));
         self.end();
     }
 
     /// Tells a client that it is one too many, and ends the job.
     pub(crate) fn turn_away(mut self) {
-        if let Some(request) = &self.request {
+        if let Some(request) = &self.0.request {
             let told = guard(|| {
-                self.core.hooks.refuse_request(request, self.entry.client_address());
+                self.0.core.hooks.refuse_request(request, self.0.entry.client_address());
                 Ok(())
             });
             if let Err(error) = told {
@@ -446,7 +480,7 @@ impl Job {
 
     /// What became of a request whose handler is content.
     fn ended_well(&self) -> Outcome {
-        let connection = self.entry.connection();
+        let connection = self.0.entry.connection();
         match (connection.phase(), connection.late()) {
             (Phase::Overdue(deadline), _)
             | (_, Some(deadline @ Deadline::Idle))
@@ -459,7 +493,7 @@ impl Job {
 
     /// Tells of a handler's error, which may be no more than that of a deadline.
     fn fail(&mut self, error: RequestError) {
-        let connection = self.entry.connection();
+        let connection = self.0.entry.connection();
         let error = match (error, connection.late()) {
             (RequestError::Failed(error), Some(deadline))
                 if error.kind() == io::ErrorKind::TimedOut
@@ -474,8 +508,8 @@ impl Job {
 
     /// Tells `handle_error`, whose own panic must not take the server along.
     pub(crate) fn report(&mut self, error: &RequestError) {
-        if matches!(self.outcome, None | Some(Outcome::Finished)) {
-            self.outcome = Some(match error {
+        if matches!(self.0.outcome, None | Some(Outcome::Finished)) {
+            self.0.outcome = Some(match error {
                 RequestError::Failed(_) if self.was_cut() => Outcome::Cut,
                 RequestError::Failed(_) => Outcome::Failed,
                 RequestError::Panicked(_) => Outcome::Panicked,
@@ -484,48 +518,50 @@ impl Job {
             });
         }
         let told = guard(|| {
-            self.core.hooks.handle_error(error, self.entry.client_address());
+            self.0.core.hooks.handle_error(error, self.0.entry.client_address());
             Ok(())
         });
         if let Err(second) = told {
-            log::error!("handle_error for {} {second}; it was told: {error}", self.entry.client_address());
+            log::error!(
+                "handle_error for {} {second}; it was told: {error}",
+                self.0.entry.client_address()
+            );
         }
     }
 
     fn was_cut(&self) -> bool {
-        self.entry.is_open() && self.entry.connection().phase() == Phase::Drained
+        self.0.entry.is_open() && self.0.entry.connection().phase() == Phase::Drained
     }
 
+    /// Ends it, in the usual order. What panics on the way is told, and the rest
+    /// follows all the same.
     fn end(&mut self) {
-        let conversation = self.conversation.take();
-        // The handler goes first, since it belongs to the connection; its Drop may panic.
-        if let Err(error) = guard(|| {
-            drop(conversation);
-            Ok(())
-        }) {
-            self.report(&error);
-        }
-        if let Some(request) = self.request.take() {
-            let shut = guard(|| {
-                self.core.hooks.shutdown_request(&request);
-                Ok(())
-            });
-            if let Err(error) = shut {
+        let mut stage = 0;
+        while self.0.entry.is_open() {
+            if let Err(error) = guard(|| self.end_from(&mut stage)) {
                 self.report(&error);
             }
-            self.linger();
-            self.close(request);
         }
         // A job that nobody ran was none that could be served.
-        self.entry.set_outcome(self.outcome.unwrap_or(Outcome::Rejected));
-        // What wrap_request made may panic when it is dropped.
-        let closed = guard(|| {
-            self.entry.close();
-            Ok(())
-        });
-        if let Err(error) = closed {
-            self.report(&error);
-            self.entry.set_outcome(self.outcome.unwrap_or(Outcome::Panicked));
+        let outcome = self.0.outcome.unwrap_or(Outcome::Rejected);
+        self.0.entry.set_outcome(outcome);
+    }
+
+    fn end_from(&mut self, stage: &mut u8) -> io::Result<()> {
+        loop {
+            *stage += 1;
+            match (*stage, &self.0.request) {
+                // It belongs to the connection.
+                (1, _) => drop(self.0.conversation.take()),
+                (2, Some(request)) => self.0.core.hooks.shutdown_request(request),
+                (3, Some(_)) => self.linger(),
+                (4, Some(request)) => self.0.core.hooks.close_request(request),
+                (5, _) => drop(self.0.request.take()),
+                // What wrap_request made goes with it.
+                (6, _) => self.0.entry.close(),
+                (7.., _) => return Ok(()),
+                _ => {}
+            }
         }
     }
 
@@ -534,9 +570,9 @@ impl Job {
     /// (RFC 1122, 4.2.2.13; RFC 9112, 9.6). So does input that comes after the close;
     /// while much of the answer is still to be sent it is waited for.
     fn linger(&self) {
-        let connection = self.entry.connection();
-        let ended = connection.heard_the_end() || matches!(self.outcome, Some(Outcome::TimedOut(_)));
-        let limit = self.entry.registry().limits().linger_timeout;
+        let connection = self.0.entry.connection();
+        let ended = connection.heard_the_end() || matches!(self.0.outcome, Some(Outcome::TimedOut(_)));
+        let limit = self.0.entry.registry().limits().linger_timeout;
         let Some(stream) = connection.stream().filter(|_| !ended && !limit.is_zero()) else {
             return;
         };
@@ -569,20 +605,6 @@ impl Job {
             }
         }
     }
-
-    fn close(&mut self, request: Request) {
-        let closed = guard(|| {
-            self.core.hooks.close_request(&request);
-            Ok(())
-        });
-        let dropped = guard(|| {
-            drop(request);
-            Ok(())
-        });
-        for error in [closed, dropped].into_iter().filter_map(Result::err) {
-            self.report(&error);
-        }
-    }
 }
 
 impl Drop for Job {
@@ -600,7 +622,12 @@ impl fmt::Debug for Job {
 thread_local! {
     /// The worker's read buffer, lent to one connection after another.
     static SPARE: Cell<Option<ReadBuffer>> = const { Cell::new(None) };
+    /// Where a datagram's answer is written.
+    static ANSWER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
+
+/// No larger one is kept: a datagram has at most 64 KiB.
+const LARGEST_SPARE: usize = 1 << 16;
 
 /// Makes this thread's spare buffers, so that the children it forks have them.
 #[cfg(unix)]

@@ -97,6 +97,7 @@ mod limits;
 mod listener;
 mod mixin;
 mod model;
+mod packet;
 mod reaper;
 mod registry;
 mod request;

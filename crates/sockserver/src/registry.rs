@@ -86,15 +86,14 @@ impl Drop for Permit {
     }
 }
 
-/// What is left of a connection that is closed: whose it was.
-struct Closed(Box<Address>);
-
 /// A request's line in the register. Whoever drops it without saying how the
 /// request ended lets it fail.
 pub(crate) struct Entry {
     /// The server's first request is 1.
     number: u64,
-    connection: Result<Arc<Connection>, Closed>,
+    client_address: Address,
+    /// `None` once it is closed.
+    connection: Option<Arc<Connection>>,
     slot: usize,
     outcome: Option<Outcome>,
     permit: Permit,
@@ -200,18 +199,21 @@ impl Registry {
         client_address: Address,
         permit: Permit,
     ) -> (Entry, Result<(), TooManyOfOne>) {
-        let connection = Arc::new(Connection::new(client_address, self.clock.clone()));
+        let connection = Arc::new(Connection::new(client_address.clone(), self.clock.clone()));
         let mut book = self.book.lock();
         book.stats.begin();
         self.show(&book.stats);
-        let allowed = book.count_ip(&connection.client_address, self.limits().max_connections_per_ip);
+        let allowed = book.count_ip(&client_address, self.limits().max_connections_per_ip);
         let slot = book.free.pop().unwrap_or(book.entries.len());
         if slot == book.entries.len() {
             book.entries.push(None);
         }
         book.entries[slot] = Some(Arc::clone(&connection));
         let number = book.stats.accepted;
-        (Entry { number, connection: Ok(connection), slot, outcome: None, permit }, allowed)
+        (
+            Entry { number, client_address, connection: Some(connection), slot, outcome: None, permit },
+            allowed,
+        )
     }
 
     pub(crate) fn lost_before_accept(&self) {
@@ -450,10 +452,7 @@ impl Book {
 impl Entry {
     /// Who is being served.
     pub(crate) fn client_address(&self) -> &Address {
-        match &self.connection {
-            Ok(connection) => &connection.client_address,
-            Err(Closed(client_address)) => client_address,
-        }
+        &self.client_address
     }
 
     /// Has the next receive watched by the system, where no reaper does it.
@@ -465,15 +464,12 @@ impl Entry {
 
     /// Whether the connection is still there.
     pub(crate) fn is_open(&self) -> bool {
-        self.connection.is_ok()
+        self.connection.is_some()
     }
 
     /// The connection, until [`close`](Self::close).
     pub(crate) fn connection(&self) -> &Arc<Connection> {
-        match &self.connection {
-            Ok(connection) => connection,
-            Err(_) => unreachable!("nobody asks for a connection that is closed"),
-        }
+        self.connection.as_ref().expect("nobody asks for a connection that is closed")
     }
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {
@@ -498,16 +494,12 @@ impl Entry {
     /// Closes the connection: it is the last to hold it, but for a reaper that is
     /// looking at this moment.
     pub(crate) fn close(&mut self) {
-        let Ok(connection) = &self.connection else {
-            return;
-        };
-        let closed = Closed(Box::new(connection.client_address.clone()));
-        let Ok(connection) = std::mem::replace(&mut self.connection, Err(closed)) else {
+        let Some(connection) = self.connection.take() else {
             return;
         };
         let registry = self.registry();
         let mut book = registry.book.lock();
-        book.forget_ip(&connection.client_address, registry.limits().max_connections_per_ip);
+        book.forget_ip(&self.client_address, registry.limits().max_connections_per_ip);
         book.dismissed += u64::from(connection.phase() == Phase::Dismissed);
         let entry = book.entries[self.slot].take();
         book.free.push(self.slot);

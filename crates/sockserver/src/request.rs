@@ -11,6 +11,7 @@ use sock::{Socket, StreamSocket};
 
 use crate::connection::Connection;
 use crate::limits::Deadline;
+use crate::packet::Packet;
 
 /// What a server got from its socket: a connection, or a datagram.
 ///
@@ -25,7 +26,7 @@ enum Inner {
     /// As its handler talks over it.
     Served(Arc<Connection>),
     Datagram {
-        packet: Vec<u8>,
+        packet: Packet,
         is_truncated: bool,
         socket: Arc<Socket>,
     },
@@ -40,7 +41,7 @@ impl Request {
         Request { inner: Inner::Served(connection) }
     }
 
-    pub(crate) fn datagram(packet: Vec<u8>, is_truncated: bool, socket: Arc<Socket>) -> Request {
+    pub(crate) fn datagram(packet: Packet, is_truncated: bool, socket: Arc<Socket>) -> Request {
         Request { inner: Inner::Datagram { packet, is_truncated, socket } }
     }
 
@@ -66,7 +67,7 @@ impl Request {
     #[must_use]
     pub fn packet(&self) -> Option<&[u8]> {
         match &self.inner {
-            Inner::Datagram { packet, .. } => Some(packet),
+            Inner::Datagram { packet, .. } => Some(packet.data()),
             _ => None,
         }
     }

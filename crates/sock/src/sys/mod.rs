@@ -48,6 +48,7 @@ pub(crate) mod queue;
 mod sendfile;
 mod shared;
 mod structures;
+mod transfer;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -58,6 +59,7 @@ pub(crate) use netdb::*;
 pub(crate) use sendfile::*;
 pub(crate) use shared::*;
 pub(crate) use structures::*;
+pub(crate) use transfer::*;
 #[cfg(unix)]
 pub(crate) use unix::*;
 #[cfg(unix)]
