@@ -4,11 +4,14 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use x509_cert::certificate::{Rfc5280, Version};
+use x509_cert::crl::CertificateList;
 use x509_cert::der::asn1::{Any, ObjectIdentifier};
 use x509_cert::der::{Decode, Encode, Tag, Tagged};
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 use x509_cert::ext::pkix::{
-    AuthorityInfoAccessSyntax, CrlDistributionPoints, ExtendedKeyUsage, SubjectAltName,
+    AuthorityInfoAccessSyntax, BasicConstraints, CrlDistributionPoints, ExtendedKeyUsage, KeyUsage,
+    SubjectAltName,
 };
 use x509_cert::name::Name;
 
@@ -96,6 +99,13 @@ pub(crate) fn cert_time_of(seconds: u64) -> String {
 pub(crate) const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
 pub(crate) const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
 
+/// What a revocation list says of a certificate.
+pub(crate) struct Listed {
+    pub(crate) revoked: bool,
+    /// Until when it can be relied on, in seconds since 1970.
+    pub(crate) next_update: Option<u64>,
+}
+
 /// A certificate that was parsed.
 pub(crate) struct Parsed(x509_cert::Certificate);
 
@@ -133,20 +143,46 @@ impl Parsed {
         }
     }
 
-    /// Whether the list is its issuer's and names it.
-    pub(crate) fn is_revoked_by(&self, crl: &[u8]) -> bool {
-        let Ok(crl) = x509_cert::crl::CertificateList::<x509_cert::certificate::Rfc5280>::from_der(crl)
-        else {
-            return false;
-        };
+    /// Whether it may vouch for others, as OpenSSL sees it: the basic constraints say
+    /// so, or it is from before there were any (its `X509_check_ca`).
+    pub(crate) fn is_authority(&self) -> bool {
         let certificate = self.0.tbs_certificate();
-        crl.tbs_cert_list.issuer == *certificate.issuer()
-            && crl
-                .tbs_cert_list
+        let signs = match certificate.get_extension::<KeyUsage>() {
+            Ok(usage) => usage.is_none_or(|(_, usage)| usage.key_cert_sign()),
+            Err(_) => false,
+        };
+        let may = match certificate.get_extension::<BasicConstraints>() {
+            Ok(Some((_, constraints))) => constraints.ca,
+            Ok(None) if certificate.version() == Version::V1 => self.is_self_issued(),
+            Ok(None) => certificate.get_extension::<KeyUsage>().is_ok_and(|usage| usage.is_some()),
+            Err(_) => false,
+        };
+        signs && may
+    }
+
+    /// Whether it names `authority` as its issuer.
+    pub(crate) fn is_below(&self, authority: &Parsed) -> bool {
+        self.0.tbs_certificate().issuer() == authority.0.tbs_certificate().subject()
+    }
+
+    /// The issuer's name as it is.
+    pub(crate) fn issuer_der(&self) -> Vec<u8> {
+        self.0.tbs_certificate().issuer().to_der().unwrap_or_default()
+    }
+
+    /// What a list says of it, if it is its issuer's.
+    pub(crate) fn listed_in(&self, crl: &[u8]) -> Option<Listed> {
+        let crl = CertificateList::<Rfc5280>::from_der(crl).ok()?.tbs_cert_list;
+        let certificate = self.0.tbs_certificate();
+        let serial = certificate.serial_number().as_bytes();
+        (crl.issuer == *certificate.issuer()).then(|| Listed {
+            revoked: crl
                 .revoked_certificates
                 .iter()
                 .flatten()
-                .any(|revoked| revoked.serial_number.as_bytes() == certificate.serial_number().as_bytes())
+                .any(|revoked| revoked.serial_number.as_bytes() == serial),
+            next_update: crl.next_update.map(|time| time.to_unix_duration().as_secs()),
+        })
     }
 
     pub(crate) fn common_name(&self) -> Option<String> {
@@ -209,10 +245,27 @@ impl Parsed {
     }
 }
 
-/// A subject's common name in quotes, or all of it.
+/// A name in one line. Strangers choose what is in it: it must not write lines of
+/// its own into a log, nor turn those around that are there.
 fn line(pairs: &[(String, String)]) -> String {
-    let parts: Vec<_> = pairs.iter().map(|(name, value)| format!("{}={value}", short(name))).collect();
+    let parts: Vec<_> =
+        pairs.iter().map(|(name, value)| format!("{}={}", short(name), printable(value))).collect();
     parts.join(", ")
+}
+
+/// The text with control characters, and those that change its direction, escaped.
+pub(crate) fn printable(text: &str) -> String {
+    let mut printable = String::new();
+    for character in text.chars() {
+        match character {
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                printable.extend(character.escape_unicode());
+            }
+            _ if character.is_control() => printable.extend(character.escape_default()),
+            _ => printable.push(character),
+        }
+    }
+    printable
 }
 
 /// Names of attributes as Python has them, and short.

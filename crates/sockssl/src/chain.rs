@@ -85,6 +85,12 @@ impl Chain {
         self.source.server_name == other.source.server_name && self.algorithm() == other.algorithm()
     }
 
+    /// Whether clients that ask for this name may get it.
+    pub(crate) fn is_for(&self, name: Option<&str>) -> bool {
+        let name = name.map(str::to_ascii_lowercase);
+        rank(self.source.server_name.as_deref(), name.as_deref()).is_some()
+    }
+
     fn algorithm(&self) -> SignatureAlgorithm {
         self.key.key.algorithm()
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::client::{ClientConfig, Resumption};
 use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::{SupportedProtocolVersion, version};
+use rustls_pki_types::UnixTime;
 
 use crate::chain::{Chain, Chooser};
 use crate::error::{Reason, SSLError, misconfigured};
@@ -28,7 +29,24 @@ pub(crate) struct Plan {
     pub(crate) sessions: Option<Sessions>,
 }
 
-pub(crate) fn server(plan: &Plan) -> io::Result<ServerConfig> {
+/// What was made of a plan, and until when it holds, in seconds since 1970.
+pub(crate) struct Made<T> {
+    pub(crate) config: Arc<T>,
+    until: u64,
+}
+
+impl<T> Made<T> {
+    pub(crate) fn new(plan: &Plan, make: fn(&Plan, UnixTime) -> io::Result<T>) -> io::Result<Made<T>> {
+        let now = UnixTime::now();
+        Ok(Made { config: Arc::new(make(plan, now)?), until: plan.trust.holds_until(now) })
+    }
+
+    pub(crate) fn get(&self) -> Option<Arc<T>> {
+        (UnixTime::now().as_secs() < self.until).then(|| Arc::clone(&self.config))
+    }
+}
+
+pub(crate) fn server(plan: &Plan, now: UnixTime) -> io::Result<ServerConfig> {
     if plan.chains.is_empty() {
         let message = "a server needs a certificate: call load_cert_chain";
         return Err(SSLError::new(Reason::NoCertificateAssigned, message).into());
@@ -36,7 +54,7 @@ pub(crate) fn server(plan: &Plan) -> io::Result<ServerConfig> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&versions(plan)?)
         .map_err(|error| misconfigured(error.to_string()))?;
-    let builder = match verify::client_verifier(&plan.trust, plan.demands)? {
+    let builder = match verify::client_verifier(&plan.trust, plan.demands, now)? {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
@@ -58,12 +76,12 @@ pub(crate) fn server(plan: &Plan) -> io::Result<ServerConfig> {
     Ok(config)
 }
 
-pub(crate) fn client(plan: &Plan) -> io::Result<ClientConfig> {
+pub(crate) fn client(plan: &Plan, now: UnixTime) -> io::Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&versions(plan)?)
         .map_err(|error| misconfigured(error.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(verify::server_verifier(&plan.trust, plan.demands)?);
+        .with_custom_certificate_verifier(verify::server_verifier(&plan.trust, plan.demands, now)?);
     let mut config = builder.with_client_cert_resolver(Arc::new(Chooser(plan.chains.clone())));
     config.alpn_protocols.clone_from(&plan.alpn);
     config.resumption = match plan.num_tickets {

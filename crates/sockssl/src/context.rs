@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::chain::{Chain, Source};
-use crate::config::{self, Plan};
+use crate::config::{self, Made, Plan};
 use crate::error::{AlertDescription, Reason, invalid};
 use crate::keylog::KeyLogFile;
 use crate::names::{
@@ -96,8 +96,8 @@ struct Settings {
     trusted: Vec<Authority>,
     sni_callback: Option<Arc<SniCallback>>,
     keylog_filename: Option<PathBuf>,
-    server: Option<Arc<ServerConfig>>,
-    client: Option<Arc<ClientConfig>>,
+    server: Option<Made<ServerConfig>>,
+    client: Option<Made<ClientConfig>>,
 }
 
 /// Where trust comes from, now and at each reload.
@@ -230,7 +230,8 @@ impl SSLContext {
     /// revocation lists in them count too.
     ///
     /// Python: `load_verify_locations(cafile)`, `load_verify_locations(capath=…)`.
-    /// A certificate that is no authority's is trusted itself, when a peer shows it.
+    /// A certificate that is no authority's is trusted itself, when a peer shows it,
+    /// and vouches for no other. An authority that has expired vouches for nobody.
     ///
     /// # Errors
     ///
@@ -500,27 +501,29 @@ impl SSLContext {
         callback.map_or(Ok(None), |callback| callback(name))
     }
 
+    pub(crate) fn has_certificate_for(&self, name: Option<&str>) -> bool {
+        self.inner.settings.read().plan.chains.iter().any(|chain| chain.is_for(name))
+    }
+
     pub(crate) fn server_config(&self) -> io::Result<Arc<ServerConfig>> {
-        if let Some(config) = &self.inner.settings.read().server {
-            return Ok(Arc::clone(config));
+        if let Some(config) = self.inner.settings.read().server.as_ref().and_then(Made::get) {
+            return Ok(config);
         }
         let mut settings = self.inner.settings.write();
         if settings.plan.sessions.is_none() {
             settings.plan.sessions = Some(Sessions::new(&self.inner.counters)?);
         }
-        let config = Arc::new(config::server(&settings.plan)?);
-        settings.server = Some(Arc::clone(&config));
-        Ok(config)
+        let made = Made::new(&settings.plan, config::server)?;
+        Ok(Arc::clone(&settings.server.insert(made).config))
     }
 
     pub(crate) fn client_config(&self) -> io::Result<Arc<ClientConfig>> {
-        if let Some(config) = &self.inner.settings.read().client {
-            return Ok(Arc::clone(config));
+        if let Some(config) = self.inner.settings.read().client.as_ref().and_then(Made::get) {
+            return Ok(config);
         }
         let mut settings = self.inner.settings.write();
-        let config = Arc::new(config::client(&settings.plan)?);
-        settings.client = Some(Arc::clone(&config));
-        Ok(config)
+        let made = Made::new(&settings.plan, config::client)?;
+        Ok(Arc::clone(&settings.client.insert(made).config))
     }
 
     /// Changes settings; connections wrapped from now on are made by the new ones.

@@ -95,14 +95,22 @@ impl Engine {
                 self.server_name = name;
                 self.state = State::Over;
                 let config = self.choose_config()?;
+                if config.cert_resolver.resolve(accepted.client_hello()).is_none() {
+                    return Err(self.refuse_without_certificate());
+                }
                 match accepted.into_connection(config) {
                     Ok(connection) => {
                         self.state = State::Live(Box::new(Connection::Server(connection)));
                         Ok(())
                     }
                     Err((error, mut alert)) => {
-                        let _ = alert.write_all(&mut self.alert);
-                        Err(sorted(&error))
+                        let error = sorted(&error);
+                        match error.reason() {
+                            // The library says access_denied where no certificate fits.
+                            Reason::NoSharedCipher => self.alert = plain_alert(40),
+                            _ => drop(alert.write_all(&mut self.alert)),
+                        }
+                        Err(error)
                     }
                 }
             }
@@ -120,17 +128,28 @@ impl Engine {
             Ok(Some(context)) => self.context = context,
             Err(alert) => {
                 self.alert = plain_alert(alert.as_raw());
-                let name = name.map_or("no name".into(), |name| format!("the name '{name}'"));
-                return Err(SSLError::new(
-                    Reason::UnrecognizedName,
-                    format!("the client asked for {name}, which is refused"),
-                ));
+                let message = format!("the client asked for {}, which is refused", wanted(name));
+                return Err(SSLError::new(Reason::UnrecognizedName, message));
             }
         }
         self.context.server_config().map_err(|error| {
             self.alert = plain_alert(80);
             SSLError::new(Reason::BadConfiguration, error.to_string())
         })
+    }
+
+    /// The library would say only that there is none.
+    fn refuse_without_certificate(&mut self) -> SSLError {
+        let name = self.server_name.as_deref();
+        let (alert, reason, what) = match self.context.has_certificate_for(name) {
+            true => (40, Reason::NoSharedCipher, "a signature the client knows"),
+            false => (112, Reason::UnrecognizedName, "that"),
+        };
+        self.alert = plain_alert(alert);
+        SSLError::new(
+            reason,
+            format!("the client asked for {}, and no certificate is for {what}", wanted(name)),
+        )
     }
 
     fn refuse_stranger(&mut self, bytes: &[u8]) -> SSLError {
@@ -268,6 +287,11 @@ impl Engine {
     pub(crate) fn check(&self) -> Result<(), SSLError> {
         self.failed.clone().map_or(Ok(()), Err)
     }
+}
+
+/// What a client asked for.
+fn wanted(name: Option<&str>) -> String {
+    name.map_or("no name".into(), |name| format!("the name '{name}'"))
 }
 
 /// A fatal alert from before there are keys.

@@ -30,6 +30,10 @@ pub(crate) fn sorted(error: &TlsError) -> SSLError {
             (Reason::NoApplicationProtocol, "no application protocol (ALPN) in common".into())
         }
         TlsError::PeerIncompatible(why) => incompatible(why),
+        // A client whose ciphers are for another kind of key, in TLS 1.2.
+        TlsError::General(what) if what == "no server certificate chain resolved" => {
+            (Reason::NoSharedCipher, "no cipher in common for any certificate's kind of key".into())
+        }
         TlsError::DecryptError => (Reason::DecryptionFailed, "a record could not be decrypted".into()),
         TlsError::InvalidMessage(why) => match format!("{why:?}").as_str() {
             "InvalidContentType" | "UnknownProtocolVersion" => {

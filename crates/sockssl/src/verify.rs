@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
+use std::iter;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,25 +18,42 @@ use rustls::{
     SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
+use x509_cert::der::asn1::ObjectIdentifier;
 
-use crate::cert::{CLIENT_AUTH, Parsed, SERVER_AUTH, cert_time_of};
+use crate::cert::{CLIENT_AUTH, Listed, Parsed, SERVER_AUTH, cert_time_of, printable};
 use crate::error::{Reason, in_file, misconfigured};
 use crate::names::{VERIFY_CRL_CHECK_LEAF, VERIFY_DEFAULT, VerifyFlags, VerifyMode};
 use crate::pem::Pem;
 use crate::provider::provider;
 
 /// Trusted certificates and revocation lists.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Trust {
-    roots: RootCertStore,
+    authorities: Vec<Authority>,
     /// As they were loaded: one that is shown by the peer itself is trusted as well.
     exact: HashSet<Vec<u8>>,
+    /// Who issued those that are no authorities: what to ask clients for.
+    issuers: Vec<DistinguishedName>,
     crls: Vec<CertificateRevocationListDer<'static>>,
 }
 
-impl Default for Trust {
-    fn default() -> Self {
-        Trust { roots: RootCertStore::empty(), exact: HashSet::new(), crls: Vec::new() }
+/// A certificate that may vouch for others, from when until when.
+#[derive(Clone)]
+struct Authority {
+    der: CertificateDer<'static>,
+    /// In seconds since 1970, both included.
+    validity: (u64, u64),
+}
+
+impl Authority {
+    fn new(der: CertificateDer<'static>, parsed: Option<&Parsed>) -> Authority {
+        // The TLS library reads some that are not well-formed; they are trusted as ever.
+        let validity = parsed.map_or((0, u64::MAX), Parsed::validity);
+        Authority { der, validity }
+    }
+
+    fn is_valid(&self, now: UnixTime) -> bool {
+        (self.validity.0..=self.validity.1).contains(&now.as_secs())
     }
 }
 
@@ -47,23 +65,29 @@ impl Trust {
             return Err(in_file(file, Reason::NoStartLine, message));
         }
         for certificate in pem.certificates {
-            self.exact.insert(certificate.to_vec());
-            self.roots.add(certificate).map_err(|error| {
+            RootCertStore::empty().add(certificate.clone()).map_err(|error| {
                 in_file(
                     file,
                     Reason::BadPem,
                     format_args!("not a certificate that can be trusted: {error}"),
                 )
             })?;
+            self.exact.insert(certificate.to_vec());
+            match Parsed::from_der(&certificate) {
+                // Else whoever has its key could make certificates for any name.
+                Ok(parsed) if !parsed.is_authority() => self.issuers.push(parsed.issuer_der().into()),
+                parsed => self.authorities.push(Authority::new(certificate, parsed.ok().as_ref())),
+            }
         }
         for crl in pem.crls {
             // Parsed for its faults alone: the verifier has them without the file's name.
-            WebPkiServerVerifier::builder_with_provider(Arc::new(any_root(&self.roots)), provider())
-                .with_crls([crl.clone()])
-                .build()
-                .map_err(|error| {
-                    in_file(file, Reason::BadPem, format_args!("the revocation list: {error}"))
-                })?;
+            WebPkiServerVerifier::builder_with_provider(
+                Arc::new(or_any_root(RootCertStore::empty())),
+                provider(),
+            )
+            .with_crls([crl.clone()])
+            .build()
+            .map_err(|error| in_file(file, Reason::BadPem, format_args!("the revocation list: {error}")))?;
             self.crls.push(crl);
         }
         Ok(())
@@ -72,55 +96,117 @@ impl Trust {
     /// Adds the system's; those that cannot be used are passed over, as everywhere.
     pub(crate) fn add_system(&mut self) -> io::Result<()> {
         let found = rustls_native_certs::load_native_certs();
-        let (added, _) = self.roots.add_parsable_certificates(found.certs);
+        let before = self.authorities.len();
+        for certificate in found.certs {
+            if RootCertStore::empty().add(certificate.clone()).is_ok() {
+                let parsed = Parsed::from_der(&certificate).ok();
+                self.authorities.push(Authority::new(certificate, parsed.as_ref()));
+            }
+        }
         match found.errors.first() {
-            Some(error) if added == 0 => Err(misconfigured(format!("the system's certificates: {error}"))),
+            Some(error) if self.authorities.len() == before => {
+                Err(misconfigured(format!("the system's certificates: {error}")))
+            }
             _ => Ok(()),
         }
     }
 
-    fn is_empty(&self) -> bool {
-        self.roots.is_empty()
+    /// Until when what is made of this holds: the next time an authority becomes
+    /// valid, or is valid no more. In seconds since 1970.
+    pub(crate) fn holds_until(&self, now: UnixTime) -> u64 {
+        let now = now.as_secs();
+        let changes = self
+            .authorities
+            .iter()
+            .flat_map(|authority| [authority.validity.0, authority.validity.1.saturating_add(1)]);
+        changes.filter(|&time| time > now).min().unwrap_or(u64::MAX)
     }
 
-    fn revokes(&self, certificate: &Parsed) -> bool {
-        self.crls.iter().any(|crl| certificate.is_revoked_by(crl))
+    fn is_empty(&self) -> bool {
+        self.authorities.is_empty() && self.exact.is_empty()
+    }
+
+    /// The authorities that are valid now.
+    fn roots(&self, now: UnixTime) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        let valid = self.authorities.iter().filter(|authority| authority.is_valid(now));
+        roots.add_parsable_certificates(valid.map(|authority| authority.der.clone()));
+        or_any_root(roots)
+    }
+
+    /// The authority behind a chain that ends in none that is valid now.
+    fn outdated(&self, chain: &[&CertificateDer<'_>], now: UnixTime) -> Option<&Authority> {
+        let chain: Vec<_> = chain.iter().filter_map(|der| Parsed::from_der(der).ok()).collect();
+        self.authorities.iter().filter(|authority| !authority.is_valid(now)).find(|authority| {
+            let parsed = Parsed::from_der(&authority.der);
+            parsed.is_ok_and(|authority| chain.iter().any(|below| below.is_below(&authority)))
+        })
+    }
+
+    /// What the lists say of a certificate that needs no issuer.
+    fn check_revocation(
+        &self,
+        certificate: &Parsed,
+        flags: VerifyFlags,
+        now: UnixTime,
+    ) -> Result<(), CertificateError> {
+        let lists: Vec<_> = self.crls.iter().filter_map(|crl| certificate.listed_in(crl)).collect();
+        if lists.iter().any(|list| list.revoked) {
+            return Err(CertificateError::Revoked);
+        }
+        let is_fresh = |list: &Listed| list.next_update.is_some_and(|until| now.as_secs() <= until);
+        match (flags, lists.is_empty()) {
+            (VERIFY_DEFAULT, _) => Ok(()),
+            (_, true) => Err(CertificateError::UnknownRevocationStatus),
+            (_, false) if lists.iter().any(is_fresh) => Ok(()),
+            _ => Err(CertificateError::ExpiredRevocationList),
+        }
     }
 
     /// Whether a certificate that was loaded itself is good now: it needs no issuer.
-    fn check_exact(&self, der: &[u8], now: UnixTime, client: bool) -> Option<Result<(), CertificateError>> {
+    fn check_exact(
+        &self,
+        der: &[u8],
+        now: UnixTime,
+        flags: VerifyFlags,
+        usage: ObjectIdentifier,
+    ) -> Option<Result<(), CertificateError>> {
         if !self.exact.contains(der) {
             return None;
         }
         let parsed = Parsed::from_der(der).ok()?;
-        let (not_before, not_after) = parsed.validity();
-        let from_unix = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-        Some(if now.as_secs() > not_after {
-            Err(CertificateError::ExpiredContext { time: now, not_after: from_unix(not_after) })
-        } else if now.as_secs() < not_before {
-            Err(CertificateError::NotValidYetContext { time: now, not_before: from_unix(not_before) })
-        } else if self.revokes(&parsed) {
-            Err(CertificateError::Revoked)
-        } else if !parsed.allows(if client { CLIENT_AUTH } else { SERVER_AUTH }) {
-            Err(CertificateError::InvalidPurpose)
-        } else {
-            Ok(())
-        })
+        Some(
+            check_time(parsed.validity(), now)
+                .and_then(|()| self.check_revocation(&parsed, flags, now))
+                .and_then(|()| match parsed.allows(usage) {
+                    true => Ok(()),
+                    false => Err(CertificateError::InvalidPurpose),
+                }),
+        )
     }
 }
 
-/// A store the builder of verifiers accepts: it wants one root at least.
-fn any_root(roots: &RootCertStore) -> RootCertStore {
-    if !roots.is_empty() {
-        return roots.clone();
+fn check_time((not_before, not_after): (u64, u64), now: UnixTime) -> Result<(), CertificateError> {
+    let from_unix = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+    if now.as_secs() > not_after {
+        Err(CertificateError::ExpiredContext { time: now, not_after: from_unix(not_after) })
+    } else if now.as_secs() < not_before {
+        Err(CertificateError::NotValidYetContext { time: now, not_before: from_unix(not_before) })
+    } else {
+        Ok(())
     }
-    RootCertStore {
-        roots: vec![rustls_pki_types::TrustAnchor {
+}
+
+/// What the builder of verifiers accepts: it wants one root at least.
+fn or_any_root(mut roots: RootCertStore) -> RootCertStore {
+    if roots.is_empty() {
+        roots.roots.push(rustls_pki_types::TrustAnchor {
             subject: Vec::new().into(),
             subject_public_key_info: Vec::new().into(),
             name_constraints: None,
-        }],
+        });
     }
+    roots
 }
 
 /// What a context asks of its peers.
@@ -153,9 +239,10 @@ impl Demands {
 pub(crate) fn server_verifier(
     trust: &Arc<Trust>,
     demands: Demands,
+    now: UnixTime,
 ) -> io::Result<Arc<dyn ServerCertVerifier>> {
     demands.check(trust)?;
-    let roots = Arc::new(any_root(&trust.roots));
+    let roots = Arc::new(trust.roots(now));
     let mut builder =
         WebPkiServerVerifier::builder_with_provider(roots, provider()).with_crls(trust.crls.clone());
     builder = match demands.flags {
@@ -171,14 +258,19 @@ pub(crate) fn server_verifier(
 pub(crate) fn client_verifier(
     trust: &Arc<Trust>,
     demands: Demands,
+    now: UnixTime,
 ) -> io::Result<Option<Arc<dyn ClientCertVerifier>>> {
     if demands.mode == VerifyMode::CERT_NONE {
         return Ok(None);
     }
     demands.check(trust)?;
-    let roots = Arc::new(trust.roots.clone());
+    let roots = trust.roots(now);
+    let mut hints = trust.issuers.clone();
+    hints.extend(roots.subjects().into_iter().filter(|subject| !subject.as_ref().is_empty()));
+    let roots = Arc::new(roots);
     let mut builder =
         WebPkiClientVerifier::builder_with_provider(roots, provider()).with_crls(trust.crls.clone());
+    builder = builder.clear_root_hint_subjects().add_root_hint_subjects(hints);
     builder = match demands.flags {
         VERIFY_DEFAULT => builder.allow_unknown_revocation_status(),
         VERIFY_CRL_CHECK_LEAF => builder.only_check_end_entity_revocation().enforce_revocation_expiration(),
@@ -188,7 +280,35 @@ pub(crate) fn client_verifier(
         builder = builder.allow_unauthenticated();
     }
     let chains = builder.build().map_err(|error| misconfigured(error.to_string()))?;
-    Ok(Some(Arc::new(ClientJudge { chains, trust: Arc::clone(trust) })))
+    Ok(Some(Arc::new(ClientJudge { chains, trust: Arc::clone(trust), flags: demands.flags })))
+}
+
+/// Who shows a certificate has to sign with its key: the same for both sides, in
+/// two traits of the library.
+macro_rules! signatures_by_chains {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, TlsError> {
+            self.chains.verify_tls12_signature(message, cert, dss)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, TlsError> {
+            self.chains.verify_tls13_signature(message, cert, dss)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.chains.supported_verify_schemes()
+        }
+    };
 }
 
 struct ServerJudge {
@@ -212,7 +332,7 @@ impl ServerJudge {
             self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         let result = match by_chain {
             Err(TlsError::InvalidCertificate(ref error)) if !is_about_the_name(error) => {
-                match self.trust.check_exact(end_entity, now, false) {
+                match self.trust.check_exact(end_entity, now, self.demands.flags, SERVER_AUTH) {
                     Some(Ok(())) => {
                         verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)
                     }
@@ -247,32 +367,12 @@ impl ServerCertVerifier for ServerJudge {
     ) -> Result<ServerCertVerified, TlsError> {
         if self.demands.mode != VerifyMode::CERT_NONE {
             self.judge(end_entity, intermediates, server_name, ocsp_response, now)
-                .map_err(|error| refuse(error, end_entity))?;
+                .map_err(|error| refuse(error, end_entity, intermediates, &self.trust, now))?;
         }
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.chains.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.chains.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
-    }
+    signatures_by_chains!();
 }
 
 impl fmt::Debug for ServerJudge {
@@ -284,6 +384,7 @@ impl fmt::Debug for ServerJudge {
 struct ClientJudge {
     chains: Arc<dyn ClientCertVerifier>,
     trust: Arc<Trust>,
+    flags: VerifyFlags,
 }
 
 impl ClientCertVerifier for ClientJudge {
@@ -303,37 +404,19 @@ impl ClientCertVerifier for ClientJudge {
     ) -> Result<ClientCertVerified, TlsError> {
         let by_chain = self.chains.verify_client_cert(end_entity, intermediates, now);
         let result = match by_chain {
-            Err(TlsError::InvalidCertificate(_)) => match self.trust.check_exact(end_entity, now, true) {
-                Some(Ok(())) => Ok(ClientCertVerified::assertion()),
-                Some(Err(error)) => Err(error.into()),
-                None => by_chain,
-            },
+            Err(TlsError::InvalidCertificate(_)) => {
+                match self.trust.check_exact(end_entity, now, self.flags, CLIENT_AUTH) {
+                    Some(Ok(())) => Ok(ClientCertVerified::assertion()),
+                    Some(Err(error)) => Err(error.into()),
+                    None => by_chain,
+                }
+            }
             other => other,
         };
-        result.map_err(|error| refuse(error, end_entity))
+        result.map_err(|error| refuse(error, end_entity, intermediates, &self.trust, now))
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.chains.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.chains.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
-    }
+    signatures_by_chains!();
 }
 
 impl fmt::Debug for ClientJudge {
@@ -362,7 +445,21 @@ thread_local! {
 }
 
 /// Notes whose certificate it is, and gives the error the alert it deserves.
-fn refuse(error: TlsError, end_entity: &CertificateDer<'_>) -> TlsError {
+fn refuse(
+    error: TlsError,
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    trust: &Trust,
+    now: UnixTime,
+) -> TlsError {
+    if let TlsError::InvalidCertificate(CertificateError::UnknownIssuer) = error {
+        let chain: Vec<_> = iter::once(end_entity).chain(intermediates).collect();
+        if let Some(authority) = trust.outdated(&chain, now) {
+            if let Err(error) = check_time(authority.validity, now) {
+                return refuse(error.into(), &authority.der, &[], trust, now);
+            }
+        }
+    }
     let parsed = Parsed::from_der(end_entity);
     let mut whose = match &parsed {
         Ok(parsed) => format!("\"{}\" issued by \"{}\"", parsed.subject(), parsed.issuer()),
@@ -371,7 +468,7 @@ fn refuse(error: TlsError, end_entity: &CertificateDer<'_>) -> TlsError {
     if let (TlsError::InvalidCertificate(CertificateError::NotValidForNameContext { .. }), Ok(parsed)) =
         (&error, &parsed)
     {
-        let names: Vec<_> = parsed.names().into_iter().map(|(_, name)| name).collect();
+        let names: Vec<_> = parsed.names().into_iter().map(|(_, name)| printable(&name)).collect();
         whose += &match names.is_empty() {
             true => " and has no subjectAltName".to_owned(),
             false => format!(" and valid for {}", names.join(", ")),

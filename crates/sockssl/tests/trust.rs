@@ -1,0 +1,155 @@
+//! Whom a context trusts: authorities, and certificates that are trusted themselves.
+
+mod support;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use sockssl::{
+    AlertDescription, CERT_REQUIRED, PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, Reason, SSLContext,
+    VERIFY_CRL_CHECK_CHAIN, VERIFY_CRL_CHECK_LEAF,
+};
+use support::{Pki, authority, day, for_clients, handshake, ssl_error};
+
+/// Writes `NAME.pem`, signed by itself, with `NAME.key`, and `under.pem`, signed by that.
+fn with_one_below(pki: &Pki, name: &str, params: CertificateParams, below: CertificateParams) {
+    let (key, below_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let issuer = params.self_signed(&key).unwrap();
+    pki.write(&format!("{name}.pem"), issuer.pem());
+    pki.write(&format!("{name}.key"), key.serialize_pem());
+    pki.write("under.pem", below.signed_by(&below_key, &issuer, &key).unwrap().pem());
+    pki.write("under.key", below_key.serialize_pem());
+}
+
+fn trusting(pki: &Pki, name: &str) -> SSLContext {
+    let client = SSLContext::new(PROTOCOL_TLS_CLIENT);
+    client.load_verify_locations(pki.path(name)).unwrap();
+    client
+}
+
+#[test]
+fn a_certificate_that_is_no_authority_makes_no_others_trusted() {
+    let pki = Pki::new();
+    let mut without_usage = authority("no signer");
+    without_usage.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    let mut explicit = pki.leaf("localhost");
+    explicit.is_ca = IsCa::ExplicitNoCa;
+    for (name, params) in
+        [("plain", pki.leaf("localhost")), ("explicit", explicit), ("usage", without_usage)]
+    {
+        with_one_below(&pki, name, params, pki.leaf("localhost"));
+        let client = trusting(&pki, &format!("{name}.pem"));
+        let (error, text) = ssl_error(handshake(&pki.server_with("under"), &client, "localhost").1);
+        assert_eq!(error.reason(), Reason::CertificateVerifyFailed, "{name}");
+        assert!(text.contains("no trusted authority signed it"), "{text}");
+    }
+    // Itself it is trusted.
+    let client = trusting(&pki, "plain.pem");
+    handshake(&pki.server_with("plain"), &client, "localhost").1.expect("shown by the server itself");
+
+    // The same for clients.
+    let client = for_clients(pki.leaf("ada"));
+    with_one_below(&pki, "client", client.clone(), client);
+    let server = pki.server();
+    server.load_verify_locations(pki.path("client.pem")).unwrap();
+    server.set_verify_mode(CERT_REQUIRED).unwrap();
+    handshake(&server, &pki.client_with("client"), "localhost").0.expect("known itself");
+    let (error, _) = ssl_error(handshake(&server, &pki.client_with("under"), "localhost").0);
+    assert_eq!(error.reason(), Reason::CertificateVerifyFailed);
+}
+
+#[test]
+fn an_authority_that_has_expired_vouches_for_nobody() {
+    let pki = Pki::new();
+    for (begin, end, words) in [(-10, -1, "has expired"), (1, 10, "not yet valid")] {
+        let mut late = authority("late CA");
+        (late.not_before, late.not_after) = (day(begin), day(end));
+        with_one_below(&pki, "late", late, pki.leaf("localhost"));
+        let client = trusting(&pki, "late.pem");
+        let (error, text) = ssl_error(handshake(&pki.server_with("under"), &client, "localhost").1);
+        assert_eq!(error.reason(), Reason::CertificateVerifyFailed);
+        assert!(text.contains(words) && text.contains("late CA"), "{text}");
+    }
+}
+
+#[test]
+fn a_certificate_that_is_trusted_itself_needs_a_list_too_where_lists_are_demanded() {
+    let pki = Pki::new();
+    let other = Pki::new();
+    let foreign = other.revoke("foreign.pem", 1, 5);
+    let (fresh, outdated) = (pki.revoke("fresh.pem", 1, 5), pki.revoke("outdated.pem", 1, -1));
+    for flags in [VERIFY_CRL_CHECK_LEAF, VERIFY_CRL_CHECK_CHAIN] {
+        for (crl, good) in [(&foreign, false), (&outdated, false), (&fresh, true)] {
+            let client = trusting(&pki, "server.pem");
+            client.load_verify_locations(crl).unwrap();
+            client.set_verify_flags(flags);
+            let (_, result) = handshake(&pki.server(), &client, "localhost");
+            assert_eq!(result.is_ok(), good, "{flags:?} {}", crl.display());
+        }
+    }
+}
+
+#[test]
+fn a_server_that_has_no_certificate_for_the_client_says_why() {
+    let pki = Pki::new();
+    let server = SSLContext::new(PROTOCOL_TLS_SERVER);
+    server.load_cert_chain_for("a.example", pki.path("server.pem"), pki.path("server.key")).unwrap();
+    let (served, refused) = handshake(&server, &pki.client(), "localhost");
+    let (error, text) = ssl_error(served);
+    assert_eq!(error.reason(), Reason::UnrecognizedName, "{text}");
+    assert!(text.contains("'localhost'"), "{text}");
+    let (error, text) = ssl_error(refused);
+    assert_eq!(error.reason(), Reason::Alert(AlertDescription::from_raw(112)), "{text}");
+}
+
+/// `openssl s_client` with these words: what the server says, and what it prints.
+fn served(server: &SSLContext, words: &[&str]) -> (std::io::Result<sockssl::SSLSocket>, String) {
+    let listener = sock::create_server(("127.0.0.1", 0)).unwrap();
+    let address = listener.getsockname().unwrap().to_string();
+    let client = std::process::Command::new("openssl")
+        .args(["s_client", "-connect", &address])
+        .args(words)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    listener.settimeout(support::LIMIT).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    accepted.settimeout(support::LIMIT).unwrap();
+    let result = server.wrap_socket_server(accepted);
+    let output = client.wait_with_output().unwrap();
+    (result, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_client_that_cannot_check_our_kind_of_key_is_told_so() {
+    if std::process::Command::new("openssl").arg("version").output().is_err() {
+        eprintln!("there is no openssl on PATH: IT IS LEFT OUT");
+        return;
+    }
+    // The server's key is one of ECDSA.
+    let pki = Pki::new();
+    for words in [
+        &["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"][..],
+        &["-tls1_2", "-sigalgs", "RSA-PSS+SHA256"],
+        &["-tls1_3", "-sigalgs", "RSA-PSS+SHA256"],
+    ] {
+        let (result, heard) = served(&pki.server(), words);
+        let (error, text) = ssl_error(result);
+        assert_eq!(error.reason(), Reason::NoSharedCipher, "{words:?}: {text}");
+        assert!(heard.contains("alert handshake failure"), "{words:?}: {heard}");
+    }
+}
+
+#[test]
+fn a_strangers_certificate_writes_no_lines_of_its_own_into_the_log() {
+    let pki = Pki::new();
+    let key = KeyPair::generate().unwrap();
+    let mut params = pki.leaf("localhost");
+    params.distinguished_name.push(DnType::CommonName, "evil\r\nadmin logged in\u{1b}[2J\u{202e}");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    pki.write("evil.pem", params.self_signed(&key).unwrap().pem());
+    pki.write("evil.key", key.serialize_pem());
+    let (_, text) = ssl_error(handshake(&pki.server_with("evil"), &pki.client(), "localhost").1);
+    assert!(text.contains("evil\\r\\nadmin logged in"), "{text}");
+    assert!(!text.contains(|c: char| c.is_control() || c == '\u{202e}'), "{text:?}");
+}
