@@ -13,6 +13,7 @@ mod preforking;
 mod signals;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
 
 use std::io::Read;
 use std::process::{Command, ExitCode, Stdio};
@@ -36,12 +37,17 @@ fn main() -> ExitCode {
         nothing_left::TESTS,
         preforking::TESTS,
         signals::TESTS,
+        tls::TESTS,
     ]
     .concat();
     let arguments: Vec<String> = std::env::args().collect();
     if let [_, flag, name] = &arguments[..] {
         if flag == "--alone" {
-            let mut all = tests.iter().chain(drain_on_signals::HELPERS).chain(preforking::HELPERS);
+            let mut all = tests
+                .iter()
+                .chain(drain_on_signals::HELPERS)
+                .chain(preforking::HELPERS)
+                .chain(tls::HELPERS);
             let (_, test) = all.find(|(known, _)| known == name).expect("a test of that name");
             test();
             return ExitCode::SUCCESS;

@@ -532,6 +532,11 @@ impl SSLContext {
         change(&mut settings);
         settings.server = None;
         settings.client = None;
+        // Made here and not when they are first needed: that may be in a child, and each
+        // would then have keys of its own, that open no other child's tickets.
+        if self.inner.protocol == PROTOCOL_TLS_SERVER && settings.plan.sessions.is_none() {
+            settings.plan.sessions = Sessions::new(&self.inner.counters).ok();
+        }
     }
 
     fn judge_anew(&self, change: impl FnOnce(&mut Demands)) {

@@ -76,9 +76,15 @@ pub(crate) struct Sessions {
     pub(crate) store: Arc<dyn StoresServerSessions>,
 }
 
+/// Room for a client's certificate with its chain, which is in the ticket.
+const LONGEST_TICKET: usize = 16 * 1024;
+
 impl Sessions {
     pub(crate) fn new(counters: &Arc<Counters>) -> std::io::Result<Sessions> {
         let ticketer = provider::ticketer().map_err(|error| misconfigured(error.to_string()))?;
+        // The library opens no ticket that is longer than those it has made: in a child
+        // that has made none yet, none at all.
+        ticketer.encrypt(&[0; LONGEST_TICKET]);
         let store = ServerSessionMemoryCache::new(1024);
         Ok(Sessions {
             ticketer: Arc::new(Counted { inner: ticketer, counters: Arc::clone(counters) }),
