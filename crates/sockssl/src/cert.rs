@@ -1,7 +1,7 @@
 //! Certificates, parsed for people and programs.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use x509_cert::certificate::{Rfc5280, Version};
@@ -269,7 +269,7 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// Names of attributes as Python has them, and short.
-const ATTRIBUTES: [(&str, &str, &str); 12] = [
+const ATTRIBUTES: [(&str, &str, &str); 27] = [
     ("2.5.4.3", "commonName", "CN"),
     ("2.5.4.4", "surname", "SN"),
     ("2.5.4.5", "serialNumber", "serialNumber"),
@@ -282,6 +282,21 @@ const ATTRIBUTES: [(&str, &str, &str); 12] = [
     ("2.5.4.42", "givenName", "GN"),
     ("1.2.840.113549.1.9.1", "emailAddress", "emailAddress"),
     ("0.9.2342.19200300.100.1.25", "domainComponent", "DC"),
+    ("2.5.4.12", "title", "title"),
+    ("2.5.4.13", "description", "description"),
+    ("2.5.4.15", "businessCategory", "businessCategory"),
+    ("2.5.4.17", "postalCode", "postalCode"),
+    ("2.5.4.41", "name", "name"),
+    ("2.5.4.43", "initials", "initials"),
+    ("2.5.4.44", "generationQualifier", "generationQualifier"),
+    ("2.5.4.46", "dnQualifier", "dnQualifier"),
+    ("2.5.4.65", "pseudonym", "pseudonym"),
+    ("2.5.4.97", "organizationIdentifier", "organizationIdentifier"),
+    ("0.9.2342.19200300.100.1.1", "userId", "UID"),
+    ("1.2.840.113549.1.9.2", "unstructuredName", "unstructuredName"),
+    ("1.3.6.1.4.1.311.60.2.1.1", "jurisdictionLocalityName", "jurisdictionLocalityName"),
+    ("1.3.6.1.4.1.311.60.2.1.2", "jurisdictionStateOrProvinceName", "jurisdictionStateOrProvinceName"),
+    ("1.3.6.1.4.1.311.60.2.1.3", "jurisdictionCountryName", "jurisdictionCountryName"),
 ];
 
 fn short(name: &str) -> &str {
@@ -322,20 +337,33 @@ fn general_name(name: &GeneralName) -> Option<(String, String)> {
         GeneralName::UniformResourceIdentifier(uri) => ("URI", uri.to_string()),
         GeneralName::DirectoryName(name) => ("DirName", line(&pairs(name))),
         GeneralName::RegisteredId(oid) => ("Registered ID", oid.to_string()),
-        GeneralName::IpAddress(octets) => ("IP Address", ip_address(octets.as_bytes())?),
+        GeneralName::IpAddress(octets) => ("IP Address", ip_address(octets.as_bytes())),
+        GeneralName::OtherName(_) => ("othername", "<unsupported>".to_owned()),
         _ => return None,
     };
     Some((kind.to_owned(), value))
 }
 
-fn ip_address(octets: &[u8]) -> Option<String> {
-    if let Ok(four) = <[u8; 4]>::try_from(octets) {
-        return Some(IpAddr::from(four).to_string());
+/// As Python writes it: an IPv6 address has all its numbers.
+fn ip_address(octets: &[u8]) -> String {
+    match (<[u8; 4]>::try_from(octets), octets.len()) {
+        (Ok(four), _) => Ipv4Addr::from(four).to_string(),
+        (_, 16) => {
+            let words: Vec<_> = octets
+                .chunks_exact(2)
+                .map(|pair| format!("{:X}", u16::from_be_bytes([pair[0], pair[1]])))
+                .collect();
+            words.join(":")
+        }
+        _ => "<invalid>".to_owned(),
     }
-    <[u8; 16]>::try_from(octets).ok().map(|sixteen| IpAddr::from(sixteen).to_string())
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
     let digits: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
-    digits.strip_prefix("00").map_or(digits.clone(), str::to_owned)
+    // The sign's room in front of a number; zero is a number too.
+    match digits.strip_prefix("00") {
+        Some(rest) if !rest.is_empty() => rest.to_owned(),
+        _ => digits,
+    }
 }

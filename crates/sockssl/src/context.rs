@@ -10,9 +10,10 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use rustls::{ClientConfig, ServerConfig};
 
+use crate::alert::AlertDescription;
 use crate::chain::{Chain, Source};
 use crate::config::{self, Made, Plan};
-use crate::error::{AlertDescription, Reason, invalid};
+use crate::error::{Reason, invalid};
 use crate::keylog::KeyLogFile;
 use crate::names::{
     CERT_NONE, CERT_REQUIRED, PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, Protocol, Purpose, TLSVersion,

@@ -6,8 +6,9 @@ use rustls::server::Acceptor;
 use rustls::{ClientConnection, Connection, HandshakeKind};
 use rustls_pki_types::ServerName;
 
+use crate::alert::AlertDescription;
 use crate::context::SSLContext;
-use crate::error::{AlertDescription, Reason, SSLError};
+use crate::error::{Reason, SSLError};
 use crate::failure::{CLOSED_IN_HANDSHAKE, sorted};
 
 /// The state of a connection. Nothing in here waits.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use crate::alert::AlertDescription;
+
 /// A failure of TLS: its reason, and a sentence that names the file or the peer.
 ///
 /// Python: `ssl.SSLError` and its subclasses. It travels inside an
@@ -82,7 +84,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The reason's word as OpenSSL, and so Python, has it.
+    /// The reason's word as OpenSSL, and so Python, has it; `PASSWORD_REQUIRED`,
+    /// `UNSUPPORTED_KEY`, `BAD_CONFIGURATION` and `CLOSED_IN_HANDSHAKE` are ours.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -102,7 +105,7 @@ impl Reason {
             Reason::UnrecognizedName => "UNRECOGNIZED_NAME",
             Reason::HttpRequest => "HTTP_REQUEST",
             Reason::WrongVersionNumber => "WRONG_VERSION_NUMBER",
-            Reason::Alert(_) => "ALERT",
+            Reason::Alert(alert) => alert.word(),
             Reason::ClosedInHandshake => "CLOSED_IN_HANDSHAKE",
             Reason::UnexpectedEof => "UNEXPECTED_EOF_WHILE_READING",
             Reason::ProtocolViolation => "PROTOCOL_VIOLATION",
@@ -133,68 +136,6 @@ impl fmt::Display for Reason {
         match self {
             Reason::Alert(alert) => write!(f, "ALERT {}", alert.name()),
             reason => f.write_str(reason.name()),
-        }
-    }
-}
-
-/// An alert's number, by its name in RFC 8446. Python: `ssl.AlertDescription`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AlertDescription(u8);
-
-/// The server does not answer to this name.
-pub const ALERT_DESCRIPTION_UNRECOGNIZED_NAME: AlertDescription = AlertDescription(112);
-/// The server will not say why.
-pub const ALERT_DESCRIPTION_HANDSHAKE_FAILURE: AlertDescription = AlertDescription(40);
-/// The server could, but does not want to.
-pub const ALERT_DESCRIPTION_ACCESS_DENIED: AlertDescription = AlertDescription(49);
-/// The server has a fault of its own.
-pub const ALERT_DESCRIPTION_INTERNAL_ERROR: AlertDescription = AlertDescription(80);
-
-impl AlertDescription {
-    /// The alert of this number.
-    #[must_use]
-    pub const fn from_raw(number: u8) -> AlertDescription {
-        AlertDescription(number)
-    }
-
-    /// The alert's number on the wire.
-    #[must_use]
-    pub const fn as_raw(self) -> u8 {
-        self.0
-    }
-
-    /// The alert's name, such as `unknown_ca`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self.0 {
-            0 => "close_notify",
-            10 => "unexpected_message",
-            20 => "bad_record_mac",
-            22 => "record_overflow",
-            40 => "handshake_failure",
-            42 => "bad_certificate",
-            43 => "unsupported_certificate",
-            44 => "certificate_revoked",
-            45 => "certificate_expired",
-            46 => "certificate_unknown",
-            47 => "illegal_parameter",
-            48 => "unknown_ca",
-            49 => "access_denied",
-            50 => "decode_error",
-            51 => "decrypt_error",
-            70 => "protocol_version",
-            71 => "insufficient_security",
-            80 => "internal_error",
-            86 => "inappropriate_fallback",
-            90 => "user_canceled",
-            109 => "missing_extension",
-            110 => "unsupported_extension",
-            112 => "unrecognized_name",
-            113 => "bad_certificate_status_response",
-            115 => "unknown_psk_identity",
-            116 => "certificate_required",
-            120 => "no_application_protocol",
-            _ => "unknown",
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use rustls::{Error as TlsError, PeerIncompatible};
 
-use crate::error::{AlertDescription, Reason, SSLError};
+use crate::alert::AlertDescription;
+use crate::error::{Reason, SSLError};
 use crate::verify;
 
 /// What a goodbye says that comes too early.

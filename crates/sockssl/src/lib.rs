@@ -114,6 +114,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alert;
 mod cert;
 mod chain;
 mod config;
@@ -132,12 +133,10 @@ mod verify;
 mod wire;
 mod wrap;
 
+pub use alert::*;
 pub use cert::{PeerCertificate, cert_time};
 pub use context::{SSLContext, create_default_context};
-pub use error::{
-    ALERT_DESCRIPTION_ACCESS_DENIED, ALERT_DESCRIPTION_HANDSHAKE_FAILURE, ALERT_DESCRIPTION_INTERNAL_ERROR,
-    ALERT_DESCRIPTION_UNRECOGNIZED_NAME, AlertDescription, Reason, SSLError,
-};
+pub use error::{Reason, SSLError};
 pub use names::*;
 pub use socket::SSLSocket;
 pub use stats::SessionStats;

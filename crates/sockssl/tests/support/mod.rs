@@ -199,6 +199,14 @@ pub fn ssl_error<T: std::fmt::Debug>(result: io::Result<T>) -> (SSLError, String
     (ssl, error.to_string())
 }
 
+/// Says aloud that a peer is not there to be tested with; with this variable set it
+/// has to be.
+pub fn leave_out(peer: &str, variable: &str) {
+    let required = std::env::var_os(variable).is_some_and(|value| value == "1");
+    assert!(!required, "{variable}=1, but there is no {peer} on PATH");
+    eprintln!("there is no {peer} on PATH: IT IS LEFT OUT");
+}
+
 pub fn join<T>(thread: thread::JoinHandle<T>) -> T {
     thread.join().expect("the thread did not panic")
 }
