@@ -11,7 +11,7 @@ use rustls_pki_types::UnixTime;
 use crate::chain::{Chain, Chooser};
 use crate::error::{Reason, SSLError, misconfigured};
 use crate::keylog::KeyLogFile;
-use crate::names::TLSVersion;
+use crate::names::{TLSVersion, VerifyMode};
 use crate::provider::provider;
 use crate::stats::Sessions;
 use crate::verify::{self, Demands, Trust};
@@ -29,20 +29,33 @@ pub(crate) struct Plan {
     pub(crate) sessions: Option<Sessions>,
 }
 
-/// What was made of a plan, and until when it holds, in seconds since 1970.
+/// What was made of a plan.
 pub(crate) struct Made<T> {
     pub(crate) config: Arc<T>,
+    /// Whether peers' certificates are judged: what was not judged is not shown.
+    pub(crate) judges: bool,
+    /// Until when it holds, in seconds since 1970.
     until: u64,
+}
+
+impl<T> Clone for Made<T> {
+    fn clone(&self) -> Made<T> {
+        Made { config: Arc::clone(&self.config), judges: self.judges, until: self.until }
+    }
 }
 
 impl<T> Made<T> {
     pub(crate) fn new(plan: &Plan, make: fn(&Plan, UnixTime) -> io::Result<T>) -> io::Result<Made<T>> {
         let now = UnixTime::now();
-        Ok(Made { config: Arc::new(make(plan, now)?), until: plan.trust.holds_until(now) })
+        Ok(Made {
+            config: Arc::new(make(plan, now)?),
+            judges: plan.demands.mode != VerifyMode::CERT_NONE,
+            until: plan.trust.holds_until(now),
+        })
     }
 
-    pub(crate) fn get(&self) -> Option<Arc<T>> {
-        (UnixTime::now().as_secs() < self.until).then(|| Arc::clone(&self.config))
+    pub(crate) fn holds(&self) -> bool {
+        UnixTime::now().as_secs() < self.until
     }
 }
 

@@ -356,6 +356,13 @@ impl SSLContext {
         });
     }
 
+    /// Whether the common name counts in a certificate that has no other.
+    /// Python: `hostname_checks_common_name`.
+    #[must_use]
+    pub fn hostname_checks_common_name(&self) -> bool {
+        self.inner.settings.read().plan.demands.common_name
+    }
+
     /// Sets whether the common name counts in a certificate that has no other;
     /// by default not. Python: `hostname_checks_common_name`, by default true.
     pub fn set_hostname_checks_common_name(&self, check: bool) {
@@ -444,8 +451,14 @@ impl SSLContext {
         self.change(|settings| settings.sni_callback = Some(Arc::new(callback)));
     }
 
+    /// How many session tickets a TLS 1.3 client is given. Python: `num_tickets`.
+    #[must_use]
+    pub fn num_tickets(&self) -> usize {
+        self.inner.settings.read().plan.num_tickets
+    }
+
     /// Sets how many session tickets a TLS 1.3 client is given; by default 2, and
-    /// 0 for no resumption. Python: `num_tickets = …`.
+    /// 0 for no resumption, in TLS 1.2 and of clients too. Python: `num_tickets = …`.
     pub fn set_num_tickets(&self, tickets: usize) {
         self.change(|settings| settings.plan.num_tickets = tickets);
     }
@@ -488,11 +501,6 @@ impl SSLContext {
         &self.inner.counters
     }
 
-    /// Whether peers' certificates are judged: what was not judged is not shown.
-    pub(crate) fn judges(&self) -> bool {
-        self.verify_mode() != CERT_NONE
-    }
-
     /// The context for a client that asks for `name`.
     pub(crate) fn for_server_name(
         &self,
@@ -506,25 +514,25 @@ impl SSLContext {
         self.inner.settings.read().plan.chains.iter().any(|chain| chain.is_for(name))
     }
 
-    pub(crate) fn server_config(&self) -> io::Result<Arc<ServerConfig>> {
-        if let Some(config) = self.inner.settings.read().server.as_ref().and_then(Made::get) {
-            return Ok(config);
+    pub(crate) fn server_config(&self) -> io::Result<Made<ServerConfig>> {
+        if let Some(made) = self.inner.settings.read().server.as_ref().filter(|made| made.holds()) {
+            return Ok(made.clone());
         }
         let mut settings = self.inner.settings.write();
         if settings.plan.sessions.is_none() {
             settings.plan.sessions = Some(Sessions::new(&self.inner.counters)?);
         }
         let made = Made::new(&settings.plan, config::server)?;
-        Ok(Arc::clone(&settings.server.insert(made).config))
+        Ok(settings.server.insert(made).clone())
     }
 
-    pub(crate) fn client_config(&self) -> io::Result<Arc<ClientConfig>> {
-        if let Some(config) = self.inner.settings.read().client.as_ref().and_then(Made::get) {
-            return Ok(config);
+    pub(crate) fn client_config(&self) -> io::Result<Made<ClientConfig>> {
+        if let Some(made) = self.inner.settings.read().client.as_ref().filter(|made| made.holds()) {
+            return Ok(made.clone());
         }
         let mut settings = self.inner.settings.write();
         let made = Made::new(&settings.plan, config::client)?;
-        Ok(Arc::clone(&settings.client.insert(made).config))
+        Ok(settings.client.insert(made).clone())
     }
 
     /// Changes settings; connections wrapped from now on are made by the new ones.

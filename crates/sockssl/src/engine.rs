@@ -15,6 +15,8 @@ use crate::failure::{CLOSED_IN_HANDSHAKE, sorted};
 pub(crate) struct Engine {
     state: State,
     context: SSLContext,
+    /// Whether the peer's certificate is judged, if it shows one.
+    judged: bool,
     /// An alert made here, where the library has no connection yet.
     alert: Vec<u8>,
     /// Why the connection is over; every call fails with it from then on.
@@ -43,15 +45,27 @@ impl Engine {
         name: ServerName<'static>,
         server_name: Option<&str>,
     ) -> io::Result<Engine> {
-        let connection = ClientConnection::new(context.client_config()?, name).map_err(|e| sorted(&e))?;
+        let made = context.client_config()?;
+        let connection = ClientConnection::new(made.config, name).map_err(|e| sorted(&e))?;
         let state = State::Live(Box::new(Connection::Client(connection)));
-        Ok(Engine::new(state, context, server_name.map(str::to_owned)))
+        let server_name = server_name.map(str::to_owned);
+        Ok(Engine { judged: made.judges, ..Engine::new(state, context, server_name) })
     }
 
     fn new(state: State, context: &SSLContext, server_name: Option<String>) -> Engine {
         let context = context.clone();
         let alert = Vec::new();
-        Engine { state, context, alert, failed: None, peer_closed: false, closed: false, server_name }
+        let judged = false;
+        Engine {
+            state,
+            context,
+            judged,
+            alert,
+            failed: None,
+            peer_closed: false,
+            closed: false,
+            server_name,
+        }
     }
 
     /// Takes in a record, or bytes that are none.
@@ -133,10 +147,12 @@ impl Engine {
                 return Err(SSLError::new(Reason::UnrecognizedName, message));
             }
         }
-        self.context.server_config().map_err(|error| {
+        let made = self.context.server_config().map_err(|error| {
             self.alert = plain_alert(80);
             SSLError::new(Reason::BadConfiguration, error.to_string())
-        })
+        })?;
+        self.judged = made.judges;
+        Ok(made.config)
     }
 
     /// The library would say only that there is none.
@@ -279,6 +295,10 @@ impl Engine {
 
     pub(crate) fn context(&self) -> &SSLContext {
         &self.context
+    }
+
+    pub(crate) fn is_judged(&self) -> bool {
+        self.judged
     }
 
     pub(crate) fn server_name(&self) -> Option<&str> {

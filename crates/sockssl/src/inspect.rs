@@ -31,7 +31,7 @@ impl SSLSocket {
     ///
     /// [`BadPem`](Reason::BadPem) for one that cannot be parsed.
     pub fn getpeercert(&self) -> io::Result<Option<PeerCertificate>> {
-        if !self.context().judges() {
+        if !self.engine.lock().is_judged() {
             return Ok(None);
         }
         let Some(der) = self.getpeercert_binary() else {

@@ -56,6 +56,9 @@ pub struct SSLSocket {
 /// How long a goodbye waits for room in the system's buffer, on a socket without timeout.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// The most that one record holds (RFC 8446, 5.1).
+const RECORD: usize = 1 << 14;
+
 /// What does not change about a connection.
 pub(crate) struct Role {
     pub(crate) server_side: bool,
@@ -99,13 +102,20 @@ impl SSLSocket {
     /// the deadline; `WouldBlock`, after which it can be called again. The system's,
     /// such as `ConnectionReset`. All name the peer.
     pub fn do_handshake(&self) -> io::Result<()> {
-        if self.ready.load(Ordering::Acquire) {
-            return Ok(());
-        }
+        self.begin().map(drop)
+    }
+
+    /// Shakes hands if need be, and gives the deadline of the call that is begun. The
+    /// socket's timeout is one for both, a handshake's own comes on top.
+    fn begin(&self) -> io::Result<Deadline<'_>> {
         let sock = self.socket();
+        if self.ready.load(Ordering::Acquire) {
+            return Ok(sock.deadline());
+        }
         let (own, before) = (self.role.handshake_timeout, sock.gettimeout());
         let Some(timeout) = own.filter(|_| !before.is_some_and(|timeout| timeout.is_zero())) else {
-            return self.handshake_within(&mut sock.deadline());
+            let mut deadline = sock.deadline();
+            return self.handshake_within(&mut deadline).map(|()| deadline);
         };
         sock.settimeout(timeout)?;
         let result = self.handshake_within(&mut sock.deadline());
@@ -113,7 +123,7 @@ impl SSLSocket {
         if sock.gettimeout() == own {
             sock.settimeout(before)?;
         }
-        result
+        result.map(|()| sock.deadline())
     }
 
     /// Receives up to `bufsize` bytes; no bytes mean that the peer has said goodbye.
@@ -129,7 +139,8 @@ impl SSLSocket {
     /// an end of file instead; [`Alert`](Reason::Alert), such as a server sends that
     /// refuses our certificate; [`DecryptionFailed`](Reason::DecryptionFailed).
     pub fn recv(&self, bufsize: usize) -> io::Result<Vec<u8>> {
-        let mut buffer = vec![0; bufsize];
+        // More than a record holds does not come at once.
+        let mut buffer = vec![0; bufsize.min(RECORD)];
         let received = self.recv_into(&mut buffer)?;
         buffer.truncate(received);
         Ok(buffer)
@@ -144,11 +155,10 @@ impl SSLSocket {
         if buffer.is_empty() {
             return Ok(0);
         }
-        self.do_handshake()?;
+        let mut deadline = self.begin()?;
         if let Some(count) = self.plaintext(buffer)? {
             return Ok(count);
         }
-        let mut deadline = self.socket().deadline();
         let result = self.receive(buffer, &mut deadline);
         // What the library had to answer, such as a new key.
         self.send_answers();
@@ -186,8 +196,7 @@ impl SSLSocket {
     /// after [`shutdown`](Self::shutdown). An alert that came instead of an answer
     /// is told rather than the reset behind it.
     pub fn send(&self, data: &[u8]) -> io::Result<usize> {
-        self.do_handshake()?;
-        let mut deadline = self.socket().deadline();
+        let mut deadline = self.begin()?;
         let mut outgoing = self.lock(&self.outgoing, &mut deadline)?;
         let result = self.send_some(&mut outgoing, data, &mut deadline).map(|(count, _)| count);
         drop(outgoing);
@@ -204,8 +213,7 @@ impl SSLSocket {
     ///
     /// Those of [`send`](Self::send). How much was sent is then unknown.
     pub fn sendall(&self, data: &[u8]) -> io::Result<()> {
-        self.do_handshake()?;
-        let mut deadline = self.socket().deadline();
+        let mut deadline = self.begin()?;
         let mut outgoing = self.lock(&self.outgoing, &mut deadline)?;
         let mut rest = data;
         let result = loop {
@@ -338,8 +346,7 @@ impl SSLSocket {
     /// [`ApplicationDataAfterCloseNotify`](Reason::ApplicationDataAfterCloseNotify) when the peer still has
     /// something to say, or was not listened to. The socket is closed then.
     pub fn unwrap_tls(mut self) -> io::Result<(Socket, Vec<u8>)> {
-        self.do_handshake()?;
-        let mut deadline = self.socket().deadline();
+        let mut deadline = self.begin()?;
         {
             let mut outgoing = self.outgoing.lock();
             self.flush_within(&mut outgoing, &mut deadline)?;

@@ -61,7 +61,8 @@ impl WrapOptions {
     }
 
     /// A deadline for the handshake alone, in place of the socket's timeout; the
-    /// latter counts again after it. Python: none.
+    /// latter counts again after it. `None`, the default, for the socket's own; zero
+    /// is refused. Non-blocking sockets do not heed it. Python: none.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.handshake_timeout = timeout.into();
@@ -188,6 +189,11 @@ fn peer(sock: &Socket, options: &WrapOptions) -> io::Result<String> {
         return Err(invalid("only stream sockets can be wrapped"));
     }
     let nonblocking = sock.gettimeout().is_some_and(|timeout| timeout.is_zero());
+    if options.handshake_timeout.is_some_and(|timeout| timeout.is_zero()) {
+        return Err(invalid(
+            "handshake_timeout leaves no time for a handshake: None is the socket's own timeout",
+        ));
+    }
     if options.do_handshake_on_connect && nonblocking {
         return Err(invalid("do_handshake_on_connect should not be specified for non-blocking sockets"));
     }

@@ -1,0 +1,78 @@
+//! What a call may cost: time, once, and memory.
+
+mod support;
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sockssl::{CERT_NONE, CERT_REQUIRED, WrapOptions};
+use support::{Pki, connection, join, wrapped};
+
+#[test]
+fn a_first_call_that_shakes_hands_has_one_deadline_for_both() {
+    let pki = Pki::new();
+    let lazily = WrapOptions::new().do_handshake_on_connect(false);
+    let timeout = Duration::from_secs(2);
+    for sends in [false, true] {
+        let (theirs, ours) = connection();
+        let server = pki.server().wrap_socket_server_with(theirs, &lazily).unwrap();
+        server.socket().settimeout(timeout).unwrap();
+        // The client comes late, and then neither reads nor writes.
+        let client = pki.client();
+        let (late, left) = std::sync::mpsc::channel::<()>();
+        let thread = thread::spawn(move || {
+            // Not a sign to wait for, but how slow this client is.
+            let _ = left.recv_timeout(timeout * 2 / 3);
+            let client = client.wrap_socket_client(ours, "localhost").unwrap();
+            let _ = left.recv_timeout(support::LIMIT);
+            drop(client);
+        });
+        let begin = Instant::now();
+        let error = match sends {
+            true => server.sendall(&vec![0; 64 << 20]).unwrap_err(),
+            false => server.recv(1).unwrap_err(),
+        };
+        let elapsed = begin.elapsed();
+        drop(late);
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(elapsed >= timeout && elapsed < timeout * 3 / 2, "{elapsed:?}");
+        join(thread);
+    }
+}
+
+#[test]
+fn a_handshake_without_any_time_makes_no_sense() {
+    let pki = Pki::new();
+    let (theirs, _ours) = connection();
+    let options = WrapOptions::new().handshake_timeout(Duration::ZERO);
+    let error = pki.server().wrap_socket_server_with(theirs, &options).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+    assert!(error.to_string().contains("handshake_timeout"), "{error}");
+}
+
+#[test]
+fn asking_for_much_costs_no_more_than_what_comes() {
+    let pki = Pki::new();
+    let (server, client) = wrapped(&pki.server(), &pki.client());
+    client.sendall(b"little").unwrap();
+    let data = server.recv(usize::MAX).unwrap();
+    assert_eq!(data, b"little");
+    assert!(data.capacity() <= 1 << 16, "{}", data.capacity());
+}
+
+#[test]
+fn a_certificate_nobody_judged_stays_so_whatever_is_set_later() {
+    let pki = Pki::new();
+    let careless = pki.client();
+    careless.set_check_hostname(false);
+    careless.set_verify_mode(CERT_NONE).unwrap();
+    let (_server, client) = wrapped(&pki.server(), &careless);
+    careless.set_verify_mode(CERT_REQUIRED).unwrap();
+    assert_eq!(client.getpeercert().unwrap(), None);
+
+    // And one that was judged stays judged.
+    let (_server, client) = wrapped(&pki.server(), &careless);
+    careless.set_verify_mode(CERT_NONE).unwrap();
+    assert!(client.getpeercert().unwrap().is_some());
+}
