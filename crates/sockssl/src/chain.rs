@@ -12,6 +12,7 @@ use rustls::{Error as TlsError, SignatureAlgorithm, SignatureScheme};
 use crate::error::{Reason, in_file};
 use crate::pem::Pem;
 use crate::provider::provider;
+use crate::verify::explain;
 
 /// A certificate with its key, and where they came from.
 #[derive(Clone, Debug)]
@@ -41,6 +42,12 @@ impl std::fmt::Debug for Source {
     }
 }
 
+/// What can sign.
+#[cfg(feature = "aws-lc-rs")]
+const KEYS: &str = "RSA of 2048 to 8192 bits, nor ECDSA on P-256, P-384 or P-521, nor Ed25519";
+#[cfg(not(feature = "aws-lc-rs"))]
+const KEYS: &str = "RSA of 2048 to 8192 bits, nor ECDSA on P-256 or P-384, nor Ed25519";
+
 impl Chain {
     /// Reads both files and sees whether they belong together.
     pub(crate) fn load(source: Source) -> io::Result<Chain> {
@@ -57,7 +64,9 @@ impl Chain {
         };
         let key = key.into_key(keyfile, password.as_deref())?;
         let key = provider().key_provider.load_private_key(key).map_err(|error| {
-            in_file(keyfile, Reason::UnsupportedKey, format_args!("the private key: {error}"))
+            // Its own words are for programmers.
+            log::debug!("{}: {error}", keyfile.display());
+            in_file(keyfile, Reason::UnsupportedKey, format_args!("the private key is neither {KEYS}"))
         })?;
         let key = CertifiedKey::new(chain, key);
         match key.keys_match() {
@@ -67,6 +76,10 @@ impl Chain {
                 let message =
                     format!("the private key does not match the certificate in {}", certfile.display());
                 return Err(in_file(keyfile, Reason::KeyValuesMismatch, message));
+            }
+            Err(TlsError::InvalidCertificate(error)) => {
+                let why = explain(&error);
+                return Err(in_file(certfile, Reason::BadPem, format_args!("the certificate: {why}")));
             }
             Err(error) => {
                 return Err(in_file(certfile, Reason::BadPem, format_args!("the certificate: {error}")));

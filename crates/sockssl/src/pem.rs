@@ -49,6 +49,8 @@ impl Pem {
                  `openssl pkcs8 -topk8 -in OLD -out NEW` makes PKCS #8 of it",
             ));
         }
+        // Editors of another system put a mark in front.
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
         let mut pem = Pem::default();
         for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text) {
             let (kind, der) = section.map_err(broken)?;

@@ -495,6 +495,25 @@ fn refuse(
     if unknown { CertificateError::UnknownIssuer.into() } else { error }
 }
 
+/// What the library has only a word for.
+fn by_its_word(word: &str) -> String {
+    match word {
+        "UnsupportedCertVersion" => VERSION_3,
+        "CaUsedAsEndEntity" => "an authority's own certificate, shown by a peer",
+        "EndEntityUsedAsCa" => "invalid CA certificate: the issuer may not sign",
+        "NameConstraintViolation" => {
+            "permitted subtree violation: the authority may not vouch for the name"
+        }
+        "PathLenConstraintViolated" => "path length constraint exceeded",
+        "MaximumPathDepthExceeded" | "MaximumPathBuildCallsExceeded" => "certificate chain too long",
+        word => word,
+    }
+    .to_owned()
+}
+
+/// A certificate of an older version names nobody.
+pub(crate) const VERSION_3: &str = "a certificate of version 1: TLS needs version 3, which has extensions";
+
 /// What was wrong with a certificate, and whose it was: OpenSSL's words where it has some.
 pub(crate) fn explain(error: &CertificateError) -> String {
     use CertificateError as E;
@@ -517,6 +536,13 @@ pub(crate) fn explain(error: &CertificateError) -> String {
         E::NotValidForNameContext { expected, .. } => {
             format!("hostname mismatch, certificate is not valid for '{}'", expected.to_str())
         }
+        E::BadEncoding => "the certificate cannot be read".into(),
+        E::UnhandledCriticalExtension => "unhandled critical extension".into(),
+        E::UnsupportedSignatureAlgorithmContext { .. }
+        | E::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "signed with an algorithm that is too weak, or unknown".into()
+        }
+        E::Other(why) => by_its_word(&why.to_string()),
         other => other.to_string(),
     };
     match REFUSED.take() {

@@ -139,6 +139,65 @@ fn a_client_that_cannot_check_our_kind_of_key_is_told_so() {
     }
 }
 
+/// `openssl` with these words, in the directory of certificates.
+fn openssl(pki: &Pki, words: &str) -> bool {
+    let output =
+        std::process::Command::new("openssl").args(words.split(' ')).current_dir(pki.path("")).output();
+    output.is_ok_and(|output| {
+        assert!(output.status.success(), "openssl {words}: {}", String::from_utf8_lossy(&output.stderr));
+        true
+    })
+}
+
+#[test]
+fn what_is_out_of_date_is_refused_in_words() {
+    let pki = Pki::new();
+    let (key, ca_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let ca = authority("the CA").self_signed(&ca_key).unwrap();
+    for (file, text) in [
+        ("our.pem", ca.pem()),
+        ("our.key", ca_key.serialize_pem()),
+        ("old.key", key.serialize_pem()),
+        ("v3.ext", "subjectAltName=DNS:localhost".to_owned()),
+    ] {
+        pki.write(file, text);
+    }
+    if !openssl(&pki, "req -new -key old.key -subj /CN=localhost -out old.csr") {
+        return leave_out("openssl", "SOCK_REQUIRE_PEERS");
+    }
+    let readable = |text: &str| {
+        assert!(!text.contains(['{', '[', '(']) || text.contains("(\"CN="), "{text}");
+        assert!(!text.contains("Error") && !text.contains("Context"), "{text}");
+    };
+    let sign = "x509 -req -in old.csr -CA our.pem -CAkey our.key -days 5 -out";
+
+    assert!(openssl(&pki, &format!("{sign} sha1.pem -sha1 -extfile v3.ext")));
+    let server = SSLContext::new(PROTOCOL_TLS_SERVER);
+    server.load_cert_chain(pki.path("sha1.pem"), pki.path("old.key")).unwrap();
+    let (_, text) = ssl_error(handshake(&server, &trusting(&pki, "our.pem"), "localhost").1);
+    assert!(text.contains("signed with an algorithm that is too weak"), "{text}");
+    readable(&text);
+
+    assert!(openssl(&pki, &format!("{sign} v1.pem")));
+    let (error, text) = ssl_error(server.load_cert_chain(pki.path("v1.pem"), pki.path("old.key")));
+    assert_eq!(error.reason(), Reason::BadPem);
+    assert!(text.contains("v1.pem: the certificate: a certificate of version 1"), "{text}");
+    readable(&text);
+
+    for words in ["ED448", "RSA -pkeyopt rsa_keygen_bits:1024", "EC -pkeyopt ec_paramgen_curve:secp256k1"] {
+        assert!(openssl(&pki, &format!("genpkey -out odd.key -algorithm {words}")));
+        let (error, text) = ssl_error(server.load_cert_chain(pki.path("sha1.pem"), pki.path("odd.key")));
+        assert_eq!(error.reason(), Reason::UnsupportedKey);
+        assert!(text.contains("odd.key: the private key is neither RSA of 2048"), "{text}");
+        readable(&text);
+    }
+
+    // As an editor of Windows leaves it.
+    let text = pki.read("server.pem").replace('\n', "\r\n");
+    pki.write("marked.pem", format!("\u{feff}{text}"));
+    server.load_cert_chain(pki.path("marked.pem"), pki.path("server.key")).unwrap();
+}
+
 #[test]
 fn a_strangers_certificate_writes_no_lines_of_its_own_into_the_log() {
     let pki = Pki::new();
