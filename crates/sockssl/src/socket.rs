@@ -159,10 +159,7 @@ impl SSLSocket {
         if let Some(count) = self.plaintext(buffer)? {
             return Ok(count);
         }
-        let result = self.receive(buffer, &mut deadline);
-        // What the library had to answer, such as a new key.
-        self.send_answers();
-        result
+        self.receive(buffer, &mut deadline)
     }
 
     fn receive(&self, buffer: &mut [u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
@@ -175,6 +172,9 @@ impl SSLSocket {
             if !self.pump(&mut incoming, deadline)? {
                 return Ok(0);
             }
+            // Who waits for an answer of the library's, such as a refusal to negotiate
+            // once more, might never send anything else.
+            self.send_answers();
             let over = deadline.left().is_some_and(|left| left.is_zero());
             if over && !(self.is_nonblocking() && incoming.next().is_some()) {
                 // Records without data must not go on for ever.

@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::io;
+use std::io::{self, Read, Write};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -75,4 +76,34 @@ fn a_certificate_nobody_judged_stays_so_whatever_is_set_later() {
     let (_server, client) = wrapped(&pki.server(), &careless);
     careless.set_verify_mode(CERT_NONE).unwrap();
     assert!(client.getpeercert().unwrap().is_some());
+}
+
+/// TLS 1.2 has it, and our side none: who asks must not wait for the next data.
+#[test]
+fn a_renegotiation_is_refused_at_once() {
+    let pki = Pki::new();
+    let listener = sock::create_server(("127.0.0.1", 0)).unwrap();
+    listener.settimeout(support::LIMIT).unwrap();
+    let client = Command::new("openssl")
+        .args(["s_client", "-tls1_2", "-connect", &listener.getsockname().unwrap().to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut client) = client else {
+        return support::leave_out("openssl", "SOCK_REQUIRE_PEERS");
+    };
+    let (accepted, _) = listener.accept().unwrap();
+    accepted.settimeout(support::LIMIT).unwrap();
+    let server = pki.server().wrap_socket_server(accepted).unwrap();
+    let mut input = client.stdin.take().unwrap();
+    let begin = Instant::now();
+    let ended = thread::spawn(move || server.recv(10).map(|data| data.len()));
+    input.write_all(b"R\n").unwrap();
+    let mut text = String::new();
+    client.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    client.wait().unwrap();
+    assert!(text.contains("no renegotiation"), "{text}");
+    assert!(begin.elapsed() < support::LIMIT / 2, "{:?}", begin.elapsed());
+    join(ended).unwrap_or_default();
 }
