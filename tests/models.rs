@@ -3,7 +3,7 @@
 //! that blocks does not hold up the others, and everything ends.
 #![cfg(unix)]
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
@@ -118,6 +118,37 @@ fn a_selector_sees_what_a_handler_has_left_unread() {
     let mut answer = vec![0; 24];
     io::Read::read_exact(&mut client.makefile_rb(), &mut answer).unwrap();
     assert_eq!(answer, [b'x'; 24]);
+}
+
+/// Reads a byte, and a second one that comes meanwhile: of that an event tells too late.
+struct Unbuffered(mpsc::Sender<()>);
+
+impl StreamRequestHandler for Unbuffered {
+    const RBUFSIZE: usize = 0;
+
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let mut bytes = [0; 2];
+        cx.rfile.read_exact(&mut bytes[..1])?;
+        self.0.send(()).unwrap();
+        cx.rfile.read_exact(&mut bytes[1..])?;
+        cx.close_connection = false;
+        cx.wfile.write_all(&bytes)
+    }
+}
+
+#[test]
+fn a_selector_takes_an_event_without_input_for_what_it_is() {
+    let (tell, told) = mpsc::channel();
+    let server =
+        SelectorTCPServer::builder(move || Unbuffered(tell.clone())).workers(2).bind(ANY).unwrap();
+    let server = testing::serve(server);
+    let client = server.connect().unwrap();
+    for _ in 0..3 {
+        client.sendall(b"x").unwrap();
+        told.recv_timeout(LIMIT).unwrap();
+        client.sendall(b"y").unwrap();
+        assert_eq!(client.recv_with_flags(2, sock::MSG_WAITALL).unwrap(), b"xy");
+    }
 }
 
 #[test]

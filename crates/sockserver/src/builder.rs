@@ -372,6 +372,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             hooks: Arc::from(self.hooks),
             handle,
             inherits_timeouts,
+            inherits_first_byte: AtomicBool::new(false),
             wraps: AtomicBool::new(true),
         };
         let paths = Arc::new(Mutex::new(paths.into_iter().flatten().collect::<Vec<BoundPath>>()));

@@ -36,8 +36,10 @@ pub(crate) struct Connection {
     state: AtomicU64,
     /// The deadline that ended the last call: see [`CALLS`].
     late: AtomicU8,
-    /// The deadline that the next receive is for.
+    /// The deadline that the next receive is for, and the one that the system has been
+    /// told of; both READ but in a process that nobody watches.
     reading_for: AtomicU8,
+    told_for: AtomicU8,
     /// What is known of the receiving side, and the worker's alone: see below.
     flags: AtomicU8,
     /// Input the engine has read to see that there is some: it comes first,
@@ -54,6 +56,8 @@ const HEARD_THE_END: u8 = 1;
 const DRAINED: u8 = 2;
 /// Something is in [`Connection::ahead`].
 const AHEAD: u8 = 4;
+/// The system does not know of the next receive's deadline.
+const UNTOLD: u8 = 8;
 
 /// Input that was read ahead; nothing is allocated while there is none.
 #[derive(Default)]
@@ -84,6 +88,10 @@ const CALLS: [Deadline; 4] = [Deadline::Read, Deadline::Write, Deadline::FirstBy
 const READ: u8 = 0;
 const IDLE: u8 = 3;
 const NOT_LATE: u8 = u8::MAX;
+
+fn place_of(deadline: Deadline) -> u8 {
+    CALLS.iter().position(|call| *call == deadline).unwrap_or_default() as u8
+}
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +195,7 @@ impl Connection {
             state: AtomicU64::new(State { phase: Phase::Queued, due: NEVER }.pack()),
             late: AtomicU8::new(NOT_LATE),
             reading_for: AtomicU8::new(READ),
+            told_for: AtomicU8::new(READ),
             flags: AtomicU8::new(0),
             ahead: Mutex::default(),
             means: OnceLock::new(),
@@ -354,17 +363,27 @@ impl Connection {
     /// Gives the next receive another deadline than the usual: for a process that
     /// nobody watches.
     pub(crate) fn limit_next_read(&self, deadline: Deadline) {
-        let place = CALLS.iter().position(|call| *call == deadline).unwrap_or_default();
-        self.reading_for.store(place as u8, Ordering::Relaxed);
-        self.limit_reads(deadline);
+        self.reading_for.store(place_of(deadline), Ordering::Relaxed);
+        self.set_flag(UNTOLD, self.told_for.load(Ordering::Relaxed) != place_of(deadline));
     }
 
-    fn limit_reads(&self, deadline: Deadline) {
-        let limits = self.clock.limits();
-        let limit = limits.of(deadline).into_iter().chain(limits.read_timeout).min();
+    /// The system knows of this deadline already.
+    pub(crate) fn has_limit(&self, deadline: Deadline) {
+        self.told_for.store(place_of(deadline), Ordering::Relaxed);
+        self.limit_next_read(Deadline::Read);
+    }
+
+    /// Tells the system how long the next receive may take. Not before there is one:
+    /// mostly there is none.
+    #[cold]
+    fn tell_limit(&self) {
+        let reading_for = self.reading_for.load(Ordering::Relaxed);
+        let limit = self.clock.limits().of_receive(CALLS[usize::from(reading_for)]);
         if let Some(socket) = self.socket_underneath() {
             let _ = socket.set_recv_timeout(limit);
         }
+        self.told_for.store(reading_for, Ordering::Relaxed);
+        self.set_flag(UNTOLD, false);
     }
 
     pub(crate) fn heard_the_end(&self) -> bool {
@@ -407,20 +426,26 @@ impl Connection {
         }
     }
 
-    /// Waits, between two requests in a child, for the next one or for the parent's
-    /// word that there will be none: true for the latter, and when none came in time.
-    pub(crate) fn is_let_go_by(&self, parent: &Socket) -> bool {
-        if self.pending() > 0 {
-            return false;
+    /// [`await_input`](Self::await_input) between two requests in a child: false also
+    /// at the parent's word that there will be none, and when none came in time.
+    pub(crate) fn await_input_or_word(&self, size: usize, parent: &Socket) -> io::Result<bool> {
+        while self.pending() == 0 {
+            let Some(socket) = self.socket_underneath() else { break };
+            let mut set = [Poll::new(socket, POLLIN), Poll::new(parent, POLLIN)];
+            if poll_through_signals(&mut set, self.clock.limits().of(Deadline::Idle))? == 0 {
+                self.late.store(IDLE, Ordering::Relaxed);
+                return Ok(false);
+            }
+            // Of a client that spoke at the same moment the request is served.
+            if set[0].revents() == 0 {
+                return Ok(false);
+            }
+            match self.await_input(size, true) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
         }
-        let mut set = [Poll::new(self.socket(), POLLIN), Poll::new(parent, POLLIN)];
-        let ready = poll_through_signals(&mut set, self.clock.limits().of(Deadline::Idle));
-        if ready.is_ok_and(|count| count == 0) {
-            self.late.store(IDLE, Ordering::Relaxed);
-            return true;
-        }
-        // Of a client that spoke at the same moment the request is served.
-        set[0].revents() == 0 && set[1].revents() != 0
+        self.await_input(size, true)
     }
 
     /// [`await_input`](Self::await_input) for a handler that reads nothing ahead.
@@ -428,9 +453,13 @@ impl Connection {
         if self.pending() > 0 {
             return Ok(true);
         }
+        // Which also tells the system of the limit.
         let socket = self.socket();
         let limit = if nowait { Some(Duration::ZERO) } else { socket.recv_timeout()? };
         if poll_through_signals(&mut [Poll::new(socket, POLLIN)], limit)? == 0 {
+            if nowait && self.ended().is_none() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
             return self.judge(Err(io::ErrorKind::WouldBlock.into()), Deadline::Read).map(|_| false);
         }
         match socket.recv_with_flags(1, MSG_PEEK)?.len() {
@@ -517,9 +546,7 @@ impl Connection {
         if matches!(self.phase(), Phase::Silent | Phase::Dismissed) {
             self.enter(Phase::Busy);
         }
-        if self.reading_for.swap(READ, Ordering::Relaxed) != READ {
-            self.limit_reads(Deadline::Read);
-        }
+        self.limit_next_read(Deadline::Read);
     }
 
     /// What a call's failure, or its end of file, means here.
@@ -559,8 +586,12 @@ impl Connection {
 impl StreamSocket for Connection {
     fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(means) = self.means.get() else { return Err(io::ErrorKind::NotConnected.into()) };
-        if self.has_ahead() {
-            return Ok(self.take_ahead(buffer));
+        let flags = self.flags.load(Ordering::Relaxed);
+        if flags & (AHEAD | UNTOLD) != 0 {
+            if flags & AHEAD != 0 {
+                return Ok(self.take_ahead(buffer));
+            }
+            self.tell_limit();
         }
         let received = match means {
             Means::Socket(socket) => socket.recv_into(buffer),
@@ -606,6 +637,10 @@ impl StreamSocket for Connection {
     }
 
     fn socket(&self) -> &Socket {
+        // Who has the socket may receive from it.
+        if self.flags.load(Ordering::Relaxed) & UNTOLD != 0 {
+            self.tell_limit();
+        }
         self.socket_underneath().expect("a handler runs only over a stream")
     }
 }
@@ -624,7 +659,7 @@ pub(crate) fn poll_through_signals(set: &mut [Poll<'_>], limit: Option<Duration>
 /// Sets up what a thread has to itself.
 #[cfg(unix)]
 pub(crate) fn warm_up() {
-    SPARE.set(Vec::new());
+    SPARE.set(vec![0; sock::DEFAULT_BUFFER_SIZE]);
 }
 
 thread_local! {

@@ -29,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) handle: ServerHandle,
     /// Whether accepted sockets have the listener's `SO_RCVTIMEO` and `SO_SNDTIMEO`.
     pub(crate) inherits_timeouts: bool,
+    /// Whether the former is the deadline for the first byte.
+    pub(crate) inherits_first_byte: AtomicBool,
     /// Whether somebody has overridden `wrap_request`; believed until it was called once.
     pub(crate) wraps: AtomicBool,
 }
@@ -43,6 +45,7 @@ impl Core {
             hooks: Arc::clone(&parent.hooks),
             handle: ServerHandle::for_worker(parent.registry().limits().clone())?,
             inherits_timeouts: parent.inherits_timeouts,
+            inherits_first_byte: AtomicBool::new(false),
             wraps: AtomicBool::new(true),
         })
     }
@@ -303,8 +306,10 @@ impl Job {
             (false, Input::Await) => Ok(true),
             (false, Input::IfThere) if variables.speaks_first => Ok(true),
             _ if !cx.rfile.buffer().is_empty() => Ok(true),
-            _ if tells.as_ref().is_some_and(|parent| entry.connection().is_let_go_by(parent)) => Ok(false),
-            _ => entry.connection().await_input(variables.rbufsize, input == Input::IfThere),
+            _ => match tells {
+                Some(parent) => entry.connection().await_input_or_word(variables.rbufsize, parent),
+                None => entry.connection().await_input(variables.rbufsize, input == Input::IfThere),
+            },
         };
         let mut served = Ok(());
         let comes = match comes {
@@ -390,6 +395,8 @@ impl Job {
             let set = socket.set_recv_timeout(limits.read_timeout);
             set.and_then(|()| socket.set_send_timeout(limits.write_timeout))
                 .map_err(RequestError::Failed)?;
+        } else if self.0.core.inherits_first_byte.load(Ordering::Relaxed) {
+            connection.has_limit(Deadline::FirstByte);
         }
         if !self.0.core.wraps.load(Ordering::Relaxed) {
             connection.serve_over_socket(socket);

@@ -50,6 +50,11 @@ impl Limits {
         }
     }
 
+    /// The time the system is to allow a receive that has this deadline.
+    pub(crate) fn of_receive(&self, deadline: Deadline) -> Option<Duration> {
+        self.of(deadline).into_iter().chain(self.read_timeout).min()
+    }
+
     /// The shortest of the deadlines that somebody has to watch for.
     pub(crate) fn shortest(&self) -> Option<Duration> {
         let watched = [Deadline::Wrap, Deadline::FirstByte, Deadline::Idle, Deadline::Request];

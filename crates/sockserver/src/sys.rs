@@ -68,6 +68,7 @@ fn thread_count() -> Option<u64> {
 
 /// Ends this process at once: no destructors, no handlers of `atexit`, nothing
 /// of the parent's that the child only has a copy of.
+#[inline]
 pub(crate) fn exit_now(status: i32) -> ! {
     // SAFETY: _exit takes any status and does not return.
     unsafe { libc::_exit(status) }

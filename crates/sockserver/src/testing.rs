@@ -58,6 +58,7 @@ pub fn converse<H: StreamRequestHandler, T>(
         hooks: Arc::new(Defaults),
         handle: ServerHandle::new(Limits::default())?,
         inherits_timeouts: false,
+        inherits_first_byte: AtomicBool::new(false),
         wraps: AtomicBool::new(false),
     };
     let registry = Arc::clone(core.registry());

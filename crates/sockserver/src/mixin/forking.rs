@@ -46,6 +46,8 @@ pub struct ForkingMixIn {
     max_children: usize,
     block_on_close: bool,
     children: Mutex<Vec<Child>>,
+    /// When every child was asked for last.
+    asked: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -59,8 +61,14 @@ struct Child {
 }
 
 impl Child {
-    /// How the child has ended; `None` while it is still at work. Its end of file
-    /// comes moments before it can be collected.
+    /// Whether it can be collected, whatever its line says: a daemon that the
+    /// handler left may hold it.
+    fn collected(&self) -> Option<Waited> {
+        Some(sys::wait_child(self.pid)).filter(|waited| *waited != Waited::Running)
+    }
+
+    /// How the child has ended whose line says something; `None` while it is still at
+    /// work. Its end of file comes moments before it can be collected.
     fn ended(&mut self) -> Option<Waited> {
         let said = self.lifeline.as_ref().map(|lifeline| lifeline.recv_with_flags(1, MSG_DONTWAIT));
         match said {
@@ -70,10 +78,7 @@ impl Child {
             }
             // Its end of file: it has ended, and can be collected in a moment.
             Some(Ok(_)) => {}
-            // Somebody else may hold the line, such as a daemon that the handler left.
-            None | Some(Err(_)) => {
-                return Some(sys::wait_child(self.pid)).filter(|waited| *waited != Waited::Running);
-            }
+            None | Some(Err(_)) => return self.collected(),
         }
         for moment in 0..40 {
             let waited = sys::wait_child(self.pid);
@@ -91,6 +96,23 @@ impl Child {
         self.lifeline = None;
         None
     }
+}
+
+/// How often every child is asked for: of one whose daemon holds the line nothing is heard.
+const RECHECK: Duration = Duration::from_secs(1);
+
+/// Whose line says something.
+fn speaking(children: &[Child]) -> Vec<bool> {
+    let mut set: Vec<_> = children
+        .iter()
+        .filter_map(|child| child.lifeline.as_deref())
+        .map(|line| Poll::new(line, POLLIN))
+        .collect();
+    if set.is_empty() || sock::poll(&mut set, Some(Duration::ZERO)).is_err() {
+        return vec![false; children.len()];
+    }
+    let mut polled = set.iter().map(|line| line.revents() != 0);
+    children.iter().map(|child| child.lifeline.is_some() && polled.next() == Some(true)).collect()
 }
 
 /// Exit statuses of a child: Python's 0 and 1, that of a Rust program that
@@ -157,7 +179,12 @@ const DEADLINES: [Deadline; 6] = [
 
 impl Default for ForkingMixIn {
     fn default() -> ForkingMixIn {
-        ForkingMixIn { max_children: 40, block_on_close: true, children: Mutex::default() }
+        ForkingMixIn {
+            max_children: 40,
+            block_on_close: true,
+            children: Mutex::default(),
+            asked: Mutex::default(),
+        }
     }
 }
 
@@ -193,11 +220,24 @@ impl ForkingMixIn {
     /// Collects children that have ended. Python: `collect_children`.
     fn collect_children(&self) {
         let mut children = self.children.lock();
+        // One call for all of them; now and then each is asked for.
+        let mut asked = self.asked.lock();
+        let asks = asked.is_none_or(|asked| asked.elapsed() >= RECHECK);
+        if asks {
+            *asked = Some(Instant::now());
+        }
+        let mut speaks = speaking(&children);
         let mut place = 0;
         while let Some(child) = children.get_mut(place) {
-            match child.ended() {
+            let ended = match () {
+                () if speaks[place] => child.ended(),
+                () if asks || child.lifeline.is_none() => child.collected(),
+                () => None,
+            };
+            match ended {
                 None => place += 1,
                 Some(waited) => {
+                    speaks.swap_remove(place);
                     let child = children.swap_remove(place);
                     let Child { pid, job, .. } = child;
                     let client_address = job.client_address().clone();
@@ -213,9 +253,9 @@ impl ForkingMixIn {
     }
 
     /// How long to wait at most for room, since not every child tells its end.
-    fn recheck(&self) -> Option<Duration> {
+    fn recheck(&self) -> Duration {
         let silent = self.children.lock().iter().any(|child| child.lifeline.is_none());
-        silent.then_some(Duration::from_millis(100))
+        if silent { RECHECK / 10 } else { RECHECK }
     }
 
     /// Waits until fewer than `max_children` run: for `handle_request`, since
@@ -223,7 +263,7 @@ impl ForkingMixIn {
     fn wait_for_room(&self) -> io::Result<()> {
         self.collect_children();
         while self.active_children() >= self.max_children {
-            self.wait_for_an_end(self.recheck())?;
+            self.wait_for_an_end(Some(self.recheck()))?;
             self.collect_children();
         }
         Ok(())
@@ -264,13 +304,14 @@ impl MixIn for ForkingMixIn {
         sys::refuse_threads()?;
         // What a thread has to itself is set up here once, not in every child.
         crate::job::warm_up();
+        acceptor.door().limit_first_bytes();
         loop {
             let lifelines = self.lifelines();
             let watch: Vec<_> = lifelines.iter().map(|lifeline| lifeline.as_fd()).collect();
             let goes_on = if self.active_children() < self.max_children {
                 acceptor.turn(&watch)?
             } else {
-                acceptor.rest(&watch, self.recheck())?
+                acceptor.rest(&watch, Some(self.recheck()))?
             };
             if !goes_on {
                 return Ok(());
