@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sock::{BorrowedFd, POLLIN, Poll};
 
 use crate::door::{Accepted, Door};
+use crate::flood;
 use crate::hooks;
 use crate::job::Job;
 use crate::mixin::MixIn;
@@ -155,9 +156,14 @@ impl<'a> Acceptor<'a> {
     fn service_actions(&self) {
         self.mixin.service_actions();
         let run = guard(|| Ok(hooks::service_actions(&*self.door.core().hooks)));
-        match run {
-            Ok(overridden) => self.overridden.set(Some(overridden)),
-            Err(error) => log::error!("service_actions {error}"),
+        // The default does not panic.
+        self.overridden.set(Some(run.as_ref().copied().unwrap_or(true)));
+        if let Err(error) = run {
+            match flood::tell(flood::kind(&error), Instant::now()) {
+                None => log::debug!("service_actions {error}"),
+                Some(0) => log::error!("service_actions {error}"),
+                Some(more) => log::error!("service_actions {error}; and {more} more panics before it"),
+            }
         }
     }
 

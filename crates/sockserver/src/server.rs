@@ -22,6 +22,7 @@ use crate::job::Core;
 use crate::listener::BoundPath;
 use crate::mixin::MixIn;
 use crate::registry::DrainReport;
+use crate::request::guard;
 #[cfg(all(unix, feature = "signals"))]
 use crate::signals::Signals;
 use crate::stats::Stats;
@@ -98,7 +99,9 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         let settings = Settings { max_batch: 1, ..self.settings };
         let served = self.acceptor_with(settings).one_request(timeout);
         if !served.map_err(|error| AddressError::wrap("serve", self.server_address(), error))? {
-            self.core.hooks.handle_timeout();
+            if let Err(error) = guard(|| Ok(self.core.hooks.handle_timeout())) {
+                log::error!("handle_timeout {error}");
+            }
             self.mixin.handle_timeout();
         }
         Ok(())
@@ -158,7 +161,8 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     ///
     /// # Errors
     ///
-    /// The mixin's.
+    /// The mixin's; a panic of the hook `server_close`, after which the rest is closed
+    /// all the same.
     pub fn server_close(mut self) -> io::Result<()> {
         self.close()
     }
@@ -240,12 +244,12 @@ impl<K, M: MixIn> Server<K, M> {
         // share the socket: the last of them closes it.
         self.sockets.clear();
         self.paths.lock().clear();
-        self.core.hooks.server_close();
+        let hook = guard(|| Ok(self.core.hooks.server_close()));
         let closed = self.mixin.server_close(&self.core.handle);
         #[cfg(all(unix, feature = "signals"))]
         drop(self.signals.take());
         self.core.registry().close();
-        closed
+        hook.map_err(|error| io::Error::other(format!("server_close {error}"))).and(closed)
     }
 }
 
