@@ -107,8 +107,9 @@ impl<'a> Acceptor<'a> {
     pub(crate) fn one_request(&self, timeout: Option<Duration>) -> io::Result<bool> {
         let due = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.mixin.service_actions();
+        self.look_around()?;
         loop {
-            if self.door.core().registry().is_draining() {
+            if self.door.core().registry().is_draining() || self.is_asked_by_a_signal() {
                 return Ok(true);
             }
             let left = due.map(|due| due.saturating_duration_since(Instant::now()));
@@ -131,6 +132,16 @@ impl<'a> Acceptor<'a> {
 
     fn is_stopping(&self) -> bool {
         self.door.is_stopping()
+    }
+
+    #[cfg(all(unix, feature = "signals"))]
+    fn is_asked_by_a_signal(&self) -> bool {
+        self.signals.is_some_and(|signals| signals.asked().is_some())
+    }
+
+    #[cfg(not(all(unix, feature = "signals")))]
+    fn is_asked_by_a_signal(&self) -> bool {
+        false
     }
 
     /// Hands a job to the mixin. Returns how long to wait if it could not be started.
@@ -201,7 +212,7 @@ impl<'a> Acceptor<'a> {
         #[cfg(all(unix, feature = "signals"))]
         if let Some(signals) = self.signals {
             signals.notice();
-            if signals.asked().is_some() {
+            if self.is_asked_by_a_signal() {
                 self.door.core().handle.request_shutdown()?;
             }
         }

@@ -230,7 +230,10 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     /// second stop it now; `serve_forever` returns then. Unix only, feature
     /// `signals`.
     ///
-    /// The signals are caught from the moment the server is made until it is closed.
+    /// The signals are caught from the moment the server is made until it is closed, and
+    /// are then what they were before: handled by the program, or the process's end. A
+    /// program that wants to handle them itself later has to do so from before the first
+    /// server on.
     /// A thread waits for them, or in a forking server the loop. If the loop itself
     /// is stuck in a handler that does not return, as a `TCPServer`'s may be, the
     /// process ends with status 1.

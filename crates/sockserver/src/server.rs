@@ -18,11 +18,12 @@ use sock::{
 use crate::accept::Acceptor;
 use crate::door::{Door, Settings};
 use crate::handle::ServerHandle;
+use crate::hooks::ServerHooks;
 use crate::job::Core;
 use crate::listener::BoundPath;
 use crate::mixin::MixIn;
 use crate::registry::DrainReport;
-use crate::request::guard;
+use crate::request::{RequestError, guard};
 #[cfg(all(unix, feature = "signals"))]
 use crate::signals::Signals;
 use crate::stats::Stats;
@@ -88,7 +89,8 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     ///
     /// Python: `handle_request()`. It waits up to the server's `timeout` (by
     /// default for ever, 300 s in a forking server), and then calls `handle_timeout` and returns.
-    /// After a drain there are no more requests, and it returns at once.
+    /// After a drain there are no more requests, and it returns at once: who calls it in
+    /// a loop looks at [`drained`](Server::drained).
     ///
     /// # Errors
     ///
@@ -99,10 +101,13 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         let settings = Settings { max_batch: 1, ..self.settings };
         let served = self.acceptor_with(settings).one_request(timeout);
         if !served.map_err(|error| AddressError::wrap("serve", self.server_address(), error))? {
-            if let Err(error) = guard(|| Ok(self.core.hooks.handle_timeout())) {
+            if let Err(error) = self.call(|hooks| hooks.handle_timeout()) {
                 log::error!("handle_timeout {error}");
             }
             self.mixin.handle_timeout();
+        }
+        if self.drained().is_none() {
+            self.drain_if_a_signal_says_so();
         }
         Ok(())
     }
@@ -236,6 +241,14 @@ impl<K: Kind, M: MixIn> Server<K, M> {
 }
 
 impl<K, M: MixIn> Server<K, M> {
+    /// Calls a hook; the error is its panic.
+    fn call(&self, hook: impl FnOnce(&dyn ServerHooks)) -> Result<(), RequestError> {
+        guard(|| {
+            hook(&*self.core.hooks);
+            Ok(())
+        })
+    }
+
     fn close(&mut self) -> io::Result<()> {
         if self.sockets.is_empty() {
             return Ok(());
@@ -244,7 +257,7 @@ impl<K, M: MixIn> Server<K, M> {
         // share the socket: the last of them closes it.
         self.sockets.clear();
         self.paths.lock().clear();
-        let hook = guard(|| Ok(self.core.hooks.server_close()));
+        let hook = self.call(|hooks| hooks.server_close());
         let closed = self.mixin.server_close(&self.core.handle);
         #[cfg(all(unix, feature = "signals"))]
         drop(self.signals.take());
