@@ -296,8 +296,9 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
         let mut listeners = Vec::new();
         for address in addresses {
             let address = K::Family::address(&address)?;
-            let listener = listener::bind(&address, K::SOCKET_TYPE, &self.options, &*self.hooks)?;
+            let mut listener = listener::bind(&address, K::SOCKET_TYPE, &self.options, &*self.hooks)?;
             self.activate(&listener.socket, &address)?;
+            drop(listener.turn.take());
             listeners.push(listener);
         }
         self.server(listeners, true)
@@ -329,7 +330,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             }
             let address = K::Family::address(&socket.getsockname()?)?;
             self.activate(&socket, &address)?;
-            listeners.push(Listener { socket, path: None });
+            listeners.push(Listener { path: None, socket, turn: None });
         }
         self.server(listeners, false)
     }

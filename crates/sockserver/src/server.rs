@@ -253,10 +253,11 @@ impl<K, M: MixIn> Server<K, M> {
         if self.sockets.is_empty() {
             return Ok(());
         }
+        // Before the socket is closed: see `BoundPath`.
+        self.paths.lock().clear();
         // From here on clients are refused. Workers that still answer datagrams
         // share the socket: the last of them closes it.
         self.sockets.clear();
-        self.paths.lock().clear();
         let hook = self.call(|hooks| hooks.server_close());
         let closed = self.mixin.server_close(&self.core.handle);
         #[cfg(all(unix, feature = "signals"))]

@@ -101,6 +101,17 @@ pub(crate) fn wait_child(pid: Pid) -> Waited {
     }
 }
 
+/// Locks an open file, or folder, until it is closed; `WouldBlock` if another holds it.
+pub(crate) fn try_lock(file: &std::fs::File) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
+    // SAFETY: flock takes any number; this one is open.
+    match unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Kills a child of ours that has not been collected yet, so that the number is
 /// still its own.
 pub(crate) fn kill(pid: Pid) {
