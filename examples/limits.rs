@@ -10,7 +10,8 @@
 //! cargo run --example limits -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `nc 127.0.0.1 9999` from several terminals: the third is sent away.
+//! Talk to it with `(echo hello; cat) | nc 127.0.0.1 9999` from several terminals: the
+//! third is sent away. With `nc` alone there is a second to type the first line.
 
 use std::io::{self, BufRead, Write};
 use std::time::Duration;

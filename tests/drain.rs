@@ -570,6 +570,37 @@ fn unix_sockets_are_drained_too() {
     assert!(!path.exists());
 }
 
+/// What a drain dismisses cannot send any more: over a Unix socket it fails at once.
+#[cfg(unix)]
+#[test]
+fn a_client_that_has_begun_to_ask_may_ask_to_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = Gate::new();
+    let _open = OpenAtEnd(gate.clone());
+    let at_the_gate = gate.clone();
+    let handler = handler_fn(move |cx| {
+        at_the_gate.pass();
+        let mut line = String::new();
+        cx.rfile.read_line(&mut line)?;
+        cx.wfile.write_all(line.as_bytes())
+    });
+    let server = sockserver::ThreadingUnixStreamServer::new(folder.path().join("socket"), handler).unwrap();
+    let server = testing::serve(server);
+    let (asking, silent) = (server.connect().unwrap(), server.connect().unwrap());
+    asking.sendall(b"hel").unwrap();
+    gate.wait_for(2);
+    let report = thread::scope(|scope| {
+        let draining = scope.spawn(|| server.handle().drain(LIMIT).unwrap());
+        // It is looked at after the other, which came first.
+        until("the silent one is dismissed", || silent.send(b"").is_err());
+        asking.sendall(b"lo\n").unwrap();
+        gate.open();
+        assert_eq!(rest_of(&asking), "hello\n");
+        draining.join().unwrap()
+    });
+    assert_eq!((report.finished, report.idle, report.cut.len()), (1, 1, 0), "{report}");
+}
+
 #[test]
 fn closing_waits_for_close_timeout_at_most() {
     let clients = Clients::new();

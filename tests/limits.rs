@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use sock::{Address, Socket};
+use sock::{Address, SO_ERROR, SOL_SOCKET, Socket};
 use sockserver::{
     Builder, Inet, Request, ServerHooks, Stream, StreamContext, TCPServer, ThreadingMixIn,
     ThreadingTCPServer, ThreadingUDPServer, UDPServer, WhenFull, datagram_handler_fn, handler_fn, testing,
@@ -180,6 +180,46 @@ fn a_full_server_refuses_if_it_is_told_to() {
     until_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!(rest_of(&client_of(server.address())), "served", "there is room again");
     assert_eq!((gate.most(), calls.load(Ordering::SeqCst)), (2, 5));
+}
+
+/// Waits until the client has asked, before it is told.
+struct RefusingLate(bool);
+
+impl ServerHooks for RefusingLate {
+    fn refuse_request(&self, request: &Request, _client_address: &Address) {
+        let client = request.stream().expect("a connection");
+        sock::poll(&mut [sock::Poll::new(client.socket(), sock::POLLIN)], Some(LIMIT)).unwrap();
+        let _ = client.sendall(b"too many");
+    }
+
+    fn verify_request(&self, request: &Request, client_address: &Address) -> bool {
+        if !self.0 {
+            self.refuse_request(request, client_address);
+        }
+        self.0
+    }
+}
+
+#[test]
+fn no_reset_runs_after_a_refusal_of_a_client_that_has_asked() {
+    let gate = Gate::new();
+    let _open = OpenAtEnd(gate.clone());
+    let full = gated(&gate).max_connections(1).when_full(WhenFull::Refuse).hooks(RefusingLate(true));
+    let full = testing::serve(full.bind(LOOPBACK).unwrap());
+    let first = client_of(full.address());
+    gate.wait_for(1);
+    let never = testing::serve(gated(&gate).hooks(RefusingLate(false)).bind(LOOPBACK).unwrap());
+    for server in [&full, &never] {
+        for rejected in 1..=5 {
+            let client = client_of(server.address());
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+            assert_eq!(rest_of(&client), "too many");
+            until_stats(server.handle(), |stats| stats.rejected == rejected);
+            assert_eq!(client.getsockopt(SOL_SOCKET, SO_ERROR).unwrap(), 0, "a reset");
+        }
+    }
+    gate.open();
+    assert_eq!(rest_of(&first), "served");
 }
 
 #[test]

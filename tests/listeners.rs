@@ -292,6 +292,78 @@ mod unix {
     }
 
     #[test]
+    fn of_servers_that_start_at_once_on_a_dead_ones_path_one_has_it() {
+        const STARTING: usize = 4;
+        let folder = folder();
+        for round in 0..100 {
+            let path = folder.path().join(format!("socket {round}"));
+            stale(&path, SOCK_STREAM);
+            let start = std::sync::Barrier::new(STARTING);
+            let mut servers: Vec<UnixStreamServer> = thread::scope(|scope| {
+                let starting = [(); STARTING].map(|()| {
+                    scope.spawn(|| {
+                        start.wait();
+                        server_at(&path)
+                    })
+                });
+                let made = starting.map(|starting| starting.join().unwrap());
+                let others = made.iter().filter_map(|made| made.as_ref().err());
+                assert!(others.clone().all(|error| error.kind() == io::ErrorKind::AddrInUse), "{made:?}");
+                made.into_iter().filter_map(Result::ok).collect()
+            });
+            assert_eq!(servers.len(), 1, "round {round}");
+            assert_eq!(served_by(servers.remove(0)), "served");
+            assert!(!path.exists());
+        }
+    }
+
+    /// Starts another server when its own is bound and does not listen yet.
+    struct InBetween(std::path::PathBuf);
+
+    impl sockserver::ServerHooks for InBetween {
+        fn server_activate(&self, socket: &Socket, request_queue_size: i32) -> io::Result<()> {
+            let error = server_at(&self.0).expect_err("taken");
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}");
+            socket.listen(request_queue_size)
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_about_to_listen_is_alive() {
+        let folder = folder();
+        let path = folder.path().join("socket");
+        let server = UnixStreamServer::builder(handler_fn(|cx| cx.wfile.write_all(b"served")));
+        let server = server.hooks(InBetween(path.clone())).bind(&path).unwrap();
+        assert_eq!(served_by(server), "served");
+    }
+
+    #[test]
+    fn a_server_that_ends_leaves_its_successors_path() {
+        let folder = folder();
+        let path = folder.path().join("socket");
+        for round in 0..400 {
+            let last = server_at(&path).unwrap();
+            let next = thread::scope(|scope| {
+                scope.spawn(|| {
+                    // One that has been drained listens no more, and may lose its path before
+                    // it is closed.
+                    if round % 2 == 0 {
+                        let _ = last.drain(std::time::Duration::ZERO).unwrap();
+                    }
+                    drop(last);
+                });
+                let mut next = server_at(&path);
+                while next.is_err() {
+                    next = server_at(&path);
+                }
+                next.unwrap()
+            });
+            assert!(path.exists(), "the one that ended has taken the other's");
+            drop(next);
+        }
+    }
+
+    #[test]
     fn the_place_of_a_live_server_is_not() {
         let folder = folder();
         let path = folder.path().join("socket");

@@ -9,7 +9,8 @@ Run it, here on its default address:
 
     python3 examples/python/limits.py 127.0.0.1 9999
 
-Talk to it with `nc 127.0.0.1 9999` from several terminals: the third is sent away.
+Talk to it with `(echo hello; cat) | nc 127.0.0.1 9999` from several terminals: the
+third is sent away. With `nc` alone there is a second to type the first line.
 """
 
 import collections

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +14,12 @@ use rustix::process::{Signal, getpid, kill_process, kill_process_group, setsid};
 use sock::{AF_UNIX, Address, Socket};
 use sockserver::testing::LeakCheck;
 use sockserver::{
-    ForkingTCPServer, ForkingUnixStreamServer, Request, ServerHooks, StreamContext, ThreadingTCPServer,
-    ThreadingUnixStreamServer, UnixStreamServer, handler_fn,
+    ForkingTCPServer, ForkingUnixStreamServer, Inet, MixIn, Request, ServerHooks, StreamContext,
+    StreamServer, ThreadingTCPServer, ThreadingUnixStreamServer, UnixStreamServer, handler_fn,
 };
 
 use crate::Test;
-use crate::support::{Gate, LIMIT, LOOPBACK, OpenAtEnd, client_of, rest_of, until, until_stats};
+use crate::support::{Gate, LIMIT, LOOPBACK, OpenAtEnd, client_of, moment, rest_of, until, until_stats};
 
 pub(crate) const TESTS: &[Test] = &[
     ("signals_drain_a_server", signals_drain_a_server),
@@ -29,10 +30,16 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_second_signal_kills_children", a_second_signal_kills_children),
     ("a_loop_that_is_stuck_ends_with_its_process", a_loop_that_is_stuck_ends_with_its_process),
     ("signals_are_the_programs_again_after_close", signals_are_the_programs_again),
+    ("a_signal_ends_the_process_again_after_close", a_signal_ends_the_process_again),
+    ("a_signal_drains_a_server_of_single_requests", a_signal_drains_a_server_of_single_requests),
+    (
+        "a_signal_drains_a_forking_server_of_single_requests",
+        a_signal_drains_a_forking_server_of_single_requests,
+    ),
 ];
 
 /// A program of its own, for the last of them.
-pub(crate) const HELPERS: &[Test] = &[("stuck_loop", stuck_loop)];
+pub(crate) const HELPERS: &[Test] = &[("stuck_loop", stuck_loop), ("closed_server", closed_server)];
 
 fn raise(signal: Signal) {
     kill_process(getpid(), signal).unwrap();
@@ -322,4 +329,77 @@ fn signals_are_the_programs_again() {
     until("the program's own handler", || heard.load(Ordering::SeqCst));
     assert!(!handle.is_stopping(), "the closed server does not hear it");
     signal_hook::low_level::unregister(id);
+}
+
+/// Closes its server, and waits for a signal then.
+fn closed_server() {
+    for _ in 0..2 {
+        let server = ThreadingTCPServer::builder(handler_fn(|_| Ok(()))).drain_on_signals(LIMIT);
+        server.bind(LOOPBACK).unwrap().server_close().unwrap();
+    }
+    println!("closed");
+    loop {
+        thread::park();
+    }
+}
+
+fn a_signal_ends_the_process_again() {
+    for (signal, number) in [(Signal::TERM, 15), (Signal::INT, 2)] {
+        let mut program = Command::new(std::env::current_exe().unwrap())
+            .args(["--alone", "closed_server"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = io::BufReader::new(program.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "closed");
+        kill_process(rustix::process::Pid::from_child(&program), signal).unwrap();
+        let until = Instant::now() + LIMIT;
+        while program.try_wait().unwrap().is_none() {
+            if Instant::now() > until {
+                program.kill().unwrap();
+                program.wait().unwrap();
+                panic!("{signal:?} does nothing any more");
+            }
+            moment();
+        }
+        assert_eq!(program.wait().unwrap().signal(), Some(number));
+    }
+}
+
+/// Serves single requests until the server has been drained.
+fn one_by_one<M: MixIn>(server: &StreamServer<Inet, M>) {
+    while server.drained().is_none() {
+        server.handle_request().unwrap();
+    }
+}
+
+fn a_signal_drains_a_server_of_single_requests() {
+    let handler = handler_fn(|cx| cx.wfile.write_all(b"served"));
+    let server = ThreadingTCPServer::builder(handler).drain_on_signals(LIMIT).bind(LOOPBACK).unwrap();
+    let address = server.server_address().clone();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_eq!(rest_of(&client_of(&address)), "served");
+            raise(Signal::TERM);
+        });
+        one_by_one(&server);
+    });
+}
+
+fn a_signal_drains_a_forking_server_of_single_requests() {
+    let handler = handler_fn(|cx| {
+        cx.wfile.write_all(b"served")?;
+        // Its end comes while the server waits for the next client.
+        kill_process(rustix::process::getppid().expect("a parent"), Signal::TERM)?;
+        Ok(())
+    });
+    let server = ForkingTCPServer::builder(handler).drain_on_signals(LIMIT).bind(LOOPBACK).unwrap();
+    let client = client_of(server.server_address());
+    let begin = Instant::now();
+    one_by_one(&server);
+    assert!(begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
+    assert_eq!(rest_of(&client), "served");
+    let report = server.drained().expect("a drain");
+    assert_eq!((report.cut.len(), report.left), (0, 0), "{report}");
+    assert_eq!(children(), "");
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sock::{BorrowedFd, POLLIN, Poll};
 
 use crate::door::{Accepted, Door};
+use crate::flood;
 use crate::hooks;
 use crate::job::Job;
 use crate::mixin::MixIn;
@@ -106,8 +107,9 @@ impl<'a> Acceptor<'a> {
     pub(crate) fn one_request(&self, timeout: Option<Duration>) -> io::Result<bool> {
         let due = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.mixin.service_actions();
+        self.look_around()?;
         loop {
-            if self.door.core().registry().is_draining() {
+            if self.door.core().registry().is_draining() || self.is_asked_by_a_signal() {
                 return Ok(true);
             }
             let left = due.map(|due| due.saturating_duration_since(Instant::now()));
@@ -130,6 +132,16 @@ impl<'a> Acceptor<'a> {
 
     fn is_stopping(&self) -> bool {
         self.door.is_stopping()
+    }
+
+    #[cfg(all(unix, feature = "signals"))]
+    fn is_asked_by_a_signal(&self) -> bool {
+        self.signals.is_some_and(|signals| signals.asked().is_some())
+    }
+
+    #[cfg(not(all(unix, feature = "signals")))]
+    fn is_asked_by_a_signal(&self) -> bool {
+        false
     }
 
     /// Hands a job to the mixin. Returns how long to wait if it could not be started.
@@ -155,9 +167,14 @@ impl<'a> Acceptor<'a> {
     fn service_actions(&self) {
         self.mixin.service_actions();
         let run = guard(|| Ok(hooks::service_actions(&*self.door.core().hooks)));
-        match run {
-            Ok(overridden) => self.overridden.set(Some(overridden)),
-            Err(error) => log::error!("service_actions {error}"),
+        // The default does not panic.
+        self.overridden.set(Some(run.as_ref().copied().unwrap_or(true)));
+        if let Err(error) = run {
+            match flood::tell(flood::kind(&error), Instant::now()) {
+                None => log::debug!("service_actions {error}"),
+                Some(0) => log::error!("service_actions {error}"),
+                Some(more) => log::error!("service_actions {error}; and {more} more panics before it"),
+            }
         }
     }
 
@@ -195,7 +212,7 @@ impl<'a> Acceptor<'a> {
         #[cfg(all(unix, feature = "signals"))]
         if let Some(signals) = self.signals {
             signals.notice();
-            if signals.asked().is_some() {
+            if self.is_asked_by_a_signal() {
                 self.door.core().handle.request_shutdown()?;
             }
         }

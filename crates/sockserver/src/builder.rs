@@ -230,7 +230,10 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     /// second stop it now; `serve_forever` returns then. Unix only, feature
     /// `signals`.
     ///
-    /// The signals are caught from the moment the server is made until it is closed.
+    /// The signals are caught from the moment the server is made until it is closed, and
+    /// are then what they were before: handled by the program, or the process's end. A
+    /// program that wants to handle them itself later has to do so from before the first
+    /// server on.
     /// A thread waits for them, or in a forking server the loop. If the loop itself
     /// is stuck in a handler that does not return, as a `TCPServer`'s may be, the
     /// process ends with status 1.
@@ -293,8 +296,9 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
         let mut listeners = Vec::new();
         for address in addresses {
             let address = K::Family::address(&address)?;
-            let listener = listener::bind(&address, K::SOCKET_TYPE, &self.options, &*self.hooks)?;
+            let mut listener = listener::bind(&address, K::SOCKET_TYPE, &self.options, &*self.hooks)?;
             self.activate(&listener.socket, &address)?;
+            drop(listener.turn.take());
             listeners.push(listener);
         }
         self.server(listeners, true)
@@ -326,7 +330,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             }
             let address = K::Family::address(&socket.getsockname()?)?;
             self.activate(&socket, &address)?;
-            listeners.push(Listener { socket, path: None });
+            listeners.push(Listener { path: None, socket, turn: None });
         }
         self.server(listeners, false)
     }

@@ -561,7 +561,7 @@ impl Job {
                 // It belongs to the connection.
                 (1, _) => drop(self.0.conversation.take()),
                 (2, Some(request)) => self.0.core.hooks.shutdown_request(request),
-                (3, Some(_)) => self.linger(),
+                (3, Some(request)) => self.linger(request),
                 (4, Some(request)) => self.0.core.hooks.close_request(request),
                 (5, _) => drop(self.0.request.take()),
                 // What wrap_request made goes with it.
@@ -576,13 +576,16 @@ impl Job {
     /// unread input resets the connection, and the reset can overtake the answer
     /// (RFC 1122, 4.2.2.13; RFC 9112, 9.6). So does input that comes after the close;
     /// while much of the answer is still to be sent it is waited for.
-    fn linger(&self) {
+    ///
+    /// One that nobody serves, because it is refused, is not waited for: the loop does it.
+    fn linger(&self, request: &Request) {
         let connection = self.0.entry.connection();
         let ended = connection.heard_the_end() || matches!(self.0.outcome, Some(Outcome::TimedOut(_)));
         let limit = self.0.entry.registry().limits().linger_timeout;
-        let Some(stream) = connection.stream().filter(|_| !ended && !limit.is_zero()) else {
+        let Some(stream) = request.stream().filter(|_| !ended && !limit.is_zero()) else {
             return;
         };
+        let limit = if connection.stream().is_some() { limit } else { Duration::ZERO };
         let socket = stream.socket();
         let begin = Instant::now();
         // What a Unix socket has sent is the client's, whatever becomes of the socket.

@@ -19,8 +19,11 @@ pub(crate) struct Options {
 
 /// A listener, and the name in the file system that is to go with it.
 pub(crate) struct Listener {
-    pub(crate) socket: Socket,
+    /// Dropped before the socket: see [`BoundPath`].
     pub(crate) path: Option<BoundPath>,
+    pub(crate) socket: Socket,
+    /// Others wait until it listens.
+    pub(crate) turn: Option<Turn>,
 }
 
 /// Makes a socket and binds it: Python's `server_bind`.
@@ -42,8 +45,9 @@ pub(crate) fn bind(
         // A system without dual stack serves IPv6 alone.
         let _ = socket.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, options.ipv6_only);
     }
+    let turn = Turn::wait(address);
     let bound = hooks.server_bind(&socket, address);
-    let bound = bound.or_else(|error| match path::is_stale(address, kind, &error)? {
+    let bound = bound.or_else(|error| match turn.is_mine() && path::is_stale(address, kind, &error)? {
         true => path::unlink(address).and_then(|()| hooks.server_bind(&socket, address)),
         false => Err(error),
     });
@@ -52,7 +56,7 @@ pub(crate) fn bind(
     if let (Some(mode), Some(bound)) = (options.unix_mode, &path) {
         bound.set_mode(mode).map_err(named("set the mode of"))?;
     }
-    Ok(Listener { socket, path })
+    Ok(Listener { path, socket, turn: Some(turn) })
 }
 
 /// Whether what the listener accepts has its `SO_RCVTIMEO` and `SO_SNDTIMEO`: TCP
@@ -64,18 +68,24 @@ pub(crate) fn inherits_timeouts(socket: &Socket, limits: &Limits) -> bool {
         && socket.set_send_timeout(limits.write_timeout).is_ok()
 }
 
-pub(crate) use path::BoundPath;
+pub(crate) use path::{BoundPath, Turn};
 
 #[cfg(unix)]
 mod path {
-    use std::fs;
+    use std::fs::{self, File};
     use std::io;
     use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
+    use std::time::{Duration, Instant};
 
     use sock::{AF_UNIX, Address, Socket, SocketKind};
 
+    use crate::sys;
+
     /// The path of a Unix socket that was bound here, and the file it was then.
+    ///
+    /// It goes before its socket is closed: as long as that is open, the file's number
+    /// is no other's.
     pub(crate) struct BoundPath {
         path: PathBuf,
         device: u64,
@@ -97,6 +107,7 @@ mod path {
     /// Takes the path away, unless it has become another's.
     impl Drop for BoundPath {
         fn drop(&mut self) {
+            let _turn = Turn::in_folder_of(&self.path);
             let still_ours = fs::symlink_metadata(&self.path)
                 .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
             if still_ours {
@@ -104,6 +115,52 @@ mod path {
                     log::warn!("unlink {}: {error}", self.path.display());
                 }
             }
+        }
+    }
+
+    /// Servers that begin or end in one folder take turns, so that none takes a path
+    /// between another's look and its deed, nor that of one which is bound and does not
+    /// listen yet. The folder is locked for it (flock(2)): nothing is left behind, not
+    /// even by a process that is killed.
+    pub(crate) enum Turn {
+        Mine {
+            _folder: File,
+        },
+        /// Somebody holds the lock, and does not let go.
+        Anothers,
+        /// The folder cannot be locked, because it may not be read or is far away.
+        Nobodys,
+    }
+
+    /// How long to wait for others' turns, which are short.
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    impl Turn {
+        pub(super) fn wait(address: &Address) -> Turn {
+            address.path().map_or(Turn::Nobodys, Turn::in_folder_of)
+        }
+
+        fn in_folder_of(path: &Path) -> Turn {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) else {
+                return Turn::Nobodys;
+            };
+            let until = Instant::now() + PATIENCE;
+            loop {
+                match sys::try_lock(&folder) {
+                    Ok(()) => return Turn::Mine { _folder: folder },
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Turn::Nobodys,
+                    Err(_) if Instant::now() >= until => return Turn::Anothers,
+                    Err(_) => {
+                        let _ = sock::poll(&mut [], Some(Duration::from_millis(1)));
+                    }
+                }
+            }
+        }
+
+        /// Whether a path that is stale may be taken.
+        pub(super) fn is_mine(&self) -> bool {
+            !matches!(self, Turn::Anothers)
         }
     }
 
@@ -145,6 +202,19 @@ mod path {
 
     /// Nothing: servers have no paths here.
     pub(crate) struct BoundPath;
+
+    /// Nothing either.
+    pub(crate) struct Turn;
+
+    impl Turn {
+        pub(super) fn wait(_: &Address) -> Turn {
+            Turn
+        }
+
+        pub(super) fn is_mine(&self) -> bool {
+            true
+        }
+    }
 
     impl BoundPath {
         pub(super) fn of(_: &Address) -> Option<BoundPath> {

@@ -18,10 +18,12 @@ use sock::{
 use crate::accept::Acceptor;
 use crate::door::{Door, Settings};
 use crate::handle::ServerHandle;
+use crate::hooks::ServerHooks;
 use crate::job::Core;
 use crate::listener::BoundPath;
 use crate::mixin::MixIn;
 use crate::registry::DrainReport;
+use crate::request::{RequestError, guard};
 #[cfg(all(unix, feature = "signals"))]
 use crate::signals::Signals;
 use crate::stats::Stats;
@@ -87,7 +89,8 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     ///
     /// Python: `handle_request()`. It waits up to the server's `timeout` (by
     /// default for ever, 300 s in a forking server), and then calls `handle_timeout` and returns.
-    /// After a drain there are no more requests, and it returns at once.
+    /// After a drain there are no more requests, and it returns at once: who calls it in
+    /// a loop looks at [`drained`](Server::drained).
     ///
     /// # Errors
     ///
@@ -98,8 +101,13 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         let settings = Settings { max_batch: 1, ..self.settings };
         let served = self.acceptor_with(settings).one_request(timeout);
         if !served.map_err(|error| AddressError::wrap("serve", self.server_address(), error))? {
-            self.core.hooks.handle_timeout();
+            if let Err(error) = self.call(|hooks| hooks.handle_timeout()) {
+                log::error!("handle_timeout {error}");
+            }
             self.mixin.handle_timeout();
+        }
+        if self.drained().is_none() {
+            self.drain_if_a_signal_says_so();
         }
         Ok(())
     }
@@ -158,7 +166,8 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     ///
     /// # Errors
     ///
-    /// The mixin's.
+    /// The mixin's; a panic of the hook `server_close`, after which the rest is closed
+    /// all the same.
     pub fn server_close(mut self) -> io::Result<()> {
         self.close()
     }
@@ -232,20 +241,29 @@ impl<K: Kind, M: MixIn> Server<K, M> {
 }
 
 impl<K, M: MixIn> Server<K, M> {
+    /// Calls a hook; the error is its panic.
+    fn call(&self, hook: impl FnOnce(&dyn ServerHooks)) -> Result<(), RequestError> {
+        guard(|| {
+            hook(&*self.core.hooks);
+            Ok(())
+        })
+    }
+
     fn close(&mut self) -> io::Result<()> {
         if self.sockets.is_empty() {
             return Ok(());
         }
+        // Before the socket is closed: see `BoundPath`.
+        self.paths.lock().clear();
         // From here on clients are refused. Workers that still answer datagrams
         // share the socket: the last of them closes it.
         self.sockets.clear();
-        self.paths.lock().clear();
-        self.core.hooks.server_close();
+        let hook = self.call(|hooks| hooks.server_close());
         let closed = self.mixin.server_close(&self.core.handle);
         #[cfg(all(unix, feature = "signals"))]
         drop(self.signals.take());
         self.core.registry().close();
-        closed
+        hook.map_err(|error| io::Error::other(format!("server_close {error}"))).and(closed)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,14 +33,23 @@ pub(crate) struct Signals {
     watcher: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
+/// How many servers catch signals. Without one the signals end the process again.
+static CATCHING: AtomicUsize = AtomicUsize::new(0);
+
 impl Signals {
     /// Catches the signals, from now on and until it is dropped.
     pub(crate) fn catch(limit: Duration) -> io::Result<Signals> {
         let (came, told) = socketpair()?;
         let (came, told) = (Arc::new(came), Arc::new(told));
-        let ids = [SIGTERM, SIGINT].map(|signal| sys::on_signal(signal, Arc::clone(&told)));
-        let ids = ids.into_iter().collect::<io::Result<Vec<_>>>()?;
-        Ok(Signals { limit, came, ids, noticed: AtomicBool::new(false), watcher: Mutex::new(None) })
+        CATCHING.fetch_add(1, Ordering::SeqCst);
+        let (noticed, watcher) = (AtomicBool::new(false), Mutex::new(None));
+        let mut signals = Signals { limit, came, ids: Vec::new(), noticed, watcher };
+        for signal in [SIGTERM, SIGINT] {
+            // The first time: later it is no default that would be replaced.
+            sys::default_unless(signal, || CATCHING.load(Ordering::SeqCst) > 0)?;
+            signals.ids.push(sys::on_signal(signal, Arc::clone(&told))?);
+        }
+        Ok(signals)
     }
 
     /// Starts the thread that drains, for servers that may have threads.
@@ -117,6 +126,7 @@ fn is_there(came: &Socket) -> bool {
 
 impl Drop for Signals {
     fn drop(&mut self) {
+        CATCHING.fetch_sub(1, Ordering::SeqCst);
         for id in &self.ids {
             signal_hook::low_level::unregister(*id);
         }

@@ -139,59 +139,30 @@ impl Stats {
     }
 
     #[cfg(unix)]
-    pub(crate) fn to_words(self) -> [u64; STATS_WORDS] {
-        let Stats { accepted, finished, failed, panicked, rejected, timed_out, cut, .. } = self;
-        let TimedOut { wrap, first_byte, idle, read, write, request } = timed_out;
-        let Stats { in_flight, between_requests, lost_before_accept, .. } = self;
-        [
-            accepted,
-            finished,
-            failed,
-            panicked,
-            rejected,
-            wrap,
-            first_byte,
-            idle,
-            read,
-            write,
-            request,
-            cut,
-            in_flight,
-            between_requests,
-            lost_before_accept,
-        ]
+    pub(crate) fn to_words(mut self) -> [u64; STATS_WORDS] {
+        self.numbers().map(|number| *number)
     }
 
     #[cfg(unix)]
     pub(crate) fn from_words(words: [u64; STATS_WORDS]) -> Stats {
-        let [
-            accepted,
-            finished,
-            failed,
-            panicked,
-            rejected,
-            wrap,
-            first_byte,
-            idle,
-            read,
-            write,
-            request,
-            rest @ ..,
-        ] = words;
-        let [cut, in_flight, between_requests, lost_before_accept] = rest;
-        let timed_out = TimedOut { wrap, first_byte, idle, read, write, request };
-        Stats {
-            accepted,
-            finished,
-            failed,
-            panicked,
-            rejected,
-            timed_out,
-            cut,
-            in_flight,
-            between_requests,
-            lost_before_accept,
+        let mut stats = Stats::default();
+        for (number, word) in stats.numbers().into_iter().zip(words) {
+            *number = word;
         }
+        stats
+    }
+
+    /// Every number, in the order in which processes tell them each other.
+    #[cfg(unix)]
+    fn numbers(&mut self) -> [&mut u64; STATS_WORDS] {
+        let Stats { accepted, finished, failed, panicked, rejected, timed_out, cut, .. } = self;
+        let TimedOut { wrap, first_byte, idle, read, write, request } = timed_out;
+        let (in_flight, between) = (&mut self.in_flight, &mut self.between_requests);
+        let lost = &mut self.lost_before_accept;
+        [
+            accepted, finished, failed, panicked, rejected, wrap, first_byte, idle, read, write, request,
+            cut, in_flight, between, lost,
+        ]
     }
 
     pub(crate) fn begin(&mut self) {

@@ -102,6 +102,17 @@ pub(crate) fn wait_child(pid: Pid) -> Waited {
     }
 }
 
+/// Locks an open file, or folder, until it is closed; `WouldBlock` if another holds it.
+pub(crate) fn try_lock(file: &std::fs::File) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
+    // SAFETY: flock takes any number; this one is open.
+    match unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Kills a child of ours that has not been collected yet, so that the number is
 /// still its own.
 pub(crate) fn kill(pid: Pid) {
@@ -135,6 +146,33 @@ pub(crate) fn on_signal(signal: i32, told: std::sync::Arc<sock::Socket>) -> io::
     // SAFETY: the action does what a signal handler may do, as said above; it
     // neither allocates nor locks nor panics. errno is kept by the registry.
     unsafe { signal_hook::low_level::register(signal, action) }
+}
+
+/// Has the signal do what it does by default while `is_caught` says no. Nothing if
+/// somebody handles it already. Registered once, and for good: what has taken the place
+/// of a default does not give it back by itself.
+#[cfg(feature = "signals")]
+pub(crate) fn default_unless(signal: i32, is_caught: fn() -> bool) -> io::Result<()> {
+    // SAFETY: the structure is plain data, for which zeros are valid, and is written
+    // during the call, which changes nothing.
+    let handled = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(signal, std::ptr::null(), &mut action) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        action.sa_sigaction != libc::SIG_DFL
+    };
+    if handled {
+        return Ok(());
+    }
+    let action = move || {
+        if !is_caught() {
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+    };
+    // SAFETY: looking at an atomic and the default's emulation are what a signal handler
+    // may do.
+    unsafe { signal_hook::low_level::register(signal, action) }.map(drop)
 }
 
 /// Time of the clock that stands still between two ticks of the kernel.
