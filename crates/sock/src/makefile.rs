@@ -15,6 +15,7 @@ use std::io::{self, BufRead, Read, Write};
 
 use crate::socket::Socket;
 use crate::stream::StreamSocket;
+use crate::sys;
 
 /// Buffer size of a file where none is given. Python: `io.DEFAULT_BUFFER_SIZE`.
 pub const DEFAULT_BUFFER_SIZE: usize = 8192;
@@ -65,16 +66,19 @@ impl Socket {
 /// [`SocketReader::with_buffer`].
 #[derive(Debug, Default)]
 pub struct ReadBuffer {
-    bytes: Box<[u8]>,
+    /// None at all if there was no memory for them: the first read tells.
+    bytes: Vec<u8>,
+    size: usize,
     start: usize,
     end: usize,
 }
 
 impl ReadBuffer {
-    /// An empty buffer of `size` bytes.
+    /// An empty buffer of `size` bytes. If there is no memory for them, reading
+    /// fails with `OutOfMemory`.
     #[must_use]
     pub fn new(size: usize) -> ReadBuffer {
-        ReadBuffer { bytes: vec![0; size].into(), start: 0, end: 0 }
+        ReadBuffer { bytes: sys::zeroes(size).unwrap_or_default(), size, start: 0, end: 0 }
     }
 
     /// Bytes received and not yet read.
@@ -86,7 +90,7 @@ impl ReadBuffer {
     /// How much the buffer can hold.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.bytes.len()
+        self.size
     }
 }
 
@@ -152,6 +156,9 @@ impl BufRead for SocketReader<'_> {
         if buffer.start == buffer.end {
             // A failed receive leaves an empty buffer, not a lost one.
             (buffer.start, buffer.end) = (0, 0);
+            if buffer.bytes.is_empty() {
+                buffer.bytes = sys::zeroes(buffer.size)?;
+            }
             buffer.end = self.source.recv_into(&mut buffer.bytes)?;
         }
         Ok(self.buffer.unread())
@@ -164,6 +171,9 @@ impl BufRead for SocketReader<'_> {
 
 /// A socket to write to. Python: `io.BufferedWriter`, or with buffer size 0
 /// `socketserver`'s `_SocketWriter`: each write sends all of it at once.
+///
+/// The buffer is made with the first write that needs it; without the memory for it
+/// that write fails with `OutOfMemory`.
 ///
 /// What is still buffered is sent when the writer is dropped; call
 /// [`flush`](Write::flush) to see the error.
@@ -190,7 +200,8 @@ impl Write for SocketWriter<'_> {
         if data.len() >= self.bufsize {
             self.target.sendall(data)?;
         } else {
-            self.buffer.reserve_exact(self.bufsize - self.buffer.len());
+            let room = self.bufsize - self.buffer.len();
+            self.buffer.try_reserve_exact(room).map_err(|_| sys::no_memory(self.bufsize))?;
             self.buffer.extend_from_slice(data);
         }
         Ok(data.len())

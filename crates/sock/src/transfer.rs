@@ -117,7 +117,8 @@ impl Socket {
     /// # Errors
     ///
     /// `ConnectionReset`, `ConnectionRefused` (a datagram's answer), `ENOTCONN`;
-    /// `TimedOut` and `WouldBlock` as the mode says.
+    /// `TimedOut` and `WouldBlock` as the mode says; `OutOfMemory` for a `bufsize`
+    /// there is no memory for.
     pub fn recv(&self, bufsize: usize) -> io::Result<Vec<u8>> {
         self.recv_with_flags(bufsize, MsgFlags::NONE)
     }
