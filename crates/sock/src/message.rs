@@ -128,7 +128,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv).
+    /// Those of [`recv`](Socket::recv); `InvalidInput` for an `ancbufsize` above `i32::MAX`.
     pub fn recvmsg(&self, bufsize: usize, ancbufsize: usize) -> io::Result<Message> {
         self.recvmsg_with_flags(bufsize, ancbufsize, MsgFlags::NONE)
     }
@@ -144,7 +144,7 @@ impl Socket {
         ancbufsize: usize,
         flags: MsgFlags,
     ) -> io::Result<Message> {
-        let mut data = vec![0; bufsize];
+        let mut data = sys::zeroes(bufsize)?;
         let MessageInto { received, ancillary, flags, address } =
             self.recvmsg_into_with_flags(&mut [IoSliceMut::new(&mut data)], ancbufsize, flags)?;
         // With MSG_TRUNC asked for, a datagram's real length comes back.
@@ -288,6 +288,55 @@ impl Socket {
     /// ```
     pub fn send_fds(&self, buffers: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
         self.sendmsg(buffers, &[Ancillary::rights(fds)])
+    }
+
+    /// [`send_fds`](Socket::send_fds) with flags. Python: `socket.send_fds(sock, buffers,
+    /// fds, flags)`, which takes them and ignores them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sendmsg`](Socket::sendmsg).
+    pub fn send_fds_with_flags(
+        &self,
+        buffers: &[IoSlice<'_>],
+        fds: &[BorrowedFd<'_>],
+        flags: MsgFlags,
+    ) -> io::Result<usize> {
+        self.sendmsg_with_flags(buffers, &[Ancillary::rights(fds)], flags)
+    }
+
+    /// [`send_fds`](Socket::send_fds) to an address. Python: `socket.send_fds(sock, buffers,
+    /// fds, flags, address)`, which takes it and ignores it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sendmsg_to`](Socket::sendmsg_to).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    /// use sock::{AF_UNIX, AsFd, MsgFlags, SOCK_DGRAM, Socket};
+    ///
+    /// # #[cfg(target_os = "linux")] {
+    /// let receiver = Socket::new(AF_UNIX, SOCK_DGRAM, 0)?;
+    /// receiver.bind("")?; // the kernel picks a name
+    /// let sender = Socket::new(AF_UNIX, SOCK_DGRAM, 0)?;
+    /// let file = std::fs::File::open("Cargo.toml")?;
+    /// let to = receiver.getsockname()?;
+    /// sender.send_fds_to(&[IoSlice::new(b"a file")], &[file.as_fd()], MsgFlags::NONE, to)?;
+    /// assert_eq!(receiver.recv_fds(100, 1)?.descriptors.len(), 1);
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn send_fds_to(
+        &self,
+        buffers: &[IoSlice<'_>],
+        fds: &[BorrowedFd<'_>],
+        flags: MsgFlags,
+        address: impl ToAddress,
+    ) -> io::Result<usize> {
+        self.sendmsg_to(buffers, &[Ancillary::rights(fds)], flags, address)
     }
 
     /// Receives up to `bufsize` bytes and up to `maxfds` descriptors.
