@@ -75,8 +75,17 @@ port! { u16 i32 u32 i64 u64 usize }
 
 impl Service for str {
     fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
+        if is_number(self) && self.trim_ascii().parse::<u16>().is_err() {
+            return Err(out_of_range(format!("port must be 0-65535, not {self:?}")));
+        }
         Ok(Some(Cow::Borrowed(self)))
     }
+}
+
+/// Whether getaddrinfo(3) reads a service as a number, which it then takes modulo 65,536.
+fn is_number(service: &str) -> bool {
+    let digits = service.trim_ascii_start().trim_start_matches(['+', '-']);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 impl Service for String {
@@ -176,4 +185,24 @@ pub fn gethostname() -> io::Result<String> {
 pub fn sethostname(name: impl AsRef<[u8]>) -> io::Result<()> {
     let name = name.as_ref();
     call!("sethostname(\"{}\")", name.escape_ascii() => sys::sethostname(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{ArgumentError, ArgumentFault};
+
+    #[test]
+    fn a_port_that_is_none_is_refused_as_text_too() {
+        // The system would take 70000 for 4464, and -5 for 65531.
+        for text in ["65536", "70000", " 70000", "+70000", "-5", "99999999999999999999"] {
+            let error = getaddrinfo("127.0.0.1", text).unwrap_err();
+            let fault = ArgumentError::of(&error).map(ArgumentError::fault);
+            assert_eq!(fault, Some(ArgumentFault::Range), "{error}");
+        }
+        for (text, port) in [("0", 0), ("65535", 65_535), ("0080", 80), ("+80", 80)] {
+            let answers = getaddrinfo("127.0.0.1", text).unwrap();
+            assert_eq!(answers[0].address.port(), Some(port), "{text}");
+        }
+    }
 }
