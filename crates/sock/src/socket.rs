@@ -349,15 +349,16 @@ impl Socket {
         self.inner.take().expect("a socket has its descriptor until it is taken apart").into()
     }
 
-    /// Makes a second descriptor of the same socket, with the same timeout.
+    /// Makes a second descriptor of the same socket, with the same timeout and the
+    /// same [`canceller`](Socket::canceller), if there is one.
     ///
     /// Python: `dup()`. System call: fcntl(2) with `F_DUPFD_CLOEXEC`.
     ///
     /// # Platform notes
     ///
     /// Blocking or not is a property of the socket, not of the descriptor: after
-    /// `settimeout` on one of the two, the other is non-blocking as well while
-    /// its own timeout still says what it said (as in Python).
+    /// `settimeout` or `canceller` on one of the two, the other is non-blocking as
+    /// well while its own timeout still says what it said (as in Python).
     ///
     /// # Errors
     ///
@@ -367,6 +368,10 @@ impl Socket {
         let inner = call!("fcntl({fd}, F_DUPFD_CLOEXEC)" => self.inner().try_clone())?;
         let twin = Socket::in_blocking_mode(inner, self.family, self.kind, self.proto);
         twin.timeout.set(self.gettimeout())?;
+        // It does not block either, so somebody has to wait for it.
+        if let Some(cancellation) = self.cancellation.get() {
+            let _ = twin.cancellation.set(Arc::clone(cancellation));
+        }
         Ok(twin)
     }
 
