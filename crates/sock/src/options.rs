@@ -228,7 +228,8 @@ impl Socket {
         Ok((!timeout.is_zero()).then_some(timeout))
     }
 
-    /// Value of an option that is a C `int`.
+    /// Value of an option that is a C `int`. Those of `AF_VSOCK` have 64 bits:
+    /// [`getsockopt_bytes`](Socket::getsockopt_bytes) of 8.
     ///
     /// Python: `getsockopt(level, option)`. System call: getsockopt(2).
     ///
