@@ -42,6 +42,20 @@ pub use linux::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress};
 /// Python: what `accept`, `recvfrom`, `getsockname` and `getpeername` return.
 /// It prints as `127.0.0.1:80`, `[::1]:80`, `/tmp/sock`, `@abstract`; an
 /// unnamed Unix socket prints as `(unnamed)`.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{AF_INET, Address, ToAddress, UnixAddress};
+///
+/// let address = ("127.0.0.1", 80).to_address(AF_INET)?;
+/// assert_eq!((address.ip().unwrap().to_string(), address.port()), ("127.0.0.1".into(), Some(80)));
+/// let (pair, _) = sock::socketpair()?;
+/// # if cfg!(unix) {
+/// assert_eq!(pair.getsockname()?, Address::Unix(UnixAddress::Unnamed));
+/// # }
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {

@@ -12,6 +12,13 @@ use crate::trace::{Outcome, call};
 /// A process, its user and its group, as the system vouches for them.
 ///
 /// Python: `struct.unpack("3i", …)` of `SO_PEERCRED` or of an `SCM_CREDENTIALS` item.
+///
+/// # Examples
+///
+/// ```
+/// let me = sock::Credentials::current();
+/// assert_eq!(me.pid, Some(std::process::id() as i32));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Credentials {
     /// Process, where the system tells it. It may have ended since, and its number

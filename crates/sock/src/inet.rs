@@ -8,24 +8,48 @@ use crate::error::{invalid, invalid_as};
 use crate::sys::c;
 
 /// A port from host to network byte order. Python: `socket.htons`.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(sock::htons(80).to_ne_bytes(), [0, 80]);
+/// ```
 #[must_use]
 pub const fn htons(host: u16) -> u16 {
     host.to_be()
 }
 
 /// A port from network to host byte order. Python: `socket.ntohs`.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(sock::ntohs(u16::from_ne_bytes([0, 80])), 80);
+/// ```
 #[must_use]
 pub const fn ntohs(network: u16) -> u16 {
     u16::from_be(network)
 }
 
 /// 32 bits from host to network byte order. Python: `socket.htonl`.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(sock::htonl(0x7f00_0001).to_ne_bytes(), [127, 0, 0, 1]);
+/// ```
 #[must_use]
 pub const fn htonl(host: u32) -> u32 {
     host.to_be()
 }
 
 /// 32 bits from network to host byte order. Python: `socket.ntohl`.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(sock::ntohl(u32::from_ne_bytes([127, 0, 0, 1])), 0x7f00_0001);
+/// ```
 #[must_use]
 pub const fn ntohl(network: u32) -> u32 {
     u32::from_be(network)
@@ -92,6 +116,14 @@ fn parse_c_number(text: &str) -> Option<u32> {
 /// # Errors
 ///
 /// `InvalidInput` for other than four bytes.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(sock::inet_ntoa(&[127, 0, 0, 1])?, "127.0.0.1");
+/// assert!(sock::inet_ntoa(&[127, 0, 0]).is_err());
+/// # std::io::Result::Ok(())
+/// ```
 pub fn inet_ntoa(packed: &[u8]) -> io::Result<String> {
     match <[u8; 4]>::try_from(packed) {
         Ok(bytes) => Ok(Ipv4Addr::from(bytes).to_string()),
@@ -134,6 +166,15 @@ pub fn inet_pton(family: AddressFamily, text: &str) -> io::Result<Vec<u8>> {
 ///
 /// `InvalidInput` for another number of bytes; with `EAFNOSUPPORT` for another
 /// family.
+///
+/// # Examples
+///
+/// ```
+/// use sock::AF_INET6;
+///
+/// assert_eq!(sock::inet_ntop(AF_INET6, &[0; 16])?, "::");
+/// # std::io::Result::Ok(())
+/// ```
 pub fn inet_ntop(family: AddressFamily, packed: &[u8]) -> io::Result<String> {
     let text = match family {
         AF_INET => <[u8; 4]>::try_from(packed).ok().map(|bytes| Ipv4Addr::from(bytes).to_string()),

@@ -46,6 +46,19 @@ impl Socket {
     /// Writes the socket as a file, with a buffer of 8192 bytes: `flush` sends it.
     ///
     /// Python: `makefile('wb')`. System call: send(2) when the buffer is full.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Write;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// let mut file = ours.makefile_wb();
+    /// write!(file, "one {}", 2)?;
+    /// file.flush()?;
+    /// assert_eq!(theirs.recv(100)?, b"one 2"); // in one piece
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn makefile_wb(&self) -> SocketWriter<'_> {
         SocketWriter::new(self, DEFAULT_BUFFER_SIZE)
@@ -54,6 +67,22 @@ impl Socket {
     /// Reads and writes the socket as a file, with a buffer for each direction.
     ///
     /// Python: `makefile('rwb')`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{BufRead, Write};
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// let mut file = ours.makefile_rwb();
+    /// file.write_all(b"question\n")?;
+    /// file.flush()?;
+    /// theirs.sendall(b"answer\n")?;
+    /// let mut line = String::new();
+    /// file.read_line(&mut line)?;
+    /// assert_eq!(line, "answer\n");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn makefile_rwb(&self) -> SocketPair<'_> {
         SocketPair { reader: self.makefile_rb(), writer: self.makefile_wb() }
@@ -64,6 +93,20 @@ impl Socket {
 ///
 /// A server lends one such buffer to connection after connection: see
 /// [`SocketReader::with_buffer`].
+///
+/// # Examples
+///
+/// ```
+/// use sock::{ReadBuffer, SocketReader};
+/// use std::io::BufRead;
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// theirs.sendall(b"one\ntwo\n")?;
+/// let mut reader = SocketReader::with_buffer(&ours, ReadBuffer::new(100));
+/// reader.read_line(&mut String::new())?;
+/// assert_eq!(reader.into_buffer().unread(), b"two\n");
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug, Default)]
 pub struct ReadBuffer {
     /// None at all if there was no memory for them: the first read tells.
@@ -95,6 +138,20 @@ impl ReadBuffer {
 }
 
 /// A socket to read from, with a buffer. Python: `io.BufferedReader` over `SocketIO`.
+///
+/// # Examples
+///
+/// ```
+/// use sock::SocketReader;
+/// use std::io::BufRead;
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// theirs.sendall(b"head\nbody")?;
+/// let mut head = String::new();
+/// SocketReader::new(&ours, 0).read_line(&mut head)?; // without a buffer
+/// assert_eq!(ours.recv(100)?, b"body"); // so the rest is still there
+/// # std::io::Result::Ok(())
+/// ```
 pub struct SocketReader<'a> {
     source: &'a dyn StreamSocket,
     buffer: ReadBuffer,
@@ -177,6 +234,19 @@ impl BufRead for SocketReader<'_> {
 ///
 /// What is still buffered is sent when the writer is dropped; call
 /// [`flush`](Write::flush) to see the error.
+///
+/// # Examples
+///
+/// ```
+/// use sock::SocketWriter;
+/// use std::io::Write;
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// let mut file = SocketWriter::new(&ours, 0);
+/// file.write_all(b"at once")?;
+/// assert_eq!(theirs.recv(100)?, b"at once");
+/// # std::io::Result::Ok(())
+/// ```
 pub struct SocketWriter<'a> {
     target: &'a dyn StreamSocket,
     buffer: Vec<u8>,
@@ -228,6 +298,17 @@ impl Drop for SocketWriter<'_> {
 }
 
 /// A socket to read from and write to, with a buffer each. Python: `io.BufferedRWPair`.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{SocketPair, SocketReader, SocketWriter};
+///
+/// let (ours, _theirs) = sock::socketpair()?;
+/// let pair = SocketPair { reader: SocketReader::new(&ours, 65_536), writer: SocketWriter::new(&ours, 0) };
+/// # drop(pair);
+/// # std::io::Result::Ok(())
+/// ```
 pub struct SocketPair<'a> {
     /// The reading side.
     pub reader: SocketReader<'a>,

@@ -136,6 +136,18 @@ pub fn getaddrinfo<'h>(
 /// # Errors
 ///
 /// Those of [`getaddrinfo`].
+///
+/// # Examples
+///
+/// ```
+/// use sock::{AF_INET6, AI_PASSIVE, Hints, SOCK_STREAM};
+///
+/// // What a server that takes everybody binds to.
+/// let hints = Hints { family: AF_INET6, kind: SOCK_STREAM, flags: AI_PASSIVE, ..Hints::default() };
+/// let answers = sock::getaddrinfo_with(None, 8000, &hints)?;
+/// assert_eq!(answers[0].address.to_string(), "[::]:8000");
+/// # std::io::Result::Ok(())
+/// ```
 pub fn getaddrinfo_with<'h>(
     host: impl Into<Option<&'h str>>,
     service: impl Service,
@@ -170,6 +182,13 @@ impl From<sys::RawAddrInfo> for AddrInfo {
 /// # Errors
 ///
 /// The system's.
+///
+/// # Examples
+///
+/// ```
+/// println!("this machine is {}", sock::gethostname()?);
+/// # std::io::Result::Ok(())
+/// ```
 pub fn gethostname() -> io::Result<String> {
     call!("gethostname()" => sys::gethostname())
 }
@@ -181,6 +200,12 @@ pub fn gethostname() -> io::Result<String> {
 /// # Errors
 ///
 /// `PermissionDenied` for all but root; `EINVAL` for a name that is too long.
+///
+/// # Examples
+///
+/// ```
+/// assert!(sock::sethostname("x".repeat(10_000)).is_err()); // even for root
+/// ```
 #[cfg(unix)]
 pub fn sethostname(name: impl AsRef<[u8]>) -> io::Result<()> {
     let name = name.as_ref();
