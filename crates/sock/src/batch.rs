@@ -264,6 +264,17 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`sendmmsg`](Socket::sendmmsg).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_UNIX, Address, MSG_DONTWAIT, SOCK_DGRAM};
+    ///
+    /// let (ours, _theirs) = sock::socketpair_with(AF_UNIX, SOCK_DGRAM, 0)?;
+    /// let sent = ours.sendmmsg_with_flags(&vec![("x", Address::None); 100_000], MSG_DONTWAIT)?;
+    /// assert!(sent.count < 100_000); // as many as there was room for
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn sendmmsg_with_flags<D, A>(&self, datagrams: &[(D, A)], flags: MsgFlags) -> io::Result<SentBatch>
     where
         D: AsRef<[u8]>,

@@ -55,6 +55,17 @@ impl ConnectionOptions {
 
     /// Time for all addresses together. Python has none: there five addresses
     /// take five timeouts. The look-up of the name is not limited by it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::ConnectionOptions;
+    /// use std::time::Duration;
+    ///
+    /// let options = ConnectionOptions::new().deadline(Duration::ZERO);
+    /// let error = sock::create_connection_with(("127.0.0.1", 1), &options).unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    /// ```
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> ConnectionOptions {
         self.deadline = Some(deadline);

@@ -12,13 +12,6 @@ use crate::trace::{Outcome, call};
 /// A process, its user and its group, as the system vouches for them.
 ///
 /// Python: `struct.unpack("3i", …)` of `SO_PEERCRED` or of an `SCM_CREDENTIALS` item.
-///
-/// # Examples
-///
-/// ```
-/// let me = sock::Credentials::current();
-/// assert_eq!(me.pid, Some(std::process::id() as i32));
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Credentials {
     /// Process, where the system tells it. It may have ended since, and its number
@@ -34,6 +27,13 @@ impl Credentials {
     /// This process, with its effective user and group.
     ///
     /// System calls: getpid(2), geteuid(2), getegid(2).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let me = sock::Credentials::current();
+    /// assert_eq!(me.pid, Some(std::process::id() as i32));
+    /// ```
     #[must_use]
     pub fn current() -> Credentials {
         let (pid, uid, gid) = peer::own_credentials();

@@ -130,6 +130,17 @@ impl Canceller {
     ///
     /// System call: shutdown(2) of a pair that is watched beside the socket. A call
     /// that need not wait still succeeds. Calling it again does nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// ours.canceller()?.cancel();
+    /// assert!(sock::was_cancelled(&ours.recv(1).unwrap_err()));
+    /// theirs.sendall(b"x")?;
+    /// assert_eq!(ours.recv(1)?, b"x"); // that need not wait
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn cancel(&self) {
         // It fails only for what has been shut down before.
         let _ = self.0.ours.shutdown(Shutdown::Write);

@@ -184,6 +184,19 @@ impl<'a> SocketReader<'a> {
     }
 
     /// Bytes received and not yet read. Python: `peek()`, without its read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::BufRead;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// theirs.sendall(b"one\ntwo\n")?;
+    /// let mut file = ours.makefile_rb();
+    /// file.read_line(&mut String::new())?;
+    /// assert_eq!(file.buffer(), b"two\n");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn buffer(&self) -> &[u8] {
         self.buffer.unread()

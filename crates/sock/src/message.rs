@@ -219,6 +219,21 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSliceMut;
+    /// use sock::{AF_UNIX, MSG_TRUNC, SOCK_DGRAM};
+    ///
+    /// let (ours, theirs) = sock::socketpair_with(AF_UNIX, SOCK_DGRAM, 0)?;
+    /// theirs.send(b"too long")?;
+    /// # if cfg!(target_os = "linux") {
+    /// let message = ours.recvmsg_into_with_flags(&mut [IoSliceMut::new(&mut [0; 3])], 0, MSG_TRUNC)?;
+    /// assert_eq!(message.received, 8); // and five bytes are lost
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recvmsg_into_with_flags(
         &self,
         buffers: &mut [IoSliceMut<'_>],
@@ -380,6 +395,19 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`sendmsg`](Socket::sendmsg).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    /// use sock::{AsFd, MSG_DONTWAIT};
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// let file = std::fs::File::open("Cargo.toml")?;
+    /// ours.send_fds_with_flags(&[IoSlice::new(b"a file")], &[file.as_fd()], MSG_DONTWAIT)?;
+    /// assert_eq!(theirs.recv_fds(100, 1)?.descriptors.len(), 1);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn send_fds_with_flags(
         &self,
         buffers: &[IoSlice<'_>],
@@ -456,6 +484,17 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::MSG_DONTWAIT;
+    ///
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// let error = ours.recv_fds_with_flags(100, 1, MSG_DONTWAIT).unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recv_fds_with_flags(
         &self,
         bufsize: usize,

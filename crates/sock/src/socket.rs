@@ -577,6 +577,20 @@ impl Socket {
     /// The deadline of a call that begins now: for who makes one call of several,
     /// with [`recv_into_within`](Socket::recv_into_within) and
     /// [`send_within`](Socket::send_within). No system call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// ours.settimeout(Duration::from_secs(5))?;
+    /// let mut deadline = ours.deadline(); // five seconds for the whole conversation
+    /// ours.send_within(b"question", &mut deadline)?;
+    /// theirs.sendall(b"answer")?;
+    /// ours.recv_into_within(&mut [0; 100], &mut deadline)?;
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     #[inline]
     pub fn deadline(&self) -> Deadline<'_> {
