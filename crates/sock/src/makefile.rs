@@ -109,9 +109,9 @@ impl Socket {
 /// ```
 #[derive(Debug, Default)]
 pub struct ReadBuffer {
-    /// None at all if there was no memory for them: the first read tells.
-    bytes: Vec<u8>,
-    size: usize,
+    bytes: Box<[u8]>,
+    /// While there are no bytes, since there was no memory for them, both say how
+    /// many there should be. A field of its own would go along with each request.
     start: usize,
     end: usize,
 }
@@ -121,19 +121,29 @@ impl ReadBuffer {
     /// fails with `OutOfMemory`.
     #[must_use]
     pub fn new(size: usize) -> ReadBuffer {
-        ReadBuffer { bytes: sys::zeroes(size).unwrap_or_default(), size, start: 0, end: 0 }
+        match sys::zeroes(size) {
+            Ok(bytes) => ReadBuffer { bytes: bytes.into(), start: 0, end: 0 },
+            Err(_) => ReadBuffer { bytes: Box::default(), start: size, end: size },
+        }
+    }
+
+    /// Tries once more to have memory.
+    #[cold]
+    fn allocate(&mut self) -> io::Result<()> {
+        self.bytes = sys::zeroes(self.start)?.into();
+        Ok(())
     }
 
     /// Bytes received and not yet read.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
+        self.bytes.get(self.start..self.end).unwrap_or_default()
     }
 
     /// How much the buffer can hold.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.size
+        self.bytes.len().max(self.start)
     }
 }
 
@@ -224,18 +234,18 @@ impl BufRead for SocketReader<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         let buffer = &mut self.buffer;
         if buffer.start == buffer.end {
+            if buffer.bytes.is_empty() {
+                buffer.allocate()?;
+            }
             // A failed receive leaves an empty buffer, not a lost one.
             (buffer.start, buffer.end) = (0, 0);
-            if buffer.bytes.is_empty() {
-                buffer.bytes = sys::zeroes(buffer.size)?;
-            }
             buffer.end = self.source.recv_into(&mut buffer.bytes)?;
         }
         Ok(self.buffer.unread())
     }
 
     fn consume(&mut self, count: usize) {
-        self.buffer.start = (self.buffer.start + count).min(self.buffer.end);
+        self.buffer.start = self.buffer.start.saturating_add(count).min(self.buffer.end);
     }
 }
 
@@ -415,7 +425,7 @@ mod tests {
         reader.fill_buf().unwrap();
         reader.consume(2);
         assert_eq!(reader.buffer(), b"c");
-        reader.consume(100);
+        reader.consume(usize::MAX);
         assert_eq!(reader.buffer(), b"");
         assert_eq!(reader.fill_buf().unwrap(), b"def");
     }

@@ -69,6 +69,7 @@ pub(crate) fn zeroes<T: Number>(count: usize) -> io::Result<Vec<T>> {
 }
 
 /// What is told for a size that is too large.
+#[cold]
 pub(crate) fn no_memory(bytes: usize) -> io::Error {
     io::Error::new(io::ErrorKind::OutOfMemory, format!("no memory for {bytes} bytes"))
 }
