@@ -1,7 +1,8 @@
 //! The promise: a canceller ends every wait of its socket, in every call and
 //! mode, and nothing else.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -59,13 +60,37 @@ fn every_receiving_call_ends() {
 #[test]
 fn every_sending_call_ends() {
     for mode in WAITING {
-        let calls: [fn(&Socket) -> io::Result<()>; 2] =
-            [|sock| sock.send(b"x").map(drop), |sock| sock.sendall(&[0; 1 << 20])];
+        let calls: [fn(&Socket) -> io::Result<()>; 4] = [
+            |sock| sock.send(b"x").map(drop),
+            |sock| sock.sendall(&[0; 1 << 20]),
+            |sock| sock.makefile_wb().write_all(&[0; 1 << 20]),
+            |sock| sock.sendfile(&File::open("Cargo.lock")?, 0, None).map(drop),
+        ];
         for call in calls {
             let (ours, _theirs) = full_pair();
             ours.settimeout(mode).unwrap();
             assert_ends(&ours, call);
         }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_connect_ends() {
+    // A queue that is full answers nobody.
+    let listener = Socket::new(AF_INET, SOCK_STREAM, 0).unwrap();
+    listener.bind(("127.0.0.1", 0)).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.getsockname().unwrap();
+    let queue: Vec<Socket> = (0..8).map(|_| Socket::new(AF_INET, SOCK_STREAM, 0).unwrap()).collect();
+    for waiting in &queue {
+        waiting.setblocking(false).unwrap();
+        waiting.connect(&address).unwrap_err();
+    }
+    for mode in WAITING {
+        let sock = Socket::new(AF_INET, SOCK_STREAM, 0).unwrap();
+        sock.settimeout(mode).unwrap();
+        assert_ends(&sock, |sock| sock.connect(&address));
     }
 }
 
@@ -80,9 +105,46 @@ fn an_accept_ends() {
 
 #[cfg(unix)]
 #[test]
-fn a_receive_of_messages_ends() {
-    let (ours, _theirs) = socketpair().unwrap();
-    assert_ends(&ours, |sock| sock.recvmsg(1, 0));
+fn every_call_with_messages_ends() {
+    use sock::{AF_UNIX, Address, MsgFlags, RecvBatch, socketpair_with};
+    use std::io::{IoSlice, IoSliceMut};
+
+    let calls: [fn(&Socket) -> io::Result<usize>; 7] = [
+        |sock| sock.recvmsg(1, 0).map(|message| message.data.len()),
+        |sock| sock.recvmsg_into(&mut [IoSliceMut::new(&mut [0])], 0).map(|message| message.received),
+        |sock| sock.recv_fds(1, 1).map(|received| received.data.len()),
+        |sock| sock.recvmmsg(&mut RecvBatch::new(2, 1)?),
+        |sock| sock.sendmsg(&[IoSlice::new(b"x")], &[]),
+        |sock| sock.send_fds_with_flags(&[IoSlice::new(b"x")], &[], MsgFlags::NONE),
+        |sock| sock.sendmmsg(&[("x", Address::None)]).map(|sent| sent.count),
+    ];
+    for mode in WAITING {
+        for call in calls {
+            let (ours, _theirs) = socketpair_with(AF_UNIX, SOCK_DGRAM, 0).unwrap();
+            ours.setblocking(false).unwrap();
+            while ours.send(b"x").is_ok() {}
+            ours.settimeout(mode).unwrap();
+            assert_ends(&ours, call);
+        }
+    }
+}
+
+#[test]
+fn a_second_descriptor_waits_as_the_first_and_ends_with_it() {
+    for mode in WAITING {
+        let (ours, theirs) = socketpair().unwrap();
+        ours.settimeout(mode).unwrap();
+        let canceller = ours.canceller().unwrap();
+        let twin = ours.dup().unwrap();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| twin.recv(10).unwrap());
+            theirs.sendall(b"late").unwrap();
+            assert_eq!(waiting.join().unwrap(), b"late");
+            let waiting = scope.spawn(|| twin.recv(10).unwrap_err());
+            canceller.cancel();
+            assert!(was_cancelled(&waiting.join().unwrap()));
+        });
+    }
 }
 
 #[test]

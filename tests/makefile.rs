@@ -448,6 +448,24 @@ fn what_a_flush_failed_to_send_is_not_sent_again() {
 }
 
 #[test]
+fn a_buffer_larger_than_memory_is_an_error_of_the_first_call_and_no_panic() {
+    let (ours, theirs) = Witness::pair();
+    theirs.sendall(b"hello").unwrap();
+    for bufsize in [usize::MAX, isize::MAX as usize] {
+        let mut reader = SocketReader::new(&ours, bufsize);
+        for _ in 0..2 {
+            let error = reader.read(&mut [0; 5]).unwrap_err();
+            assert_eq!(error.to_string(), format!("no memory for {bufsize} bytes"));
+        }
+        let error = SocketWriter::new(&ours, bufsize).write(b"hello").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+        let error = ours.recv(bufsize).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+    }
+    assert_eq!(ours.recv(5).unwrap(), b"hello");
+}
+
+#[test]
 fn the_two_directions_of_a_pair_have_a_buffer_each() {
     let (ours, theirs) = pair();
     let mut file = ours.makefile_rwb();

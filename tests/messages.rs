@@ -116,6 +116,22 @@ fn an_item_that_is_cut_is_kept_and_flagged() {
 }
 
 #[test]
+fn more_than_memory_holds_is_an_error_and_no_panic() {
+    let (ours, theirs) = datagrams();
+    ours.send(b"hello").unwrap();
+    for bufsize in [usize::MAX, isize::MAX as usize] {
+        let errors = [theirs.recvmsg(bufsize, 0).unwrap_err(), theirs.recv_fds(bufsize, 1).unwrap_err()];
+        for error in errors {
+            assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+            assert_eq!(error.to_string(), format!("no memory for {bufsize} bytes"));
+        }
+        let error = theirs.recv_fds(1, bufsize).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+    }
+    assert_eq!(theirs.recv(100).unwrap(), b"hello");
+}
+
+#[test]
 fn recv_fds_honours_its_flags() {
     // CPython takes them and ignores them (gh-107898).
     let (ours, theirs) = datagrams();
@@ -126,6 +142,30 @@ fn recv_fds_honours_its_flags() {
     let taken = theirs.recv_fds(100, 4).unwrap();
     assert_eq!((&taken.data[..], taken.descriptors.len()), (&b"take this"[..], 1));
     let error = theirs.recv_fds_with_flags(100, 4, MSG_DONTWAIT).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn send_fds_honours_its_flags_and_its_address() {
+    // CPython takes both and ignores them (gh-107898).
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("receiver");
+    let receiver = Socket::new(AF_UNIX, SOCK_DGRAM, 0).unwrap();
+    receiver.bind(&path).unwrap();
+    let sender = Socket::new(AF_UNIX, SOCK_DGRAM, 0).unwrap();
+    let (passed, kept) = socketpair().unwrap();
+    let data = [IoSlice::new(b"take this")];
+    sender.send_fds_to(&data, &[passed.as_fd()], MsgFlags::NONE, &path).unwrap();
+    drop(passed);
+    let taken = receiver.recv_fds(100, 4).unwrap();
+    assert_eq!((&taken.data[..], taken.descriptors.len()), (&b"take this"[..], 1));
+    drop(taken);
+    assert!(is_closed(&kept));
+
+    // A queue that is full is waited for, unless the flags say otherwise.
+    let (ours, _theirs) = datagrams();
+    let sent = |_| ours.send_fds_with_flags(&data, &[kept.as_fd()], MSG_DONTWAIT);
+    let error = (0..1_000_000).map(sent).find_map(Result::err).unwrap();
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
 }
 

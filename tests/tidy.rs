@@ -182,6 +182,46 @@ fn the_python_extension_only_converts() {
     }
 }
 
+/// What a public function's page has in `sock`: whatever makes a call has an example,
+/// and whatever can fail says with what.
+#[test]
+fn every_call_of_sock_has_its_card() {
+    let mut cards = 0;
+    for (path, text) in rust_files("crates/sock/src") {
+        // No example of Windows' own functions can run here.
+        if path.ends_with("windows.rs") || path.ends_with("properties.rs") {
+            continue;
+        }
+        let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let mut card = String::new();
+        let mut lines = text.lines().map(str::trim_start).peekable();
+        while let Some(line) = lines.next() {
+            if let Some(doc) = line.strip_prefix("///") {
+                card += doc;
+                card.push('\n');
+            } else if line.starts_with("pub fn ") {
+                let mut signature = line.to_owned();
+                while !signature.contains('{') && !signature.ends_with(';') {
+                    signature += lines.next().unwrap();
+                }
+                let pythons = |line: &str| line.starts_with(" Python: `") && line.contains('(');
+                let calls = card.lines().any(pythons)
+                    || card.contains("ystem call")
+                    || card.contains("ibrary call");
+                let has = |part: &str| card.contains(part);
+                assert!(!calls || has("# Examples"), "{}: no example: {line}", path.display());
+                let fails = signature.contains("io::Result<");
+                assert!(!fails || has("# Errors"), "{}: no errors: {line}", path.display());
+                cards += usize::from(calls);
+                card.clear();
+            } else if !line.starts_with('#') {
+                card.clear();
+            }
+        }
+    }
+    assert!(cards > 50, "{cards} cards");
+}
+
 #[test]
 fn no_file_is_longer_than_700_lines() {
     for folder in ["crates", "examples", "tests", "docs"] {

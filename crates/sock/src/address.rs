@@ -42,6 +42,20 @@ pub use linux::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress};
 /// Python: what `accept`, `recvfrom`, `getsockname` and `getpeername` return.
 /// It prints as `127.0.0.1:80`, `[::1]:80`, `/tmp/sock`, `@abstract`; an
 /// unnamed Unix socket prints as `(unnamed)`.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{AF_INET, Address, ToAddress, UnixAddress};
+///
+/// let address = ("127.0.0.1", 80).to_address(AF_INET)?;
+/// assert_eq!((address.ip().unwrap().to_string(), address.port()), ("127.0.0.1".into(), Some(80)));
+/// let (pair, _) = sock::socketpair()?;
+/// # if cfg!(unix) {
+/// assert_eq!(pair.getsockname()?, Address::Unix(UnixAddress::Unnamed));
+/// # }
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
@@ -269,7 +283,7 @@ impl From<SocketAddr> for Address {
 /// # Errors
 ///
 /// - `InvalidInput`: the port is not in 0..=65535; the host contains a NUL or is
-///   `<broadcast>` outside IPv4; a Unix path contains a NUL or is longer than
+///   `<broadcast>` or 255.255.255.255 outside IPv4; a Unix path contains a NUL or is longer than
 ///   107 bytes (`ENAMETOOLONG`); the address is of another family than the
 ///   socket (`EAFNOSUPPORT`).
 /// - a [`GaiError`] inside: the name does not resolve in that family.
@@ -429,8 +443,8 @@ fn resolve_host(host: &str, family: AddressFamily) -> io::Result<SocketAddr> {
         "<broadcast>" | "255.255.255.255" if v4 => {
             return Ok(SocketAddr::new(Ipv4Addr::BROADCAST.into(), 0));
         }
-        "<broadcast>" => {
-            let sentence = format!("host \"<broadcast>\" is IPv4, the socket is {family}");
+        "<broadcast>" | "255.255.255.255" => {
+            let sentence = format!("host {host:?} is IPv4, the socket is {family}");
             return Err(invalid_as(c::EAFNOSUPPORT, sentence));
         }
         _ => {}
@@ -505,9 +519,12 @@ mod tests {
         assert_eq!(shown(("", 1), AF_INET), "0.0.0.0:1");
         assert_eq!(shown(("", 1), AF_INET6), "[::]:1");
         assert_eq!(shown(("<broadcast>", 1), AF_INET), "255.255.255.255:1");
-        let error = ("<broadcast>", 1).to_address(AF_INET6).unwrap_err();
-        assert_eq!(crate::errno(&error), Some(c::EAFNOSUPPORT));
-        assert!(error.to_string().contains("host \"<broadcast>\" is IPv4, the socket is AF_INET6"));
+        for host in ["<broadcast>", "255.255.255.255"] {
+            let error = (host, 1).to_address(AF_INET6).unwrap_err();
+            assert_eq!(crate::errno(&error), Some(c::EAFNOSUPPORT));
+            let sentence = format!("host {host:?} is IPv4, the socket is AF_INET6");
+            assert!(error.to_string().contains(&sentence), "{error}");
+        }
         assert_eq!(shown(("127.1", 1), AF_INET), "127.0.0.1:1");
         assert_eq!(shown(("::1", 1), AF_UNSPEC), "[::1]:1");
         assert_eq!(shown((Ipv6Addr::LOCALHOST, 1, 7, 0), AF_INET6), "[::1]:1");

@@ -53,6 +53,21 @@ impl Ancillary {
     ///
     /// C: `SCM_CREDENTIALS` of unix(7). The system checks it: what is not true is
     /// `EPERM`, except from a privileged sender.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    /// use sock::{Ancillary, CMSG_SPACE, Credentials, SO_PASSCRED, SOL_SOCKET};
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// theirs.setsockopt(SOL_SOCKET, SO_PASSCRED, true)?;
+    /// let me = Credentials::current();
+    /// ours.sendmsg(&[IoSlice::new(b"it is me")], &[Ancillary::credentials(me)])?;
+    /// let message = theirs.recvmsg(100, CMSG_SPACE(12)?)?;
+    /// assert_eq!(message.ancillary[0].as_credentials(), Some(me));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[cfg(target_os = "linux")]
     #[must_use]
     #[doc(alias = "SCM_CREDENTIALS")]
@@ -93,6 +108,24 @@ impl Ancillary {
     ///
     /// C: `IP_PKTINFO` of ip(7), `IPV6_PKTINFO` of ipv6(7); `IP_SENDSRCADDR` on
     /// FreeBSD, where the interface of an IPv4 packet cannot be chosen.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::Ipv4Addr;
+    /// use std::io::IoSlice;
+    /// use sock::{AF_INET, Ancillary, MsgFlags, PacketInfo, SOCK_DGRAM, Socket};
+    ///
+    /// let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// receiver.bind(("127.0.0.1", 0))?;
+    /// let sender = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// # #[cfg(target_os = "linux")] {
+    /// let from = Ancillary::pktinfo(PacketInfo::from_address(Ipv4Addr::new(127, 0, 0, 2)));
+    /// sender.sendmsg_to(&[IoSlice::new(b"hello")], &[from], MsgFlags::NONE, receiver.getsockname()?)?;
+    /// assert_eq!(receiver.recvfrom(100)?.1.ip(), Some(Ipv4Addr::new(127, 0, 0, 2).into()));
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     #[doc(alias("IP_PKTINFO", "IPV6_PKTINFO", "IP_SENDSRCADDR", "in_pktinfo"))]
     pub fn pktinfo(info: PacketInfo) -> Ancillary {
@@ -165,6 +198,23 @@ impl Ancillary {
 
     /// Reads an `IP_TOS` or `IPV6_TCLASS` item, that of a packet that came. They come
     /// once `IP_RECVTOS` or `IPV6_RECVTCLASS` is set.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// use sock::{AF_INET, Ancillary, IP_RECVTOS, IP_TOS, IPPROTO_IP, SOCK_DGRAM, Socket};
+    ///
+    /// let sock = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// sock.bind(("127.0.0.1", 0))?;
+    /// sock.setsockopt(IPPROTO_IP, IP_RECVTOS, true)?;
+    /// sock.setsockopt(IPPROTO_IP, IP_TOS, 0x10)?;
+    /// sock.sendto(b"to myself", sock.getsockname()?)?;
+    /// let message = sock.recvmsg(100, 100)?;
+    /// assert_eq!(message.ancillary.iter().find_map(Ancillary::as_tos), Some(0x10));
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn as_tos(&self) -> Option<u8> {
         // Linux names the item as the option that sets it, the BSDs as the one that asks for it.
@@ -192,6 +242,23 @@ impl Ancillary {
 
     /// Reads an `IP_TTL` or `IPV6_HOPLIMIT` item: what was left of it when the packet
     /// came. They come once `IP_RECVTTL` or `IPV6_RECVHOPLIMIT` is set.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// use sock::{AF_INET, Ancillary, IP_RECVTTL, IP_TTL, IPPROTO_IP, SOCK_DGRAM, Socket};
+    ///
+    /// let sock = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// sock.bind(("127.0.0.1", 0))?;
+    /// sock.setsockopt(IPPROTO_IP, IP_RECVTTL, true)?;
+    /// sock.setsockopt(IPPROTO_IP, IP_TTL, 7)?;
+    /// sock.sendto(b"to myself", sock.getsockname()?)?;
+    /// let message = sock.recvmsg(100, 100)?;
+    /// assert_eq!(message.ancillary.iter().find_map(Ancillary::as_ttl), Some(7));
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn as_ttl(&self) -> Option<u8> {
         self.number_of(&[c::IP_TTL, c::IP_RECVTTL], IPV6_HOPLIMIT)
@@ -199,6 +266,24 @@ impl Ancillary {
 
     /// Reads a timestamp: when the packet came to this host. It comes once
     /// `SO_TIMESTAMP` (to the microsecond) or, on Linux, `SO_TIMESTAMPNS` is set.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// use sock::{AF_INET, Ancillary, SO_TIMESTAMPNS, SOCK_DGRAM, SOL_SOCKET, Socket};
+    /// use std::time::SystemTime;
+    ///
+    /// let sock = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// sock.bind(("127.0.0.1", 0))?;
+    /// sock.setsockopt(SOL_SOCKET, SO_TIMESTAMPNS, true)?;
+    /// sock.sendto(b"to myself", sock.getsockname()?)?;
+    /// let message = sock.recvmsg(100, 100)?;
+    /// let came = message.ancillary.iter().find_map(Ancillary::as_timestamp).unwrap();
+    /// assert!(came <= SystemTime::now());
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     #[doc(alias("SO_TIMESTAMP", "SO_TIMESTAMPNS", "SCM_TIMESTAMP", "SCM_REALTIME"))]
     pub fn as_timestamp(&self) -> Option<SystemTime> {

@@ -175,6 +175,20 @@ impl Socket {
     ///
     /// One call of the system on Linux. On macOS and FreeBSD recvmsg(2) is called
     /// once for each datagram.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_UNIX, RecvBatch, SOCK_DGRAM};
+    ///
+    /// let (ours, theirs) = sock::socketpair_with(AF_UNIX, SOCK_DGRAM, 0)?;
+    /// theirs.send(b"one")?;
+    /// theirs.send(b"two")?;
+    /// let mut batch = RecvBatch::new(16, 1500)?;
+    /// assert_eq!(ours.recvmmsg(&mut batch)?, 2);
+    /// assert_eq!(batch.get(1).unwrap().data(), b"two");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recvmmsg(&self, batch: &mut RecvBatch) -> io::Result<usize> {
         self.recvmmsg_with_flags(batch, MsgFlags::NONE)
     }
@@ -185,6 +199,18 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_UNIX, MSG_DONTWAIT, RecvBatch, SOCK_DGRAM};
+    ///
+    /// let (ours, _theirs) = sock::socketpair_with(AF_UNIX, SOCK_DGRAM, 0)?;
+    /// let mut batch = RecvBatch::new(16, 1500)?;
+    /// let error = ours.recvmmsg_with_flags(&mut batch, MSG_DONTWAIT).unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recvmmsg_with_flags(&self, batch: &mut RecvBatch, flags: MsgFlags) -> io::Result<usize> {
         let fd = self.fileno();
         let (capacity, size) = (batch.capacity(), batch.slots.size());
@@ -238,6 +264,17 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`sendmmsg`](Socket::sendmmsg).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_UNIX, Address, MSG_DONTWAIT, SOCK_DGRAM};
+    ///
+    /// let (ours, _theirs) = sock::socketpair_with(AF_UNIX, SOCK_DGRAM, 0)?;
+    /// let sent = ours.sendmmsg_with_flags(&vec![("x", Address::None); 100_000], MSG_DONTWAIT)?;
+    /// assert!(sent.count < 100_000); // as many as there was room for
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn sendmmsg_with_flags<D, A>(&self, datagrams: &[(D, A)], flags: MsgFlags) -> io::Result<SentBatch>
     where
         D: AsRef<[u8]>,

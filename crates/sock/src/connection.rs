@@ -14,6 +14,19 @@ use crate::socket::Socket;
 use crate::timeout::{POLLOUT, Poll, getdefaulttimeout, poll};
 
 /// How [`create_connection_with`] connects.
+///
+/// # Examples
+///
+/// ```
+/// use sock::ConnectionOptions;
+/// use std::time::Duration;
+///
+/// let options = ConnectionOptions::new()
+///     .timeout(Duration::from_secs(5)) // for each address, and for the socket later
+///     .deadline(Duration::from_secs(12)) // for all of them
+///     .happy_eyeballs(true);
+/// # let _ = options;
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionOptions {
     timeout: Option<Option<Duration>>,
@@ -42,6 +55,17 @@ impl ConnectionOptions {
 
     /// Time for all addresses together. Python has none: there five addresses
     /// take five timeouts. The look-up of the name is not limited by it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::ConnectionOptions;
+    /// use std::time::Duration;
+    ///
+    /// let options = ConnectionOptions::new().deadline(Duration::ZERO);
+    /// let error = sock::create_connection_with(("127.0.0.1", 1), &options).unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    /// ```
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> ConnectionOptions {
         self.deadline = Some(deadline);
@@ -49,6 +73,21 @@ impl ConnectionOptions {
     }
 
     /// Address to connect from.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, ConnectionOptions, ToAddress};
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let port = server.getsockname()?.port().unwrap();
+    /// # if cfg!(target_os = "linux") {
+    /// let from = ("127.0.0.2", 0).to_address(AF_INET)?;
+    /// let client = sock::create_connection_with(("127.0.0.1", port), &ConnectionOptions::new().source_address(from))?;
+    /// assert_eq!(client.getsockname()?.ip().unwrap().to_string(), "127.0.0.2");
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn source_address(mut self, address: Address) -> ConnectionOptions {
         self.source_address = Some(address);

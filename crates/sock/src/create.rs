@@ -36,6 +36,20 @@ pub fn socketpair() -> io::Result<(Socket, Socket)> {
 /// # Errors
 ///
 /// The system's: `EOPNOTSUPP` for families without pairs, such as `AF_INET`.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(unix)] {
+/// use sock::{AF_UNIX, SOCK_DGRAM};
+///
+/// let (ours, theirs) = sock::socketpair_with(AF_UNIX, SOCK_DGRAM, 0)?;
+/// ours.send(b"one")?;
+/// ours.send(b"two")?;
+/// assert_eq!(theirs.recv(100)?, b"one"); // each by itself
+/// # }
+/// # std::io::Result::Ok(())
+/// ```
 pub fn socketpair_with(
     family: AddressFamily,
     kind: SocketKind,
@@ -48,6 +62,15 @@ pub fn socketpair_with(
 }
 
 /// How [`create_server_with`] listens.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{AF_INET6, ServerOptions};
+///
+/// let options = ServerOptions::new().family(AF_INET6).dualstack_ipv6(true).backlog(500);
+/// # let _ = options;
+/// ```
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
     family: AddressFamily,
@@ -128,6 +151,21 @@ pub fn create_server(address: impl ToAddress) -> io::Result<Socket> {
 ///
 /// Those of [`create_server`]; `InvalidInput` for `dualstack_ipv6` without
 /// `AF_INET6` or where the system has no dual stack.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{AF_INET6, ServerOptions};
+///
+/// if sock::has_dualstack_ipv6() {
+///     let options = ServerOptions::new().family(AF_INET6).dualstack_ipv6(true);
+///     let server = sock::create_server_with(("", 0), &options)?;
+///     let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
+///     assert_eq!(server.accept()?.1.ip().unwrap().to_string(), "::ffff:127.0.0.1");
+///     # drop(client);
+/// }
+/// # std::io::Result::Ok(())
+/// ```
 pub fn create_server_with(address: impl ToAddress, options: &ServerOptions) -> io::Result<Socket> {
     if options.dualstack_ipv6 {
         if options.family != AF_INET6 {
@@ -156,6 +194,15 @@ pub fn create_server_with(address: impl ToAddress, options: &ServerOptions) -> i
 /// Whether one IPv6 socket can take IPv4 clients too.
 ///
 /// Python: `socket.has_dualstack_ipv6()`. System calls: socket(2), setsockopt(2).
+///
+/// # Examples
+///
+/// ```
+/// use sock::{AF_INET, AF_INET6};
+///
+/// let family = if sock::has_dualstack_ipv6() { AF_INET6 } else { AF_INET };
+/// # let _ = family;
+/// ```
 #[must_use]
 pub fn has_dualstack_ipv6() -> bool {
     Socket::new(AF_INET6, SOCK_STREAM, 0)

@@ -27,6 +27,13 @@ impl Credentials {
     /// This process, with its effective user and group.
     ///
     /// System calls: getpid(2), geteuid(2), getegid(2).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let me = sock::Credentials::current();
+    /// assert_eq!(me.pid, Some(std::process::id() as i32));
+    /// ```
     #[must_use]
     pub fn current() -> Credentials {
         let (pid, uid, gid) = peer::own_credentials();
@@ -99,6 +106,22 @@ mod tests {
         let peer = ours.peer_credentials().unwrap();
         assert_eq!(peer, Credentials::current());
         assert_eq!(peer.pid, Some(std::process::id() as i32));
+    }
+
+    /// Nobody's ids here, or a swap would go unseen: root's are both 0.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn user_and_group_are_not_mistaken_for_each_other() {
+        let seen = peer::as_somebody_else(12_345, 54_321, || {
+            let (ours, _theirs) = socketpair().unwrap();
+            [Credentials::current(), ours.peer_credentials().unwrap()]
+        });
+        let Some(seen) = seen else {
+            assert_ne!(Credentials::current().uid, 0, "root may become anybody");
+            return eprintln!("not root: nobody else to be");
+        };
+        let expected = Credentials { pid: Some(std::process::id() as i32), uid: 12_345, gid: 54_321 };
+        assert_eq!(seen, [expected; 2]);
     }
 
     #[test]

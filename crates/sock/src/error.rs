@@ -40,6 +40,16 @@ pub fn errno_name(number: i32) -> Option<&'static str> {
 ///
 /// Python: `OSError.errno`. `None` for errors that no system call made: a
 /// timeout, a name that does not resolve, a bad argument.
+///
+/// # Examples
+///
+/// ```
+/// let server = sock::create_server(("127.0.0.1", 0))?;
+/// let error = sock::create_server(server.getsockname()?).unwrap_err();
+/// assert_eq!(error.raw_os_error(), None); // there are words around it
+/// assert_eq!(sock::errno(&error).and_then(sock::errno_name), Some("EADDRINUSE"));
+/// # std::io::Result::Ok(())
+/// ```
 #[must_use]
 pub fn errno(error: &io::Error) -> Option<i32> {
     if let Some(number) = error.raw_os_error() {
@@ -180,6 +190,17 @@ impl Error for HostError {}
 /// Prints `bind 127.0.0.1:80: Permission denied (os error 13)`. Calls of
 /// [`Socket`](crate::Socket) return the system's error untouched; the functions
 /// above it, which make and use sockets for the caller, put this around it.
+///
+/// # Examples
+///
+/// ```
+/// use sock::AddressError;
+/// use std::io;
+///
+/// let error = AddressError::wrap("open", "127.0.0.1:80", io::ErrorKind::PermissionDenied.into());
+/// assert_eq!(error.to_string(), "open 127.0.0.1:80: permission denied");
+/// assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+/// ```
 pub struct AddressError {
     verb: &'static str,
     address: String,

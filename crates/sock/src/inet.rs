@@ -8,24 +8,48 @@ use crate::error::{invalid, invalid_as};
 use crate::sys::c;
 
 /// A port from host to network byte order. Python: `socket.htons`.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(sock::htons(80).to_ne_bytes(), [0, 80]);
+/// ```
 #[must_use]
 pub const fn htons(host: u16) -> u16 {
     host.to_be()
 }
 
 /// A port from network to host byte order. Python: `socket.ntohs`.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(sock::ntohs(u16::from_ne_bytes([0, 80])), 80);
+/// ```
 #[must_use]
 pub const fn ntohs(network: u16) -> u16 {
     u16::from_be(network)
 }
 
 /// 32 bits from host to network byte order. Python: `socket.htonl`.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(sock::htonl(0x7f00_0001).to_ne_bytes(), [127, 0, 0, 1]);
+/// ```
 #[must_use]
 pub const fn htonl(host: u32) -> u32 {
     host.to_be()
 }
 
 /// 32 bits from network to host byte order. Python: `socket.ntohl`.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(sock::ntohl(u32::from_ne_bytes([127, 0, 0, 1])), 0x7f00_0001);
+/// ```
 #[must_use]
 pub const fn ntohl(network: u32) -> u32 {
     u32::from_be(network)
@@ -92,6 +116,14 @@ fn parse_c_number(text: &str) -> Option<u32> {
 /// # Errors
 ///
 /// `InvalidInput` for other than four bytes.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(sock::inet_ntoa(&[127, 0, 0, 1])?, "127.0.0.1");
+/// assert!(sock::inet_ntoa(&[127, 0, 0]).is_err());
+/// # std::io::Result::Ok(())
+/// ```
 pub fn inet_ntoa(packed: &[u8]) -> io::Result<String> {
     match <[u8; 4]>::try_from(packed) {
         Ok(bytes) => Ok(Ipv4Addr::from(bytes).to_string()),
@@ -134,13 +166,30 @@ pub fn inet_pton(family: AddressFamily, text: &str) -> io::Result<Vec<u8>> {
 ///
 /// `InvalidInput` for another number of bytes; with `EAFNOSUPPORT` for another
 /// family.
+///
+/// # Examples
+///
+/// ```
+/// use sock::AF_INET6;
+///
+/// assert_eq!(sock::inet_ntop(AF_INET6, &[0; 16])?, "::");
+/// # std::io::Result::Ok(())
+/// ```
 pub fn inet_ntop(family: AddressFamily, packed: &[u8]) -> io::Result<String> {
     let text = match family {
         AF_INET => <[u8; 4]>::try_from(packed).ok().map(|bytes| Ipv4Addr::from(bytes).to_string()),
-        AF_INET6 => <[u8; 16]>::try_from(packed).ok().map(|bytes| Ipv6Addr::from(bytes).to_string()),
+        AF_INET6 => <[u8; 16]>::try_from(packed).ok().map(|bytes| v6_text(bytes.into())),
         _ => return Err(unknown(family)),
     };
     text.ok_or_else(|| invalid(format!("{} bytes are no {family} address", packed.len())))
+}
+
+/// `std` writes an IPv4-compatible address (RFC 4291, 2.5.5.1) as two more numbers.
+fn v6_text(ip: Ipv6Addr) -> String {
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0, high, _] if high > 0 => format!("::{}", Ipv4Addr::from(ip.to_bits() as u32)),
+        _ => ip.to_string(),
+    }
 }
 
 fn unknown(family: AddressFamily) -> io::Error {
@@ -205,6 +254,36 @@ mod tests {
         assert_eq!(inet_pton(AF_INET6, "::ffff:1.2.3.4").unwrap()[10..], [255, 255, 1, 2, 3, 4]);
         let error = inet_pton(AddressFamily::from(99), "x").unwrap_err();
         assert_eq!(crate::error::errno(&error), Some(c::EAFNOSUPPORT));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn ntop_writes_what_the_system_writes() {
+        for text in [
+            "::",
+            "::1",
+            "::1.2.3.4",
+            "::0.1.0.0",
+            "::ffff",
+            "::ffff:1.2.3.4",
+            "::ffff:0:1.2.3.4",
+            "1::",
+            "1:0:0:2::",
+            "0:0:1::2:0",
+            "1:0:2:3:4:5:6:7",
+            "64:ff9b::1.2.3.4",
+            "2001:db8:ab::cd",
+        ] {
+            let packed = inet_pton(AF_INET6, text).unwrap();
+            let address = Ipv6Addr::from(<[u8; 16]>::try_from(&packed[..]).unwrap());
+            // getnameinfo(3) is the system's own inet_ntop(3).
+            let (system, _) = crate::netdb::getnameinfo(
+                &crate::address::Address::from(std::net::SocketAddr::from((address, 0))),
+                crate::consts::NI_NUMERICHOST | crate::consts::NI_NUMERICSERV,
+            )
+            .unwrap();
+            assert_eq!(inet_ntop(AF_INET6, &packed).unwrap(), system, "{text}");
+        }
     }
 
     #[test]

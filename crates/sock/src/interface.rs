@@ -33,6 +33,16 @@ pub fn if_nameindex() -> io::Result<Vec<(u32, String)>> {
 /// # Errors
 ///
 /// The system's: `ENODEV` for a name it does not know.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(target_os = "linux")] {
+/// assert_eq!(sock::if_nametoindex("lo")?, 1);
+/// assert!(sock::if_nametoindex("no such interface").is_err());
+/// # }
+/// # std::io::Result::Ok(())
+/// ```
 pub fn if_nametoindex(name: &str) -> io::Result<u32> {
     sys::if_nametoindex(&c_string("interface", name)?)
 }
@@ -44,6 +54,16 @@ pub fn if_nametoindex(name: &str) -> io::Result<u32> {
 /// # Errors
 ///
 /// The system's: `ENXIO` for a number it does not know.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(target_os = "linux")] {
+/// assert_eq!(sock::if_indextoname(1)?, "lo");
+/// assert_eq!(sock::errno(&sock::if_indextoname(0).unwrap_err()).and_then(sock::errno_name), Some("ENXIO"));
+/// # }
+/// # std::io::Result::Ok(())
+/// ```
 pub fn if_indextoname(index: u32) -> io::Result<String> {
     sys::if_indextoname(index)
 }

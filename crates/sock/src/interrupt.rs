@@ -47,12 +47,30 @@ pub(crate) fn ask_hook() -> io::Result<()> {
 ///
 /// The error's kind is not `Interrupted`: `read_exact`, `write_all` and their
 /// like would begin the call anew.
+///
+/// # Examples
+///
+/// ```
+/// let (ours, _theirs) = sock::socketpair()?;
+/// ours.setblocking(false)?;
+/// assert!(!sock::was_interrupted(&ours.recv(1).unwrap_err())); // there was just nothing
+/// # std::io::Result::Ok(())
+/// ```
 #[must_use]
 pub fn was_interrupted(error: &io::Error) -> bool {
     Left::of(error) == Some(Left::Interrupted)
 }
 
 /// Whether a call failed because of [`Canceller::cancel`].
+///
+/// # Examples
+///
+/// ```
+/// let (ours, _theirs) = sock::socketpair()?;
+/// ours.canceller()?.cancel();
+/// assert!(sock::was_cancelled(&ours.recv(1).unwrap_err()));
+/// # std::io::Result::Ok(())
+/// ```
 #[must_use]
 pub fn was_cancelled(error: &io::Error) -> bool {
     Left::of(error) == Some(Left::Cancelled)
@@ -112,6 +130,17 @@ impl Canceller {
     ///
     /// System call: shutdown(2) of a pair that is watched beside the socket. A call
     /// that need not wait still succeeds. Calling it again does nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// ours.canceller()?.cancel();
+    /// assert!(sock::was_cancelled(&ours.recv(1).unwrap_err()));
+    /// theirs.sendall(b"x")?;
+    /// assert_eq!(ours.recv(1)?, b"x"); // that need not wait
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn cancel(&self) {
         // It fails only for what has been shut down before.
         let _ = self.0.ours.shutdown(Shutdown::Write);

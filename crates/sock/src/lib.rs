@@ -64,6 +64,7 @@ mod address;
 mod ancillary;
 #[cfg(unix)]
 mod batch;
+mod connect;
 mod connection;
 mod consts;
 mod convert;
@@ -71,6 +72,7 @@ mod create;
 #[cfg(unix)]
 mod credentials;
 mod descriptor;
+mod detect;
 mod error;
 mod inet;
 #[cfg(unix)]
@@ -80,6 +82,7 @@ mod makefile;
 #[cfg(unix)]
 mod message;
 mod multicast;
+mod names;
 mod netdb;
 mod options;
 #[cfg(any(test, fuzzing))]
@@ -112,6 +115,7 @@ pub use create::{
 #[cfg(unix)]
 pub use credentials::Credentials;
 pub use descriptor::{close, dup};
+pub use detect::FromFdError;
 pub use error::{AddressError, ArgumentError, ArgumentFault, GaiError, HostError, errno, errno_name};
 pub use inet::{htonl, htons, inet_aton, inet_ntoa, inet_ntop, inet_pton, ntohl, ntohs};
 #[cfg(unix)]
@@ -128,7 +132,7 @@ pub use options::{Linger, ToOption};
 #[cfg(unix)]
 pub use resolve::sethostname;
 pub use resolve::{AddrInfo, Hints, Service, getaddrinfo, getaddrinfo_with, gethostname};
-pub use socket::{FromFdError, Socket};
+pub use socket::Socket;
 pub use stream::StreamSocket;
 pub use sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 pub use tcp_info::{TcpInfo, TcpState};

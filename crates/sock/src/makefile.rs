@@ -15,6 +15,7 @@ use std::io::{self, BufRead, Read, Write};
 
 use crate::socket::Socket;
 use crate::stream::StreamSocket;
+use crate::sys;
 
 /// Buffer size of a file where none is given. Python: `io.DEFAULT_BUFFER_SIZE`.
 pub const DEFAULT_BUFFER_SIZE: usize = 8192;
@@ -45,6 +46,19 @@ impl Socket {
     /// Writes the socket as a file, with a buffer of 8192 bytes: `flush` sends it.
     ///
     /// Python: `makefile('wb')`. System call: send(2) when the buffer is full.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Write;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// let mut file = ours.makefile_wb();
+    /// write!(file, "one {}", 2)?;
+    /// file.flush()?;
+    /// assert_eq!(theirs.recv(100)?, b"one 2"); // in one piece
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn makefile_wb(&self) -> SocketWriter<'_> {
         SocketWriter::new(self, DEFAULT_BUFFER_SIZE)
@@ -53,6 +67,22 @@ impl Socket {
     /// Reads and writes the socket as a file, with a buffer for each direction.
     ///
     /// Python: `makefile('rwb')`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{BufRead, Write};
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// let mut file = ours.makefile_rwb();
+    /// file.write_all(b"question\n")?;
+    /// file.flush()?;
+    /// theirs.sendall(b"answer\n")?;
+    /// let mut line = String::new();
+    /// file.read_line(&mut line)?;
+    /// assert_eq!(line, "answer\n");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn makefile_rwb(&self) -> SocketPair<'_> {
         SocketPair { reader: self.makefile_rb(), writer: self.makefile_wb() }
@@ -63,34 +93,75 @@ impl Socket {
 ///
 /// A server lends one such buffer to connection after connection: see
 /// [`SocketReader::with_buffer`].
+///
+/// # Examples
+///
+/// ```
+/// use sock::{ReadBuffer, SocketReader};
+/// use std::io::BufRead;
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// theirs.sendall(b"one\ntwo\n")?;
+/// let mut reader = SocketReader::with_buffer(&ours, ReadBuffer::new(100));
+/// reader.read_line(&mut String::new())?;
+/// assert_eq!(reader.into_buffer().unread(), b"two\n");
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug, Default)]
 pub struct ReadBuffer {
     bytes: Box<[u8]>,
+    /// While there are no bytes, since there was no memory for them, both say how
+    /// many there should be. A field of its own would go along with each request.
     start: usize,
     end: usize,
 }
 
 impl ReadBuffer {
-    /// An empty buffer of `size` bytes.
+    /// An empty buffer of `size` bytes. If there is no memory for them, reading
+    /// fails with `OutOfMemory`.
     #[must_use]
     pub fn new(size: usize) -> ReadBuffer {
-        ReadBuffer { bytes: vec![0; size].into(), start: 0, end: 0 }
+        match sys::zeroes(size) {
+            Ok(bytes) => ReadBuffer { bytes: bytes.into(), start: 0, end: 0 },
+            Err(_) => ReadBuffer { bytes: Box::default(), start: size, end: size },
+        }
+    }
+
+    /// Tries once more to have memory.
+    #[cold]
+    fn allocate(&mut self) -> io::Result<()> {
+        self.bytes = sys::zeroes(self.start)?.into();
+        Ok(())
     }
 
     /// Bytes received and not yet read.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
+        self.bytes.get(self.start..self.end).unwrap_or_default()
     }
 
     /// How much the buffer can hold.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len().max(self.start)
     }
 }
 
 /// A socket to read from, with a buffer. Python: `io.BufferedReader` over `SocketIO`.
+///
+/// # Examples
+///
+/// ```
+/// use sock::SocketReader;
+/// use std::io::BufRead;
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// theirs.sendall(b"head\nbody")?;
+/// let mut head = String::new();
+/// SocketReader::new(&ours, 0).read_line(&mut head)?; // without a buffer
+/// assert_eq!(ours.recv(100)?, b"body"); // so the rest is still there
+/// # std::io::Result::Ok(())
+/// ```
 pub struct SocketReader<'a> {
     source: &'a dyn StreamSocket,
     buffer: ReadBuffer,
@@ -123,6 +194,19 @@ impl<'a> SocketReader<'a> {
     }
 
     /// Bytes received and not yet read. Python: `peek()`, without its read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::BufRead;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// theirs.sendall(b"one\ntwo\n")?;
+    /// let mut file = ours.makefile_rb();
+    /// file.read_line(&mut String::new())?;
+    /// assert_eq!(file.buffer(), b"two\n");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn buffer(&self) -> &[u8] {
         self.buffer.unread()
@@ -150,6 +234,9 @@ impl BufRead for SocketReader<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         let buffer = &mut self.buffer;
         if buffer.start == buffer.end {
+            if buffer.bytes.is_empty() {
+                buffer.allocate()?;
+            }
             // A failed receive leaves an empty buffer, not a lost one.
             (buffer.start, buffer.end) = (0, 0);
             buffer.end = self.source.recv_into(&mut buffer.bytes)?;
@@ -158,15 +245,31 @@ impl BufRead for SocketReader<'_> {
     }
 
     fn consume(&mut self, count: usize) {
-        self.buffer.start = (self.buffer.start + count).min(self.buffer.end);
+        self.buffer.start = self.buffer.start.saturating_add(count).min(self.buffer.end);
     }
 }
 
 /// A socket to write to. Python: `io.BufferedWriter`, or with buffer size 0
 /// `socketserver`'s `_SocketWriter`: each write sends all of it at once.
 ///
+/// The buffer is made with the first write that needs it; without the memory for it
+/// that write fails with `OutOfMemory`.
+///
 /// What is still buffered is sent when the writer is dropped; call
 /// [`flush`](Write::flush) to see the error.
+///
+/// # Examples
+///
+/// ```
+/// use sock::SocketWriter;
+/// use std::io::Write;
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// let mut file = SocketWriter::new(&ours, 0);
+/// file.write_all(b"at once")?;
+/// assert_eq!(theirs.recv(100)?, b"at once");
+/// # std::io::Result::Ok(())
+/// ```
 pub struct SocketWriter<'a> {
     target: &'a dyn StreamSocket,
     buffer: Vec<u8>,
@@ -190,7 +293,8 @@ impl Write for SocketWriter<'_> {
         if data.len() >= self.bufsize {
             self.target.sendall(data)?;
         } else {
-            self.buffer.reserve_exact(self.bufsize - self.buffer.len());
+            let room = self.bufsize - self.buffer.len();
+            self.buffer.try_reserve_exact(room).map_err(|_| sys::no_memory(self.bufsize))?;
             self.buffer.extend_from_slice(data);
         }
         Ok(data.len())
@@ -217,6 +321,17 @@ impl Drop for SocketWriter<'_> {
 }
 
 /// A socket to read from and write to, with a buffer each. Python: `io.BufferedRWPair`.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{SocketPair, SocketReader, SocketWriter};
+///
+/// let (ours, _theirs) = sock::socketpair()?;
+/// let pair = SocketPair { reader: SocketReader::new(&ours, 65_536), writer: SocketWriter::new(&ours, 0) };
+/// # drop(pair);
+/// # std::io::Result::Ok(())
+/// ```
 pub struct SocketPair<'a> {
     /// The reading side.
     pub reader: SocketReader<'a>,
@@ -310,7 +425,7 @@ mod tests {
         reader.fill_buf().unwrap();
         reader.consume(2);
         assert_eq!(reader.buffer(), b"c");
-        reader.consume(100);
+        reader.consume(usize::MAX);
         assert_eq!(reader.buffer(), b"");
         assert_eq!(reader.fill_buf().unwrap(), b"def");
     }

@@ -17,6 +17,15 @@ use crate::trace::{Outcome, call};
 /// Python: the tuple `(cmsg_level, cmsg_type, cmsg_data)`. The descriptors of a
 /// received `SCM_RIGHTS` item belong to it and are closed when it is dropped,
 /// unless [`into_descriptors`](Ancillary::into_descriptors) takes them.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{Ancillary, SCM_RIGHTS, SOL_SOCKET};
+///
+/// let item = Ancillary::new(SOL_SOCKET, SCM_RIGHTS, 0_i32.to_ne_bytes());
+/// assert_eq!((item.level(), item.kind(), item.data().len()), (SOL_SOCKET, SCM_RIGHTS, 4));
+/// ```
 #[derive(Debug)]
 pub struct Ancillary {
     level: i32,
@@ -128,7 +137,20 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv).
+    /// Those of [`recv`](Socket::recv); `InvalidInput` for an `ancbufsize` above `i32::MAX`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_UNIX, MSG_TRUNC, SOCK_DGRAM};
+    ///
+    /// let (ours, theirs) = sock::socketpair_with(AF_UNIX, SOCK_DGRAM, 0)?;
+    /// theirs.send(b"too long")?;
+    /// let message = ours.recvmsg(3, 0)?;
+    /// assert_eq!(message.data, b"too");
+    /// assert!(message.flags.contains(MSG_TRUNC));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recvmsg(&self, bufsize: usize, ancbufsize: usize) -> io::Result<Message> {
         self.recvmsg_with_flags(bufsize, ancbufsize, MsgFlags::NONE)
     }
@@ -138,13 +160,25 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::MSG_PEEK;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// theirs.sendall(b"hello")?;
+    /// assert_eq!(ours.recvmsg_with_flags(2, 0, MSG_PEEK)?.data, b"he");
+    /// assert_eq!(ours.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recvmsg_with_flags(
         &self,
         bufsize: usize,
         ancbufsize: usize,
         flags: MsgFlags,
     ) -> io::Result<Message> {
-        let mut data = vec![0; bufsize];
+        let mut data = sys::zeroes(bufsize)?;
         let MessageInto { received, ancillary, flags, address } =
             self.recvmsg_into_with_flags(&mut [IoSliceMut::new(&mut data)], ancbufsize, flags)?;
         // With MSG_TRUNC asked for, a datagram's real length comes back.
@@ -159,6 +193,19 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSliceMut;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// theirs.sendall(b"head and body")?;
+    /// let (mut head, mut body) = ([0; 4], [0; 100]);
+    /// let message = ours.recvmsg_into(&mut [IoSliceMut::new(&mut head), IoSliceMut::new(&mut body)], 0)?;
+    /// assert_eq!((message.received, &head), (13, b"head"));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recvmsg_into(
         &self,
         buffers: &mut [IoSliceMut<'_>],
@@ -172,6 +219,21 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSliceMut;
+    /// use sock::{AF_UNIX, MSG_TRUNC, SOCK_DGRAM};
+    ///
+    /// let (ours, theirs) = sock::socketpair_with(AF_UNIX, SOCK_DGRAM, 0)?;
+    /// theirs.send(b"too long")?;
+    /// # if cfg!(target_os = "linux") {
+    /// let message = ours.recvmsg_into_with_flags(&mut [IoSliceMut::new(&mut [0; 3])], 0, MSG_TRUNC)?;
+    /// assert_eq!(message.received, 8); // and five bytes are lost
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recvmsg_into_with_flags(
         &self,
         buffers: &mut [IoSliceMut<'_>],
@@ -205,6 +267,17 @@ impl Socket {
     ///
     /// Those of [`send`](Socket::send); `EINVAL` for ancillary data the socket does
     /// not take.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// ours.sendmsg(&[IoSlice::new(b"head"), IoSlice::new(b" and body")], &[])?;
+    /// assert_eq!(theirs.recv(100)?, b"head and body");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn sendmsg(&self, buffers: &[IoSlice<'_>], ancillary: &[Ancillary]) -> io::Result<usize> {
         self.send_message(buffers, ancillary, MsgFlags::NONE, None)
     }
@@ -214,6 +287,18 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`sendmsg`](Socket::sendmsg).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    /// use sock::MSG_DONTWAIT;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// ours.sendmsg_with_flags(&[IoSlice::new(b"at once")], &[], MSG_DONTWAIT)?;
+    /// assert_eq!(theirs.recv(100)?, b"at once");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn sendmsg_with_flags(
         &self,
         buffers: &[IoSlice<'_>],
@@ -229,6 +314,20 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`sendmsg`](Socket::sendmsg) and [`sendto`](Socket::sendto).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    /// use sock::{AF_INET, MsgFlags, SOCK_DGRAM, Socket};
+    ///
+    /// let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// receiver.bind(("127.0.0.1", 0))?;
+    /// let sender = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// sender.sendmsg_to(&[IoSlice::new(b"hello")], &[], MsgFlags::NONE, receiver.getsockname()?)?;
+    /// assert_eq!(receiver.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn sendmsg_to(
         &self,
         buffers: &[IoSlice<'_>],
@@ -290,6 +389,68 @@ impl Socket {
         self.sendmsg(buffers, &[Ancillary::rights(fds)])
     }
 
+    /// [`send_fds`](Socket::send_fds) with flags. Python: `socket.send_fds(sock, buffers,
+    /// fds, flags)`, which takes them and ignores them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sendmsg`](Socket::sendmsg).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    /// use sock::{AsFd, MSG_DONTWAIT};
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// let file = std::fs::File::open("Cargo.toml")?;
+    /// ours.send_fds_with_flags(&[IoSlice::new(b"a file")], &[file.as_fd()], MSG_DONTWAIT)?;
+    /// assert_eq!(theirs.recv_fds(100, 1)?.descriptors.len(), 1);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn send_fds_with_flags(
+        &self,
+        buffers: &[IoSlice<'_>],
+        fds: &[BorrowedFd<'_>],
+        flags: MsgFlags,
+    ) -> io::Result<usize> {
+        self.sendmsg_with_flags(buffers, &[Ancillary::rights(fds)], flags)
+    }
+
+    /// [`send_fds`](Socket::send_fds) to an address. Python: `socket.send_fds(sock, buffers,
+    /// fds, flags, address)`, which takes it and ignores it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sendmsg_to`](Socket::sendmsg_to).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    /// use sock::{AF_UNIX, AsFd, MsgFlags, SOCK_DGRAM, Socket};
+    ///
+    /// # #[cfg(target_os = "linux")] {
+    /// let receiver = Socket::new(AF_UNIX, SOCK_DGRAM, 0)?;
+    /// receiver.bind("")?; // the kernel picks a name
+    /// let sender = Socket::new(AF_UNIX, SOCK_DGRAM, 0)?;
+    /// let file = std::fs::File::open("Cargo.toml")?;
+    /// let to = receiver.getsockname()?;
+    /// sender.send_fds_to(&[IoSlice::new(b"a file")], &[file.as_fd()], MsgFlags::NONE, to)?;
+    /// assert_eq!(receiver.recv_fds(100, 1)?.descriptors.len(), 1);
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn send_fds_to(
+        &self,
+        buffers: &[IoSlice<'_>],
+        fds: &[BorrowedFd<'_>],
+        flags: MsgFlags,
+        address: impl ToAddress,
+    ) -> io::Result<usize> {
+        self.sendmsg_to(buffers, &[Ancillary::rights(fds)], flags, address)
+    }
+
     /// Receives up to `bufsize` bytes and up to `maxfds` descriptors.
     ///
     /// Python: `socket.recv_fds(sock, bufsize, maxfds)`, whose descriptors are
@@ -299,6 +460,21 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    /// use sock::AsFd;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// let file = std::fs::File::open("Cargo.toml")?;
+    /// ours.send_fds(&[IoSlice::new(b"a file")], &[file.as_fd()])?;
+    /// let received = theirs.recv_fds(100, 1)?;
+    /// let file = std::fs::File::from(received.descriptors.into_iter().next().unwrap());
+    /// assert!(file.metadata()?.is_file());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recv_fds(&self, bufsize: usize, maxfds: usize) -> io::Result<ReceivedFds> {
         self.recv_fds_with_flags(bufsize, maxfds, MsgFlags::NONE)
     }
@@ -308,6 +484,17 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::MSG_DONTWAIT;
+    ///
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// let error = ours.recv_fds_with_flags(100, 1, MSG_DONTWAIT).unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recv_fds_with_flags(
         &self,
         bufsize: usize,
@@ -346,6 +533,16 @@ pub struct ReceivedFds {
 /// # Errors
 ///
 /// `InvalidInput` for more than an item can hold.
+///
+/// # Examples
+///
+/// ```
+/// // For recvmsg: room for one descriptor, and not for a second one in the padding.
+/// let (ours, _theirs) = sock::socketpair()?;
+/// ours.setblocking(false)?;
+/// assert!(ours.recvmsg(100, sock::CMSG_LEN(4)?).is_err());
+/// # std::io::Result::Ok(())
+/// ```
 #[expect(non_snake_case, reason = "Python's name, and C's")]
 pub fn CMSG_LEN(length: usize) -> io::Result<usize> {
     message::len(length).ok_or_else(|| out_of_range(format!("CMSG_LEN of {length} is out of range")))
@@ -358,6 +555,16 @@ pub fn CMSG_LEN(length: usize) -> io::Result<usize> {
 /// # Errors
 ///
 /// `InvalidInput` for more than an item can hold.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{CMSG_LEN, CMSG_SPACE};
+///
+/// assert!(CMSG_SPACE(5)? >= CMSG_LEN(5)?); // it counts the padding behind the item as well
+/// assert!(CMSG_SPACE(usize::MAX).is_err());
+/// # std::io::Result::Ok(())
+/// ```
 #[expect(non_snake_case, reason = "Python's name, and C's")]
 pub fn CMSG_SPACE(length: usize) -> io::Result<usize> {
     message::space(length).ok_or_else(|| out_of_range(format!("CMSG_SPACE of {length} is out of range")))

@@ -61,6 +61,23 @@ impl Socket {
     /// # Errors
     ///
     /// The system's: `EADDRNOTAVAIL` for a group that was not joined there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::Ipv4Addr;
+    /// use sock::{AF_INET, SOCK_DGRAM, Socket};
+    ///
+    /// # #[cfg(target_os = "linux")] {
+    /// let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// let (group, lo) = (Ipv4Addr::new(239, 1, 2, 3), sock::if_nametoindex("lo")?);
+    /// receiver.join_group(group, lo)?;
+    /// receiver.leave_group(group, lo)?;
+    /// let error = receiver.leave_group(group, lo).unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[doc(alias("MCAST_LEAVE_GROUP", "IP_DROP_MEMBERSHIP", "IPV6_LEAVE_GROUP"))]
     pub fn leave_group(&self, group: impl Into<IpAddr>, interface: u32) -> io::Result<()> {
         self.request(c::MCAST_LEAVE_GROUP, group.into(), None, interface)
@@ -76,6 +93,20 @@ impl Socket {
     ///
     /// `InvalidInput` for a source of another family than the group; those of
     /// [`join_group`](Socket::join_group).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::Ipv4Addr;
+    /// use sock::{AF_INET, SOCK_DGRAM, Socket};
+    ///
+    /// # #[cfg(target_os = "linux")] {
+    /// let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// let (group, lo) = (Ipv4Addr::new(232, 1, 2, 3), sock::if_nametoindex("lo")?);
+    /// receiver.join_source_group(group, Ipv4Addr::LOCALHOST, lo)?;
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[doc(alias("MCAST_JOIN_SOURCE_GROUP", "IP_ADD_SOURCE_MEMBERSHIP", "group_source_req"))]
     pub fn join_source_group(
         &self,
@@ -95,6 +126,23 @@ impl Socket {
     ///
     /// `InvalidInput` for a source of another family than the group; the system's:
     /// `EADDRNOTAVAIL` for a source that was not joined there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::Ipv4Addr;
+    /// use sock::{AF_INET, SOCK_DGRAM, Socket};
+    ///
+    /// # #[cfg(target_os = "linux")] {
+    /// let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// let (group, lo) = (Ipv4Addr::new(232, 1, 2, 3), sock::if_nametoindex("lo")?);
+    /// for source in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2)] {
+    ///     receiver.join_source_group(group, source, lo)?;
+    /// }
+    /// receiver.leave_source_group(group, Ipv4Addr::LOCALHOST, lo)?; // the other one is still heard
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[doc(alias("MCAST_LEAVE_SOURCE_GROUP", "IP_DROP_SOURCE_MEMBERSHIP"))]
     pub fn leave_source_group(
         &self,

@@ -18,6 +18,13 @@ use crate::trace::call;
 /// # Errors
 ///
 /// A [`GaiError`] inside; `InvalidInput` for a NUL in the name.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(sock::gethostbyname("127.0.0.1")?, std::net::Ipv4Addr::LOCALHOST);
+/// # std::io::Result::Ok(())
+/// ```
 pub fn gethostbyname(host: &str) -> io::Result<Ipv4Addr> {
     match (host, 0_u16).to_address(AF_INET)?.ip() {
         Some(IpAddr::V4(ip)) => Ok(ip),
@@ -78,6 +85,15 @@ pub fn gethostbyname_ex(host: &str) -> io::Result<HostEntry> {
 ///
 /// A [`GaiError`] inside when a name does not resolve, a [`HostError`] when
 /// nobody knows the address; `InvalidInput` for a NUL in the name.
+///
+/// # Examples
+///
+/// ```
+/// if let Ok(host) = sock::gethostbyaddr("127.0.0.1") {
+///     println!("{} is also called {:?}", host.name, host.aliases);
+/// }
+/// # std::io::Result::Ok(())
+/// ```
 pub fn gethostbyaddr(host: &str) -> io::Result<HostEntry> {
     let address = (host, 0_u16).to_address(AF_UNSPEC)?;
     let ip = address.ip().ok_or_else(|| invalid(format!("host {host:?} has no internet address")))?;
@@ -97,6 +113,13 @@ pub fn gethostbyaddr(host: &str) -> io::Result<HostEntry> {
 /// # Errors
 ///
 /// Those of [`gethostname`], for this machine only.
+///
+/// # Examples
+///
+/// ```
+/// println!("this machine is {}", sock::getfqdn("")?);
+/// # std::io::Result::Ok(())
+/// ```
 pub fn getfqdn(name: &str) -> io::Result<String> {
     let name = match name.trim() {
         "" | "0.0.0.0" | "::" => gethostname()?,
@@ -145,6 +168,16 @@ pub fn getnameinfo(address: &Address, flags: i32) -> io::Result<(String, String)
 /// # Errors
 ///
 /// `NotFound` with the names.
+///
+/// # Examples
+///
+/// ```
+/// # if cfg!(target_os = "linux") && std::path::Path::new("/etc/services").exists() {
+/// assert_eq!(sock::getservbyname("http", "tcp")?, 80);
+/// # }
+/// assert_eq!(sock::getservbyname("no such service", None).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+/// # std::io::Result::Ok(())
+/// ```
 pub fn getservbyname<'a>(name: &str, protocol: impl Into<Option<&'a str>>) -> io::Result<u16> {
     let protocol = protocol.into();
     let of = protocol.map(|protocol| c_string("protocol", protocol)).transpose()?;
@@ -159,6 +192,15 @@ pub fn getservbyname<'a>(name: &str, protocol: impl Into<Option<&'a str>>) -> io
 /// # Errors
 ///
 /// `NotFound` with the port.
+///
+/// # Examples
+///
+/// ```
+/// # if cfg!(target_os = "linux") && std::path::Path::new("/etc/services").exists() {
+/// assert_eq!(sock::getservbyport(80, None)?, "http");
+/// # }
+/// # std::io::Result::Ok(())
+/// ```
 pub fn getservbyport<'a>(port: u16, protocol: impl Into<Option<&'a str>>) -> io::Result<String> {
     let protocol = protocol.into();
     let of = protocol.map(|protocol| c_string("protocol", protocol)).transpose()?;
@@ -173,6 +215,15 @@ pub fn getservbyport<'a>(port: u16, protocol: impl Into<Option<&'a str>>) -> io:
 /// # Errors
 ///
 /// `NotFound` with the name.
+///
+/// # Examples
+///
+/// ```
+/// # if cfg!(target_os = "linux") && std::path::Path::new("/etc/protocols").exists() {
+/// assert_eq!(sock::getprotobyname("tcp")?, sock::IPPROTO_TCP);
+/// # }
+/// # std::io::Result::Ok(())
+/// ```
 pub fn getprotobyname(name: &str) -> io::Result<i32> {
     sys::getprotobyname(&c_string("protocol", name)?).ok_or_else(|| not_found(format!("protocol {name:?}")))
 }

@@ -81,6 +81,17 @@ impl Socket {
     /// # Errors
     ///
     /// The system's.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, SOCK_STREAM, Socket};
+    ///
+    /// let server = Socket::new(AF_INET, SOCK_STREAM, 0)?;
+    /// server.set_reuse_address(true)?;
+    /// server.bind(("127.0.0.1", 0))?;
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn set_reuse_address(&self, reuse: bool) -> io::Result<()> {
         self.setsockopt(SOL_SOCKET, sys::SERVER_OPTION, reuse)
     }
@@ -92,6 +103,23 @@ impl Socket {
     /// # Errors
     ///
     /// `Unsupported` where there is no such option: on Windows.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// use sock::{AF_INET, SOCK_STREAM, Socket};
+    ///
+    /// let workers = [Socket::new(AF_INET, SOCK_STREAM, 0)?, Socket::new(AF_INET, SOCK_STREAM, 0)?];
+    /// let mut address = ("127.0.0.1", 0);
+    /// for worker in &workers {
+    ///     worker.set_reuse_port(true)?;
+    ///     worker.bind(address)?;
+    ///     address.1 = worker.getsockname()?.port().unwrap();
+    /// }
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn set_reuse_port(&self, reuse: bool) -> io::Result<()> {
         match sys::REUSEPORT_OPTION {
             Some(option) => self.setsockopt(SOL_SOCKET, option, reuse),
@@ -200,6 +228,20 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`set_recv_timeout`](Socket::set_recv_timeout).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # #[cfg(unix)] {
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// ours.set_send_timeout(Duration::from_millis(10))?;
+    /// let error = ours.sendall(&[0; 10_000_000]).unwrap_err(); // nobody reads it
+    /// assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[doc(alias = "SO_SNDTIMEO")]
     pub fn set_send_timeout(&self, timeout: impl Into<Option<Duration>>) -> io::Result<()> {
         self.set_system_timeout(SO_SNDTIMEO, timeout.into())
@@ -228,13 +270,24 @@ impl Socket {
         Ok((!timeout.is_zero()).then_some(timeout))
     }
 
-    /// Value of an option that is a C `int`.
+    /// Value of an option that is a C `int`. Those of `AF_VSOCK` have 64 bits:
+    /// [`getsockopt_bytes`](Socket::getsockopt_bytes) of 8.
     ///
     /// Python: `getsockopt(level, option)`. System call: getsockopt(2).
     ///
     /// # Errors
     ///
     /// The system's: `ENOPROTOOPT` for an option that is not there.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, SO_TYPE, SOCK_STREAM, SOL_SOCKET, Socket};
+    ///
+    /// let sock = Socket::new(AF_INET, SOCK_STREAM, 0)?;
+    /// assert_eq!(sock.getsockopt(SOL_SOCKET, SO_TYPE)?, SOCK_STREAM.as_raw());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn getsockopt(&self, level: i32, option: i32) -> io::Result<i32> {
         let bytes = self.getsockopt_bytes(level, option, 4)?;
         // A system may answer with one byte where one is enough.
@@ -250,6 +303,19 @@ impl Socket {
     /// # Errors
     ///
     /// `InvalidInput` when `buflen` is not in 1..=1024, as in Python; the system's.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// use sock::{AF_INET, IPPROTO_TCP, SOCK_STREAM, Socket, TCP_CONGESTION};
+    ///
+    /// let sock = Socket::new(AF_INET, SOCK_STREAM, 0)?;
+    /// let name = sock.getsockopt_bytes(IPPROTO_TCP, TCP_CONGESTION, 16)?;
+    /// println!("{}", String::from_utf8_lossy(&name)); // such as cubic
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn getsockopt_bytes(&self, level: i32, option: i32, buflen: usize) -> io::Result<Vec<u8>> {
         if !(1..=1024).contains(&buflen) {
             return Err(invalid(format!("getsockopt buflen must be 1-1024, not {buflen}")));

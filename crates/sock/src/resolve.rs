@@ -75,8 +75,17 @@ port! { u16 i32 u32 i64 u64 usize }
 
 impl Service for str {
     fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
+        if is_number(self) && self.trim_ascii().parse::<u16>().is_err() {
+            return Err(out_of_range(format!("port must be 0-65535, not {self:?}")));
+        }
         Ok(Some(Cow::Borrowed(self)))
     }
+}
+
+/// Whether getaddrinfo(3) reads a service as a number, which it then takes modulo 65,536.
+fn is_number(service: &str) -> bool {
+    let digits = service.trim_ascii_start().trim_start_matches(['+', '-']);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 impl Service for String {
@@ -127,6 +136,18 @@ pub fn getaddrinfo<'h>(
 /// # Errors
 ///
 /// Those of [`getaddrinfo`].
+///
+/// # Examples
+///
+/// ```
+/// use sock::{AF_INET6, AI_PASSIVE, Hints, SOCK_STREAM};
+///
+/// // What a server that takes everybody binds to.
+/// let hints = Hints { family: AF_INET6, kind: SOCK_STREAM, flags: AI_PASSIVE, ..Hints::default() };
+/// let answers = sock::getaddrinfo_with(None, 8000, &hints)?;
+/// assert_eq!(answers[0].address.to_string(), "[::]:8000");
+/// # std::io::Result::Ok(())
+/// ```
 pub fn getaddrinfo_with<'h>(
     host: impl Into<Option<&'h str>>,
     service: impl Service,
@@ -161,6 +182,13 @@ impl From<sys::RawAddrInfo> for AddrInfo {
 /// # Errors
 ///
 /// The system's.
+///
+/// # Examples
+///
+/// ```
+/// println!("this machine is {}", sock::gethostname()?);
+/// # std::io::Result::Ok(())
+/// ```
 pub fn gethostname() -> io::Result<String> {
     call!("gethostname()" => sys::gethostname())
 }
@@ -172,8 +200,34 @@ pub fn gethostname() -> io::Result<String> {
 /// # Errors
 ///
 /// `PermissionDenied` for all but root; `EINVAL` for a name that is too long.
+///
+/// # Examples
+///
+/// ```
+/// assert!(sock::sethostname("x".repeat(10_000)).is_err()); // even for root
+/// ```
 #[cfg(unix)]
 pub fn sethostname(name: impl AsRef<[u8]>) -> io::Result<()> {
     let name = name.as_ref();
     call!("sethostname(\"{}\")", name.escape_ascii() => sys::sethostname(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{ArgumentError, ArgumentFault};
+
+    #[test]
+    fn a_port_that_is_none_is_refused_as_text_too() {
+        // The system would take 70000 for 4464, and -5 for 65531.
+        for text in ["65536", "70000", " 70000", "+70000", "-5", "99999999999999999999"] {
+            let error = getaddrinfo("127.0.0.1", text).unwrap_err();
+            let fault = ArgumentError::of(&error).map(ArgumentError::fault);
+            assert_eq!(fault, Some(ArgumentFault::Range), "{error}");
+        }
+        for (text, port) in [("0", 0), ("65535", 65_535), ("0080", 80), ("+80", 80)] {
+            let answers = getaddrinfo("127.0.0.1", text).unwrap();
+            assert_eq!(answers[0].address.port(), Some(port), "{text}");
+        }
+    }
 }

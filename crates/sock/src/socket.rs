@@ -1,4 +1,4 @@
-//! The socket itself: its life from `socket(2)` to `close(2)`, and its names.
+//! The socket itself: its life from `socket(2)` to `close(2)`, and its mode.
 
 use std::fmt;
 use std::io;
@@ -6,13 +6,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::address::{Address, ToAddress};
-use crate::consts::{
-    AddressFamily, IPPROTO_IP, OptionName, SO_TYPE, SOL_SOCKET, SOMAXCONN, Shutdown, SocketKind,
-};
+use crate::consts::{AddressFamily, SOMAXCONN, SocketKind};
 use crate::descriptor;
-use crate::error::errno_name;
-use crate::interrupt::{self, Cancellation, Canceller};
-use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd, c};
+use crate::detect::{FromFdError, detect};
+use crate::interrupt::{Cancellation, Canceller};
+use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use crate::timeout::{self, Deadline, Readiness, Timeout};
 use crate::trace::call;
 
@@ -78,6 +76,17 @@ impl Socket {
     ///
     /// The system's: `EAFNOSUPPORT`, `EPROTONOSUPPORT`, `EMFILE`, `ENFILE`;
     /// `EPERM` for `SOCK_RAW` without the privilege.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, IPPROTO_UDP, SOCK_DGRAM, SOCK_STREAM, Socket};
+    ///
+    /// let tcp = Socket::new(AF_INET, SOCK_STREAM, 0)?;
+    /// let udp = Socket::new(AF_INET, SOCK_DGRAM, IPPROTO_UDP)?;
+    /// assert_ne!(tcp.fileno(), udp.fileno());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn new(family: AddressFamily, kind: SocketKind, proto: i32) -> io::Result<Socket> {
         let protocol = (proto != 0).then(|| proto.into());
         let inner = call!("socket({family}, {kind}, {proto})" =>
@@ -138,6 +147,19 @@ impl Socket {
     ///
     /// As in Python the timeout is the default one, even if the descriptor has
     /// been made non-blocking elsewhere.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{SOCK_STREAM, Socket};
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// let adopted = Socket::from_fd(ours.detach(), None, None, None)?;
+    /// assert_eq!(adopted.kind(), SOCK_STREAM);
+    /// adopted.sendall(b"the same socket")?;
+    /// assert_eq!(theirs.recv(100)?, b"the same socket");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn from_fd(
         fd: OwnedFd,
         family: Option<AddressFamily>,
@@ -185,6 +207,19 @@ impl Socket {
     /// The system's: `AddrInUse` (`EADDRINUSE`), `AddrNotAvailable`,
     /// `PermissionDenied` for ports below 1024, `EINVAL` for a second bind; and
     /// those of [`ToAddress`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, SOCK_DGRAM, Socket};
+    ///
+    /// let sock = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// sock.bind(("127.0.0.1", 0))?; // any free port
+    /// assert_ne!(sock.getsockname()?.port(), Some(0));
+    /// let taken = Socket::new(AF_INET, SOCK_DGRAM, 0)?.bind(sock.getsockname()?).unwrap_err();
+    /// assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn bind(&self, address: impl ToAddress) -> io::Result<()> {
         let fd = self.fileno();
         let address = address.to_address(self.family)?;
@@ -202,6 +237,17 @@ impl Socket {
     ///
     /// The system's: `EADDRINUSE` when another socket listens there,
     /// `EOPNOTSUPP` for a kind that does not listen, such as `SOCK_DGRAM`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, SOCK_STREAM, Socket};
+    ///
+    /// let server = Socket::new(AF_INET, SOCK_STREAM, 0)?;
+    /// server.bind(("127.0.0.1", 0))?;
+    /// server.listen(None)?; // or listen(5)
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn listen(&self, backlog: impl Into<Option<i32>>) -> io::Result<()> {
         let fd = self.fileno();
         let backlog = backlog.into().unwrap_or(SOMAXCONN.min(128)).max(0);
@@ -219,6 +265,17 @@ impl Socket {
     /// does not listen; `EMFILE` and `ENFILE` when descriptors have run out;
     /// `ConnectionAborted` and, on Linux, the network's errors that are pending
     /// on the new connection: a server goes on after those (accept(2)).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
+    /// let (connection, address) = server.accept()?;
+    /// assert_eq!(address, client.getsockname()?);
+    /// assert_eq!(connection.getpeername()?, address);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn accept(&self) -> io::Result<(Socket, Address)> {
         let fd = self.fileno();
         let (inner, address) =
@@ -228,95 +285,6 @@ impl Socket {
         }
         let sock = Socket::adopt(inner, self.family, self.kind, self.proto)?;
         Ok((sock, Address::from_sys(&address)))
-    }
-
-    /// Connects the socket to a peer.
-    ///
-    /// Python: `connect(address)`. System call: connect(2). With a timeout set it
-    /// waits that long in all and reads the outcome from `SO_ERROR`; the same
-    /// after a signal, since connect(2) must not be called twice. A datagram
-    /// socket only notes where to send to and whom to hear.
-    ///
-    /// # Errors
-    ///
-    /// The system's: `ConnectionRefused`, `NetworkUnreachable`, `TimedOut` with
-    /// `ETIMEDOUT` when the network gave up; `TimedOut` without an errno at the
-    /// socket's timeout; `EINPROGRESS` from a non-blocking socket; and those of
-    /// [`ToAddress`].
-    pub fn connect(&self, address: impl ToAddress) -> io::Result<()> {
-        let address = address.to_address(self.family)?;
-        self.connect_within(&address, &mut self.deadline())
-    }
-
-    pub(crate) fn connect_within(&self, address: &Address, deadline: &mut Deadline<'_>) -> io::Result<()> {
-        let fd = self.fileno();
-        let sys = address.to_sys()?;
-        let Err(error) = call!("connect({fd}, {address})" => self.inner().connect(&sys)) else {
-            return Ok(());
-        };
-        match error.raw_os_error() {
-            Some(sys::CONNECT_GOES_ON) if deadline.waits() => {}
-            Some(c::EINTR) if self.getblocking() => interrupt::ask_hook()?,
-            _ => return Err(error),
-        }
-        timeout::wait(self.as_fd(), Readiness::Writable, deadline)?;
-        self.pending_error()?.map_or(Ok(()), Err)
-    }
-
-    /// Whether a non-blocking connect failed only because it goes on.
-    pub(crate) fn connect_goes_on(error: &io::Error) -> bool {
-        error.raw_os_error() == Some(sys::CONNECT_GOES_ON)
-    }
-
-    /// How a connect ended that went on: with an error, or `None`.
-    pub(crate) fn pending_error(&self) -> io::Result<Option<io::Error>> {
-        let fd = self.fileno();
-        let pending =
-            call!("getsockopt({fd}, SOL_SOCKET, SO_ERROR)" => self.inner().take_error().map(Pending))?.0;
-        Ok(pending.filter(|error| error.raw_os_error() != Some(c::EISCONN)))
-    }
-
-    /// Connects like [`connect`](Socket::connect), and returns what the system
-    /// call says as an errno instead of an error: 0 for a connection.
-    ///
-    /// Python: `connect_ex(address)`. System call: connect(2). A non-blocking
-    /// socket gives `EINPROGRESS` first, then 0, then `EISCONN`; the end of a
-    /// timeout is `EAGAIN`, as in Python.
-    ///
-    /// # Errors
-    ///
-    /// Only what is no answer of connect(2): a name that does not resolve, a bad
-    /// argument.
-    pub fn connect_ex(&self, address: impl ToAddress) -> io::Result<i32> {
-        let address = address.to_address(self.family)?;
-        match self.connect_within(&address, &mut self.deadline()) {
-            Ok(()) => Ok(0),
-            // The system's own number alone: an argument error has one behind it too.
-            Err(error) => match error.raw_os_error() {
-                Some(number) => Ok(number),
-                None if error.kind() == io::ErrorKind::TimedOut => Ok(c::EAGAIN),
-                None => Err(error),
-            },
-        }
-    }
-
-    /// Ends receiving, sending, or both, without closing.
-    ///
-    /// Python: `shutdown(how)`. System call: shutdown(2). `SHUT_WR` sends what is
-    /// buffered and then the end of file; a blocked receive in another thread
-    /// ends with `SHUT_RD`.
-    ///
-    /// # Errors
-    ///
-    /// `NotConnected` (`ENOTCONN`).
-    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        let fd = self.fileno();
-        let name = match how {
-            Shutdown::Read => "SHUT_RD",
-            Shutdown::Write => "SHUT_WR",
-            Shutdown::Both => "SHUT_RDWR",
-        };
-        call!("shutdown({fd}, {name})" => self.inner().shutdown(how))
     }
 
     /// Closes the socket and tells what the system said.
@@ -330,6 +298,15 @@ impl Socket {
     ///
     /// The system's, but for `ECONNRESET`: that a peer is gone is no news to
     /// somebody who closes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// ours.close()?;
+    /// assert_eq!(theirs.recv(1)?, b""); // the end of file
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn close(mut self) -> io::Result<()> {
         self.close_now()
     }
@@ -344,65 +321,75 @@ impl Socket {
     /// Gives the descriptor away without closing it.
     ///
     /// Python: `detach()`. No system call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{OwnedFd, Socket};
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// let fd: OwnedFd = ours.detach();
+    /// Socket::try_from(fd)?.sendall(b"still open")?;
+    /// assert_eq!(theirs.recv(100)?, b"still open");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use = "the descriptor is closed when this is dropped"]
     pub fn detach(mut self) -> OwnedFd {
         self.inner.take().expect("a socket has its descriptor until it is taken apart").into()
     }
 
-    /// Makes a second descriptor of the same socket, with the same timeout.
+    /// Makes a second descriptor of the same socket, with the same timeout and the
+    /// same [`canceller`](Socket::canceller), if there is one.
     ///
     /// Python: `dup()`. System call: fcntl(2) with `F_DUPFD_CLOEXEC`.
     ///
     /// # Platform notes
     ///
     /// Blocking or not is a property of the socket, not of the descriptor: after
-    /// `settimeout` on one of the two, the other is non-blocking as well while
-    /// its own timeout still says what it said (as in Python).
+    /// `settimeout` or `canceller` on one of the two, the other is non-blocking as
+    /// well while its own timeout still says what it said (as in Python).
     ///
     /// # Errors
     ///
     /// The system's: `EMFILE`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// let twin = ours.dup()?;
+    /// assert_ne!(twin.fileno(), ours.fileno());
+    /// drop(ours);
+    /// twin.sendall(b"still open")?;
+    /// assert_eq!(theirs.recv(100)?, b"still open");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn dup(&self) -> io::Result<Socket> {
         let fd = self.fileno();
         let inner = call!("fcntl({fd}, F_DUPFD_CLOEXEC)" => self.inner().try_clone())?;
         let twin = Socket::in_blocking_mode(inner, self.family, self.kind, self.proto);
         twin.timeout.set(self.gettimeout())?;
+        // It does not block either, so somebody has to wait for it.
+        if let Some(cancellation) = self.cancellation.get() {
+            let _ = twin.cancellation.set(Arc::clone(cancellation));
+        }
         Ok(twin)
     }
 
     /// Descriptor's number.
     ///
     /// Python: `fileno()`. No system call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// assert_ne!(ours.fileno(), theirs.fileno());
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn fileno(&self) -> RawFd {
         self.inner().as_raw_fd()
-    }
-
-    /// Address of this end.
-    ///
-    /// Python: `getsockname()`. System call: getsockname(2). After a bind to port
-    /// 0 it tells which port was picked; unbound it is `0.0.0.0:0`.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
-    pub fn getsockname(&self) -> io::Result<Address> {
-        let fd = self.fileno();
-        let address = call!("getsockname({fd})" => self.inner().local_addr())?;
-        Ok(Address::from_sys(&address))
-    }
-
-    /// Address of the peer.
-    ///
-    /// Python: `getpeername()`. System call: getpeername(2).
-    ///
-    /// # Errors
-    ///
-    /// `NotConnected` (`ENOTCONN`).
-    pub fn getpeername(&self) -> io::Result<Address> {
-        let fd = self.fileno();
-        let address = call!("getpeername({fd})" => self.inner().peer_addr())?;
-        Ok(Address::from_sys(&address))
     }
 
     /// Sets the mode: `None` blocks, zero never waits, anything else waits that
@@ -441,6 +428,18 @@ impl Socket {
     /// The timeout: `None` for blocking, zero for non-blocking.
     ///
     /// Python: `gettimeout()`. No system call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// assert_eq!(ours.gettimeout(), None);
+    /// ours.settimeout(Duration::from_secs(3))?;
+    /// assert_eq!(ours.gettimeout(), Some(Duration::from_secs(3)));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn gettimeout(&self) -> Option<Duration> {
         self.timeout.get()
@@ -453,6 +452,15 @@ impl Socket {
     /// # Errors
     ///
     /// The system's.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// ours.setblocking(false)?;
+    /// assert_eq!(ours.recv(1).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn setblocking(&self, blocking: bool) -> io::Result<()> {
         self.settimeout(if blocking { None } else { Some(Duration::ZERO) })
     }
@@ -460,49 +468,69 @@ impl Socket {
     /// Whether calls may wait: in blocking mode and with a timeout they do.
     ///
     /// Python: `getblocking()`. No system call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// ours.settimeout(Duration::from_secs(3))?;
+    /// assert!(ours.getblocking()); // up to three seconds
+    /// ours.setblocking(false)?;
+    /// assert!(!ours.getblocking());
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn getblocking(&self) -> bool {
         self.gettimeout() != Some(Duration::ZERO)
     }
 
-    /// Whether programs this process starts inherit the descriptor. At first: no.
-    ///
-    /// Python: `get_inheritable()`. System call: fcntl(2) with `F_GETFD`.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
-    pub fn get_inheritable(&self) -> io::Result<bool> {
-        let fd = self.fileno();
-        Ok(!call!("fcntl({fd}, F_GETFD)" => sys::close_on_exec(self.as_fd()))?)
-    }
-
-    /// Sets whether programs this process starts inherit the descriptor.
-    ///
-    /// Python: `set_inheritable(inheritable)`. System call: fcntl(2) with `F_SETFD`.
-    ///
-    /// # Errors
-    ///
-    /// The system's.
-    pub fn set_inheritable(&self, inheritable: bool) -> io::Result<()> {
-        let fd = self.fileno();
-        call!("fcntl({fd}, F_SETFD, FD_CLOEXEC: {})", !inheritable =>
-            sys::set_inheritable(self.as_fd(), inheritable))
-    }
-
     /// Address family. Python: the attribute `family`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET6, SOCK_STREAM, Socket};
+    ///
+    /// let sock = Socket::new(AF_INET6, SOCK_STREAM, 0)?;
+    /// assert_eq!(sock.family(), AF_INET6);
+    /// assert_eq!(sock.family().to_string(), "AF_INET6");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn family(&self) -> AddressFamily {
         self.family
     }
 
     /// Kind, without flags such as `SOCK_NONBLOCK`. Python: the attribute `type`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// use sock::{AF_INET, SOCK_NONBLOCK, SOCK_STREAM, Socket};
+    ///
+    /// let sock = Socket::new(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)?;
+    /// assert_eq!(sock.kind(), SOCK_STREAM);
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn kind(&self) -> SocketKind {
         self.kind
     }
 
     /// Protocol number. Python: the attribute `proto`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, IPPROTO_TCP, SOCK_STREAM, Socket};
+    ///
+    /// assert_eq!(Socket::new(AF_INET, SOCK_STREAM, IPPROTO_TCP)?.proto(), IPPROTO_TCP);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn proto(&self) -> i32 {
         self.proto
@@ -518,6 +546,17 @@ impl Socket {
     /// # Errors
     ///
     /// The system's: `EMFILE`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// let canceller = ours.canceller()?;
+    /// let waiting = std::thread::spawn(move || ours.recv(100));
+    /// canceller.cancel();
+    /// assert!(sock::was_cancelled(&waiting.join().unwrap().unwrap_err()));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn canceller(&self) -> io::Result<Canceller> {
         if self.cancellation.get().is_none() {
             let cancellation = Arc::new(Cancellation::new()?);
@@ -538,6 +577,20 @@ impl Socket {
     /// The deadline of a call that begins now: for who makes one call of several,
     /// with [`recv_into_within`](Socket::recv_into_within) and
     /// [`send_within`](Socket::send_within). No system call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// ours.settimeout(Duration::from_secs(5))?;
+    /// let mut deadline = ours.deadline(); // five seconds for the whole conversation
+    /// ours.send_within(b"question", &mut deadline)?;
+    /// theirs.sendall(b"answer")?;
+    /// ours.recv_into_within(&mut [0; 100], &mut deadline)?;
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     #[inline]
     pub fn deadline(&self) -> Deadline<'_> {
@@ -558,21 +611,6 @@ impl Socket {
         attempt: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
         timeout::retry(self.as_fd(), readiness, &mut self.deadline(), attempt)
-    }
-}
-
-/// A pending error of a socket, as `SO_ERROR` tells it.
-struct Pending(Option<io::Error>);
-
-impl crate::trace::Outcome for Pending {
-    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            None => f.write_str("0, 0"),
-            Some(error) => match error.raw_os_error().and_then(errno_name) {
-                Some(name) => write!(f, "0, [{name}]"),
-                None => write!(f, "0, [{error}]"),
-            },
-        }
     }
 }
 
@@ -600,75 +638,4 @@ impl fmt::Debug for Socket {
     }
 }
 
-/// A descriptor that could not become a [`Socket`], and why.
-///
-/// Made by [`Socket::from_fd`]. It turns into the [`io::Error`] alone, which
-/// closes the descriptor.
-#[derive(Debug)]
-pub struct FromFdError {
-    /// What the system said.
-    pub error: io::Error,
-    /// The descriptor, still the caller's.
-    pub fd: OwnedFd,
-}
-
-impl From<FromFdError> for io::Error {
-    fn from(failed: FromFdError) -> io::Error {
-        failed.error
-    }
-}
-
-impl fmt::Display for FromFdError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "descriptor {}: {}", self.fd.as_raw_fd(), self.error)
-    }
-}
-
-impl std::error::Error for FromFdError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
-    }
-}
-
 sys::descriptor_traits!(Socket, detach, from_descriptor);
-
-/// Family, kind and protocol of a descriptor, as far as they are not given.
-fn detect(
-    inner: &socket2::Socket,
-    family: Option<AddressFamily>,
-    kind: Option<SocketKind>,
-    proto: Option<i32>,
-) -> io::Result<(AddressFamily, SocketKind, i32)> {
-    let fd = inner.as_raw_fd();
-    let told = call!("getsockname({fd})" => inner.local_addr());
-    let family = match (family, told) {
-        // Given, and it is a socket: some families have no names to tell.
-        (Some(family), Err(error))
-            if ![Some(c::EBADF), Some(c::ENOTSOCK)].contains(&error.raw_os_error()) =>
-        {
-            family
-        }
-        (_, Err(error)) => return Err(error),
-        (Some(family), Ok(_)) => family,
-        (None, Ok(address)) => i32::from(address.family()).into(),
-    };
-    let kind = match kind {
-        Some(kind) => kind,
-        None => option(inner, SO_TYPE)?.into(),
-    };
-    let proto = match (proto, sys::SO_PROTOCOL) {
-        (Some(proto), _) => proto,
-        (None, Some(number)) => option(inner, number)?,
-        // Not every system has it; 0 is "the usual one".
-        (None, None) => IPPROTO_IP,
-    };
-    Ok((family, kind, proto))
-}
-
-fn option(inner: &socket2::Socket, option: i32) -> io::Result<i32> {
-    let (fd, name) = (inner.as_raw_fd(), OptionName(SOL_SOCKET, option));
-    let mut value = [0; 4];
-    call!("getsockopt({fd}, SOL_SOCKET, {name}, 4)" =>
-        sys::getsockopt(inner.as_fd(), SOL_SOCKET, option, &mut value))?;
-    Ok(i32::from_ne_bytes(value))
-}

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::consts::Shutdown;
 use crate::socket::Socket;
+use crate::sys;
 
 /// A connected stream: a plain [`Socket`], or one with TLS on top.
 ///
@@ -55,7 +56,7 @@ pub trait StreamSocket: Send + Sync {
     ///
     /// Those of [`Socket::recv`].
     fn recv(&self, bufsize: usize) -> io::Result<Vec<u8>> {
-        let mut buffer = vec![0; bufsize];
+        let mut buffer = sys::zeroes(bufsize)?;
         let received = self.recv_into(&mut buffer)?;
         buffer.truncate(received);
         Ok(buffer)

@@ -58,6 +58,12 @@ static DEFAULT_TIMEOUT: Timeout = Timeout::blocking();
 /// Timeout that new sockets get; at first `None`.
 ///
 /// Python: `socket.getdefaulttimeout()`. No system call.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(sock::getdefaulttimeout(), None);
+/// ```
 #[must_use]
 pub fn getdefaulttimeout() -> Option<Duration> {
     DEFAULT_TIMEOUT.get()
@@ -71,6 +77,18 @@ pub fn getdefaulttimeout() -> Option<Duration> {
 /// # Errors
 ///
 /// `InvalidInput` for more than 584 years.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// sock::setdefaulttimeout(Duration::from_secs(30))?;
+/// let (ours, _theirs) = sock::socketpair()?;
+/// assert_eq!(ours.gettimeout(), Some(Duration::from_secs(30)));
+/// sock::setdefaulttimeout(None)?;
+/// # std::io::Result::Ok(())
+/// ```
 pub fn setdefaulttimeout(timeout: impl Into<Option<Duration>>) -> io::Result<()> {
     DEFAULT_TIMEOUT.set(timeout.into())
 }

@@ -23,6 +23,17 @@ impl Socket {
     ///
     /// `BrokenPipe` and `ConnectionReset` when the peer is gone; `TimedOut` and
     /// `WouldBlock` as the mode says; `ENOTCONN`, `EMSGSIZE`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// let sent = ours.send(b"some bytes")?; // perhaps not all of them
+    /// assert_eq!(theirs.recv(100)?, b"some bytes"[..sent]);
+    /// drop(theirs);
+    /// assert_eq!(ours.send(b"x").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn send(&self, data: &[u8]) -> io::Result<usize> {
         self.send_with_flags(data, MsgFlags::NONE)
     }
@@ -32,6 +43,18 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`send`](Socket::send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// use sock::MSG_DONTWAIT;
+    ///
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// while ours.send_with_flags(&[0; 65_536], MSG_DONTWAIT).is_ok() {} // until there is no more room
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn send_with_flags(&self, data: &[u8], flags: MsgFlags) -> io::Result<usize> {
         self.send_flags_within(data, flags, &mut self.deadline())
     }
@@ -43,6 +66,23 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`send`](Socket::send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// ours.settimeout(Duration::from_millis(20))?;
+    /// let mut deadline = ours.deadline();
+    /// let error = loop {
+    ///     if let Err(error) = ours.send_within(&[0; 65_536], &mut deadline) {
+    ///         break error; // at the latest 20 ms after the first wait
+    ///     }
+    /// };
+    /// assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn send_within(&self, data: &[u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
         self.send_flags_within(data, MsgFlags::NONE, deadline)
     }
@@ -91,6 +131,19 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`sendall`](Socket::sendall).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// use sock::MSG_DONTWAIT;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// ours.sendall_with_flags(b"at once", MSG_DONTWAIT)?;
+    /// assert_eq!(theirs.recv(100)?, b"at once");
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn sendall_with_flags(&self, data: &[u8], flags: MsgFlags) -> io::Result<()> {
         let mut deadline = self.deadline();
         let mut rest = data;
@@ -117,7 +170,20 @@ impl Socket {
     /// # Errors
     ///
     /// `ConnectionReset`, `ConnectionRefused` (a datagram's answer), `ENOTCONN`;
-    /// `TimedOut` and `WouldBlock` as the mode says.
+    /// `TimedOut` and `WouldBlock` as the mode says; `OutOfMemory` for a `bufsize`
+    /// there is no memory for.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// theirs.sendall(b"hello")?;
+    /// assert_eq!(ours.recv(4)?, b"hell");
+    /// assert_eq!(ours.recv(1024)?, b"o");
+    /// drop(theirs);
+    /// assert!(ours.recv(1024)?.is_empty());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recv(&self, bufsize: usize) -> io::Result<Vec<u8>> {
         self.recv_with_flags(bufsize, MsgFlags::NONE)
     }
@@ -129,6 +195,18 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{MSG_PEEK, MSG_WAITALL};
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// theirs.sendall(b"hello")?;
+    /// assert_eq!(ours.recv_with_flags(2, MSG_PEEK)?, b"he"); // and leaves them there
+    /// assert_eq!(ours.recv_with_flags(5, MSG_WAITALL)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recv_with_flags(&self, bufsize: usize, flags: MsgFlags) -> io::Result<Vec<u8>> {
         if bufsize == 0 {
             return Ok(Vec::new());
@@ -152,6 +230,17 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// theirs.sendall(b"hello")?;
+    /// let mut buffer = [0; 1024];
+    /// let received = ours.recv_into(&mut buffer)?;
+    /// assert_eq!(&buffer[..received], b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.recv_into_with_flags(buffer, MsgFlags::NONE)
     }
@@ -164,6 +253,19 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::MSG_PEEK;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// theirs.sendall(b"hello")?;
+    /// let mut first = [0];
+    /// ours.recv_into_with_flags(&mut first, MSG_PEEK)?;
+    /// assert_eq!((&first, &*ours.recv(100)?), (b"h", &b"hello"[..]));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recv_into_with_flags(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
         self.recv_flags_within(buffer, flags, &mut self.deadline())
     }
@@ -175,6 +277,21 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// theirs.sendall(b"length and the rest")?;
+    /// ours.settimeout(Duration::from_secs(5))?;
+    /// let mut deadline = ours.deadline(); // five seconds for both together
+    /// let (mut head, mut body) = ([0; 6], [0; 13]);
+    /// assert_eq!(ours.recv_into_within(&mut head, &mut deadline)?, 6);
+    /// assert_eq!(ours.recv_into_within(&mut body, &mut deadline)?, 13);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recv_into_within(&self, buffer: &mut [u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
         self.recv_flags_within(buffer, MsgFlags::NONE, deadline)
     }
@@ -210,6 +327,17 @@ impl Socket {
     /// # Errors
     ///
     /// `WouldBlock` when nothing is there; those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// let mut buffer = [0; 10];
+    /// assert_eq!(ours.recv_into_nowait(&mut buffer).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    /// theirs.sendall(b"there")?;
+    /// assert_eq!(ours.recv_into_nowait(&mut buffer)?, 5);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recv_into_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(flag) = sys::DONTWAIT else {
             return match poll(&mut [Poll::new(self, POLLIN)], Some(Duration::ZERO))? {
@@ -230,6 +358,19 @@ impl Socket {
     /// `EMSGSIZE` for a datagram that is too long, `PermissionDenied` for a
     /// broadcast without `SO_BROADCAST`, `ConnectionRefused` from an earlier one;
     /// `TimedOut` and `WouldBlock` as the mode says; and those of [`ToAddress`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, SOCK_DGRAM, Socket};
+    ///
+    /// let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// receiver.bind(("127.0.0.1", 0))?;
+    /// let sender = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// sender.sendto(b"hello", ("localhost", receiver.getsockname()?.port().unwrap()))?;
+    /// assert_eq!(receiver.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn sendto(&self, data: &[u8], address: impl ToAddress) -> io::Result<usize> {
         self.sendto_with_flags(data, MsgFlags::NONE, address)
     }
@@ -239,6 +380,21 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`sendto`](Socket::sendto).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// use sock::{AF_INET, MSG_DONTWAIT, SOCK_DGRAM, Socket};
+    ///
+    /// let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// receiver.bind(("127.0.0.1", 0))?;
+    /// let sender = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// sender.sendto_with_flags(b"hello", MSG_DONTWAIT, receiver.getsockname()?)?;
+    /// assert_eq!(receiver.recv(100)?, b"hello");
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn sendto_with_flags(
         &self,
         data: &[u8],
@@ -263,6 +419,22 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, SOCK_DGRAM, Socket};
+    ///
+    /// let server = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// server.bind(("127.0.0.1", 0))?;
+    /// let client = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// client.sendto(b"ping", server.getsockname()?)?;
+    ///
+    /// let (data, address) = server.recvfrom(1024)?;
+    /// server.sendto(&data, address)?;
+    /// assert_eq!(client.recv(1024)?, b"ping");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recvfrom(&self, bufsize: usize) -> io::Result<(Vec<u8>, Address)> {
         self.recvfrom_with_flags(bufsize, MsgFlags::NONE)
     }
@@ -272,6 +444,20 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, MSG_PEEK, SOCK_DGRAM, Socket};
+    ///
+    /// let sock = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// sock.bind(("127.0.0.1", 0))?;
+    /// sock.sendto(b"to myself", sock.getsockname()?)?;
+    /// let (_, address) = sock.recvfrom_with_flags(0, MSG_PEEK)?; // who is it?
+    /// assert_eq!(address, sock.getsockname()?);
+    /// assert_eq!(sock.recv(100)?, b"to myself");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recvfrom_with_flags(&self, bufsize: usize, flags: MsgFlags) -> io::Result<(Vec<u8>, Address)> {
         let fd = self.fileno();
         let (data, address) = sys::fill(bufsize, discards(flags), |buffer| {
@@ -290,6 +476,20 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, SOCK_DGRAM, Socket};
+    ///
+    /// let sock = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// sock.bind(("127.0.0.1", 0))?;
+    /// sock.sendto(b"to myself", sock.getsockname()?)?;
+    /// let mut buffer = [0; 100];
+    /// let (received, address) = sock.recvfrom_into(&mut buffer)?;
+    /// assert_eq!((&buffer[..received], address), (&b"to myself"[..], sock.getsockname()?));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recvfrom_into(&self, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
         self.recvfrom_into_with_flags(buffer, MsgFlags::NONE)
     }
@@ -300,6 +500,21 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// use sock::{AF_INET, MSG_TRUNC, SOCK_DGRAM, Socket};
+    ///
+    /// let sock = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// sock.bind(("127.0.0.1", 0))?;
+    /// sock.sendto(b"too long", sock.getsockname()?)?;
+    /// let (length, _) = sock.recvfrom_into_with_flags(&mut [0; 3], MSG_TRUNC)?;
+    /// assert_eq!(length, 8); // and five bytes are lost
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recvfrom_into_with_flags(
         &self,
         buffer: &mut [u8],
@@ -328,6 +543,18 @@ impl Socket {
     /// # Errors
     ///
     /// `WouldBlock` when no datagram is there; those of [`recv`](Socket::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, SOCK_DGRAM, Socket};
+    ///
+    /// let sock = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// sock.bind(("127.0.0.1", 0))?;
+    /// assert_eq!(sock.recvfrom_into_nowait(&mut [0; 100]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    /// assert!(sock.getblocking());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recvfrom_into_nowait(&self, buffer: &mut [u8]) -> io::Result<(usize, Address)> {
         let Some(flag) = sys::DONTWAIT else {
             return match poll(&mut [Poll::new(self, POLLIN)], Some(Duration::ZERO))? {

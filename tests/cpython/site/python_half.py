@@ -130,7 +130,7 @@ def create_connection(address, timeout=_DEFAULT, source_address=None, *, all_err
 def send_fds(sock, buffers, fds, flags=0, address=None):
     if not _is_plain(sock):
         return _python["send_fds"](sock, buffers, fds, flags, address)
-    return _half.send_fds(sock, buffers, list(fds))
+    return _half.send_fds(sock, buffers, list(fds), flags, address)
 
 
 def recv_fds(sock, bufsize, maxfds, flags=0):

@@ -125,15 +125,26 @@ impl Seek for PythonFile {
 }
 
 #[pyfunction]
-fn send_fds(sock: &Bound<'_, PySocket>, buffers: &Bound<'_, PyAny>, fds: Vec<i32>) -> PyResult<usize> {
+fn send_fds(
+    sock: &Bound<'_, PySocket>,
+    buffers: &Bound<'_, PyAny>,
+    fds: Vec<i32>,
+    flags: i32,
+    address: Option<&Bound<'_, PyAny>>,
+) -> PyResult<usize> {
     let py = sock.py();
     let buffers =
         buffers.try_iter()?.map(|buffer| Buffer::readable(&buffer?)).collect::<PyResult<Vec<_>>>()?;
     let slices: Vec<_> = buffers.iter().map(|buffer| IoSlice::new(buffer.bytes())).collect();
     let fds = fds.into_iter().map(raw::lend_descriptor).collect::<Option<Vec<_>>>();
     let fds = fds.ok_or_else(|| errors::closed(py))?;
+    let address = address.map(|address| sock.get().address("sendmsg", address)).transpose()?;
     let sock = sock.get().open(py)?;
-    py.detach(|| sock.send_fds(&slices, &fds)).py(py)
+    py.detach(|| match address {
+        Some(address) => sock.send_fds_to(&slices, &fds, flags.into(), address),
+        None => sock.send_fds_with_flags(&slices, &fds, flags.into()),
+    })
+    .py(py)
 }
 
 type Received<'py> = (Bound<'py, PyBytes>, Vec<i32>, i32, Py<PyAny>);

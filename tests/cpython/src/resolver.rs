@@ -27,7 +27,7 @@ pub(crate) fn getaddrinfo<'py>(
         }
         _ => return Err(PyTypeError::new_err("getaddrinfo() argument 1 must be string or None")),
     };
-    // A number as text: what the system makes of it is its own affair.
+    // A number as text, which it may be in Python as well.
     let service = match port {
         none if none.is_none() => None,
         number if number.is_instance_of::<PyInt>() => Some(number.extract::<i64>()?.to_string()),

@@ -233,10 +233,9 @@ impl PySocket {
         Ok(())
     }
 
-    fn setblocking(&self, py: Python<'_>, flag: &Bound<'_, PyAny>) -> PyResult<()> {
-        let flag = flag.is_truthy()?;
+    fn setblocking(&self, py: Python<'_>, flag: i64) -> PyResult<()> {
         let sock = self.open(py)?;
-        sock.setblocking(flag).py(py)?;
+        sock.setblocking(flag != 0).py(py)?;
         self.mirror.show(&sock);
         Ok(())
     }

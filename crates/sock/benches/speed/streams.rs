@@ -17,7 +17,40 @@ const BOUNDS: &[(&str, &str, f64)] = &[("sock", "raw", 1.02), ("sock, timeout", 
 /// Both ends in one thread: whatever is received is there already, and nothing but
 /// the calls is measured.
 pub(crate) fn ping_pong() -> Scenario {
-    fn variant<E: End + 'static>(name: &'static str, end: impl Fn(OwnedFd) -> E) -> Variant {
+    Scenario { name: "ping-pong of 64 B, data there", variants: each_way(ThereAndBack), bounds: BOUNDS }
+}
+
+/// The other end in a thread of its own on the same CPU, over raw calls: every
+/// receive has to wait.
+pub(crate) fn ping_pong_of_two() -> Scenario {
+    Scenario { name: "ping-pong of 64 B, having to wait", variants: each_way(WithAnEcho), bounds: BOUNDS }
+}
+
+/// 64 KiB from one end to the other, in one thread.
+pub(crate) fn streaming() -> Scenario {
+    Scenario { name: "streaming of 64 KiB", variants: each_way(OneWay), bounds: BOUNDS }
+}
+
+/// What is done with the two ends of a connection, whoever has them in hand.
+trait Traffic {
+    fn variant<E: End + 'static>(&self, name: &'static str, end: impl Fn(OwnedFd) -> E) -> Variant;
+}
+
+fn each_way(traffic: impl Traffic) -> Vec<Variant> {
+    vec![
+        traffic.variant("raw", Raw),
+        traffic.variant("std", |fd| Std(fd.into())),
+        traffic.variant("sock", |fd| Sock::new(fd, None)),
+        traffic.variant("sock, timeout", |fd| Sock::new(fd, Some(LONG))),
+        traffic.variant("sock, makefile", Makefile::new),
+        traffic.variant("poll first", PollFirst),
+    ]
+}
+
+struct ThereAndBack;
+
+impl Traffic for ThereAndBack {
+    fn variant<E: End + 'static>(&self, name: &'static str, end: impl Fn(OwnedFd) -> E) -> Variant {
         let (one, other) = connection();
         let (mut one, mut other) = (end(one), end(other));
         let mut buffer = [0; SMALL];
@@ -28,21 +61,12 @@ pub(crate) fn ping_pong() -> Scenario {
             one.receive_all(&mut buffer);
         })
     }
-    let variants = vec![
-        variant("raw", Raw),
-        variant("std", |fd| Std(fd.into())),
-        variant("sock", |fd| Sock::new(fd, None)),
-        variant("sock, timeout", |fd| Sock::new(fd, Some(LONG))),
-        variant("sock, makefile", Makefile::new),
-        variant("poll first", PollFirst),
-    ];
-    Scenario { name: "ping-pong of 64 B, data there", variants, bounds: BOUNDS }
 }
 
-/// The other end in a thread of its own on the same CPU, over raw calls: every
-/// receive has to wait.
-pub(crate) fn ping_pong_of_two() -> Scenario {
-    fn variant<E: End + 'static>(name: &'static str, end: impl Fn(OwnedFd) -> E) -> Variant {
+struct WithAnEcho;
+
+impl Traffic for WithAnEcho {
+    fn variant<E: End + 'static>(&self, name: &'static str, end: impl Fn(OwnedFd) -> E) -> Variant {
         let (one, other) = connection();
         // It ends when this end is closed.
         thread::spawn(move || {
@@ -57,20 +81,12 @@ pub(crate) fn ping_pong_of_two() -> Scenario {
             one.receive_all(&mut buffer);
         })
     }
-    let variants = vec![
-        variant("raw", Raw),
-        variant("std", |fd| Std(fd.into())),
-        variant("sock", |fd| Sock::new(fd, None)),
-        variant("sock, timeout", |fd| Sock::new(fd, Some(LONG))),
-        variant("sock, makefile", Makefile::new),
-        variant("poll first", PollFirst),
-    ];
-    Scenario { name: "ping-pong of 64 B, having to wait", variants, bounds: BOUNDS }
 }
 
-/// 64 KiB from one end to the other, in one thread.
-pub(crate) fn streaming() -> Scenario {
-    fn variant<E: End + 'static>(name: &'static str, end: impl Fn(OwnedFd) -> E) -> Variant {
+struct OneWay;
+
+impl Traffic for OneWay {
+    fn variant<E: End + 'static>(&self, name: &'static str, end: impl Fn(OwnedFd) -> E) -> Variant {
         let (one, other) = connection();
         let (mut one, mut other) = (end(one), end(other));
         let mut buffer = vec![0; LARGE];
@@ -79,13 +95,4 @@ pub(crate) fn streaming() -> Scenario {
             other.receive_all(&mut buffer);
         })
     }
-    let variants = vec![
-        variant("raw", Raw),
-        variant("std", |fd| Std(fd.into())),
-        variant("sock", |fd| Sock::new(fd, None)),
-        variant("sock, timeout", |fd| Sock::new(fd, Some(LONG))),
-        variant("sock, makefile", Makefile::new),
-        variant("poll first", PollFirst),
-    ];
-    Scenario { name: "streaming of 64 KiB", variants, bounds: BOUNDS }
 }

@@ -33,6 +33,18 @@ pub struct NetlinkAddress {
 }
 
 /// Address of `AF_PACKET`. Python: `(ifname, proto, pkttype, hatype, addr)`.
+///
+/// # Examples
+///
+/// ```
+/// use sock::PacketAddress;
+///
+/// // Frames of IPv4 at the loopback interface, for one neighbour.
+/// let address = PacketAddress::new(sock::if_nametoindex("lo")?, 0x0800)
+///     .with_hardware_address(&[0x02, 0, 0, 0, 0, 1])?;
+/// assert_eq!(address.hardware_address().len(), 6);
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct PacketAddress {
@@ -81,6 +93,15 @@ impl PacketAddress {
 }
 
 /// Address of `AF_VSOCK`, between virtual machines and their host. Python: `(cid, port)`.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{Address, VMADDR_CID_HOST, VsockAddress};
+///
+/// let host = Address::from(VsockAddress { cid: VMADDR_CID_HOST, port: 1024 });
+/// assert_eq!(host.to_string(), "vsock 2:1024");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VsockAddress {
     /// Number of the machine, such as `VMADDR_CID_HOST`.
@@ -94,6 +115,14 @@ pub struct VsockAddress {
 ///
 /// The system does not say which of the two a `protocol` part is: the socket's
 /// protocol does.
+///
+/// # Examples
+///
+/// ```
+/// use sock::CanAddress;
+///
+/// assert_eq!(CanAddress::isotp(1, 0x7e8, 0x7e0).as_isotp(), (0x7e8, 0x7e0));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CanAddress {
     /// Number of the interface, 0 for any: see [`if_nametoindex`](crate::if_nametoindex).

@@ -7,7 +7,7 @@ use std::ptr;
 
 use socket2::SockAddr;
 
-use super::{SEND_FLAGS, c};
+use super::{SEND_FLAGS, c, zeroes};
 
 /// What recvmsg(2) left.
 pub(crate) struct Received {
@@ -42,7 +42,7 @@ pub(crate) fn recvmsg(
     flags: i32,
 ) -> io::Result<Received> {
     // Words, since headers must be aligned.
-    let mut control = vec![0_u64; control_size.div_ceil(8)];
+    let mut control: Vec<u64> = zeroes(control_size.div_ceil(8))?;
     let mut result = None;
     // SAFETY: the initialiser is told where to write an address and how long it was.
     let (bytes, address) = unsafe {

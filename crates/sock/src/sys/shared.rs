@@ -1,5 +1,6 @@
 //! What is the same on every system, over the C names of its own.
 
+use std::alloc::{self, Layout};
 use std::ffi::CStr;
 use std::io;
 use std::mem::{self, MaybeUninit};
@@ -25,7 +26,7 @@ pub(crate) fn fill<T>(
     receive: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<(usize, T)>,
 ) -> io::Result<(Vec<u8>, T)> {
     let mut buffer = Vec::new();
-    buffer.try_reserve_exact(capacity).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    buffer.try_reserve_exact(capacity).map_err(|_| no_memory(capacity))?;
     let spare = &mut buffer.spare_capacity_mut()[..capacity];
     if zeroed {
         spare.fill(MaybeUninit::new(0));
@@ -37,6 +38,40 @@ pub(crate) fn fill<T>(
     // all of them were written before.
     unsafe { buffer.set_len(received) };
     Ok((buffer, rest))
+}
+
+/// Plain numbers: all bits zero are one of them.
+///
+/// # Safety
+/// A value of all zero bytes must be valid.
+pub(crate) unsafe trait Number: Copy {}
+
+// SAFETY: it is the number 0.
+unsafe impl Number for u8 {}
+// SAFETY: the same.
+unsafe impl Number for u64 {}
+
+/// `vec![0; count]`, with an error where that would end the program. As there, many
+/// zeroes are the system's own and cost nothing until they are used.
+pub(crate) fn zeroes<T: Number>(count: usize) -> io::Result<Vec<T>> {
+    let wanted = count.saturating_mul(mem::size_of::<T>());
+    let layout = Layout::array::<T>(count).map_err(|_| no_memory(wanted))?;
+    if layout.size() == 0 {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the layout has a size.
+    let zeroes = unsafe { alloc::alloc_zeroed(layout) }.cast::<T>();
+    if zeroes.is_null() {
+        return Err(no_memory(wanted));
+    }
+    // SAFETY: the allocator of vectors gave it for just this layout, and zeroes are numbers.
+    Ok(unsafe { Vec::from_raw_parts(zeroes, count, count) })
+}
+
+/// What is told for a size that is too large.
+#[cold]
+pub(crate) fn no_memory(bytes: usize) -> io::Error {
+    io::Error::new(io::ErrorKind::OutOfMemory, format!("no memory for {bytes} bytes"))
 }
 
 /// Longest path a Unix address holds beside its closing NUL.

@@ -1,0 +1,165 @@
+//! From one end to two: connect(2), what becomes of it, and the end of sending.
+
+use std::fmt;
+use std::io;
+
+use crate::address::{Address, ToAddress};
+use crate::consts::Shutdown;
+use crate::error::errno_name;
+use crate::interrupt;
+use crate::socket::Socket;
+use crate::sys::{self, AsFd, c};
+use crate::timeout::{self, Deadline, Readiness};
+use crate::trace::call;
+
+/// A connection's begin and end.
+impl Socket {
+    /// Connects the socket to a peer.
+    ///
+    /// Python: `connect(address)`. System call: connect(2). With a timeout set it
+    /// waits that long in all and reads the outcome from `SO_ERROR`; the same
+    /// after a signal, since connect(2) must not be called twice. A datagram
+    /// socket only notes where to send to and whom to hear.
+    ///
+    /// # Errors
+    ///
+    /// The system's: `ConnectionRefused`, `NetworkUnreachable`, `TimedOut` with
+    /// `ETIMEDOUT` when the network gave up; `TimedOut` without an errno at the
+    /// socket's timeout; `EINPROGRESS` from a non-blocking socket; and those of
+    /// [`ToAddress`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, SOCK_STREAM, Socket};
+    /// use std::time::Duration;
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let client = Socket::new(AF_INET, SOCK_STREAM, 0)?;
+    /// client.settimeout(Duration::from_secs(5))?;
+    /// client.connect(("localhost", server.getsockname()?.port().unwrap()))?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn connect(&self, address: impl ToAddress) -> io::Result<()> {
+        let address = address.to_address(self.family())?;
+        self.connect_within(&address, &mut self.deadline())
+    }
+
+    pub(crate) fn connect_within(&self, address: &Address, deadline: &mut Deadline<'_>) -> io::Result<()> {
+        let fd = self.fileno();
+        let sys = address.to_sys()?;
+        let Err(error) = call!("connect({fd}, {address})" => self.inner().connect(&sys)) else {
+            return Ok(());
+        };
+        match error.raw_os_error() {
+            Some(sys::CONNECT_GOES_ON) if deadline.waits() => {}
+            Some(c::EINTR) if self.getblocking() => interrupt::ask_hook()?,
+            _ => return Err(error),
+        }
+        timeout::wait(self.as_fd(), Readiness::Writable, deadline)?;
+        self.pending_error()?.map_or(Ok(()), Err)
+    }
+
+    /// Whether a non-blocking connect failed only because it goes on.
+    pub(crate) fn connect_goes_on(error: &io::Error) -> bool {
+        error.raw_os_error() == Some(sys::CONNECT_GOES_ON)
+    }
+
+    /// How a connect ended that went on: with an error, or `None`.
+    pub(crate) fn pending_error(&self) -> io::Result<Option<io::Error>> {
+        let fd = self.fileno();
+        let pending =
+            call!("getsockopt({fd}, SOL_SOCKET, SO_ERROR)" => self.inner().take_error().map(Pending))?.0;
+        Ok(pending.filter(|error| error.raw_os_error() != Some(c::EISCONN)))
+    }
+
+    /// Connects like [`connect`](Socket::connect), and returns what the system
+    /// call says as an errno instead of an error: 0 for a connection.
+    ///
+    /// Python: `connect_ex(address)`. System call: connect(2). A non-blocking
+    /// socket gives `EINPROGRESS` first, then 0, then `EISCONN`; the end of a
+    /// timeout is `EAGAIN`, as in Python.
+    ///
+    /// # Errors
+    ///
+    /// Only what is no answer of connect(2): a name that does not resolve, a bad
+    /// argument.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, POLLOUT, Poll, SOCK_STREAM, Socket};
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let client = Socket::new(AF_INET, SOCK_STREAM, 0)?;
+    /// client.setblocking(false)?;
+    /// match client.connect_ex(server.getsockname()?)? {
+    ///     0 => {}
+    ///     number => assert_eq!(sock::errno_name(number), Some("EINPROGRESS")),
+    /// }
+    /// sock::poll(&mut [Poll::new(&client, POLLOUT)], None)?;
+    /// assert_eq!(client.getpeername()?, server.getsockname()?);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn connect_ex(&self, address: impl ToAddress) -> io::Result<i32> {
+        let address = address.to_address(self.family())?;
+        match self.connect_within(&address, &mut self.deadline()) {
+            Ok(()) => Ok(0),
+            // The system's own number alone: an argument error has one behind it too.
+            Err(error) => match error.raw_os_error() {
+                Some(number) => Ok(number),
+                None if error.kind() == io::ErrorKind::TimedOut => Ok(c::EAGAIN),
+                None => Err(error),
+            },
+        }
+    }
+
+    /// Ends receiving, sending, or both, without closing.
+    ///
+    /// Python: `shutdown(how)`. System call: shutdown(2). `SHUT_WR` sends what is
+    /// buffered and then the end of file; a blocked receive in another thread
+    /// ends with `SHUT_RD`.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected` (`ENOTCONN`).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::SHUT_WR;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// ours.sendall(b"question")?;
+    /// ours.shutdown(SHUT_WR)?; // that was all; the answer can still come
+    /// assert_eq!(theirs.recv(100)?, b"question");
+    /// assert_eq!(theirs.recv(100)?, b"");
+    /// theirs.sendall(b"answer")?;
+    /// assert_eq!(ours.recv(100)?, b"answer");
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        let fd = self.fileno();
+        let name = match how {
+            Shutdown::Read => "SHUT_RD",
+            Shutdown::Write => "SHUT_WR",
+            Shutdown::Both => "SHUT_RDWR",
+        };
+        call!("shutdown({fd}, {name})" => self.inner().shutdown(how))
+    }
+}
+
+/// A pending error of a socket, as `SO_ERROR` tells it.
+struct Pending(Option<io::Error>);
+
+impl crate::trace::Outcome for Pending {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            None => f.write_str("0, 0"),
+            Some(error) => match error.raw_os_error().and_then(errno_name) {
+                Some(name) => write!(f, "0, [{name}]"),
+                None => write!(f, "0, [{error}]"),
+            },
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What a descriptor is that somebody else has made.
+
+use std::fmt;
+use std::io;
+
+use crate::consts::{AddressFamily, IPPROTO_IP, OptionName, SO_TYPE, SOL_SOCKET, SocketKind};
+use crate::sys::{self, AsFd, AsRawFd, OwnedFd, c};
+use crate::trace::call;
+
+/// A descriptor that could not become a [`Socket`](crate::Socket), and why.
+///
+/// Made by [`Socket::from_fd`](crate::Socket::from_fd). It turns into the [`io::Error`] alone, which
+/// closes the descriptor.
+#[derive(Debug)]
+pub struct FromFdError {
+    /// What the system said.
+    pub error: io::Error,
+    /// The descriptor, still the caller's.
+    pub fd: OwnedFd,
+}
+
+impl From<FromFdError> for io::Error {
+    fn from(failed: FromFdError) -> io::Error {
+        failed.error
+    }
+}
+
+impl fmt::Display for FromFdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "descriptor {}: {}", self.fd.as_raw_fd(), self.error)
+    }
+}
+
+impl std::error::Error for FromFdError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// Family, kind and protocol of a descriptor, as far as they are not given.
+pub(crate) fn detect(
+    inner: &socket2::Socket,
+    family: Option<AddressFamily>,
+    kind: Option<SocketKind>,
+    proto: Option<i32>,
+) -> io::Result<(AddressFamily, SocketKind, i32)> {
+    let fd = inner.as_raw_fd();
+    let told = call!("getsockname({fd})" => inner.local_addr());
+    let family = match (family, told) {
+        // Given, and it is a socket: some families have no names to tell.
+        (Some(family), Err(error))
+            if ![Some(c::EBADF), Some(c::ENOTSOCK)].contains(&error.raw_os_error()) =>
+        {
+            family
+        }
+        (_, Err(error)) => return Err(error),
+        (Some(family), Ok(_)) => family,
+        (None, Ok(address)) => i32::from(address.family()).into(),
+    };
+    let kind = match kind {
+        Some(kind) => kind,
+        None => option(inner, SO_TYPE)?.into(),
+    };
+    let proto = match (proto, sys::SO_PROTOCOL) {
+        (Some(proto), _) => proto,
+        (None, Some(number)) => option(inner, number)?,
+        // Not every system has it; 0 is "the usual one".
+        (None, None) => IPPROTO_IP,
+    };
+    Ok((family, kind, proto))
+}
+
+fn option(inner: &socket2::Socket, option: i32) -> io::Result<i32> {
+    let (fd, name) = (inner.as_raw_fd(), OptionName(SOL_SOCKET, option));
+    let mut value = [0; 4];
+    call!("getsockopt({fd}, SOL_SOCKET, {name}, 4)" =>
+        sys::getsockopt(inner.as_fd(), SOL_SOCKET, option, &mut value))?;
+    Ok(i32::from_ne_bytes(value))
+}
