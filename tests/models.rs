@@ -139,8 +139,7 @@ impl StreamRequestHandler for Unbuffered {
 #[test]
 fn a_selector_takes_an_event_without_input_for_what_it_is() {
     let (tell, told) = mpsc::channel();
-    let server =
-        SelectorTCPServer::builder(move || Unbuffered(tell.clone())).workers(2).bind(ANY).unwrap();
+    let server = SelectorTCPServer::builder(move || Unbuffered(tell.clone())).workers(2).bind(ANY).unwrap();
     let server = testing::serve(server);
     let client = server.connect().unwrap();
     for _ in 0..3 {

@@ -24,7 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("tls_in_threads", || holds("tls_threading", 200)),
     ("tls_in_a_pool", || holds("tls_pool", 10)),
     ("tls_in_a_selector", || holds("tls_selector", 10)),
-    ("tls_in_children", || holds("tls_forking", 0)),
+    ("tls_in_children", || holds("tls_forking", 30)),
     ("tls_in_preforked_workers", || holds("tls_prefork", 6)),
 ];
 

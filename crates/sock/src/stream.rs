@@ -90,6 +90,10 @@ impl StreamSocket for Socket {
         Socket::shutdown(self, how)
     }
 
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
+    }
+
     fn socket(&self) -> &Socket {
         self
     }

@@ -31,6 +31,7 @@ use crate::server::Unix;
 use crate::server::{Datagram, Family, Kind, Server, Stream};
 #[cfg(all(unix, feature = "signals"))]
 use crate::signals::Signals;
+use crate::wrapping::Wraps;
 
 /// A server before it is bound: its class variables can still be set.
 ///
@@ -75,6 +76,7 @@ use crate::signals::Signals;
 pub struct Builder<K, M> {
     service: Service,
     hooks: Box<dyn ServerHooks>,
+    wraps: Wraps,
     mixin: M,
     options: Options,
     settings: Settings,
@@ -145,6 +147,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
         Builder {
             service,
             hooks: Box::new(Defaults),
+            wraps: Wraps::not_there(),
             mixin: M::default(),
             options: Options {
                 allow_reuse_address: false,
@@ -169,6 +172,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     /// Replaces steps of the server. Python: overriding methods in a subclass.
     pub fn hooks(mut self, hooks: impl ServerHooks) -> Self {
         self.hooks = Box::new(hooks);
+        self.wraps = Wraps::default();
         self
     }
 
@@ -377,7 +381,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             handle,
             inherits_timeouts,
             inherits_first_byte: AtomicBool::new(false),
-            wraps: AtomicBool::new(true),
+            wraps: self.wraps,
         };
         let paths = Arc::new(Mutex::new(paths.into_iter().flatten().collect::<Vec<BoundPath>>()));
         #[cfg(all(unix, feature = "signals"))]

@@ -21,6 +21,7 @@ use crate::limits::Deadline;
 use crate::model::point;
 #[cfg(unix)]
 use crate::sys;
+use crate::wrapping::Wrapped;
 
 /// A connection, or a datagram, from the moment it was accepted until it is closed.
 ///
@@ -70,7 +71,8 @@ struct Ahead {
 /// What serves a connection, and how it is cut off.
 enum Means {
     Socket(Socket),
-    Wrapped(Box<dyn StreamSocket>),
+    /// What `wrap_request` has made of it.
+    Wrapped(Wrapped),
     #[cfg(unix)]
     Child(Child),
 }
@@ -307,7 +309,7 @@ impl Connection {
     fn socket_underneath(&self) -> Option<&Socket> {
         match self.means.get()? {
             Means::Socket(socket) => Some(socket),
-            Means::Wrapped(stream) => Some(stream.socket()),
+            Means::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => Some(stream.socket()),
             #[cfg(unix)]
             Means::Child(_) => None,
         }
@@ -317,7 +319,7 @@ impl Connection {
         let _ = self.means.set(Means::Socket(socket));
     }
 
-    pub(crate) fn serve_over(&self, stream: Box<dyn StreamSocket>) {
+    pub(crate) fn serve_over(&self, stream: Wrapped) {
         let _ = self.means.set(Means::Wrapped(stream));
     }
 
@@ -346,7 +348,7 @@ impl Connection {
     pub(crate) fn stream(&self) -> Option<&dyn StreamSocket> {
         match self.means.get()? {
             Means::Socket(socket) => Some(socket),
-            Means::Wrapped(stream) => Some(&**stream),
+            Means::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => Some(&**stream),
             #[cfg(unix)]
             Means::Child(_) => None,
         }
@@ -499,8 +501,11 @@ impl Connection {
     fn recv_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let received = match self.means.get() {
             Some(Means::Socket(socket)) => socket.recv_into_nowait(buffer),
-            Some(Means::Wrapped(stream)) if stream.pending() > 0 => stream.recv_into(buffer),
-            Some(Means::Wrapped(stream)) => {
+            Some(Means::Wrapped(Wrapped::Plain(stream))) => stream.socket().recv_into_nowait(buffer),
+            Some(Means::Wrapped(Wrapped::Other(stream))) if stream.pending() > 0 => {
+                stream.recv_into(buffer)
+            }
+            Some(Means::Wrapped(Wrapped::Other(stream))) => {
                 let socket = stream.socket();
                 let before = socket.gettimeout();
                 socket.settimeout(Duration::ZERO)?;
@@ -522,7 +527,8 @@ impl Connection {
     fn heard(&self, received: usize, room: usize) -> usize {
         let flags = self.flags.load(Ordering::Relaxed);
         // A stream on top may hold something back.
-        let drained = received < room && matches!(self.means.get(), Some(Means::Socket(_)));
+        let drained =
+            received < room && !matches!(self.means.get(), Some(Means::Wrapped(Wrapped::Other(_))));
         if drained != (flags & DRAINED != 0) {
             self.set_flag(DRAINED, drained);
         }
@@ -595,7 +601,7 @@ impl StreamSocket for Connection {
         }
         let received = match means {
             Means::Socket(socket) => socket.recv_into(buffer),
-            Means::Wrapped(stream) => stream.recv_into(buffer),
+            Means::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => stream.recv_into(buffer),
             #[cfg(unix)]
             Means::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         };

@@ -2,12 +2,14 @@
 
 use std::cell::Cell;
 use std::io;
+use std::ptr;
 use std::time::Instant;
 
 use sock::{Address, SHUT_WR, Socket, StreamSocket};
 
 use crate::flood;
 use crate::request::{Request, RequestError};
+use crate::wrapping::Wrapped;
 
 /// The steps of a server that can be replaced; each has Python's default.
 ///
@@ -99,8 +101,9 @@ pub trait ServerHooks: Send + Sync + 'static {
     /// Ends the request through [`handle_error`](Self::handle_error); the socket
     /// is closed.
     fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        DEFAULT_RAN.set(true);
-        Ok(Box::new(request))
+        let stream = Box::new(request);
+        PLAIN.set(ptr::from_ref(&*stream).addr());
+        Ok(stream)
     }
 
     /// Tells a client that it is one too many, before it is closed: for a limit
@@ -180,19 +183,22 @@ pub(crate) struct Defaults;
 impl ServerHooks for Defaults {}
 
 thread_local! {
-    /// Set by the defaults of `service_actions` and `wrap_request`: nobody wants to
-    /// be called, so nobody needs to be.
+    /// Set by the default of `service_actions`: nobody wants to be called, so nobody
+    /// needs to be.
     static DEFAULT_RAN: Cell<bool> = const { Cell::new(false) };
+    /// Where the stream is that the default of `wrap_request` has made last.
+    static PLAIN: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Calls `wrap_request` and tells whether somebody has overridden it.
-pub(crate) fn wrap_request(
-    hooks: &dyn ServerHooks,
-    request: Socket,
-) -> io::Result<(Box<dyn StreamSocket>, bool)> {
-    DEFAULT_RAN.set(false);
+/// Calls `wrap_request`.
+pub(crate) fn wrap_request(hooks: &dyn ServerHooks, request: Socket) -> io::Result<Wrapped> {
+    PLAIN.set(0);
     let stream = hooks.wrap_request(request)?;
-    Ok((stream, !DEFAULT_RAN.get()))
+    // An override may call the default, and wrap what that returns: it is its word
+    // that counts, not that the default ran.
+    let is_plain = ptr::from_ref(&*stream).cast::<()>().addr() == PLAIN.get()
+        && stream.as_any().is_some_and(|stream| stream.is::<Socket>());
+    Ok(if is_plain { Wrapped::Plain(stream) } else { Wrapped::Other(stream) })
 }
 
 /// Calls `service_actions` and tells whether somebody has overridden it.

@@ -21,6 +21,7 @@ use crate::limits::Deadline;
 use crate::registry::{Entry, Registry, Serving};
 use crate::request::{Request, RequestError, guard};
 use crate::stats::Outcome;
+use crate::wrapping::{Wrapped, Wraps};
 
 /// What all requests of a server share.
 pub(crate) struct Core {
@@ -31,8 +32,7 @@ pub(crate) struct Core {
     pub(crate) inherits_timeouts: bool,
     /// Whether the former is the deadline for the first byte.
     pub(crate) inherits_first_byte: AtomicBool,
-    /// Whether somebody has overridden `wrap_request`; believed until it was called once.
-    pub(crate) wraps: AtomicBool,
+    pub(crate) wraps: Wraps,
 }
 
 impl Core {
@@ -46,7 +46,7 @@ impl Core {
             handle: ServerHandle::for_worker(parent.registry().limits().clone())?,
             inherits_timeouts: parent.inherits_timeouts,
             inherits_first_byte: AtomicBool::new(false),
-            wraps: AtomicBool::new(true),
+            wraps: parent.wraps.clone(),
         })
     }
 
@@ -61,8 +61,7 @@ pub(crate) enum Service {
     Datagram(Box<dyn Fn() -> Box<dyn ErasedDatagramHandler> + Send + Sync>),
 }
 
-/// What a child tells its parent when `wrap_request` is done: whether somebody has
-/// overridden it.
+/// What a child tells its parent when `wrap_request` is done: whether it did anything.
 const WRAPPED: &[u8] = b"w";
 const PLAIN: &[u8] = b"p";
 
@@ -233,19 +232,17 @@ impl Job {
             self.report(&error);
         }
         self.0.entry.connection().serve_in_child(pid, lifeline);
-        let wraps =
-            matches!(*self.0.core.service, Service::Stream(_)) && self.0.core.wraps.load(Ordering::Relaxed);
+        let wraps = matches!(*self.0.core.service, Service::Stream(_)) && self.0.core.wraps.may_take_long();
         self.0.entry.enter(if wraps { Phase::Wrapping } else { Phase::Busy });
     }
 
     /// The child has told that `wrap_request` is done.
     #[cfg(unix)]
     pub(crate) fn wrapped_in_child(&self, said: &[u8]) {
-        if said == PLAIN {
-            // The next children need not ask.
-            self.0.core.wraps.store(false, Ordering::Relaxed);
+        self.0.core.wraps.learn(said == PLAIN);
+        if self.0.entry.connection().phase() == Phase::Wrapping {
+            self.0.entry.enter(Phase::Busy);
         }
-        self.0.entry.enter(Phase::Busy);
     }
 
     /// Has a child tell its parent, which watches the deadlines, when `wrap_request`
@@ -398,26 +395,29 @@ impl Job {
         } else if self.0.core.inherits_first_byte.load(Ordering::Relaxed) {
             connection.has_limit(Deadline::FirstByte);
         }
-        if !self.0.core.wraps.load(Ordering::Relaxed) {
+        let wraps = &self.0.core.wraps;
+        if wraps.is_not_there() {
             connection.serve_over_socket(socket);
             return Ok(Request::served(Arc::clone(connection)));
         }
-        // The hook has the socket; to end a handshake that takes too long, somebody
-        // else needs it too. Without a descriptor for that it goes unwatched.
-        // In a process of its own nobody watches; its parent kills it.
-        if self.0.tells.is_none() {
-            connection.set_wrapping(socket.dup().ok());
+        let is_watched = wraps.may_take_long();
+        if is_watched {
+            // The hook has the socket; to end a handshake that takes too long, somebody
+            // else needs it too. Without a descriptor for that it goes unwatched.
+            // In a process of its own nobody watches; its parent kills it.
+            if self.0.tells.is_none() {
+                connection.set_wrapping(socket.dup().ok());
+            }
+            self.0.entry.enter(Phase::Wrapping);
         }
-        self.0.entry.enter(Phase::Wrapping);
         let wrapped = guard(|| hooks::wrap_request(&*self.0.core.hooks, socket));
         connection.set_wrapping(None);
-        if let Some(parent) = &self.0.tells {
-            let overridden = wrapped.as_ref().is_ok_and(|(_, overridden)| *overridden);
-            let _ = parent.send(if overridden { WRAPPED } else { PLAIN });
+        let is_plain = matches!(wrapped, Ok(Wrapped::Plain(_)));
+        wraps.learn(is_plain);
+        if let Some(parent) = self.0.tells.as_ref().filter(|_| is_watched || !is_plain) {
+            let _ = parent.send(if is_plain { PLAIN } else { WRAPPED });
         }
-        let (stream, overridden) = wrapped?;
-        self.0.core.wraps.store(overridden, Ordering::Relaxed);
-        connection.serve_over(stream);
+        connection.serve_over(wrapped?);
         Ok(Request::served(Arc::clone(connection)))
     }
 

@@ -111,6 +111,7 @@ mod stats;
 mod sys;
 pub mod testing;
 mod wake;
+mod wrapping;
 
 pub use accept::Acceptor;
 pub use builder::Builder;

@@ -22,6 +22,7 @@ use crate::mixin::MixIn;
 use crate::request::Request;
 use crate::server::{Kind, Server};
 use crate::stats::Outcome;
+use crate::wrapping::Wraps;
 
 /// Runs a handler over a pair of sockets, with `client` at the other end, and
 /// returns what `client` returns and what became of the handler.
@@ -59,7 +60,7 @@ pub fn converse<H: StreamRequestHandler, T>(
         handle: ServerHandle::new(Limits::default())?,
         inherits_timeouts: false,
         inherits_first_byte: AtomicBool::new(false),
-        wraps: AtomicBool::new(false),
+        wraps: Wraps::not_there(),
     };
     let registry = Arc::clone(core.registry());
     let (entry, _) = registry.enter(theirs.getpeername()?, registry.permit_to_refuse());
