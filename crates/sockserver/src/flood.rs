@@ -26,6 +26,15 @@ pub(crate) enum Kind {
     /// A child process was killed by this signal.
     #[cfg(unix)]
     Killed(i32),
+    /// A worker process has ended with this status, though nobody told it to.
+    #[cfg(unix)]
+    Exited(i32),
+    /// A worker process is stuck.
+    #[cfg(unix)]
+    Stuck,
+    /// A worker process cannot be forked.
+    #[cfg(unix)]
+    NotForked,
 }
 
 pub(crate) fn kind(error: &RequestError) -> Kind {
@@ -74,6 +83,16 @@ pub(crate) fn tell(kind: Kind, now: Instant) -> Option<u64> {
     }
     line.logged = now;
     Some(std::mem::take(&mut line.since))
+}
+
+/// Tells of a trouble of the server's own, with how often it was not told.
+#[cfg(unix)]
+pub(crate) fn log(kind: Kind, what: &str) {
+    match tell(kind, Instant::now()) {
+        None => log::debug!("{what}"),
+        Some(0) => log::error!("{what}"),
+        Some(more) => log::error!("{what}, and {more} more before it"),
+    }
 }
 
 impl Line {

@@ -27,14 +27,15 @@ pub(crate) struct Slot {
 }
 
 /// Words of a slot: a number that is odd while the counters are being written, the
-/// counters, and when the worker was last heard of.
+/// counters, when the worker was last heard of, and whether it has started.
 const SEQUENCE: usize = 0;
 const STATS: usize = 1;
 const BEAT: usize = STATS + STATS_WORDS;
-const SLOT_WORDS: usize = BEAT + 1;
+const STARTED: usize = BEAT + 1;
+const SLOT_WORDS: usize = STARTED + 1;
 
-/// In [`BEAT`], beside milliseconds: a request is being served.
-const BUSY: u64 = 1 << 63;
+/// In [`BEAT`], beside milliseconds: a handler does not return, though its time is over.
+const STUCK: u64 = 1 << 63;
 
 impl Scoreboard {
     pub(crate) fn new(workers: usize) -> io::Result<Scoreboard> {
@@ -58,29 +59,29 @@ impl Scoreboard {
     }
 
     /// Takes over what a worker has done that is gone; whom it served is lost.
-    /// Returns how many it had accepted.
-    pub(crate) fn retire(&self, place: usize) -> u64 {
+    /// Returns whether it had started.
+    pub(crate) fn retire(&self, place: usize) -> bool {
         let mut retired = self.retired.lock();
-        let last = self.read(place).all_ended();
-        *retired = retired.plus(&last);
+        *retired = retired.plus(&self.read(place).all_ended());
+        let started = self.has_started(place);
         for word in 0..SLOT_WORDS {
             self.words.get(place * SLOT_WORDS + word).store(0, Ordering::Release);
         }
-        last.accepted
+        started
     }
 
-    /// For how long a worker has been silent, if that is too long.
-    pub(crate) fn stuck_for(
-        &self,
-        place: usize,
-        heartbeat: Duration,
-        request_timeout: Option<Duration>,
-    ) -> Option<Duration> {
+    /// Whether the worker has come so far that it can serve.
+    pub(crate) fn has_started(&self, place: usize) -> bool {
+        self.words.get(place * SLOT_WORDS + STARTED).load(Ordering::Acquire) != 0
+    }
+
+    /// For how long a worker has been silent, or has not returned from a request whose
+    /// time is over, if that is too long.
+    pub(crate) fn stuck_for(&self, place: usize, heartbeat: Duration) -> Option<Duration> {
         let beat = self.words.get(place * SLOT_WORDS + BEAT).load(Ordering::Relaxed);
         let now = self.epoch.elapsed().as_millis() as u64;
-        let silence = Duration::from_millis(now.saturating_sub(beat & !BUSY));
-        let limit = if beat & BUSY == 0 { heartbeat } else { request_timeout? };
-        (silence > limit).then_some(silence)
+        let silence = Duration::from_millis(now.saturating_sub(beat & !STUCK));
+        (beat & STUCK != 0 || silence > heartbeat).then_some(silence)
     }
 
     fn read(&self, place: usize) -> Stats {
@@ -111,9 +112,20 @@ impl Slot {
         self.word(SEQUENCE).fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Says that the worker is alive, and whether it serves a request from now on.
-    pub(crate) fn beat(&self, busy: bool) {
-        self.word(BEAT).store(self.now() | if busy { BUSY } else { 0 }, Ordering::Relaxed);
+    /// Says that the worker can serve from now on.
+    pub(crate) fn start(&self) {
+        self.beat();
+        self.word(STARTED).store(1, Ordering::Release);
+    }
+
+    /// Says that the worker is alive.
+    pub(crate) fn beat(&self) {
+        self.word(BEAT).store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Says that the worker can do no more: a handler does not return.
+    pub(crate) fn give_up(&self) {
+        self.word(BEAT).store(self.now() | STUCK, Ordering::Relaxed);
     }
 
     fn now(&self) -> u64 {
@@ -142,11 +154,14 @@ mod tests {
         let board = Scoreboard::new(2).unwrap();
         board.slot(1).show(&some());
         assert_eq!(board.stats(), some());
-        assert_eq!(board.retire(1), 2);
+        assert!(!board.retire(1), "it has never said that it started");
         let stats = board.stats();
+        assert_eq!(stats.accepted, 2);
         assert!(stats.adds_up() && stats.in_flight == 0 && stats.failed == 1, "{stats}");
+        board.slot(1).start();
         board.slot(1).show(&some());
         assert_eq!(board.stats().accepted, 4);
+        assert!(board.has_started(1) && board.retire(1) && !board.has_started(1));
     }
 
     #[test]
@@ -163,16 +178,20 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_measured_against_what_it_does() {
+    fn silence_is_as_bad_as_giving_up() {
         let board = Scoreboard::new(1).unwrap();
         let slot = board.slot(0);
         slot.word(BEAT).store(0, Ordering::Relaxed);
-        std::thread::yield_now();
-        while slot.now() < 3 {}
-        assert!(board.stuck_for(0, Duration::from_millis(1), None).is_some());
-        assert!(board.stuck_for(0, Duration::from_secs(60), None).is_none());
-        slot.word(BEAT).store(BUSY, Ordering::Relaxed);
-        assert!(board.stuck_for(0, Duration::from_millis(1), None).is_none());
-        assert!(board.stuck_for(0, Duration::from_secs(60), Some(Duration::from_millis(1))).is_some());
+        while slot.now() < 3 {
+            std::thread::yield_now();
+        }
+        assert!(board.stuck_for(0, Duration::from_millis(1)).is_some());
+        assert!(board.stuck_for(0, Duration::from_secs(60)).is_none());
+        slot.beat();
+        assert!(board.stuck_for(0, Duration::from_secs(60)).is_none());
+        slot.give_up();
+        assert!(board.stuck_for(0, Duration::from_secs(60)).is_some());
+        slot.beat();
+        assert!(board.stuck_for(0, Duration::from_secs(60)).is_none());
     }
 }

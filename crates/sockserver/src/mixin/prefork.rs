@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use sock::{AsFd, Socket, socketpair};
 
 use crate::accept::Acceptor;
+use crate::flood::{self, Kind};
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::mixin::MixIn;
@@ -104,8 +105,9 @@ impl PreforkMixIn {
     }
 
     /// How often a worker that waits has to say that it is alive. One that does not,
-    /// since it was stopped, is killed; so is one that is longer in a request than
-    /// [`request_timeout`](crate::Builder::request_timeout). Default 30 s.
+    /// since it was stopped, is killed; so is one whose handler does not return after
+    /// [`request_timeout`](crate::Builder::request_timeout). Default 30 s; how soon
+    /// either is noticed is up to twice as long.
     #[must_use]
     pub fn heartbeat(mut self, heartbeat: Duration) -> PreforkMixIn {
         self.heartbeat = heartbeat.max(Duration::from_millis(30));
@@ -124,17 +126,17 @@ impl PreforkMixIn {
         self.max_requests.map(|most| most + random % (self.jitter + 1))
     }
 
-    fn board(&self) -> io::Result<Arc<Scoreboard>> {
+    fn board(&self, workers: usize) -> io::Result<Arc<Scoreboard>> {
         let mut squad = self.squad.lock();
-        squad.workers.resize_with(self.workers, || None);
+        squad.workers.resize_with(workers, || None);
         if squad.board.is_none() {
-            squad.board = Some(Arc::new(Scoreboard::new(self.workers)?));
+            squad.board = Some(Arc::new(Scoreboard::new(workers)?));
         }
         squad.board.clone().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Starts a worker in a place that is free.
-    fn start(&self, place: usize, board: &Arc<Scoreboard>, acceptor: &Acceptor<'_>) -> io::Result<()> {
+    fn start(&self, place: usize, board: &Arc<Scoreboard>, acceptor: &Acceptor<'_>) -> io::Result<Pid> {
         // What is printed but not yet written out would be written by both.
         let _ = io::stdout().flush();
         let quota = self.quota();
@@ -147,7 +149,7 @@ impl PreforkMixIn {
                 let worker =
                     Worker { pid, born: Instant::now(), control: Arc::new(control), aborted: None };
                 self.squad.lock().workers[place] = Some(worker);
-                Ok(())
+                Ok(pid)
             }
             Fork::Child => {
                 // The others' ends are the parent's to hold: with a copy here they
@@ -164,7 +166,7 @@ impl PreforkMixIn {
     }
 
     /// Collects workers that have ended. Returns how.
-    fn collect(&self) -> Vec<(Worker, Waited, u64)> {
+    fn collect(&self) -> Vec<(Worker, Waited, bool)> {
         let mut squad = self.squad.lock();
         let Some(board) = squad.board.clone() else { return Vec::new() };
         let mut ended = Vec::new();
@@ -174,8 +176,8 @@ impl PreforkMixIn {
                 Waited::Running => {}
                 waited => {
                     // Whom it served is lost, and counted.
-                    let accepted = board.retire(place);
-                    ended.extend(slot.take().map(|worker| (worker, waited, accepted)));
+                    let started = board.retire(place);
+                    ended.extend(slot.take().map(|worker| (worker, waited, started)));
                 }
             }
         }
@@ -183,15 +185,17 @@ impl PreforkMixIn {
     }
 
     /// Kills workers that have not said for too long that they are alive.
-    fn kill_stuck(&self, board: &Scoreboard, request_timeout: Option<Duration>) {
+    fn kill_stuck(&self, board: &Scoreboard) {
         for (place, slot) in self.squad.lock().workers.iter_mut().enumerate() {
             let Some(worker) = slot else { continue };
             match worker.aborted {
                 Some(aborted) if aborted.elapsed() >= LAST_WORDS => sys::kill(worker.pid),
                 Some(_) => {}
                 None => {
-                    if let Some(silence) = board.stuck_for(place, self.heartbeat, request_timeout) {
-                        log::error!("worker {} has been stuck for {silence:.1?}: killing it", worker.pid);
+                    if let Some(silence) = board.stuck_for(place, self.heartbeat) {
+                        let what =
+                            format!("worker {} has been stuck for {silence:.1?}: killing it", worker.pid);
+                        flood::log(Kind::Stuck, &what);
                         worker.aborted = Some(Instant::now());
                         sys::abort(worker.pid);
                     }
@@ -245,14 +249,16 @@ impl PreforkMixIn {
 struct Pace {
     pause: Duration,
     not_before: Option<Instant>,
-    /// Workers that could not start, one after the other.
+    /// Attempts to start that failed, one after the other.
     in_a_row: u32,
+    /// The last attempt after a failure: its place and process.
+    attempt: Option<(usize, Pid)>,
 }
 
 impl Pace {
     /// Takes note of an end. Fails when no worker can start.
-    fn note(&mut self, worker: &Worker, waited: Waited, accepted: u64) -> io::Result<()> {
-        let how = match waited {
+    fn note(&mut self, worker: &Worker, waited: Waited, started: bool) -> io::Result<()> {
+        let (kind, how) = match waited {
             Waited::Exited(0) => {
                 *self = Pace::default();
                 return Ok(());
@@ -260,19 +266,25 @@ impl Pace {
             Waited::Exited(LISTENER_GONE) => {
                 return Err(io::Error::other("the listener is of no more use"));
             }
-            Waited::Exited(status) => format!("exited with status {status}"),
-            Waited::Killed(signal) => format!("was killed by signal {signal}"),
-            _ => "was collected by somebody else".to_owned(),
+            Waited::Exited(status) => (Kind::Exited(status), format!("exited with status {status}")),
+            Waited::Killed(signal) => (Kind::Killed(signal), format!("was killed by signal {signal}")),
+            _ => (Kind::Exited(-1), "was collected by somebody else".to_owned()),
         };
-        log::error!("worker {} {how}", worker.pid);
+        flood::log(kind, &format!("worker {} {how}", worker.pid));
         if worker.born.elapsed() >= YOUNG {
             *self = Pace::default();
             return Ok(());
         }
+        // Those that end together are one trouble.
+        let attempted = self.attempt.is_some_and(|(_, pid)| pid == worker.pid);
+        if self.wait().is_some() && !attempted {
+            return Ok(());
+        }
         self.hold_back();
-        // One that has served somebody could start; and who kills it from outside
-        // says nothing about that.
-        if accepted == 0 && matches!(waited, Waited::Exited(_)) {
+        // Who kills one that could start, from outside, says nothing about the next.
+        if started {
+            self.in_a_row = 0;
+        } else {
             self.in_a_row += 1;
             if self.in_a_row >= MOST_IN_A_ROW {
                 let sentence =
@@ -281,6 +293,22 @@ impl Pace {
             }
         }
         Ok(())
+    }
+
+    /// Takes note of a start. After one that failed the next ones are made one at a
+    /// time, until one is known to have succeeded.
+    fn started(&mut self, place: usize, pid: Pid) {
+        if self.in_a_row > 0 {
+            self.attempt = Some((place, pid));
+            self.not_before = Some(Instant::now() + self.pause);
+        }
+    }
+
+    /// Looks whether the last attempt has succeeded.
+    fn look(&mut self, board: &Scoreboard) {
+        if self.attempt.is_some_and(|(place, _)| board.has_started(place)) {
+            *self = Pace::default();
+        }
     }
 
     fn hold_back(&mut self) {
@@ -304,25 +332,31 @@ impl MixIn for PreforkMixIn {
 
     fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
         sys::refuse_threads()?;
-        let board = self.board()?;
         let registry = Arc::clone(acceptor.door().core().registry());
+        // Each serves one request at a time.
+        let workers = self.workers.min(registry.limits().max_connections);
+        let board = self.board(workers)?;
         registry.set_elsewhere(Arc::clone(&board));
         let mut pace = Pace::default();
         let served = loop {
             let noted: io::Result<()> = self
                 .collect()
                 .into_iter()
-                .try_for_each(|(worker, waited, accepted)| pace.note(&worker, waited, accepted));
+                .try_for_each(|(worker, waited, started)| pace.note(&worker, waited, started));
             if noted.is_err() {
                 break noted;
             }
-            self.kill_stuck(&board, registry.limits().request_timeout);
+            self.kill_stuck(&board);
+            pace.look(&board);
             if pace.wait().is_none() {
                 let free = self.squad.lock().workers.iter().position(Option::is_none);
                 if let Some(place) = free {
-                    if let Err(error) = self.start(place, &board, acceptor) {
-                        log::warn!("a worker cannot be forked: {error}");
-                        pace.hold_back();
+                    match self.start(place, &board, acceptor) {
+                        Ok(pid) => pace.started(place, pid),
+                        Err(error) => {
+                            flood::log(Kind::NotForked, &format!("a worker cannot be forked: {error}"));
+                            pace.hold_back();
+                        }
                     }
                     continue;
                 }

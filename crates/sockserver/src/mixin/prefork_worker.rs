@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sock::{Address, MSG_DONTWAIT, SHUT_RDWR, Socket, socketpair};
+use sock::{Address, MSG_DONTWAIT, POLLIN, Poll, SHUT_RDWR, Socket, poll, socketpair};
 
+use crate::clock::NEVER;
 use crate::door::Door;
 use crate::handle::ServerHandle;
 use crate::job::Core;
@@ -22,6 +23,9 @@ pub(crate) const LISTENER_GONE: i32 = 3;
 
 /// How much longer than its limit a worker may take to end its drain.
 pub(crate) const GRACE: Duration = Duration::from_millis(200);
+
+/// How long after its listener a worker hears that it is to stop.
+const IN_A_MOMENT: Duration = Duration::from_millis(250);
 
 /// Serves requests until it is told to stop, or has served `quota`. Returns the
 /// exit status.
@@ -54,13 +58,20 @@ fn serve_as_told(
     core.hooks.start_worker()?;
     core.registry().set_mirror(slot.clone());
     let (stopping, stop) = socketpair()?;
-    let handle = core.handle.clone();
-    let serving = Arc::new(AtomicBool::new(true));
-    let still_serves = Arc::clone(&serving);
-    let obeying = move || obey(&control, &handle, &stopping, &still_serves);
-    let control = thread::Builder::new().name("sockserver-control".to_owned()).spawn(obeying)?;
     let worker = Worker::new(door.for_core(&core), &stop)?;
-    let served = serve(&worker, &core.handle, &slot, quota, heartbeat);
+    slot.start();
+    let serving = Arc::new(AtomicBool::new(true));
+    let orders = Orders {
+        control,
+        handle: core.handle.clone(),
+        listeners: door.listeners().cloned().collect(),
+        stopping,
+        serving: Arc::clone(&serving),
+        slot,
+    };
+    let obeying = move || orders.obey(heartbeat / 3);
+    let control = thread::Builder::new().name("sockserver-control".to_owned()).spawn(obeying)?;
+    let served = serve(&worker, &core.handle, quota);
     serving.store(false, Ordering::Release);
     if core.registry().is_draining() {
         // It ends when the drain has, which tells how it went.
@@ -69,25 +80,18 @@ fn serve_as_told(
     Ok(served)
 }
 
-fn serve(
-    worker: &Worker<'_>,
-    handle: &ServerHandle,
-    slot: &Slot,
-    quota: Option<u64>,
-    heartbeat: Duration,
-) -> bool {
+fn serve(worker: &Worker<'_>, handle: &ServerHandle, quota: Option<u64>) -> bool {
     let mut left = quota.unwrap_or(u64::MAX);
     while left > 0 && !handle.is_stopping() {
-        slot.beat(false);
-        match worker.next(Some(heartbeat / 3)) {
+        match worker.next(None) {
             Ok(None) => {}
             Ok(Some(job)) => {
-                slot.beat(true);
                 job.run();
                 left -= 1;
             }
-            // A parent that drains has shut it down, and says so in a moment.
-            Err(_) if handle.is_stopping() => {}
+            // A parent that drains has shut it down, or another worker whose parent is
+            // gone; this one hears of it in a moment.
+            Err(_) if is_told_to_stop(handle) => {}
             Err(error) => {
                 log::error!("worker: {error}");
                 return false;
@@ -97,28 +101,90 @@ fn serve(
     true
 }
 
-/// Does what the parent says, or what its end means.
-fn obey(control: &Socket, handle: &ServerHandle, stopping: &Socket, serving: &AtomicBool) {
-    let mut lines = control.makefile_rb().lines();
-    let limit = loop {
-        let line = lines.next().and_then(Result::ok);
-        handle.stop_here();
-        let _ = stopping.shutdown(SHUT_RDWR);
-        match line.as_deref() {
-            Some("stop") => {}
-            Some(line) => break line.strip_prefix("drain ").and_then(|limit| limit.parse().ok()),
-            // The parent is gone.
-            None => break handle.close_timeout().map(|limit| limit.as_millis() as u64),
+fn is_told_to_stop(handle: &ServerHandle) -> bool {
+    let until = Instant::now() + IN_A_MOMENT;
+    while !handle.is_stopping() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
+    handle.is_stopping()
+}
+
+/// What the thread beside the one that serves goes by.
+struct Orders {
+    /// The parent's word.
+    control: Socket,
+    handle: ServerHandle,
+    listeners: Vec<Arc<Socket>>,
+    /// Ends the wait for clients.
+    stopping: Socket,
+    serving: Arc<AtomicBool>,
+    slot: Slot,
+}
+
+impl Orders {
+    /// Says every now and then that the worker is alive; does what the parent says, or
+    /// what its end means.
+    fn obey(&self, look: Duration) {
+        let Orders { control, handle, serving, .. } = self;
+        self.beat_until_told(look);
+        let mut lines = control.makefile_rb().lines();
+        let limit = loop {
+            let line = lines.next().and_then(Result::ok);
+            handle.stop_here();
+            if line.is_none() {
+                // The parent is gone. Whoever takes its place needs the address, however
+                // long the last request here takes.
+                self.listeners.iter().for_each(|listener| drop(listener.shutdown(SHUT_RDWR)));
+            }
+            let _ = self.stopping.shutdown(SHUT_RDWR);
+            match line.as_deref() {
+                Some("stop") => {}
+                Some(line) => break line.strip_prefix("drain ").and_then(|limit| limit.parse().ok()),
+                None => break handle.close_timeout().map(|limit| limit.as_millis() as u64),
+            }
+        };
+        let limit = Duration::from_millis(limit.unwrap_or(u64::MAX));
+        handle.registry().begin_drain();
+        let still_serves = || serving.load(Ordering::Acquire);
+        let report = handle.registry().drain(limit, &|| false, &|| {}, &still_serves);
+        let _ = control.sendall(in_lines(&report).as_bytes());
+        if report.left > 0 {
+            // Its handler does not return, and this process has nothing else to do.
+            sys::exit_now(1);
         }
-    };
-    let limit = Duration::from_millis(limit.unwrap_or(u64::MAX));
-    handle.registry().begin_drain();
-    let still_serves = || serving.load(Ordering::Acquire);
-    let report = handle.registry().drain(limit, &|| false, &|| {}, &still_serves);
-    let _ = control.sendall(in_lines(&report).as_bytes());
-    if report.left > 0 {
-        // Its handler does not return, and this process has nothing else to do.
-        sys::exit_now(1);
+    }
+
+    /// A stopped process says nothing, whatever it does; one whose handler does not
+    /// return gives up. A long conversation is neither.
+    fn beat_until_told(&self, look: Duration) {
+        let limits = self.handle.registry().limits();
+        let patience = if limits.wrap_timeout.is_some() { Some(look) } else { limits.request_timeout };
+        let mut over: Option<Instant> = None;
+        loop {
+            match poll(&mut [Poll::new(&self.control, POLLIN)], Some(look)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) => {}
+                _ => return,
+            }
+            over = self.is_over().then(|| over.unwrap_or_else(Instant::now));
+            let since = over.map_or(Duration::ZERO, |over| over.elapsed());
+            if over.is_some() && patience.is_some_and(|patience| since >= patience.mul_f32(0.9)) {
+                self.slot.give_up();
+            } else {
+                self.slot.beat();
+            }
+        }
+    }
+
+    /// Whether the time of the request that is served is over: no deadline runs for it.
+    fn is_over(&self) -> bool {
+        let registry = self.handle.registry();
+        if registry.limits().request_timeout.is_none() {
+            return false;
+        }
+        let stats = registry.stats();
+        // Looked at twice: it may have ended in between.
+        stats.in_flight > stats.between_requests && registry.reap() == NEVER && registry.stats() == stats
     }
 }
 
