@@ -152,7 +152,9 @@ def panics(case, cls):
             for _ in range(5):
                 with contextlib.closing(server.connect()) as client:
                     client.sendall(command)
-                    read_all(client, 5)
+                    _, error = read_all(client, 5)
+                    if isinstance(error, TimeoutError):
+                        raise Failed(f"{command!r} was not served")
         with contextlib.closing(server.connect()) as client:
             client.sendall(b"use-lock\n")
             case.note(f"the user's lock: {read_line(client).decode().strip()}")

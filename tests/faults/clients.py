@@ -402,3 +402,19 @@ def one_address(case, cls):
         for client in clients:
             client.close()
     check_stop(case, server, 1)
+
+
+@row("F20", "several requests in one segment", "three lines at once, then the end; ten times", STREAM)
+def together(case, cls):
+    server = case.server(cls, drain=1000)
+    with judged(case, server, probing=cls != "tcp", quiet=True):
+        for number in range(10):
+            with contextlib.closing(server.connect()) as client:
+                if number % 2:
+                    # Its handler has been called, and waits for more.
+                    client.sendall(b"first\n")
+                    read_line(client)
+                client.sendall(b"one\ntwo\nthree\nbye\n")
+                data, error = read_all(client, 2)
+                case.check(data == b"one\ntwo\nthree\n" and error is None, f"{len(data)} bytes, then {error or 'the end'}")
+    check_stop(case, server, 1)

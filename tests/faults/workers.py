@@ -263,7 +263,8 @@ def killed_again_and_again(case, cls):
                     kill(pid, signal.SIGKILL)
                 time.sleep(0.015)
         case.check(server.is_alive() and load.served > 0, f"{len(seen)} killed, {load.served} served, {load.lost} lost")
-        case.check(len(seen) <= 10 * seconds + 20, "no storm of forks: those that die young are replaced after a pause")
+        # One in 20 ms is killed; without pauses as many would be forked.
+        case.check(len(seen) <= 30 * seconds, "no storm of forks: those that die young are replaced after a pause")
         case.check(load.lost <= len(seen), "no more lost than were killed")
         server.wait_for_workers(12)
         stats = server.wait_for_stats(lambda stats: stats["in_flight"] == 0, 5, "all collected")
@@ -478,8 +479,9 @@ def crash_loop(case, cls):
         told = server.wait_for_line("failed", 2)
         started = sum("started" in line for line in server.log_text().splitlines() if "prefork" in line)
         case.check(code == 3 and "cannot start" in told, f"{what}: after {took:.1f} s {told[:110]}")
-        case.check(10 <= started <= 20 and took > 0.5, f"{started} forks, none at once after the other")
-    check_log(case, server)
+        # Four at once, then one at a time after 5 ms, 10 ms, … 1 s.
+        case.check(11 <= started <= 15 and took > 2, f"{started} forks")
+        check_log(case, server)
 
 
 @row("F43", "workers crash at first, then can start", "start_worker fails while a file is there", ("prefork",))
@@ -518,14 +520,14 @@ def hangs_at_boot(case, cls):
 
 @row("F44", "the server is killed under load", "kill -9, the address is bound again", NEW)
 def parent_killed(case, cls):
-    server = case.server(cls, workers=8, close=3000)
+    server = case.server(cls, workers=8, close=5000)
     pids = server.wait_for_workers(5) if cls == "prefork" else set()
     idle = [case.connect(server) for _ in range(3)]
     for client in idle:
         ask(client, b"hello\n")
     with contextlib.ExitStack() as stack:
         busy = stack.enter_context(contextlib.closing(server.connect()))
-        busy.sendall(b"sleep 800\nbye\n")
+        busy.sendall(b"sleep 1800\nbye\n")
         stack.enter_context(under_load(server, clients=2))
         time.sleep(0.3)
         os.kill(server.pid, signal.SIGKILL)
@@ -535,7 +537,7 @@ def parent_killed(case, cls):
                    f"the port is free after {'never' if took is None else f'{took * 1000:.0f} ms'}")
         if cls == "prefork":
             case.check(read_all(busy, 5) == (b"slept\n", None), "who was being served got his answer")
-            case.check(gone(pids, 2), "the workers have left")
+            case.check(gone(pids, 1), "the workers have left")
             closed = closed_after(idle, 1)
             case.check(None not in closed, "idle clients were let go")
 
