@@ -16,7 +16,7 @@ use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::mixin::MixIn;
 use crate::mixin::prefork_worker::{self, LISTENER_GONE};
-use crate::registry::DrainReport;
+use crate::registry::{CutOff, DrainReport};
 use crate::scoreboard::Scoreboard;
 use crate::sys::{self, Fork, Pid, Waited};
 
@@ -394,12 +394,25 @@ impl MixIn for PreforkMixIn {
         let controls = self.controls();
         self.dismiss(Some(limit));
         // Each has the same time to cut off what is left, and to say so.
-        let in_time = self.wait_until_gone(Some(limit + prefork_worker::GRACE), hurry);
-        let mut report = DrainReport::default();
-        for control in &controls {
-            prefork_worker::read_report(control, &mut report);
+        let mut in_time = self.wait_until_gone(Some(limit + prefork_worker::GRACE), hurry);
+        if !in_time && hurry() {
+            self.tell("hurry\n");
+            in_time = self.wait_until_gone(Some(prefork_worker::GRACE), &|| false);
         }
+        let mut report = DrainReport::default();
+        let silent: Vec<_> =
+            controls.iter().filter(|control| !prefork_worker::read_report(control, &mut report)).collect();
         if !in_time {
+            // Whom a worker serves that can say nothing any more, the board knows.
+            let squad = self.squad.lock();
+            let places = squad.workers.iter().enumerate().filter(|(_, worker)| {
+                worker.as_ref().is_some_and(|worker| {
+                    silent.iter().any(|control| Arc::ptr_eq(control, &worker.control))
+                })
+            });
+            let clients = places.filter_map(|(place, _)| squad.board.as_ref()?.client(place));
+            report.cut.extend(clients.map(|(client_address, age)| CutOff { client_address, age }));
+            drop(squad);
             self.kill_all();
             self.wait_until_gone(Some(LAST_WORDS), &|| false);
         }

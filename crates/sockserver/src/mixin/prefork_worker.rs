@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sock::{Address, MSG_DONTWAIT, POLLIN, Poll, SHUT_RDWR, Socket, poll, socketpair};
+use sock::{Address, MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, SHUT_RDWR, Socket, poll, socketpair};
 
 use crate::clock::NEVER;
 use crate::door::Door;
@@ -67,11 +67,11 @@ fn serve_as_told(
         listeners: door.listeners().cloned().collect(),
         stopping,
         serving: Arc::clone(&serving),
-        slot,
+        slot: slot.clone(),
     };
     let obeying = move || orders.obey(heartbeat / 3);
     let control = thread::Builder::new().name("sockserver-control".to_owned()).spawn(obeying)?;
-    let served = serve(&worker, &core.handle, quota);
+    let served = serve(&worker, &core.handle, &slot, quota);
     serving.store(false, Ordering::Release);
     if core.registry().is_draining() {
         // It ends when the drain has, which tells how it went.
@@ -80,13 +80,22 @@ fn serve_as_told(
     Ok(served)
 }
 
-fn serve(worker: &Worker<'_>, handle: &ServerHandle, quota: Option<u64>) -> bool {
+fn serve(worker: &Worker<'_>, handle: &ServerHandle, slot: &Slot, quota: Option<u64>) -> bool {
+    let most = handle.registry().limits().max_connections_per_ip;
     let mut left = quota.unwrap_or(u64::MAX);
     while left > 0 && !handle.is_stopping() {
         match worker.next(None) {
             Ok(None) => {}
             Ok(Some(job)) => {
+                slot.serve(job.client_address());
+                if most.is_some_and(|most| slot.is_one_too_many(most)) {
+                    slot.serve_nobody();
+                    log::debug!("request from {} refused: too many connections", job.client_address());
+                    job.turn_away();
+                    continue;
+                }
                 job.run();
+                slot.serve_nobody();
                 left -= 1;
             }
             // A parent that drains has shut it down, or another worker whose parent is
@@ -146,7 +155,12 @@ impl Orders {
         let limit = Duration::from_millis(limit.unwrap_or(u64::MAX));
         handle.registry().begin_drain();
         let still_serves = || serving.load(Ordering::Acquire);
-        let report = handle.registry().drain(limit, &|| false, &|| {}, &still_serves);
+        // One more word means that there is no time left.
+        let hurry = || {
+            let more = control.recv_with_flags(1, MSG_PEEK | MSG_DONTWAIT);
+            more.is_ok_and(|word| !word.is_empty())
+        };
+        let report = handle.registry().drain(limit, &hurry, &|| {}, &still_serves);
         let _ = control.sendall(in_lines(&report).as_bytes());
         if report.left > 0 {
             // Its handler does not return, and this process has nothing else to do.
@@ -197,8 +211,8 @@ fn in_lines(report: &DrainReport) -> String {
     text
 }
 
-/// Adds what a worker has told at its end.
-pub(crate) fn read_report(control: &Socket, report: &mut DrainReport) {
+/// Adds what a worker has told at its end. Returns whether it has.
+pub(crate) fn read_report(control: &Socket, report: &mut DrainReport) -> bool {
     let mut text = Vec::new();
     while let Ok(data @ [_, ..]) = control.recv_with_flags(4096, MSG_DONTWAIT).as_deref() {
         text.extend_from_slice(data);
@@ -207,7 +221,7 @@ pub(crate) fn read_report(control: &Socket, report: &mut DrainReport) {
     let mut lines = text.lines();
     let numbers: Vec<u64> =
         lines.next().unwrap_or_default().split(' ').filter_map(|number| number.parse().ok()).collect();
-    let [finished, idle, left] = numbers[..] else { return };
+    let [finished, idle, left] = numbers[..] else { return false };
     report.finished += finished;
     report.idle += idle;
     report.left += left;
@@ -217,4 +231,5 @@ pub(crate) fn read_report(control: &Socket, report: &mut DrainReport) {
         let age = Duration::from_millis(age.parse().unwrap_or_default());
         report.cut.push(CutOff { client_address, age });
     }
+    true
 }
