@@ -328,7 +328,7 @@ def idle_and_waiting(case, cls):
     allow_descriptors(most + 2000)
     limits = ["prlimit", f"--nofile={2 * most + 100}"]
     server = case.server(cls, wrapper=limits, max=most, max_children=most, queue=1024, drain=2000,
-                         **room(cls, most))
+                         **room(cls, most + 10))
     with judged(case, server, probing=False, rss=100, settle=20):
         clients = open_many(server, most + 200)
         stats = server.wait_for_stats(lambda stats: stats["in_flight"] >= most, 20, "full")

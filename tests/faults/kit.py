@@ -124,7 +124,8 @@ class Server:
     def __init__(self, case, cls, wrapper=(), address=None, log="warn", wait=True, **options):
         self.case, self.cls = case, cls
         self.kind, self.runs_in = CLASSES[cls]
-        self.workers = int(options.get("workers", 20)) if self.runs_in == "workers" else 0
+        workers = min(int(options.get("workers", 20)), int(options.get("max", 10_000)))
+        self.workers = workers if self.runs_in == "workers" else 0
         if address is None:
             address = "127.0.0.1:0" if self.kind != "unix" else str(case.folder / f"{len(case.servers)}.sock")
         arguments = [f"{name}={value}" for name, value in options.items()]
@@ -401,7 +402,8 @@ def judged(case, server, probing=True, bound=1.0, rss=30, settle=12, quiet=False
     before = server.sample()
     # Each worker may come to have a thread that watches its deadlines, beside the one
     # that serves and the one that hears its parent.
-    before["threads"] = max(before["threads"], 1 + 3 * server.workers) if server.workers else before["threads"]
+    if server.workers:
+        before["threads"] = max(before["threads"], 1 + 3 * server.workers)
     prober = Prober(server, bound, which=which) if probing else None
     yield
     if prober:
@@ -419,6 +421,8 @@ def judged(case, server, probing=True, bound=1.0, rss=30, settle=12, quiet=False
             told = ", ".join(f"{key} {before[key]} -> {after[key]}" for key in keys)
             case.check(False, f"I3 left behind: {told}")
         time.sleep(0.1)
+    # What a first request touches, each worker touches once.
+    rss += 0.5 * server.workers
     grown = (after["rss"] - before["rss"]) / 1e6
     told = ", ".join(f"{after[key]} {key}" for key in keys)
     case.check(grown <= rss, f"I3 back to {told}, rss {grown:+.1f} MB")
