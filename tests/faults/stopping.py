@@ -104,11 +104,18 @@ def hurried(case, cls):
     server = case.server(cls, drain=30000)
     stuck = say(case.connect(server), b"block\n")
     inside(server, 1)
+    if cls not in ("tcp", "unix"):
+        # Its handler returns when it is cut off.
+        say(case.connect(server), b"half a line")
+        inside(server, 2)
     children = server.children()
     code, took, told = server.terminate(5, signals=(signal.SIGTERM, signal.SIGINT))
     case.check(took <= 0.3 + 0.5 + SLACK, f"ended {(took - 0.3) * 1000:.0f} ms after the second")
     case.check(code == 1, f"exit {code}, {brief_drain(told)}")
     left = [pid for pid in children if os.path.exists(f"/proc/{pid}")]
+    if cls not in ("tcp", "unix"):
+        stats = server.last_stats()
+        case.check(told["cut"] == "2" and stats["adds_up"] and stats["cut"] == 2 - int(told["left"]), f"I1 {brief(stats)}")
     if children:
         case.check(not left, f"{len(children)} child reaped")
     if server.kind == "unix":
