@@ -104,10 +104,10 @@ impl PreforkMixIn {
         self
     }
 
-    /// How often a worker that waits has to say that it is alive. One that does not,
-    /// since it was stopped, is killed; so is one whose handler does not return after
-    /// [`request_timeout`](crate::Builder::request_timeout). Default 30 s; how soon
-    /// either is noticed is up to twice as long.
+    /// How long a worker may be silent. One that is, since it was stopped, is killed;
+    /// so is one whose handler does not return after
+    /// [`request_timeout`](crate::Builder::request_timeout), which is noticed within
+    /// the same time. A long conversation is no silence. Default 30 s.
     #[must_use]
     pub fn heartbeat(mut self, heartbeat: Duration) -> PreforkMixIn {
         self.heartbeat = heartbeat.max(Duration::from_millis(30));
