@@ -436,7 +436,8 @@ def check_log(case, server, quiet=False):
     per_second = {}
     for line in lines:
         when, _, text = line[1:].partition("Z ")
-        kind = (when, re.sub(r"\d+", "N", text))
+        # Which signal killed a process makes another kind of it.
+        kind = (when, re.sub(r"(?<!by signal )(?<!by signal \d)\d+", "N", text))
         per_second[kind] = per_second.get(kind, 0) + 1
     # A second of the clock can see the end of one and the beginning of the next; and
     # children that fail side by side do not know of each other. What their parent

@@ -8,11 +8,10 @@ import socket
 import statistics
 import threading
 import time
-from pathlib import Path
 
 from kit import (
-    FIXED, SLACK, Failed, NotRun, allow_descriptors, brief_drain, check_log, check_spin, check_stop, closed_after,
-    in_background, judged, read_all, read_line, room, row, state_of,
+    FIXED, SLACK, Failed, Prober, allow_descriptors, brief_drain, check_log, check_spin, check_stop, closed_after, judged,
+    read_all, read_line, row, state_of, strace,
 )
 
 NEW = ("pool", "prefork", "selector")
@@ -198,7 +197,8 @@ def blocked_workers(case, cls):
         case.check(None not in closed and max(closed) <= 0.9 + 0.25 + SLACK,
                    f"their clients are let go after {max(took or 99 for took in closed) * 1000:.0f} ms")
         slowest = max(server.probe(1) for _ in range(30))
-        case.check(server.stats()["in_flight"] == count, f"others are served, slowest {slowest * 1000:.0f} ms")
+        server.wait_for_stats(lambda stats: stats["in_flight"] == count, 3, "the blocked ones alone are in flight")
+        case.note(f"others are served, slowest {slowest * 1000:.0f} ms")
         check_spin(case, server, 1)
     code, took, told = server.terminate(5)
     case.check(took <= 1.25 + SLACK and int(told["cut"]) == count and int(told["left"]) == count and code == 1,
@@ -216,8 +216,10 @@ def stuck_workers(case, cls):
         closed = closed_after(clients, 5)
         case.check(None not in closed and max(closed) <= 0.7 + 0.25 + SLACK,
                    f"their clients are let go after {max(took or 99 for took in closed) * 1000:.0f} ms")
-        server.wait_for_stats(lambda stats: stats["in_flight"] <= 1, 6, "their workers are killed")
-        case.check(len(server.wait_for_workers(5) - before) == 3, "and replaced; the others live")
+        until = time.monotonic() + 6
+        while len(before & server.children()) > 5 and time.monotonic() < until:
+            time.sleep(0.02)
+        case.check(len(server.wait_for_workers(5) & before) == 5, "their workers are killed and replaced; the others live")
     case.check(sum("stuck" in line for line in server.log_lines()) >= 1, "a line that says so")
     check_stop(case, server, 1)
 
@@ -304,19 +306,23 @@ def all_workers_die(case, cls):
 @row("F42", "workers are stopped", "SIGSTOP of 2 idle and 2 busy ones of 10 under load, heartbeat of 600 ms", ("prefork",))
 def stopped_workers(case, cls):
     server = case.server(cls, workers=10, heartbeat=600, request=20000, drain=1000)
-    with judged(case, server, bound=2):
+    # The healthy client comes when they are stopped: before, it could be one of theirs.
+    with judged(case, server, probing=False):
         held = hold_workers(case, server, 2)
         idle = sorted(server.wait_for_workers(5) - set(held))[:2]
-        with under_load(server, clients=2) as load:
+        with under_load(server, clients=4) as load:
+            time.sleep(0.2)
             begin = time.monotonic()
             for pid in [*held, *idle]:
                 os.kill(pid, signal.SIGSTOP)
+            prober = Prober(server, 1.0)
             case.check(gone([*held, *idle], 6), f"killed {(time.monotonic() - begin) * 1000:.0f} ms after they were stopped")
             took = time.monotonic() - begin
             # The heartbeat, the looks at it, a second of grace between ABRT and KILL.
             case.check(0.6 <= took <= 0.6 + 0.4 + 1 + 0.3 + SLACK, "at the stated time, busy or not")
         new = server.wait_for_workers(6)
         case.check(not new & {*held, *idle}, "and replaced")
+        prober.stop(case)
         # Who was served by one of them at that moment is lost, nobody else.
         case.check(load.lost <= 2 and load.served > 20, f"{load.served} served beside them, {load.lost} lost")
         stats = server.wait_for_stats(lambda stats: stats["in_flight"] <= 1, 5, "all collected")
@@ -399,8 +405,6 @@ def slow_is_not_stuck(case, cls):
 @row("F42", "accept wants resources for longer than a heartbeat", "strace inject accept4:error=ENFILE when=3+, heartbeat of 600 ms",
      ("prefork",), needs=("strace",))
 def trouble_is_not_stuck(case, cls):
-    from kit import strace
-
     wrapper, _ = strace(case, "accept4:error=ENFILE:when=3+")
     server = case.server(cls, wrapper=wrapper, workers=2, heartbeat=600, drain=1000)
     before = server.wait_for_workers(5)
@@ -481,8 +485,8 @@ def crash_loop(case, cls):
         told = server.wait_for_line("failed", 2)
         started = sum("started" in line for line in server.log_text().splitlines() if "prefork" in line)
         case.check(code == 3 and "cannot start" in told, f"{what}: after {took:.1f} s {told[:110]}")
-        # Four at once, then one at a time after 5 ms, 10 ms, … 1 s.
-        case.check(11 <= started <= 15 and took > 2, f"{started} forks")
+        # Up to four at once, then one at a time after 5 ms, 10 ms, … 1 s.
+        case.check(10 <= started <= 13 and took > 2, f"{started} forks")
         check_log(case, server)
 
 
@@ -514,6 +518,24 @@ def hangs_at_boot(case, cls):
         case.note(f"served after {server.probe(4) * 1000:.0f} ms")
         server.wait_for_workers(5)
     case.check(any("stuck" in line for line in server.log_lines()), "a line that says so")
+    check_stop(case, server, 1)
+
+
+@row("F43", "new workers cannot start while others serve", "start_worker fails while a file is there, 1 of 3 is killed", ("prefork",))
+def crash_loop_beside_others(case, cls):
+    there = case.folder / "there"
+    server = case.server(cls, workers=3, boot=f"fail:{there}", drain=1000)
+    with judged(case, server, probing=False):
+        there.touch()
+        kill(sorted(server.wait_for_workers(5))[0], signal.SIGKILL)
+        prober = Prober(server, 1.0)
+        # More than ten attempts.
+        time.sleep(5)
+        prober.stop(case)
+        case.check(server.is_alive(), "the others serve on")
+        check_spin(case, server, 1)
+        there.unlink()
+        server.wait_for_workers(5)
     check_stop(case, server, 1)
 
 

@@ -85,16 +85,6 @@ pub(crate) fn tell(kind: Kind, now: Instant) -> Option<u64> {
     Some(std::mem::take(&mut line.since))
 }
 
-/// Tells of a trouble of the server's own, with how often it was not told.
-#[cfg(unix)]
-pub(crate) fn log(kind: Kind, what: &str) {
-    match tell(kind, Instant::now()) {
-        None => log::debug!("{what}"),
-        Some(0) => log::error!("{what}"),
-        Some(more) => log::error!("{what}, and {more} more before it"),
-    }
-}
-
 impl Line {
     fn is_fresh(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.logged) < INTERVAL

@@ -184,6 +184,12 @@ impl PreforkMixIn {
         ended
     }
 
+    /// Whether there is a worker that can serve.
+    fn has_started(&self, board: &Scoreboard) -> bool {
+        let squad = self.squad.lock();
+        squad.workers.iter().enumerate().any(|(place, worker)| worker.is_some() && board.has_started(place))
+    }
+
     /// Kills workers that have not said for too long that they are alive.
     fn kill_stuck(&self, board: &Scoreboard) {
         for (place, slot) in self.squad.lock().workers.iter_mut().enumerate() {
@@ -195,7 +201,7 @@ impl PreforkMixIn {
                     if let Some(silence) = board.stuck_for(place, self.heartbeat) {
                         let what =
                             format!("worker {} has been stuck for {silence:.1?}: killing it", worker.pid);
-                        flood::log(Kind::Stuck, &what);
+                        tell(Kind::Stuck, &what);
                         worker.aborted = Some(Instant::now());
                         sys::abort(worker.pid);
                     }
@@ -251,16 +257,24 @@ struct Pace {
     not_before: Option<Instant>,
     /// Attempts to start that failed, one after the other.
     in_a_row: u32,
-    /// The last attempt after a failure: its place and process.
+    /// One has failed, and not all places are taken since: one at a time is tried.
+    careful: bool,
+    /// The last attempt of that kind: its place and process.
     attempt: Option<(usize, Pid)>,
 }
 
 impl Pace {
-    /// Takes note of an end. Fails when no worker can start.
-    fn note(&mut self, worker: &Worker, waited: Waited, started: bool) -> io::Result<()> {
+    /// Takes note of an end. Fails when no worker can start, and none is left.
+    fn note(
+        &mut self,
+        worker: &Worker,
+        waited: Waited,
+        started: bool,
+        others_serve: bool,
+    ) -> io::Result<()> {
         let (kind, how) = match waited {
             Waited::Exited(0) => {
-                *self = Pace::default();
+                *self = Pace { careful: self.careful, ..Pace::default() };
                 return Ok(());
             }
             Waited::Exited(LISTENER_GONE) => {
@@ -270,9 +284,9 @@ impl Pace {
             Waited::Killed(signal) => (Kind::Killed(signal), format!("was killed by signal {signal}")),
             _ => (Kind::Exited(-1), "was collected by somebody else".to_owned()),
         };
-        flood::log(kind, &format!("worker {} {how}", worker.pid));
+        tell(kind, &format!("worker {} {how}", worker.pid));
         if worker.born.elapsed() >= YOUNG {
-            *self = Pace::default();
+            *self = Pace { careful: self.careful, ..Pace::default() };
             return Ok(());
         }
         // Those that end together are one trouble.
@@ -286,7 +300,9 @@ impl Pace {
             self.in_a_row = 0;
         } else {
             self.in_a_row += 1;
-            if self.in_a_row >= MOST_IN_A_ROW {
+            self.careful = true;
+            // While others serve there is something to lose.
+            if self.in_a_row >= MOST_IN_A_ROW && !others_serve {
                 let sentence =
                     format!("workers cannot start: {MOST_IN_A_ROW} in a row failed, the last {how}");
                 return Err(io::Error::other(sentence));
@@ -295,19 +311,18 @@ impl Pace {
         Ok(())
     }
 
-    /// Takes note of a start. After one that failed the next ones are made one at a
-    /// time, until one is known to have succeeded.
+    /// Takes note of a start.
     fn started(&mut self, place: usize, pid: Pid) {
-        if self.in_a_row > 0 {
+        if self.careful {
             self.attempt = Some((place, pid));
-            self.not_before = Some(Instant::now() + self.pause);
+            self.not_before = Some(Instant::now() + self.pause.max(FIRST_PAUSE));
         }
     }
 
-    /// Looks whether the last attempt has succeeded.
+    /// Looks whether the last attempt has succeeded; then the next need not wait long.
     fn look(&mut self, board: &Scoreboard) {
         if self.attempt.is_some_and(|(place, _)| board.has_started(place)) {
-            *self = Pace::default();
+            *self = Pace { careful: true, ..Pace::default() };
         }
     }
 
@@ -320,6 +335,15 @@ impl Pace {
     fn wait(&self) -> Option<Duration> {
         let left = self.not_before?.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
+    }
+}
+
+/// Tells of a trouble, one line of a kind in a second.
+fn tell(kind: Kind, what: &str) {
+    match flood::tell(kind, Instant::now()) {
+        None => log::debug!("{what}"),
+        Some(0) => log::error!("{what}"),
+        Some(more) => log::error!("{what}, and {more} more before it"),
     }
 }
 
@@ -339,10 +363,11 @@ impl MixIn for PreforkMixIn {
         registry.set_elsewhere(Arc::clone(&board));
         let mut pace = Pace::default();
         let served = loop {
-            let noted: io::Result<()> = self
-                .collect()
-                .into_iter()
-                .try_for_each(|(worker, waited, started)| pace.note(&worker, waited, started));
+            let ended = self.collect();
+            let others_serve = self.has_started(&board);
+            let noted: io::Result<()> = ended.into_iter().try_for_each(|(worker, waited, started)| {
+                pace.note(&worker, waited, started, others_serve)
+            });
             if noted.is_err() {
                 break noted;
             }
@@ -350,11 +375,12 @@ impl MixIn for PreforkMixIn {
             pace.look(&board);
             if pace.wait().is_none() {
                 let free = self.squad.lock().workers.iter().position(Option::is_none);
+                pace.careful &= free.is_some();
                 if let Some(place) = free {
                     match self.start(place, &board, acceptor) {
                         Ok(pid) => pace.started(place, pid),
                         Err(error) => {
-                            flood::log(Kind::NotForked, &format!("a worker cannot be forked: {error}"));
+                            tell(Kind::NotForked, &format!("a worker cannot be forked: {error}"));
                             pace.hold_back();
                         }
                     }

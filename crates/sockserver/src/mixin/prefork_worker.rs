@@ -27,6 +27,10 @@ pub(crate) const GRACE: Duration = Duration::from_millis(200);
 /// How long after its listener a worker hears that it is to stop.
 const IN_A_MOMENT: Duration = Duration::from_millis(250);
 
+/// How often a worker looks for clients nobody has told it of: who was woken for one
+/// may have been killed, or stopped, before it could accept.
+const LOOKS: Duration = Duration::from_secs(1);
+
 /// Serves requests until it is told to stop, or has served `quota`. Returns the
 /// exit status.
 pub(crate) fn run(
@@ -59,7 +63,6 @@ fn serve_as_told(
     core.registry().set_mirror(slot.clone());
     let (stopping, stop) = socketpair()?;
     let worker = Worker::new(door.for_core(&core), &stop)?;
-    slot.start();
     let serving = Arc::new(AtomicBool::new(true));
     let orders = Orders {
         control,
@@ -71,6 +74,7 @@ fn serve_as_told(
     };
     let obeying = move || orders.obey(heartbeat / 3);
     let control = thread::Builder::new().name("sockserver-control".to_owned()).spawn(obeying)?;
+    slot.start();
     let served = serve(&worker, &core.handle, &slot, quota);
     serving.store(false, Ordering::Release);
     if core.registry().is_draining() {
@@ -84,7 +88,7 @@ fn serve(worker: &Worker<'_>, handle: &ServerHandle, slot: &Slot, quota: Option<
     let most = handle.registry().limits().max_connections_per_ip;
     let mut left = quota.unwrap_or(u64::MAX);
     while left > 0 && !handle.is_stopping() {
-        match worker.next(None) {
+        match worker.next(Some(LOOKS)) {
             Ok(None) => {}
             Ok(Some(job)) => {
                 slot.serve(job.client_address());
