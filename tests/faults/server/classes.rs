@@ -108,7 +108,9 @@ fn common<K: Kind, M: MixIn>(mut builder: Builder<K, M>, options: &Options, mixi
     builder = builder.mixin(mixin).allow_reuse_address(true);
     builder = match (options.flag("handshake"), forks) {
         (true, _) => builder.hooks(Handshake),
-        (false, true) => builder.hooks(Acting::new(options.text("boot"))).poll_interval(Duration::from_millis(100)),
+        (false, true) => {
+            builder.hooks(Acting::new(options.text("boot"))).poll_interval(Duration::from_millis(100))
+        }
         (false, false) => builder.hooks(Plain),
     };
     if let Some(most) = options.number("max") {

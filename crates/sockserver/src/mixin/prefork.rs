@@ -457,3 +457,58 @@ impl fmt::Debug for PreforkMixIn {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(pid: Pid) -> Worker {
+        let (control, _) = socketpair().unwrap();
+        Worker { pid, born: Instant::now(), control: Arc::new(control), aborted: None }
+    }
+
+    fn fails(pace: &mut Pace, pid: Pid, waited: Waited, others_serve: bool) -> io::Result<()> {
+        pace.note(&worker(pid), waited, false, others_serve)
+    }
+
+    #[test]
+    fn workers_that_end_together_are_one_trouble() {
+        let mut pace = Pace::default();
+        for pid in 1..100 {
+            pace.note(&worker(pid), Waited::Killed(9), true, false).unwrap();
+        }
+        assert_eq!(pace.pause, FIRST_PAUSE);
+        assert!(!pace.careful, "they could start");
+    }
+
+    #[test]
+    fn failed_starts_are_enough_when_nobody_serves() {
+        for (waited, others_serve) in
+            [(Waited::Exited(1), false), (Waited::Killed(6), false), (Waited::Exited(1), true)]
+        {
+            let mut pace = Pace::default();
+            let mut last = Ok(());
+            for pid in 1..=MOST_IN_A_ROW as Pid {
+                last.unwrap();
+                assert_eq!(pace.careful, pid > 1, "one at a time after the first");
+                pace.started(0, pid);
+                last = fails(&mut pace, pid, waited, others_serve);
+            }
+            assert_eq!(last.is_err(), !others_serve, "{waited:?} {last:?}");
+            assert_eq!(pace.pause, LONGEST_PAUSE);
+        }
+    }
+
+    #[test]
+    fn a_start_that_succeeds_ends_the_pauses_but_not_the_care() {
+        let board = Scoreboard::new(1).unwrap();
+        let mut pace = Pace::default();
+        fails(&mut pace, 1, Waited::Exited(1), false).unwrap();
+        pace.started(0, 2);
+        pace.look(&board);
+        assert_eq!(pace.in_a_row, 1, "it has not started yet");
+        board.slot(0).start();
+        pace.look(&board);
+        assert!(pace.in_a_row == 0 && pace.wait().is_none() && pace.careful);
+    }
+}
