@@ -558,6 +558,14 @@ def listener_descriptors(server):
     return found
 
 
+def failed(server):
+    """Its exit status, and what it says of its failure, when all it says has come."""
+    code = server.process.wait(10)
+    with server.heard:
+        server.heard.wait_for(lambda: "end" in server.lines, 5)
+    return code, [line for line in server.lines if line.startswith("failed")]
+
+
 @row("F12", "the listener is shut down under the loop", "pidfd_getfd(2) and shutdown(2), one of two listeners, then the other", TCP)
 def listener_shut_down(case, cls):
     server = case.server(cls, listeners=2, drain=1000)
@@ -588,8 +596,7 @@ def listener_shut_down(case, cls):
     lines = check_log(case, server)
     case.check(len(lines) == 1, f"the other goes on; one line: {lines[0].split('] ', 1)[1] if lines else None}")
     shut_down(ports[1])
-    code = server.process.wait(10)
-    told = [line for line in server.lines if line.startswith("failed")]
+    code, told = failed(server)
     case.check(code == 3 and told, f"with the last one serve_forever fails: {told[0][:120] if told else None}")
 
 
@@ -607,6 +614,5 @@ def listener_gone(case, cls):
             if not server.is_alive():
                 break
             time.sleep(0.01)
-        code = server.process.wait(10)
-        told = [line for line in server.lines if line.startswith("failed")]
+        code, told = failed(server)
         case.check(code == 3 and told, f"{error}: {told[0] if told else server.lines}")
