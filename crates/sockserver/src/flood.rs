@@ -20,6 +20,13 @@ pub(crate) enum Kind {
     Panicked,
     Rejected(io::ErrorKind, Option<i32>),
     Other(io::ErrorKind, Option<i32>),
+    /// The system refuses to accept, with this error.
+    Accept(Option<i32>),
+    /// This listener is of no more use.
+    Lost(usize),
+    /// No thread for a worker, with this error.
+    #[cfg(unix)]
+    NoThread(Option<i32>),
     /// A child process has failed, and has told of it, or the children before it have.
     #[cfg(unix)]
     InChild,
