@@ -25,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("prefork_replaces_a_killed_worker_and_counts_its_client", replaces_a_killed_worker),
     ("prefork_replaces_a_stopped_worker", replaces_a_stopped_worker),
     ("prefork_kills_a_worker_whose_handler_does_not_return", kills_a_stuck_worker),
+    ("prefork_lets_a_long_conversation_live", lets_a_long_conversation_live),
     ("prefork_recycles_workers", recycles_workers),
     ("prefork_says_when_workers_cannot_start", says_when_workers_cannot_start),
     ("prefork_workers_leave_when_their_parent_is_killed", workers_leave_with_their_parent),
@@ -206,6 +207,23 @@ fn kills_a_stuck_worker() {
                 next
             });
             next.answer().is_some()
+        }
+    });
+}
+
+fn lets_a_long_conversation_live() {
+    let limit = Duration::from_millis(200);
+    let builder = builder().workers(1).request_timeout(limit);
+    play(builder.heartbeat(Duration::from_millis(60)), |address| {
+        let client = Client::of(&address);
+        client.say("first\n");
+        let (mut worker, began) = (None, Instant::now());
+        move |_: &ServerHandle| {
+            let Some(pid) = client.answer() else { return false };
+            assert_eq!(*worker.get_or_insert(pid), pid);
+            let is_long = began.elapsed() > limit * 4;
+            client.say(if is_long { "last\n" } else { "next\n" });
+            is_long
         }
     });
 }

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from kit import (
-    LIBC, SLACK, TCP, Failed, NotRun, allow_descriptors, as_somebody, check_log, check_spin, check_stop, in_background,
-    injected, judged, read_all, read_line, reset, row, run_tool, signal_every_thread, strace,
+    FIXED, LIBC, SLACK, TCP, Failed, NotRun, allow_descriptors, as_somebody, check_log, check_spin, check_stop, in_background,
+    injected, judged, read_all, read_line, reset, room, row, run_tool, signal_every_thread, strace,
 )
 
 RESOURCES = ("ENFILE", "ENOMEM", "ENOBUFS")
@@ -31,7 +31,8 @@ def count_answered(clients, seconds=1.0):
     return [client for client in clients if answered(client, max(until - time.monotonic(), 0.001))]
 
 
-@row("F01", "descriptor limit hit", "prlimit --nofile=64, 200 held clients", ("threading", "threading-unix"),
+@row("F01", "descriptor limit hit", "prlimit --nofile=64, 200 held clients",
+     ("threading", "threading-unix", "selector"),
      needs=("prlimit",))
 def descriptors_run_out(case, cls):
     server = case.server(cls, wrapper=["prlimit", "--nofile=64"], queue=512, drain=1000, first_byte="off", idle="off")
@@ -74,8 +75,8 @@ def answered_now(client):
         return False
 
 
-@row("F01", "descriptor limit hit while clients come and go", "prlimit --nofile=40, 2 s of churn", ("threading",),
-     needs=("prlimit",))
+@row("F01", "descriptor limit hit while clients come and go", "prlimit --nofile=40, 2 s of churn", 
+     ("threading", "selector"), needs=("prlimit",))
 def descriptors_run_out_in_churn(case, cls):
     server = case.server(cls, wrapper=["prlimit", "--nofile=40"], queue=512, drain=1000)
     with judged(case, server, probing=False):
@@ -110,16 +111,40 @@ def descriptors_run_out_forking(case, cls):
     check_stop(case, server, 1)
 
 
-@row("F02", "ENFILE, ENOMEM, ENOBUFS from accept, then well again", "strace inject accept4 when=3..11", TCP[:3],
+@row("F01", "descriptor limit hit by workers that accept", "prlimit --nofile=40, 30 held clients, 20 workers", ("pool",),
+     needs=("prlimit",))
+def descriptors_run_out_in_a_pool(case, cls):
+    # Each worker has a descriptor for its poller. In a worker process nothing runs
+    # out: it holds one client.
+    server = case.server(cls, wrapper=["prlimit", "--nofile=40"], queue=512, drain=1000, first_byte="off", idle="off")
+    with judged(case, server, probing=False):
+        clients = [case.connect(server) for _ in range(30)]
+        for client in clients:
+            client.sendall(b"hello\n")
+        served = count_answered(clients)
+        case.check(5 <= len(served) < 20, f"{len(served)} of 30 served, the rest wait")
+        check_spin(case, server)
+        served[0].sendall(b"hello\n")
+        case.check(answered(served[0], 1 + SLACK), "those inside go on")
+        for client in clients:
+            client.close()
+    case.check(len(check_log(case, server)) > 0, "and a line that says so")
+    check_stop(case, server, 1)
+
+
+@row("F02", "ENFILE, ENOMEM, ENOBUFS from accept, then well again", "strace inject accept4 when=3..11", TCP,
      needs=("strace",))
 def accept_wants_resources(case, cls):
+    # The calls are counted for each thread, so one has to make them all; it cannot
+    # accept while it serves the first client.
+    alone = cls in ("tcp", "pool", "prefork")
     for error in RESOURCES if cls == "threading" else RESOURCES[:1]:
         wrapper, trace = strace(case, f"accept4:error={error}:when=3..11")
-        server = case.server(cls, wrapper=wrapper, drain=1000)
+        server = case.server(cls, wrapper=wrapper, drain=1000, workers=1)
         with contextlib.closing(server.connect(timeout=10)) as client:
             client.sendall(b"hello\n")
             case.check(answered(client, 2), "one is inside")
-            if cls == "tcp":
+            if alone:
                 client.close()
             server.connect(timeout=10).close()
             begin = time.monotonic()
@@ -127,7 +152,7 @@ def accept_wants_resources(case, cls):
             case.note(f"{error}: {injected(trace)} injected, the next client served after {took:.1f} s")
             case.check(injected(trace) == 9, "all nine were injected")
             case.check(time.monotonic() - begin < 2.6 + 1 + SLACK, "pauses of 5 ms doubling to 1 s")
-            if cls != "tcp":
+            if not alone:
                 client.sendall(b"hello\n")
                 case.check(answered(client, 1 + SLACK), "those inside go on")
         server.stats()
@@ -135,11 +160,24 @@ def accept_wants_resources(case, cls):
         check_stop(case, server, 1)
 
 
+def use_up(server):
+    """Has every worker make the calls that succeed: they are counted for each."""
+    if server.cls not in FIXED:
+        return
+    for _ in range(60):
+        with contextlib.closing(server.connect()) as client:
+            client.sendall(b"hello\n")
+            if not answered(client, 0.4):
+                return
+    raise Failed("accept goes on where it should fail")
+
+
 @row("F02", "ENFILE from accept for ever", "strace inject accept4 when=3+", TCP, needs=("strace",))
 def accept_wants_resources_for_ever(case, cls):
     wrapper, _ = strace(case, "accept4:error=ENFILE:when=3+")
     server = case.server(cls, wrapper=wrapper, drain=1000)
     server.probe(2)
+    use_up(server)
     with contextlib.closing(server.connect()):
         time.sleep(0.5)
         check_spin(case, server, 3)
@@ -167,7 +205,7 @@ def protocol_errors(case, cls):
 
 def pass_over(case, cls, error, clients):
     wrapper, trace = strace(case, f"accept4:error={error}:when=2+2")
-    server = case.server(cls, wrapper=wrapper, drain=1000)
+    server = case.server(cls, wrapper=wrapper, drain=1000, **room(cls, 2))
     slowest = max(server.probe(1) for _ in range(clients))
     # The loop tries once more after the last client.
     until = time.monotonic() + 2
@@ -187,6 +225,7 @@ def aborted_for_ever(case, cls):
     wrapper, _ = strace(case, "accept4:error=ECONNABORTED:when=3+")
     server = case.server(cls, wrapper=wrapper, drain=1000)
     server.probe(2)
+    use_up(server)
     with contextlib.closing(server.connect()):
         time.sleep(0.5)
         check_spin(case, server, 3)
@@ -203,7 +242,7 @@ def signal_storm(case, cls):
         signal_every_thread(server.pid, signal.SIGUSR2)
         for child in server.children():
             with contextlib.suppress(OSError):
-                os.kill(child, signal.SIGUSR2)
+                signal_every_thread(child, signal.SIGUSR2)
         sent[0] += 1
         time.sleep(0.0005)
 
@@ -234,7 +273,7 @@ def signal_storm(case, cls):
 
 @row("F05", "EINTR from every blocking call", "strace inject when=1+2", TCP, needs=("strace",))
 def interrupted_calls(case, cls):
-    calls = ("accept4", "poll", "recvfrom", "sendto", "sendmsg", "recvmsg")
+    calls = ("accept4", "poll", "epoll_wait", "epoll_pwait", "recvfrom", "sendto", "sendmsg", "recvmsg")
     wrapper, trace = strace(case, *(f"{call}:error=EINTR:when=1+2" for call in calls))
     server = case.server(cls, wrapper=wrapper, drain=1000, first_byte=800)
     for _ in range(20):
@@ -254,14 +293,14 @@ def interrupted_calls(case, cls):
 def reset_in_the_queue(case, cls):
     server = case.server(cls, drain=1000, queue=128)
     with judged(case, server, quiet=True, probing=False):
-        os.kill(server.pid, signal.SIGSTOP)
+        server.freeze()
         try:
             for _ in range(100):
                 client = server.connect()
                 client.sendall(b"hello\n")
                 reset(client)
         finally:
-            os.kill(server.pid, signal.SIGCONT)
+            server.thaw()
         stats = server.wait_for_stats(
             lambda stats: stats["accepted"] + stats["lost"] >= 101 and stats["in_flight"] == 0, 10, "all 100 taken")
         case.check(stats["panicked"] == 0 and stats["rejected"] == 0,
@@ -319,7 +358,7 @@ def backlog_overflow(case, cls):
     before = listen_overflows()
     with judged(case, server, probing=False, quiet=True, rss=60):
         clients = []
-        os.kill(server.pid, signal.SIGSTOP)
+        server.freeze()
         try:
             for _ in range(count):
                 client = socket.socket()
@@ -328,7 +367,7 @@ def backlog_overflow(case, cls):
                 clients.append(client)
             time.sleep(0.2)
         finally:
-            os.kill(server.pid, signal.SIGCONT)
+            server.thaw()
         served, left = 0, set(clients)
         until = time.monotonic() + 4
         while left and time.monotonic() < until:
@@ -392,6 +431,33 @@ def no_threads(case, cls):
     check_stop(case, server, 1)
 
 
+@row("F10", "a pool that cannot have its threads", "prlimit --nproc=12 as a user of its own, 20 workers", ("pool", "selector"),
+     needs=("setpriv", "prlimit"))
+def no_threads_for_workers(case, cls):
+    server = case.server(cls, wrapper=as_somebody("--nproc=12"), drain=1000, workers=20, wait=False)
+    code = server.process.wait(10)
+    told = server.wait_for_line("failed", 2)
+    case.check(code == 3 and "WouldBlock" in told, f"serve_forever fails: {told[:100]}")
+
+
+@row("F10", "no thread for those who wait", "prlimit --nproc=12 as a user of its own, 30 handlers that block for 400 ms",
+     ("selector",), needs=("setpriv", "prlimit"))
+def no_threads_beside_blocked(case, cls):
+    server = case.server(cls, wrapper=as_somebody("--nproc=12"), drain=1000, workers=2)
+    with judged(case, server, probing=False):
+        clients = [case.connect(server) for _ in range(30)]
+        for client in clients:
+            client.sendall(b"sleep 400\n")
+        time.sleep(0.2)
+        check_spin(case, server, 0.8)
+        answers = [read_line(client, 10) for client in clients]
+        case.check(answers == [b"slept\n"] * 30, "all 30 served, some threads at a time")
+        for client in clients:
+            client.close()
+    case.check(len(check_log(case, server)) > 0, "a line that says so")
+    check_stop(case, server, 1)
+
+
 @row("F10", "no thread for the deadlines either", "strace inject clone3:error=EAGAIN when=4+", ("threading",),
      needs=("strace",))
 def no_threads_at_all(case, cls):
@@ -451,6 +517,31 @@ def no_processes(case, cls):
     check_stop(case, server, 1)
 
 
+@row("F11", "workers cannot be forked", "strace inject clone:error=EAGAIN when=2..6", ("prefork",), needs=("strace",))
+def no_forks_of_workers(case, cls):
+    # The call is counted for each process: the parent's are its forks.
+    wrapper, trace = strace(case, "clone:error=EAGAIN:when=2..6", "clone3:error=EAGAIN:when=2..6")
+    server = case.server(cls, wrapper=wrapper, drain=1000, workers=4)
+    with judged(case, server):
+        server.wait_for_workers(5)
+        case.check(injected(trace) >= 5, f"{injected(trace)} injected, then all four are there")
+    case.check(any("forked" in line for line in server.log_lines()), "a line that says so")
+    check_stop(case, server, 1)
+
+
+@row("F11", "no more processes", "prlimit --nproc=12 as a user of its own, 20 workers", ("prefork",),
+     needs=("setpriv", "prlimit"))
+def fewer_workers(case, cls):
+    server = case.server(cls, wrapper=as_somebody("--nproc=12"), drain=1000)
+    slowest = max(server.probe(1) for _ in range(50))
+    case.check(2 <= len(server.children()) < 12, f"{len(server.children())} workers serve, slowest {slowest * 1000:.0f} ms")
+    check_spin(case, server, 3)
+    case.check(len(check_log(case, server)) > 0, "a line that says so")
+    server.probe(1)
+    server.stats()
+    check_stop(case, server, 1)
+
+
 def listener_descriptors(server):
     """Descriptors of the server's listeners, by their ports."""
     inodes = {}
@@ -465,6 +556,14 @@ def listener_descriptors(server):
             if port:
                 found[port] = int(entry.name)
     return found
+
+
+def failed(server):
+    """Its exit status, and what it says of its failure, when all it says has come."""
+    code = server.process.wait(10)
+    with server.heard:
+        server.heard.wait_for(lambda: "end" in server.lines, 5)
+    return code, [line for line in server.lines if line.startswith("failed")]
 
 
 @row("F12", "the listener is shut down under the loop", "pidfd_getfd(2) and shutdown(2), one of two listeners, then the other", TCP)
@@ -495,10 +594,10 @@ def listener_shut_down(case, cls):
     server.probe(1, which=1)
     check_spin(case, server)
     lines = check_log(case, server)
-    case.check(len(lines) == 1, f"the other goes on; one line: {lines[0].split('] ', 1)[1] if lines else None}")
+    # Worker processes do not know of each other: each says it once.
+    case.check(1 <= len(lines) <= max(1, server.workers), f"the other goes on; one line: {lines[0].split('] ', 1)[1] if lines else None}")
     shut_down(ports[1])
-    code = server.process.wait(10)
-    told = [line for line in server.lines if line.startswith("failed")]
+    code, told = failed(server)
     case.check(code == 3 and told, f"with the last one serve_forever fails: {told[0][:120] if told else None}")
 
 
@@ -516,6 +615,5 @@ def listener_gone(case, cls):
             if not server.is_alive():
                 break
             time.sleep(0.01)
-        code = server.process.wait(10)
-        told = [line for line in server.lines if line.startswith("failed")]
+        code, told = failed(server)
         case.check(code == 3 and told, f"{error}: {told[0] if told else server.lines}")

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from kit import (
-    ROOT, SLACK, STREAM, TARGET, Failed, NotRun, check_log, check_stop, in_background, judged, read_all, read_line, row,
+    FIXED, ROOT, SLACK, STREAM, TARGET, Failed, NotRun, check_log, check_stop, in_background, judged, read_all, read_line, room, row,
 )
 
 
@@ -56,7 +56,7 @@ def killed_children(case, cls):
     check_stop(case, server, 1)
 
 
-@row("F40", "a child runs out of memory", "cgroup with 100 MB, a handler that wants 400", ("forking",))
+@row("F40", "a child runs out of memory", "cgroup with 100 MB, a handler that wants 400", ("forking", "prefork"))
 def out_of_memory(case, cls):
     group = Path("/sys/fs/cgroup/memory") / f"faults-{os.getpid()}-{time.monotonic_ns()}"
     unified = Path("/sys/fs/cgroup") / group.name
@@ -72,8 +72,11 @@ def out_of_memory(case, cls):
     except OSError as error:
         raise NotRun(f"no cgroup of its own: {error}") from error
     try:
-        server = case.server(cls, drain=1000)
-        (group / "cgroup.procs").write_text(str(server.pid))
+        server = case.server(cls, drain=1000, **room(cls, 4))
+        if cls == "prefork":
+            server.wait_for_workers(5)
+        for pid in server.processes():
+            (group / "cgroup.procs").write_text(str(pid))
         with contextlib.closing(server.connect()) as client:
             client.sendall(b"memory 400000000\n")
             data, error = read_all(client, 20)
@@ -118,7 +121,7 @@ def mass_death(case, cls):
     case.check(any(line == "own status=0" for line in server.lines), "which gets its exit status")
 
 
-@row("F45", "fork beside a thread", "a thread that takes the logger's lock without end", ("forking", "forking-udp"))
+@row("F45", "fork beside a thread", "a thread that takes the logger's lock without end", ("forking", "forking-udp", "prefork"))
 def fork_beside_threads(case, cls):
     server = case.server(cls, thread=1)
     code = server.process.wait(5)
@@ -126,16 +129,18 @@ def fork_beside_threads(case, cls):
     case.check(code == 3 and "fork refused" in told, told[:110])
 
 
-@row("F45", "many forks of a process that logs", "2,000 (--full: 10,000) requests at level trace", ("forking",), alone=True)
+@row("F45", "many forks of a process that logs", "2,000 (--full: 10,000) requests at level trace, a process for each",
+     ("forking", "prefork"), alone=True)
 def many_forks(case, cls):
     count = 10_000 if case.full else 2_000
-    server = case.server(cls, log="trace", drain=1000)
+    server = case.server(cls, log="trace", drain=1000, max_requests=1, **room(cls, 8))
     begin = time.monotonic()
     slowest = max(server.probe(3) for _ in range(count))
     case.check(slowest <= 1 + SLACK, f"none of {count} hung: slowest {slowest * 1000:.0f} ms, "
                f"{count / (time.monotonic() - begin):.0f} a second")
     stats = server.wait_for_stats(lambda stats: stats["in_flight"] == 0, 5, "all collected")
-    case.check(stats["finished"] == count and not server.children(), "all collected")
+    left = len(server.wait_for_workers(5)) - 8 if cls == "prefork" else len(server.children())
+    case.check(stats["finished"] == count and not left, "all collected")
     check_stop(case, server, 1)
 
 
@@ -147,7 +152,9 @@ def panics(case, cls):
             for _ in range(5):
                 with contextlib.closing(server.connect()) as client:
                     client.sendall(command)
-                    read_all(client, 5)
+                    _, error = read_all(client, 5)
+                    if isinstance(error, TimeoutError):
+                        raise Failed(f"{command!r} was not served")
         with contextlib.closing(server.connect()) as client:
             client.sendall(b"use-lock\n")
             case.note(f"the user's lock: {read_line(client).decode().strip()}")
@@ -156,14 +163,14 @@ def panics(case, cls):
     check_stop(case, server, 1)
 
 
-@row("F46", "a handler overflows its stack", "endless recursion", ("threading", "forking"))
+@row("F46", "a handler overflows its stack", "endless recursion", ("threading", "forking") + FIXED + ("selector",))
 def overflow(case, cls):
     server = case.server(cls, drain=1000)
     server.probe(1)
     with contextlib.closing(server.connect()) as client:
         client.sendall(b"overflow 1\n")
         read_all(client, 10)
-    if cls == "threading":
+    if cls not in ("forking", "prefork"):
         code = server.process.wait(10)
         case.check(code == -signal.SIGABRT, "the process dies by SIGABRT, as documented")
         return
@@ -174,7 +181,7 @@ def overflow(case, cls):
 
 
 @row("F46", "a program built with panic=abort", "CARGO_PROFILE_RELEASE_PANIC=abort, a handler that panics",
-     ("threading", "forking"), long=True, alone=True)
+     ("threading", "forking", "pool", "prefork", "selector"), long=True, alone=True)
 def abort(case, cls):
     import kit
 
@@ -190,7 +197,7 @@ def abort(case, cls):
     with contextlib.closing(server.connect()) as client:
         client.sendall(b"panic\n")
         read_all(client, 10)
-    if cls == "threading":
+    if cls not in ("forking", "prefork"):
         case.check(server.process.wait(10) == -signal.SIGABRT, "the process dies by SIGABRT, as documented")
         return
     server.wait_for_stats(lambda stats: stats["failed"] == 1, 10, "counted")

@@ -10,7 +10,7 @@ import time
 
 from kit import (
     SLACK, STREAM, TCP, THREADS, Failed, NotRun, allow_descriptors, check_log, check_spin, check_stop, closed_after,
-    in_background, judged, read_all, read_line, reset, row, run_tool,
+    in_background, judged, read_all, read_line, reset, room, row, run_tool,
 )
 
 IPPROTO_TCP, TCP_REPAIR = socket.IPPROTO_TCP, 19
@@ -27,7 +27,7 @@ def check_deadline(case, name, took, limit, earliest=None):
 def silent(case, cls):
     # In the loop itself one comes after the other.
     count, limit = (2, 0.5) if cls == "tcp" else (20, 0.7)
-    server = case.server(cls, first_byte=int(limit * 1000), drain=1000)
+    server = case.server(cls, first_byte=int(limit * 1000), drain=1000, **room(cls, 30))
     with judged(case, server, probing=cls != "tcp", quiet=True):
         clients = [case.connect(server) for _ in range(count)]
         closed = closed_after(clients, 5)
@@ -83,10 +83,11 @@ def slowloris(case, cls):
     check_stop(case, server, 1)
 
 
-@row("F14", "slow headers, slow bodies", "slowhttptest -H and -B, 100 connections", ("threading", "forking", "selector"),
+@row("F14", "slow headers, slow bodies", "slowhttptest -H and -B, 100 connections", TCP[1:],
      needs=("slowhttptest",))
 def slow_http(case, cls):
-    server = case.server(cls, first_byte=1000, read=1000, idle=1000, request=1500, drain=1000, max_children=200)
+    server = case.server(cls, first_byte=1000, read=1000, idle=1000, request=1500, drain=1000, max_children=200,
+                         **room(cls, 130))
     seconds = 20 if case.full else 4
     with judged(case, server):
         for kind in ("-H", "-B"):
@@ -132,7 +133,7 @@ def half_close(case, cls):
     check_stop(case, server, 1)
 
 
-@row("F16", "half close by ncat", "echo hello | ncat", ("threading", "forking", "tcp"), needs=("ncat",))
+@row("F16", "half close by ncat", "echo hello | ncat", TCP, needs=("ncat",))
 def half_close_ncat(case, cls):
     server = case.server(cls, drain=1000)
     told = run_tool("sh", "-c", f"printf 'hello' | ncat 127.0.0.1 {server.port}", limit=10)
@@ -198,7 +199,8 @@ def post(client, head, length):
     return got
 
 
-@row("F17", "refused with unread input", "max 1, refuse, the client speaks first", ("threading", "forking", "selector"))
+@row("F17", "refused with unread input", "max 1, refuse, the client speaks first",
+     ("threading", "forking", "selector", "pool"))
 def refused_with_input(case, cls):
     server = case.server(cls, drain=1000, max=1, refuse=1)
     with contextlib.closing(server.connect()) as inside:
@@ -206,10 +208,10 @@ def refused_with_input(case, cls):
         read_line(inside)
         good, last = 0, None
         for _ in range(30):
-            os.kill(server.pid, 19)
+            server.freeze()
             client = server.connect()
             client.sendall(b"a line that nobody will read\n")
-            os.kill(server.pid, 18)
+            server.thaw()
             data, last = read_all(client)
             good += data == b"busy\n" and last is None
             client.close()
@@ -320,9 +322,13 @@ def open_many(server, count, words=b"hello\n"):
      alone=True)
 def idle_and_waiting(case, cls):
     most = 2_000 if case.full else 300
+    if cls == "prefork":
+        # A process each.
+        most = 300 if case.full else 60
     allow_descriptors(most + 2000)
     limits = ["prlimit", f"--nofile={2 * most + 100}"]
-    server = case.server(cls, wrapper=limits, max=most, max_children=most, queue=1024, drain=2000)
+    server = case.server(cls, wrapper=limits, max=most, max_children=most, queue=1024, drain=2000,
+                         **room(cls, most + 10))
     with judged(case, server, probing=False, rss=100, settle=20):
         clients = open_many(server, most + 200)
         stats = server.wait_for_stats(lambda stats: stats["in_flight"] >= most, 20, "full")
@@ -339,13 +345,15 @@ def idle_and_waiting(case, cls):
     check_stop(case, server, 2)
 
 
-@row("F22", "idle connections up to the limit, the rest refused", "own opener over many 127/8 addresses", THREADS,
-     alone=True)
+@row("F22", "idle connections up to the limit, the rest refused", "own opener over many 127/8 addresses",
+     THREADS + ("pool",), alone=True)
 def idle_and_refused(case, cls):
     offered, most = (10_000, 8_000) if case.full else (1_500, 1_000)
+    # In a pool of that many, and of some more who refuse.
+    extra = {"workers": most + 20} if cls == "pool" else {}
     allow_descriptors(offered + 2000)
-    server = case.server(cls, wrapper=["prlimit", f"--nofile={offered + 1000}"], max=most, refuse=1, queue=4096,
-                         idle="off", drain=3000)
+    server = case.server(cls, wrapper=["prlimit", f"--nofile={2 * offered + 1000}"], max=most, refuse=1, queue=4096,
+                         idle="off", drain=3000, **extra)
     with judged(case, server, probing=False, rss=most * 0.06 + 30, settle=30):
         begin = server.sample()["rss"]
         clients = open_many(server, offered)
@@ -383,7 +391,7 @@ def idle_and_drained(case, cls):
 
 @row("F23", "one address takes all slots", "200 from one source, the probe from another; per_ip=20", TCP[1:])
 def one_address(case, cls):
-    server = case.server(cls, per_ip=20, max=100, drain=1000, max_children=100)
+    server = case.server(cls, per_ip=20, max=100, drain=1000, max_children=100, **room(cls, 60))
     with judged(case, server, quiet=True):
         clients = [server.connect(source="127.0.0.99") for _ in range(200)]
         for client in clients:
@@ -393,4 +401,20 @@ def one_address(case, cls):
         case.check(stats["in_flight"] <= 21, "20 inside, 180 refused, others served")
         for client in clients:
             client.close()
+    check_stop(case, server, 1)
+
+
+@row("F20", "several requests in one segment", "three lines at once, then the end; ten times", STREAM)
+def together(case, cls):
+    server = case.server(cls, drain=1000)
+    with judged(case, server, probing=cls != "tcp", quiet=True):
+        for number in range(10):
+            with contextlib.closing(server.connect()) as client:
+                if number % 2:
+                    # Its handler has been called, and waits for more.
+                    client.sendall(b"first\n")
+                    read_line(client)
+                client.sendall(b"one\ntwo\nthree\nbye\n")
+                data, error = read_all(client, 2)
+                case.check(data == b"one\ntwo\nthree\n" and error is None, f"{len(data)} bytes, then {error or 'the end'}")
     check_stop(case, server, 1)

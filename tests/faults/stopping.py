@@ -23,7 +23,7 @@ def inside(server, clients):
 
 
 @row("F31", "SIGTERM beside idle, busy and stuck clients", "5 idle, 3 busy, 2 stuck; drain of 1.5 s",
-     ("threading", "forking", "selector", "threading-unix"))
+     TCP[1:] + ("threading-unix",))
 def drained(case, cls):
     server = case.server(cls, drain=1500)
     idle = [say(case.connect(server), b"hello\n") for _ in range(5)]
@@ -99,16 +99,23 @@ def drained_under_load(case, cls):
 
 
 @row("F32", "a second signal during the drain", "SIGTERM, SIGINT 300 ms later; drain of 30 s",
-     ("tcp", "threading", "forking", "selector", "unix", "threading-unix", "forking-unix"))
+     TCP + ("unix", "threading-unix", "forking-unix"))
 def hurried(case, cls):
     server = case.server(cls, drain=30000)
     stuck = say(case.connect(server), b"block\n")
     inside(server, 1)
+    if cls not in ("tcp", "unix"):
+        # Its handler returns when it is cut off.
+        say(case.connect(server), b"half a line")
+        inside(server, 2)
     children = server.children()
     code, took, told = server.terminate(5, signals=(signal.SIGTERM, signal.SIGINT))
     case.check(took <= 0.3 + 0.5 + SLACK, f"ended {(took - 0.3) * 1000:.0f} ms after the second")
     case.check(code == 1, f"exit {code}, {brief_drain(told)}")
     left = [pid for pid in children if os.path.exists(f"/proc/{pid}")]
+    if cls not in ("tcp", "unix"):
+        stats = server.last_stats()
+        case.check(told["cut"] == "2" and stats["adds_up"] and stats["cut"] == 2 - int(told["left"]), f"I1 {brief(stats)}")
     if children:
         case.check(not left, f"{len(children)} child reaped")
     if server.kind == "unix":
@@ -132,7 +139,8 @@ def early(case, cls):
 
 @row("F34", "stopped from inside a handler", "shutdown and drain, called by a handler", TCP)
 def from_inside(case, cls):
-    expected = {"tcp": (b"Deadlock\n", b"Deadlock\n"), "forking": (b"Unsupported\n",) * 2}
+    expected = {"tcp": (b"Deadlock\n", b"Deadlock\n"), "forking": (b"Unsupported\n",) * 2,
+                "prefork": (b"Unsupported\n",) * 2}
     expected = expected.get(cls, (b"ok\n", b"Deadlock\n"))
     for command, answer in zip((b"shutdown\n", b"drain 500\n"), expected):
         server = case.server(cls)
@@ -140,7 +148,7 @@ def from_inside(case, cls):
             client.sendall(command)
             got = read_line(client, 5)
             case.check(got == answer, f"{command.decode().strip()}: {got.decode().strip()}")
-        if cls == "forking":
+        if cls in ("forking", "prefork"):
             server.probe(1)
         else:
             case.check(server.process.wait(8) == 0, "the server ended")

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use sock::{Address, Socket, errno, errno_name};
 
 use crate::batch::{self, Incoming};
+use crate::flood::{self, Kind};
 use crate::job::{Core, Job, Rejected, Service};
 use crate::limits::{Deadline, WhenFull};
 use crate::registry::Permit;
@@ -19,8 +20,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How many clients may be lost one after the other before the loop slows down.
 const MOST_IN_A_ROW: u32 = 100;
-/// Errors of one kind are logged once in this time.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Takes requests, one at a time, for one thread; another thread has its own.
 pub(crate) struct Door {
@@ -57,7 +56,6 @@ struct Trouble {
     pause: Duration,
     /// Clients that were lost since the last one that was not.
     in_a_row: u32,
-    logged: Option<Instant>,
 }
 
 /// What an attempt to accept came to.
@@ -167,6 +165,12 @@ impl Door {
         self.listeners.iter().zip(&self.gone).filter(|(_, gone)| !gone.get()).map(|(listener, _)| listener)
     }
 
+    /// The listeners that are of no more use.
+    #[cfg(unix)]
+    pub(crate) fn lost_listeners(&self) -> impl Iterator<Item = &Arc<Socket>> {
+        self.listeners.iter().zip(&self.gone).filter(|(_, gone)| gone.get()).map(|(listener, _)| listener)
+    }
+
     /// Whether another request may come in now.
     #[cfg(unix)]
     pub(crate) fn has_room(&self) -> bool {
@@ -230,6 +234,11 @@ impl Door {
                 break;
             }
         }
+        // While it waits another worker may need the permit, or refuse for want of it.
+        if matches!(found, Accepted::Nothing) && self.core.registry().limits().when_full == WhenFull::Refuse
+        {
+            self.permit.take();
+        }
         Ok(found)
     }
 
@@ -256,7 +265,7 @@ impl Door {
         let error = match taken {
             Ok((request, client_address)) => {
                 // Trouble that comes and goes is one trouble for the log.
-                self.trouble.set(Trouble { logged: self.trouble.get().logged, ..Trouble::default() });
+                self.trouble.take();
                 return Ok(self.verify(request, client_address));
             }
             Err(error) => error,
@@ -288,7 +297,10 @@ impl Door {
         if self.listeners().next().is_none() {
             return Err(error);
         }
-        log::error!("listener {} of {} is gone, the others go on: {error}", place + 1, self.gone.len());
+        // Each worker finds out for itself.
+        if flood::tell(Kind::Lost(place), Instant::now()).is_some() {
+            log::error!("listener {} of {} is gone, the others go on: {error}", place + 1, self.gone.len());
+        }
         Ok(Accepted::Again)
     }
 
@@ -343,9 +355,9 @@ impl Door {
     fn back_off(&self, error: &io::Error) -> Duration {
         let mut trouble = self.trouble.get();
         trouble.pause = (trouble.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-        if trouble.logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
+        // Other workers stand at the same listeners, and have the same trouble.
+        if flood::tell(Kind::Accept(errno(error)), Instant::now()).is_some() {
             log::warn!("accept: {error}; trying again in {:?}", trouble.pause);
-            trouble.logged = Some(Instant::now());
         }
         self.trouble.set(trouble);
         trouble.pause

@@ -20,12 +20,28 @@ pub(crate) enum Kind {
     Panicked,
     Rejected(io::ErrorKind, Option<i32>),
     Other(io::ErrorKind, Option<i32>),
+    /// The system refuses to accept, with this error.
+    Accept(Option<i32>),
+    /// This listener is of no more use.
+    Lost(usize),
+    /// No thread for a worker, with this error.
+    #[cfg(unix)]
+    NoThread(Option<i32>),
     /// A child process has failed, and has told of it, or the children before it have.
     #[cfg(unix)]
     InChild,
     /// A child process was killed by this signal.
     #[cfg(unix)]
     Killed(i32),
+    /// A worker process has ended with this status, though nobody told it to.
+    #[cfg(unix)]
+    Exited(i32),
+    /// A worker process is stuck.
+    #[cfg(unix)]
+    Stuck,
+    /// A worker process cannot be forked.
+    #[cfg(unix)]
+    NotForked,
 }
 
 pub(crate) fn kind(error: &RequestError) -> Kind {

@@ -189,6 +189,13 @@ impl Job {
         self.0.outcome = self.0.outcome.or(Some(Outcome::Finished));
     }
 
+    /// Whether input has been read that no request has taken yet.
+    #[cfg(unix)]
+    pub(crate) fn has_unread(&self) -> bool {
+        self.0.conversation.as_ref().is_some_and(|conversation| conversation.unread.is_some())
+            || self.0.entry.connection().has_ahead()
+    }
+
     /// The connection, while it is open.
     #[cfg(unix)]
     pub(crate) fn connection(&self) -> &Arc<crate::connection::Connection> {

@@ -217,7 +217,9 @@ impl Registry {
     }
 
     pub(crate) fn lost_before_accept(&self) {
-        self.book.lock().stats.lost_before_accept += 1;
+        let mut book = self.book.lock();
+        book.stats.lost_before_accept += 1;
+        self.show(&book.stats);
     }
 
     pub(crate) fn stats(&self) -> Stats {

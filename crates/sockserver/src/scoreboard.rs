@@ -1,11 +1,13 @@
 //! What worker processes tell their parent, in memory they share.
 
 use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use sock::Address;
 
 use crate::stats::{STATS_WORDS, Stats};
 use crate::sys::SharedWords;
@@ -27,19 +29,35 @@ pub(crate) struct Slot {
 }
 
 /// Words of a slot: a number that is odd while the counters are being written, the
-/// counters, and when the worker was last heard of.
+/// counters, when the worker was last heard of, whether it has started, and whom it
+/// serves: the address in two words, its port, since when; a ticket for those who count
+/// the clients of one address, and whether it is being drawn.
 const SEQUENCE: usize = 0;
 const STATS: usize = 1;
 const BEAT: usize = STATS + STATS_WORDS;
-const SLOT_WORDS: usize = BEAT + 1;
+const STARTED: usize = BEAT + 1;
+const CLIENT: usize = STARTED + 1;
+const PORT: usize = CLIENT + 2;
+const SINCE: usize = PORT + 1;
+const TICKET: usize = SINCE + 1;
+const DRAWING: usize = TICKET + 1;
+const SLOT_WORDS: usize = DRAWING + 1;
 
-/// In [`BEAT`], beside milliseconds: a request is being served.
-const BUSY: u64 = 1 << 63;
+/// In [`PORT`]: somebody is served, and the address is known.
+const SERVES: u64 = 1 << 32;
+const KNOWN: u64 = 1 << 33;
+
+/// How often to look at a ticket that is being drawn: its worker may be stopped.
+const LOOKS: u32 = 10_000;
+
+/// In [`BEAT`], beside milliseconds: a handler does not return, though its time is over.
+const STUCK: u64 = 1 << 63;
 
 impl Scoreboard {
     pub(crate) fn new(workers: usize) -> io::Result<Scoreboard> {
         Ok(Scoreboard {
-            words: Arc::new(SharedWords::new(workers * SLOT_WORDS)?),
+            // The last one is the number of the tickets that were drawn.
+            words: Arc::new(SharedWords::new(workers * SLOT_WORDS + 1)?),
             epoch: Instant::now(),
             retired: Mutex::default(),
         })
@@ -58,29 +76,41 @@ impl Scoreboard {
     }
 
     /// Takes over what a worker has done that is gone; whom it served is lost.
-    /// Returns how many it had accepted.
-    pub(crate) fn retire(&self, place: usize) -> u64 {
+    /// Returns whether it had started.
+    pub(crate) fn retire(&self, place: usize) -> bool {
         let mut retired = self.retired.lock();
-        let last = self.read(place).all_ended();
-        *retired = retired.plus(&last);
+        *retired = retired.plus(&self.read(place).all_ended());
+        let started = self.has_started(place);
         for word in 0..SLOT_WORDS {
             self.words.get(place * SLOT_WORDS + word).store(0, Ordering::Release);
         }
-        last.accepted
+        started
     }
 
-    /// For how long a worker has been silent, if that is too long.
-    pub(crate) fn stuck_for(
-        &self,
-        place: usize,
-        heartbeat: Duration,
-        request_timeout: Option<Duration>,
-    ) -> Option<Duration> {
+    /// Whether the worker has come so far that it can serve.
+    pub(crate) fn has_started(&self, place: usize) -> bool {
+        self.words.get(place * SLOT_WORDS + STARTED).load(Ordering::Acquire) != 0
+    }
+
+    /// For how long a worker has been silent, or has not returned from a request whose
+    /// time is over, if that is too long.
+    pub(crate) fn stuck_for(&self, place: usize, heartbeat: Duration) -> Option<Duration> {
         let beat = self.words.get(place * SLOT_WORDS + BEAT).load(Ordering::Relaxed);
         let now = self.epoch.elapsed().as_millis() as u64;
-        let silence = Duration::from_millis(now.saturating_sub(beat & !BUSY));
-        let limit = if beat & BUSY == 0 { heartbeat } else { request_timeout? };
-        (silence > limit).then_some(silence)
+        let silence = Duration::from_millis(now.saturating_sub(beat & !STUCK));
+        (beat & STUCK != 0 || silence > heartbeat).then_some(silence)
+    }
+
+    /// Whom a worker serves, and for how long.
+    pub(crate) fn client(&self, place: usize) -> Option<(Address, Duration)> {
+        let word = |number: usize| self.words.get(place * SLOT_WORDS + number).load(Ordering::Acquire);
+        let port = word(PORT);
+        let ip = Ipv6Addr::from_bits(u128::from(word(CLIENT)) << 64 | u128::from(word(CLIENT + 1)));
+        let known = SocketAddr::new(IpAddr::V6(ip).to_canonical(), port as u16);
+        let address = if port & KNOWN != 0 { Address::from(known) } else { Address::None };
+        let age =
+            Duration::from_millis((self.epoch.elapsed().as_millis() as u64).saturating_sub(word(SINCE)));
+        (port & SERVES != 0).then_some((address, age))
     }
 
     fn read(&self, place: usize) -> Stats {
@@ -111,9 +141,70 @@ impl Slot {
         self.word(SEQUENCE).fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Says that the worker is alive, and whether it serves a request from now on.
-    pub(crate) fn beat(&self, busy: bool) {
-        self.word(BEAT).store(self.now() | if busy { BUSY } else { 0 }, Ordering::Relaxed);
+    /// Says that the worker can serve from now on.
+    pub(crate) fn start(&self) {
+        self.beat();
+        self.word(STARTED).store(1, Ordering::Release);
+    }
+
+    /// Says that the worker is alive.
+    pub(crate) fn beat(&self) {
+        self.word(BEAT).store(self.now(), Ordering::Relaxed);
+    }
+
+    /// Says that the worker can do no more: a handler does not return.
+    pub(crate) fn give_up(&self) {
+        self.word(BEAT).store(self.now() | STUCK, Ordering::Relaxed);
+    }
+
+    /// Says whom the worker serves from now on.
+    pub(crate) fn serve(&self, client: &Address) {
+        let mut port = SERVES;
+        if let Some(ip) = client.ip() {
+            port |= KNOWN | u64::from(client.port().unwrap_or_default());
+            let bits = match ip.to_canonical() {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                IpAddr::V6(ip) => ip,
+            }
+            .to_bits();
+            self.word(CLIENT).store((bits >> 64) as u64, Ordering::SeqCst);
+            self.word(CLIENT + 1).store(bits as u64, Ordering::SeqCst);
+        }
+        self.word(SINCE).store(self.now(), Ordering::Relaxed);
+        self.word(PORT).store(port, Ordering::SeqCst);
+    }
+
+    /// Says that the client has gone.
+    pub(crate) fn serve_nobody(&self) {
+        self.word(TICKET).store(0, Ordering::SeqCst);
+        self.word(PORT).store(0, Ordering::SeqCst);
+    }
+
+    /// Whether `most` workers serve the same address already.
+    ///
+    /// Of workers that ask at the same moment each has to know who is the earlier:
+    /// they draw tickets, and whoever is drawing is waited for (Lamport's bakery).
+    pub(crate) fn is_one_too_many(&self, most: usize) -> bool {
+        let word = |place: usize, number: usize| self.words.get(place * SLOT_WORDS + number);
+        let key =
+            |place| [PORT, CLIENT, CLIENT + 1].map(|number| word(place, number).load(Ordering::SeqCst));
+        let [port, own @ ..] = key(self.place);
+        if port & KNOWN == 0 {
+            return false;
+        }
+        let places = self.words.len() / SLOT_WORDS;
+        self.word(DRAWING).store(1, Ordering::SeqCst);
+        let ticket = self.words.get(places * SLOT_WORDS).fetch_add(1, Ordering::SeqCst) + 1;
+        self.word(TICKET).store(ticket, Ordering::SeqCst);
+        self.word(DRAWING).store(0, Ordering::SeqCst);
+        let is_before = |place: usize| {
+            let drawing = |_: &u32| word(place, DRAWING).load(Ordering::SeqCst) != 0;
+            (0..LOOKS).take_while(drawing).for_each(|_| std::hint::spin_loop());
+            let [port, other @ ..] = key(place);
+            let drawn = word(place, TICKET).load(Ordering::SeqCst);
+            port & KNOWN != 0 && other == own && (1..ticket).contains(&drawn)
+        };
+        (0..places).filter(|&place| place != self.place && is_before(place)).count() >= most
     }
 
     fn now(&self) -> u64 {
@@ -142,11 +233,14 @@ mod tests {
         let board = Scoreboard::new(2).unwrap();
         board.slot(1).show(&some());
         assert_eq!(board.stats(), some());
-        assert_eq!(board.retire(1), 2);
+        assert!(!board.retire(1), "it has never said that it started");
         let stats = board.stats();
+        assert_eq!(stats.accepted, 2);
         assert!(stats.adds_up() && stats.in_flight == 0 && stats.failed == 1, "{stats}");
+        board.slot(1).start();
         board.slot(1).show(&some());
         assert_eq!(board.stats().accepted, 4);
+        assert!(board.has_started(1) && board.retire(1) && !board.has_started(1));
     }
 
     #[test]
@@ -163,16 +257,68 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_measured_against_what_it_does() {
+    fn clients_of_one_address_are_counted_over_all_workers() {
+        let board = Scoreboard::new(4).unwrap();
+        let [one, two, three, four] = [0, 1, 2, 3].map(|place| board.slot(place));
+        let address = |text: &str| Address::from(text.parse::<SocketAddr>().unwrap());
+        let refused = |slot: &Slot, client: &str| {
+            slot.serve(&address(client));
+            let refused = slot.is_one_too_many(2);
+            if refused {
+                slot.serve_nobody();
+            }
+            refused
+        };
+        assert!(!refused(&one, "192.0.2.1:1"));
+        assert!(!refused(&two, "[::ffff:192.0.2.1]:2"));
+        assert!(refused(&three, "192.0.2.1:3"));
+        assert!(!refused(&three, "192.0.2.2:4"));
+        one.serve_nobody();
+        assert!(!refused(&four, "192.0.2.1:5"));
+        assert_eq!(board.client(0), None);
+        assert_eq!(board.client(3).map(|(client, _)| client), Some(address("192.0.2.1:5")));
+        board.retire(3);
+        assert_eq!(board.client(3), None);
+    }
+
+    #[test]
+    fn workers_that_ask_at_once_let_in_as_many_as_may() {
+        let board = Scoreboard::new(8).unwrap();
+        let client = Address::from("192.0.2.1:1".parse::<SocketAddr>().unwrap());
+        for _ in 0..200 {
+            let start = std::sync::Barrier::new(8);
+            let admitted = std::thread::scope(|scope| {
+                let ask = |place| {
+                    let (slot, start, client) = (board.slot(place), &start, &client);
+                    scope.spawn(move || {
+                        start.wait();
+                        slot.serve(client);
+                        usize::from(!slot.is_one_too_many(3))
+                    })
+                };
+                let asked: Vec<_> = (0..8).map(ask).collect();
+                asked.into_iter().map(|asked| asked.join().unwrap()).sum::<usize>()
+            });
+            assert_eq!(admitted, 3);
+            (0..8).for_each(|place| board.slot(place).serve_nobody());
+        }
+    }
+
+    #[test]
+    fn silence_is_as_bad_as_giving_up() {
         let board = Scoreboard::new(1).unwrap();
         let slot = board.slot(0);
         slot.word(BEAT).store(0, Ordering::Relaxed);
-        std::thread::yield_now();
-        while slot.now() < 3 {}
-        assert!(board.stuck_for(0, Duration::from_millis(1), None).is_some());
-        assert!(board.stuck_for(0, Duration::from_secs(60), None).is_none());
-        slot.word(BEAT).store(BUSY, Ordering::Relaxed);
-        assert!(board.stuck_for(0, Duration::from_millis(1), None).is_none());
-        assert!(board.stuck_for(0, Duration::from_secs(60), Some(Duration::from_millis(1))).is_some());
+        while slot.now() < 3 {
+            std::thread::yield_now();
+        }
+        assert!(board.stuck_for(0, Duration::from_millis(1)).is_some());
+        assert!(board.stuck_for(0, Duration::from_secs(60)).is_none());
+        slot.beat();
+        assert!(board.stuck_for(0, Duration::from_secs(60)).is_none());
+        slot.give_up();
+        assert!(board.stuck_for(0, Duration::from_secs(60)).is_some());
+        slot.beat();
+        assert!(board.stuck_for(0, Duration::from_secs(60)).is_none());
     }
 }

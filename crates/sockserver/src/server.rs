@@ -143,8 +143,8 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         let handle = &self.core.handle;
         if self.mixin.forks() {
             handle.request_shutdown()?;
+            handle.refuse_clients();
             if let Some(report) = self.mixin.drain_elsewhere(limit, hurry) {
-                handle.refuse_clients();
                 self.core.registry().set_report(report.clone());
                 return Ok(report);
             }

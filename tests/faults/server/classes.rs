@@ -8,6 +8,7 @@ use sock::Address;
 use sockserver::{
     Builder, Datagram, DatagramServer, Family, ForkingMixIn, Inet, Kind, MixIn, PreforkMixIn,
     SelectorMixIn, Sequential, Stream, StreamServer, ThreadPoolMixIn, ThreadingMixIn, Unix, WhenFull,
+    WhenQueueFull,
 };
 
 use crate::commands::{Lines, Packets};
@@ -23,15 +24,9 @@ pub(crate) fn run(options: &Options) -> io::Result<ExitCode> {
         "tcp" => stream::<Inet, _>(options, Sequential),
         "threading" => stream::<Inet, _>(options, ThreadingMixIn::new()),
         "forking" => stream::<Inet, _>(options, forking()),
-        "selector" => stream::<Inet, _>(options, SelectorMixIn::new()),
-        "pool" => {
-            let workers = options.number("workers").unwrap_or(20);
-            stream::<Inet, _>(options, ThreadPoolMixIn::new().workers(workers))
-        }
-        "prefork" => {
-            let workers = options.number("workers").unwrap_or(20);
-            stream::<Inet, _>(options, PreforkMixIn::new().workers(workers))
-        }
+        "selector" => stream::<Inet, _>(options, selector(options)),
+        "pool" => stream::<Inet, _>(options, pool(options)),
+        "prefork" => stream::<Inet, _>(options, prefork(options)),
         "unix" => stream::<Unix, _>(options, Sequential),
         "threading-unix" => stream::<Unix, _>(options, ThreadingMixIn::new()),
         "forking-unix" => stream::<Unix, _>(options, forking()),
@@ -41,6 +36,31 @@ pub(crate) fn run(options: &Options) -> io::Result<ExitCode> {
         "unix-dgram" => datagram::<Unix, _>(options, Sequential),
         other => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("no class {other}"))),
     }
+}
+
+fn selector(options: &Options) -> SelectorMixIn {
+    let mixin = SelectorMixIn::new();
+    options.number("workers").map_or(mixin, |workers| SelectorMixIn::new().workers(workers))
+}
+
+fn pool(options: &Options) -> ThreadPoolMixIn {
+    let mixin = ThreadPoolMixIn::new().workers(options.number("workers").unwrap_or(20));
+    let when_full = if options.flag("refuse") { WhenQueueFull::Refuse } else { WhenQueueFull::Wait };
+    match options.number("jobs") {
+        Some(length) => mixin.queue(length, when_full),
+        None => mixin,
+    }
+}
+
+fn prefork(options: &Options) -> PreforkMixIn {
+    let mut mixin = PreforkMixIn::new().workers(options.number("workers").unwrap_or(20));
+    if let Some(most) = options.number("max_requests") {
+        mixin = mixin.max_requests(most as u64, options.number("jitter").unwrap_or(0) as u64);
+    }
+    if let Some(Some(heartbeat)) = options.deadline("heartbeat") {
+        mixin = mixin.heartbeat(heartbeat);
+    }
+    mixin
 }
 
 fn stream<F: Family, M: MixIn + Default>(options: &Options, mixin: M) -> io::Result<ExitCode> {
@@ -88,7 +108,9 @@ fn common<K: Kind, M: MixIn>(mut builder: Builder<K, M>, options: &Options, mixi
     builder = builder.mixin(mixin).allow_reuse_address(true);
     builder = match (options.flag("handshake"), forks) {
         (true, _) => builder.hooks(Handshake),
-        (false, true) => builder.hooks(Acting).poll_interval(Duration::from_millis(100)),
+        (false, true) => {
+            builder.hooks(Acting::new(options.text("boot"))).poll_interval(Duration::from_millis(100))
+        }
         (false, false) => builder.hooks(Plain),
     };
     if let Some(most) = options.number("max") {

@@ -79,6 +79,7 @@ impl Lines {
                 Ok(peer) => writeln!(cx.wfile, "{} {peer}", cx.client_address)?,
                 Err(error) => writeln!(cx.wfile, "{} unknown: {error}", cx.client_address)?,
             },
+            "pid" => writeln!(cx.wfile, "{}", std::process::id())?,
             "fail" => return Err(io::Error::other("as the client wished")),
             "panic" => panic!("as the client wished"),
             "panic-lock" => {

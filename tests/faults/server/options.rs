@@ -26,6 +26,10 @@ impl Options {
         self.named.get(name).map(|value| value.parse().expect("a number"))
     }
 
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        self.named.get(name).cloned()
+    }
+
     pub(crate) fn flag(&self, name: &str) -> bool {
         self.number(name).unwrap_or(0) > 0
     }

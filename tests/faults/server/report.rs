@@ -1,6 +1,7 @@
 //! What the server tells whoever judges it, and its hooks.
 
 use std::io::{self, BufRead, Read};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -96,7 +97,17 @@ impl ServerHooks for Plain {
 }
 
 /// For a server without threads: its loop tells the counters.
-pub(crate) struct Acting;
+pub(crate) struct Acting {
+    /// What becomes of a worker before it serves anybody: `fail`, `panic`, `abort`,
+    /// `exit` or `hang`, while the file of this name is there: `WHAT:FILE`.
+    boot: Option<String>,
+}
+
+impl Acting {
+    pub(crate) fn new(boot: Option<String>) -> Acting {
+        Acting { boot }
+    }
+}
 
 impl ServerHooks for Acting {
     fn refuse_request(&self, request: &Request, _: &Address) {
@@ -105,6 +116,25 @@ impl ServerHooks for Acting {
 
     fn service_actions(&self) {
         tell_if_asked();
+    }
+
+    fn start_worker(&self) -> io::Result<()> {
+        let Some((what, file)) = self.boot.as_deref().and_then(|boot| boot.split_once(':')) else {
+            return Ok(());
+        };
+        if !Path::new(file).exists() {
+            return Ok(());
+        }
+        match what {
+            "fail" => Err(io::Error::other("as the test wished")),
+            "panic" => panic!("as the test wished"),
+            "abort" => std::process::abort(),
+            "exit" => std::process::exit(7),
+            "hang" => loop {
+                thread::park();
+            },
+            other => Err(io::Error::other(format!("no such fault: {other}"))),
+        }
     }
 }
 

@@ -11,11 +11,12 @@ use parking_lot::Mutex;
 use sock::{AsFd, Socket, socketpair};
 
 use crate::accept::Acceptor;
+use crate::flood::{self, Kind};
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::mixin::MixIn;
 use crate::mixin::prefork_worker::{self, LISTENER_GONE};
-use crate::registry::DrainReport;
+use crate::registry::{CutOff, DrainReport};
 use crate::scoreboard::Scoreboard;
 use crate::sys::{self, Fork, Pid, Waited};
 
@@ -103,9 +104,10 @@ impl PreforkMixIn {
         self
     }
 
-    /// How often a worker that waits has to say that it is alive. One that does not,
-    /// since it was stopped, is killed; so is one that is longer in a request than
-    /// [`request_timeout`](crate::Builder::request_timeout). Default 30 s.
+    /// How long a worker may be silent. One that is, since it was stopped, is killed;
+    /// so is one whose handler does not return after
+    /// [`request_timeout`](crate::Builder::request_timeout), which is noticed within
+    /// the same time. A long conversation is no silence. Default 30 s.
     #[must_use]
     pub fn heartbeat(mut self, heartbeat: Duration) -> PreforkMixIn {
         self.heartbeat = heartbeat.max(Duration::from_millis(30));
@@ -124,17 +126,17 @@ impl PreforkMixIn {
         self.max_requests.map(|most| most + random % (self.jitter + 1))
     }
 
-    fn board(&self) -> io::Result<Arc<Scoreboard>> {
+    fn board(&self, workers: usize) -> io::Result<Arc<Scoreboard>> {
         let mut squad = self.squad.lock();
-        squad.workers.resize_with(self.workers, || None);
+        squad.workers.resize_with(workers, || None);
         if squad.board.is_none() {
-            squad.board = Some(Arc::new(Scoreboard::new(self.workers)?));
+            squad.board = Some(Arc::new(Scoreboard::new(workers)?));
         }
         squad.board.clone().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Starts a worker in a place that is free.
-    fn start(&self, place: usize, board: &Arc<Scoreboard>, acceptor: &Acceptor<'_>) -> io::Result<()> {
+    fn start(&self, place: usize, board: &Arc<Scoreboard>, acceptor: &Acceptor<'_>) -> io::Result<Pid> {
         // What is printed but not yet written out would be written by both.
         let _ = io::stdout().flush();
         let quota = self.quota();
@@ -147,7 +149,7 @@ impl PreforkMixIn {
                 let worker =
                     Worker { pid, born: Instant::now(), control: Arc::new(control), aborted: None };
                 self.squad.lock().workers[place] = Some(worker);
-                Ok(())
+                Ok(pid)
             }
             Fork::Child => {
                 // The others' ends are the parent's to hold: with a copy here they
@@ -164,7 +166,7 @@ impl PreforkMixIn {
     }
 
     /// Collects workers that have ended. Returns how.
-    fn collect(&self) -> Vec<(Worker, Waited, u64)> {
+    fn collect(&self) -> Vec<(Worker, Waited, bool)> {
         let mut squad = self.squad.lock();
         let Some(board) = squad.board.clone() else { return Vec::new() };
         let mut ended = Vec::new();
@@ -174,24 +176,32 @@ impl PreforkMixIn {
                 Waited::Running => {}
                 waited => {
                     // Whom it served is lost, and counted.
-                    let accepted = board.retire(place);
-                    ended.extend(slot.take().map(|worker| (worker, waited, accepted)));
+                    let started = board.retire(place);
+                    ended.extend(slot.take().map(|worker| (worker, waited, started)));
                 }
             }
         }
         ended
     }
 
+    /// Whether there is a worker that can serve.
+    fn has_started(&self, board: &Scoreboard) -> bool {
+        let squad = self.squad.lock();
+        squad.workers.iter().enumerate().any(|(place, worker)| worker.is_some() && board.has_started(place))
+    }
+
     /// Kills workers that have not said for too long that they are alive.
-    fn kill_stuck(&self, board: &Scoreboard, request_timeout: Option<Duration>) {
+    fn kill_stuck(&self, board: &Scoreboard) {
         for (place, slot) in self.squad.lock().workers.iter_mut().enumerate() {
             let Some(worker) = slot else { continue };
             match worker.aborted {
                 Some(aborted) if aborted.elapsed() >= LAST_WORDS => sys::kill(worker.pid),
                 Some(_) => {}
                 None => {
-                    if let Some(silence) = board.stuck_for(place, self.heartbeat, request_timeout) {
-                        log::error!("worker {} has been stuck for {silence:.1?}: killing it", worker.pid);
+                    if let Some(silence) = board.stuck_for(place, self.heartbeat) {
+                        let what =
+                            format!("worker {} has been stuck for {silence:.1?}: killing it", worker.pid);
+                        tell(Kind::Stuck, &what);
                         worker.aborted = Some(Instant::now());
                         sys::abort(worker.pid);
                     }
@@ -245,42 +255,75 @@ impl PreforkMixIn {
 struct Pace {
     pause: Duration,
     not_before: Option<Instant>,
-    /// Workers that could not start, one after the other.
+    /// Attempts to start that failed, one after the other.
     in_a_row: u32,
+    /// One has failed, and not all places are taken since: one at a time is tried.
+    careful: bool,
+    /// The last attempt of that kind: its place and process.
+    attempt: Option<(usize, Pid)>,
 }
 
 impl Pace {
-    /// Takes note of an end. Fails when no worker can start.
-    fn note(&mut self, worker: &Worker, waited: Waited, accepted: u64) -> io::Result<()> {
-        let how = match waited {
+    /// Takes note of an end. Fails when no worker can start, and none is left.
+    fn note(
+        &mut self,
+        worker: &Worker,
+        waited: Waited,
+        started: bool,
+        others_serve: bool,
+    ) -> io::Result<()> {
+        let (kind, how) = match waited {
             Waited::Exited(0) => {
-                *self = Pace::default();
+                *self = Pace { careful: self.careful, ..Pace::default() };
                 return Ok(());
             }
             Waited::Exited(LISTENER_GONE) => {
                 return Err(io::Error::other("the listener is of no more use"));
             }
-            Waited::Exited(status) => format!("exited with status {status}"),
-            Waited::Killed(signal) => format!("was killed by signal {signal}"),
-            _ => "was collected by somebody else".to_owned(),
+            Waited::Exited(status) => (Kind::Exited(status), format!("exited with status {status}")),
+            Waited::Killed(signal) => (Kind::Killed(signal), format!("was killed by signal {signal}")),
+            _ => (Kind::Exited(-1), "was collected by somebody else".to_owned()),
         };
-        log::error!("worker {} {how}", worker.pid);
+        tell(kind, &format!("worker {} {how}", worker.pid));
         if worker.born.elapsed() >= YOUNG {
-            *self = Pace::default();
+            *self = Pace { careful: self.careful, ..Pace::default() };
+            return Ok(());
+        }
+        // Those that end together are one trouble.
+        let attempted = self.attempt.is_some_and(|(_, pid)| pid == worker.pid);
+        if self.wait().is_some() && !attempted {
             return Ok(());
         }
         self.hold_back();
-        // One that has served somebody could start; and who kills it from outside
-        // says nothing about that.
-        if accepted == 0 && matches!(waited, Waited::Exited(_)) {
+        // Who kills one that could start, from outside, says nothing about the next.
+        if started {
+            self.in_a_row = 0;
+        } else {
             self.in_a_row += 1;
-            if self.in_a_row >= MOST_IN_A_ROW {
+            self.careful = true;
+            // While others serve there is something to lose.
+            if self.in_a_row >= MOST_IN_A_ROW && !others_serve {
                 let sentence =
                     format!("workers cannot start: {MOST_IN_A_ROW} in a row failed, the last {how}");
                 return Err(io::Error::other(sentence));
             }
         }
         Ok(())
+    }
+
+    /// Takes note of a start.
+    fn started(&mut self, place: usize, pid: Pid) {
+        if self.careful {
+            self.attempt = Some((place, pid));
+            self.not_before = Some(Instant::now() + self.pause.max(FIRST_PAUSE));
+        }
+    }
+
+    /// Looks whether the last attempt has succeeded; then the next need not wait long.
+    fn look(&mut self, board: &Scoreboard) {
+        if self.attempt.is_some_and(|(place, _)| board.has_started(place)) {
+            *self = Pace { careful: true, ..Pace::default() };
+        }
     }
 
     fn hold_back(&mut self) {
@@ -295,6 +338,15 @@ impl Pace {
     }
 }
 
+/// Tells of a trouble, one line of a kind in a second.
+fn tell(kind: Kind, what: &str) {
+    match flood::tell(kind, Instant::now()) {
+        None => log::debug!("{what}"),
+        Some(0) => log::error!("{what}"),
+        Some(more) => log::error!("{what}, and {more} more before it"),
+    }
+}
+
 impl MixIn for PreforkMixIn {
     /// For `handle_request`, which has no workers.
     fn process_request(&self, job: Job) -> Result<(), Rejected> {
@@ -304,25 +356,33 @@ impl MixIn for PreforkMixIn {
 
     fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
         sys::refuse_threads()?;
-        let board = self.board()?;
         let registry = Arc::clone(acceptor.door().core().registry());
+        // Each serves one request at a time.
+        let workers = self.workers.min(registry.limits().max_connections);
+        let board = self.board(workers)?;
         registry.set_elsewhere(Arc::clone(&board));
         let mut pace = Pace::default();
         let served = loop {
-            let noted: io::Result<()> = self
-                .collect()
-                .into_iter()
-                .try_for_each(|(worker, waited, accepted)| pace.note(&worker, waited, accepted));
+            let ended = self.collect();
+            let others_serve = self.has_started(&board);
+            let noted: io::Result<()> = ended.into_iter().try_for_each(|(worker, waited, started)| {
+                pace.note(&worker, waited, started, others_serve)
+            });
             if noted.is_err() {
                 break noted;
             }
-            self.kill_stuck(&board, registry.limits().request_timeout);
+            self.kill_stuck(&board);
+            pace.look(&board);
             if pace.wait().is_none() {
                 let free = self.squad.lock().workers.iter().position(Option::is_none);
+                pace.careful &= free.is_some();
                 if let Some(place) = free {
-                    if let Err(error) = self.start(place, &board, acceptor) {
-                        log::warn!("a worker cannot be forked: {error}");
-                        pace.hold_back();
+                    match self.start(place, &board, acceptor) {
+                        Ok(pid) => pace.started(place, pid),
+                        Err(error) => {
+                            tell(Kind::NotForked, &format!("a worker cannot be forked: {error}"));
+                            pace.hold_back();
+                        }
                     }
                     continue;
                 }
@@ -360,12 +420,25 @@ impl MixIn for PreforkMixIn {
         let controls = self.controls();
         self.dismiss(Some(limit));
         // Each has the same time to cut off what is left, and to say so.
-        let in_time = self.wait_until_gone(Some(limit + prefork_worker::GRACE), hurry);
-        let mut report = DrainReport::default();
-        for control in &controls {
-            prefork_worker::read_report(control, &mut report);
+        let mut in_time = self.wait_until_gone(Some(limit + prefork_worker::GRACE), hurry);
+        if !in_time && hurry() {
+            self.tell("hurry\n");
+            in_time = self.wait_until_gone(Some(prefork_worker::GRACE), &|| false);
         }
+        let mut report = DrainReport::default();
+        let silent: Vec<_> =
+            controls.iter().filter(|control| !prefork_worker::read_report(control, &mut report)).collect();
         if !in_time {
+            // Whom a worker serves that can say nothing any more, the board knows.
+            let squad = self.squad.lock();
+            let places = squad.workers.iter().enumerate().filter(|(_, worker)| {
+                worker.as_ref().is_some_and(|worker| {
+                    silent.iter().any(|control| Arc::ptr_eq(control, &worker.control))
+                })
+            });
+            let clients = places.filter_map(|(place, _)| squad.board.as_ref()?.client(place));
+            report.cut.extend(clients.map(|(client_address, age)| CutOff { client_address, age }));
+            drop(squad);
             self.kill_all();
             self.wait_until_gone(Some(LAST_WORDS), &|| false);
         }
@@ -382,5 +455,60 @@ impl fmt::Debug for PreforkMixIn {
             .field("heartbeat", &self.heartbeat)
             .field("worker_pids", &self.worker_pids())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(pid: Pid) -> Worker {
+        let (control, _) = socketpair().unwrap();
+        Worker { pid, born: Instant::now(), control: Arc::new(control), aborted: None }
+    }
+
+    fn fails(pace: &mut Pace, pid: Pid, waited: Waited, others_serve: bool) -> io::Result<()> {
+        pace.note(&worker(pid), waited, false, others_serve)
+    }
+
+    #[test]
+    fn workers_that_end_together_are_one_trouble() {
+        let mut pace = Pace::default();
+        for pid in 1..100 {
+            pace.note(&worker(pid), Waited::Killed(9), true, false).unwrap();
+        }
+        assert_eq!(pace.pause, FIRST_PAUSE);
+        assert!(!pace.careful, "they could start");
+    }
+
+    #[test]
+    fn failed_starts_are_enough_when_nobody_serves() {
+        for (waited, others_serve) in
+            [(Waited::Exited(1), false), (Waited::Killed(6), false), (Waited::Exited(1), true)]
+        {
+            let mut pace = Pace::default();
+            let mut last = Ok(());
+            for pid in 1..=MOST_IN_A_ROW as Pid {
+                last.unwrap();
+                assert_eq!(pace.careful, pid > 1, "one at a time after the first");
+                pace.started(0, pid);
+                last = fails(&mut pace, pid, waited, others_serve);
+            }
+            assert_eq!(last.is_err(), !others_serve, "{waited:?} {last:?}");
+            assert_eq!(pace.pause, LONGEST_PAUSE);
+        }
+    }
+
+    #[test]
+    fn a_start_that_succeeds_ends_the_pauses_but_not_the_care() {
+        let board = Scoreboard::new(1).unwrap();
+        let mut pace = Pace::default();
+        fails(&mut pace, 1, Waited::Exited(1), false).unwrap();
+        pace.started(0, 2);
+        pace.look(&board);
+        assert_eq!(pace.in_a_row, 1, "it has not started yet");
+        board.slot(0).start();
+        pace.look(&board);
+        assert!(pace.in_a_row == 0 && pace.wait().is_none() && pace.careful);
     }
 }

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sock::{Address, MSG_DONTWAIT, SHUT_RDWR, Socket, socketpair};
+use sock::{Address, MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, SHUT_RDWR, Socket, poll, socketpair};
 
+use crate::clock::NEVER;
 use crate::door::Door;
 use crate::handle::ServerHandle;
 use crate::job::Core;
@@ -22,6 +23,13 @@ pub(crate) const LISTENER_GONE: i32 = 3;
 
 /// How much longer than its limit a worker may take to end its drain.
 pub(crate) const GRACE: Duration = Duration::from_millis(200);
+
+/// How long after its listener a worker hears that it is to stop.
+const IN_A_MOMENT: Duration = Duration::from_millis(250);
+
+/// How often a worker looks for clients nobody has told it of: who was woken for one
+/// may have been killed, or stopped, before it could accept.
+const LOOKS: Duration = Duration::from_secs(1);
 
 /// Serves requests until it is told to stop, or has served `quota`. Returns the
 /// exit status.
@@ -54,13 +62,20 @@ fn serve_as_told(
     core.hooks.start_worker()?;
     core.registry().set_mirror(slot.clone());
     let (stopping, stop) = socketpair()?;
-    let handle = core.handle.clone();
-    let serving = Arc::new(AtomicBool::new(true));
-    let still_serves = Arc::clone(&serving);
-    let obeying = move || obey(&control, &handle, &stopping, &still_serves);
-    let control = thread::Builder::new().name("sockserver-control".to_owned()).spawn(obeying)?;
     let worker = Worker::new(door.for_core(&core), &stop)?;
-    let served = serve(&worker, &core.handle, &slot, quota, heartbeat);
+    let serving = Arc::new(AtomicBool::new(true));
+    let orders = Orders {
+        control,
+        handle: core.handle.clone(),
+        listeners: door.listeners().cloned().collect(),
+        stopping,
+        serving: Arc::clone(&serving),
+        slot: slot.clone(),
+    };
+    let obeying = move || orders.obey(heartbeat / 3);
+    let control = thread::Builder::new().name("sockserver-control".to_owned()).spawn(obeying)?;
+    slot.start();
+    let served = serve(&worker, &core.handle, &slot, quota);
     serving.store(false, Ordering::Release);
     if core.registry().is_draining() {
         // It ends when the drain has, which tells how it went.
@@ -69,25 +84,27 @@ fn serve_as_told(
     Ok(served)
 }
 
-fn serve(
-    worker: &Worker<'_>,
-    handle: &ServerHandle,
-    slot: &Slot,
-    quota: Option<u64>,
-    heartbeat: Duration,
-) -> bool {
+fn serve(worker: &Worker<'_>, handle: &ServerHandle, slot: &Slot, quota: Option<u64>) -> bool {
+    let most = handle.registry().limits().max_connections_per_ip;
     let mut left = quota.unwrap_or(u64::MAX);
     while left > 0 && !handle.is_stopping() {
-        slot.beat(false);
-        match worker.next(Some(heartbeat / 3)) {
+        match worker.next(Some(LOOKS)) {
             Ok(None) => {}
             Ok(Some(job)) => {
-                slot.beat(true);
+                slot.serve(job.client_address());
+                if most.is_some_and(|most| slot.is_one_too_many(most)) {
+                    slot.serve_nobody();
+                    log::debug!("request from {} refused: too many connections", job.client_address());
+                    job.turn_away();
+                    continue;
+                }
                 job.run();
+                slot.serve_nobody();
                 left -= 1;
             }
-            // A parent that drains has shut it down, and says so in a moment.
-            Err(_) if handle.is_stopping() => {}
+            // A parent that drains has shut it down, or another worker whose parent is
+            // gone; this one hears of it in a moment.
+            Err(_) if is_told_to_stop(handle) => {}
             Err(error) => {
                 log::error!("worker: {error}");
                 return false;
@@ -97,28 +114,95 @@ fn serve(
     true
 }
 
-/// Does what the parent says, or what its end means.
-fn obey(control: &Socket, handle: &ServerHandle, stopping: &Socket, serving: &AtomicBool) {
-    let mut lines = control.makefile_rb().lines();
-    let limit = loop {
-        let line = lines.next().and_then(Result::ok);
-        handle.stop_here();
-        let _ = stopping.shutdown(SHUT_RDWR);
-        match line.as_deref() {
-            Some("stop") => {}
-            Some(line) => break line.strip_prefix("drain ").and_then(|limit| limit.parse().ok()),
-            // The parent is gone.
-            None => break handle.close_timeout().map(|limit| limit.as_millis() as u64),
+fn is_told_to_stop(handle: &ServerHandle) -> bool {
+    let until = Instant::now() + IN_A_MOMENT;
+    while !handle.is_stopping() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
+    handle.is_stopping()
+}
+
+/// What the thread beside the one that serves goes by.
+struct Orders {
+    /// The parent's word.
+    control: Socket,
+    handle: ServerHandle,
+    listeners: Vec<Arc<Socket>>,
+    /// Ends the wait for clients.
+    stopping: Socket,
+    serving: Arc<AtomicBool>,
+    slot: Slot,
+}
+
+impl Orders {
+    /// Says every now and then that the worker is alive; does what the parent says, or
+    /// what its end means.
+    fn obey(&self, look: Duration) {
+        let Orders { control, handle, serving, .. } = self;
+        self.beat_until_told(look);
+        let mut lines = control.makefile_rb().lines();
+        let limit = loop {
+            let line = lines.next().and_then(Result::ok);
+            handle.stop_here();
+            if line.is_none() {
+                // The parent is gone. Whoever takes its place needs the address, however
+                // long the last request here takes.
+                self.listeners.iter().for_each(|listener| drop(listener.shutdown(SHUT_RDWR)));
+            }
+            let _ = self.stopping.shutdown(SHUT_RDWR);
+            match line.as_deref() {
+                Some("stop") => {}
+                Some(line) => break line.strip_prefix("drain ").and_then(|limit| limit.parse().ok()),
+                None => break handle.close_timeout().map(|limit| limit.as_millis() as u64),
+            }
+        };
+        let limit = Duration::from_millis(limit.unwrap_or(u64::MAX));
+        handle.registry().begin_drain();
+        let still_serves = || serving.load(Ordering::Acquire);
+        // One more word means that there is no time left.
+        let hurry = || {
+            let more = control.recv_with_flags(1, MSG_PEEK | MSG_DONTWAIT);
+            more.is_ok_and(|word| !word.is_empty())
+        };
+        let report = handle.registry().drain(limit, &hurry, &|| {}, &still_serves);
+        let _ = control.sendall(in_lines(&report).as_bytes());
+        if report.left > 0 {
+            // Its handler does not return, and this process has nothing else to do.
+            sys::exit_now(1);
         }
-    };
-    let limit = Duration::from_millis(limit.unwrap_or(u64::MAX));
-    handle.registry().begin_drain();
-    let still_serves = || serving.load(Ordering::Acquire);
-    let report = handle.registry().drain(limit, &|| false, &|| {}, &still_serves);
-    let _ = control.sendall(in_lines(&report).as_bytes());
-    if report.left > 0 {
-        // Its handler does not return, and this process has nothing else to do.
-        sys::exit_now(1);
+    }
+
+    /// A stopped process says nothing, whatever it does; one whose handler does not
+    /// return gives up. A long conversation is neither.
+    fn beat_until_told(&self, look: Duration) {
+        let limits = self.handle.registry().limits();
+        let patience = if limits.wrap_timeout.is_some() { Some(look) } else { limits.request_timeout };
+        let mut over: Option<Instant> = None;
+        loop {
+            match poll(&mut [Poll::new(&self.control, POLLIN)], Some(look)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) => {}
+                _ => return,
+            }
+            over = self.is_over().then(|| over.unwrap_or_else(Instant::now));
+            let since = over.map_or(Duration::ZERO, |over| over.elapsed());
+            if over.is_some() && patience.is_some_and(|patience| since >= patience.mul_f32(0.9)) {
+                self.slot.give_up();
+            } else {
+                self.slot.beat();
+            }
+        }
+    }
+
+    /// Whether the time of the request that is served is over: no deadline runs for it.
+    fn is_over(&self) -> bool {
+        let registry = self.handle.registry();
+        if registry.limits().request_timeout.is_none() {
+            return false;
+        }
+        let stats = registry.stats();
+        // Looked at twice: it may have ended in between.
+        stats.in_flight > stats.between_requests && registry.reap() == NEVER && registry.stats() == stats
     }
 }
 
@@ -131,8 +215,8 @@ fn in_lines(report: &DrainReport) -> String {
     text
 }
 
-/// Adds what a worker has told at its end.
-pub(crate) fn read_report(control: &Socket, report: &mut DrainReport) {
+/// Adds what a worker has told at its end. Returns whether it has.
+pub(crate) fn read_report(control: &Socket, report: &mut DrainReport) -> bool {
     let mut text = Vec::new();
     while let Ok(data @ [_, ..]) = control.recv_with_flags(4096, MSG_DONTWAIT).as_deref() {
         text.extend_from_slice(data);
@@ -141,7 +225,7 @@ pub(crate) fn read_report(control: &Socket, report: &mut DrainReport) {
     let mut lines = text.lines();
     let numbers: Vec<u64> =
         lines.next().unwrap_or_default().split(' ').filter_map(|number| number.parse().ok()).collect();
-    let [finished, idle, left] = numbers[..] else { return };
+    let [finished, idle, left] = numbers[..] else { return false };
     report.finished += finished;
     report.idle += idle;
     report.left += left;
@@ -151,4 +235,5 @@ pub(crate) fn read_report(control: &Socket, report: &mut DrainReport) {
         let age = Duration::from_millis(age.parse().unwrap_or_default());
         report.cut.push(CutOff { client_address, age });
     }
+    true
 }

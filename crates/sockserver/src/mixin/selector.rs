@@ -14,6 +14,7 @@ use sock::{AsFd, Socket, socketpair};
 
 use crate::accept::Acceptor;
 use crate::door::{Accepted, Door};
+use crate::flood::{self, Kind};
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected, Tried};
 use crate::mixin::MixIn;
@@ -151,10 +152,12 @@ impl SelectorMixIn {
             return Ok(Arc::clone(shared));
         }
         let shared = Arc::new(Shared::new(self.workers, self.max_workers)?);
-        for _ in 0..self.workers {
-            shared.start_worker()?;
+        let started = (0..self.workers).try_for_each(|_| shared.start_worker());
+        if let Err(error) = started.and_then(|()| shared.start_watch()) {
+            // Those that could be started have nobody else to end them.
+            shared.stop();
+            return Err(error);
         }
-        shared.start_watch()?;
         *running = Some(Arc::clone(&shared));
         Ok(shared)
     }
@@ -418,7 +421,7 @@ impl Shared {
                     return;
                 }
                 // More may have come than was read, and no event will tell of it.
-                Tried::Again if hang_up || !job.connection().is_drained() => continue,
+                Tried::Again if hang_up || job.has_unread() || !job.connection().is_drained() => continue,
                 Tried::Again => {}
                 Tried::NoInput => hang_up = false,
             }
@@ -479,7 +482,9 @@ impl Shared {
                     self.idle.notify_one();
                 } else if count < self.max_workers {
                     if let Err(error) = self.start_worker() {
-                        log::warn!("no more workers: {error}");
+                        if flood::tell(Kind::NoThread(sock::errno(&error)), Instant::now()).is_some() {
+                            log::warn!("no more workers: {error}");
+                        }
                     }
                 }
             }

@@ -1,5 +1,7 @@
 //! A worker that stands at the door itself: nobody hands it its requests.
 
+#[cfg(unix)]
+use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
@@ -24,6 +26,9 @@ pub(crate) struct Worker<'a> {
     /// Each worker has its own, so that a client wakes one of them and not all.
     #[cfg(unix)]
     poller: Poller,
+    /// Listeners it listens to.
+    #[cfg(unix)]
+    live: Cell<usize>,
 }
 
 impl<'a> Worker<'a> {
@@ -35,7 +40,8 @@ impl<'a> Worker<'a> {
                 poller.add_exclusive(listener.as_fd(), 0)?;
             }
             poller.add_level(stop.as_fd(), 1)?;
-            Ok(Worker { door, stop, poller })
+            let live = Cell::new(door.listeners().count());
+            Ok(Worker { door, stop, poller, live })
         }
         #[cfg(not(unix))]
         Ok(Worker { door, stop })
@@ -53,7 +59,8 @@ impl<'a> Worker<'a> {
             }
             match self.door.accept()? {
                 Accepted::Job(job) => return Ok(Some(job)),
-                Accepted::Refused | Accepted::Again => {}
+                Accepted::Refused => {}
+                Accepted::Again => self.leave_lost()?,
                 Accepted::Nothing => {
                     if !self.wait(limit)? {
                         return Ok(None);
@@ -63,6 +70,23 @@ impl<'a> Worker<'a> {
                 Accepted::Pause(pause) => self.rest(pause)?,
             }
         }
+    }
+
+    /// Listens no more to listeners that are gone: they would be ready for ever.
+    #[cfg(unix)]
+    fn leave_lost(&self) -> io::Result<()> {
+        let live = self.door.listeners().count();
+        if self.live.replace(live) != live {
+            for listener in self.door.lost_listeners() {
+                let _ = self.poller.remove(listener.as_fd());
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(unix))]
+    fn leave_lost(&self) -> io::Result<()> {
+        Ok(())
     }
 
     /// Waits for a client. False after `limit`, and when the worker is to stop.
