@@ -504,3 +504,17 @@ fn a_deadline_of_zero_for_a_call_is_refused_by_name() {
     let error = builder().write_timeout(zero).bind(("127.0.0.1", 0)).unwrap_err();
     assert_eq!(error.to_string(), "write_timeout must not be zero; None switches it off");
 }
+
+#[test]
+fn a_client_that_waited_before_its_listener_was_adopted_has_the_deadlines_too() {
+    let listener = sock::create_server(LOOPBACK).unwrap();
+    let client = client_of(&listener.getsockname().unwrap());
+    client.sendall(b"half a line").unwrap();
+    let builder =
+        ThreadingTCPServer::builder(handler_fn(|cx| io::copy(&mut cx.rfile, &mut cx.wfile).map(drop)));
+    let builder = builder.read_timeout(std::time::Duration::from_millis(100));
+    let server = testing::serve(builder.adopt([listener]).unwrap());
+    assert_eq!(rest_of(&client), "half a line");
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!(stats.timed_out.read, 1, "{stats}");
+}

@@ -3,7 +3,6 @@
 use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,7 +14,7 @@ use crate::handle::ServerHandle;
 use crate::handler::StreamRequestHandler;
 use crate::hooks::{Defaults, ServerHooks};
 use crate::job::{Core, Service};
-use crate::limits::{Limits, WhenFull};
+use crate::limits::{Deadline, Limits, WhenFull};
 use crate::listener::{self, BoundPath, Listener, Options};
 #[cfg(unix)]
 use crate::mixin::forking::ForkingMixIn;
@@ -297,15 +296,17 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
         self,
         addresses: impl IntoIterator<Item = A>,
     ) -> io::Result<Server<K, M>> {
-        let mut listeners = Vec::new();
+        let (mut listeners, mut inherits) = (Vec::new(), true);
         for address in addresses {
             let address = K::Family::address(&address)?;
             let mut listener = listener::bind(&address, K::SOCKET_TYPE, &self.options, &*self.hooks)?;
+            // Before it listens: what a client inherits is settled when it connects.
+            inherits &= self.passes_timeouts_on(&listener.socket);
             self.activate(&listener.socket, &address)?;
             drop(listener.turn.take());
             listeners.push(listener);
         }
-        self.server(listeners, true)
+        self.server(listeners, inherits, true)
     }
 
     /// Makes the server of sockets that are bound already: from a parent process,
@@ -336,7 +337,14 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             self.activate(&socket, &address)?;
             listeners.push(Listener { path: None, socket, turn: None });
         }
-        self.server(listeners, false)
+        // Clients may wait already that have inherited something else.
+        self.server(listeners, false, false)
+    }
+
+    fn passes_timeouts_on(&self, socket: &Socket) -> bool {
+        let first = if self.mixin.forks_for_each() { Deadline::FirstByte } else { Deadline::Read };
+        matches!(self.service, Service::Stream(_))
+            && listener::inherits_timeouts(socket, &self.limits, first)
     }
 
     fn activate(&self, socket: &Socket, address: &Address) -> io::Result<()> {
@@ -350,7 +358,12 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
         Ok(())
     }
 
-    fn server(self, listeners: Vec<Listener>, ours: bool) -> io::Result<Server<K, M>> {
+    fn server(
+        self,
+        listeners: Vec<Listener>,
+        inherits_timeouts: bool,
+        ours: bool,
+    ) -> io::Result<Server<K, M>> {
         if listeners.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a server needs an address"));
         }
@@ -360,15 +373,12 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             let sentence = format!("{name} must not be zero; None switches it off");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
         }
-        let is_stream = matches!(self.service, Service::Stream(_));
-        let inherits = |listener: &Listener| listener::inherits_timeouts(&listener.socket, &self.limits);
-        let inherits_timeouts = is_stream && listeners.iter().all(inherits);
         let server_addresses = listeners.iter().map(|listener| listener.socket.getsockname());
         let server_addresses = server_addresses.collect::<io::Result<Vec<_>>>()?;
         let handle = ServerHandle::new(self.limits)?;
         let (sockets, paths): (Vec<_>, Vec<_>) =
             listeners.into_iter().map(|listener| (Arc::new(listener.socket), listener.path)).unzip();
-        if is_stream && ours {
+        if matches!(self.service, Service::Stream(_)) && ours {
             // Sockets that others use too are theirs to close.
             handle.closes_at_drain(&sockets);
         }
@@ -380,7 +390,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             hooks: Arc::from(self.hooks),
             handle,
             inherits_timeouts,
-            inherits_first_byte: AtomicBool::new(false),
+            inherits_first_byte: self.mixin.forks_for_each(),
             wraps: self.wraps,
         };
         let paths = Arc::new(Mutex::new(paths.into_iter().flatten().collect::<Vec<BoundPath>>()));

@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sock::{Address, Socket, errno, errno_name};
@@ -11,7 +10,7 @@ use sock::{Address, Socket, errno, errno_name};
 use crate::batch::{self, Incoming};
 use crate::flood::{self, Kind};
 use crate::job::{Core, Job, Rejected, Service};
-use crate::limits::{Deadline, WhenFull};
+use crate::limits::WhenFull;
 use crate::registry::Permit;
 use crate::request::{Request, RequestError, guard};
 
@@ -148,16 +147,6 @@ impl Door {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.core.handle.is_stopping() || self.core.registry().is_draining()
-    }
-
-    /// Gives what is accepted the deadline for the first byte from the start, where
-    /// nobody but the system will watch it, and where it inherits from its listener.
-    #[cfg(unix)]
-    pub(crate) fn limit_first_bytes(&self) {
-        let limit = self.core.registry().limits().of_receive(Deadline::FirstByte);
-        let inherits = self.core.inherits_timeouts
-            && self.listeners.iter().all(|listener| listener.set_recv_timeout(limit).is_ok());
-        self.core.inherits_first_byte.store(inherits, Ordering::Relaxed);
     }
 
     /// The listeners that are still of use.

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Cursor, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sock::{
@@ -31,7 +30,7 @@ pub(crate) struct Core {
     /// Whether accepted sockets have the listener's `SO_RCVTIMEO` and `SO_SNDTIMEO`.
     pub(crate) inherits_timeouts: bool,
     /// Whether the former is the deadline for the first byte.
-    pub(crate) inherits_first_byte: AtomicBool,
+    pub(crate) inherits_first_byte: bool,
     pub(crate) wraps: Wraps,
 }
 
@@ -45,7 +44,7 @@ impl Core {
             hooks: Arc::clone(&parent.hooks),
             handle: ServerHandle::for_worker(parent.registry().limits().clone())?,
             inherits_timeouts: parent.inherits_timeouts,
-            inherits_first_byte: AtomicBool::new(false),
+            inherits_first_byte: parent.inherits_first_byte,
             wraps: parent.wraps.clone(),
         })
     }
@@ -399,7 +398,7 @@ impl Job {
             let set = socket.set_recv_timeout(limits.read_timeout);
             set.and_then(|()| socket.set_send_timeout(limits.write_timeout))
                 .map_err(RequestError::Failed)?;
-        } else if self.0.core.inherits_first_byte.load(Ordering::Relaxed) {
+        } else if self.0.core.inherits_first_byte {
             connection.has_limit(Deadline::FirstByte);
         }
         let wraps = &self.0.core.wraps;

@@ -5,7 +5,7 @@ use std::io;
 use sock::{AF_INET, AF_INET6, Address, AddressError, IPPROTO_IPV6, IPV6_V6ONLY, Socket, SocketKind};
 
 use crate::hooks::ServerHooks;
-use crate::limits::Limits;
+use crate::limits::{Deadline, Limits};
 
 /// How listeners are made: the builder's class variables about them.
 #[derive(Clone)]
@@ -59,12 +59,12 @@ pub(crate) fn bind(
     Ok(Listener { path, socket, turn: Some(turn) })
 }
 
-/// Whether what the listener accepts has its `SO_RCVTIMEO` and `SO_SNDTIMEO`: TCP
-/// on Linux copies the whole socket.
-pub(crate) fn inherits_timeouts(socket: &Socket, limits: &Limits) -> bool {
+/// Gives the listener the deadlines of what it accepts, of which `first` is that of the
+/// first receive. Whether clients inherit them: TCP on Linux copies the whole socket.
+pub(crate) fn inherits_timeouts(socket: &Socket, limits: &Limits, first: Deadline) -> bool {
     cfg!(target_os = "linux")
         && [AF_INET, AF_INET6].contains(&socket.family())
-        && socket.set_recv_timeout(limits.read_timeout).is_ok()
+        && socket.set_recv_timeout(limits.of_receive(first)).is_ok()
         && socket.set_send_timeout(limits.write_timeout).is_ok()
 }
 

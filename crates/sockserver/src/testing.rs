@@ -7,7 +7,6 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -59,7 +58,7 @@ pub fn converse<H: StreamRequestHandler, T>(
         hooks: Arc::new(Defaults),
         handle: ServerHandle::new(Limits::default())?,
         inherits_timeouts: false,
-        inherits_first_byte: AtomicBool::new(false),
+        inherits_first_byte: false,
         wraps: Wraps::not_there(),
     };
     let registry = Arc::clone(core.registry());

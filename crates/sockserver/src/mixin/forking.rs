@@ -304,7 +304,6 @@ impl MixIn for ForkingMixIn {
         sys::refuse_threads()?;
         // What a thread has to itself is set up here once, not in every child.
         crate::job::warm_up();
-        acceptor.door().limit_first_bytes();
         loop {
             let lifelines = self.lifelines();
             let watch: Vec<_> = lifelines.iter().map(|lifeline| lifeline.as_fd()).collect();
@@ -349,6 +348,10 @@ impl MixIn for ForkingMixIn {
     }
 
     fn forks(&self) -> bool {
+        true
+    }
+
+    fn forks_for_each(&self) -> bool {
         true
     }
 

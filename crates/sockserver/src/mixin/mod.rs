@@ -114,6 +114,13 @@ pub trait MixIn: Send + Sync + 'static {
         false
     }
 
+    /// Whether each request has a process of its own, in which nobody watches its
+    /// deadlines but the system.
+    #[doc(hidden)]
+    fn forks_for_each(&self) -> bool {
+        false
+    }
+
     /// Whether a request has been served when `process_request` returns: the answers
     /// to a batch of datagrams may then go together.
     #[doc(hidden)]
