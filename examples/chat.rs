@@ -77,8 +77,8 @@ impl StreamRequestHandler for Talk {
         let socket = Arc::new(cx.request.socket().dup()?);
         let (lines, to_write) = mpsc::sync_channel::<Arc<str>>(MOST_BEHIND);
         self.room.0.lock().unwrap().push(Member { name: name.clone(), lines, socket: Arc::clone(&socket) });
-        println!("{name} joins");
         self.room.tell(&format!("* {name} is here\n"), &socket);
+        println!("{name} joins");
 
         let request = cx.request;
         let rfile = &mut cx.rfile;

@@ -31,8 +31,8 @@ class Talk(socketserver.StreamRequestHandler):
         self.lines = queue.Queue(MOST_BEHIND)
         with self.server.lock:
             self.server.room.append(self)
-        print(f"{self.name} joins", flush=True)
         self.tell(f"* {self.name} is here\n")
+        print(f"{self.name} joins", flush=True)
         writer = threading.Thread(target=self.write)
         writer.start()
         try:
