@@ -11,12 +11,13 @@ use sock::{
     TCP_NODELAY,
 };
 
-use crate::connection::{Phase, poll_through_signals};
+use crate::connection::poll_through_signals;
 use crate::datagram::{DatagramContext, ErasedDatagramHandler};
 use crate::handle::ServerHandle;
 use crate::handler::{ErasedHandler, StreamContext};
 use crate::hooks::{self, ServerHooks};
 use crate::limits::Deadline;
+use crate::phase::Phase;
 use crate::registry::{Entry, Registry, Serving};
 use crate::request::{Request, RequestError, guard};
 use crate::stats::Outcome;

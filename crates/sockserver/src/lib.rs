@@ -98,6 +98,7 @@ mod listener;
 mod mixin;
 mod model;
 mod packet;
+mod phase;
 mod reaper;
 mod registry;
 mod request;

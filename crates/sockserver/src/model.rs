@@ -140,8 +140,9 @@ mod tests {
     use super::checker::{Actor, every_order};
     use super::point;
     use crate::clock::Clock;
-    use crate::connection::{Connection, Phase};
+    use crate::connection::Connection;
     use crate::limits::{Deadline, Limits};
+    use crate::phase::Phase;
     use crate::registry::Registry;
     use crate::stats::Outcome;
     use crate::wake::Waker;

@@ -14,9 +14,10 @@ use parking_lot::{Condvar, Mutex};
 use sock::Address;
 
 use crate::clock::{Clock, NEVER};
-use crate::connection::{Connection, Phase};
+use crate::connection::Connection;
 use crate::limits::{Deadline, Limits};
 use crate::model::point;
+use crate::phase::Phase;
 use crate::reaper::Reaper;
 #[cfg(unix)]
 use crate::scoreboard::{Scoreboard, Slot};
