@@ -125,3 +125,23 @@ fn a_client_that_goes_away_between_two_requests_ends_the_conversation() {
     });
     assert_eq!(made, expected, "by silence");
 }
+
+#[test]
+fn a_client_that_has_ended_is_told_so_whoever_holds_a_second_descriptor() {
+    let (keep, kept) = mpsc::channel();
+    let server = ThreadingTCPServer::new(
+        ("127.0.0.1", 0),
+        sockserver::handler_fn(move |cx| {
+            // A thread of its own may go on with it, but not for this client.
+            keep.send(cx.request.socket().dup()?).unwrap();
+            io::copy(&mut cx.rfile, &mut cx.wfile).map(drop)
+        }),
+    );
+    let server = sockserver::testing::serve(server.unwrap());
+    let client = server.connect().unwrap();
+    client.sendall(b"all of it").unwrap();
+    client.shutdown(sock::SHUT_WR).unwrap();
+    assert_eq!(client.recv_with_flags(9, sock::MSG_WAITALL).unwrap(), b"all of it");
+    assert_eq!(client.recv(1).unwrap(), b"");
+    drop(kept);
+}

@@ -8,7 +8,7 @@ use std::io;
 #[cfg(unix)]
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -44,6 +44,8 @@ pub(crate) struct Connection {
     told_for: AtomicU8,
     /// What is known of the receiving side, and the worker's alone: see below.
     flags: AtomicU8,
+    /// Somebody has had the socket in hand, and may hold a second descriptor.
+    seen: AtomicBool,
     /// Input the engine has read to see that there is some: it comes first,
     /// whichever way the handler reads.
     ahead: Mutex<Ahead>,
@@ -107,6 +109,7 @@ impl Connection {
             reading_for: AtomicU8::new(READ),
             told_for: AtomicU8::new(READ),
             flags: AtomicU8::new(0),
+            seen: AtomicBool::new(false),
             ahead: Mutex::default(),
             means: OnceLock::new(),
             wrapping: Mutex::new(None),
@@ -298,6 +301,14 @@ impl Connection {
 
     pub(crate) fn heard_the_end(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & HEARD_THE_END != 0
+    }
+
+    /// Whether closing it is all that is left to do: the client has ended, all it sent
+    /// has been read, and no second descriptor keeps the socket open.
+    pub(crate) fn ends_with_its_close(&self) -> bool {
+        self.heard_the_end()
+            && !self.seen.load(Ordering::Relaxed)
+            && matches!(self.means.get(), Some(Means::Socket(_)))
     }
 
     /// Whether nothing is left to be received that has come until the last receive;
@@ -547,10 +558,12 @@ impl StreamSocket for Connection {
     }
 
     fn as_any(&self) -> Option<&dyn Any> {
+        self.seen.store(true, Ordering::Relaxed);
         self.stream().and_then(|stream| stream.as_any())
     }
 
     fn socket(&self) -> &Socket {
+        self.seen.store(true, Ordering::Relaxed);
         // Who has the socket may receive from it.
         if self.flags.load(Ordering::Relaxed) & UNTOLD != 0 {
             self.tell_limit();

@@ -567,6 +567,7 @@ impl Job {
             match (*stage, &self.0.request) {
                 // It belongs to the connection.
                 (1, _) => drop(self.0.conversation.take()),
+                (2, Some(_)) if self.may_just_close() => {}
                 (2, Some(request)) => self.0.core.hooks.shutdown_request(request),
                 (3, Some(request)) => self.linger(request),
                 (4, Some(request)) => self.0.core.hooks.close_request(request),
@@ -577,6 +578,15 @@ impl Job {
                 _ => {}
             }
         }
+    }
+
+    /// Whether closing tells the client all that the default of `shutdown_request` would
+    /// have: a call less for each short connection. A child's parent may be late with
+    /// closing its copy.
+    fn may_just_close(&self) -> bool {
+        self.0.core.wraps.is_not_there()
+            && self.0.tells.is_none()
+            && self.0.entry.connection().ends_with_its_close()
     }
 
     /// Reads away what the client is still sending, for a while: closing with

@@ -30,7 +30,7 @@ impl Wraps {
         Wraps(AtomicU8::new(NOT_THERE))
     }
 
-    /// Whether it need not be called.
+    /// Whether it need not be called: all hooks are the defaults.
     pub(crate) fn is_not_there(&self) -> bool {
         self.0.load(Ordering::Relaxed) == NOT_THERE
     }
