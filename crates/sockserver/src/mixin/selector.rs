@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use sock::{AsFd, Socket, socketpair};
 
 use crate::accept::Acceptor;
@@ -18,7 +18,7 @@ use crate::flood::{self, Kind};
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected, Tried};
 use crate::mixin::MixIn;
-use crate::mixin::parked::{Parked, Parking};
+use crate::mixin::parked::{Park, Parked, Parking};
 use crate::sys::poller::{self, Event, Poller};
 
 /// How long a worker that has nothing to do stays, when there are more than wanted.
@@ -84,7 +84,7 @@ impl SelectorMixIn {
     /// How many connections wait without a thread at the moment.
     #[must_use]
     pub fn parked(&self) -> usize {
-        self.shared.lock().as_ref().map_or(0, |shared| shared.parking.parked())
+        self.shared.lock().as_ref().map_or(0, |shared| shared.work.lock().parking.parked())
     }
 }
 
@@ -127,8 +127,12 @@ impl MixIn for SelectorMixIn {
         let Some(shared) = self.shared.lock().take() else {
             return Ok(());
         };
-        shared.parking.close();
-        for (_, job) in shared.parking.take_all() {
+        let parked = {
+            let parking = &mut shared.work.lock().parking;
+            parking.close();
+            parking.take_all()
+        };
+        for job in parked {
             job.dismiss();
         }
         let all_done = server.wait_until_idle();
@@ -166,14 +170,12 @@ impl SelectorMixIn {
 /// What the workers share.
 struct Shared {
     poller: Poller,
-    parking: Parking,
+    /// One lock for all: a worker takes it once a turn.
     work: Mutex<Work>,
     /// A worker that sits here is woken for work.
     idle: Condvar,
     /// The door, while the server serves; one worker at a time stands at it.
     door: Mutex<Option<Door>>,
-    /// Grows with every event that is taken up: if it does not, all are stuck.
-    progress: AtomicU64,
     /// The watch sleeps, and wants to be woken when there is work.
     watch_sleeps: AtomicBool,
     watch: Mutex<Option<thread::Thread>>,
@@ -187,6 +189,9 @@ struct Shared {
 struct Work {
     /// Events nobody has taken up yet.
     events: VecDeque<Event>,
+    /// Grows with every event that is taken up: if it does not, all are stuck.
+    progress: u64,
+    parking: Parking,
     /// Somebody waits in the poller.
     polling: bool,
     /// Workers that wait for work.
@@ -226,11 +231,9 @@ impl Shared {
         poller.add_level(ours.as_fd(), WAKER)?;
         Ok(Shared {
             poller,
-            parking: Parking::default(),
             work: Mutex::default(),
             idle: Condvar::new(),
             door: Mutex::new(None),
-            progress: AtomicU64::new(0),
             watch_sleeps: AtomicBool::new(false),
             watch: Mutex::new(None),
             stopped: AtomicBool::new(false),
@@ -316,10 +319,8 @@ impl Shared {
         let mut work = self.work.lock();
         while !self.is_stopped() {
             if let Some(event) = work.events.pop_front() {
-                drop(work);
-                self.progress.fetch_add(1, Ordering::Relaxed);
-                self.take_up(event);
-                work = self.work.lock();
+                work.progress += 1;
+                work = self.take_up(event, work);
             } else if !work.polling {
                 work.polling = true;
                 let limit = work.limit();
@@ -350,30 +351,38 @@ impl Shared {
         work.count -= 1;
     }
 
-    fn take_up(&self, event: Event) {
-        match event.key {
-            WAKER => self.waker.drain(),
-            LISTENERS => self.let_in(),
-            _ => {
-                if let Some((parked, job)) = self.parking.resume(event.key) {
-                    self.serve(job, Some(parked), event.hang_up);
-                }
+    fn take_up<'a>(&'a self, event: Event, mut work: MutexGuard<'a, Work>) -> MutexGuard<'a, Work> {
+        let parked = match event.key {
+            WAKER | LISTENERS => None,
+            key => match work.parking.resume(key) {
+                None => return work,
+                parked => parked,
+            },
+        };
+        drop(work);
+        match (parked, event.key) {
+            (Some((parked, job)), _) => self.serve(job, Some(parked), event.hang_up),
+            (None, WAKER) => {
+                self.waker.drain();
+                self.work.lock()
             }
+            (None, _) => match self.let_in() {
+                Some(job) => self.serve(job, None, false),
+                None => self.work.lock(),
+            },
         }
     }
 
-    /// Accepts a request and serves it at once: mostly what it asks has come with it.
+    /// Accepts a request, to be served at once: mostly what it asks has come with it.
     /// Whether there are more, another worker sees, or this one when it is done.
-    fn let_in(&self) {
+    fn let_in(&self) -> Option<Job> {
         let door = self.door.lock();
-        let Some(open) = door.as_ref().filter(|open| !open.is_stopping()) else {
-            return;
-        };
+        let open = door.as_ref().filter(|open| !open.is_stopping())?;
         match open.accept() {
             Ok(Accepted::Job(job)) => {
                 drop(door);
                 self.look_again();
-                self.serve(job, None, false);
+                return Some(job);
             }
             Ok(Accepted::Refused | Accepted::Again) => self.look_again(),
             Ok(Accepted::Nothing) => {}
@@ -388,6 +397,7 @@ impl Shared {
                 open.core().handle.waker().wake();
             }
         }
+        None
     }
 
     /// An event tells of the first client that waits: for the next ones somebody
@@ -411,14 +421,16 @@ impl Shared {
     }
 
     /// Serves a connection until it has no more input, then parks it.
-    fn serve(&self, mut job: Job, mut parked: Option<Parked>, mut hang_up: bool) {
+    fn serve(&self, mut job: Job, mut parked: Option<Parked>, mut hang_up: bool) -> MutexGuard<'_, Work> {
         loop {
             match job.try_step() {
                 Tried::Ended => {
+                    drop(job);
+                    let mut work = self.work.lock();
                     if let Some(parked) = parked {
-                        self.parking.leave(parked);
+                        work.parking.leave(parked);
                     }
-                    return;
+                    return work;
                 }
                 // More may have come than was read, and no event will tell of it.
                 Tried::Again if hang_up || job.has_unread() || !job.connection().is_drained() => continue,
@@ -429,26 +441,34 @@ impl Shared {
                 Some(place) => place,
                 None => match self.register(&job) {
                     Ok(place) => place,
-                    Err(error) => return Job::end_rejected(job.reject(error)),
+                    Err(error) => {
+                        Job::end_rejected(job.reject(error));
+                        return self.work.lock();
+                    }
                 },
             };
-            match self.parking.park(place, job) {
-                None => return,
-                // Something came while it was being served.
-                Some((place, back)) => (parked, job) = (Some(place), back),
+            let mut work = self.work.lock();
+            match work.parking.park(place, job) {
+                Park::Parked => return work,
+                Park::Came(back) => (parked, job) = (Some(place), back),
+                Park::Closed(job) => {
+                    drop(work);
+                    job.dismiss();
+                    return self.work.lock();
+                }
             }
         }
     }
 
     fn register(&self, job: &Job) -> io::Result<Parked> {
-        let parked = self.parking.enter()?;
+        let parked = self.work.lock().parking.enter()?;
         let connection = job.connection();
         let added = match connection.stream() {
             Some(stream) => self.poller.add_edge(stream.socket().as_fd(), parked.key()),
             None => Err(io::ErrorKind::NotConnected.into()),
         };
         if let Err(error) = added {
-            self.parking.leave(parked);
+            self.work.lock().parking.leave(parked);
             return Err(error);
         }
         Ok(parked)
@@ -470,8 +490,8 @@ impl Shared {
         let (mut seen, mut quiet) = (0, 0);
         while !self.is_stopped() {
             thread::park_timeout(TICK);
-            let progress = self.progress.load(Ordering::Relaxed);
             let work = self.work.lock();
+            let progress = work.progress;
             let stuck = !work.polling && progress == seen;
             let backlog = work.events.len() > 8 && work.count - work.idle < self.workers;
             let (idle, count) = (work.idle, work.count);
