@@ -190,6 +190,8 @@ fn datagrams_survive_all<K: sockserver::Kind, M: sockserver::MixIn>(
         }
         handle.shutdown().unwrap();
     });
+    // Waits for what is still being ended.
+    server.server_close().unwrap();
     assert_eq!(server.stats().panicked, 2);
 }
 

@@ -6,16 +6,23 @@
 //! `std` is the measure.
 //!
 //! Mixins that own their loop (a pool, workers forked beforehand, a selector) have no
-//! place in `handle_request`; `benches/run short` compares those under load.
+//! place in `handle_request`: they are compared in processes of their own, where the
+//! wake-up counts too. `benches/run short` compares all of them under load.
 
+#[cfg(unix)]
+mod loops;
 #[cfg(unix)]
 mod requests;
 
 #[cfg(unix)]
 fn main() {
+    if loops::serve_as_told() {
+        return;
+    }
     let mut criterion = criterion::Criterion::default().configure_from_args();
     requests::connections(&mut criterion);
     requests::datagrams(&mut criterion);
+    loops::connections(&mut criterion);
     criterion.final_summary();
 }
 

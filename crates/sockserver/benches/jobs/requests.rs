@@ -11,7 +11,7 @@ use sockserver::{
 
 const MESSAGE: [u8; 64] = [b'x'; 64];
 
-struct Echo;
+pub(crate) struct Echo;
 
 impl StreamRequestHandler for Echo {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
@@ -74,14 +74,14 @@ fn served<F: Family, M: MixIn>(
     server.server_close().expect("all are served");
 }
 
-fn begin(server: SocketAddr) -> TcpStream {
+pub(crate) fn begin(server: SocketAddr) -> TcpStream {
     let mut client = TcpStream::connect(server).expect("the server listens");
     client.write_all(&MESSAGE).expect("there is room");
     client.shutdown(Shutdown::Write).expect("it is connected");
     client
 }
 
-fn end(mut client: TcpStream) {
+pub(crate) fn end(mut client: TcpStream) {
     let mut answer = Vec::with_capacity(256);
     client.read_to_end(&mut answer).expect("the server answers and closes");
     assert_eq!(answer, MESSAGE);
