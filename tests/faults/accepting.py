@@ -103,7 +103,8 @@ def descriptors_run_out_forking(case, cls):
         for client in clients:
             client.sendall(b"hello\n")
         served = count_answered(clients)
-        case.check(15 <= len(served) <= 40, f"{len(served)} of 100 served")
+        case.check(15 <= len(served) <= 40, f"{len(served)} of 100 served, the rest wait")
+        case.check(server.stats()["rejected"] == 0, "none is turned away")
         check_spin(case, server)
         for client in clients:
             client.close()

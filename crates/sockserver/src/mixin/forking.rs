@@ -48,6 +48,9 @@ pub struct ForkingMixIn {
     children: Mutex<Vec<Child>>,
     /// When every child was asked for last.
     asked: Mutex<Option<Instant>>,
+    /// Those of the next child, made before its client is accepted: who has been
+    /// accepted is served.
+    next_lifelines: Mutex<Option<(Socket, Socket)>>,
 }
 
 #[derive(Debug)]
@@ -184,6 +187,7 @@ impl Default for ForkingMixIn {
             block_on_close: true,
             children: Mutex::default(),
             asked: Mutex::default(),
+            next_lifelines: Mutex::default(),
         }
     }
 }
@@ -252,6 +256,14 @@ impl ForkingMixIn {
         self.children.lock().iter().filter_map(|child| child.lifeline.clone()).collect()
     }
 
+    fn prepare(&self) -> io::Result<()> {
+        let mut next = self.next_lifelines.lock();
+        if next.is_none() {
+            *next = Some(socketpair()?);
+        }
+        Ok(())
+    }
+
     /// How long to wait at most for room, since not every child tells its end.
     fn recheck(&self) -> Duration {
         let silent = self.children.lock().iter().any(|child| child.lifeline.is_none());
@@ -286,8 +298,8 @@ impl MixIn for ForkingMixIn {
         }
         // What is printed but not yet written out would be written by both.
         let _ = io::stdout().flush();
-        let forked = socketpair().and_then(|lifelines| Ok((lifelines, sys::fork()?)));
-        match forked {
+        let lifelines = self.next_lifelines.lock().take().map_or_else(socketpair, Ok);
+        match lifelines.and_then(|lifelines| Ok((lifelines, sys::fork()?))) {
             Err(error) => Err(job.reject(error)),
             Ok(((lifeline, _childs), Fork::Parent(pid))) => {
                 log::debug!("child {pid} serves {}", job.client_address());
@@ -304,18 +316,28 @@ impl MixIn for ForkingMixIn {
         sys::refuse_threads()?;
         // What a thread has to itself is set up here once, not in every child.
         crate::job::warm_up();
-        loop {
+        let served = loop {
             let lifelines = self.lifelines();
             let watch: Vec<_> = lifelines.iter().map(|lifeline| lifeline.as_fd()).collect();
-            let goes_on = if self.active_children() < self.max_children {
-                acceptor.turn(&watch)?
+            let turn = if self.active_children() >= self.max_children {
+                acceptor.rest(&watch, Some(self.recheck()))
+            } else if let Err(error) = self.prepare() {
+                // Until a child ends its client waits in the listener's queue.
+                if flood::tell(Kind::Accept(sock::errno(&error)), Instant::now()).is_some() {
+                    log::warn!("no descriptors for a child: {error}");
+                }
+                acceptor.rest(&watch, Some(RECHECK / 10))
             } else {
-                acceptor.rest(&watch, Some(self.recheck()))?
+                acceptor.turn(&watch)
             };
-            if !goes_on {
-                return Ok(());
+            match turn {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
             }
-        }
+        };
+        self.next_lifelines.lock().take();
+        served
     }
 
     fn service_actions(&self) {
