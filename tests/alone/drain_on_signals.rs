@@ -176,13 +176,13 @@ fn forking_hears_a_signal_under_load() {
 }
 
 /// Sends a signal once a child is at work.
-struct SignalsOnce {
+struct SignalsOnce<F> {
     begun: Socket,
     sent: AtomicBool,
-    send: fn(),
+    send: F,
 }
 
-impl ServerHooks for SignalsOnce {
+impl<F: Fn() + Send + Sync + 'static> ServerHooks for SignalsOnce<F> {
     fn service_actions(&self) {
         let begun = || self.begun.recv_with_flags(1, sock::MSG_DONTWAIT).is_ok();
         if !self.sent.load(Ordering::Relaxed) && begun() {
@@ -203,15 +203,19 @@ fn children_finish_after_ctrl_c() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let (tell, begun) = sock::socketpair_with(AF_UNIX, sock::SOCK_DGRAM, 0).unwrap();
+    let (sent, over) = sock::socketpair_with(AF_UNIX, sock::SOCK_DGRAM, 0).unwrap();
     let hooks = SignalsOnce {
         begun,
         sent: AtomicBool::new(false),
-        send: || kill_process_group(getpid(), Signal::INT).unwrap(),
+        send: move || {
+            kill_process_group(getpid(), Signal::INT).unwrap();
+            sent.send(b"!").unwrap();
+        },
     };
     let handler = handler_fn(move |cx| {
         tell.send(b"!")?;
         // Work that goes on while the signal comes.
-        thread::sleep(Duration::from_millis(300));
+        over.recv(1)?;
         cx.wfile.write_all(b"done")
     });
     let server = ForkingUnixStreamServer::builder(handler)

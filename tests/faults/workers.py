@@ -494,29 +494,27 @@ def crash_loop(case, cls):
 def crash_loop_that_ends(case, cls):
     there = case.folder / "there"
     server = case.server(cls, workers=3, boot=f"fail:{there}", drain=1000)
+    cannot_start_for(case, server, there, 0.25, 3)
+    check_stop(case, server, 1)
+
+
+def cannot_start_for(case, server, there, seconds, limit):
+    """Kills all workers while a file keeps others from starting; then they can."""
     with judged(case, server, probing=False):
         there.touch()
         for pid in server.wait_for_workers(5):
             kill(pid, signal.SIGKILL)
-        time.sleep(0.25)
+        time.sleep(seconds)
         there.unlink()
-        case.note(f"served after {server.probe(3) * 1000:.0f} ms")
+        case.note(f"served after {server.probe(limit) * 1000:.0f} ms")
         server.wait_for_workers(5)
-    check_stop(case, server, 1)
 
 
 @row("F43", "a worker hangs before it serves", "start_worker never returns; heartbeat of 500 ms", ("prefork",))
 def hangs_at_boot(case, cls):
     there = case.folder / "there"
     server = case.server(cls, workers=2, boot=f"hang:{there}", heartbeat=500, drain=1000)
-    with judged(case, server, probing=False):
-        there.touch()
-        for pid in server.wait_for_workers(5):
-            kill(pid, signal.SIGKILL)
-        time.sleep(0.5)
-        there.unlink()
-        case.note(f"served after {server.probe(4) * 1000:.0f} ms")
-        server.wait_for_workers(5)
+    cannot_start_for(case, server, there, 0.5, 4)
     case.check(any("stuck" in line for line in server.log_lines()), "a line that says so")
     check_stop(case, server, 1)
 

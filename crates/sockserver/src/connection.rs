@@ -350,10 +350,12 @@ impl Connection {
     /// [`await_input`](Self::await_input) between two requests in a child: false also
     /// at the parent's word that there will be none, and when none came in time.
     pub(crate) fn await_input_or_word(&self, size: usize, parent: &Socket) -> io::Result<bool> {
+        // One limit for the whole: what a stream on top takes for itself gives no more time.
+        let mut limit = sock::Deadline::new(self.clock.limits().of(Deadline::Idle));
         while self.pending() == 0 {
             let Some(socket) = self.socket_underneath() else { break };
             let mut set = [Poll::new(socket, POLLIN), Poll::new(parent, POLLIN)];
-            if poll_through_signals(&mut set, self.clock.limits().of(Deadline::Idle))? == 0 {
+            if poll_through_signals(&mut set, limit.left())? == 0 {
                 self.late.store(IDLE, Ordering::Relaxed);
                 return Ok(false);
             }

@@ -233,10 +233,12 @@ impl ForkingMixIn {
         let mut speaks = speaking(&children);
         let mut place = 0;
         while let Some(child) = children.get_mut(place) {
-            let ended = match () {
-                () if speaks[place] => child.ended(),
-                () if asks || child.lifeline.is_none() => child.collected(),
-                () => None,
+            let ended = if speaks[place] {
+                child.ended()
+            } else if asks || child.lifeline.is_none() {
+                child.collected()
+            } else {
+                None
             };
             match ended {
                 None => place += 1,
