@@ -216,7 +216,7 @@ def refused_with_input(case, cls):
             good += data == b"busy\n" and last is None
             client.close()
         case.check(good == 30, f"{good} of 30 were told, and ended in peace; the last: {last or 'the end'}")
-        case.check(server.stats()["rejected"] == 30, "all counted")
+        server.wait_for_stats(lambda stats: stats["rejected"] == 30, 5, "all counted")
     check_stop(case, server, 1)
 
 

@@ -126,6 +126,7 @@ class Server:
         self.kind, self.runs_in = CLASSES[cls]
         workers = min(int(options.get("workers", 20)), int(options.get("max", 10_000)))
         self.workers = workers if self.runs_in == "workers" else 0
+        self.pool, self.queued = int(options.get("workers", 20)) if cls == "pool" else 0, "jobs" in options
         if address is None:
             address = "127.0.0.1:0" if self.kind != "unix" else str(case.folder / f"{len(case.servers)}.sock")
         arguments = [f"{name}={value}" for name, value in options.items()]
@@ -173,14 +174,24 @@ class Server:
         return [self.pid, *(self.children() if self.runs_in == "workers" else ())]
 
     def wait_for_workers(self, limit):
-        """Until there are as many as there should be, none of them a zombie; returns them."""
+        """Until as many serve as there should be; returns them."""
         until = time.monotonic() + limit
         while True:
-            pids = {pid for pid in self.children() if state_of(pid) not in ("Z", None)}
+            # One that serves has made all it needs: the thread that hears its parent last.
+            pids = {pid for pid in self.children() if threads_of(pid) >= 2}
             if len(pids) == self.workers:
                 return pids
             if time.monotonic() > until:
                 raise Failed(f"{len(pids)} of {self.workers} workers after {limit} s")
+            time.sleep(0.02)
+
+    def wait_for_pool(self, limit):
+        """Until the threads of a pool are there, each with what it waits in; if they can be."""
+        until = time.monotonic() + limit
+        while time.monotonic() < until:
+            pollers = [file for file in Path(f"/proc/{self.pid}/fd").iterdir() if link_of(file) == "anon_inode:[eventpoll]"]
+            if len(pollers) >= self.pool or self.queued and threads_of(self.pid) > self.pool:
+                return
             time.sleep(0.02)
 
     def freeze(self):
@@ -351,6 +362,23 @@ def state_of(pid):
         return None
 
 
+def threads_of(pid):
+    """How many it has; 0 when there is no such process, or only what is left of one."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return 0 if fields[0] == "Z" else int(fields[17])
+    except OSError:
+        return 0
+
+
+def link_of(file):
+    """Where it leads; None when it is gone."""
+    try:
+        return os.readlink(file)
+    except OSError:
+        return None
+
+
 def room(cls, clients):
     """An option: workers for so many clients at once, where their number is fixed."""
     return {"workers": clients} if cls in FIXED else {}
@@ -397,8 +425,10 @@ def judged(case, server, probing=True, bound=1.0, rss=30, settle=12, quiet=False
     """Has what happens inside judged by I1 to I4: ledger, probes, leaks, log."""
     server.probe(2, which)
     time.sleep(0.05)
-    if server.runs_in == "workers":
+    if server.workers:
         server.wait_for_workers(10)
+    if server.pool:
+        server.wait_for_pool(10)
     before = server.sample()
     # Each worker may come to have a thread that watches its deadlines, beside the one
     # that serves and the one that hears its parent.

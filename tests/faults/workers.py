@@ -136,10 +136,12 @@ def echo_beside_idle(case, cls):
             clients[-1].sendall(b"hello\n")
         server.wait_for_stats(lambda stats: stats["between"] >= most, 60, "all idle")
         after = server.sample()
-        each = (after["rss"] - before["rss"]) / most
-        case.note(f"{most} idle: {each:.0f} B of resident memory each, {after['threads'] - before['threads']} threads more")
+        threads = after["threads"] - before["threads"]
+        # A thread that had to come has touched its stack and an arena of its own.
+        each = (after["rss"] - before["rss"] - 100_000 * threads) / most
+        case.note(f"{most} idle: {each:.0f} B of resident memory each, {threads} threads more")
         # Pages that are touched once count for more where the connections are fewer.
-        case.check(each <= (512 if case.full else 1024) and after["threads"] - before["threads"] <= 8,
+        case.check(each <= (512 if case.full else 1024) and threads <= 8,
                    "no thread each, and next to no memory")
         check_spin(case, server)
         with contextlib.closing(server.connect()) as beside, contextlib.closing(alone.connect()) as without:
@@ -175,7 +177,7 @@ def jobs_wait(case, cls):
             served, busy = told.count((b"slept\n", None)), told.count((b"busy\n", None))
             if refuse:
                 case.check(served + busy == 30 and 8 <= served <= 20, f"{served} served, {busy} told that it is full")
-                case.check(server.stats()["rejected"] == busy, "and counted")
+                server.wait_for_stats(lambda stats: stats["rejected"] == busy, 5, "counted")
             else:
                 case.check(served == 30, "all 30 served, 4 at a time")
             for client in clients:
