@@ -286,6 +286,11 @@ class Server:
             total["cpu"] += (int(stat[11]) + int(stat[12])) / TICK
         return total
 
+    def cpu_time(self):
+        """Seconds of processor time that its threads have used so far."""
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
     def children(self):
         pids = set()
         for task in Path(f"/proc/{self.pid}/task").iterdir():

@@ -5,9 +5,9 @@ import contextlib
 import os
 import signal
 import socket
-import statistics
 import threading
 import time
+from pathlib import Path
 
 from kit import (
     FIXED, SLACK, Failed, Prober, allow_descriptors, brief_drain, check_log, check_spin, check_stop, closed_after, judged,
@@ -120,6 +120,19 @@ def more_silent_than_workers(case, cls):
     check_stop(case, server, 1)
 
 
+@contextlib.contextmanager
+def on_one_processor(*servers):
+    """Keeps this thread and the servers' where waking one another costs the same."""
+    allowed = os.sched_getaffinity(0)
+    tasks = [int(task.name) for server in servers for task in Path(f"/proc/{server.pid}/task").iterdir()]
+    for task in (0, *tasks):
+        os.sched_setaffinity(task, {min(allowed)})
+    yield
+    for task in (0, *tasks):
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(task, allowed)
+
+
 @row("F22", "echo beside idle connections", "1,000 idle (--full: 10,000), a server with and one without, in turns",
      ("selector",), alone=True)
 def echo_beside_idle(case, cls):
@@ -144,21 +157,21 @@ def echo_beside_idle(case, cls):
         case.check(each <= (512 if case.full else 1024) and threads <= 8,
                    "no thread each, and next to no memory")
         check_spin(case, server)
-        with contextlib.closing(server.connect()) as beside, contextlib.closing(alone.connect()) as without:
-            ratios = []
-            for _ in range(9):
-                took = {}
-                for client in (beside, without):
+        with contextlib.closing(server.connect()) as beside, contextlib.closing(alone.connect()) as without, \
+                on_one_processor(server, alone):
+            cost = {beside: [], without: []}
+            for _ in range(27):
+                for client, used in ((beside, server), (without, alone)):
                     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    begin = time.monotonic()
-                    for _ in range(200):
+                    begin = used.cpu_time()
+                    for _ in range(100):
                         client.sendall(b"hello\n")
                         if client.recv(100) != b"hello\n":
                             raise Failed("an echo got lost")
-                    took[client] = time.monotonic() - begin
-                ratios.append(took[without] / took[beside])
-            middle = statistics.median(ratios)
-            case.check(middle >= 0.8, f"echo beside them at {middle:.2f} of the rate without")
+                    cost[client].append(used.cpu_time() - begin)
+            # Processor time, and the least of it: a busy machine makes a round dearer, and none cheaper.
+            share = min(cost[without]) / min(cost[beside])
+            case.check(share >= 0.8, f"echo without them costs {share:.2f} of what it costs beside them")
         for client in clients:
             client.close()
         server.wait_for_stats(lambda stats: stats["in_flight"] <= 1, 30, "all gone")
@@ -487,8 +500,9 @@ def crash_loop(case, cls):
         told = server.wait_for_line("failed", 2)
         started = sum("started" in line for line in server.log_text().splitlines() if "prefork" in line)
         case.check(code == 3 and "cannot start" in told, f"{what}: after {took:.1f} s {told[:110]}")
-        # Up to four at once, then one at a time after 5 ms, 10 ms, … 1 s.
-        case.check(10 <= started <= 13 and took > 2, f"{started} forks")
+        # Up to four at once, then one at a time after 5 ms, 10 ms, … 1 s. One that has not
+        # ended when its pause is over, on a busy machine, is not one of the ten.
+        case.check(10 <= started <= 20 and took > 2, f"{started} forks")
         check_log(case, server)
 
 

@@ -39,8 +39,14 @@ pub(crate) fn run(options: &Options) -> io::Result<ExitCode> {
 }
 
 fn selector(options: &Options) -> SelectorMixIn {
-    let mixin = SelectorMixIn::new();
-    options.number("workers").map_or(mixin, |workers| SelectorMixIn::new().workers(workers))
+    let mut mixin = SelectorMixIn::new();
+    if let Some(workers) = options.number("workers") {
+        mixin = mixin.workers(workers);
+    }
+    if let Some(most) = options.number("max_workers") {
+        mixin = mixin.max_workers(most);
+    }
+    mixin
 }
 
 fn pool(options: &Options) -> ThreadPoolMixIn {
