@@ -498,7 +498,10 @@ fn half_closed_is_half_open() {
     assert_eq!(client.send(b"more").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
 
+// Winsock does not promise that shutdown ends a receive that waits already, and under wine
+// it sometimes does not.
 #[test]
+#[cfg_attr(windows, ignore = "Winsock does not promise it")]
 fn a_shutdown_from_elsewhere_wakes_a_blocked_receive() {
     let pki = Pki::new();
     for underneath in [false, true] {

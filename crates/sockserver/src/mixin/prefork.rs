@@ -259,8 +259,10 @@ struct Pace {
     in_a_row: u32,
     /// One has failed, and not all places are taken since: one at a time is tried.
     careful: bool,
-    /// The last attempt of that kind: its place and process.
+    /// The last attempt of that kind, while it is under way: its place and process, and
+    /// how long it is waited for.
     attempt: Option<(usize, Pid)>,
+    patience: Option<Instant>,
 }
 
 impl Pace {
@@ -294,6 +296,7 @@ impl Pace {
         if self.wait().is_some() && !attempted {
             return Ok(());
         }
+        self.attempt = self.attempt.filter(|_| !attempted);
         self.hold_back();
         // Who kills one that could start, from outside, says nothing about the next.
         if started {
@@ -315,14 +318,20 @@ impl Pace {
     fn started(&mut self, place: usize, pid: Pid) {
         if self.careful {
             self.attempt = Some((place, pid));
+            self.patience = Some(Instant::now() + LONGEST_PAUSE);
             self.not_before = Some(Instant::now() + self.pause.max(FIRST_PAUSE));
         }
     }
 
     /// Looks whether the last attempt has succeeded; then the next need not wait long.
+    /// Before anybody knows, there is no next: on a busy machine an attempt takes longer
+    /// than its pause.
     fn look(&mut self, board: &Scoreboard) {
-        if self.attempt.is_some_and(|(place, _)| board.has_started(place)) {
+        let Some((place, _)) = self.attempt else { return };
+        if board.has_started(place) {
             *self = Pace { careful: true, ..Pace::default() };
+        } else if self.wait().is_none() && self.patience.is_some_and(|until| Instant::now() < until) {
+            self.not_before = Some(Instant::now() + FIRST_PAUSE);
         }
     }
 
@@ -381,6 +390,8 @@ impl MixIn for PreforkMixIn {
                         Ok(pid) => pace.started(place, pid),
                         Err(error) => {
                             tell(Kind::NotForked, &format!("a worker cannot be forked: {error}"));
+                            // Where there is no room for one, there is none for all that are missing.
+                            pace.careful = true;
                             pace.hold_back();
                         }
                     }
