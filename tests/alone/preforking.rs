@@ -50,7 +50,7 @@ impl StreamRequestHandler for Worker {
         cx.wfile.write_all(format!("{}\n", std::process::id()).as_bytes())?;
         if line == "hang\n" {
             loop {
-                thread::sleep(Duration::from_millis(5));
+                thread::park();
             }
         }
         cx.close_connection = line == "last\n";

@@ -125,12 +125,18 @@ def on_one_processor(*servers):
     """Keeps this thread and the servers' where waking one another costs the same."""
     allowed = os.sched_getaffinity(0)
     tasks = [int(task.name) for server in servers for task in Path(f"/proc/{server.pid}/task").iterdir()]
-    for task in (0, *tasks):
-        os.sched_setaffinity(task, {min(allowed)})
-    yield
-    for task in (0, *tasks):
-        with contextlib.suppress(ProcessLookupError):
-            os.sched_setaffinity(task, allowed)
+
+    def keep(processors):
+        for task in (0, *tasks):
+            # A thread may have ended.
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(task, processors)
+
+    keep({min(allowed)})
+    try:
+        yield
+    finally:
+        keep(allowed)
 
 
 @row("F22", "echo beside idle connections", "1,000 idle (--full: 10,000), a server with and one without, in turns",

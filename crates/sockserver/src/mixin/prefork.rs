@@ -259,10 +259,15 @@ struct Pace {
     in_a_row: u32,
     /// One has failed, and not all places are taken since: one at a time is tried.
     careful: bool,
-    /// The last attempt of that kind, while it is under way: its place and process, and
-    /// how long it is waited for.
-    attempt: Option<(usize, Pid)>,
-    patience: Option<Instant>,
+    /// The last attempt of that kind, while it is under way.
+    attempt: Option<Attempt>,
+}
+
+/// A worker that may not be able to start, and how long the next waits for it.
+struct Attempt {
+    place: usize,
+    pid: Pid,
+    until: Instant,
 }
 
 impl Pace {
@@ -292,11 +297,10 @@ impl Pace {
             return Ok(());
         }
         // Those that end together are one trouble.
-        let attempted = self.attempt.is_some_and(|(_, pid)| pid == worker.pid);
+        let attempted = self.attempt.take_if(|attempt| attempt.pid == worker.pid).is_some();
         if self.wait().is_some() && !attempted {
             return Ok(());
         }
-        self.attempt = self.attempt.filter(|_| !attempted);
         self.hold_back();
         // Who kills one that could start, from outside, says nothing about the next.
         if started {
@@ -317,8 +321,7 @@ impl Pace {
     /// Takes note of a start.
     fn started(&mut self, place: usize, pid: Pid) {
         if self.careful {
-            self.attempt = Some((place, pid));
-            self.patience = Some(Instant::now() + LONGEST_PAUSE);
+            self.attempt = Some(Attempt { place, pid, until: Instant::now() + LONGEST_PAUSE });
             self.not_before = Some(Instant::now() + self.pause.max(FIRST_PAUSE));
         }
     }
@@ -327,10 +330,10 @@ impl Pace {
     /// Before anybody knows, there is no next: on a busy machine an attempt takes longer
     /// than its pause.
     fn look(&mut self, board: &Scoreboard) {
-        let Some((place, _)) = self.attempt else { return };
-        if board.has_started(place) {
+        let Some(attempt) = &self.attempt else { return };
+        if board.has_started(attempt.place) {
             *self = Pace { careful: true, ..Pace::default() };
-        } else if self.wait().is_none() && self.patience.is_some_and(|until| Instant::now() < until) {
+        } else if self.wait().is_none() && Instant::now() < attempt.until {
             self.not_before = Some(Instant::now() + FIRST_PAUSE);
         }
     }
@@ -521,5 +524,21 @@ mod tests {
         board.slot(0).start();
         pace.look(&board);
         assert!(pace.in_a_row == 0 && pace.wait().is_none() && pace.careful);
+    }
+
+    #[test]
+    fn the_next_attempt_waits_for_one_that_outlasts_its_pause() {
+        let board = Scoreboard::new(1).unwrap();
+        let mut pace = Pace { careful: true, ..Pace::default() };
+        pace.started(0, 1);
+        // Its pause is over, and nobody knows yet what becomes of it.
+        pace.not_before = Some(Instant::now());
+        pace.look(&board);
+        assert!(pace.wait().is_some());
+        // Nor is it waited for longer than that.
+        pace.not_before = Some(Instant::now());
+        pace.attempt.as_mut().unwrap().until = Instant::now();
+        pace.look(&board);
+        assert!(pace.wait().is_none());
     }
 }
