@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use log::Level;
 use parking_lot::Mutex;
 
 use crate::clock::NEVER;
@@ -24,6 +25,8 @@ pub(crate) struct Reaper {
     stopped: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
     forbidden: AtomicBool,
+    /// The log knows that there is no thread: each request tries again.
+    told: AtomicBool,
 }
 
 /// A deadline is kept to within a tenth of the shortest, at most this.
@@ -88,7 +91,11 @@ impl Reaper {
                 reaper.state.store(true, Ordering::Release);
             }
             // The next deadline tries again.
-            Err(error) => log::warn!("deadlines are not watched: no thread: {error}"),
+            Err(error) => {
+                let level =
+                    if reaper.told.swap(true, Ordering::Relaxed) { Level::Debug } else { Level::Warn };
+                log::log!(level, "deadlines are not watched: no thread: {error}");
+            }
         }
     }
 
