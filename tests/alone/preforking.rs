@@ -22,6 +22,7 @@ use crate::support::{LIMIT, LOOPBACK, client_of};
 
 pub(crate) const TESTS: &[Test] = &[
     ("prefork_serves_and_leaves_nothing", serves_and_leaves_nothing),
+    ("prefork_workers_leave_accept_when_the_loop_ends", workers_leave_accept_with_the_loop),
     ("prefork_replaces_a_killed_worker_and_counts_its_client", replaces_a_killed_worker),
     ("prefork_replaces_a_stopped_worker", replaces_a_stopped_worker),
     ("prefork_kills_a_worker_whose_handler_does_not_return", kills_a_stuck_worker),
@@ -89,6 +90,24 @@ fn play<F>(builder: Builder<Stream<Inet>, PreforkMixIn>, script: impl FnOnce(soc
 where
     F: FnMut(&ServerHandle) -> bool + Send + 'static,
 {
+    let server = prepare(builder, script);
+    server.serve_forever().unwrap();
+    close(server);
+}
+
+fn close(server: PreforkTCPServer) {
+    server.server_close().unwrap();
+    assert_eq!(children(std::process::id()), [], "no worker is left");
+}
+
+/// A server whose loop ends whenever the script says that it is done.
+fn prepare<F>(
+    builder: Builder<Stream<Inet>, PreforkMixIn>,
+    script: impl FnOnce(sock::Address) -> F,
+) -> PreforkTCPServer
+where
+    F: FnMut(&ServerHandle) -> bool + Send + 'static,
+{
     let (known, next) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::<Mutex<F>>::new()));
     let its = Arc::clone(&next);
     let play = move |handle: &ServerHandle| its.get().is_some_and(|next| (next.lock().unwrap())(handle));
@@ -97,9 +116,7 @@ where
     let server = builder.hooks(hooks).bind(LOOPBACK).unwrap();
     let _ = next.set(Mutex::new(script(server.server_address().clone())));
     known.set(server.handle()).unwrap();
-    server.serve_forever().unwrap();
-    server.server_close().unwrap();
-    assert_eq!(children(std::process::id()), [], "no worker is left");
+    server
 }
 
 fn children(of: u32) -> Vec<i32> {
@@ -144,6 +161,31 @@ fn serves_and_leaves_nothing() {
         }
     });
     check.assert_nothing_left();
+}
+
+/// Idle ones wait in accept(2), which only a client ends, or a signal.
+fn workers_leave_accept_with_the_loop() {
+    let server = prepare(builder(), |address| {
+        let (mut is_over, mut client) = (false, None);
+        move |_: &ServerHandle| {
+            if !is_over {
+                let workers = children(std::process::id());
+                is_over = workers.len() == 2 && workers.iter().all(|pid| state(*pid) == Some('S'));
+                return is_over;
+            }
+            let client = client.get_or_insert_with(|| {
+                let client = Client::of(&address);
+                client.say("last\n");
+                client
+            });
+            client.answer().is_some()
+        }
+    });
+    server.serve_forever().unwrap();
+    wait_until_ended(&children(std::process::id()));
+    server.serve_forever().unwrap();
+    assert_eq!(server.stats().lost_before_accept, 0, "to be called out is no client");
+    close(server);
 }
 
 fn replaces_a_killed_worker() {
@@ -315,13 +357,19 @@ fn workers_leave_with_their_parent() {
     drop(server);
     // A client between two requests is let go, and so are the workers that wait.
     assert_eq!(client.recv(100).unwrap(), b"");
+    wait_until_ended(&workers);
+}
+
+/// The letter of ps(1); nothing for a process that is gone.
+fn state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.chars().next()
+}
+
+/// Orphans are collected by whoever is init, or not at all.
+fn wait_until_ended(workers: &[i32]) {
     let begin = Instant::now();
-    let runs = |pid: &i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // Orphans are collected by whoever is init, or not at all.
-        !stat.is_empty() && !stat.contains(") Z ")
-    };
-    while let Some(pid) = workers.iter().find(|pid| runs(pid)) {
+    while let Some(pid) = workers.iter().find(|pid| !matches!(state(**pid), None | Some('Z'))) {
         let told = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
         let late = begin.elapsed() > LIMIT / 2;
         assert!(!late, "worker {pid} is still there: {} {}", told("stat"), told("wchan"));

@@ -116,7 +116,9 @@ fn a_hook_that_says_stop_ends_every_waiting_call() {
 
 fn a_hook_that_says_go_on_ends_none() {
     static ASKED: AtomicUsize = AtomicUsize::new(0);
-    set_interrupt_hook(Some(|| ASKED.fetch_add(1, Ordering::Relaxed) < usize::MAX));
+    assert!(set_interrupt_hook(Some(|| false)).is_none());
+    let former = set_interrupt_hook(Some(|| ASKED.fetch_add(1, Ordering::Relaxed) < usize::MAX));
+    assert!(former.is_some_and(|former| !former()), "the one before is returned");
     signals_do_not_extend_a_timeout();
     assert!(ASKED.load(Ordering::Relaxed) > 1, "it is asked on each interruption");
 }

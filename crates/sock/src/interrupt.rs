@@ -18,7 +18,8 @@ static HOOK: RwLock<Option<fn() -> bool>> = RwLock::new(None);
 /// every `EINTR` and between the pieces of
 /// [`sendall`](crate::Socket::sendall); when it returns false the call fails with
 /// an error that [`was_interrupted`] knows. It is one for the whole process:
-/// a library had better leave it alone.
+/// a library had better leave it alone, or ask the one before, which is returned (as
+/// Python's `signal.signal` does).
 ///
 /// # Examples
 ///
@@ -30,8 +31,8 @@ static HOOK: RwLock<Option<fn() -> bool>> = RwLock::new(None);
 /// sock::set_interrupt_hook(Some(|| !STOP.load(Ordering::Relaxed)));
 /// # sock::set_interrupt_hook(None);
 /// ```
-pub fn set_interrupt_hook(hook: Option<fn() -> bool>) {
-    *HOOK.write().unwrap_or_else(PoisonError::into_inner) = hook;
+pub fn set_interrupt_hook(hook: Option<fn() -> bool>) -> Option<fn() -> bool> {
+    std::mem::replace(&mut *HOOK.write().unwrap_or_else(PoisonError::into_inner), hook)
 }
 
 /// Asks the hook; fails if it says stop.

@@ -87,6 +87,10 @@ enum Meaning {
 /// client's alone (accept(2), "Error handling"); running out of resources
 /// passes, but not by trying again at once.
 fn meaning(error: &io::Error) -> Meaning {
+    // The thread has been called out of accept(2): nobody came.
+    if sock::was_interrupted(error) {
+        return Meaning::Nothing;
+    }
     let Some(number) = errno(error) else {
         return match error.kind() {
             // A listener that was given a timeout says so.
@@ -158,6 +162,16 @@ impl Door {
     #[cfg(unix)]
     pub(crate) fn lost_listeners(&self) -> impl Iterator<Item = &Arc<Socket>> {
         self.listeners.iter().zip(&self.gone).filter(|(_, gone)| gone.get()).map(|(listener, _)| listener)
+    }
+
+    /// Whether to wait for a client is accept(2)'s own business, where one listener for
+    /// connections is all there is to wait for.
+    #[cfg(unix)]
+    pub(crate) fn wait_in_accept(&self, wait: bool) -> io::Result<()> {
+        match (&*self.core.service, &self.listeners[..]) {
+            (Service::Stream(_), [listener]) => listener.setblocking(wait),
+            _ => Ok(()),
+        }
     }
 
     /// Whether another request may come in now.

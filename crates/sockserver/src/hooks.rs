@@ -70,8 +70,9 @@ pub trait ServerHooks: Send + Sync + 'static {
         socket.listen(request_queue_size)
     }
 
-    /// Takes the next connection from the listener, which is non-blocking; not
-    /// for datagrams. By default `socket.accept()`.
+    /// Takes the next connection from the listener; not for datagrams. By default
+    /// `socket.accept()`. The listener is non-blocking, except for a worker of
+    /// [`PreforkMixIn`](crate::PreforkMixIn), which waits here for its next client.
     ///
     /// It runs in the loop, and while it runs no other client is served: a TLS
     /// handshake belongs into [`wrap_request`](Self::wrap_request).

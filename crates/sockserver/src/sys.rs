@@ -2,6 +2,7 @@
 //! system. The only `unsafe` code of this crate.
 #![allow(unsafe_code)]
 
+pub(crate) mod interrupt;
 pub(crate) mod poller;
 
 use std::io;

@@ -10,6 +10,8 @@
 //!    requests wait without one (Unix).
 
 #[cfg(unix)]
+pub(crate) mod call_out;
+#[cfg(unix)]
 pub(crate) mod forking;
 #[cfg(unix)]
 pub(crate) mod parked;

@@ -373,6 +373,7 @@ impl MixIn for PreforkMixIn {
         let workers = self.workers.min(registry.limits().max_connections);
         let board = self.board(workers)?;
         registry.set_elsewhere(Arc::clone(&board));
+        acceptor.door().wait_in_accept(true)?;
         let mut pace = Pace::default();
         let served = loop {
             let ended = self.collect();
@@ -412,7 +413,7 @@ impl MixIn for PreforkMixIn {
         };
         // They finish what they serve; how long that may take, closing or a drain says.
         self.tell("stop\n");
-        served
+        served.and(acceptor.door().wait_in_accept(false))
     }
 
     fn server_close(&self, server: &ServerHandle) -> io::Result<()> {

@@ -13,6 +13,7 @@ use crate::clock::NEVER;
 use crate::door::Door;
 use crate::handle::ServerHandle;
 use crate::job::Core;
+use crate::mixin::call_out::{Caller, accepting};
 use crate::mixin::worker::Worker;
 use crate::registry::{CutOff, DrainReport};
 use crate::scoreboard::Slot;
@@ -27,8 +28,9 @@ pub(crate) const GRACE: Duration = Duration::from_millis(200);
 /// How long after its listener a worker hears that it is to stop.
 const IN_A_MOMENT: Duration = Duration::from_millis(250);
 
-/// How often a worker looks for clients nobody has told it of: who was woken for one
-/// may have been killed, or stopped, before it could accept.
+/// How often a worker that waits at several listeners looks for clients nobody has told it
+/// of: who was woken for one may have been killed, or stopped, before it could accept.
+/// One that waits in accept(2) itself has the client when it is woken.
 const LOOKS: Duration = Duration::from_secs(1);
 
 /// Serves requests until it is told to stop, or has served `quota`. Returns the
@@ -71,6 +73,7 @@ fn serve_as_told(
         stopping,
         serving: Arc::clone(&serving),
         slot: slot.clone(),
+        caller: Caller::of_this_thread()?,
     };
     let obeying = move || orders.obey(heartbeat / 3);
     let control = thread::Builder::new().name("sockserver-control".to_owned()).spawn(obeying)?;
@@ -88,7 +91,7 @@ fn serve(worker: &Worker<'_>, handle: &ServerHandle, slot: &Slot, quota: Option<
     let most = handle.registry().limits().max_connections_per_ip;
     let mut left = quota.unwrap_or(u64::MAX);
     while left > 0 && !handle.is_stopping() {
-        match worker.next(Some(LOOKS)) {
+        match accepting(|| worker.next(Some(LOOKS))) {
             Ok(None) => {}
             Ok(Some(job)) => {
                 slot.serve(job.client_address());
@@ -132,6 +135,7 @@ struct Orders {
     stopping: Socket,
     serving: Arc<AtomicBool>,
     slot: Slot,
+    caller: Caller,
 }
 
 impl Orders {
@@ -150,6 +154,7 @@ impl Orders {
                 self.listeners.iter().for_each(|listener| drop(listener.shutdown(SHUT_RDWR)));
             }
             let _ = self.stopping.shutdown(SHUT_RDWR);
+            self.caller.call_out();
             match line.as_deref() {
                 Some("stop") => {}
                 Some(line) => break line.strip_prefix("drain ").and_then(|limit| limit.parse().ok()),

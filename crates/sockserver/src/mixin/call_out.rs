@@ -1,0 +1,65 @@
+//! Waiting for clients in accept(2) itself, and being called out of it.
+//!
+//! A worker process that blocks in accept(2) is woken for a client and for nothing
+//! else; to wait in epoll for the client and for its parent's word costs a call more,
+//! and dearer switches. So the thread that hears the parent interrupts it with a signal.
+
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::sys::interrupt::Interruptible;
+
+/// The worker of this process is in accept(2), or near it.
+static ACCEPTING: AtomicBool = AtomicBool::new(false);
+/// It is to leave it for good.
+static CALLED: AtomicBool = AtomicBool::new(false);
+/// The interrupt hook that the program has set itself.
+static FORMER_HOOK: OnceLock<fn() -> bool> = OnceLock::new();
+
+/// How often the worker is interrupted until it has heard: it may have been on its way
+/// into accept(2).
+const AGAIN: Duration = Duration::from_millis(1);
+/// How long that is tried. A `get_request` of somebody's own may hear nothing, and goes
+/// on with its client.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Calls the worker of this process out of accept(2).
+pub(crate) struct Caller(Interruptible);
+
+impl Caller {
+    /// For the main thread of a worker process, which calls this.
+    pub(crate) fn of_this_thread() -> io::Result<Caller> {
+        let caller = Caller(Interruptible::main_thread()?);
+        if let Some(hook) = sock::set_interrupt_hook(Some(goes_on)) {
+            let _ = FORMER_HOOK.set(hook);
+        }
+        Ok(caller)
+    }
+
+    /// Has the worker leave accept(2), and not enter it again.
+    pub(crate) fn call_out(&self) {
+        CALLED.store(true, Ordering::SeqCst);
+        let until = Instant::now() + PATIENCE;
+        while ACCEPTING.load(Ordering::SeqCst) && Instant::now() < until {
+            self.0.interrupt();
+            thread::sleep(AGAIN);
+        }
+    }
+}
+
+/// Runs what may wait in accept(2).
+pub(crate) fn accepting<T>(accept: impl FnOnce() -> T) -> T {
+    ACCEPTING.store(true, Ordering::SeqCst);
+    let accepted = accept();
+    ACCEPTING.store(false, Ordering::SeqCst);
+    accepted
+}
+
+/// Whether a call goes on that a signal has interrupted.
+fn goes_on() -> bool {
+    let called = ACCEPTING.load(Ordering::SeqCst) && CALLED.load(Ordering::SeqCst);
+    !called && FORMER_HOOK.get().is_none_or(|former| former())
+}

@@ -1,0 +1,53 @@
+//! Interrupting a system call of another thread: pthread_kill(3) with a signal whose
+//! handler does nothing.
+
+use std::io;
+use std::mem;
+use std::ptr;
+
+/// Ignored where nobody asks for it, and passed over by debuggers; the runtime of Go
+/// takes it for the same reasons.
+const SIGNAL: libc::c_int = libc::SIGURG;
+
+/// A thread whose system calls can be interrupted.
+#[derive(Clone, Copy)]
+pub(crate) struct Interruptible(libc::pthread_t);
+
+extern "C" fn do_nothing(_: libc::c_int) {}
+
+impl Interruptible {
+    /// The main thread of this process, which calls this and lives as long as the process.
+    ///
+    /// Takes the signal for the whole process.
+    pub(crate) fn main_thread() -> io::Result<Interruptible> {
+        let handler: extern "C" fn(libc::c_int) = do_nothing;
+        // SAFETY: the structures are plain data, for which zeros are valid, and are read
+        // during the calls. The handler touches nothing. Without SA_RESTART a call that
+        // it interrupts fails with EINTR.
+        unsafe {
+            let mut action: libc::sigaction = mem::zeroed();
+            action.sa_sigaction = handler as usize;
+            if libc::sigaction(SIGNAL, &action, ptr::null_mut()) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // A program that waits for its signals in one thread has blocked them all.
+            let mut set: libc::sigset_t = mem::zeroed();
+            libc::sigemptyset(&mut set);
+            libc::sigaddset(&mut set, SIGNAL);
+            match libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, ptr::null_mut()) {
+                0 => Ok(Interruptible(libc::pthread_self())),
+                error => Err(io::Error::from_raw_os_error(error)),
+            }
+        }
+    }
+
+    /// Interrupts the call it is in, if it is in one at this moment.
+    pub(crate) fn interrupt(self) {
+        // SAFETY: the main thread ends with the process.
+        unsafe { libc::pthread_kill(self.0, SIGNAL) };
+    }
+}
+
+// pthread_t is a pointer on some systems; it only names the thread.
+// SAFETY: pthread_kill may be called from any thread.
+unsafe impl Send for Interruptible {}
