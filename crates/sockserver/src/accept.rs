@@ -147,7 +147,7 @@ impl<'a> Acceptor<'a> {
     /// Hands a job to the mixin. Returns how long to wait if it could not be started.
     fn process(&self, job: Job) -> Option<Duration> {
         let served = match self.mixin.answers_in_loop() {
-            true => self.door.batching(|| self.mixin.process_request(job)),
+            true => self.door.serving(|| self.door.batching(|| self.mixin.process_request(job))),
             false => self.mixin.process_request(job),
         };
         match served {

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::sync::Arc;
 
 use sock::{Address, Socket};
 #[cfg(unix)]
@@ -24,7 +23,7 @@ impl Incoming {
     /// The next datagram, from the batch or from the socket; it never waits.
     pub(crate) fn take(
         &mut self,
-        socket: &Arc<Socket>,
+        socket: &Socket,
         max_packet_size: usize,
         max_batch: usize,
     ) -> io::Result<(Packet, Address)> {

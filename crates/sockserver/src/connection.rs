@@ -116,6 +116,30 @@ impl Connection {
         }
     }
 
+    /// Makes it another client's, after [`close`](Self::close).
+    pub(crate) fn renew(&mut self, client_address: Address) {
+        self.client_address = client_address;
+        self.since = self.clock.now();
+        *self.state.get_mut() = State { phase: Phase::Queued, due: NEVER }.pack();
+        *self.late.get_mut() = NOT_LATE;
+        *self.reading_for.get_mut() = READ;
+        *self.told_for.get_mut() = READ;
+        *self.flags.get_mut() = 0;
+        *self.seen.get_mut() = false;
+    }
+
+    /// Closes what it goes over, and forgets what has been read ahead.
+    pub(crate) fn close(&mut self) {
+        drop(self.means.take());
+        *self.ahead.get_mut() = Ahead::default();
+        *self.wrapping.get_mut() = None;
+    }
+
+    /// Whether there is anything to close.
+    pub(crate) fn has_means(&self) -> bool {
+        self.means.get().is_some()
+    }
+
     pub(crate) fn age(&self) -> Duration {
         self.clock.since(self.since)
     }

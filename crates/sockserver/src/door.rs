@@ -9,7 +9,7 @@ use sock::{Address, Socket, errno, errno_name};
 
 use crate::batch::{self, Incoming};
 use crate::flood::{self, Kind};
-use crate::job::{Core, Job, Rejected, Service};
+use crate::job::{Core, Job, Rejected, Service, Spare};
 use crate::limits::WhenFull;
 use crate::registry::Permit;
 use crate::request::{Request, RequestError, guard};
@@ -33,7 +33,9 @@ pub(crate) struct Door {
     /// Listeners that are of no more use.
     gone: Vec<Cell<bool>>,
     /// A permit for the next request, kept while nobody comes.
-    permit: RefCell<Option<Permit>>,
+    permit: Cell<Option<Leave>>,
+    /// A job that has ended in this thread: the next one.
+    spare: Cell<Option<Spare>>,
     trouble: Cell<Trouble>,
     /// Pauses between requests that cannot be started.
     stuck: Cell<Trouble>,
@@ -55,6 +57,13 @@ struct Trouble {
     pause: Duration,
     /// Clients that were lost since the last one that was not.
     in_a_row: u32,
+}
+
+/// What a request comes in with.
+enum Leave {
+    Within(Permit),
+    /// Beyond the limit: it is only to be refused.
+    Beyond(Permit),
 }
 
 /// What an attempt to accept came to.
@@ -124,7 +133,8 @@ impl Door {
             last: Cell::new(0),
             incoming: listeners.iter().map(|_| RefCell::default()).collect(),
             gone: vec![Cell::new(false); listeners.len()],
-            permit: RefCell::new(None),
+            permit: Cell::new(None),
+            spare: Cell::new(None),
             trouble: Cell::default(),
             stuck: Cell::default(),
         }
@@ -192,6 +202,16 @@ impl Door {
         stuck.pause
     }
 
+    /// Runs what serves a request in this thread, and keeps what the next one can use.
+    pub(crate) fn serving<T>(&self, serve: impl FnOnce() -> T) -> T {
+        let (served, spare) = Spare::after(serve);
+        if let Some(mut spare) = spare.filter(|spare| spare.is_of(&self.core)) {
+            self.permit.set(spare.take_permit().map(Leave::Within));
+            self.spare.set(Some(spare));
+        }
+        served
+    }
+
     /// Runs what serves a request, and sends the answers to a batch of datagrams
     /// when the last of it has been served.
     pub(crate) fn batching<T>(&self, serve: impl FnOnce() -> T) -> T {
@@ -221,7 +241,7 @@ impl Door {
         let Some(permit) = self.take_permit() else {
             return Ok(Accepted::Full);
         };
-        *self.permit.borrow_mut() = Some(permit);
+        self.permit.set(Some(permit));
         let count = self.listeners.len();
         let mut found = Accepted::Nothing;
         for _ in 0..count {
@@ -246,13 +266,18 @@ impl Door {
     }
 
     /// A permit for a request that may come; beyond the limit one only to refuse it.
-    fn take_permit(&self) -> Option<Permit> {
-        let kept = self.permit.borrow_mut().take().filter(|permit| !permit.is_beyond_the_limit());
+    fn take_permit(&self) -> Option<Leave> {
+        if let Some(kept @ Leave::Within(_)) = self.permit.take() {
+            return Some(kept);
+        }
         let registry = self.core.registry();
-        kept.or_else(|| match registry.limits().when_full {
-            WhenFull::Wait => registry.permit(),
-            WhenFull::Refuse => registry.try_permit().or_else(|| Some(registry.permit_to_refuse())),
-        })
+        match registry.limits().when_full {
+            WhenFull::Wait => registry.permit().map(Leave::Within),
+            WhenFull::Refuse => Some(match registry.try_permit() {
+                Some(permit) => Leave::Within(permit),
+                None => Leave::Beyond(registry.permit_to_refuse()),
+            }),
+        }
     }
 
     fn accept_from(&self, place: usize) -> io::Result<Accepted> {
@@ -328,24 +353,26 @@ impl Door {
         // One byte more than is wanted tells whether there was more.
         let (mut packet, client_address) =
             incoming.take(listener, max_packet_size.saturating_add(1), max_batch)?;
-        let is_truncated = packet.data().len() > max_packet_size;
-        packet.truncate(max_packet_size);
-        Ok((Request::datagram(packet, is_truncated, Arc::clone(listener)), client_address))
+        packet.came_through(listener, max_packet_size);
+        Ok((Request::datagram(packet), client_address))
     }
 
     fn verify(&self, request: Request, client_address: Address) -> Accepted {
-        let registry = self.core.registry();
-        let permit = self.permit.borrow_mut().take().unwrap_or_else(|| registry.permit_to_refuse());
-        let too_many = permit.is_beyond_the_limit();
-        let (entry, allowed) = registry.enter(client_address, permit);
+        let (permit, too_many) = match self.permit.take() {
+            Some(Leave::Within(permit)) => (permit, false),
+            Some(Leave::Beyond(permit)) => (permit, true),
+            None => (self.core.registry().permit_to_refuse(), true),
+        };
+        let (mut job, allowed) = match self.spare.take() {
+            Some(spare) => spare.renew(request, client_address, permit),
+            None => Job::enter(&self.core, request, client_address, permit),
+        };
         if too_many || allowed.is_err() {
-            log::debug!("request from {} refused: too many connections", entry.client_address());
-            Job::new(Arc::clone(&self.core), request, entry).turn_away();
+            log::debug!("request from {} refused: too many connections", job.client_address());
+            job.turn_away();
             return Accepted::Refused;
         }
-        let verified = guard(|| Ok(self.core.hooks.verify_request(&request, entry.client_address())));
-        let mut job = Job::new(Arc::clone(&self.core), request, entry);
-        match verified {
+        match job.verify() {
             Ok(true) => return Accepted::Job(job),
             Ok(false) => log::debug!("request from {} refused", job.client_address()),
             Err(error) => job.report(&error),

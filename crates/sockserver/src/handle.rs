@@ -11,7 +11,8 @@ use parking_lot::{Condvar, Mutex};
 use sock::{SHUT_RDWR, Socket};
 
 use crate::limits::Limits;
-use crate::registry::{DrainReport, Registry};
+use crate::registry::Registry;
+use crate::report::DrainReport;
 use crate::stats::Stats;
 use crate::wake::Waker;
 

@@ -18,7 +18,7 @@ use crate::handler::{ErasedHandler, StreamContext};
 use crate::hooks::{self, ServerHooks};
 use crate::limits::Deadline;
 use crate::phase::Phase;
-use crate::registry::{Entry, Registry, Serving};
+use crate::registry::{Entry, Permit, Registry, Serving, TooManyOfOne};
 use crate::request::{Request, RequestError, guard};
 use crate::stats::Outcome;
 use crate::wrapping::{Wrapped, Wraps};
@@ -73,17 +73,22 @@ const PLAIN: &[u8] = b"p";
 /// left open. One that cannot be started goes back with [`reject`](Job::reject).
 pub struct Job(Box<Life>);
 
+/// A job that has ended, kept for the next request of the same server.
+pub(crate) struct Spare(Box<Life>);
+
 /// A job's own; it goes from hand to hand as a pointer.
 struct Life {
     core: Arc<Core>,
     /// `None` once the request is closed.
     request: Option<Request>,
     conversation: Option<Conversation>,
-    /// How it ended; `None` until it has been served.
-    outcome: Option<Outcome>,
     /// Who wants to know when `wrap_request` is done.
     tells: Option<Arc<Socket>>,
     entry: Entry,
+    /// How it ended; `None` until it has been served.
+    outcome: Option<Outcome>,
+    /// Nothing is left to be closed.
+    closed: bool,
 }
 
 /// Of an answer this much may be on its way, and is not waited for: a small answer
@@ -141,15 +146,31 @@ pub struct Rejected {
 }
 
 impl Job {
-    pub(crate) fn new(core: Arc<Core>, request: Request, entry: Entry) -> Job {
-        Job(Box::new(Life {
-            core,
+    /// Enters a request that has just been accepted.
+    pub(crate) fn enter(
+        core: &Arc<Core>,
+        request: Request,
+        client_address: Address,
+        permit: Permit,
+    ) -> (Job, Result<(), TooManyOfOne>) {
+        let (entry, allowed) = core.registry().enter(client_address, permit);
+        let life = Life {
+            core: Arc::clone(core),
             request: Some(request),
             conversation: None,
-            outcome: None,
             tells: None,
             entry,
-        }))
+            outcome: None,
+            closed: false,
+        };
+        (Job(Box::new(life)), allowed)
+    }
+
+    /// Asks `verify_request`.
+    pub(crate) fn verify(&self) -> Result<bool, RequestError> {
+        let Life { core, request, entry, .. } = &*self.0;
+        let verify = |request| core.hooks.verify_request(request, entry.client_address());
+        guard(|| Ok(request.as_ref().is_some_and(verify)))
     }
 
     /// Serves the request to its end and tells what became of it.
@@ -157,7 +178,9 @@ impl Job {
     /// Python: `finish_request`, `handle_error`, `shutdown_request`.
     pub fn run(mut self) -> Outcome {
         while self.step() == Step::Again {}
-        self.0.outcome.unwrap_or(Outcome::Finished)
+        let outcome = self.0.outcome.unwrap_or(Outcome::Finished);
+        Spare::keep(self);
+        outcome
     }
 
     /// Serves the request until its handler returns.
@@ -210,11 +233,11 @@ impl Job {
             (Service::Datagram(_), Some(_)) => self.serve_datagram().map(|()| Tried::Ended),
         };
         match served {
-            Ok(Tried::Ended) => self.0.outcome = self.0.outcome.or_else(|| Some(self.ended_well())),
+            Ok(Tried::Ended) => self.0.outcome = self.0.outcome.or_else(|| Some(self.0.ended_well())),
             Ok(goes_on) => return goes_on,
-            Err(error) => self.fail(error),
+            Err(error) => self.0.fail(error),
         }
-        self.end();
+        self.0.end();
         Tried::Ended
     }
 
@@ -236,7 +259,7 @@ impl Job {
             Ok(())
         });
         if let Err(error) = closed {
-            self.report(&error);
+            self.0.report(&error);
         }
         self.0.entry.connection().serve_in_child(pid, lifeline);
         let wraps = matches!(*self.0.core.service, Service::Stream(_)) && self.0.core.wraps.may_take_long();
@@ -442,40 +465,44 @@ impl Job {
             client_address: self.0.entry.client_address(),
             server: &self.0.core.handle,
         };
-        let (mut handler, mut set_up) = (None, false);
-        let handled = guard(|| {
-            let handler = handler.insert(make());
-            handler.setup(&mut cx)?;
-            set_up = true;
-            handler.handle(&mut cx)
-        });
-        // A handler whose setup failed is not finished, as in Python.
-        let finished = match &mut handler {
-            Some(handler) if set_up => guard(|| handler.finish(&mut cx)),
-            _ => Ok(()),
-        };
-        let dropped = guard(|| {
-            drop(handler);
-            Ok(())
-        });
+        let (mut handler, mut set_up, mut stage, mut served) = (None, false, 0, Ok(()));
+        // One guard for all, unless something fails: the rest follows all the same.
+        while stage < 3 {
+            let tried = guard(|| {
+                if stage == 0 {
+                    stage = 1;
+                    let handler = handler.insert(make());
+                    handler.setup(&mut cx)?;
+                    set_up = true;
+                    handler.handle(&mut cx)?;
+                }
+                if stage == 1 {
+                    stage = 2;
+                    // A handler whose setup failed is not finished, as in Python.
+                    handler.iter_mut().filter(|_| set_up).try_for_each(|handler| handler.finish(&mut cx))?;
+                }
+                stage = 3;
+                drop(handler.take());
+                Ok(())
+            });
+            served = served.and(tried);
+        }
         cx.wfile.clear();
         if cx.wfile.capacity() <= LARGEST_SPARE {
             ANSWER.set(cx.wfile);
         }
-        handled.and(finished).and(dropped)
+        served
     }
 
     /// Ends a job that could not be started, in the order of one that failed.
     pub(crate) fn end_rejected(rejected: Rejected) {
         let Rejected { mut job, error } = rejected;
-        job.report(&RequestError::Rejected(error));
-        job.end();
+        job.0.report(&RequestError::Rejected(error));
     }
 
     /// Ends a job that a limit or `verify_request` refuses.
     pub(crate) fn refuse(mut self) {
         self.0.outcome = self.0.outcome.or(Some(Outcome::Rejected));
-        self.end();
     }
 
     /// Tells a client that it is one too many, and ends the job.
@@ -486,15 +513,22 @@ impl Job {
                 Ok(())
             });
             if let Err(error) = told {
-                self.report(&error);
+                self.0.report(&error);
             }
         }
         self.refuse();
     }
 
+    /// Tells of a request's error.
+    pub(crate) fn report(&mut self, error: &RequestError) {
+        self.0.report(error);
+    }
+}
+
+impl Life {
     /// What became of a request whose handler is content.
     fn ended_well(&self) -> Outcome {
-        let connection = self.0.entry.connection();
+        let connection = self.entry.connection();
         match (connection.phase(), connection.late()) {
             (Phase::Overdue(deadline), _)
             | (_, Some(deadline @ Deadline::Idle))
@@ -507,7 +541,7 @@ impl Job {
 
     /// Tells of a handler's error, which may be no more than that of a deadline.
     fn fail(&mut self, error: RequestError) {
-        let connection = self.0.entry.connection();
+        let connection = self.entry.connection();
         let error = match (error, connection.late()) {
             (RequestError::Failed(error), Some(deadline))
                 if error.kind() == io::ErrorKind::TimedOut
@@ -521,9 +555,9 @@ impl Job {
     }
 
     /// Tells `handle_error`, whose own panic must not take the server along.
-    pub(crate) fn report(&mut self, error: &RequestError) {
-        if matches!(self.0.outcome, None | Some(Outcome::Finished)) {
-            self.0.outcome = Some(match error {
+    fn report(&mut self, error: &RequestError) {
+        if matches!(self.outcome, None | Some(Outcome::Finished)) {
+            self.outcome = Some(match error {
                 RequestError::Failed(_) if self.was_cut() => Outcome::Cut,
                 RequestError::Failed(_) => Outcome::Failed,
                 RequestError::Panicked(_) => Outcome::Panicked,
@@ -532,49 +566,49 @@ impl Job {
             });
         }
         let told = guard(|| {
-            self.0.core.hooks.handle_error(error, self.0.entry.client_address());
+            self.core.hooks.handle_error(error, self.entry.client_address());
             Ok(())
         });
         if let Err(second) = told {
             log::error!(
                 "handle_error for {} {second}; it was told: {error}",
-                self.0.entry.client_address()
+                self.entry.client_address()
             );
         }
     }
 
     fn was_cut(&self) -> bool {
-        self.0.entry.is_open() && self.0.entry.connection().phase() == Phase::Drained
+        self.entry.connection().phase() == Phase::Drained
     }
 
     /// Ends it, in the usual order. What panics on the way is told, and the rest
     /// follows all the same.
     fn end(&mut self) {
         let mut stage = 0;
-        while self.0.entry.is_open() {
+        while !self.closed {
             if let Err(error) = guard(|| self.end_from(&mut stage)) {
                 self.report(&error);
             }
         }
-        // A job that nobody ran was none that could be served.
-        let outcome = self.0.outcome.unwrap_or(Outcome::Rejected);
-        self.0.entry.set_outcome(outcome);
     }
 
     fn end_from(&mut self, stage: &mut u8) -> io::Result<()> {
         loop {
             *stage += 1;
-            match (*stage, &self.0.request) {
+            match (*stage, &self.request) {
                 // It belongs to the connection.
-                (1, _) => drop(self.0.conversation.take()),
+                (1, _) => drop(self.conversation.take()),
                 (2, Some(_)) if self.may_just_close() => {}
-                (2, Some(request)) => self.0.core.hooks.shutdown_request(request),
+                (2, Some(request)) => self.core.hooks.shutdown_request(request),
                 (3, Some(request)) => self.linger(request),
-                (4, Some(request)) => self.0.core.hooks.close_request(request),
-                (5, _) => drop(self.0.request.take()),
+                (4, Some(request)) => self.core.hooks.close_request(request),
+                (5, _) => drop(self.request.take()),
                 // What wrap_request made goes with it.
-                (6, _) => self.0.entry.close(),
-                (7.., _) => return Ok(()),
+                (6, _) => self.entry.close(),
+                (7.., _) => {
+                    self.closed = true;
+                    return Ok(());
+                }
                 _ => {}
             }
         }
@@ -584,9 +618,9 @@ impl Job {
     /// have: a call less for each short connection. A child's parent may be late with
     /// closing its copy.
     fn may_just_close(&self) -> bool {
-        self.0.core.wraps.is_not_there()
-            && self.0.tells.is_none()
-            && self.0.entry.connection().ends_with_its_close()
+        self.core.wraps.is_not_there()
+            && self.tells.is_none()
+            && self.entry.connection().ends_with_its_close()
     }
 
     /// Reads away what the client is still sending, for a while: closing with
@@ -596,9 +630,9 @@ impl Job {
     ///
     /// One that nobody serves, because it is refused, is not waited for: the loop does it.
     fn linger(&self, request: &Request) {
-        let connection = self.0.entry.connection();
-        let ended = connection.heard_the_end() || matches!(self.0.outcome, Some(Outcome::TimedOut(_)));
-        let limit = self.0.entry.registry().limits().linger_timeout;
+        let connection = self.entry.connection();
+        let ended = connection.heard_the_end() || matches!(self.outcome, Some(Outcome::TimedOut(_)));
+        let limit = self.entry.registry().limits().linger_timeout;
         let Some(stream) = request.stream().filter(|_| !ended && !limit.is_zero()) else {
             return;
         };
@@ -634,9 +668,69 @@ impl Job {
     }
 }
 
-impl Drop for Job {
+impl Drop for Life {
     fn drop(&mut self) {
         self.end();
+        // A job that nobody ran was none that could be served.
+        self.entry.end(self.outcome.unwrap_or(Outcome::Rejected));
+    }
+}
+
+impl Spare {
+    /// Runs what serves a request, mostly in this thread: then its job and its permit
+    /// can be the next request's.
+    pub(crate) fn after<T>(serve: impl FnOnce() -> T) -> (T, Option<Spare>) {
+        let wanted = Wanted { before: SPARE_WANTED.replace(true) };
+        let served = serve();
+        drop(wanted);
+        (served, SPARE_JOB.take())
+    }
+
+    /// Ends a job, and keeps what can be used again if somebody wants it.
+    fn keep(Job(mut life): Job) {
+        if !SPARE_WANTED.get() {
+            return;
+        }
+        life.end();
+        life.entry.end(life.outcome.unwrap_or(Outcome::Rejected));
+        life.tells = None;
+        SPARE_JOB.set(Some(Spare(life)));
+    }
+
+    /// Whether it can be used again for that server.
+    pub(crate) fn is_of(&self, core: &Arc<Core>) -> bool {
+        Arc::ptr_eq(&self.0.core, core)
+    }
+
+    /// The permit of the request before.
+    pub(crate) fn take_permit(&mut self) -> Option<Permit> {
+        self.0.entry.take_permit()
+    }
+
+    /// Makes it another request's.
+    pub(crate) fn renew(
+        self,
+        request: Request,
+        client_address: Address,
+        permit: Permit,
+    ) -> (Job, Result<(), TooManyOfOne>) {
+        let Spare(mut life) = self;
+        let allowed = life.entry.renew(client_address, permit);
+        life.request = Some(request);
+        life.outcome = None;
+        life.closed = false;
+        (Job(life), allowed)
+    }
+}
+
+/// Nobody wants spare jobs beyond [`Spare::after`], which a panic may leave.
+struct Wanted {
+    before: bool,
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        SPARE_WANTED.set(self.before);
     }
 }
 
@@ -649,6 +743,9 @@ impl fmt::Debug for Job {
 thread_local! {
     /// The worker's read buffer, lent to one connection after another.
     static SPARE: Cell<Option<ReadBuffer>> = const { Cell::new(None) };
+    /// Whether somebody wants the job that this thread runs, when it has ended.
+    static SPARE_WANTED: Cell<bool> = const { Cell::new(false) };
+    static SPARE_JOB: Cell<Option<Spare>> = const { Cell::new(None) };
     /// Where a datagram's answer is written.
     static ANSWER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }

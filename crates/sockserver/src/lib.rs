@@ -101,6 +101,7 @@ mod packet;
 mod phase;
 mod reaper;
 mod registry;
+mod report;
 mod request;
 #[cfg(unix)]
 mod scoreboard;
@@ -132,7 +133,7 @@ pub use mixin::prefork::PreforkMixIn;
 pub use mixin::selector::SelectorMixIn;
 pub use mixin::threading::ThreadingMixIn;
 pub use mixin::{MixIn, Sequential};
-pub use registry::{CutOff, DrainReport};
+pub use report::{CutOff, DrainReport};
 pub use request::{Request, RequestError};
 pub use server::{Datagram, DatagramServer, Family, Inet, Kind, Server, Stream, StreamServer, Unix};
 pub use stats::{Outcome, Stats, TimedOut};

@@ -307,8 +307,7 @@ mod tests {
                         let permit = registry.permit().unwrap();
                         let (mut entry, _) = registry.enter(Address::None, permit);
                         point();
-                        entry.set_outcome(outcome);
-                        entry.close();
+                        entry.end(outcome);
                     }) as Actor
                 };
                 let watched = Arc::clone(&registry);

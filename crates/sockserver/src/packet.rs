@@ -2,14 +2,21 @@
 
 use std::cell::Cell;
 use std::io;
+use std::sync::Arc;
 
-use sock::Address;
+use sock::{Address, Socket};
 
 /// A datagram that was received, in a buffer that the thread that serves it gets back.
-pub(crate) struct Packet {
+pub(crate) struct Packet(Option<Box<Received>>);
+
+#[derive(Default)]
+struct Received {
     /// As long as any has needed it.
     buffer: Vec<u8>,
     len: usize,
+    is_truncated: bool,
+    /// The one it came through; the server's.
+    socket: Option<Arc<Socket>>,
 }
 
 impl Packet {
@@ -19,31 +26,54 @@ impl Packet {
         size: usize,
         receive: impl FnOnce(&mut [u8]) -> io::Result<(usize, Address)>,
     ) -> io::Result<(Packet, Address)> {
-        let mut packet = Packet { buffer: SPARE.take(), len: 0 };
-        if packet.buffer.len() < size {
-            packet.buffer.resize(size, 0);
+        let mut received = SPARE.take().unwrap_or_default();
+        if received.buffer.len() < size {
+            received.buffer.resize(size, 0);
         }
-        let (len, address) = receive(&mut packet.buffer[..size])?;
-        packet.len = len;
-        Ok((packet, address))
+        let told = receive(&mut received.buffer[..size]);
+        received.len = told.as_ref().map_or(0, |(len, _)| *len);
+        let packet = Packet(Some(received));
+        told.map(|(_, address)| (packet, address))
+    }
+
+    /// Cuts it at `most` bytes, and notes the socket it came through.
+    pub(crate) fn came_through(&mut self, socket: &Arc<Socket>, most: usize) {
+        if let Some(received) = &mut self.0 {
+            received.is_truncated = received.len > most;
+            received.len = received.len.min(most);
+            received.socket = Some(Arc::clone(socket));
+        }
+    }
+
+    fn received(&self) -> &Received {
+        self.0.as_ref().expect("it is taken out when it is dropped")
     }
 
     pub(crate) fn data(&self) -> &[u8] {
-        &self.buffer[..self.len]
+        let received = self.received();
+        &received.buffer[..received.len]
     }
 
-    pub(crate) fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
+    pub(crate) fn is_truncated(&self) -> bool {
+        self.received().is_truncated
+    }
+
+    pub(crate) fn socket(&self) -> &Socket {
+        self.received().socket.as_ref().expect("every datagram comes through one")
     }
 }
 
 impl Drop for Packet {
     fn drop(&mut self) {
-        SPARE.set(std::mem::take(&mut self.buffer));
+        if let Some(received) = &mut self.0 {
+            // It may be the last to hold it.
+            received.socket = None;
+        }
+        SPARE.set(self.0.take());
     }
 }
 
 thread_local! {
     /// Where the next datagram is received.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static SPARE: Cell<Option<Box<Received>>> = const { Cell::new(None) };
 }

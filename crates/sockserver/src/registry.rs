@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 #[cfg(unix)]
@@ -19,6 +18,7 @@ use crate::limits::{Deadline, Limits};
 use crate::model::point;
 use crate::phase::Phase;
 use crate::reaper::Reaper;
+use crate::report::{CutOff, DrainReport};
 #[cfg(unix)]
 use crate::scoreboard::{Scoreboard, Slot};
 use crate::stats::{Outcome, Stats};
@@ -55,7 +55,7 @@ pub(crate) struct Registry {
 struct Book {
     stats: Stats,
     entries: Vec<Option<Arc<Connection>>>,
-    free: Vec<usize>,
+    free: Vec<u32>,
     by_ip: HashMap<IpAddr, usize>,
     /// Drains that run at the moment.
     drains: usize,
@@ -69,14 +69,6 @@ struct Book {
 /// Leave for one request, taken before it is accepted; dropping it gives it back.
 pub(crate) struct Permit {
     registry: Arc<Registry>,
-    beyond_the_limit: bool,
-}
-
-impl Permit {
-    /// Whether there is no room, and the request is to be refused.
-    pub(crate) fn is_beyond_the_limit(&self) -> bool {
-        self.beyond_the_limit
-    }
 }
 
 impl Drop for Permit {
@@ -89,15 +81,32 @@ impl Drop for Permit {
 
 /// A request's line in the register. Whoever drops it without saying how the
 /// request ended lets it fail.
+///
+/// When the request has ended it can be the next one's: see [`renew`](Self::renew).
 pub(crate) struct Entry {
+    connection: Arc<Connection>,
+    /// `None` once the request has ended, and the permit been taken out.
+    permit: Option<Permit>,
+    line: Line,
+    stands: Stands,
+}
+
+/// Where the register has a request.
+#[derive(Clone, Copy)]
+struct Line {
     /// The server's first request is 1.
     number: u64,
-    client_address: Address,
-    /// `None` once it is closed.
-    connection: Option<Arc<Connection>>,
-    slot: usize,
-    outcome: Option<Outcome>,
-    permit: Permit,
+    slot: u32,
+}
+
+/// How much of an entry is still there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    Open,
+    /// Whatever there was to close.
+    Closed,
+    /// It is counted among those that have.
+    Ended,
 }
 
 /// The same address has too many connections already.
@@ -165,13 +174,13 @@ impl Registry {
         let most = self.limits().max_connections;
         let take = |taken: usize| (taken < most).then_some(taken + 1);
         let taken = self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
-        taken.ok().map(|_| Permit { registry: Arc::clone(self), beyond_the_limit: false })
+        taken.ok().map(|_| Permit { registry: Arc::clone(self) })
     }
 
     /// A permit beyond the limit, for a request that is only to be refused.
     pub(crate) fn permit_to_refuse(self: &Arc<Self>) -> Permit {
         self.taken.fetch_add(1, Ordering::SeqCst);
-        Permit { registry: Arc::clone(self), beyond_the_limit: true }
+        Permit { registry: Arc::clone(self) }
     }
 
     /// Wakes the loop when the next request ends: there may be a permit then, or a
@@ -200,21 +209,26 @@ impl Registry {
         client_address: Address,
         permit: Permit,
     ) -> (Entry, Result<(), TooManyOfOne>) {
-        let connection = Arc::new(Connection::new(client_address.clone(), self.clock.clone()));
+        let connection = Arc::new(Connection::new(client_address, self.clock.clone()));
+        let (line, allowed) = self.note(&connection);
+        (Entry { connection, permit: Some(permit), line, stands: Stands::Open }, allowed)
+    }
+
+    /// Gives a connection its line.
+    fn note(&self, connection: &Arc<Connection>) -> (Line, Result<(), TooManyOfOne>) {
         let mut book = self.book.lock();
         book.stats.begin();
         self.show(&book.stats);
-        let allowed = book.count_ip(&client_address, self.limits().max_connections_per_ip);
-        let slot = book.free.pop().unwrap_or(book.entries.len());
-        if slot == book.entries.len() {
-            book.entries.push(None);
-        }
-        book.entries[slot] = Some(Arc::clone(&connection));
-        let number = book.stats.accepted;
-        (
-            Entry { number, client_address, connection: Some(connection), slot, outcome: None, permit },
-            allowed,
-        )
+        let allowed = book.count_ip(&connection.client_address, self.limits().max_connections_per_ip);
+        let slot = match book.free.pop() {
+            Some(slot) => slot,
+            None => {
+                book.entries.push(None);
+                book.entries.len() as u32 - 1
+            }
+        };
+        book.entries[slot as usize] = Some(Arc::clone(connection));
+        (Line { number: book.stats.accepted, slot }, allowed)
     }
 
     pub(crate) fn lost_before_accept(&self) {
@@ -415,8 +429,8 @@ impl Registry {
         self.book.lock().stats.in_flight == 0
     }
 
-    fn end(&self, outcome: Outcome) {
-        let mut book = self.book.lock();
+    /// Counts a request as one that has ended.
+    fn count(&self, book: &mut Book, outcome: Outcome) {
         book.stats.end(outcome);
         self.show(&book.stats);
         if book.drains > 0 {
@@ -453,75 +467,102 @@ impl Book {
 }
 
 impl Entry {
+    /// Enters another request where one has ended.
+    pub(crate) fn renew(&mut self, client_address: Address, permit: Permit) -> Result<(), TooManyOfOne> {
+        let registry = &permit.registry;
+        match Arc::get_mut(&mut self.connection) {
+            Some(connection) => connection.renew(client_address),
+            None => self.connection = Arc::new(Connection::new(client_address, registry.clock.clone())),
+        }
+        let (line, allowed) = registry.note(&self.connection);
+        (self.line, self.stands) = (line, Stands::Open);
+        self.permit = Some(permit);
+        allowed
+    }
+
     /// Who is being served.
     pub(crate) fn client_address(&self) -> &Address {
-        &self.client_address
+        &self.connection.client_address
     }
 
     /// Has the next receive watched by the system, where no reaper does it.
     pub(crate) fn limit_next_read(&self, deadline: Deadline) {
         if self.registry().reaper.is_forbidden() {
-            self.connection().limit_next_read(deadline);
+            self.connection.limit_next_read(deadline);
         }
     }
 
-    /// Whether the connection is still there.
-    pub(crate) fn is_open(&self) -> bool {
-        self.connection.is_some()
-    }
-
-    /// The connection, until [`close`](Self::close).
     pub(crate) fn connection(&self) -> &Arc<Connection> {
-        self.connection.as_ref().expect("nobody asks for a connection that is closed")
+        &self.connection
     }
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {
-        &self.permit.registry
+        &self.permit.as_ref().expect("a request has one until it has ended").registry
     }
 
     /// Enters a phase and has its deadline watched. False when the connection has
     /// been ended meanwhile.
     pub(crate) fn enter(&self, phase: Phase) -> bool {
-        let entered = self.connection().enter(phase);
+        let entered = self.connection.enter(phase);
         if entered {
-            Reaper::watch(self.registry(), self.connection().next_look());
+            Reaper::watch(self.registry(), self.connection.next_look());
         }
         entered
     }
 
-    /// Notes how it ended, for the moment it is dropped.
-    pub(crate) fn set_outcome(&mut self, outcome: Outcome) {
-        self.outcome = Some(outcome);
+    /// Closes what the connection goes over, if there is such a thing.
+    pub(crate) fn close(&mut self) {
+        if self.stands != Stands::Open || !self.connection.has_means() {
+            return;
+        }
+        self.stands = Stands::Closed;
+        self.leave(&mut self.registry().book.lock());
+        // The register had the only other one.
+        if let Some(connection) = Arc::get_mut(&mut self.connection) {
+            connection.close();
+        }
     }
 
-    /// Closes the connection: it is the last to hold it, but for a reaper that is
-    /// looking at this moment.
-    pub(crate) fn close(&mut self) {
-        let Some(connection) = self.connection.take() else {
+    /// Takes the line out of the book.
+    fn leave(&self, book: &mut Book) {
+        let connection = &self.connection;
+        book.forget_ip(&connection.client_address, self.registry().limits().max_connections_per_ip);
+        book.dismissed += u64::from(connection.phase() == Phase::Dismissed);
+        book.entries[self.line.slot as usize] = None;
+        book.free.push(self.line.slot);
+    }
+
+    /// Ends the request. The permit is still there: it goes last, since only when
+    /// everything else is gone the descriptor is free.
+    pub(crate) fn end(&mut self, outcome: Outcome) {
+        self.close();
+        if self.stands == Stands::Ended {
             return;
-        };
+        }
         let registry = self.registry();
         let mut book = registry.book.lock();
-        book.forget_ip(&self.client_address, registry.limits().max_connections_per_ip);
-        book.dismissed += u64::from(connection.phase() == Phase::Dismissed);
-        let entry = book.entries[self.slot].take();
-        book.free.push(self.slot);
+        if self.stands == Stands::Open {
+            self.leave(&mut book);
+        }
+        registry.count(&mut book, outcome);
         drop(book);
-        drop((entry, connection));
+        self.stands = Stands::Ended;
+        let (number, client_address) = (self.line.number, self.client_address());
+        log::debug!(
+            peer:% = client_address, request = number;
+            "request {number} from {client_address}: {outcome:?}"
+        );
+    }
+
+    /// The permit of a request that has ended, for the next one.
+    pub(crate) fn take_permit(&mut self) -> Option<Permit> {
+        self.permit.take_if(|_| self.stands == Stands::Ended)
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.close();
-        let outcome = self.outcome.unwrap_or(Outcome::Failed);
-        self.registry().end(outcome);
-        let (number, client_address) = (self.number, self.client_address());
-        log::debug!(
-            peer:% = client_address, request = number;
-            "request {number} from {client_address}: {outcome:?}"
-        );
-        // The permit goes last: only now is the descriptor free.
+        self.end(Outcome::Failed);
     }
 }
 
@@ -557,49 +598,4 @@ impl Drop for Serving {
 thread_local! {
     /// Where the server is whose request this thread serves; 0 for none.
     static SERVING: Cell<usize> = const { Cell::new(0) };
-}
-
-/// What a drain came to.
-///
-/// Made by [`ServerHandle::drain`](crate::ServerHandle::drain).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-#[must_use]
-pub struct DrainReport {
-    /// Requests that were being served and ended in time.
-    pub finished: u64,
-    /// Connections that had no request, and were closed at once.
-    pub idle: u64,
-    /// Requests that were cut off at the deadline, or had been by a deadline of their
-    /// own and were still there.
-    pub cut: Vec<CutOff>,
-    /// Of those, how many handlers have not returned even so.
-    pub left: u64,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// A request that a drain cut off.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CutOff {
-    /// Who was being served.
-    pub client_address: Address,
-    /// For how long the connection had been there.
-    pub age: Duration,
-}
-
-/// One line, for a log.
-impl fmt::Display for DrainReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let DrainReport { finished, idle, cut, left, took } = self;
-        write!(f, "drained in {took:.1?}: {finished} finished, {idle} idle closed, {} cut off", cut.len())?;
-        for (index, CutOff { client_address, age }) in cut.iter().enumerate() {
-            write!(f, "{} {client_address} after {age:.1?}", if index == 0 { ":" } else { "," })?;
-        }
-        if *left > 0 {
-            write!(f, "; {left} handlers do not return")?;
-        }
-        Ok(())
-    }
 }

@@ -20,35 +20,32 @@ pub struct Request {
     inner: Inner,
 }
 
+/// Small, since each connection that waits has one.
 enum Inner {
     /// As it was accepted.
-    Accepted(Socket),
+    Accepted(Box<Socket>),
     /// As its handler talks over it.
     Served(Arc<Connection>),
-    Datagram {
-        packet: Packet,
-        is_truncated: bool,
-        socket: Arc<Socket>,
-    },
+    Datagram(Packet),
 }
 
 impl Request {
     pub(crate) fn accepted(socket: Socket) -> Request {
-        Request { inner: Inner::Accepted(socket) }
+        Request { inner: Inner::Accepted(Box::new(socket)) }
     }
 
     pub(crate) fn served(connection: Arc<Connection>) -> Request {
         Request { inner: Inner::Served(connection) }
     }
 
-    pub(crate) fn datagram(packet: Packet, is_truncated: bool, socket: Arc<Socket>) -> Request {
-        Request { inner: Inner::Datagram { packet, is_truncated, socket } }
+    pub(crate) fn datagram(packet: Packet) -> Request {
+        Request { inner: Inner::Datagram(packet) }
     }
 
     /// The accepted socket, before `wrap_request` took it.
     pub(crate) fn into_accepted(self) -> Result<Socket, Request> {
         match self.inner {
-            Inner::Accepted(socket) => Ok(socket),
+            Inner::Accepted(socket) => Ok(*socket),
             inner => Err(Request { inner }),
         }
     }
@@ -57,9 +54,9 @@ impl Request {
     #[must_use]
     pub fn stream(&self) -> Option<&dyn StreamSocket> {
         match &self.inner {
-            Inner::Accepted(socket) => Some(socket),
+            Inner::Accepted(socket) => Some(&**socket),
             Inner::Served(connection) => Some(&**connection),
-            Inner::Datagram { .. } => None,
+            Inner::Datagram(_) => None,
         }
     }
 
@@ -67,7 +64,7 @@ impl Request {
     #[must_use]
     pub fn packet(&self) -> Option<&[u8]> {
         match &self.inner {
-            Inner::Datagram { packet, .. } => Some(packet.data()),
+            Inner::Datagram(packet) => Some(packet.data()),
             _ => None,
         }
     }
@@ -76,7 +73,7 @@ impl Request {
     /// connection.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
-        matches!(self.inner, Inner::Datagram { is_truncated: true, .. })
+        matches!(&self.inner, Inner::Datagram(packet) if packet.is_truncated())
     }
 
     /// The socket underneath: the connection's own, or the one the datagram came through.
@@ -85,7 +82,7 @@ impl Request {
         match &self.inner {
             Inner::Accepted(socket) => socket,
             Inner::Served(connection) => connection.socket(),
-            Inner::Datagram { socket, .. } => socket,
+            Inner::Datagram(packet) => packet.socket(),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::hooks::ServerHooks;
 use crate::job::Core;
 use crate::listener::BoundPath;
 use crate::mixin::MixIn;
-use crate::registry::DrainReport;
+use crate::report::DrainReport;
 use crate::request::{RequestError, guard};
 #[cfg(all(unix, feature = "signals"))]
 use crate::signals::Signals;

@@ -62,8 +62,8 @@ pub fn converse<H: StreamRequestHandler, T>(
         wraps: Wraps::not_there(),
     };
     let registry = Arc::clone(core.registry());
-    let (entry, _) = registry.enter(theirs.getpeername()?, registry.permit_to_refuse());
-    let job = Job::new(Arc::new(core), Request::accepted(theirs), entry);
+    let (client_address, permit) = (theirs.getpeername()?, registry.permit_to_refuse());
+    let (job, _) = Job::enter(&Arc::new(core), Request::accepted(theirs), client_address, permit);
     let (told, outcome) = thread::scope(|scope| {
         let served = scope.spawn(|| job.run());
         let told = client(&ours);

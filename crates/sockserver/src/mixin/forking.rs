@@ -15,7 +15,7 @@ use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::limits::Deadline;
 use crate::mixin::MixIn;
-use crate::registry::DrainReport;
+use crate::report::DrainReport;
 use crate::stats::Outcome;
 use crate::sys::{self, Fork, Pid, Waited};
 

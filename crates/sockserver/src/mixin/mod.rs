@@ -31,7 +31,7 @@ use std::time::Duration;
 use crate::accept::Acceptor;
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
-use crate::registry::DrainReport;
+use crate::report::DrainReport;
 
 /// Where requests run: what CPython's two mixins override between them.
 ///

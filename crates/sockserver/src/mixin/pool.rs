@@ -172,7 +172,7 @@ impl ThreadPoolMixIn {
 fn work(door: Door, stop: &Socket) -> io::Result<()> {
     let worker = Worker::new(door, stop)?;
     while let Some(job) = worker.next(None)? {
-        job.run();
+        worker.serve(job);
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::mixin::MixIn;
 use crate::mixin::prefork_worker::{self, LISTENER_GONE};
-use crate::registry::{CutOff, DrainReport};
+use crate::report::{CutOff, DrainReport};
 use crate::scoreboard::Scoreboard;
 use crate::sys::{self, Fork, Pid, Waited};
 

@@ -15,7 +15,7 @@ use crate::handle::ServerHandle;
 use crate::job::Core;
 use crate::mixin::call_out::{Caller, accepting};
 use crate::mixin::worker::Worker;
-use crate::registry::{CutOff, DrainReport};
+use crate::report::{CutOff, DrainReport};
 use crate::scoreboard::Slot;
 use crate::sys;
 
@@ -101,7 +101,7 @@ fn serve(worker: &Worker<'_>, handle: &ServerHandle, slot: &Slot, quota: Option<
                     job.turn_away();
                     continue;
                 }
-                job.run();
+                worker.serve(job);
                 slot.serve_nobody();
                 left -= 1;
             }

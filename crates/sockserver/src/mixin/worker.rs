@@ -72,6 +72,11 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Serves a request to its end.
+    pub(crate) fn serve(&self, job: Job) {
+        self.door.serving(|| job.run());
+    }
+
     /// Listens no more to listeners that are gone: they would be ready for ever.
     #[cfg(unix)]
     fn leave_lost(&self) -> io::Result<()> {
