@@ -4,12 +4,12 @@
 
 mod support;
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use sock::{Socket, create_connection};
+use sock::{Socket, SocketReader, create_connection};
 use sockserver::{
     MixIn, Server, StreamContext, StreamRequestHandler, StreamServer, TCPServer, ThreadingTCPServer,
 };
@@ -144,4 +144,43 @@ fn a_client_that_has_ended_is_told_so_whoever_holds_a_second_descriptor() {
     assert_eq!(client.recv_with_flags(9, sock::MSG_WAITALL).unwrap(), b"all of it");
     assert_eq!(client.recv(1).unwrap(), b"");
     drop(kept);
+}
+
+/// Answers each line, of which a request holds two, and reads each in another way.
+struct ManyReaders;
+
+impl StreamRequestHandler for ManyReaders {
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let mut lines = String::new();
+        // It takes no byte that belongs to the others.
+        SocketReader::new(cx.request, 0).read_line(&mut lines)?;
+        lines += &String::from_utf8_lossy(&cx.request.recv(2)?);
+        cx.rfile.read_line(&mut lines)?;
+        cx.close_connection = lines.starts_with('-');
+        cx.wfile.write_all(lines.as_bytes())
+    }
+}
+
+#[test]
+fn what_was_read_ahead_comes_first_whoever_reads() {
+    fn requests<M: MixIn + Default>() {
+        let server = StreamServer::<sockserver::Inet, M>::new(("127.0.0.1", 0), || ManyReaders).unwrap();
+        thread::scope(|scope| {
+            let _stop = StopAtEnd(server.handle());
+            scope.spawn(|| server.serve_forever().unwrap());
+            let client = create_connection(("127.0.0.1", server.server_address().port().unwrap())).unwrap();
+            client.settimeout(LIMIT).unwrap();
+            client.sendall(b"a\nb\nc").unwrap();
+            for request in ["a\nb\nc\n", "d\ne\nf\n", "-\nh\ni\n"] {
+                client.sendall(&request.as_bytes()[5 * usize::from(request.starts_with('a'))..]).unwrap();
+                let mut answer = [0; 6];
+                client.makefile_rb().read_exact(&mut answer).unwrap();
+                assert_eq!(answer, request.as_bytes());
+            }
+        });
+    }
+    requests::<sockserver::Sequential>();
+    requests::<sockserver::ThreadingMixIn>();
+    #[cfg(unix)]
+    requests::<sockserver::SelectorMixIn>();
 }

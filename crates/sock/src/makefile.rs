@@ -108,10 +108,14 @@ impl Socket {
 /// # std::io::Result::Ok(())
 /// ```
 #[derive(Debug, Default)]
-pub struct ReadBuffer {
+pub struct ReadBuffer(Box<Buffer>);
+
+/// Behind a pointer: it goes from hand to hand with each request.
+#[derive(Debug, Default)]
+struct Buffer {
     bytes: Box<[u8]>,
     /// While there are no bytes, since there was no memory for them, both say how
-    /// many there should be. A field of its own would go along with each request.
+    /// many there should be.
     start: usize,
     end: usize,
 }
@@ -121,29 +125,87 @@ impl ReadBuffer {
     /// fails with `OutOfMemory`.
     #[must_use]
     pub fn new(size: usize) -> ReadBuffer {
-        match sys::zeroes(size) {
-            Ok(bytes) => ReadBuffer { bytes: bytes.into(), start: 0, end: 0 },
-            Err(_) => ReadBuffer { bytes: Box::default(), start: size, end: size },
-        }
+        ReadBuffer(Box::new(match sys::zeroes(size) {
+            Ok(bytes) => Buffer { bytes: bytes.into(), start: 0, end: 0 },
+            Err(_) => Buffer { bytes: Box::default(), start: size, end: size },
+        }))
     }
 
+    /// Receives into the whole buffer, in place of what is unread in it. A receive that
+    /// fails leaves it empty.
+    ///
+    /// # Errors
+    ///
+    /// Those of `receive`; `OutOfMemory` when there is no memory for the buffer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// theirs.sendall(b"ahead")?;
+    /// let mut buffer = sock::ReadBuffer::new(100);
+    /// buffer.receive(|room| ours.recv_into(room))?;
+    /// assert_eq!(buffer.unread(), b"ahead");
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[inline]
+    pub fn receive(&mut self, receive: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
+        let buffer = &mut *self.0;
+        if buffer.bytes.is_empty() {
+            buffer.allocate()?;
+        }
+        (buffer.start, buffer.end) = (0, 0);
+        buffer.end = receive(&mut buffer.bytes)?;
+        Ok(buffer.end)
+    }
+
+    /// Takes what is unread, as much of it as `room` holds; returns how much that is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// theirs.sendall(b"ahead")?;
+    /// let mut buffer = sock::ReadBuffer::new(100);
+    /// buffer.receive(|room| ours.recv_into(room))?;
+    /// assert_eq!(buffer.take(&mut [0; 2]), 2);
+    /// assert_eq!(buffer.unread(), b"ead");
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn take(&mut self, room: &mut [u8]) -> usize {
+        let unread = self.unread();
+        let count = unread.len().min(room.len());
+        room[..count].copy_from_slice(&unread[..count]);
+        self.consume(count);
+        count
+    }
+
+    #[inline]
+    fn consume(&mut self, count: usize) {
+        self.0.start = self.0.start.saturating_add(count).min(self.0.end);
+    }
+
+    /// Bytes received and not yet read.
+    #[inline]
+    #[must_use]
+    pub fn unread(&self) -> &[u8] {
+        self.0.bytes.get(self.0.start..self.0.end).unwrap_or_default()
+    }
+
+    /// How much the buffer can hold.
+    #[inline]
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.0.bytes.len().max(self.0.start)
+    }
+}
+
+impl Buffer {
     /// Tries once more to have memory.
     #[cold]
     fn allocate(&mut self) -> io::Result<()> {
         self.bytes = sys::zeroes(self.start)?.into();
         Ok(())
-    }
-
-    /// Bytes received and not yet read.
-    #[must_use]
-    pub fn unread(&self) -> &[u8] {
-        self.bytes.get(self.start..self.end).unwrap_or_default()
-    }
-
-    /// How much the buffer can hold.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.bytes.len().max(self.start)
     }
 }
 
@@ -180,6 +242,7 @@ impl<'a> SocketReader<'a> {
     }
 
     /// A reader that goes on with what is in `buffer`.
+    #[inline]
     #[must_use]
     pub fn with_buffer(source: &'a dyn StreamSocket, buffer: ReadBuffer) -> SocketReader<'a> {
         let buffer = if buffer.size() == 0 { ReadBuffer::new(1) } else { buffer };
@@ -188,6 +251,7 @@ impl<'a> SocketReader<'a> {
     }
 
     /// The buffer, with what is unread in it.
+    #[inline]
     #[must_use]
     pub fn into_buffer(self) -> ReadBuffer {
         self.buffer
@@ -231,21 +295,17 @@ impl Read for SocketReader<'_> {
 }
 
 impl BufRead for SocketReader<'_> {
+    #[inline]
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        let buffer = &mut self.buffer;
-        if buffer.start == buffer.end {
-            if buffer.bytes.is_empty() {
-                buffer.allocate()?;
-            }
-            // A failed receive leaves an empty buffer, not a lost one.
-            (buffer.start, buffer.end) = (0, 0);
-            buffer.end = self.source.recv_into(&mut buffer.bytes)?;
+        if self.buffer.unread().is_empty() {
+            self.source.fill(&mut self.buffer)?;
         }
         Ok(self.buffer.unread())
     }
 
+    #[inline]
     fn consume(&mut self, count: usize) {
-        self.buffer.start = self.buffer.start.saturating_add(count).min(self.buffer.end);
+        self.buffer.consume(count);
     }
 }
 
@@ -279,6 +339,7 @@ pub struct SocketWriter<'a> {
 impl<'a> SocketWriter<'a> {
     /// A writer with a buffer of `bufsize` bytes; with 0 every write is sent
     /// before it returns.
+    #[inline]
     #[must_use]
     pub fn new(target: &'a dyn StreamSocket, bufsize: usize) -> SocketWriter<'a> {
         SocketWriter { target, buffer: Vec::new(), bufsize }
@@ -410,7 +471,7 @@ mod tests {
         let mut reader = SocketReader::new(&stream, 4);
         for piece in [&b"abcd"[..], b"efgh"] {
             while reader.fill_buf().is_err() {
-                assert_eq!((reader.buffer.start, reader.buffer.end), (0, 0));
+                assert_eq!((reader.buffer.0.start, reader.buffer.0.end), (0, 0));
             }
             assert_eq!(reader.buffer(), piece);
             reader.consume(4);

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::io;
 
 use crate::consts::Shutdown;
+use crate::makefile::ReadBuffer;
 use crate::socket::Socket;
 use crate::sys;
 
@@ -42,6 +43,17 @@ pub trait StreamSocket: Send + Sync {
     /// `SSLSocket.pending`.
     fn pending(&self) -> usize {
         0
+    }
+
+    /// Receives into a reader's buffer that is empty; nothing in it afterwards is the end
+    /// of file. By default [`recv_into`](Self::recv_into); a stream that has received
+    /// something ahead may give the buffer it is in, and take the reader's for it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Socket::recv`].
+    fn fill(&self, buffer: &mut ReadBuffer) -> io::Result<()> {
+        buffer.receive(|room| self.recv_into(room)).map(drop)
     }
 
     /// The stream as what it is, for types that let themselves be found behind

@@ -11,10 +11,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crossbeam_utils::atomic::AtomicCell;
 use parking_lot::Mutex;
 #[cfg(unix)]
 use sock::MSG_DONTWAIT;
-use sock::{Address, MSG_PEEK, POLLIN, Poll, SHUT_RD, SHUT_RDWR, Shutdown, Socket, StreamSocket, poll};
+use sock::{
+    Address, MSG_PEEK, POLLIN, Poll, ReadBuffer, SHUT_RD, SHUT_RDWR, Shutdown, Socket, StreamSocket, poll,
+};
 
 use crate::clock::{Clock, NEVER};
 use crate::limits::Deadline;
@@ -48,7 +51,7 @@ pub(crate) struct Connection {
     seen: AtomicBool,
     /// Input the engine has read to see that there is some: it comes first,
     /// whichever way the handler reads.
-    ahead: Mutex<Ahead>,
+    ahead: AtomicCell<Option<ReadBuffer>>,
     means: OnceLock<Means>,
     /// A second descriptor while a hook has the first.
     wrapping: Mutex<Option<Box<Socket>>>,
@@ -62,14 +65,6 @@ const DRAINED: u8 = 2;
 const AHEAD: u8 = 4;
 /// The system does not know of the next receive's deadline.
 const UNTOLD: u8 = 8;
-
-/// Input that was read ahead; nothing is allocated while there is none.
-#[derive(Default)]
-struct Ahead {
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-}
 
 /// What serves a connection, and how it is cut off.
 enum Means {
@@ -110,7 +105,7 @@ impl Connection {
             told_for: AtomicU8::new(READ),
             flags: AtomicU8::new(0),
             seen: AtomicBool::new(false),
-            ahead: Mutex::default(),
+            ahead: AtomicCell::new(None),
             means: OnceLock::new(),
             wrapping: Mutex::new(None),
         }
@@ -131,7 +126,7 @@ impl Connection {
     /// Closes what it goes over, and forgets what has been read ahead.
     pub(crate) fn close(&mut self) {
         drop(self.means.take());
-        *self.ahead.get_mut() = Ahead::default();
+        self.ahead.take();
         *self.wrapping.get_mut() = None;
     }
 
@@ -156,7 +151,11 @@ impl Connection {
     /// When to look at it at the latest. The first byte of a silent client begins its
     /// request, whose deadline may be the earlier one, without telling anybody.
     pub(crate) fn next_look(&self) -> u64 {
-        let State { phase, due } = self.load();
+        self.look_of(self.load())
+    }
+
+    #[inline]
+    fn look_of(&self, State { phase, due }: State) -> u64 {
         if phase == Phase::Silent { due.min(self.clock.due(Deadline::Request)) } else { due }
     }
 
@@ -167,10 +166,20 @@ impl Connection {
     /// Enters a phase, with its deadline beginning now. False when the connection has
     /// been ended meanwhile.
     pub(crate) fn enter(&self, phase: Phase) -> bool {
+        self.enter_until(phase).is_some()
+    }
+
+    /// Enters a phase, and tells when to look at it at the latest.
+    ///
+    /// Inlined, so that of a phase that is known nothing has to be looked up.
+    #[inline(always)]
+    pub(crate) fn enter_until(&self, phase: Phase) -> Option<u64> {
         let due = phase.deadline().map_or(NEVER, |deadline| self.clock.due(deadline));
-        let next = State { phase, due }.pack();
+        let state = State { phase, due };
+        let next = state.pack();
         let update = |word| (word & 15 < OVER).then_some(next);
-        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, update).is_ok()
+        let entered = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
+        entered.ok().map(|_| self.look_of(state))
     }
 
     /// Why nothing may follow, if the connection has been ended.
@@ -353,19 +362,19 @@ impl Connection {
         if size == 0 {
             return self.look_for_input(nowait);
         }
-        let mut buffer = SPARE.take();
-        if buffer.len() != size {
-            buffer.resize(size, 0);
-        }
-        let received = if nowait { self.recv_nowait(&mut buffer) } else { self.recv_into(&mut buffer) };
+        let spare = SPARE.take().filter(|spare| spare.size() == size);
+        let mut buffer = spare.unwrap_or_else(|| ReadBuffer::new(size));
+        let received = match nowait {
+            true => buffer.receive(|room| self.recv_nowait(room)),
+            false => buffer.receive(|room| self.recv_into(room)),
+        };
         match received {
-            Ok(end @ 1..) => {
-                *self.ahead.lock() = Ahead { buffer, start: 0, end };
-                self.set_flag(AHEAD, true);
+            Ok(1..) => {
+                self.put_ahead(buffer);
                 Ok(true)
             }
             other => {
-                SPARE.set(buffer);
+                SPARE.set(Some(buffer));
                 other.map(|_| false)
             }
         }
@@ -423,15 +432,24 @@ impl Connection {
         self.flags.load(Ordering::Relaxed) & AHEAD != 0
     }
 
-    fn take_ahead(&self, into: &mut [u8]) -> usize {
-        let mut ahead = self.ahead.lock();
-        let rest = &ahead.buffer[ahead.start..ahead.end];
-        let count = rest.len().min(into.len());
-        into[..count].copy_from_slice(&rest[..count]);
-        ahead.start += count;
-        if ahead.start == ahead.end {
-            SPARE.set(std::mem::take(&mut *ahead).buffer);
-            self.set_flag(AHEAD, false);
+    /// Keeps input that the next receive gets.
+    pub(crate) fn put_ahead(&self, buffer: ReadBuffer) {
+        self.ahead.store(Some(buffer));
+        self.set_flag(AHEAD, true);
+    }
+
+    fn take_ahead(&self) -> Option<ReadBuffer> {
+        self.set_flag(AHEAD, false);
+        self.ahead.take()
+    }
+
+    /// Receives what was read ahead.
+    fn recv_ahead(&self, room: &mut [u8]) -> usize {
+        let Some(mut ahead) = self.take_ahead() else { return 0 };
+        let count = ahead.take(room);
+        match ahead.unread() {
+            [] => SPARE.set(Some(ahead)),
+            _ => self.put_ahead(ahead),
         }
         count
     }
@@ -540,7 +558,7 @@ impl StreamSocket for Connection {
         let flags = self.flags.load(Ordering::Relaxed);
         if flags & (AHEAD | UNTOLD) != 0 {
             if flags & AHEAD != 0 {
-                return Ok(self.take_ahead(buffer));
+                return Ok(self.recv_ahead(buffer));
             }
             self.tell_limit();
         }
@@ -572,14 +590,29 @@ impl StreamSocket for Connection {
         self.stream().map_or(Err(io::ErrorKind::NotConnected.into()), |stream| stream.shutdown(how))
     }
 
-    fn pending(&self) -> usize {
-        let ahead = match self.has_ahead() {
-            true => {
-                let ahead = self.ahead.lock();
-                ahead.end - ahead.start
+    fn fill(&self, buffer: &mut ReadBuffer) -> io::Result<()> {
+        if self.has_ahead() {
+            if let Some(mut ahead) = self.take_ahead() {
+                // No copy; but a reader of another size may be one that reads nothing ahead.
+                if ahead.size() == buffer.size() {
+                    std::mem::swap(&mut ahead, buffer);
+                    SPARE.set(Some(ahead));
+                    return Ok(());
+                }
+                self.put_ahead(ahead);
             }
-            false => 0,
-        };
+        }
+        buffer.receive(|room| self.recv_into(room)).map(drop)
+    }
+
+    fn pending(&self) -> usize {
+        let mut ahead = 0;
+        if self.has_ahead() {
+            if let Some(buffer) = self.take_ahead() {
+                ahead = buffer.unread().len();
+                self.put_ahead(buffer);
+            }
+        }
         ahead + self.stream().map_or(0, |stream| stream.pending())
     }
 
@@ -612,12 +645,12 @@ pub(crate) fn poll_through_signals(set: &mut [Poll<'_>], limit: Option<Duration>
 /// Sets up what a thread has to itself.
 #[cfg(unix)]
 pub(crate) fn warm_up() {
-    SPARE.set(vec![0; sock::DEFAULT_BUFFER_SIZE]);
+    SPARE.set(Some(ReadBuffer::new(sock::DEFAULT_BUFFER_SIZE)));
 }
 
 thread_local! {
     /// The worker's buffer for reading ahead, lent to one connection after another.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static SPARE: Cell<Option<ReadBuffer>> = const { Cell::new(None) };
 }
 
 impl fmt::Debug for Connection {

@@ -11,7 +11,7 @@ use sock::{
     TCP_NODELAY,
 };
 
-use crate::connection::poll_through_signals;
+use crate::connection::{Connection, poll_through_signals};
 use crate::datagram::{DatagramContext, ErasedDatagramHandler};
 use crate::handle::ServerHandle;
 use crate::handler::{ErasedHandler, StreamContext};
@@ -101,8 +101,6 @@ const LINGER_LOOKS: Duration = Duration::from_millis(20);
 /// A connection whose handler has been set up.
 struct Conversation {
     handler: Box<dyn ErasedHandler>,
-    /// What is unread between two requests; mostly nothing.
-    unread: Option<Box<ReadBuffer>>,
     /// Whether `setup` has run, and `handle` for the first time.
     set_up: bool,
     handled: bool,
@@ -215,13 +213,12 @@ impl Job {
     /// Whether input has been read that no request has taken yet.
     #[cfg(unix)]
     pub(crate) fn has_unread(&self) -> bool {
-        self.0.conversation.as_ref().is_some_and(|conversation| conversation.unread.is_some())
-            || self.0.entry.connection().has_ahead()
+        self.0.entry.connection().has_ahead()
     }
 
     /// The connection, while it is open.
     #[cfg(unix)]
-    pub(crate) fn connection(&self) -> &Arc<crate::connection::Connection> {
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
         self.0.entry.connection()
     }
 
@@ -313,10 +310,10 @@ impl Job {
         let Some(stream) = request.stream() else {
             return Ok(Tried::Ended);
         };
-        let Conversation { handler, unread, set_up, handled } = conversation;
+        let Conversation { handler, set_up, handled } = conversation;
         let variables = handler.class_variables();
         let mut cx = StreamContext {
-            rfile: SocketReader::with_buffer(stream, lend(unread, variables.rbufsize)),
+            rfile: SocketReader::with_buffer(stream, lend(variables.rbufsize)),
             wfile: SocketWriter::new(stream, variables.wbufsize),
             request: stream,
             client_address: entry.client_address(),
@@ -332,7 +329,6 @@ impl Job {
         let comes = match (*handled, input) {
             (false, Input::Await) => Ok(true),
             (false, Input::IfThere) if variables.speaks_first => Ok(true),
-            _ if !cx.rfile.buffer().is_empty() => Ok(true),
             _ => match tells {
                 Some(parent) => entry.connection().await_input_or_word(variables.rbufsize, parent),
                 None => entry.connection().await_input(variables.rbufsize, input == Input::IfThere),
@@ -341,7 +337,7 @@ impl Job {
         let mut served = Ok(());
         let comes = match comes {
             Err(error) if input == Input::IfThere && error.kind() == io::ErrorKind::WouldBlock => {
-                *unread = keep(cx.rfile.into_buffer());
+                put_away(cx.rfile.into_buffer());
                 return Ok(Tried::NoInput);
             }
             // A handler sees the end of a client that never spoke; a later one has
@@ -363,17 +359,22 @@ impl Job {
                 served = guard(|| cx.wfile.flush());
                 let more = !cx.rfile.buffer().is_empty() || entry.connection().has_ahead();
                 let goes_on = served.is_ok() && !entry.registry().is_draining();
-                if goes_on && entry.enter(if more { Phase::Busy } else { Phase::Between }) {
+                let goes_on = goes_on
+                    && match more {
+                        true => entry.enter(Phase::Busy),
+                        false => entry.enter(Phase::Between),
+                    };
+                if goes_on {
                     if !more {
                         entry.limit_next_read(Deadline::Idle);
                     }
-                    *unread = keep(cx.rfile.into_buffer());
+                    give_back(cx.rfile.into_buffer(), entry.connection());
                     return Ok(Tried::Again);
                 }
             }
         }
         let finished = guard(|| handler.finish(&mut cx));
-        drop(keep(cx.rfile.into_buffer()));
+        put_away(cx.rfile.into_buffer());
         served.and(finished).map(|()| Tried::Ended)
     }
 
@@ -410,7 +411,7 @@ impl Job {
             }
             Ok(handler)
         })?;
-        self.0.conversation = Some(Conversation { handler, unread: None, set_up: false, handled: false });
+        self.0.conversation = Some(Conversation { handler, set_up: false, handled: false });
         Ok(())
     }
 
@@ -479,7 +480,10 @@ impl Job {
                 if stage == 1 {
                     stage = 2;
                     // A handler whose setup failed is not finished, as in Python.
-                    handler.iter_mut().filter(|_| set_up).try_for_each(|handler| handler.finish(&mut cx))?;
+                    handler
+                        .iter_mut()
+                        .filter(|_| set_up)
+                        .try_for_each(|handler| handler.finish(&mut cx))?;
                 }
                 stage = 3;
                 drop(handler.take());
@@ -570,10 +574,7 @@ impl Life {
             Ok(())
         });
         if let Err(second) = told {
-            log::error!(
-                "handle_error for {} {second}; it was told: {error}",
-                self.entry.client_address()
-            );
+            log::error!("handle_error for {} {second}; it was told: {error}", self.entry.client_address());
         }
     }
 
@@ -760,23 +761,23 @@ pub(crate) fn warm_up() {
     crate::connection::warm_up();
 }
 
-/// What is unread of the connection, or else the worker's buffer.
-fn lend(unread: &mut Option<Box<ReadBuffer>>, size: usize) -> ReadBuffer {
-    if let Some(unread) = unread.take() {
-        return *unread;
-    }
-    match SPARE.take() {
-        Some(spare) if spare.size() == size.max(1) => spare,
-        _ => ReadBuffer::new(size.max(1)),
+/// The worker's buffer.
+fn lend(size: usize) -> ReadBuffer {
+    let spare = SPARE.take().filter(|spare| spare.size() == size.max(1));
+    spare.unwrap_or_else(|| ReadBuffer::new(size.max(1)))
+}
+
+/// Gives the worker its buffer back; what is unread in it is the connection's.
+fn give_back(buffer: ReadBuffer, connection: &Connection) {
+    match buffer.unread() {
+        [] => put_away(buffer),
+        _ => connection.put_ahead(buffer),
     }
 }
 
-/// Keeps a connection's buffer if something is unread in it; otherwise the
-/// worker has it back.
-fn keep(buffer: ReadBuffer) -> Option<Box<ReadBuffer>> {
+/// Gives the worker its buffer back, unless somebody's input is still in it.
+fn put_away(buffer: ReadBuffer) {
     if buffer.unread().is_empty() {
         SPARE.set(Some(buffer));
-        return None;
     }
-    Some(Box::new(buffer))
 }

@@ -502,12 +502,13 @@ impl Entry {
 
     /// Enters a phase and has its deadline watched. False when the connection has
     /// been ended meanwhile.
+    #[inline(always)]
     pub(crate) fn enter(&self, phase: Phase) -> bool {
-        let entered = self.connection.enter(phase);
-        if entered {
-            Reaper::watch(self.registry(), self.connection.next_look());
+        let next_look = self.connection.enter_until(phase);
+        if let Some(next_look) = next_look {
+            Reaper::watch(self.registry(), next_look);
         }
-        entered
+        next_look.is_some()
     }
 
     /// Closes what the connection goes over, if there is such a thing.
