@@ -339,7 +339,7 @@ fn an_abstract_name_is_exact_to_the_last_byte() {
             listener.listen(1).unwrap();
             assert_eq!(
                 listener.getsockname().unwrap(),
-                Address::Unix(UnixAddress::Abstract(name[1..].to_vec()))
+                Address::Unix(UnixAddress::Abstract(name[1..].into()))
             );
             listener
         })

@@ -78,7 +78,7 @@ pub enum Address {
     #[cfg(target_os = "linux")]
     Can(CanAddress),
     /// Any other family, as the bytes behind the family field. Python: `(family, bytes)`.
-    Other(AddressFamily, Vec<u8>),
+    Other(AddressFamily, Box<[u8]>),
     /// No address: what `recvfrom` finds on a connected stream. Python: `None`.
     None,
 }
@@ -92,7 +92,7 @@ pub enum UnixAddress {
     /// A path in the file system. Python: `str`.
     Path(PathBuf),
     /// A name of Linux's abstract namespace, without its leading NUL. Python: `bytes` with it.
-    Abstract(Vec<u8>),
+    Abstract(Box<[u8]>),
 }
 
 impl Address {
@@ -155,7 +155,7 @@ impl Address {
             AF_UNIX => Address::Unix(match sys::unix_name(address) {
                 sys::UnixName::Unnamed => UnixAddress::Unnamed,
                 sys::UnixName::Path(path) => UnixAddress::Path(path),
-                sys::UnixName::Abstract(name) => UnixAddress::Abstract(name),
+                sys::UnixName::Abstract(name) => UnixAddress::Abstract(name.into()),
             }),
             AF_UNSPEC => Address::None,
             family => {
@@ -164,7 +164,7 @@ impl Address {
                 if let Some(address) = linux::read(family, &bytes) {
                     return address;
                 }
-                Address::Other(family, bytes)
+                Address::Other(family, bytes.into())
             }
         }
     }
@@ -411,7 +411,7 @@ impl<const N: usize> ToAddress for [u8; N] {
 fn unix_from_bytes(name: &[u8]) -> Address {
     Address::Unix(match name {
         [] => UnixAddress::Unnamed,
-        [0, name @ ..] => UnixAddress::Abstract(name.to_vec()),
+        [0, name @ ..] => UnixAddress::Abstract(name.into()),
         path => UnixAddress::Path(sys::path_from_bytes(path)),
     })
 }
@@ -581,8 +581,8 @@ mod tests {
 
     #[test]
     fn an_unknown_family_passes_through_as_bytes() {
-        let address = Address::Other(AddressFamily::from(99), vec![1, 2, 3]);
+        let address = Address::Other(AddressFamily::from(99), Box::from([1, 2, 3]));
         assert_eq!(Address::from_sys(&address.to_sys().unwrap()), address);
-        assert!(Address::Other(AddressFamily::from(99), vec![0; 127]).to_sys().is_err());
+        assert!(Address::Other(AddressFamily::from(99), Box::from([0; 127])).to_sys().is_err());
     }
 }

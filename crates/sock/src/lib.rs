@@ -64,6 +64,7 @@ mod address;
 mod ancillary;
 #[cfg(unix)]
 mod batch;
+mod buffer;
 mod connect;
 mod connection;
 mod consts;
@@ -105,8 +106,9 @@ pub use address::{Address, Host, ToAddress, UnixAddress};
 pub use address::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress};
 #[cfg(unix)]
 pub use ancillary::PacketInfo;
-#[cfg(unix)]
 pub use batch::{Datagram, RecvBatch, SentBatch};
+#[cfg(unix)]
+pub use buffer::ReadBuffer;
 pub use connection::{ConnectError, ConnectionOptions, create_connection, create_connection_with};
 pub use consts::*;
 pub use create::{
@@ -121,7 +123,7 @@ pub use inet::{htonl, htons, inet_aton, inet_ntoa, inet_ntop, inet_pton, ntohl, 
 #[cfg(unix)]
 pub use interface::{if_indextoname, if_nameindex, if_nametoindex};
 pub use interrupt::{Canceller, set_interrupt_hook, was_cancelled, was_interrupted};
-pub use makefile::{DEFAULT_BUFFER_SIZE, ReadBuffer, SocketPair, SocketReader, SocketWriter};
+pub use makefile::{DEFAULT_BUFFER_SIZE, SocketPair, SocketReader, SocketWriter};
 #[cfg(unix)]
 pub use message::{Ancillary, CMSG_LEN, CMSG_SPACE, Message, MessageInto, ReceivedFds};
 pub use netdb::{

@@ -3,8 +3,8 @@
 use std::any::Any;
 use std::io;
 
+use crate::buffer::ReadBuffer;
 use crate::consts::Shutdown;
-use crate::makefile::ReadBuffer;
 use crate::socket::Socket;
 use crate::sys;
 

@@ -68,7 +68,7 @@ impl<'a> Acceptor<'a> {
         match accepted {
             Accepted::Job(job) => {
                 if let Some(pause) = self.process(job) {
-                    self.door.core().registry().ask_to_be_woken();
+                    self.door.core().registry().permits.ask_to_be_woken();
                     self.wait(false, watch, Some(pause))?;
                 }
                 // Where one client follows the other nobody ever waits.
@@ -77,7 +77,7 @@ impl<'a> Acceptor<'a> {
             Accepted::Nothing | Accepted::Refused | Accepted::Again => {}
             Accepted::Pause(pause) => {
                 // A descriptor may be free before the pause is over.
-                self.door.core().registry().ask_to_be_woken();
+                self.door.core().registry().permits.ask_to_be_woken();
                 self.wait(false, watch, Some(pause))?;
             }
             Accepted::Full => self.wait(false, watch, self.idle_limit())?,

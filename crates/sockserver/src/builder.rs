@@ -2,7 +2,7 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,7 +13,6 @@ use crate::door::Settings;
 use crate::handle::ServerHandle;
 use crate::handler::StreamRequestHandler;
 use crate::hooks::{Defaults, ServerHooks};
-use crate::job::{Core, Service};
 use crate::limits::{Deadline, Limits, WhenFull};
 use crate::listener::{self, BoundPath, Listener, Options};
 #[cfg(unix)]
@@ -28,6 +27,7 @@ use crate::mixin::{MixIn, Sequential};
 #[cfg(unix)]
 use crate::server::Unix;
 use crate::server::{Datagram, Family, Kind, Server, Stream};
+use crate::service::{Core, Service};
 #[cfg(all(unix, feature = "signals"))]
 use crate::signals::Signals;
 use crate::wrapping::Wraps;
@@ -392,6 +392,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             inherits_timeouts,
             inherits_first_byte: self.mixin.forks_for_each(),
             wraps: self.wraps,
+            tells: OnceLock::new(),
         };
         let paths = Arc::new(Mutex::new(paths.into_iter().flatten().collect::<Vec<BoundPath>>()));
         #[cfg(all(unix, feature = "signals"))]

@@ -1,6 +1,5 @@
 //! The time deadlines are counted in.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::{Deadline, Limits};
@@ -10,10 +9,7 @@ use crate::limits::{Deadline, Limits};
 /// It is asked twice for each request, so on Linux it is the coarse clock, which
 /// stands still between two ticks of the kernel, and costs a fifth of the exact one
 /// (clock_gettime(2)).
-#[derive(Clone)]
-pub(crate) struct Clock(Arc<Inner>);
-
-struct Inner {
+pub(crate) struct Clock {
     epoch: u64,
     limits: Limits,
     /// Milliseconds of each deadline, by its place in the enumeration.
@@ -39,26 +35,31 @@ impl Clock {
                 .and_then(|limit| u64::try_from(limit).ok())
                 .map_or(NEVER, |limit| limit.min(NEVER));
         }
-        Clock(Arc::new(Inner { epoch: milliseconds(), limits, allowed }))
+        Clock { epoch: milliseconds(), limits, allowed }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
-        &self.0.limits
+        &self.limits
     }
 
     pub(crate) fn now(&self) -> u64 {
-        milliseconds() - self.0.epoch
+        milliseconds() - self.epoch
     }
 
-    /// Time since then.
-    pub(crate) fn since(&self, then: u64) -> Duration {
-        Duration::from_millis(self.now() - then)
+    /// Now, in four bytes: enough to tell an age of up to seven weeks.
+    pub(crate) fn stamp(&self) -> u32 {
+        self.now() as u32
+    }
+
+    /// Time since the stamp.
+    pub(crate) fn since(&self, stamp: u32) -> Duration {
+        Duration::from_millis(u64::from(self.stamp().wrapping_sub(stamp)))
     }
 
     /// When a deadline that begins now is over; [`NEVER`] if there is none.
     #[inline]
     pub(crate) fn due(&self, deadline: Deadline) -> u64 {
-        match self.0.allowed[deadline as usize] {
+        match self.allowed[deadline as usize] {
             NEVER => NEVER,
             allowed => (self.now() + LAG).saturating_add(allowed).min(NEVER),
         }
@@ -94,7 +95,15 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(begin.elapsed() >= limit, "{:?}", begin.elapsed());
-        assert!(due <= clock.now() && clock.since(due) < Duration::from_secs(10));
+        assert!(due <= clock.now() && clock.now() - due < 10_000);
+    }
+
+    #[test]
+    fn an_age_is_told_across_the_end_of_the_stamps() {
+        let clock = Clock::new(Limits::default());
+        assert!(clock.since(clock.stamp()) < Duration::from_secs(10));
+        let before = clock.stamp().wrapping_sub(1000);
+        assert!(clock.since(before) >= Duration::from_secs(1));
     }
 
     #[test]

@@ -12,16 +12,17 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_utils::atomic::AtomicCell;
-use parking_lot::Mutex;
-#[cfg(unix)]
-use sock::MSG_DONTWAIT;
 use sock::{
     Address, MSG_PEEK, POLLIN, Poll, ReadBuffer, SHUT_RD, SHUT_RDWR, Shutdown, Socket, StreamSocket, poll,
 };
 
 use crate::clock::{Clock, NEVER};
 use crate::limits::Deadline;
+#[cfg(unix)]
+use crate::means::Child;
+use crate::means::Means;
 use crate::model::point;
+use crate::permits::Permit;
 use crate::phase::{OVER, Phase, State};
 #[cfg(unix)]
 use crate::sys;
@@ -34,17 +35,13 @@ use crate::wrapping::Wrapped;
 /// ended a call.
 pub(crate) struct Connection {
     pub(crate) client_address: Address,
-    /// When it was accepted, in the clock's milliseconds.
-    since: u64,
-    clock: Clock,
     /// Where it stands and until when: see [`State`].
     state: AtomicU64,
+    /// When it was accepted: see [`Clock::stamp`](crate::clock::Clock::stamp).
+    since: u32,
     /// The deadline that ended the last call: see [`CALLS`].
     late: AtomicU8,
-    /// The deadline that the next receive is for, and the one that the system has been
-    /// told of; both READ but in a process that nobody watches.
-    reading_for: AtomicU8,
-    told_for: AtomicU8,
+    reads: Reads,
     /// What is known of the receiving side, and the worker's alone: see below.
     flags: AtomicU8,
     /// Somebody has had the socket in hand, and may hold a second descriptor.
@@ -53,8 +50,30 @@ pub(crate) struct Connection {
     /// whichever way the handler reads.
     ahead: AtomicCell<Option<ReadBuffer>>,
     means: OnceLock<Means>,
-    /// A second descriptor while a hook has the first.
-    wrapping: Mutex<Option<Box<Socket>>>,
+    /// `None` between two requests, of which this serves one after the other.
+    permit: Option<Permit>,
+}
+
+/// The deadline that the next receive is for, and the one that the system has been told
+/// of; both READ but in a process that nobody watches. They share a byte.
+struct Reads(AtomicU8);
+
+impl Reads {
+    fn of(reading_for: u8, told_for: u8) -> Reads {
+        Reads(AtomicU8::new(reading_for | told_for << 4))
+    }
+
+    fn reading_for(&self) -> u8 {
+        self.0.load(Ordering::Relaxed) & 15
+    }
+
+    fn told_for(&self) -> u8 {
+        self.0.load(Ordering::Relaxed) >> 4
+    }
+
+    fn set(&self, reading_for: u8, told_for: u8) {
+        self.0.store(reading_for | told_for << 4, Ordering::Relaxed);
+    }
 }
 
 /// The client has ended its side: nothing unread can be lost by closing.
@@ -65,23 +84,6 @@ const DRAINED: u8 = 2;
 const AHEAD: u8 = 4;
 /// The system does not know of the next receive's deadline.
 const UNTOLD: u8 = 8;
-
-/// What serves a connection, and how it is cut off.
-enum Means {
-    Socket(Socket),
-    /// What `wrap_request` has made of it.
-    Wrapped(Wrapped),
-    #[cfg(unix)]
-    Child(Child),
-}
-
-/// The process that serves a connection, and the line on which it tells that
-/// `wrap_request` is done.
-#[cfg(unix)]
-struct Child {
-    pid: sys::Pid,
-    lifeline: Arc<Socket>,
-}
 
 /// The deadlines that a call can end with, by their place in [`CALLS`].
 const CALLS: [Deadline; 4] = [Deadline::Read, Deadline::Write, Deadline::FirstByte, Deadline::Idle];
@@ -94,31 +96,29 @@ fn place_of(deadline: Deadline) -> u8 {
 }
 
 impl Connection {
-    pub(crate) fn new(client_address: Address, clock: Clock) -> Connection {
+    pub(crate) fn new(client_address: Address, permit: Permit) -> Connection {
         Connection {
             client_address,
-            since: clock.now(),
-            clock,
+            since: permit.clock().stamp(),
             state: AtomicU64::new(State { phase: Phase::Queued, due: NEVER }.pack()),
             late: AtomicU8::new(NOT_LATE),
-            reading_for: AtomicU8::new(READ),
-            told_for: AtomicU8::new(READ),
+            reads: Reads::of(READ, READ),
             flags: AtomicU8::new(0),
             seen: AtomicBool::new(false),
             ahead: AtomicCell::new(None),
             means: OnceLock::new(),
-            wrapping: Mutex::new(None),
+            permit: Some(permit),
         }
     }
 
     /// Makes it another client's, after [`close`](Self::close).
-    pub(crate) fn renew(&mut self, client_address: Address) {
+    pub(crate) fn renew(&mut self, client_address: Address, permit: Permit) {
         self.client_address = client_address;
-        self.since = self.clock.now();
+        self.since = permit.clock().stamp();
+        self.permit = Some(permit);
         *self.state.get_mut() = State { phase: Phase::Queued, due: NEVER }.pack();
         *self.late.get_mut() = NOT_LATE;
-        *self.reading_for.get_mut() = READ;
-        *self.told_for.get_mut() = READ;
+        self.reads = Reads::of(READ, READ);
         *self.flags.get_mut() = 0;
         *self.seen.get_mut() = false;
     }
@@ -127,7 +127,15 @@ impl Connection {
     pub(crate) fn close(&mut self) {
         drop(self.means.take());
         self.ahead.take();
-        *self.wrapping.get_mut() = None;
+    }
+
+    /// The permit of the request that has ended.
+    pub(crate) fn take_permit(&mut self) -> Option<Permit> {
+        self.permit.take()
+    }
+
+    fn clock(&self) -> &Clock {
+        self.permit.as_ref().expect("every request has one").clock()
     }
 
     /// Whether there is anything to close.
@@ -136,7 +144,7 @@ impl Connection {
     }
 
     pub(crate) fn age(&self) -> Duration {
-        self.clock.since(self.since)
+        self.clock().since(self.since)
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -156,7 +164,7 @@ impl Connection {
 
     #[inline]
     fn look_of(&self, State { phase, due }: State) -> u64 {
-        if phase == Phase::Silent { due.min(self.clock.due(Deadline::Request)) } else { due }
+        if phase == Phase::Silent { due.min(self.clock().due(Deadline::Request)) } else { due }
     }
 
     fn load(&self) -> State {
@@ -174,7 +182,7 @@ impl Connection {
     /// Inlined, so that of a phase that is known nothing has to be looked up.
     #[inline(always)]
     pub(crate) fn enter_until(&self, phase: Phase) -> Option<u64> {
-        let due = phase.deadline().map_or(NEVER, |deadline| self.clock.due(deadline));
+        let due = phase.deadline().map_or(NEVER, |deadline| self.clock().due(deadline));
         let state = State { phase, due };
         let next = state.pack();
         let update = |word| (word & 15 < OVER).then_some(next);
@@ -197,7 +205,7 @@ impl Connection {
     pub(crate) fn end_if_overdue(&self, now: u64) -> Option<Deadline> {
         let state = self.load();
         let deadline = state.phase.deadline().filter(|_| state.due <= now)?;
-        if deadline == Deadline::Wrap && self.has_told() {
+        if deadline == Deadline::Wrap && self.means.get().is_some_and(Means::has_told) {
             self.enter(Phase::Busy);
             return None;
         }
@@ -238,25 +246,13 @@ impl Connection {
 
     /// Wakes whoever waits for the client, with the end of everything.
     fn sever(&self, how: Shutdown) {
-        if let Some(socket) = self.socket_underneath() {
-            let _ = socket.shutdown(how);
-        }
-        if let Some(socket) = &*self.wrapping.lock() {
-            let _ = socket.shutdown(how);
-        }
-        #[cfg(unix)]
-        if let Some(Means::Child(child)) = self.means.get() {
-            sys::kill(child.pid);
+        if let Some(means) = self.means.get() {
+            means.sever(how);
         }
     }
 
     fn socket_underneath(&self) -> Option<&Socket> {
-        match self.means.get()? {
-            Means::Socket(socket) => Some(socket),
-            Means::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => Some(stream.socket()),
-            #[cfg(unix)]
-            Means::Child(_) => None,
-        }
+        self.means.get()?.socket()
     }
 
     pub(crate) fn serve_over_socket(&self, socket: Socket) {
@@ -273,29 +269,9 @@ impl Connection {
         let _ = self.means.set(Means::Child(Child { pid, lifeline }));
     }
 
-    /// Whether a child has told that `wrap_request` is done, and nobody has read it.
-    fn has_told(&self) -> bool {
-        #[cfg(unix)]
-        if let Some(Means::Child(child)) = self.means.get() {
-            let told = child.lifeline.recv_with_flags(1, MSG_PEEK | MSG_DONTWAIT);
-            return told.is_ok_and(|word| !word.is_empty());
-        }
-        false
-    }
-
-    /// Keeps a second descriptor for the time a hook has the first.
-    pub(crate) fn set_wrapping(&self, socket: Option<Socket>) {
-        *self.wrapping.lock() = socket.map(Box::new);
-    }
-
     /// What the handler talks over, once it may.
     pub(crate) fn stream(&self) -> Option<&dyn StreamSocket> {
-        match self.means.get()? {
-            Means::Socket(socket) => Some(socket),
-            Means::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => Some(&**stream),
-            #[cfg(unix)]
-            Means::Child(_) => None,
-        }
+        self.means.get()?.stream()
     }
 
     /// The deadline that ended the connection, or its last call.
@@ -309,13 +285,14 @@ impl Connection {
     /// Gives the next receive another deadline than the usual: for a process that
     /// nobody watches.
     pub(crate) fn limit_next_read(&self, deadline: Deadline) {
-        self.reading_for.store(place_of(deadline), Ordering::Relaxed);
-        self.set_flag(UNTOLD, self.told_for.load(Ordering::Relaxed) != place_of(deadline));
+        let (reading_for, told_for) = (place_of(deadline), self.reads.told_for());
+        self.reads.set(reading_for, told_for);
+        self.set_flag(UNTOLD, told_for != reading_for);
     }
 
     /// The system knows of this deadline already.
     pub(crate) fn has_limit(&self, deadline: Deadline) {
-        self.told_for.store(place_of(deadline), Ordering::Relaxed);
+        self.reads.set(self.reads.reading_for(), place_of(deadline));
         self.limit_next_read(Deadline::Read);
     }
 
@@ -323,12 +300,12 @@ impl Connection {
     /// mostly there is none.
     #[cold]
     fn tell_limit(&self) {
-        let reading_for = self.reading_for.load(Ordering::Relaxed);
-        let limit = self.clock.limits().of_receive(CALLS[usize::from(reading_for)]);
+        let reading_for = self.reads.reading_for();
+        let limit = self.clock().limits().of_receive(CALLS[usize::from(reading_for)]);
         if let Some(socket) = self.socket_underneath() {
             let _ = socket.set_recv_timeout(limit);
         }
-        self.told_for.store(reading_for, Ordering::Relaxed);
+        self.reads.set(reading_for, reading_for);
         self.set_flag(UNTOLD, false);
     }
 
@@ -384,7 +361,7 @@ impl Connection {
     /// at the parent's word that there will be none, and when none came in time.
     pub(crate) fn await_input_or_word(&self, size: usize, parent: &Socket) -> io::Result<bool> {
         // One limit for the whole: what a stream on top takes for itself gives no more time.
-        let mut limit = sock::Deadline::new(self.clock.limits().of(Deadline::Idle));
+        let mut limit = sock::Deadline::new(self.clock().limits().of(Deadline::Idle));
         while self.pending() == 0 {
             let Some(socket) = self.socket_underneath() else { break };
             let mut set = [Poll::new(socket, POLLIN), Poll::new(parent, POLLIN)];
@@ -462,24 +439,9 @@ impl Connection {
 
     /// Receives what is there, without waiting.
     fn recv_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let received = match self.means.get() {
-            Some(Means::Socket(socket)) => socket.recv_into_nowait(buffer),
-            Some(Means::Wrapped(Wrapped::Plain(stream))) => stream.socket().recv_into_nowait(buffer),
-            Some(Means::Wrapped(Wrapped::Other(stream))) if stream.pending() > 0 => {
-                stream.recv_into(buffer)
-            }
-            Some(Means::Wrapped(Wrapped::Other(stream))) => {
-                let socket = stream.socket();
-                let before = socket.gettimeout();
-                socket.settimeout(Duration::ZERO)?;
-                let received = stream.recv_into(buffer);
-                socket.settimeout(before)?;
-                received
-            }
-            _ => return Err(io::ErrorKind::NotConnected.into()),
-        };
-        match received {
-            Ok(received @ 1..) => Ok(self.heard(received, buffer.len())),
+        let Some(means) = self.means.get() else { return Err(io::ErrorKind::NotConnected.into()) };
+        match means.recv_nowait(buffer) {
+            Ok(received @ 1..) => Ok(self.heard(means, received, buffer.len())),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.ended().is_none() => Err(error),
             other => self.judge(other, Deadline::Read),
         }
@@ -487,11 +449,9 @@ impl Connection {
 
     /// Takes note of what was received into `room`.
     #[inline]
-    fn heard(&self, received: usize, room: usize) -> usize {
+    fn heard(&self, means: &Means, received: usize, room: usize) -> usize {
         let flags = self.flags.load(Ordering::Relaxed);
-        // A stream on top may hold something back.
-        let drained =
-            received < room && !matches!(self.means.get(), Some(Means::Wrapped(Wrapped::Other(_))));
+        let drained = received < room && !means.holds_back();
         if drained != (flags & DRAINED != 0) {
             self.set_flag(DRAINED, drained);
         }
@@ -503,9 +463,7 @@ impl Connection {
     #[inline]
     fn spoke(&self) {
         let phase = self.load().phase;
-        if matches!(phase, Phase::Silent | Phase::Dismissed)
-            || self.reading_for.load(Ordering::Relaxed) != READ
-        {
+        if matches!(phase, Phase::Silent | Phase::Dismissed) || self.reads.reading_for() != READ {
             self.first_word();
         }
     }
@@ -528,7 +486,7 @@ impl Connection {
             // SO_RCVTIMEO and SO_SNDTIMEO say EAGAIN; a mode of the handler's own speaks for itself.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.blocks() => {
                 let late = match deadline {
-                    Deadline::Read => self.reading_for.load(Ordering::Relaxed),
+                    Deadline::Read => self.reads.reading_for(),
                     _ => 1,
                 };
                 self.late.store(late, Ordering::Relaxed);
@@ -547,7 +505,7 @@ impl Connection {
     }
 
     fn timed_out(&self, deadline: Deadline) -> io::Error {
-        let limit = self.clock.limits().of(deadline).unwrap_or_default();
+        let limit = self.clock().limits().of(deadline).unwrap_or_default();
         io::Error::new(io::ErrorKind::TimedOut, format!("{deadline} deadline of {limit:?} is over"))
     }
 }
@@ -562,14 +520,8 @@ impl StreamSocket for Connection {
             }
             self.tell_limit();
         }
-        let received = match means {
-            Means::Socket(socket) => socket.recv_into(buffer),
-            Means::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => stream.recv_into(buffer),
-            #[cfg(unix)]
-            Means::Child(_) => Err(io::ErrorKind::NotConnected.into()),
-        };
-        match received {
-            Ok(received @ 1..) => Ok(self.heard(received, buffer.len())),
+        match means.recv_into(buffer) {
+            Ok(received @ 1..) => Ok(self.heard(means, received, buffer.len())),
             Ok(0) if buffer.is_empty() => Ok(0),
             other => self.judge(other, Deadline::Read),
         }
@@ -664,12 +616,17 @@ impl fmt::Debug for Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::limits::Limits;
+    use crate::permits::Permits;
+    use crate::wake::Waker;
 
     fn connection() -> Connection {
         let limits = Limits { first_byte_timeout: Some(Duration::ZERO), ..Limits::default() };
-        Connection::new(Address::None, Clock::new(limits))
+        let permits = Permits::new(limits, Arc::new(Waker::new().unwrap()));
+        Connection::new(Address::None, permits.take().unwrap())
     }
 
     #[test]

@@ -9,10 +9,11 @@ use sock::{Address, Socket, errno, errno_name};
 
 use crate::batch::{self, Incoming};
 use crate::flood::{self, Kind};
-use crate::job::{Core, Job, Rejected, Service, Spare};
+use crate::job::{Job, Rejected, Spare};
 use crate::limits::WhenFull;
-use crate::registry::Permit;
+use crate::permits::Permit;
 use crate::request::{Request, RequestError, guard};
+use crate::service::{Core, Service};
 
 /// First pause when resources have run out; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -187,14 +188,14 @@ impl Door {
     /// Whether another request may come in now.
     #[cfg(unix)]
     pub(crate) fn has_room(&self) -> bool {
-        self.core.registry().has_room()
+        self.core.registry().permits.are_left()
     }
 
     /// Closes a job that could not be started. Returns how long to wait before the
     /// next, since threads or processes have run out.
     pub(crate) fn reject(&self, rejected: Rejected) -> Duration {
         // Its own end must not wake the loop from the pause it is the reason for.
-        self.core.registry().ask_no_more();
+        self.core.registry().permits.ask_no_more();
         Job::end_rejected(rejected);
         let mut stuck = self.stuck.get();
         stuck.pause = (stuck.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
@@ -272,10 +273,10 @@ impl Door {
         }
         let registry = self.core.registry();
         match registry.limits().when_full {
-            WhenFull::Wait => registry.permit().map(Leave::Within),
-            WhenFull::Refuse => Some(match registry.try_permit() {
+            WhenFull::Wait => registry.permits.take().map(Leave::Within),
+            WhenFull::Refuse => Some(match registry.permits.try_take() {
                 Some(permit) => Leave::Within(permit),
-                None => Leave::Beyond(registry.permit_to_refuse()),
+                None => Leave::Beyond(registry.permits.take_to_refuse()),
             }),
         }
     }
@@ -284,7 +285,7 @@ impl Door {
         let listener = &self.listeners[place];
         if !self.trouble.get().pause.is_zero() {
             // Asked before the attempt: a descriptor that is freed during it counts.
-            self.core.registry().ask_to_be_woken();
+            self.core.registry().permits.ask_to_be_woken();
         }
         let taken = match *self.core.service {
             Service::Stream(_) => self.accept_connection(listener),
@@ -361,7 +362,7 @@ impl Door {
         let (permit, too_many) = match self.permit.take() {
             Some(Leave::Within(permit)) => (permit, false),
             Some(Leave::Beyond(permit)) => (permit, true),
-            None => (self.core.registry().permit_to_refuse(), true),
+            None => (self.core.registry().permits.take_to_refuse(), true),
         };
         let (mut job, allowed) = match self.spare.take() {
             Some(spare) => spare.renew(request, client_address, permit),

@@ -139,9 +139,9 @@ mod tests {
 
     use super::checker::{Actor, every_order};
     use super::point;
-    use crate::clock::Clock;
     use crate::connection::Connection;
     use crate::limits::{Deadline, Limits};
+    use crate::permits::Permits;
     use crate::phase::Phase;
     use crate::registry::Registry;
     use crate::stats::Outcome;
@@ -193,11 +193,11 @@ mod tests {
         let orders = every_order(
             || {
                 let (registry, waker) = registry(2);
-                let [first, second] = [registry.permit().unwrap(), registry.permit().unwrap()];
+                let [first, second] = [registry.permits.take().unwrap(), registry.permits.take().unwrap()];
                 let got = Arc::new(Mutex::new(None));
                 let (wants, gets) = (Arc::clone(&registry), Arc::clone(&got));
                 let actors: Vec<Actor> = vec![
-                    Box::new(move || *gets.lock() = wants.permit()),
+                    Box::new(move || *gets.lock() = wants.permits.take()),
                     Box::new(move || drop(first)),
                     Box::new(move || drop(second)),
                 ];
@@ -217,7 +217,7 @@ mod tests {
                 let actors = (0..3).map(|_| {
                     let (registry, inside) = (Arc::clone(&registry), Arc::clone(&inside));
                     Box::new(move || {
-                        if let Some(permit) = registry.try_permit() {
+                        if let Some(permit) = registry.permits.try_take() {
                             assert!(inside.fetch_add(1, Ordering::SeqCst) < 2);
                             point();
                             inside.fetch_sub(1, Ordering::SeqCst);
@@ -228,9 +228,9 @@ mod tests {
                 (actors.collect(), registry)
             },
             |registry| {
-                let all = [registry.try_permit(), registry.try_permit()];
+                let all = [registry.permits.try_take(), registry.permits.try_take()];
                 assert!(all.iter().all(Option::is_some), "none is lost");
-                assert!(registry.try_permit().is_none());
+                assert!(registry.permits.try_take().is_none());
             },
         );
         assert!(orders > 100, "{orders}");
@@ -254,7 +254,9 @@ mod tests {
                     idle_timeout: Some(Duration::ZERO),
                     ..Limits::default()
                 };
-                let connection = Arc::new(Connection::new(Address::None, Clock::new(limits)));
+                let permits = Permits::new(limits, Arc::new(Waker::new().unwrap()));
+                let permit = permits.take().unwrap();
+                let connection = Arc::new(Connection::new(Address::None, permit));
                 let ends = Arc::new(Mutex::new(Ends::default()));
                 let (served, all) = (Arc::clone(&connection), Arc::clone(&ends));
                 let worker = move || {
@@ -304,10 +306,10 @@ mod tests {
                 let request = |outcome| {
                     let registry = Arc::clone(&registry);
                     Box::new(move || {
-                        let permit = registry.permit().unwrap();
+                        let permit = registry.permits.take().unwrap();
                         let (mut entry, _) = registry.enter(Address::None, permit);
                         point();
-                        entry.end(outcome);
+                        entry.end(&registry, outcome);
                     }) as Actor
                 };
                 let watched = Arc::clone(&registry);

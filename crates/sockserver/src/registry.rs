@@ -1,4 +1,4 @@
-//! The register of all that a server serves: permits, counters, deadlines, drain.
+//! The register of all that a server serves: counters, deadlines, drain.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -6,16 +6,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 #[cfg(unix)]
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use sock::Address;
+use sock::{Address, SHUT_RDWR, Socket};
 
-use crate::clock::{Clock, NEVER};
+use crate::clock::NEVER;
 use crate::connection::Connection;
 use crate::limits::{Deadline, Limits};
-use crate::model::point;
+use crate::pages::Pages;
+use crate::permits::{Permit, Permits};
 use crate::phase::Phase;
 use crate::reaper::Reaper;
 use crate::report::{CutOff, DrainReport};
@@ -32,12 +33,7 @@ const DRAIN_LOOKS: Duration = Duration::from_millis(10);
 
 /// Everything a server serves at the moment, and what became of the rest.
 pub(crate) struct Registry {
-    clock: Clock,
-    /// Permits that are taken: never more than `max_connections`.
-    taken: AtomicUsize,
-    /// Somebody waits for a permit, or for a descriptor, and wants to be woken.
-    hungry: AtomicBool,
-    waker: Arc<Waker>,
+    pub(crate) permits: Arc<Permits>,
     book: Mutex<Book>,
     /// Something has ended while a drain waits.
     ended: Condvar,
@@ -54,8 +50,10 @@ pub(crate) struct Registry {
 #[derive(Default)]
 struct Book {
     stats: Stats,
-    entries: Vec<Option<Arc<Connection>>>,
+    entries: Pages<Option<Arc<Connection>>>,
     free: Vec<u32>,
+    /// Second descriptors of connections that `wrap_request` has the first of.
+    wrapping: HashMap<u32, Socket>,
     by_ip: HashMap<IpAddr, usize>,
     /// Drains that run at the moment.
     drains: usize,
@@ -66,37 +64,15 @@ struct Book {
     report: Option<DrainReport>,
 }
 
-/// Leave for one request, taken before it is accepted; dropping it gives it back.
-pub(crate) struct Permit {
-    registry: Arc<Registry>,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.registry.taken.fetch_sub(1, Ordering::SeqCst);
-        point();
-        self.registry.feed();
-    }
-}
-
-/// A request's line in the register. Whoever drops it without saying how the
-/// request ended lets it fail.
+/// A request's line in the register, until somebody says how the request ended.
 ///
 /// When the request has ended it can be the next one's: see [`renew`](Self::renew).
 pub(crate) struct Entry {
     connection: Arc<Connection>,
-    /// `None` once the request has ended, and the permit been taken out.
-    permit: Option<Permit>,
-    line: Line,
-    stands: Stands,
-}
-
-/// Where the register has a request.
-#[derive(Clone, Copy)]
-struct Line {
     /// The server's first request is 1.
     number: u64,
     slot: u32,
+    stands: Stands,
 }
 
 /// How much of an entry is still there.
@@ -115,10 +91,7 @@ pub(crate) struct TooManyOfOne;
 impl Registry {
     pub(crate) fn new(limits: Limits, waker: Arc<Waker>) -> Arc<Registry> {
         Arc::new(Registry {
-            clock: Clock::new(limits),
-            taken: AtomicUsize::new(0),
-            hungry: AtomicBool::new(false),
-            waker,
+            permits: Permits::new(limits, waker),
             book: Mutex::default(),
             ended: Condvar::new(),
             draining: AtomicBool::new(false),
@@ -151,56 +124,7 @@ impl Registry {
     }
 
     pub(crate) fn limits(&self) -> &Limits {
-        self.clock.limits()
-    }
-
-    /// A permit, if one is left. Otherwise the waker is woken when one is given back.
-    pub(crate) fn permit(self: &Arc<Self>) -> Option<Permit> {
-        self.try_permit().or_else(|| {
-            point();
-            // First said, then looked: whoever gives back in between sees it.
-            self.ask_to_be_woken();
-            point();
-            self.try_permit()
-        })
-    }
-
-    #[cfg(unix)]
-    pub(crate) fn has_room(&self) -> bool {
-        self.taken.load(Ordering::SeqCst) < self.limits().max_connections
-    }
-
-    pub(crate) fn try_permit(self: &Arc<Self>) -> Option<Permit> {
-        let most = self.limits().max_connections;
-        let take = |taken: usize| (taken < most).then_some(taken + 1);
-        let taken = self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
-        taken.ok().map(|_| Permit { registry: Arc::clone(self) })
-    }
-
-    /// A permit beyond the limit, for a request that is only to be refused.
-    pub(crate) fn permit_to_refuse(self: &Arc<Self>) -> Permit {
-        self.taken.fetch_add(1, Ordering::SeqCst);
-        Permit { registry: Arc::clone(self) }
-    }
-
-    /// Wakes the loop when the next request ends: there may be a permit then, or a
-    /// descriptor.
-    pub(crate) fn ask_to_be_woken(&self) {
-        self.hungry.store(true, Ordering::SeqCst);
-    }
-
-    /// Takes [`ask_to_be_woken`](Self::ask_to_be_woken) back.
-    pub(crate) fn ask_no_more(&self) {
-        self.hungry.store(false, Ordering::SeqCst);
-    }
-
-    fn feed(&self) {
-        if self.hungry.load(Ordering::SeqCst) {
-            point();
-            if self.hungry.swap(false, Ordering::SeqCst) {
-                self.waker.wake();
-            }
-        }
+        self.permits.clock().limits()
     }
 
     /// Enters a request that has just been accepted.
@@ -209,26 +133,26 @@ impl Registry {
         client_address: Address,
         permit: Permit,
     ) -> (Entry, Result<(), TooManyOfOne>) {
-        let connection = Arc::new(Connection::new(client_address, self.clock.clone()));
-        let (line, allowed) = self.note(&connection);
-        (Entry { connection, permit: Some(permit), line, stands: Stands::Open }, allowed)
+        let connection = Arc::new(Connection::new(client_address, permit));
+        let mut entry = Entry { connection, number: 0, slot: 0, stands: Stands::Open };
+        let allowed = self.note(&mut entry);
+        (entry, allowed)
     }
 
-    /// Gives a connection its line.
-    fn note(&self, connection: &Arc<Connection>) -> (Line, Result<(), TooManyOfOne>) {
+    /// Gives an entry its line.
+    fn note(&self, entry: &mut Entry) -> Result<(), TooManyOfOne> {
         let mut book = self.book.lock();
         book.stats.begin();
         self.show(&book.stats);
-        let allowed = book.count_ip(&connection.client_address, self.limits().max_connections_per_ip);
-        let slot = match book.free.pop() {
+        let allowed = book.count_ip(entry.client_address(), self.limits().max_connections_per_ip);
+        entry.slot = match book.free.pop() {
             Some(slot) => slot,
-            None => {
-                book.entries.push(None);
-                book.entries.len() as u32 - 1
-            }
+            None => book.entries.push(None) as u32,
         };
-        book.entries[slot as usize] = Some(Arc::clone(connection));
-        (Line { number: book.stats.accepted, slot }, allowed)
+        book.entries[entry.slot as usize] = Some(Arc::clone(&entry.connection));
+        entry.number = book.stats.accepted;
+        entry.stands = Stands::Open;
+        allowed
     }
 
     pub(crate) fn lost_before_accept(&self) {
@@ -248,10 +172,12 @@ impl Registry {
 
     /// Ends what is overdue, and tells when something may be next.
     pub(crate) fn reap(&self) -> u64 {
-        let now = self.clock.now();
+        let now = self.now();
         let mut next = NEVER;
-        for connection in self.book.lock().connections() {
+        let book = self.book.lock();
+        for (slot, connection) in book.lines() {
             if let Some(deadline) = connection.end_if_overdue(now) {
+                book.sever_wrapping(slot);
                 log::debug!("request from {} ended: {deadline} deadline", connection.client_address);
             }
             next = next.min(connection.next_look());
@@ -262,12 +188,12 @@ impl Registry {
     /// How long until something may be overdue, for a loop that has no reaper.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         let next = self.book.lock().connections().map(|connection| connection.due()).min();
-        let left = next.filter(|&next| next < NEVER)?.saturating_sub(self.clock.now());
+        let left = next.filter(|&next| next < NEVER)?.saturating_sub(self.now());
         Some(Duration::from_millis(left))
     }
 
     pub(crate) fn now(&self) -> u64 {
-        self.clock.now()
+        self.permits.clock().now()
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -367,11 +293,14 @@ impl Registry {
         let book = self.book.lock();
         use Phase::{Between, Busy, Dismissed, Queued, Silent, Wrapping};
         let phases = [Queued, Wrapping, Silent, Busy, Between, Dismissed];
-        let cut = book.connections().filter(|connection| {
-            connection.end_for_drain(&phases, Phase::Drained)
-                || matches!(connection.phase(), Phase::Overdue(_))
+        let cut = book.lines().filter(|(slot, connection)| {
+            let ended = connection.end_for_drain(&phases, Phase::Drained);
+            if ended {
+                book.sever_wrapping(*slot);
+            }
+            ended || matches!(connection.phase(), Phase::Overdue(_))
         });
-        cut.map(|connection| CutOff {
+        cut.map(|(_, connection)| CutOff {
             client_address: connection.client_address.clone(),
             age: connection.age(),
         })
@@ -444,6 +373,17 @@ impl Book {
         self.entries.iter().flatten()
     }
 
+    fn lines(&self) -> impl Iterator<Item = (u32, &Arc<Connection>)> {
+        (0..).zip(self.entries.iter()).filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
+    }
+
+    /// Wakes a hook that waits for its client, with the end of everything.
+    fn sever_wrapping(&self, slot: u32) {
+        if let Some(socket) = self.wrapping.get(&slot) {
+            let _ = socket.shutdown(SHUT_RDWR);
+        }
+    }
+
     fn count_ip(&mut self, address: &Address, most: Option<usize>) -> Result<(), TooManyOfOne> {
         let (Some(most), Some(ip)) = (most, address.ip()) else {
             return Ok(());
@@ -468,16 +408,17 @@ impl Book {
 
 impl Entry {
     /// Enters another request where one has ended.
-    pub(crate) fn renew(&mut self, client_address: Address, permit: Permit) -> Result<(), TooManyOfOne> {
-        let registry = &permit.registry;
+    pub(crate) fn renew(
+        &mut self,
+        registry: &Registry,
+        client_address: Address,
+        permit: Permit,
+    ) -> Result<(), TooManyOfOne> {
         match Arc::get_mut(&mut self.connection) {
-            Some(connection) => connection.renew(client_address),
-            None => self.connection = Arc::new(Connection::new(client_address, registry.clock.clone())),
+            Some(connection) => connection.renew(client_address, permit),
+            None => self.connection = Arc::new(Connection::new(client_address, permit)),
         }
-        let (line, allowed) = registry.note(&self.connection);
-        (self.line, self.stands) = (line, Stands::Open);
-        self.permit = Some(permit);
-        allowed
+        registry.note(self)
     }
 
     /// Who is being served.
@@ -486,8 +427,8 @@ impl Entry {
     }
 
     /// Has the next receive watched by the system, where no reaper does it.
-    pub(crate) fn limit_next_read(&self, deadline: Deadline) {
-        if self.registry().reaper.is_forbidden() {
+    pub(crate) fn limit_next_read(&self, registry: &Registry, deadline: Deadline) {
+        if registry.reaper.is_forbidden() {
             self.connection.limit_next_read(deadline);
         }
     }
@@ -496,28 +437,33 @@ impl Entry {
         &self.connection
     }
 
-    pub(crate) fn registry(&self) -> &Arc<Registry> {
-        &self.permit.as_ref().expect("a request has one until it has ended").registry
-    }
-
     /// Enters a phase and has its deadline watched. False when the connection has
     /// been ended meanwhile.
     #[inline(always)]
-    pub(crate) fn enter(&self, phase: Phase) -> bool {
+    pub(crate) fn enter(&self, registry: &Arc<Registry>, phase: Phase) -> bool {
         let next_look = self.connection.enter_until(phase);
         if let Some(next_look) = next_look {
-            Reaper::watch(self.registry(), next_look);
+            Reaper::watch(registry, next_look);
         }
         next_look.is_some()
     }
 
+    /// Keeps a second descriptor for the time a hook has the first.
+    pub(crate) fn set_wrapping(&self, registry: &Registry, socket: Option<Socket>) {
+        let wrapping = &mut registry.book.lock().wrapping;
+        match socket {
+            Some(socket) => wrapping.insert(self.slot, socket),
+            None => wrapping.remove(&self.slot),
+        };
+    }
+
     /// Closes what the connection goes over, if there is such a thing.
-    pub(crate) fn close(&mut self) {
+    pub(crate) fn close(&mut self, registry: &Registry) {
         if self.stands != Stands::Open || !self.connection.has_means() {
             return;
         }
         self.stands = Stands::Closed;
-        self.leave(&mut self.registry().book.lock());
+        self.leave(registry, &mut registry.book.lock());
         // The register had the only other one.
         if let Some(connection) = Arc::get_mut(&mut self.connection) {
             connection.close();
@@ -525,30 +471,29 @@ impl Entry {
     }
 
     /// Takes the line out of the book.
-    fn leave(&self, book: &mut Book) {
+    fn leave(&self, registry: &Registry, book: &mut Book) {
         let connection = &self.connection;
-        book.forget_ip(&connection.client_address, self.registry().limits().max_connections_per_ip);
+        book.forget_ip(&connection.client_address, registry.limits().max_connections_per_ip);
         book.dismissed += u64::from(connection.phase() == Phase::Dismissed);
-        book.entries[self.line.slot as usize] = None;
-        book.free.push(self.line.slot);
+        book.entries[self.slot as usize] = None;
+        book.free.push(self.slot);
     }
 
     /// Ends the request. The permit is still there: it goes last, since only when
     /// everything else is gone the descriptor is free.
-    pub(crate) fn end(&mut self, outcome: Outcome) {
-        self.close();
+    pub(crate) fn end(&mut self, registry: &Registry, outcome: Outcome) {
+        self.close(registry);
         if self.stands == Stands::Ended {
             return;
         }
-        let registry = self.registry();
         let mut book = registry.book.lock();
         if self.stands == Stands::Open {
-            self.leave(&mut book);
+            self.leave(registry, &mut book);
         }
         registry.count(&mut book, outcome);
         drop(book);
         self.stands = Stands::Ended;
-        let (number, client_address) = (self.line.number, self.client_address());
+        let (number, client_address) = (self.number, self.client_address());
         log::debug!(
             peer:% = client_address, request = number;
             "request {number} from {client_address}: {outcome:?}"
@@ -557,13 +502,7 @@ impl Entry {
 
     /// The permit of a request that has ended, for the next one.
     pub(crate) fn take_permit(&mut self) -> Option<Permit> {
-        self.permit.take_if(|_| self.stands == Stands::Ended)
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.end(Outcome::Failed);
+        Arc::get_mut(&mut self.connection)?.take_permit()
     }
 }
 

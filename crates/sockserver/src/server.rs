@@ -19,11 +19,11 @@ use crate::accept::Acceptor;
 use crate::door::{Door, Settings};
 use crate::handle::ServerHandle;
 use crate::hooks::ServerHooks;
-use crate::job::Core;
 use crate::listener::BoundPath;
 use crate::mixin::MixIn;
 use crate::report::DrainReport;
 use crate::request::{RequestError, guard};
+use crate::service::Core;
 #[cfg(all(unix, feature = "signals"))]
 use crate::signals::Signals;
 use crate::stats::Stats;

@@ -176,6 +176,31 @@ pub(crate) fn default_unless(signal: i32, is_caught: fn() -> bool) -> io::Result
     unsafe { signal_hook::low_level::register(signal, action) }.map(drop)
 }
 
+/// Makes the table of descriptors large enough for that many, as far as they are
+/// allowed. In a process with threads the kernel waits some milliseconds each time it
+/// doubles the table, and with it whoever accepts (`expand_fdtable`, `synchronize_rcu`).
+#[cfg(target_os = "linux")]
+pub(crate) fn expect_descriptors(count: usize) {
+    // SAFETY: fcntl takes any numbers, and the descriptor it makes is ours.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        let last = limit.rlim_cur.min(count.min(MOST_EXPECTED) as u64).saturating_sub(1);
+        // Of a descriptor that is always there, or else nothing happens.
+        let made = libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, last as libc::c_int);
+        if made >= 0 {
+            libc::close(made);
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn expect_descriptors(_: usize) {}
+
+/// Eight bytes of the kernel's memory each.
+#[cfg(target_os = "linux")]
+const MOST_EXPECTED: usize = 1 << 14;
+
 /// Time of the clock that stands still between two ticks of the kernel.
 #[cfg(target_os = "linux")]
 pub(crate) fn coarse_milliseconds() -> u64 {

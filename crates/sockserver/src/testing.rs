@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,12 @@ use sock::{Address, Socket, socketpair};
 use crate::handle::ServerHandle;
 use crate::handler::StreamRequestHandler;
 use crate::hooks::Defaults;
-use crate::job::{Core, Job, Service};
+use crate::job::Job;
 use crate::limits::Limits;
 use crate::mixin::MixIn;
 use crate::request::Request;
 use crate::server::{Kind, Server};
+use crate::service::{Core, Service};
 use crate::stats::Outcome;
 use crate::wrapping::Wraps;
 
@@ -60,9 +61,10 @@ pub fn converse<H: StreamRequestHandler, T>(
         inherits_timeouts: false,
         inherits_first_byte: false,
         wraps: Wraps::not_there(),
+        tells: OnceLock::new(),
     };
     let registry = Arc::clone(core.registry());
-    let (client_address, permit) = (theirs.getpeername()?, registry.permit_to_refuse());
+    let (client_address, permit) = (theirs.getpeername()?, registry.permits.take_to_refuse());
     let (job, _) = Job::enter(&Arc::new(core), Request::accepted(theirs), client_address, permit);
     let (told, outcome) = thread::scope(|scope| {
         let served = scope.spawn(|| job.run());

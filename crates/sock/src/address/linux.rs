@@ -328,7 +328,7 @@ mod tests {
     fn less_than_a_structure_stays_bytes() {
         for family in [AF_NETLINK, AF_PACKET, AF_VSOCK, AF_CAN] {
             for len in 0..6 {
-                let address = Address::Other(family, vec![0; len]);
+                let address = Address::Other(family, vec![0; len].into());
                 assert_eq!(Address::from_sys(&address.to_sys().unwrap()), address);
             }
         }

@@ -317,7 +317,7 @@ impl MixIn for ForkingMixIn {
     fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
         sys::refuse_threads()?;
         // What a thread has to itself is set up here once, not in every child.
-        crate::job::warm_up();
+        crate::life::warm_up();
         let served = loop {
             let lifelines = self.lifelines();
             let watch: Vec<_> = lifelines.iter().map(|lifeline| lifeline.as_fd()).collect();
@@ -393,7 +393,7 @@ const CLOSE_LOOKS: Duration = Duration::from_millis(100);
 
 /// The child's whole life. It leaves through `exit_now` alone: unwinding or
 /// returning would run its parent's loop a second time.
-fn serve_in_child(mut job: Job, lifeline: Socket) -> ! {
+fn serve_in_child(job: Job, lifeline: Socket) -> ! {
     flood::enter_child();
     // Kept until the process ends: its end is what the parent sees.
     let lifeline = Arc::new(lifeline);

@@ -3,11 +3,12 @@
 use std::io;
 
 use crate::job::Job;
+use crate::pages::Pages;
 
 /// The connections of a selector, by the key of their events.
 #[derive(Default)]
 pub(crate) struct Parking {
-    places: Vec<Place>,
+    places: Pages<Place>,
     free: Vec<u32>,
     parked: usize,
     closed: bool,
@@ -16,16 +17,10 @@ pub(crate) struct Parking {
 /// One place; its generation tells its connection from those before it.
 struct Place {
     generation: u32,
-    state: State,
-}
-
-enum State {
-    Free,
-    /// A worker serves it; whether something has come meanwhile.
-    Served {
-        came: bool,
-    },
-    Parked(Job),
+    /// Something has come while a worker serves it.
+    came: bool,
+    /// `None` while a worker serves it, and while the place is free.
+    job: Option<Job>,
 }
 
 /// Whose place it is while a worker serves it.
@@ -59,12 +54,12 @@ impl Parking {
                 // The last keys are the poller's own.
                 let place = u32::try_from(self.places.len()).ok().filter(|place| *place < u32::MAX - 1);
                 let place = place.ok_or_else(|| io::Error::other("too many connections"))?;
-                self.places.push(Place { generation: 0, state: State::Free });
+                self.places.push(Place { generation: 0, came: false, job: None });
                 place
             }
         };
         let taken = &mut self.places[place as usize];
-        taken.state = State::Served { came: false };
+        taken.came = false;
         Ok(Parked { place, generation: taken.generation })
     }
 
@@ -72,22 +67,21 @@ impl Parking {
     pub(crate) fn leave(&mut self, parked: Parked) {
         let left = &mut self.places[parked.place as usize];
         left.generation = left.generation.wrapping_add(1) & 0x7fff_ffff;
-        left.state = State::Free;
+        left.job = None;
         self.free.push(parked.place);
     }
 
     /// Lets the connection wait here, unless it has something to do.
     pub(crate) fn park(&mut self, parked: Parked, job: Job) -> Park {
         let place = &mut self.places[parked.place as usize];
-        if let State::Served { came: came @ true } = &mut place.state {
-            *came = false;
+        if std::mem::take(&mut place.came) {
             return Park::Came(job);
         }
         if self.closed {
             self.leave(parked);
             return Park::Closed(job);
         }
-        place.state = State::Parked(job);
+        place.job = Some(job);
         self.parked += 1;
         Park::Parked
     }
@@ -100,26 +94,18 @@ impl Parking {
         if place.generation != parked.generation {
             return None;
         }
-        match std::mem::replace(&mut place.state, State::Served { came: false }) {
-            State::Parked(job) => {
-                self.parked -= 1;
-                Some((parked, job))
-            }
-            State::Served { .. } => {
-                place.state = State::Served { came: true };
-                None
-            }
-            State::Free => {
-                place.state = State::Free;
-                None
-            }
-        }
+        let Some(job) = place.job.take() else {
+            place.came = true;
+            return None;
+        };
+        self.parked -= 1;
+        Some((parked, job))
     }
 
     /// Takes everybody out.
     pub(crate) fn take_all(&mut self) -> Vec<Job> {
         let all = self.places.iter().enumerate();
-        let parked = all.filter(|(_, place)| matches!(place.state, State::Parked(_)));
+        let parked = all.filter(|(_, place)| place.job.is_some());
         let key = |(number, place): (usize, &Place)| {
             Parked { place: number as u32, generation: place.generation }.key()
         };

@@ -12,11 +12,11 @@ use sock::{Address, MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, SHUT_RDWR, Socket, pol
 use crate::clock::NEVER;
 use crate::door::Door;
 use crate::handle::ServerHandle;
-use crate::job::Core;
 use crate::mixin::call_out::{Caller, accepting};
 use crate::mixin::worker::Worker;
 use crate::report::{CutOff, DrainReport};
 use crate::scoreboard::Slot;
+use crate::service::Core;
 use crate::sys;
 
 /// Exit status of a worker whose listener is of no more use.

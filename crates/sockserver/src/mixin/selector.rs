@@ -16,9 +16,11 @@ use crate::accept::Acceptor;
 use crate::door::{Accepted, Door};
 use crate::flood::{self, Kind};
 use crate::handle::ServerHandle;
-use crate::job::{Job, Rejected, Tried};
+use crate::job::{Job, Rejected};
+use crate::life::Tried;
 use crate::mixin::MixIn;
 use crate::mixin::parked::{Park, Parked, Parking};
+use crate::sys;
 use crate::sys::poller::{self, Event, Poller};
 
 /// How long a worker that has nothing to do stays, when there are more than wanted.
@@ -106,6 +108,7 @@ impl MixIn for SelectorMixIn {
     }
 
     fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
+        sys::expect_descriptors(acceptor.door().core().registry().limits().max_connections);
         let shared = self.start()?;
         shared.open(acceptor.door().another())?;
         let served = loop {
@@ -388,7 +391,7 @@ impl Shared {
             Ok(Accepted::Nothing) => {}
             Ok(Accepted::Full) => self.shut_for(open, None),
             Ok(Accepted::Pause(pause)) => {
-                open.core().registry().ask_to_be_woken();
+                open.core().registry().permits.ask_to_be_woken();
                 self.shut_for(open, Some(Instant::now() + pause));
             }
             Err(error) => {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::accept::Acceptor;
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::mixin::MixIn;
@@ -93,6 +94,13 @@ impl MixIn for ThreadingMixIn {
             }
             None => self.start_thread(job),
         }
+    }
+
+    fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
+        #[cfg(unix)]
+        crate::sys::expect_descriptors(acceptor.door().core().registry().limits().max_connections);
+        while acceptor.turn(&[])? {}
+        Ok(())
     }
 
     fn server_close(&self, server: &ServerHandle) -> io::Result<()> {

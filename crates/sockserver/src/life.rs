@@ -1,0 +1,347 @@
+//! The life of a request: what a job serves, and how.
+
+use std::cell::Cell;
+use std::io::{self, Cursor, Write};
+use std::sync::Arc;
+
+use sock::{IPPROTO_TCP, ReadBuffer, Socket, SocketReader, SocketWriter, TCP_NODELAY};
+
+use crate::connection::Connection;
+use crate::datagram::DatagramContext;
+use crate::handler::{ErasedHandler, StreamContext};
+use crate::hooks;
+use crate::limits::Deadline;
+use crate::phase::Phase;
+use crate::registry::{Entry, Registry, Serving};
+use crate::request::{Request, RequestError, guard};
+use crate::service::{Core, Service};
+use crate::stats::Outcome;
+use crate::wrapping::Wrapped;
+
+/// What a child tells its parent when `wrap_request` is done: whether it did anything.
+pub(crate) const WRAPPED: &[u8] = b"w";
+pub(crate) const PLAIN: &[u8] = b"p";
+
+/// A job's own; it goes from hand to hand as a pointer. A connection that waits costs
+/// no more than this and its [`Connection`], so both are kept small.
+pub(crate) struct Life {
+    pub(crate) core: Arc<Core>,
+    /// `None` once the request is closed.
+    pub(crate) request: Option<Request>,
+    /// Of a connection, from the moment its conversation begins.
+    pub(crate) handler: Option<Box<dyn ErasedHandler>>,
+    pub(crate) entry: Entry,
+    /// Whether the handler's `setup` has run, and `handle` for the first time.
+    set_up: bool,
+    handled: bool,
+    /// How it ended; `None` until it has been served.
+    pub(crate) outcome: Option<Outcome>,
+    /// Nothing is left to be closed.
+    pub(crate) closed: bool,
+}
+
+/// How a step waits for input.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    Await,
+    /// Not at all: somebody else waits.
+    IfThere,
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// A request was served, and the handler waits for the next.
+    Again,
+    /// There is no input to serve.
+    NoInput,
+    Ended,
+}
+
+impl Life {
+    pub(crate) fn new(core: Arc<Core>, request: Request, entry: Entry) -> Life {
+        Life {
+            core,
+            request: Some(request),
+            handler: None,
+            entry,
+            set_up: false,
+            handled: false,
+            outcome: None,
+            closed: false,
+        }
+    }
+
+    /// Makes it another request's, after its end.
+    pub(crate) fn renew(&mut self, request: Request) {
+        self.request = Some(request);
+        (self.set_up, self.handled) = (false, false);
+        self.outcome = None;
+        self.closed = false;
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        self.core.registry()
+    }
+
+    /// Enters a phase: see [`Entry::enter`].
+    pub(crate) fn enter(&self, phase: Phase) -> bool {
+        self.entry.enter(self.registry(), phase)
+    }
+
+    pub(crate) fn attempt(&mut self, input: Input) -> Tried {
+        let _serving = Serving::begin(self.core.registry());
+        let served = match (&*self.core.service, &self.request) {
+            (_, None) => return Tried::Ended,
+            (Service::Stream(_), Some(_)) => self.step_stream(input),
+            (Service::Datagram(_), Some(_)) => self.serve_datagram().map(|()| Tried::Ended),
+        };
+        match served {
+            Ok(Tried::Ended) => self.outcome = self.outcome.or_else(|| Some(self.ended_well())),
+            Ok(goes_on) => return goes_on,
+            Err(error) => self.fail(error),
+        }
+        self.end();
+        Tried::Ended
+    }
+
+    fn step_stream(&mut self, input: Input) -> Result<Tried, RequestError> {
+        if self.handler.is_none() {
+            self.begin()?;
+        }
+        let Life { core, entry, request: Some(request), handler: Some(handler), set_up, handled, .. } =
+            self
+        else {
+            return Ok(Tried::Ended);
+        };
+        let registry = core.registry();
+        let Some(stream) = request.stream() else {
+            return Ok(Tried::Ended);
+        };
+        let variables = handler.class_variables();
+        let mut cx = StreamContext {
+            rfile: SocketReader::with_buffer(stream, lend(variables.rbufsize)),
+            wfile: SocketWriter::new(stream, variables.wbufsize),
+            request: stream,
+            client_address: entry.client_address(),
+            server: &core.handle,
+            close_connection: true,
+        };
+        // A handler whose setup failed is not finished, as in Python.
+        if !*set_up {
+            guard(|| handler.setup(&mut cx))?;
+            *set_up = true;
+        }
+        // The first request is the client's to begin only where nobody waits for it.
+        let comes = match (*handled, input) {
+            (false, Input::Await) => Ok(true),
+            (false, Input::IfThere) if variables.speaks_first => Ok(true),
+            _ => match core.tells.get() {
+                Some(parent) => entry.connection().await_input_or_word(variables.rbufsize, parent),
+                None => entry.connection().await_input(variables.rbufsize, input == Input::IfThere),
+            },
+        };
+        let mut served = Ok(());
+        let comes = match comes {
+            Err(error) if input == Input::IfThere && error.kind() == io::ErrorKind::WouldBlock => {
+                put_away(cx.rfile.into_buffer());
+                return Ok(Tried::NoInput);
+            }
+            // A handler sees the end of a client that never spoke; a later one has
+            // nothing to lose: a client that goes away between two requests, or
+            // says nothing for too long, has ended the conversation.
+            Ok(there) => there || !*handled,
+            Err(error) => {
+                if !*handled {
+                    served = Err(RequestError::Failed(error));
+                }
+                false
+            }
+        };
+        if comes && (!*handled || entry.enter(registry, Phase::Busy)) {
+            *handled = true;
+            cx.close_connection = true;
+            served = guard(|| handler.handle(&mut cx));
+            if served.is_ok() && !cx.close_connection {
+                served = guard(|| cx.wfile.flush());
+                let more = !cx.rfile.buffer().is_empty() || entry.connection().has_ahead();
+                let goes_on = served.is_ok() && !registry.is_draining();
+                let goes_on = goes_on
+                    && match more {
+                        true => entry.enter(registry, Phase::Busy),
+                        false => entry.enter(registry, Phase::Between),
+                    };
+                if goes_on {
+                    if !more {
+                        entry.limit_next_read(registry, Deadline::Idle);
+                    }
+                    give_back(cx.rfile.into_buffer(), entry.connection());
+                    return Ok(Tried::Again);
+                }
+            }
+        }
+        let finished = guard(|| handler.finish(&mut cx));
+        put_away(cx.rfile.into_buffer());
+        served.and(finished).map(|()| Tried::Ended)
+    }
+
+    /// Wraps the request and makes its handler: Python's `finish_request` up to
+    /// the handler's `__init__`.
+    fn begin(&mut self) -> Result<(), RequestError> {
+        let Service::Stream(make) = &*self.core.service else {
+            return Ok(());
+        };
+        if let Some(request) = self.request.take() {
+            self.request = Some(match request.into_accepted() {
+                Ok(socket) => self.wrap(socket)?,
+                Err(request) => request,
+            });
+        }
+        if !self.enter(Phase::Silent) {
+            // Its time was over before it had a handler: there was nobody to wake.
+            let ended = self.entry.connection().ended();
+            return Err(RequestError::Failed(
+                ended.unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into()),
+            ));
+        }
+        self.entry.limit_next_read(self.registry(), Deadline::FirstByte);
+        let handler = guard(|| {
+            let handler = make();
+            let variables = handler.class_variables();
+            if let Some(request) = &self.request {
+                if let Some(timeout) = variables.timeout {
+                    request.socket().settimeout(timeout)?;
+                }
+                if variables.disable_nagle_algorithm {
+                    request.socket().setsockopt(IPPROTO_TCP, TCP_NODELAY, true)?;
+                }
+            }
+            Ok(handler)
+        })?;
+        self.handler = Some(handler);
+        Ok(())
+    }
+
+    /// Makes the connection talk over the socket, or what `wrap_request` makes of it.
+    fn wrap(&self, socket: Socket) -> Result<Request, RequestError> {
+        let connection = self.entry.connection();
+        if !self.core.inherits_timeouts {
+            let limits = self.registry().limits();
+            let set = socket.set_recv_timeout(limits.read_timeout);
+            set.and_then(|()| socket.set_send_timeout(limits.write_timeout))
+                .map_err(RequestError::Failed)?;
+        } else if self.core.inherits_first_byte {
+            connection.has_limit(Deadline::FirstByte);
+        }
+        let wraps = &self.core.wraps;
+        if wraps.is_not_there() {
+            connection.serve_over_socket(socket);
+            return Ok(Request::served(Arc::clone(connection)));
+        }
+        let is_watched = wraps.may_take_long();
+        if is_watched {
+            // The hook has the socket; to end a handshake that takes too long, somebody
+            // else needs it too. Without a descriptor for that it goes unwatched.
+            // In a process of its own nobody watches; its parent kills it.
+            if self.core.tells.get().is_none() {
+                self.entry.set_wrapping(self.registry(), socket.dup().ok());
+            }
+            self.enter(Phase::Wrapping);
+        }
+        let wrapped = guard(|| hooks::wrap_request(&*self.core.hooks, socket));
+        if is_watched {
+            self.entry.set_wrapping(self.registry(), None);
+        }
+        let is_plain = matches!(wrapped, Ok(Wrapped::Plain(_)));
+        wraps.learn(is_plain);
+        if let Some(parent) = self.core.tells.get().filter(|_| is_watched || !is_plain) {
+            let _ = parent.send(if is_plain { PLAIN } else { WRAPPED });
+        }
+        connection.serve_over(wrapped?);
+        Ok(Request::served(Arc::clone(connection)))
+    }
+
+    fn serve_datagram(&mut self) -> Result<(), RequestError> {
+        let (Service::Datagram(make), Some(request)) = (&*self.core.service, &self.request) else {
+            return Ok(());
+        };
+        let packet = request.packet().unwrap_or_default();
+        let mut cx = DatagramContext {
+            packet,
+            is_truncated: request.is_truncated(),
+            socket: request.socket(),
+            rfile: Cursor::new(packet),
+            wfile: ANSWER.take(),
+            client_address: self.entry.client_address(),
+            server: &self.core.handle,
+        };
+        let (mut handler, mut set_up, mut stage, mut served) = (None, false, 0, Ok(()));
+        // One guard for all, unless something fails: the rest follows all the same.
+        while stage < 3 {
+            let tried = guard(|| {
+                if stage == 0 {
+                    stage = 1;
+                    let handler = handler.insert(make());
+                    handler.setup(&mut cx)?;
+                    set_up = true;
+                    handler.handle(&mut cx)?;
+                }
+                if stage == 1 {
+                    stage = 2;
+                    // A handler whose setup failed is not finished, as in Python.
+                    handler
+                        .iter_mut()
+                        .filter(|_| set_up)
+                        .try_for_each(|handler| handler.finish(&mut cx))?;
+                }
+                stage = 3;
+                drop(handler.take());
+                Ok(())
+            });
+            served = served.and(tried);
+        }
+        cx.wfile.clear();
+        if cx.wfile.capacity() <= LARGEST_SPARE {
+            ANSWER.set(cx.wfile);
+        }
+        served
+    }
+}
+
+thread_local! {
+    /// The worker's read buffer, lent to one connection after another.
+    static SPARE: Cell<Option<ReadBuffer>> = const { Cell::new(None) };
+    /// Where a datagram's answer is written.
+    static ANSWER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// No larger one is kept: a datagram has at most 64 KiB.
+const LARGEST_SPARE: usize = 1 << 16;
+
+/// Makes this thread's spare buffers, so that the children it forks have them.
+#[cfg(unix)]
+pub(crate) fn warm_up() {
+    SPARE.set(Some(ReadBuffer::new(sock::DEFAULT_BUFFER_SIZE)));
+    crate::connection::warm_up();
+}
+
+/// The worker's buffer.
+fn lend(size: usize) -> ReadBuffer {
+    let spare = SPARE.take().filter(|spare| spare.size() == size.max(1));
+    spare.unwrap_or_else(|| ReadBuffer::new(size.max(1)))
+}
+
+/// Gives the worker its buffer back; what is unread in it is the connection's.
+fn give_back(buffer: ReadBuffer, connection: &Connection) {
+    match buffer.unread() {
+        [] => put_away(buffer),
+        _ => connection.put_ahead(buffer),
+    }
+}
+
+/// Gives the worker its buffer back, unless somebody's input is still in it.
+fn put_away(buffer: ReadBuffer) {
+    if buffer.unread().is_empty() {
+        SPARE.set(Some(buffer));
+    }
+}

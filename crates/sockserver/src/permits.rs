@@ -1,0 +1,101 @@
+//! Permits: never more requests at once than a server may have.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::clock::Clock;
+use crate::limits::Limits;
+use crate::model::point;
+use crate::wake::Waker;
+
+/// Where permits come from, and go back to.
+pub(crate) struct Permits {
+    clock: Clock,
+    /// Never more than `max_connections`, but for those that are only to be refused.
+    taken: AtomicUsize,
+    /// Somebody waits for a permit, or for a descriptor, and wants to be woken.
+    hungry: AtomicBool,
+    waker: Arc<Waker>,
+}
+
+/// Leave for one request, taken before it is accepted; dropping it gives it back.
+pub(crate) struct Permit(Arc<Permits>);
+
+impl Permits {
+    pub(crate) fn new(limits: Limits, waker: Arc<Waker>) -> Arc<Permits> {
+        Arc::new(Permits {
+            clock: Clock::new(limits),
+            taken: AtomicUsize::new(0),
+            hungry: AtomicBool::new(false),
+            waker,
+        })
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// A permit, if one is left. Otherwise the waker is woken when one is given back.
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Permit> {
+        self.try_take().or_else(|| {
+            point();
+            // First said, then looked: whoever gives back in between sees it.
+            self.ask_to_be_woken();
+            point();
+            self.try_take()
+        })
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn are_left(&self) -> bool {
+        self.taken.load(Ordering::SeqCst) < self.clock.limits().max_connections
+    }
+
+    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Permit> {
+        let most = self.clock.limits().max_connections;
+        let take = |taken: usize| (taken < most).then_some(taken + 1);
+        let taken = self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
+        taken.ok().map(|_| Permit(Arc::clone(self)))
+    }
+
+    /// A permit beyond the limit, for a request that is only to be refused.
+    pub(crate) fn take_to_refuse(self: &Arc<Self>) -> Permit {
+        self.taken.fetch_add(1, Ordering::SeqCst);
+        Permit(Arc::clone(self))
+    }
+
+    /// Wakes the loop when the next request ends: there may be a permit then, or a
+    /// descriptor.
+    pub(crate) fn ask_to_be_woken(&self) {
+        self.hungry.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes [`ask_to_be_woken`](Self::ask_to_be_woken) back.
+    pub(crate) fn ask_no_more(&self) {
+        self.hungry.store(false, Ordering::SeqCst);
+    }
+
+    fn feed(&self) {
+        if self.hungry.load(Ordering::SeqCst) {
+            point();
+            if self.hungry.swap(false, Ordering::SeqCst) {
+                self.waker.wake();
+            }
+        }
+    }
+}
+
+impl Permit {
+    /// The server's clock, with its limits.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::SeqCst);
+        point();
+        self.0.feed();
+    }
+}

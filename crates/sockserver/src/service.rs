@@ -1,0 +1,54 @@
+//! What all requests of a server share.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use sock::Socket;
+
+use crate::datagram::ErasedDatagramHandler;
+use crate::handle::ServerHandle;
+use crate::handler::ErasedHandler;
+use crate::hooks::ServerHooks;
+use crate::registry::Registry;
+use crate::wrapping::Wraps;
+
+/// What all requests of a server share.
+pub(crate) struct Core {
+    pub(crate) service: Arc<Service>,
+    pub(crate) hooks: Arc<dyn ServerHooks>,
+    pub(crate) handle: ServerHandle,
+    /// Whether accepted sockets have the listener's `SO_RCVTIMEO` and `SO_SNDTIMEO`.
+    pub(crate) inherits_timeouts: bool,
+    /// Whether the former is the deadline for the first byte.
+    pub(crate) inherits_first_byte: bool,
+    pub(crate) wraps: Wraps,
+    /// In a child that serves one request: who wants to know when `wrap_request` is done.
+    pub(crate) tells: OnceLock<Arc<Socket>>,
+}
+
+impl Core {
+    /// The same for a worker process: with its own handle and register, since the
+    /// parent's are out of its reach.
+    #[cfg(unix)]
+    pub(crate) fn for_worker(parent: &Core) -> io::Result<Core> {
+        Ok(Core {
+            service: Arc::clone(&parent.service),
+            hooks: Arc::clone(&parent.hooks),
+            handle: ServerHandle::for_worker(parent.registry().limits().clone())?,
+            inherits_timeouts: parent.inherits_timeouts,
+            inherits_first_byte: parent.inherits_first_byte,
+            wraps: parent.wraps.clone(),
+            tells: OnceLock::new(),
+        })
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        self.handle.registry()
+    }
+}
+
+/// The server's factory of handlers.
+pub(crate) enum Service {
+    Stream(Box<dyn Fn() -> Box<dyn ErasedHandler> + Send + Sync>),
+    Datagram(Box<dyn Fn() -> Box<dyn ErasedDatagramHandler> + Send + Sync>),
+}
