@@ -166,6 +166,10 @@ impl<'a> Acceptor<'a> {
 
     fn service_actions(&self) {
         self.mixin.service_actions();
+        if !self.door.core().has_hooks() {
+            self.overridden.set(Some(false));
+            return;
+        }
         let run = guard(|| Ok(hooks::service_actions(&*self.door.core().hooks)));
         // The default does not panic.
         self.overridden.set(Some(run.as_ref().copied().unwrap_or(true)));

@@ -1,6 +1,6 @@
 //! Datagrams by the batch: received with one call, and answered with one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 
 use sock::{Address, Socket};
@@ -63,32 +63,30 @@ type Answers = Vec<(Vec<u8>, Address)>;
 
 thread_local! {
     /// Answers to be sent together, while the loop itself serves a batch.
-    static ANSWERS: RefCell<Option<Answers>> = const { RefCell::new(None) };
+    static ANSWERS: RefCell<Answers> = const { RefCell::new(Vec::new()) };
+    static COLLECTING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs what serves one datagram of a batch: its answer waits for the others.
 pub(crate) fn collecting<T>(serve: impl FnOnce() -> T) -> T {
-    ANSWERS.with_borrow_mut(|answers| {
-        answers.get_or_insert_default();
-    });
+    COLLECTING.set(true);
     serve()
 }
 
 /// Keeps an answer for later, if this thread serves a batch.
 pub(crate) fn keep(answer: &mut Vec<u8>, client_address: &Address) -> bool {
-    ANSWERS.with_borrow_mut(|answers| {
-        let kept =
-            answers.as_mut().map(|answers| answers.push((std::mem::take(answer), client_address.clone())));
-        kept.is_some()
-    })
+    if !COLLECTING.get() {
+        return false;
+    }
+    ANSWERS.with_borrow_mut(|answers| answers.push((std::mem::take(answer), client_address.clone())));
+    true
 }
 
 /// Sends the answers of a batch. One that cannot be sent is its client's trouble
 /// alone, and told.
 pub(crate) fn flush(socket: &Socket, hooks: &dyn ServerHooks) {
-    let Some(answers) = ANSWERS.take().filter(|answers| !answers.is_empty()) else {
-        return;
-    };
+    COLLECTING.set(false);
+    let answers = ANSWERS.take();
     let mut rest = &answers[..];
     while !rest.is_empty() {
         let (sent, error) = send(socket, rest);

@@ -84,32 +84,45 @@ impl Life {
     }
 
     fn end_from(&mut self, stage: &mut u8) -> io::Result<()> {
-        loop {
-            *stage += 1;
-            match (*stage, &self.request) {
-                // It belongs to the connection.
-                (1, _) => drop(self.handler.take()),
-                (2, Some(_)) if self.may_just_close() => {}
-                (2, Some(request)) => self.core.hooks.shutdown_request(request),
-                (3, Some(request)) => self.linger(request),
-                (4, Some(request)) => self.core.hooks.close_request(request),
-                (5, _) => drop(self.request.take()),
-                // What wrap_request made goes with it.
-                (6, _) => self.entry.close(self.core.registry()),
-                (7.., _) => {
-                    self.closed = true;
-                    return Ok(());
-                }
-                _ => {}
+        // What panics is not tried again.
+        let mut comes_to = |this| {
+            let comes = *stage < this;
+            *stage = this.max(*stage);
+            comes
+        };
+        // It belongs to the connection.
+        if comes_to(1) {
+            drop(self.handler.take());
+        }
+        // Of a datagram only hooks have an end to tell.
+        let request = self.request.as_ref();
+        if let Some(request) = request.filter(|it| it.stream().is_some() || self.core.has_hooks()) {
+            if comes_to(2) && !self.may_just_close() {
+                self.core.hooks.shutdown_request(request);
+            }
+            if comes_to(3) {
+                self.linger(request);
+            }
+            if comes_to(4) {
+                self.core.hooks.close_request(request);
             }
         }
+        if comes_to(5) {
+            drop(self.request.take());
+        }
+        // What wrap_request made goes with it.
+        if comes_to(6) {
+            self.entry.close(self.core.registry());
+        }
+        self.closed = true;
+        Ok(())
     }
 
     /// Whether closing tells the client all that the default of `shutdown_request` would
     /// have: a call less for each short connection. A child's parent may be late with
     /// closing its copy.
     fn may_just_close(&self) -> bool {
-        self.core.wraps.is_not_there()
+        !self.core.has_hooks()
             && self.core.tells.get().is_none()
             && self.entry.connection().ends_with_its_close()
     }

@@ -233,11 +233,11 @@ impl Life {
         } else if self.core.inherits_first_byte {
             connection.has_limit(Deadline::FirstByte);
         }
-        let wraps = &self.core.wraps;
-        if wraps.is_not_there() {
+        if !self.core.has_hooks() {
             connection.serve_over_socket(socket);
             return Ok(Request::served(Arc::clone(connection)));
         }
+        let wraps = &self.core.wraps;
         let is_watched = wraps.may_take_long();
         if is_watched {
             // The hook has the socket; to end a handshake that takes too long, somebody

@@ -42,6 +42,11 @@ impl Core {
         })
     }
 
+    /// Whether somebody has replaced a hook: the defaults of most need not be called.
+    pub(crate) fn has_hooks(&self) -> bool {
+        !self.wraps.is_not_there()
+    }
+
     pub(crate) fn registry(&self) -> &Arc<Registry> {
         self.handle.registry()
     }
