@@ -316,9 +316,12 @@ impl Connection {
     /// Whether closing it is all that is left to do: the client has ended, all it sent
     /// has been read, and no second descriptor keeps the socket open.
     pub(crate) fn ends_with_its_close(&self) -> bool {
-        self.heard_the_end()
-            && !self.seen.load(Ordering::Relaxed)
-            && matches!(self.means.get(), Some(Means::Socket(_)))
+        self.heard_the_end() && !self.seen.load(Ordering::Relaxed) && self.is_bare()
+    }
+
+    /// Whether it goes over the socket itself, and nothing of a hook's.
+    pub(crate) fn is_bare(&self) -> bool {
+        matches!(self.means.get(), Some(Means::Socket(_)))
     }
 
     /// Whether nothing is left to be received that has come until the last receive;

@@ -110,8 +110,8 @@ impl Life {
         if comes_to(5) {
             drop(self.request.take());
         }
-        // What wrap_request made goes with it.
-        if comes_to(6) {
+        // What wrap_request made goes with it. A child's bare socket goes with the process.
+        if comes_to(6) && !(self.core.tells.get().is_some() && self.entry.connection().is_bare()) {
             self.entry.close(self.core.registry());
         }
         self.closed = true;

@@ -78,6 +78,14 @@ impl Job {
         outcome
     }
 
+    /// Serves the request to its end, in a process that ends then: it keeps no register,
+    /// and whatever it would write there is a page that has to be copied first.
+    #[cfg(unix)]
+    pub(crate) fn run_in_child(&mut self) -> Outcome {
+        while self.step() == Step::Again {}
+        self.0.outcome.unwrap_or(Outcome::Finished)
+    }
+
     /// Serves the request until its handler returns.
     ///
     /// It blocks as long as the handler does, and from the second step on until

@@ -85,6 +85,7 @@ impl Life {
     }
 
     /// Enters a phase: see [`Entry::enter`].
+    #[inline(always)]
     pub(crate) fn enter(&self, phase: Phase) -> bool {
         self.entry.enter(self.registry(), phase)
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::mem::{self, MaybeUninit};
 use std::path::PathBuf;
 use std::ptr;
+use std::time::Duration;
 
 use socket2::{SockAddr, SockAddrStorage};
 
@@ -16,6 +17,13 @@ pub(crate) fn uninit(buffer: &mut [u8]) -> &mut [MaybeUninit<u8>] {
     // SAFETY: u8 and MaybeUninit<u8> have one layout. The callees are the
     // receive calls of socket2, which promise not to write uninitialised bytes.
     unsafe { &mut *(ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) }
+}
+
+/// Started milliseconds count whole, so that a wait never ends early. Not by way of
+/// `as_nanos`, whose 128 bits take a division of their own.
+pub(crate) fn whole_milliseconds(time: Duration) -> u64 {
+    let rest = u64::from(time.subsec_nanos().div_ceil(1_000_000));
+    time.as_secs().saturating_mul(1000).saturating_add(rest)
 }
 
 /// Allocates `capacity` bytes, lets `receive` write some, returns those. They are

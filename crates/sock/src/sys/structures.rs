@@ -7,6 +7,8 @@ use std::time::Duration;
 use socket2::SockAddr;
 
 use super::c;
+#[cfg(windows)]
+use super::whole_milliseconds;
 
 /// Copies fields to their places in a structure of `size` bytes.
 fn laid_out(size: usize, fields: &[(usize, &[u8])]) -> Vec<u8> {
@@ -68,8 +70,7 @@ pub(crate) fn timeval(timeout: Duration) -> Vec<u8> {
 
 #[cfg(windows)]
 pub(crate) fn timeval(timeout: Duration) -> Vec<u8> {
-    let milliseconds = timeout.as_nanos().div_ceil(1_000_000);
-    u32::try_from(milliseconds).unwrap_or(u32::MAX).to_ne_bytes().to_vec()
+    u32::try_from(whole_milliseconds(timeout)).unwrap_or(u32::MAX).to_ne_bytes().to_vec()
 }
 
 /// `None` for bytes that are no timeout.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::{Poll, c};
+use super::{Poll, c, whole_milliseconds};
 
 pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -99,15 +99,9 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 }
 
 pub(crate) fn poll(entries: &mut [Poll<'_>], timeout: Option<Duration>) -> io::Result<usize> {
-    // poll(2) counts in milliseconds: a started one is waited for whole, so
-    // that a wait never ends early, and what does not fit is waited for in parts.
-    let milliseconds = match timeout {
-        None => -1,
-        Some(timeout) => {
-            let rounded_up = timeout.as_nanos().div_ceil(1_000_000);
-            i32::try_from(rounded_up).unwrap_or(i32::MAX)
-        }
-    };
+    // What does not fit is waited for in parts.
+    let milliseconds =
+        timeout.map_or(-1, |timeout| i32::try_from(whole_milliseconds(timeout)).unwrap_or(i32::MAX));
     // Two entries at most in this crate and its servers; children being waited
     // for are what makes it more.
     let mut few = [const { libc::pollfd { fd: -1, events: 0, revents: 0 } }; 4];

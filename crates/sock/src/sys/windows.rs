@@ -12,7 +12,7 @@ use windows_sys::Win32::Foundation::{
     GetHandleInformation, HANDLE, HANDLE_FLAG_INHERIT, SetHandleInformation,
 };
 
-use super::{Poll, c};
+use super::{Poll, c, whole_milliseconds};
 
 pub use std::os::windows::io::{BorrowedSocket as BorrowedFd, OwnedSocket as OwnedFd, RawSocket as RawFd};
 
@@ -132,7 +132,7 @@ pub(crate) fn start_up() {
 pub(crate) fn poll(entries: &mut [Poll<'_>], timeout: Option<Duration>) -> io::Result<usize> {
     let milliseconds = match timeout {
         None => -1,
-        Some(timeout) => i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX),
+        Some(timeout) => i32::try_from(whole_milliseconds(timeout)).unwrap_or(i32::MAX),
     };
     if entries.is_empty() {
         // WSAPoll refuses an empty set.

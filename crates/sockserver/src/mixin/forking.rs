@@ -393,12 +393,12 @@ const CLOSE_LOOKS: Duration = Duration::from_millis(100);
 
 /// The child's whole life. It leaves through `exit_now` alone: unwinding or
 /// returning would run its parent's loop a second time.
-fn serve_in_child(job: Job, lifeline: Socket) -> ! {
+fn serve_in_child(mut job: Job, lifeline: Socket) -> ! {
     flood::enter_child();
     // Kept until the process ends: its end is what the parent sees.
     let lifeline = Arc::new(lifeline);
     job.tell_when_wrapped(Arc::clone(&lifeline));
-    let outcome = match panic::catch_unwind(AssertUnwindSafe(|| job.run())) {
+    let outcome = match panic::catch_unwind(AssertUnwindSafe(|| job.run_in_child())) {
         Ok(outcome) => outcome,
         // The payload may panic once more when it is dropped.
         Err(payload) => {
