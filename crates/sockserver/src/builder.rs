@@ -2,7 +2,7 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -392,7 +392,6 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             inherits_timeouts,
             inherits_first_byte: self.mixin.forks_for_each(),
             wraps: self.wraps,
-            tells: OnceLock::new(),
         };
         let paths = Arc::new(Mutex::new(paths.into_iter().flatten().collect::<Vec<BoundPath>>()));
         #[cfg(all(unix, feature = "signals"))]

@@ -84,6 +84,8 @@ const DRAINED: u8 = 2;
 const AHEAD: u8 = 4;
 /// The system does not know of the next receive's deadline.
 const UNTOLD: u8 = 8;
+/// A child has waited for input before.
+const WAITED: u8 = 16;
 
 /// The deadlines that a call can end with, by their place in [`CALLS`].
 const CALLS: [Deadline; 4] = [Deadline::Read, Deadline::Write, Deadline::FirstByte, Deadline::Idle];
@@ -91,12 +93,18 @@ const READ: u8 = 0;
 const IDLE: u8 = 3;
 const NOT_LATE: u8 = u8::MAX;
 
+/// Set from the beginning, if possible: to set it later takes more time.
+fn over(socket: Option<Socket>) -> OnceLock<Means> {
+    socket.map_or_else(OnceLock::new, |socket| Means::Socket(socket).into())
+}
+
 fn place_of(deadline: Deadline) -> u8 {
     CALLS.iter().position(|call| *call == deadline).unwrap_or_default() as u8
 }
 
 impl Connection {
-    pub(crate) fn new(client_address: Address, permit: Permit) -> Connection {
+    /// One that goes over its socket, or will go over what a hook makes of it.
+    pub(crate) fn new(client_address: Address, socket: Option<Socket>, permit: Permit) -> Connection {
         Connection {
             client_address,
             since: permit.clock().stamp(),
@@ -106,14 +114,15 @@ impl Connection {
             flags: AtomicU8::new(0),
             seen: AtomicBool::new(false),
             ahead: AtomicCell::new(None),
-            means: OnceLock::new(),
+            means: over(socket),
             permit: Some(permit),
         }
     }
 
     /// Makes it another client's, after [`close`](Self::close).
-    pub(crate) fn renew(&mut self, client_address: Address, permit: Permit) {
+    pub(crate) fn renew(&mut self, client_address: Address, socket: Option<Socket>, permit: Permit) {
         self.client_address = client_address;
+        self.means = over(socket);
         self.since = permit.clock().stamp();
         self.permit = Some(permit);
         *self.state.get_mut() = State { phase: Phase::Queued, due: NEVER }.pack();
@@ -255,18 +264,17 @@ impl Connection {
         self.means.get()?.socket()
     }
 
-    pub(crate) fn serve_over_socket(&self, socket: Socket) {
-        let _ = self.means.set(Means::Socket(socket));
-    }
-
     pub(crate) fn serve_over(&self, stream: Wrapped) {
         let _ = self.means.set(Means::Wrapped(stream));
     }
 
-    /// A child process serves it: to cut it off is to kill the child.
+    /// A child process serves it: to cut it off is to kill the child. Returns what it
+    /// went over in this one.
     #[cfg(unix)]
-    pub(crate) fn serve_in_child(&self, pid: sys::Pid, lifeline: Arc<Socket>) {
-        let _ = self.means.set(Means::Child(Child { pid, lifeline }));
+    pub(crate) fn serve_in_child(&mut self, pid: sys::Pid, lifeline: Arc<Socket>) -> Option<Means> {
+        let former = self.means.take();
+        self.means = Means::Child(Child { pid, lifeline }).into();
+        former
     }
 
     /// What the handler talks over, once it may.
@@ -316,12 +324,15 @@ impl Connection {
     /// Whether closing it is all that is left to do: the client has ended, all it sent
     /// has been read, and no second descriptor keeps the socket open.
     pub(crate) fn ends_with_its_close(&self) -> bool {
-        self.heard_the_end() && !self.seen.load(Ordering::Relaxed) && self.is_bare()
+        self.heard_the_end() && !self.seen.load(Ordering::Relaxed) && self.bare().is_some()
     }
 
-    /// Whether it goes over the socket itself, and nothing of a hook's.
-    pub(crate) fn is_bare(&self) -> bool {
-        matches!(self.means.get(), Some(Means::Socket(_)))
+    /// The socket itself, if it goes over that and nothing of a hook's.
+    pub(crate) fn bare(&self) -> Option<&Socket> {
+        match self.means.get()? {
+            Means::Socket(socket) => Some(socket),
+            _ => None,
+        }
     }
 
     /// Whether nothing is left to be received that has come until the last receive;
@@ -365,6 +376,14 @@ impl Connection {
     pub(crate) fn await_input_or_word(&self, size: usize, parent: &Socket) -> io::Result<bool> {
         // One limit for the whole: what a stream on top takes for itself gives no more time.
         let mut limit = sock::Deadline::new(self.clock().limits().of(Deadline::Idle));
+        // The first time it is tried at once: mostly the client has said all it has to say.
+        if self.flags.load(Ordering::Relaxed) & WAITED == 0 {
+            self.set_flag(WAITED, true);
+            match self.await_input(size, true) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+        }
         while self.pending() == 0 {
             let Some(socket) = self.socket_underneath() else { break };
             let mut set = [Poll::new(socket, POLLIN), Poll::new(parent, POLLIN)];
@@ -629,7 +648,7 @@ mod tests {
     fn connection() -> Connection {
         let limits = Limits { first_byte_timeout: Some(Duration::ZERO), ..Limits::default() };
         let permits = Permits::new(limits, Arc::new(Waker::new().unwrap()));
-        Connection::new(Address::None, permits.take().unwrap())
+        Connection::new(Address::None, None, permits.take().unwrap())
     }
 
     #[test]

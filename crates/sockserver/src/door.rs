@@ -12,7 +12,7 @@ use crate::flood::{self, Kind};
 use crate::job::{Job, Rejected, Spare};
 use crate::limits::WhenFull;
 use crate::permits::Permit;
-use crate::request::{Request, RequestError, guard};
+use crate::request::{Arrival, RequestError, guard};
 use crate::service::{Core, Service};
 
 /// First pause when resources have run out; it doubles up to [`LONGEST_PAUSE`].
@@ -292,10 +292,10 @@ impl Door {
             Service::Datagram(_) => self.receive_datagram(place, listener),
         };
         let error = match taken {
-            Ok((request, client_address)) => {
+            Ok((arrival, client_address)) => {
                 // Trouble that comes and goes is one trouble for the log.
                 self.trouble.take();
-                return Ok(self.verify(request, client_address));
+                return Ok(self.verify(arrival, client_address));
             }
             Err(error) => error,
         };
@@ -333,10 +333,10 @@ impl Door {
         Ok(Accepted::Again)
     }
 
-    fn accept_connection(&self, listener: &Socket) -> io::Result<(Request, Address)> {
+    fn accept_connection(&self, listener: &Socket) -> io::Result<(Arrival, Address)> {
         let taken = guard(|| self.core.hooks.get_request(listener));
         match taken {
-            Ok((socket, client_address)) => Ok((Request::accepted(socket), client_address)),
+            Ok((socket, client_address)) => Ok((Arrival::Connection(socket), client_address)),
             Err(RequestError::Panicked(message)) => {
                 Err(io::Error::other(format!("get_request panicked: {message}")))
             }
@@ -348,25 +348,25 @@ impl Door {
         }
     }
 
-    fn receive_datagram(&self, place: usize, listener: &Arc<Socket>) -> io::Result<(Request, Address)> {
+    fn receive_datagram(&self, place: usize, listener: &Arc<Socket>) -> io::Result<(Arrival, Address)> {
         let Settings { max_packet_size, max_batch, .. } = self.settings;
         let mut incoming = self.incoming[place].borrow_mut();
         // One byte more than is wanted tells whether there was more.
         let (mut packet, client_address) =
             incoming.take(listener, max_packet_size.saturating_add(1), max_batch)?;
         packet.came_through(listener, max_packet_size);
-        Ok((Request::datagram(packet), client_address))
+        Ok((Arrival::Datagram(packet), client_address))
     }
 
-    fn verify(&self, request: Request, client_address: Address) -> Accepted {
+    fn verify(&self, arrival: Arrival, client_address: Address) -> Accepted {
         let (permit, too_many) = match self.permit.take() {
             Some(Leave::Within(permit)) => (permit, false),
             Some(Leave::Beyond(permit)) => (permit, true),
             None => (self.core.registry().permits.take_to_refuse(), true),
         };
         let (mut job, allowed) = match self.spare.take() {
-            Some(spare) => spare.renew(request, client_address, permit),
-            None => Job::enter(&self.core, request, client_address, permit),
+            Some(spare) => spare.renew(arrival, client_address, permit),
+            None => Job::enter(&self.core, arrival, client_address, permit),
         };
         if too_many || allowed.is_err() {
             log::debug!("request from {} refused: too many connections", job.client_address());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sock::{AF_UNIX, POLLIN, Poll};
 
 use crate::connection::poll_through_signals;
-use crate::life::Life;
+use crate::life::{Life, parent};
 use crate::limits::Deadline;
 use crate::phase::Phase;
 use crate::request::{Request, RequestError, guard};
@@ -111,7 +111,7 @@ impl Life {
             drop(self.request.take());
         }
         // What wrap_request made goes with it. A child's bare socket goes with the process.
-        if comes_to(6) && !(self.core.tells.get().is_some() && self.entry.connection().is_bare()) {
+        if comes_to(6) && !(parent().is_some() && self.entry.connection().bare().is_some()) {
             self.entry.close(self.core.registry());
         }
         self.closed = true;
@@ -122,9 +122,7 @@ impl Life {
     /// have: a call less for each short connection. A child's parent may be late with
     /// closing its copy.
     fn may_just_close(&self) -> bool {
-        !self.core.has_hooks()
-            && self.core.tells.get().is_none()
-            && self.entry.connection().ends_with_its_close()
+        !self.core.has_hooks() && parent().is_none() && self.entry.connection().ends_with_its_close()
     }
 
     /// Reads away what the client is still sending, for a while: closing with
@@ -140,7 +138,7 @@ impl Life {
         let Some(stream) = request.stream().filter(|_| !ended && !limit.is_zero()) else {
             return;
         };
-        let limit = if connection.stream().is_some() { limit } else { Duration::ZERO };
+        let limit = if connection.phase() == Phase::Queued { Duration::ZERO } else { limit };
         let socket = stream.socket();
         let begin = Instant::now();
         // What a Unix socket has sent is the client's, whatever becomes of the socket.

@@ -12,7 +12,7 @@ use crate::life::{Input, Life, PLAIN, Tried};
 use crate::permits::Permit;
 use crate::phase::Phase;
 use crate::registry::TooManyOfOne;
-use crate::request::{Request, RequestError, guard};
+use crate::request::{Arrival, Request, RequestError, guard};
 use crate::service::{Core, Service};
 use crate::stats::Outcome;
 
@@ -50,11 +50,13 @@ impl Job {
     /// Enters a request that has just been accepted.
     pub(crate) fn enter(
         core: &Arc<Core>,
-        request: Request,
+        arrival: Arrival,
         client_address: Address,
         permit: Permit,
     ) -> (Job, Result<(), TooManyOfOne>) {
-        let (entry, allowed) = core.registry().enter(client_address, permit);
+        let (request, socket) = to_wrap(arrival, core);
+        let (entry, allowed) = core.registry().enter(client_address, socket, permit);
+        let request = request.unwrap_or_else(|| Request::served(Arc::clone(entry.connection())));
         (Job(Box::new(Life::new(Arc::clone(core), request, entry))), allowed)
     }
 
@@ -147,7 +149,8 @@ impl Job {
         if let Err(error) = closed {
             self.0.report(&error);
         }
-        self.0.entry.connection().serve_in_child(pid, lifeline);
+        let Life { core, entry, .. } = &mut *self.0;
+        entry.leave_to_child(core.registry(), pid, lifeline);
         let wraps = matches!(*self.0.core.service, Service::Stream(_)) && self.0.core.wraps.may_take_long();
         self.0.enter(if wraps { Phase::Wrapping } else { Phase::Busy });
     }
@@ -159,14 +162,6 @@ impl Job {
         if self.0.entry.connection().phase() == Phase::Wrapping {
             self.0.enter(Phase::Busy);
         }
-    }
-
-    /// Has a child tell its parent, which watches the deadlines, when `wrap_request`
-    /// is done.
-    #[cfg(unix)]
-    pub(crate) fn tell_when_wrapped(&self, parent: Arc<Socket>) {
-        // A child has a copy of its own, and serves nobody else.
-        let _ = self.0.core.tells.set(parent);
     }
 
     /// Notes how the child ended, unless it was killed for being late.
@@ -253,14 +248,26 @@ impl Spare {
     /// Makes it another request's.
     pub(crate) fn renew(
         self,
-        request: Request,
+        arrival: Arrival,
         client_address: Address,
         permit: Permit,
     ) -> (Job, Result<(), TooManyOfOne>) {
         let Spare(mut life) = self;
-        let allowed = life.entry.renew(life.core.registry(), client_address, permit);
+        let (request, socket) = to_wrap(arrival, &life.core);
+        let Life { core, entry, .. } = &mut *life;
+        let allowed = entry.renew(core.registry(), client_address, socket, permit);
+        let request = request.unwrap_or_else(|| Request::served(Arc::clone(entry.connection())));
         life.renew(request);
         (Job(life), allowed)
+    }
+}
+
+/// A request that hooks see before it is served; else the socket it is served over.
+fn to_wrap(arrival: Arrival, core: &Core) -> (Option<Request>, Option<Socket>) {
+    match arrival {
+        Arrival::Datagram(packet) => (Some(Request::datagram(packet)), None),
+        Arrival::Connection(socket) if core.has_hooks() => (Some(Request::accepted(socket)), None),
+        Arrival::Connection(socket) => (None, Some(socket)),
     }
 }
 

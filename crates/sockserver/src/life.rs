@@ -137,7 +137,7 @@ impl Life {
         let comes = match (*handled, input) {
             (false, Input::Await) => Ok(true),
             (false, Input::IfThere) if variables.speaks_first => Ok(true),
-            _ => match core.tells.get() {
+            _ => match parent() {
                 Some(parent) => entry.connection().await_input_or_word(variables.rbufsize, parent),
                 None => entry.connection().await_input(variables.rbufsize, input == Input::IfThere),
             },
@@ -192,10 +192,13 @@ impl Life {
         let Service::Stream(make) = &*self.core.service else {
             return Ok(());
         };
+        if let Some(socket) = self.entry.connection().bare() {
+            self.limit_calls(socket)?;
+        }
         if let Some(request) = self.request.take() {
             self.request = Some(match request.into_accepted() {
                 Ok(socket) => self.wrap(socket)?,
-                Err(request) => request,
+                Err(served) => served,
             });
         }
         if !self.enter(Phase::Silent) {
@@ -223,28 +226,30 @@ impl Life {
         Ok(())
     }
 
-    /// Makes the connection talk over the socket, or what `wrap_request` makes of it.
-    fn wrap(&self, socket: Socket) -> Result<Request, RequestError> {
-        let connection = self.entry.connection();
+    /// Has the system watch the calls of a connection.
+    fn limit_calls(&self, socket: &Socket) -> Result<(), RequestError> {
         if !self.core.inherits_timeouts {
             let limits = self.registry().limits();
             let set = socket.set_recv_timeout(limits.read_timeout);
             set.and_then(|()| socket.set_send_timeout(limits.write_timeout))
                 .map_err(RequestError::Failed)?;
         } else if self.core.inherits_first_byte {
-            connection.has_limit(Deadline::FirstByte);
+            self.entry.connection().has_limit(Deadline::FirstByte);
         }
-        if !self.core.has_hooks() {
-            connection.serve_over_socket(socket);
-            return Ok(Request::served(Arc::clone(connection)));
-        }
+        Ok(())
+    }
+
+    /// Makes the connection talk over what `wrap_request` makes of the socket.
+    fn wrap(&self, socket: Socket) -> Result<Request, RequestError> {
+        self.limit_calls(&socket)?;
+        let connection = self.entry.connection();
         let wraps = &self.core.wraps;
         let is_watched = wraps.may_take_long();
         if is_watched {
             // The hook has the socket; to end a handshake that takes too long, somebody
             // else needs it too. Without a descriptor for that it goes unwatched.
             // In a process of its own nobody watches; its parent kills it.
-            if self.core.tells.get().is_none() {
+            if parent().is_none() {
                 self.entry.set_wrapping(self.registry(), socket.dup().ok());
             }
             self.enter(Phase::Wrapping);
@@ -255,7 +260,7 @@ impl Life {
         }
         let is_plain = matches!(wrapped, Ok(Wrapped::Plain(_)));
         wraps.learn(is_plain);
-        if let Some(parent) = self.core.tells.get().filter(|_| is_watched || !is_plain) {
+        if let Some(parent) = parent().filter(|_| is_watched || !is_plain) {
             let _ = parent.send(if is_plain { PLAIN } else { WRAPPED });
         }
         connection.serve_over(wrapped?);
@@ -309,7 +314,21 @@ impl Life {
     }
 }
 
+/// Makes this process one that serves a single request, for a parent that watches its
+/// deadlines and waits for its end: the socket stays open until then.
+#[cfg(unix)]
+pub(crate) fn enter_child(parent: Socket) {
+    PARENT.set(Some(Box::leak(Box::new(parent))));
+}
+
+/// Who wants to know when `wrap_request` is done, and may say that nothing more comes.
+pub(crate) fn parent() -> Option<&'static Socket> {
+    PARENT.get()
+}
+
 thread_local! {
+    /// Of a forked child's only worker.
+    static PARENT: Cell<Option<&'static Socket>> = const { Cell::new(None) };
     /// The worker's read buffer, lent to one connection after another.
     static SPARE: Cell<Option<ReadBuffer>> = const { Cell::new(None) };
     /// Where a datagram's answer is written.

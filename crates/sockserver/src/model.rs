@@ -256,7 +256,7 @@ mod tests {
                 };
                 let permits = Permits::new(limits, Arc::new(Waker::new().unwrap()));
                 let permit = permits.take().unwrap();
-                let connection = Arc::new(Connection::new(Address::None, permit));
+                let connection = Arc::new(Connection::new(Address::None, None, permit));
                 let ends = Arc::new(Mutex::new(Ends::default()));
                 let (served, all) = (Arc::clone(&connection), Arc::clone(&ends));
                 let worker = move || {
@@ -307,7 +307,7 @@ mod tests {
                     let registry = Arc::clone(&registry);
                     Box::new(move || {
                         let permit = registry.permits.take().unwrap();
-                        let (mut entry, _) = registry.enter(Address::None, permit);
+                        let (mut entry, _) = registry.enter(Address::None, None, permit);
                         point();
                         entry.end(&registry, outcome);
                     }) as Actor

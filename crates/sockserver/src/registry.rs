@@ -23,6 +23,8 @@ use crate::report::{CutOff, DrainReport};
 #[cfg(unix)]
 use crate::scoreboard::{Scoreboard, Slot};
 use crate::stats::{Outcome, Stats};
+#[cfg(unix)]
+use crate::sys::Pid;
 use crate::wake::Waker;
 
 /// How long a drain waits for what it has cut off to end.
@@ -131,9 +133,10 @@ impl Registry {
     pub(crate) fn enter(
         &self,
         client_address: Address,
+        socket: Option<Socket>,
         permit: Permit,
     ) -> (Entry, Result<(), TooManyOfOne>) {
-        let connection = Arc::new(Connection::new(client_address, permit));
+        let connection = Arc::new(Connection::new(client_address, socket, permit));
         let mut entry = Entry { connection, number: 0, slot: 0, stands: Stands::Open };
         let allowed = self.note(&mut entry);
         (entry, allowed)
@@ -412,11 +415,12 @@ impl Entry {
         &mut self,
         registry: &Registry,
         client_address: Address,
+        socket: Option<Socket>,
         permit: Permit,
     ) -> Result<(), TooManyOfOne> {
         match Arc::get_mut(&mut self.connection) {
-            Some(connection) => connection.renew(client_address, permit),
-            None => self.connection = Arc::new(Connection::new(client_address, permit)),
+            Some(connection) => connection.renew(client_address, socket, permit),
+            None => self.connection = Arc::new(Connection::new(client_address, socket, permit)),
         }
         registry.note(self)
     }
@@ -455,6 +459,20 @@ impl Entry {
             Some(socket) => wrapping.insert(self.slot, socket),
             None => wrapping.remove(&self.slot),
         };
+    }
+
+    /// Leaves it to a child, and closes this process's copy.
+    #[cfg(unix)]
+    pub(crate) fn leave_to_child(&mut self, registry: &Registry, pid: Pid, lifeline: Arc<Socket>) {
+        let mut book = registry.book.lock();
+        // For a moment it is nobody else's.
+        let noted = book.entries[self.slot as usize].take();
+        drop(noted);
+        let copy = Arc::get_mut(&mut self.connection)
+            .and_then(|connection| connection.serve_in_child(pid, lifeline));
+        book.entries[self.slot as usize] = Some(Arc::clone(&self.connection));
+        drop(book);
+        drop(copy);
     }
 
     /// Closes what the connection goes over, if there is such a thing.

@@ -13,6 +13,12 @@ use crate::connection::Connection;
 use crate::limits::Deadline;
 use crate::packet::Packet;
 
+/// What has come, before it is in the register.
+pub(crate) enum Arrival {
+    Connection(Socket),
+    Datagram(Packet),
+}
+
 /// What a server got from its socket: a connection, or a datagram.
 ///
 /// Python: `request`, which is a socket or the tuple `(data, socket)`.
@@ -22,7 +28,7 @@ pub struct Request {
 
 /// Small, since each connection that waits has one.
 enum Inner {
-    /// As it was accepted.
+    /// As it was accepted, for `wrap_request` to take.
     Accepted(Box<Socket>),
     /// As its handler talks over it.
     Served(Arc<Connection>),

@@ -1,9 +1,7 @@
 //! What all requests of a server share.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
-
-use sock::Socket;
+use std::sync::Arc;
 
 use crate::datagram::ErasedDatagramHandler;
 use crate::handle::ServerHandle;
@@ -22,8 +20,6 @@ pub(crate) struct Core {
     /// Whether the former is the deadline for the first byte.
     pub(crate) inherits_first_byte: bool,
     pub(crate) wraps: Wraps,
-    /// In a child that serves one request: who wants to know when `wrap_request` is done.
-    pub(crate) tells: OnceLock<Arc<Socket>>,
 }
 
 impl Core {
@@ -38,7 +34,6 @@ impl Core {
             inherits_timeouts: parent.inherits_timeouts,
             inherits_first_byte: parent.inherits_first_byte,
             wraps: parent.wraps.clone(),
-            tells: OnceLock::new(),
         })
     }
 

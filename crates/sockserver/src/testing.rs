@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::hooks::Defaults;
 use crate::job::Job;
 use crate::limits::Limits;
 use crate::mixin::MixIn;
-use crate::request::Request;
+use crate::request::Arrival;
 use crate::server::{Kind, Server};
 use crate::service::{Core, Service};
 use crate::stats::Outcome;
@@ -61,11 +61,10 @@ pub fn converse<H: StreamRequestHandler, T>(
         inherits_timeouts: false,
         inherits_first_byte: false,
         wraps: Wraps::not_there(),
-        tells: OnceLock::new(),
     };
     let registry = Arc::clone(core.registry());
     let (client_address, permit) = (theirs.getpeername()?, registry.permits.take_to_refuse());
-    let (job, _) = Job::enter(&Arc::new(core), Request::accepted(theirs), client_address, permit);
+    let (job, _) = Job::enter(&Arc::new(core), Arrival::Connection(theirs), client_address, permit);
     let (told, outcome) = thread::scope(|scope| {
         let served = scope.spawn(|| job.run());
         let told = client(&ours);

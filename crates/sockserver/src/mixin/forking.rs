@@ -395,9 +395,8 @@ const CLOSE_LOOKS: Duration = Duration::from_millis(100);
 /// returning would run its parent's loop a second time.
 fn serve_in_child(mut job: Job, lifeline: Socket) -> ! {
     flood::enter_child();
-    // Kept until the process ends: its end is what the parent sees.
-    let lifeline = Arc::new(lifeline);
-    job.tell_when_wrapped(Arc::clone(&lifeline));
+    // Open until the process ends: its end is what the parent sees.
+    crate::life::enter_child(lifeline);
     let outcome = match panic::catch_unwind(AssertUnwindSafe(|| job.run_in_child())) {
         Ok(outcome) => outcome,
         // The payload may panic once more when it is dropped.
@@ -407,6 +406,5 @@ fn serve_in_child(mut job: Job, lifeline: Socket) -> ! {
         }
     };
     let _ = io::stdout().flush();
-    let _until_here = lifeline;
     sys::exit_now(exit_status(outcome))
 }
