@@ -123,7 +123,7 @@ impl Job {
         self.0.entry.connection().has_ahead()
     }
 
-    /// The connection, while it is open.
+    /// What a selector watches.
     #[cfg(unix)]
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         self.0.entry.connection()

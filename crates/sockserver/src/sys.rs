@@ -185,7 +185,8 @@ pub(crate) fn expect_descriptors(count: usize) {
     unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();
         libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
-        let last = limit.rlim_cur.min(count.min(MOST_EXPECTED) as u64).saturating_sub(1);
+        let allowed = usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX);
+        let last = allowed.min(count).min(MOST_EXPECTED).saturating_sub(1);
         // Of a descriptor that is always there, or else nothing happens.
         let made = libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, last as libc::c_int);
         if made >= 0 {

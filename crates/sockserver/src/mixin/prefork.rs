@@ -44,6 +44,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// It forks only while no other thread runs in the process: start none before
 /// serving. What must not be shared by processes, such as a connection to a
 /// database, is to be opened in [`start_worker`](crate::ServerHooks::start_worker).
+///
+/// A worker that waits for a client is in accept(2); to call it out of there its own
+/// thread for orders sends it `SIGURG`, whose handler is the worker's for that reason.
 pub struct PreforkMixIn {
     workers: usize,
     max_requests: Option<u64>,
