@@ -70,6 +70,7 @@ fn each_is_served_as_if_it_were_the_first<M: MixIn>(
         let unread = format!("much\n{}", "x".repeat(100_000));
         let talks = [
             ("first\n", true, "first it\n"),
+            ("no line", true, "no line it\n"),
             (&unread, false, "much it\n"),
             ("fail\n", true, ""),
             ("after\n", false, "after it\n"),
@@ -77,7 +78,6 @@ fn each_is_served_as_if_it_were_the_first<M: MixIn>(
             ("", true, " it\n"),
             ("wait\n", false, ""),
             ("again\nand more that is not the next one's\n", false, "again it\n"),
-            ("no line", true, "no line it\n"),
             ("late\n", true, ""),
         ];
         for (says, ends, hears) in talks {
