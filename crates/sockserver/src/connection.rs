@@ -335,11 +335,11 @@ impl Connection {
         }
     }
 
-    /// Whether nothing is left to be received that has come until the last receive;
-    /// false also means that nobody knows.
+    /// Whether something may be left that has come until the last receive: read ahead, or
+    /// not received yet; true also means that nobody knows.
     #[cfg(unix)]
-    pub(crate) fn is_drained(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & DRAINED != 0
+    pub(crate) fn has_more(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & (AHEAD | DRAINED) != DRAINED
     }
 
     /// Waits for input, or if `nowait` only looks, and keeps what comes for the

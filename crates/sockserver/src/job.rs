@@ -117,12 +117,6 @@ impl Job {
         self.0.outcome = self.0.outcome.or(Some(Outcome::Finished));
     }
 
-    /// Whether input has been read that no request has taken yet.
-    #[cfg(unix)]
-    pub(crate) fn has_unread(&self) -> bool {
-        self.0.entry.connection().has_ahead()
-    }
-
     /// What a selector watches.
     #[cfg(unix)]
     pub(crate) fn connection(&self) -> &Arc<Connection> {

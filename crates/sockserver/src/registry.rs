@@ -466,8 +466,7 @@ impl Entry {
     pub(crate) fn leave_to_child(&mut self, registry: &Registry, pid: Pid, lifeline: Arc<Socket>) {
         let mut book = registry.book.lock();
         // For a moment it is nobody else's.
-        let noted = book.entries[self.slot as usize].take();
-        drop(noted);
+        book.entries[self.slot as usize] = None;
         let copy = Arc::get_mut(&mut self.connection)
             .and_then(|connection| connection.serve_in_child(pid, lifeline));
         book.entries[self.slot as usize] = Some(Arc::clone(&self.connection));

@@ -436,7 +436,7 @@ impl Shared {
                     return work;
                 }
                 // More may have come than was read, and no event will tell of it.
-                Tried::Again if hang_up || job.has_unread() || !job.connection().is_drained() => continue,
+                Tried::Again if hang_up || job.connection().has_more() => continue,
                 Tried::Again => {}
                 Tried::NoInput => hang_up = false,
             }
