@@ -106,8 +106,8 @@ pub use address::{Address, Host, ToAddress, UnixAddress};
 pub use address::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress};
 #[cfg(unix)]
 pub use ancillary::PacketInfo;
-pub use batch::{Datagram, RecvBatch, SentBatch};
 #[cfg(unix)]
+pub use batch::{Datagram, RecvBatch, SentBatch};
 pub use buffer::ReadBuffer;
 pub use connection::{ConnectError, ConnectionOptions, create_connection, create_connection_with};
 pub use consts::*;
