@@ -3,6 +3,8 @@
 //! that blocks does not hold up the others, and everything ends.
 #![cfg(unix)]
 
+mod support;
+
 use std::io::{self, BufRead, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
@@ -14,7 +16,7 @@ use sockserver::testing::{self, Running};
 use sockserver::{
     DatagramContext, DatagramRequestHandler, SelectorTCPServer, SelectorUnixStreamServer, StreamContext,
     StreamRequestHandler, ThreadPoolTCPServer, ThreadPoolUDPServer, ThreadingTCPServer, UDPServer,
-    WhenQueueFull,
+    WhenQueueFull, handler_fn,
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -199,6 +201,40 @@ impl StreamRequestHandler for Greets {
 
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
         cx.wfile.write_all(b"welcome\n")
+    }
+}
+
+/// The event of a request that comes while another of the same client is served is taken
+/// up by another worker: it must not be lost.
+#[test]
+fn a_selector_keeps_what_comes_while_its_connection_is_served() {
+    let gate = support::Gate::new();
+    let at_the_gate = gate.clone();
+    let make = handler_fn(move |cx| {
+        let mut line = String::new();
+        cx.rfile.read_line(&mut line)?;
+        if line == "gate\n" {
+            at_the_gate.pass();
+        }
+        cx.close_connection = line.is_empty();
+        cx.wfile.write_all(line.as_bytes())
+    });
+    let server =
+        testing::serve(SelectorTCPServer::builder(make).workers(2).bind(("127.0.0.1", 0)).unwrap());
+    let client = server.connect().unwrap();
+    // Registered first, so that there is an event to be told of.
+    assert_eq!(ask(&client, "hello\n"), "hello\n");
+    client.sendall(b"gate\n").unwrap();
+    gate.wait_for(1);
+    client.sendall(b"meanwhile\n").unwrap();
+    // Who is served after it came later: the event before has been taken up.
+    assert_eq!(ask(&server.connect().unwrap(), "other\n"), "other\n");
+    gate.open();
+    let mut lines = client.makefile_rb();
+    for expected in ["gate\n", "meanwhile\n"] {
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        assert_eq!(line, expected);
     }
 }
 
