@@ -83,6 +83,14 @@ impl Life {
         }
     }
 
+    /// Ends it, and counts it among those that have.
+    pub(crate) fn leave(&mut self) {
+        self.end();
+        // A job that nobody ran was none that could be served.
+        let outcome = self.outcome.unwrap_or(Outcome::Rejected);
+        self.entry.end(self.core.registry(), outcome);
+    }
+
     fn end_from(&mut self, stage: &mut u8) -> io::Result<()> {
         // What panics is not tried again.
         let mut comes_to = |this| {
@@ -172,9 +180,6 @@ impl Life {
 
 impl Drop for Life {
     fn drop(&mut self) {
-        self.end();
-        // A job that nobody ran was none that could be served.
-        let outcome = self.outcome.unwrap_or(Outcome::Rejected);
-        self.entry.end(self.core.registry(), outcome);
+        self.leave();
     }
 }

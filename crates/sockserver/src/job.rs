@@ -74,16 +74,14 @@ impl Job {
     ///
     /// Python: `finish_request`, `handle_error`, `shutdown_request`.
     pub fn run(mut self) -> Outcome {
-        while self.step() == Step::Again {}
-        let outcome = self.0.outcome.unwrap_or(Outcome::Finished);
+        let outcome = self.run_to_the_end();
         Spare::keep(self);
         outcome
     }
 
-    /// Serves the request to its end, in a process that ends then: it keeps no register,
-    /// and whatever it would write there is a page that has to be copied first.
-    #[cfg(unix)]
-    pub(crate) fn run_in_child(&mut self) -> Outcome {
+    /// [`run`](Self::run), but its line in the register stays. That is all for a process
+    /// that ends then: whatever it would write there is a page that has to be copied first.
+    pub(crate) fn run_to_the_end(&mut self) -> Outcome {
         while self.step() == Step::Again {}
         self.0.outcome.unwrap_or(Outcome::Finished)
     }
@@ -223,9 +221,7 @@ impl Spare {
         if !SPARE_WANTED.get() {
             return;
         }
-        life.end();
-        let outcome = life.outcome.unwrap_or(Outcome::Rejected);
-        life.entry.end(life.core.registry(), outcome);
+        life.leave();
         SPARE_JOB.set(Some(Spare(life)));
     }
 

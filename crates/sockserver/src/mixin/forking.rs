@@ -397,7 +397,7 @@ fn serve_in_child(mut job: Job, lifeline: Socket) -> ! {
     flood::enter_child();
     // Open until the process ends: its end is what the parent sees.
     crate::life::enter_child(lifeline);
-    let outcome = match panic::catch_unwind(AssertUnwindSafe(|| job.run_in_child())) {
+    let outcome = match panic::catch_unwind(AssertUnwindSafe(|| job.run_to_the_end())) {
         Ok(outcome) => outcome,
         // The payload may panic once more when it is dropped.
         Err(payload) => {
