@@ -184,3 +184,36 @@ fn what_was_read_ahead_comes_first_whoever_reads() {
     #[cfg(unix)]
     requests::<sockserver::SelectorMixIn>();
 }
+
+/// Reads the name the client begins with; with it comes the first request.
+#[derive(Default)]
+struct Named(String);
+
+impl StreamRequestHandler for Named {
+    fn setup(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        cx.rfile.read_line(&mut self.0).map(drop)
+    }
+
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let mut line = String::new();
+        cx.close_connection = cx.rfile.read_line(&mut line)? == 0;
+        cx.wfile.write_all(format!("{} {line}", self.0.trim_end()).as_bytes())
+    }
+}
+
+fn what_setup_read_ahead_is_served<M: MixIn + Default>() {
+    let server = sockserver::testing::serve(
+        StreamServer::<sockserver::Inet, M>::new(("127.0.0.1", 0), Named::default).unwrap(),
+    );
+    let client = server.connect().unwrap();
+    client.sendall(b"alice\none\ntwo\n").unwrap();
+    assert_eq!(answers(&client, 2), ["alice one", "alice two"]);
+}
+
+#[test]
+fn what_setup_has_read_ahead_is_the_first_request() {
+    what_setup_read_ahead_is_served::<sockserver::Sequential>();
+    what_setup_read_ahead_is_served::<sockserver::ThreadingMixIn>();
+    #[cfg(unix)]
+    what_setup_read_ahead_is_served::<sockserver::SelectorMixIn>();
+}

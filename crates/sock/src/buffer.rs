@@ -23,10 +23,10 @@ use crate::sys;
 /// # std::io::Result::Ok(())
 /// ```
 #[derive(Debug, Default)]
-pub struct ReadBuffer(Box<Buffer>);
+pub struct ReadBuffer(Option<Box<Buffer>>);
 
 /// Behind a pointer: it goes from hand to hand with each request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Buffer {
     bytes: Box<[u8]>,
     /// While there are no bytes, since there was no memory for them, both say how
@@ -36,18 +36,21 @@ struct Buffer {
 }
 
 impl ReadBuffer {
+    /// A buffer of no size.
+    pub const NONE: ReadBuffer = ReadBuffer(None);
+
     /// An empty buffer of `size` bytes. If there is no memory for them, reading
     /// fails with `OutOfMemory`.
     #[must_use]
     pub fn new(size: usize) -> ReadBuffer {
-        ReadBuffer(Box::new(match sys::zeroes(size) {
+        ReadBuffer(Some(Box::new(match sys::zeroes(size) {
             Ok(bytes) => Buffer { bytes: bytes.into(), start: 0, end: 0 },
             Err(_) => Buffer { bytes: Box::default(), start: size, end: size },
-        }))
+        })))
     }
 
     /// Receives into the whole buffer, in place of what is unread in it. A receive that
-    /// fails leaves it empty.
+    /// fails leaves it empty. A buffer of no size, such as the default one, gets one byte.
     ///
     /// # Errors
     ///
@@ -65,10 +68,10 @@ impl ReadBuffer {
     /// ```
     #[inline]
     pub fn receive(&mut self, receive: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
-        let buffer = &mut *self.0;
-        if buffer.bytes.is_empty() {
-            buffer.allocate()?;
-        }
+        let buffer = match &mut self.0 {
+            Some(buffer) if !buffer.bytes.is_empty() => buffer,
+            _ => self.allocate()?,
+        };
         (buffer.start, buffer.end) = (0, 0);
         buffer.end = receive(&mut buffer.bytes)?;
         Ok(buffer.end)
@@ -97,29 +100,30 @@ impl ReadBuffer {
 
     #[inline]
     pub(crate) fn consume(&mut self, count: usize) {
-        self.0.start = self.0.start.saturating_add(count).min(self.0.end);
+        if let Some(buffer) = &mut self.0 {
+            buffer.start = buffer.start.saturating_add(count).min(buffer.end);
+        }
     }
 
     /// Bytes received and not yet read.
     #[inline]
     #[must_use]
     pub fn unread(&self) -> &[u8] {
-        self.0.bytes.get(self.0.start..self.0.end).unwrap_or_default()
+        let unread = self.0.as_ref().and_then(|buffer| buffer.bytes.get(buffer.start..buffer.end));
+        unread.unwrap_or_default()
     }
 
     /// How much the buffer can hold.
     #[inline]
     #[must_use]
     pub fn size(&self) -> usize {
-        self.0.bytes.len().max(self.0.start)
+        self.0.as_ref().map_or(0, |buffer| buffer.bytes.len().max(buffer.start))
     }
-}
 
-impl Buffer {
     /// Tries once more to have memory.
     #[cold]
-    fn allocate(&mut self) -> io::Result<()> {
-        self.bytes = sys::zeroes(self.start)?.into();
-        Ok(())
+    fn allocate(&mut self) -> io::Result<&mut Buffer> {
+        let bytes = sys::zeroes(self.size().max(1))?.into();
+        Ok(self.0.insert(Box::new(Buffer { bytes, start: 0, end: 0 })))
     }
 }

@@ -107,31 +107,31 @@ impl Socket {
 /// ```
 pub struct SocketReader<'a> {
     source: &'a dyn StreamSocket,
+    /// Made with the first read that needs it.
     buffer: ReadBuffer,
-    /// Without a buffer a line is read byte by byte, so that what follows it
-    /// stays in the socket.
-    reads_ahead: bool,
+    /// How much it can hold. With one byte a line is read byte by byte, so that what
+    /// follows it stays in the socket.
+    size: usize,
 }
 
 impl<'a> SocketReader<'a> {
     /// A reader with a buffer of `bufsize` bytes; with 0 it takes no byte from
     /// the socket that it was not asked for.
+    #[inline]
     #[must_use]
     pub fn new(source: &'a dyn StreamSocket, bufsize: usize) -> SocketReader<'a> {
-        let buffer = ReadBuffer::new(bufsize.max(1));
-        SocketReader { source, buffer, reads_ahead: bufsize > 0 }
+        SocketReader { source, buffer: ReadBuffer::NONE, size: bufsize.max(1) }
     }
 
     /// A reader that goes on with what is in `buffer`.
     #[inline]
     #[must_use]
     pub fn with_buffer(source: &'a dyn StreamSocket, buffer: ReadBuffer) -> SocketReader<'a> {
-        let buffer = if buffer.size() == 0 { ReadBuffer::new(1) } else { buffer };
-        let reads_ahead = buffer.size() > 1;
-        SocketReader { source, buffer, reads_ahead }
+        let size = buffer.size().max(1);
+        SocketReader { source, buffer, size }
     }
 
-    /// The buffer, with what is unread in it.
+    /// The buffer, with what is unread in it; one of no size if nothing was read through it.
     #[inline]
     #[must_use]
     pub fn into_buffer(self) -> ReadBuffer {
@@ -164,8 +164,7 @@ impl Read for SocketReader<'_> {
             return Ok(0);
         }
         // As much as the buffer holds or more: no copy through it.
-        let bypass = !self.reads_ahead || out.len() >= self.buffer.size();
-        if self.buffer().is_empty() && bypass {
+        if self.buffer().is_empty() && out.len() >= self.size {
             return self.source.recv_into(out);
         }
         let mut unread = self.fill_buf()?;
@@ -179,7 +178,7 @@ impl BufRead for SocketReader<'_> {
     #[inline]
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.buffer.unread().is_empty() {
-            self.source.fill(&mut self.buffer)?;
+            self.source.fill(&mut self.buffer, self.size)?;
         }
         Ok(self.buffer.unread())
     }
@@ -227,8 +226,8 @@ impl<'a> SocketWriter<'a> {
     }
 }
 
-impl Write for SocketWriter<'_> {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+impl SocketWriter<'_> {
+    fn write_buffered(&mut self, data: &[u8]) -> io::Result<()> {
         if self.buffer.len() + data.len() > self.bufsize {
             self.flush()?;
         }
@@ -239,13 +238,10 @@ impl Write for SocketWriter<'_> {
             self.buffer.try_reserve_exact(room).map_err(|_| sys::no_memory(self.bufsize))?;
             self.buffer.extend_from_slice(data);
         }
-        Ok(data.len())
+        Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
+    fn send_buffer(&mut self) -> io::Result<()> {
         // As with sendall, how much of it went is unknown after an error, and
         // sending a part twice would be worse than losing it.
         let data = std::mem::take(&mut self.buffer);
@@ -256,7 +252,30 @@ impl Write for SocketWriter<'_> {
     }
 }
 
+impl Write for SocketWriter<'_> {
+    #[inline]
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.write_all(data)?;
+        Ok(data.len())
+    }
+
+    /// Never tries again by itself: what is sent already would be sent twice.
+    #[inline]
+    fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
+        match self.bufsize {
+            0 => self.target.sendall(data),
+            _ => self.write_buffered(data),
+        }
+    }
+
+    #[inline]
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() { Ok(()) } else { self.send_buffer() }
+    }
+}
+
 impl Drop for SocketWriter<'_> {
+    #[inline]
     fn drop(&mut self) {
         let _ = self.flush();
     }
@@ -300,6 +319,10 @@ impl BufRead for SocketPair<'_> {
 impl Write for SocketPair<'_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.writer.write(data)
+    }
+
+    fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
+        self.writer.write_all(data)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -373,14 +396,31 @@ mod tests {
     }
 
     #[test]
-    fn only_a_reader_with_a_buffer_reads_ahead() {
-        let stream = Script::of([]);
-        for (bufsize, reads_ahead) in [(0, false), (2, true), (DEFAULT_BUFFER_SIZE, true)] {
-            let reader = SocketReader::new(&stream, bufsize);
-            assert_eq!(reader.reads_ahead, reads_ahead, "{bufsize}");
+    fn a_reader_makes_its_buffer_once_and_when_it_is_needed() {
+        for (bufsize, size) in [(0, 1), (2, 2), (DEFAULT_BUFFER_SIZE, DEFAULT_BUFFER_SIZE)] {
+            let stream = Script::of([Ok(b"a"), Ok(b"b")]);
+            let mut reader = SocketReader::new(&stream, bufsize);
+            assert_eq!(reader.buffer.size(), 0, "{bufsize}");
+            assert_eq!(reader.fill_buf().unwrap(), b"a");
+            assert_eq!(reader.buffer.size(), size, "{bufsize}");
+            let memory = reader.buffer().as_ptr();
+            reader.consume(1);
             // A buffer that goes from reader to reader keeps what it is.
-            let next = SocketReader::with_buffer(&stream, reader.into_buffer());
-            assert_eq!(next.reads_ahead, reads_ahead, "{bufsize}");
+            let mut next = SocketReader::with_buffer(&stream, reader.into_buffer());
+            assert_eq!(next.fill_buf().unwrap(), b"b");
+            assert_eq!((next.buffer.size(), next.buffer().as_ptr()), (size, memory), "{bufsize}");
+        }
+    }
+
+    #[test]
+    fn an_interrupted_write_is_not_begun_again() {
+        for bufsize in [0, 2] {
+            let interrupted = || Err(io::ErrorKind::Interrupted.into());
+            let stream = Script::of([interrupted(), Ok(b"")]);
+            let mut writer = SocketWriter::new(&stream, bufsize);
+            let error = writer.write_all(b"a part of it went").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::Interrupted, "{bufsize}");
+            assert_eq!(stream.0.lock().unwrap().len(), 1, "{bufsize}: sent once more");
         }
     }
 

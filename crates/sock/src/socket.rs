@@ -608,9 +608,22 @@ impl Socket {
     pub(crate) fn retry<T>(
         &self,
         readiness: Readiness,
+        mut attempt: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        match attempt() {
+            Ok(value) => Ok(value),
+            Err(error) => self.retry_after(error, readiness, attempt),
+        }
+    }
+
+    #[cold]
+    fn retry_after<T>(
+        &self,
+        error: io::Error,
+        readiness: Readiness,
         attempt: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
-        timeout::retry(self.as_fd(), readiness, &mut self.deadline(), attempt)
+        timeout::retry_after(error, self.as_fd(), readiness, &mut self.deadline(), attempt)
     }
 }
 

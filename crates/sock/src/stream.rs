@@ -45,14 +45,17 @@ pub trait StreamSocket: Send + Sync {
         0
     }
 
-    /// Receives into a reader's buffer that is empty; nothing in it afterwards is the end
-    /// of file. By default [`recv_into`](Self::recv_into); a stream that has received
+    /// Receives into a reader's buffer that is empty, and is made with `size` bytes if it is
+    /// none yet; nothing in it afterwards is the end of file. By default [`recv_into`](Self::recv_into); a stream that has received
     /// something ahead may give the buffer it is in, and take the reader's for it.
     ///
     /// # Errors
     ///
     /// Those of [`Socket::recv`].
-    fn fill(&self, buffer: &mut ReadBuffer) -> io::Result<()> {
+    fn fill(&self, buffer: &mut ReadBuffer, size: usize) -> io::Result<()> {
+        if buffer.size() != size {
+            *buffer = ReadBuffer::new(size);
+        }
         buffer.receive(|room| self.recv_into(room)).map(drop)
     }
 

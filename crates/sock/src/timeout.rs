@@ -235,10 +235,25 @@ pub(crate) fn retry<T>(
     deadline: &mut Deadline<'_>,
     mut attempt: impl FnMut() -> io::Result<T>,
 ) -> io::Result<T> {
+    match attempt() {
+        Ok(value) => Ok(value),
+        Err(error) => retry_after(error, fd, readiness, deadline, attempt),
+    }
+}
+
+/// [`retry`] after an attempt that has failed.
+pub(crate) fn retry_after<T>(
+    mut error: io::Error,
+    fd: BorrowedFd<'_>,
+    readiness: Readiness,
+    deadline: &mut Deadline<'_>,
+    mut attempt: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
     loop {
+        after(fd, readiness, deadline, error)?;
         match attempt() {
             Ok(value) => return Ok(value),
-            Err(error) => after(fd, readiness, deadline, error)?,
+            Err(next) => error = next,
         }
     }
 }

@@ -23,8 +23,7 @@ use crate::sys::AsRawFd;
 macro_rules! call {
     ($line:literal $(, $argument:expr)* => $call:expr) => {
         if $crate::trace::enabled() {
-            let line = format!($line $(, $argument)*);
-            $crate::trace::timed(&line, || $call)
+            $crate::trace::timed(|| (format!($line $(, $argument)*), std::time::Instant::now(), $call))
         } else {
             $call
         }
@@ -37,9 +36,9 @@ pub(crate) fn enabled() -> bool {
 }
 
 #[cold]
-pub(crate) fn timed<T: Outcome>(line: &str, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let begin = Instant::now();
-    let result = call();
+#[inline(never)]
+pub(crate) fn timed<T: Outcome>(call: impl FnOnce() -> (String, Instant, io::Result<T>)) -> io::Result<T> {
+    let (line, begin, result) = call();
     let took = begin.elapsed();
     log::trace!(target: "sock::call", "{line} = {} <{took:.1?}>", Shown(&result));
     result

@@ -34,6 +34,7 @@ impl Socket {
     /// assert_eq!(ours.send(b"x").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
     /// # std::io::Result::Ok(())
     /// ```
+    #[inline]
     pub fn send(&self, data: &[u8]) -> io::Result<usize> {
         self.send_with_flags(data, MsgFlags::NONE)
     }
@@ -55,8 +56,9 @@ impl Socket {
     /// # }
     /// # std::io::Result::Ok(())
     /// ```
+    #[inline]
     pub fn send_with_flags(&self, data: &[u8], flags: MsgFlags) -> io::Result<usize> {
-        self.send_flags_within(data, flags, &mut self.deadline())
+        self.retry(Readiness::Writable, || self.send_once(data, flags))
     }
 
     /// [`send`](Socket::send) as one of several steps under a common deadline.
@@ -87,21 +89,20 @@ impl Socket {
         self.send_flags_within(data, MsgFlags::NONE, deadline)
     }
 
-    #[inline]
     fn send_flags_within(
         &self,
         data: &[u8],
         flags: MsgFlags,
         deadline: &mut Deadline<'_>,
     ) -> io::Result<usize> {
+        timeout::retry(self.as_fd(), Readiness::Writable, deadline, || self.send_once(data, flags))
+    }
+
+    #[inline]
+    fn send_once(&self, data: &[u8], flags: MsgFlags) -> io::Result<usize> {
         let fd = self.fileno();
         let raw = flags.as_raw() | sys::SEND_FLAGS;
-        timeout::retry(
-            self.as_fd(),
-            Readiness::Writable,
-            deadline,
-            || call!("send({fd}, {}, {flags})", data.len() => sys::send(self.inner(), data, raw)),
-        )
+        call!("send({fd}, {}, {flags})", data.len() => sys::send(self.inner(), data, raw))
     }
 
     /// Sends all of `data`.
@@ -241,6 +242,7 @@ impl Socket {
     /// assert_eq!(&buffer[..received], b"hello");
     /// # std::io::Result::Ok(())
     /// ```
+    #[inline]
     pub fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.recv_into_with_flags(buffer, MsgFlags::NONE)
     }
@@ -266,8 +268,9 @@ impl Socket {
     /// assert_eq!((&first, &*ours.recv(100)?), (b"h", &b"hello"[..]));
     /// # std::io::Result::Ok(())
     /// ```
+    #[inline]
     pub fn recv_into_with_flags(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
-        self.recv_flags_within(buffer, flags, &mut self.deadline())
+        self.retry(Readiness::Readable, || self.recv_once(buffer, flags))
     }
 
     /// [`recv_into`](Socket::recv_into) as one of several steps under a common deadline.
@@ -293,25 +296,19 @@ impl Socket {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn recv_into_within(&self, buffer: &mut [u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
-        self.recv_flags_within(buffer, MsgFlags::NONE, deadline)
+        timeout::retry(self.as_fd(), Readiness::Readable, deadline, || {
+            self.recv_once(buffer, MsgFlags::NONE)
+        })
     }
 
     #[inline]
-    fn recv_flags_within(
-        &self,
-        buffer: &mut [u8],
-        flags: MsgFlags,
-        deadline: &mut Deadline<'_>,
-    ) -> io::Result<usize> {
+    fn recv_once(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
         }
         let fd = self.fileno();
         let size = buffer.len();
-        timeout::retry(self.as_fd(), Readiness::Readable, deadline, || {
-            call!("recv({fd}, {size}, {flags})" =>
-                sys::recv(self.inner(), buffer, flags.as_raw()))
-        })
+        call!("recv({fd}, {size}, {flags})" => sys::recv(self.inner(), buffer, flags.as_raw()))
     }
 
     /// Receives what is there into a buffer of the caller's and never waits,
@@ -338,6 +335,7 @@ impl Socket {
     /// assert_eq!(ours.recv_into_nowait(&mut buffer)?, 5);
     /// # std::io::Result::Ok(())
     /// ```
+    #[inline]
     pub fn recv_into_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(flag) = sys::DONTWAIT else {
             return match poll(&mut [Poll::new(self, POLLIN)], Some(Duration::ZERO))? {
@@ -345,7 +343,7 @@ impl Socket {
                 _ => self.recv_into(buffer),
             };
         };
-        self.recv_flags_within(buffer, MsgFlags::from(flag), &mut Deadline::new(Some(Duration::ZERO)))
+        self.recv_once(buffer, MsgFlags::from(flag))
     }
 
     /// Sends a datagram to `address` and returns how many bytes went.

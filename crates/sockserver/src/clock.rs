@@ -12,12 +12,15 @@ use crate::limits::{Deadline, Limits};
 pub(crate) struct Clock {
     epoch: u64,
     limits: Limits,
-    /// Milliseconds of each deadline, by its place in the enumeration.
+    /// Milliseconds of each deadline and the lag, by its place in the enumeration.
     allowed: [u64; 6],
 }
 
 /// A point in time that never comes; it leaves four bits beside it.
 pub(crate) const NEVER: u64 = u64::MAX >> 4;
+
+/// What is as far away as that never comes either: the clock cannot run over.
+const FAR: u64 = NEVER / 2;
 
 /// How far the clock may lag: no deadline is over too soon.
 #[cfg(target_os = "linux")]
@@ -31,9 +34,9 @@ impl Clock {
         let mut allowed = [NEVER; 6];
         for deadline in [Wrap, FirstByte, Idle, Read, Write, Request] {
             let milliseconds = limits.of(deadline).map(|limit| limit.as_millis());
-            allowed[deadline as usize] = milliseconds
-                .and_then(|limit| u64::try_from(limit).ok())
-                .map_or(NEVER, |limit| limit.min(NEVER));
+            let soon =
+                milliseconds.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit < FAR);
+            allowed[deadline as usize] = soon.map_or(NEVER, |limit| limit + LAG);
         }
         Clock { epoch: milliseconds(), limits, allowed }
     }
@@ -61,7 +64,7 @@ impl Clock {
     pub(crate) fn due(&self, deadline: Deadline) -> u64 {
         match self.allowed[deadline as usize] {
             NEVER => NEVER,
-            allowed => (self.now() + LAG).saturating_add(allowed).min(NEVER),
+            allowed => self.now() + allowed,
         }
     }
 }

@@ -2,13 +2,12 @@
 //! reaper that ends it when it is overdue, the drain that waits for it.
 
 use std::any::Any;
-use std::cell::Cell;
 use std::fmt;
 use std::io;
 #[cfg(unix)]
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_utils::atomic::AtomicCell;
@@ -24,6 +23,8 @@ use crate::means::Means;
 use crate::model::point;
 use crate::permits::Permit;
 use crate::phase::{OVER, Phase, State};
+use crate::reads::{CALLS, IDLE, NOT_LATE, READ, Reads, WRITE, place_of};
+use crate::spare::{lend, put_away};
 #[cfg(unix)]
 use crate::sys;
 use crate::wrapping::Wrapped;
@@ -44,36 +45,14 @@ pub(crate) struct Connection {
     reads: Reads,
     /// What is known of the receiving side, and the worker's alone: see below.
     flags: AtomicU8,
-    /// Somebody has had the socket in hand, and may hold a second descriptor.
-    seen: AtomicBool,
+    /// What any thread of the handler's may have to say: see below.
+    notes: AtomicU8,
     /// Input the engine has read to see that there is some: it comes first,
     /// whichever way the handler reads.
-    ahead: AtomicCell<Option<ReadBuffer>>,
+    ahead: AtomicCell<ReadBuffer>,
     means: OnceLock<Means>,
     /// `None` between two requests, of which this serves one after the other.
     permit: Option<Permit>,
-}
-
-/// The deadline that the next receive is for, and the one that the system has been told
-/// of; both READ but in a process that nobody watches. They share a byte.
-struct Reads(AtomicU8);
-
-impl Reads {
-    fn of(reading_for: u8, told_for: u8) -> Reads {
-        Reads(AtomicU8::new(reading_for | told_for << 4))
-    }
-
-    fn reading_for(&self) -> u8 {
-        self.0.load(Ordering::Relaxed) & 15
-    }
-
-    fn told_for(&self) -> u8 {
-        self.0.load(Ordering::Relaxed) >> 4
-    }
-
-    fn set(&self, reading_for: u8, told_for: u8) {
-        self.0.store(reading_for | told_for << 4, Ordering::Relaxed);
-    }
 }
 
 /// The client has ended its side: nothing unread can be lost by closing.
@@ -87,19 +66,14 @@ const UNTOLD: u8 = 8;
 /// A child has waited for input before.
 const WAITED: u8 = 16;
 
-/// The deadlines that a call can end with, by their place in [`CALLS`].
-const CALLS: [Deadline; 4] = [Deadline::Read, Deadline::Write, Deadline::FirstByte, Deadline::Idle];
-const READ: u8 = 0;
-const IDLE: u8 = 3;
-const NOT_LATE: u8 = u8::MAX;
+/// Somebody has had the socket in hand, and may hold a second descriptor.
+const SEEN: u8 = 1;
+/// A word has come, or been said, and the next one changes nothing.
+const HEARD: u8 = 2;
 
 /// Set from the beginning, if possible: to set it later takes more time.
 fn over(socket: Option<Socket>) -> OnceLock<Means> {
     socket.map_or_else(OnceLock::new, |socket| Means::Socket(socket).into())
-}
-
-fn place_of(deadline: Deadline) -> u8 {
-    CALLS.iter().position(|call| *call == deadline).unwrap_or_default() as u8
 }
 
 impl Connection {
@@ -112,8 +86,8 @@ impl Connection {
             late: AtomicU8::new(NOT_LATE),
             reads: Reads::of(READ, READ),
             flags: AtomicU8::new(0),
-            seen: AtomicBool::new(false),
-            ahead: AtomicCell::new(None),
+            notes: AtomicU8::new(0),
+            ahead: AtomicCell::default(),
             means: over(socket),
             permit: Some(permit),
         }
@@ -129,7 +103,7 @@ impl Connection {
         *self.late.get_mut() = NOT_LATE;
         self.reads = Reads::of(READ, READ);
         *self.flags.get_mut() = 0;
-        *self.seen.get_mut() = false;
+        *self.notes.get_mut() = 0;
     }
 
     /// Closes what it goes over, and forgets what has been read ahead.
@@ -296,6 +270,9 @@ impl Connection {
         let (reading_for, told_for) = (place_of(deadline), self.reads.told_for());
         self.reads.set(reading_for, told_for);
         self.set_flag(UNTOLD, told_for != reading_for);
+        if reading_for != READ {
+            self.notes.fetch_and(!HEARD, Ordering::Relaxed);
+        }
     }
 
     /// The system knows of this deadline already.
@@ -324,7 +301,7 @@ impl Connection {
     /// Whether closing it is all that is left to do: the client has ended, all it sent
     /// has been read, and no second descriptor keeps the socket open.
     pub(crate) fn ends_with_its_close(&self) -> bool {
-        self.heard_the_end() && !self.seen.load(Ordering::Relaxed) && self.bare().is_some()
+        self.heard_the_end() && self.notes.load(Ordering::Relaxed) & SEEN == 0 && self.bare().is_some()
     }
 
     /// The socket itself, if it goes over that and nothing of a hook's.
@@ -353,26 +330,22 @@ impl Connection {
         if size == 0 {
             return self.look_for_input(nowait);
         }
-        let spare = SPARE.take().filter(|spare| spare.size() == size);
-        let mut buffer = spare.unwrap_or_else(|| ReadBuffer::new(size));
+        let mut buffer = lend(size);
         let received = match nowait {
             true => buffer.receive(|room| self.recv_nowait(room)),
             false => buffer.receive(|room| self.recv_into(room)),
         };
-        match received {
-            Ok(1..) => {
-                self.put_ahead(buffer);
-                Ok(true)
-            }
-            other => {
-                SPARE.set(Some(buffer));
-                other.map(|_| false)
-            }
+        if let Ok(1..) = received {
+            self.put_ahead(buffer);
+        } else {
+            put_away(buffer);
         }
+        received.map(|received| received > 0)
     }
 
     /// [`await_input`](Self::await_input) between two requests in a child: false also
     /// at the parent's word that there will be none, and when none came in time.
+    #[cold]
     pub(crate) fn await_input_or_word(&self, size: usize, parent: &Socket) -> io::Result<bool> {
         // One limit for the whole: what a stream on top takes for itself gives no more time.
         let mut limit = sock::Deadline::new(self.clock().limits().of(Deadline::Idle));
@@ -432,31 +405,54 @@ impl Connection {
     }
 
     /// Keeps input that the next receive gets.
-    pub(crate) fn put_ahead(&self, buffer: ReadBuffer) {
-        self.ahead.store(Some(buffer));
+    fn put_ahead(&self, buffer: ReadBuffer) {
+        self.ahead.store(buffer);
         self.set_flag(AHEAD, true);
     }
 
-    fn take_ahead(&self) -> Option<ReadBuffer> {
+    fn take_ahead(&self) -> ReadBuffer {
         self.set_flag(AHEAD, false);
         self.ahead.take()
     }
 
-    /// Receives what was read ahead.
-    fn recv_ahead(&self, room: &mut [u8]) -> usize {
-        let Some(mut ahead) = self.take_ahead() else { return 0 };
-        let count = ahead.take(room);
-        match ahead.unread() {
-            [] => SPARE.set(Some(ahead)),
-            _ => self.put_ahead(ahead),
+    /// Takes a reader's buffer back; what is unread in it is the next reader's.
+    #[inline]
+    pub(crate) fn give_back(&self, buffer: ReadBuffer) {
+        if buffer.unread().is_empty() {
+            put_away(buffer);
+        } else {
+            self.put_ahead(buffer);
         }
-        count
+    }
+
+    /// Before a receive: what was read ahead, if there is some; else the system knows of
+    /// the limit.
+    #[cold]
+    fn recv_ahead(&self, room: &mut [u8]) -> Option<usize> {
+        if !self.has_ahead() {
+            self.tell_limit();
+            return None;
+        }
+        let mut ahead = self.take_ahead();
+        // Nothing, if two threads receive at once.
+        if ahead.size() == 0 {
+            return None;
+        }
+        let count = ahead.take(room);
+        self.give_back(ahead);
+        Some(count)
     }
 
     /// Only the worker that serves it writes these: no other can come in between.
     fn set_flag(&self, flag: u8, on: bool) {
         let flags = self.flags.load(Ordering::Relaxed);
         self.flags.store(if on { flags | flag } else { flags & !flag }, Ordering::Relaxed);
+    }
+
+    fn note(&self, note: u8) {
+        if self.notes.load(Ordering::Relaxed) & note == 0 {
+            self.notes.fetch_or(note, Ordering::Relaxed);
+        }
     }
 
     /// Receives what is there, without waiting.
@@ -469,12 +465,23 @@ impl Connection {
         }
     }
 
+    #[inline(always)]
+    fn send_some(&self, data: &[u8]) -> io::Result<usize> {
+        let Some(means) = self.means.get() else { return Err(io::ErrorKind::NotConnected.into()) };
+        match means.send(data) {
+            Ok(sent) => {
+                self.spoke();
+                Ok(sent)
+            }
+            error => self.judge(error, Deadline::Write),
+        }
+    }
+
     /// Takes note of what was received into `room`.
     #[inline]
     fn heard(&self, means: &Means, received: usize, room: usize) -> usize {
-        let flags = self.flags.load(Ordering::Relaxed);
         let drained = received < room && !means.holds_back();
-        if drained != (flags & DRAINED != 0) {
+        if drained != (self.flags.load(Ordering::Relaxed) & DRAINED != 0) {
             self.set_flag(DRAINED, drained);
         }
         self.spoke();
@@ -484,18 +491,20 @@ impl Connection {
     /// The first byte, in either direction, begins the first request.
     #[inline]
     fn spoke(&self) {
-        let phase = self.load().phase;
-        if matches!(phase, Phase::Silent | Phase::Dismissed) || self.reads.reading_for() != READ {
+        if self.notes.load(Ordering::Relaxed) & HEARD == 0 {
             self.first_word();
         }
     }
 
     #[cold]
     fn first_word(&self) {
+        self.note(HEARD);
+        if self.reads.reading_for() != READ {
+            self.limit_next_read(Deadline::Read);
+        }
         if matches!(self.phase(), Phase::Silent | Phase::Dismissed) {
             self.enter(Phase::Busy);
         }
-        self.limit_next_read(Deadline::Read);
     }
 
     /// What a call's failure, or its end of file, means here.
@@ -509,7 +518,7 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.blocks() => {
                 let late = match deadline {
                     Deadline::Read => self.reads.reading_for(),
-                    _ => 1,
+                    _ => WRITE,
                 };
                 self.late.store(late, Ordering::Relaxed);
                 Err(self.timed_out(CALLS[usize::from(late)]))
@@ -537,10 +546,9 @@ impl StreamSocket for Connection {
         let Some(means) = self.means.get() else { return Err(io::ErrorKind::NotConnected.into()) };
         let flags = self.flags.load(Ordering::Relaxed);
         if flags & (AHEAD | UNTOLD) != 0 {
-            if flags & AHEAD != 0 {
-                return Ok(self.recv_ahead(buffer));
+            if let Some(received) = self.recv_ahead(buffer) {
+                return Ok(received);
             }
-            self.tell_limit();
         }
         match means.recv_into(buffer) {
             Ok(received @ 1..) => Ok(self.heard(means, received, buffer.len())),
@@ -550,31 +558,34 @@ impl StreamSocket for Connection {
     }
 
     fn send(&self, data: &[u8]) -> io::Result<usize> {
-        let Some(stream) = self.stream() else { return Err(io::ErrorKind::NotConnected.into()) };
-        match stream.send(data) {
-            Ok(sent) => {
-                self.spoke();
-                Ok(sent)
-            }
-            error => self.judge(error, Deadline::Write),
+        self.send_some(data)
+    }
+
+    fn sendall(&self, data: &[u8]) -> io::Result<()> {
+        let mut rest = data;
+        while !rest.is_empty() {
+            rest = &rest[self.send_some(rest)?..];
         }
+        Ok(())
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.stream().map_or(Err(io::ErrorKind::NotConnected.into()), |stream| stream.shutdown(how))
     }
 
-    fn fill(&self, buffer: &mut ReadBuffer) -> io::Result<()> {
+    fn fill(&self, buffer: &mut ReadBuffer, size: usize) -> io::Result<()> {
         if self.has_ahead() {
-            if let Some(mut ahead) = self.take_ahead() {
-                // No copy; but a reader of another size may be one that reads nothing ahead.
-                if ahead.size() == buffer.size() {
-                    std::mem::swap(&mut ahead, buffer);
-                    SPARE.set(Some(ahead));
-                    return Ok(());
-                }
-                self.put_ahead(ahead);
+            let mut ahead = self.take_ahead();
+            // No copy; but a reader of another size may be one that reads nothing ahead.
+            if ahead.size() == size {
+                std::mem::swap(&mut ahead, buffer);
+                put_away(ahead);
+                return Ok(());
             }
+            self.give_back(ahead);
+        }
+        if buffer.size() != size {
+            *buffer = lend(size);
         }
         buffer.receive(|room| self.recv_into(room)).map(drop)
     }
@@ -582,21 +593,20 @@ impl StreamSocket for Connection {
     fn pending(&self) -> usize {
         let mut ahead = 0;
         if self.has_ahead() {
-            if let Some(buffer) = self.take_ahead() {
-                ahead = buffer.unread().len();
-                self.put_ahead(buffer);
-            }
+            let buffer = self.take_ahead();
+            ahead = buffer.unread().len();
+            self.give_back(buffer);
         }
         ahead + self.stream().map_or(0, |stream| stream.pending())
     }
 
     fn as_any(&self) -> Option<&dyn Any> {
-        self.seen.store(true, Ordering::Relaxed);
+        self.note(SEEN);
         self.stream().and_then(|stream| stream.as_any())
     }
 
     fn socket(&self) -> &Socket {
-        self.seen.store(true, Ordering::Relaxed);
+        self.note(SEEN);
         // Who has the socket may receive from it.
         if self.flags.load(Ordering::Relaxed) & UNTOLD != 0 {
             self.tell_limit();
@@ -614,17 +624,6 @@ pub(crate) fn poll_through_signals(set: &mut [Poll<'_>], limit: Option<Duration>
             ready => return ready,
         }
     }
-}
-
-/// Sets up what a thread has to itself.
-#[cfg(unix)]
-pub(crate) fn warm_up() {
-    SPARE.set(Some(ReadBuffer::new(sock::DEFAULT_BUFFER_SIZE)));
-}
-
-thread_local! {
-    /// The worker's buffer for reading ahead, lent to one connection after another.
-    static SPARE: Cell<Option<ReadBuffer>> = const { Cell::new(None) };
 }
 
 impl fmt::Debug for Connection {

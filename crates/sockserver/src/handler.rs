@@ -164,14 +164,13 @@ where
 
 /// A handler whose type is forgotten, so that servers need not name it.
 pub(crate) trait ErasedHandler: Send {
-    fn class_variables(&self) -> ClassVariables;
+    fn class_variables(&self) -> &'static ClassVariables;
     fn setup(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()>;
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()>;
     fn finish(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()>;
 }
 
 /// The associated constants of a handler.
-#[derive(Clone, Copy)]
 pub(crate) struct ClassVariables {
     pub(crate) timeout: Option<Duration>,
     pub(crate) disable_nagle_algorithm: bool,
@@ -181,13 +180,15 @@ pub(crate) struct ClassVariables {
 }
 
 impl<H: StreamRequestHandler> ErasedHandler for H {
-    fn class_variables(&self) -> ClassVariables {
-        ClassVariables {
-            timeout: H::TIMEOUT,
-            disable_nagle_algorithm: H::DISABLE_NAGLE_ALGORITHM,
-            rbufsize: H::RBUFSIZE,
-            wbufsize: H::WBUFSIZE,
-            speaks_first: H::SPEAKS_FIRST,
+    fn class_variables(&self) -> &'static ClassVariables {
+        const {
+            &ClassVariables {
+                timeout: H::TIMEOUT,
+                disable_nagle_algorithm: H::DISABLE_NAGLE_ALGORITHM,
+                rbufsize: H::RBUFSIZE,
+                wbufsize: H::WBUFSIZE,
+                speaks_first: H::SPEAKS_FIRST,
+            }
         }
     }
 

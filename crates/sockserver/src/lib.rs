@@ -104,6 +104,7 @@ mod packet;
 mod pages;
 mod permits;
 mod phase;
+mod reads;
 mod reaper;
 mod registry;
 mod report;
@@ -114,6 +115,7 @@ mod server;
 mod service;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
+mod spare;
 mod stats;
 #[cfg(unix)]
 mod sys;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{self, Cursor, Write};
 use std::sync::Arc;
 
-use sock::{IPPROTO_TCP, ReadBuffer, Socket, SocketReader, SocketWriter, TCP_NODELAY};
+use sock::{IPPROTO_TCP, Socket, SocketReader, SocketWriter, TCP_NODELAY};
 
 use crate::connection::Connection;
 use crate::datagram::DatagramContext;
@@ -15,6 +15,7 @@ use crate::phase::Phase;
 use crate::registry::{Entry, Registry, Serving};
 use crate::request::{Request, RequestError, guard};
 use crate::service::{Core, Service};
+use crate::spare::put_away;
 use crate::stats::Outcome;
 use crate::wrapping::Wrapped;
 
@@ -92,66 +93,68 @@ impl Life {
 
     pub(crate) fn attempt(&mut self, input: Input) -> Tried {
         let _serving = Serving::begin(self.core.registry());
-        let served = match (&*self.core.service, &self.request) {
+        let tried = match (&*self.core.service, &self.request) {
             (_, None) => return Tried::Ended,
-            (Service::Stream(_), Some(_)) => self.step_stream(input),
+            (Service::Stream(_), Some(_)) => self.converse(input),
             (Service::Datagram(_), Some(_)) => self.serve_datagram().map(|()| Tried::Ended),
         };
-        match served {
-            Ok(Tried::Ended) => self.outcome = self.outcome.or_else(|| Some(self.ended_well())),
-            Ok(goes_on) => return goes_on,
-            Err(error) => self.fail(error),
+        match tried {
+            Ok(goes_on @ (Tried::Again | Tried::NoInput)) => goes_on,
+            ended => self.ended(ended.err()),
+        }
+    }
+
+    /// It was served to the end, or failed.
+    fn ended(&mut self, error: Option<RequestError>) -> Tried {
+        match error {
+            None => self.outcome = self.outcome.or_else(|| Some(self.ended_well())),
+            Some(error) => self.fail(error),
         }
         self.end();
         Tried::Ended
     }
 
-    fn step_stream(&mut self, input: Input) -> Result<Tried, RequestError> {
+    /// Serves a connection's next request; the first time also what comes before it.
+    fn converse(&mut self, input: Input) -> Result<Tried, RequestError> {
         if self.handler.is_none() {
             self.begin()?;
         }
-        let Life { core, entry, request: Some(request), handler: Some(handler), set_up, handled, .. } =
-            self
-        else {
+        let Life { core, entry, handler: Some(handler), set_up, handled, .. } = self else {
             return Ok(Tried::Ended);
         };
         let registry = core.registry();
-        let Some(stream) = request.stream() else {
-            return Ok(Tried::Ended);
-        };
+        let connection = entry.connection();
         let variables = handler.class_variables();
         let mut cx = StreamContext {
-            rfile: SocketReader::with_buffer(stream, lend(variables.rbufsize)),
-            wfile: SocketWriter::new(stream, variables.wbufsize),
-            request: stream,
+            rfile: SocketReader::new(&**connection, variables.rbufsize),
+            wfile: SocketWriter::new(&**connection, variables.wbufsize),
+            request: &**connection,
             client_address: entry.client_address(),
             server: &core.handle,
             close_connection: true,
         };
         // A handler whose setup failed is not finished, as in Python.
         if !*set_up {
-            guard(|| handler.setup(&mut cx))?;
+            set_up_handler(&mut **handler, &mut cx)?;
             *set_up = true;
         }
-        // The first request is the client's to begin only where nobody waits for it.
-        let comes = match (*handled, input) {
-            (false, Input::Await) => Ok(true),
-            (false, Input::IfThere) if variables.speaks_first => Ok(true),
-            _ => match parent() {
-                Some(parent) => entry.connection().await_input_or_word(variables.rbufsize, parent),
-                None => entry.connection().await_input(variables.rbufsize, input == Input::IfThere),
-            },
-        };
+        // The first request is the client's to begin only where nobody waits for it, and
+        // unless `setup` has read some of it.
+        let is_there = || variables.speaks_first || !cx.rfile.buffer().is_empty();
         let mut served = Ok(());
+        let comes = match *handled || input == Input::IfThere && !is_there() {
+            true => await_input(connection, variables.rbufsize, input),
+            false => Ok(true),
+        };
         let comes = match comes {
-            Err(error) if input == Input::IfThere && error.kind() == io::ErrorKind::WouldBlock => {
-                put_away(cx.rfile.into_buffer());
-                return Ok(Tried::NoInput);
-            }
             // A handler sees the end of a client that never spoke; a later one has
             // nothing to lose: a client that goes away between two requests, or
             // says nothing for too long, has ended the conversation.
             Ok(there) => there || !*handled,
+            Err(error) if input == Input::IfThere && error.kind() == io::ErrorKind::WouldBlock => {
+                connection.give_back(cx.rfile.into_buffer());
+                return Ok(Tried::NoInput);
+            }
             Err(error) => {
                 if !*handled {
                     served = Err(RequestError::Failed(error));
@@ -162,21 +165,20 @@ impl Life {
         if comes && (!*handled || entry.enter(registry, Phase::Busy)) {
             *handled = true;
             cx.close_connection = true;
-            served = guard(|| handler.handle(&mut cx));
-            if served.is_ok() && !cx.close_connection {
-                served = guard(|| cx.wfile.flush());
-                let more = !cx.rfile.buffer().is_empty() || entry.connection().has_ahead();
-                let goes_on = served.is_ok() && !registry.is_draining();
-                let goes_on = goes_on
-                    && match more {
-                        true => entry.enter(registry, Phase::Busy),
-                        false => entry.enter(registry, Phase::Between),
-                    };
+            served = guard(|| {
+                handler.handle(&mut cx)?;
+                if cx.close_connection { Ok(()) } else { cx.wfile.flush() }
+            });
+            if served.is_ok() && !cx.close_connection && !registry.is_draining() {
+                let more = !cx.rfile.buffer().is_empty() || connection.has_ahead();
+                let goes_on = if more {
+                    entry.enter(registry, Phase::Busy)
+                } else {
+                    entry.limit_next_read(registry, Deadline::Idle);
+                    entry.enter(registry, Phase::Between)
+                };
                 if goes_on {
-                    if !more {
-                        entry.limit_next_read(registry, Deadline::Idle);
-                    }
-                    give_back(cx.rfile.into_buffer(), entry.connection());
+                    connection.give_back(cx.rfile.into_buffer());
                     return Ok(Tried::Again);
                 }
             }
@@ -329,8 +331,6 @@ pub(crate) fn parent() -> Option<&'static Socket> {
 thread_local! {
     /// Of a forked child's only worker.
     static PARENT: Cell<Option<&'static Socket>> = const { Cell::new(None) };
-    /// The worker's read buffer, lent to one connection after another.
-    static SPARE: Cell<Option<ReadBuffer>> = const { Cell::new(None) };
     /// Where a datagram's answer is written.
     static ANSWER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
@@ -338,30 +338,16 @@ thread_local! {
 /// No larger one is kept: a datagram has at most 64 KiB.
 const LARGEST_SPARE: usize = 1 << 16;
 
-/// Makes this thread's spare buffers, so that the children it forks have them.
-#[cfg(unix)]
-pub(crate) fn warm_up() {
-    SPARE.set(Some(ReadBuffer::new(sock::DEFAULT_BUFFER_SIZE)));
-    crate::connection::warm_up();
+#[cold]
+fn set_up_handler(handler: &mut dyn ErasedHandler, cx: &mut StreamContext<'_>) -> Result<(), RequestError> {
+    guard(|| handler.setup(cx))
 }
 
-/// The worker's buffer.
-fn lend(size: usize) -> ReadBuffer {
-    let spare = SPARE.take().filter(|spare| spare.size() == size.max(1));
-    spare.unwrap_or_else(|| ReadBuffer::new(size.max(1)))
-}
-
-/// Gives the worker its buffer back; what is unread in it is the connection's.
-fn give_back(buffer: ReadBuffer, connection: &Connection) {
-    match buffer.unread() {
-        [] => put_away(buffer),
-        _ => connection.put_ahead(buffer),
-    }
-}
-
-/// Gives the worker its buffer back, unless somebody's input is still in it.
-fn put_away(buffer: ReadBuffer) {
-    if buffer.unread().is_empty() {
-        SPARE.set(Some(buffer));
+/// Waits for a connection's next request: see [`Connection::await_input`].
+#[inline]
+fn await_input(connection: &Connection, size: usize, input: Input) -> io::Result<bool> {
+    match parent() {
+        Some(parent) => connection.await_input_or_word(size, parent),
+        None => connection.await_input(size, input == Input::IfThere),
     }
 }

@@ -87,23 +87,39 @@ impl Means {
         }
     }
 
+    #[inline]
+    pub(crate) fn send(&self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Means::Socket(socket) => socket.send(data),
+            Means::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => stream.send(data),
+            #[cfg(unix)]
+            Means::Child(_) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
     /// Receives what is there, without waiting.
     #[inline]
     pub(crate) fn recv_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Means::Socket(socket) => socket.recv_into_nowait(buffer),
             Means::Wrapped(Wrapped::Plain(stream)) => stream.socket().recv_into_nowait(buffer),
-            Means::Wrapped(Wrapped::Other(stream)) if stream.pending() > 0 => stream.recv_into(buffer),
-            Means::Wrapped(Wrapped::Other(stream)) => {
-                let socket = stream.socket();
-                let before = socket.gettimeout();
-                socket.settimeout(Duration::ZERO)?;
-                let received = stream.recv_into(buffer);
-                socket.settimeout(before)?;
-                received
-            }
+            Means::Wrapped(Wrapped::Other(stream)) => recv_nowait_over(&**stream, buffer),
             #[cfg(unix)]
             Means::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
+}
+
+/// Receives what is there from a stream on top.
+#[cold]
+fn recv_nowait_over(stream: &dyn StreamSocket, buffer: &mut [u8]) -> io::Result<usize> {
+    if stream.pending() > 0 {
+        return stream.recv_into(buffer);
+    }
+    let socket = stream.socket();
+    let before = socket.gettimeout();
+    socket.settimeout(Duration::ZERO)?;
+    let received = stream.recv_into(buffer);
+    socket.settimeout(before)?;
+    received
 }

@@ -16,18 +16,18 @@ use crate::registry::Registry;
 /// Started with the first deadline there is, and not at all in a forking server,
 /// whose loop does its work. Connections come and go without waking it: a later
 /// deadline than the one it sleeps for is seen when it wakes.
-#[derive(Default)]
 pub(crate) struct Reaper {
     /// When it wakes by itself, in the clock's milliseconds. [`NEVER`] while it
-    /// looks: what begins then wakes it again.
+    /// looks, since what begins then wakes it again, and before it is started.
     next: AtomicU64,
-    state: AtomicBool,
     stopped: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
-    forbidden: AtomicBool,
     /// The log knows that there is no thread: each request tries again.
     told: AtomicBool,
 }
+
+/// What [`Reaper::next`] is where nobody is to be woken.
+const FORBIDDEN: u64 = 0;
 
 /// A deadline is kept to within a tenth of the shortest, at most this.
 const COARSEST: u64 = 250;
@@ -35,41 +35,46 @@ const COARSEST: u64 = 250;
 /// How often it looks at what a closed server has left.
 const CLOSED: Duration = Duration::from_secs(1);
 
+impl Default for Reaper {
+    fn default() -> Reaper {
+        Reaper {
+            next: AtomicU64::new(NEVER),
+            stopped: AtomicBool::default(),
+            thread: Mutex::default(),
+            told: AtomicBool::default(),
+        }
+    }
+}
+
 impl Reaper {
     /// Has somebody look at `due`.
     #[inline]
     pub(crate) fn watch(registry: &Arc<Registry>, due: u64) {
-        let reaper = &registry.reaper;
-        if !reaper.state.load(Ordering::Acquire) {
-            return Reaper::start(registry, due);
-        }
-        if due < reaper.next.load(Ordering::SeqCst) {
-            reaper.wake();
+        if due < registry.reaper.next.load(Ordering::SeqCst) {
+            Reaper::wake_or_start(registry);
         }
     }
 
     /// Forbids the thread: the process is going to fork.
     pub(crate) fn forbid(&self) {
-        self.forbidden.store(true, Ordering::Relaxed);
-        self.state.store(true, Ordering::Release);
+        self.next.store(FORBIDDEN, Ordering::SeqCst);
     }
 
     /// Whether the loop has to do its work.
     pub(crate) fn is_forbidden(&self) -> bool {
-        self.forbidden.load(Ordering::Relaxed)
+        self.next.load(Ordering::Relaxed) == FORBIDDEN
     }
 
     #[cold]
-    fn start(registry: &Arc<Registry>, due: u64) {
-        if due == NEVER {
-            return;
-        }
+    fn wake_or_start(registry: &Arc<Registry>) {
         let reaper = &registry.reaper;
         let mut running = reaper.thread.lock();
-        if running.is_some() || reaper.stopped.load(Ordering::Relaxed) {
+        if let Some(thread) = &*running {
+            return thread.thread().unpark();
+        }
+        if reaper.stopped.load(Ordering::Relaxed) {
             return;
         }
-        reaper.next.store(NEVER, Ordering::SeqCst);
         let its_own = Arc::downgrade(registry);
         let started = thread::Builder::new().name("sockserver-reaper".to_owned()).spawn(move || {
             while let Some(registry) = its_own.upgrade() {
@@ -86,10 +91,7 @@ impl Reaper {
             }
         });
         match started {
-            Ok(thread) => {
-                *running = Some(thread);
-                reaper.state.store(true, Ordering::Release);
-            }
+            Ok(thread) => *running = Some(thread),
             // The next deadline tries again.
             Err(error) => {
                 let level =

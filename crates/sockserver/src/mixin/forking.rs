@@ -317,7 +317,7 @@ impl MixIn for ForkingMixIn {
     fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
         sys::refuse_threads()?;
         // What a thread has to itself is set up here once, not in every child.
-        crate::life::warm_up();
+        crate::spare::warm_up();
         let served = loop {
             let lifelines = self.lifelines();
             let watch: Vec<_> = lifelines.iter().map(|lifeline| lifeline.as_fd()).collect();

@@ -1,0 +1,39 @@
+//! Which deadline a receive is for, and which one the system knows of.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::limits::Deadline;
+
+/// The deadlines that a call can end with, by their place in [`CALLS`].
+pub(crate) const CALLS: [Deadline; 4] =
+    [Deadline::Read, Deadline::Write, Deadline::FirstByte, Deadline::Idle];
+pub(crate) const READ: u8 = 0;
+pub(crate) const WRITE: u8 = 1;
+pub(crate) const IDLE: u8 = 3;
+pub(crate) const NOT_LATE: u8 = u8::MAX;
+
+pub(crate) fn place_of(deadline: Deadline) -> u8 {
+    CALLS.iter().position(|call| *call == deadline).unwrap_or_default() as u8
+}
+
+/// The deadline that the next receive is for, and the one that the system has been told
+/// of; both READ but in a process that nobody watches. They share a byte.
+pub(crate) struct Reads(AtomicU8);
+
+impl Reads {
+    pub(crate) fn of(reading_for: u8, told_for: u8) -> Reads {
+        Reads(AtomicU8::new(reading_for | told_for << 4))
+    }
+
+    pub(crate) fn reading_for(&self) -> u8 {
+        self.0.load(Ordering::Relaxed) & 15
+    }
+
+    pub(crate) fn told_for(&self) -> u8 {
+        self.0.load(Ordering::Relaxed) >> 4
+    }
+
+    pub(crate) fn set(&self, reading_for: u8, told_for: u8) {
+        self.0.store(reading_for | told_for << 4, Ordering::Relaxed);
+    }
+}

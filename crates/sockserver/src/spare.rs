@@ -1,0 +1,30 @@
+//! The read buffer that a worker lends to one connection after another.
+
+use std::cell::Cell;
+
+use sock::ReadBuffer;
+
+thread_local! {
+    static SPARE: Cell<ReadBuffer> = const { Cell::new(ReadBuffer::NONE) };
+}
+
+/// Makes this thread's spare buffer, so that the children it forks have it.
+#[cfg(unix)]
+pub(crate) fn warm_up() {
+    SPARE.set(ReadBuffer::new(sock::DEFAULT_BUFFER_SIZE));
+}
+
+/// The worker's buffer, or a new one; what is in it is old.
+#[inline]
+pub(crate) fn lend(size: usize) -> ReadBuffer {
+    let spare = SPARE.take();
+    if spare.size() == size { spare } else { ReadBuffer::new(size) }
+}
+
+/// Gives the worker its buffer back, if it is one; what is in it, the next receive replaces.
+#[inline]
+pub(crate) fn put_away(buffer: ReadBuffer) {
+    if buffer.size() > 0 {
+        SPARE.set(buffer);
+    }
+}
