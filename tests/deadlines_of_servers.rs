@@ -84,6 +84,7 @@ for_both! {
     the_first_byte: first_byte;
     the_time_between_two_requests: idle;
     each_receive: read;
+    each_receive_where_the_first_ones_have_shorter_deadlines: read_covered;
     each_send: write;
     a_whole_request_however_busy: request;
     a_request_whose_handler_computes: computing;
@@ -151,6 +152,22 @@ fn read<M: MixIn + Default>() {
     ends(
         (builder.read_timeout(SHORT), told),
         |client| {
+            client.sendall(b"half a line").unwrap();
+            assert_eq!(rest_of(client), "");
+        },
+        |stats| stats.timed_out.read,
+        TIMED_OUT,
+    );
+}
+
+/// The system is told of the deadline only when a request needs a second receive.
+fn read_covered<M: MixIn + Default>() {
+    let (builder, told) = server::<M>(echo);
+    ends(
+        (builder.read_timeout(SHORT).first_byte_timeout(SHORT).idle_timeout(SHORT), told),
+        |client| {
+            client.sendall(b"one\n").unwrap();
+            assert_eq!(client.recv(100).unwrap(), b"one\n");
             client.sendall(b"half a line").unwrap();
             assert_eq!(rest_of(client), "");
         },

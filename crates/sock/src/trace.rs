@@ -31,6 +31,7 @@ macro_rules! call {
 }
 pub(crate) use call;
 
+#[inline(always)]
 pub(crate) fn enabled() -> bool {
     log::log_enabled!(target: "sock::call", log::Level::Trace)
 }

@@ -23,7 +23,7 @@ use crate::means::Means;
 use crate::model::point;
 use crate::permits::Permit;
 use crate::phase::{OVER, Phase, State};
-use crate::reads::{CALLS, IDLE, NOT_LATE, READ, Reads, WRITE, place_of};
+use crate::reads::{CALLS, IDLE, NOBODY, NOT_LATE, READ, Reads, WRITE, place_of};
 use crate::spare::{lend, put_away};
 #[cfg(unix)]
 use crate::sys;
@@ -275,6 +275,18 @@ impl Connection {
         }
     }
 
+    /// The system knows of no deadline, and needs not before the client has spoken: until
+    /// then, and between two requests, another comes first.
+    pub(crate) fn has_no_limit(&self) {
+        self.reads.set(READ, NOBODY);
+        self.set_flag(UNTOLD, true);
+    }
+
+    /// Whether the system has yet to be told of a deadline.
+    pub(crate) fn is_untold(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & UNTOLD != 0
+    }
+
     /// The system knows of this deadline already.
     pub(crate) fn has_limit(&self, deadline: Deadline) {
         self.reads.set(self.reads.reading_for(), place_of(deadline));
@@ -284,7 +296,7 @@ impl Connection {
     /// Tells the system how long the next receive may take. Not before there is one:
     /// mostly there is none.
     #[cold]
-    fn tell_limit(&self) {
+    pub(crate) fn tell_limit(&self) {
         let reading_for = self.reads.reading_for();
         let limit = self.clock().limits().of_receive(CALLS[usize::from(reading_for)]);
         if let Some(socket) = self.socket_underneath() {
@@ -333,7 +345,7 @@ impl Connection {
         let mut buffer = lend(size);
         let received = match nowait {
             true => buffer.receive(|room| self.recv_nowait(room)),
-            false => buffer.receive(|room| self.recv_into(room)),
+            false => buffer.receive(|room| self.recv_covered(room)),
         };
         if let Ok(1..) = received {
             self.put_ahead(buffer);
@@ -430,7 +442,9 @@ impl Connection {
     #[cold]
     fn recv_ahead(&self, room: &mut [u8]) -> Option<usize> {
         if !self.has_ahead() {
-            self.tell_limit();
+            if self.reads.reading_for() != READ || self.notes.load(Ordering::Relaxed) & HEARD != 0 {
+                self.tell_limit();
+            }
             return None;
         }
         let mut ahead = self.take_ahead();
@@ -452,6 +466,17 @@ impl Connection {
     fn note(&self, note: u8) {
         if self.notes.load(Ordering::Relaxed) & note == 0 {
             self.notes.fetch_or(note, Ordering::Relaxed);
+        }
+    }
+
+    /// Receives, under a deadline that somebody watches.
+    #[inline]
+    fn recv_covered(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(means) = self.means.get() else { return Err(io::ErrorKind::NotConnected.into()) };
+        match means.recv_into(buffer) {
+            Ok(received @ 1..) => Ok(self.heard(means, received, buffer.len())),
+            Ok(0) if buffer.is_empty() => Ok(0),
+            other => self.judge(other, Deadline::Read),
         }
     }
 
@@ -543,18 +568,12 @@ impl Connection {
 
 impl StreamSocket for Connection {
     fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(means) = self.means.get() else { return Err(io::ErrorKind::NotConnected.into()) };
-        let flags = self.flags.load(Ordering::Relaxed);
-        if flags & (AHEAD | UNTOLD) != 0 {
+        if self.flags.load(Ordering::Relaxed) & (AHEAD | UNTOLD) != 0 {
             if let Some(received) = self.recv_ahead(buffer) {
                 return Ok(received);
             }
         }
-        match means.recv_into(buffer) {
-            Ok(received @ 1..) => Ok(self.heard(means, received, buffer.len())),
-            Ok(0) if buffer.is_empty() => Ok(0),
-            other => self.judge(other, Deadline::Read),
-        }
+        self.recv_covered(buffer)
     }
 
     fn send(&self, data: &[u8]) -> io::Result<usize> {
@@ -608,7 +627,7 @@ impl StreamSocket for Connection {
     fn socket(&self) -> &Socket {
         self.note(SEEN);
         // Who has the socket may receive from it.
-        if self.flags.load(Ordering::Relaxed) & UNTOLD != 0 {
+        if self.is_untold() {
             self.tell_limit();
         }
         self.socket_underneath().expect("a handler runs only over a stream")

@@ -211,6 +211,9 @@ impl Life {
             ));
         }
         self.entry.limit_next_read(self.registry(), Deadline::FirstByte);
+        if !self.registry().reaper.watches() && self.entry.connection().is_untold() {
+            self.entry.connection().tell_limit();
+        }
         let handler = guard(|| {
             let handler = make();
             let variables = handler.class_variables();
@@ -230,13 +233,20 @@ impl Life {
 
     /// Has the system watch the calls of a connection.
     fn limit_calls(&self, socket: &Socket) -> Result<(), RequestError> {
-        if !self.core.inherits_timeouts {
+        let Core { inherits_timeouts, inherits_first_byte, limits_reads_late, .. } = *self.core;
+        if !inherits_timeouts {
             let limits = self.registry().limits();
-            let set = socket.set_recv_timeout(limits.read_timeout);
+            let set = match limits_reads_late {
+                true => Ok(()),
+                false => socket.set_recv_timeout(limits.read_timeout),
+            };
             set.and_then(|()| socket.set_send_timeout(limits.write_timeout))
                 .map_err(RequestError::Failed)?;
-        } else if self.core.inherits_first_byte {
+        } else if inherits_first_byte {
             self.entry.connection().has_limit(Deadline::FirstByte);
+        }
+        if limits_reads_late {
+            self.entry.connection().has_no_limit();
         }
         Ok(())
     }

@@ -1,11 +1,11 @@
 //! The sockets a server listens on: made and bound, or taken over.
 
 use std::io;
+use std::time::Duration;
 
 use sock::{AF_INET, AF_INET6, Address, AddressError, IPPROTO_IPV6, IPV6_V6ONLY, Socket, SocketKind};
 
 use crate::hooks::ServerHooks;
-use crate::limits::{Deadline, Limits};
 
 /// How listeners are made: the builder's class variables about them.
 #[derive(Clone)]
@@ -59,13 +59,17 @@ pub(crate) fn bind(
     Ok(Listener { path, socket, turn: Some(turn) })
 }
 
-/// Gives the listener the deadlines of what it accepts, of which `first` is that of the
-/// first receive. Whether clients inherit them: TCP on Linux copies the whole socket.
-pub(crate) fn inherits_timeouts(socket: &Socket, limits: &Limits, first: Deadline) -> bool {
+/// Gives the listener the deadlines of what it accepts. Whether clients inherit them:
+/// TCP on Linux copies the whole socket.
+pub(crate) fn inherits_timeouts(
+    socket: &Socket,
+    receive: Option<Duration>,
+    send: Option<Duration>,
+) -> bool {
     cfg!(target_os = "linux")
         && [AF_INET, AF_INET6].contains(&socket.family())
-        && socket.set_recv_timeout(limits.of_receive(first)).is_ok()
-        && socket.set_send_timeout(limits.write_timeout).is_ok()
+        && socket.set_recv_timeout(receive).is_ok()
+        && socket.set_send_timeout(send).is_ok()
 }
 
 pub(crate) use path::{BoundPath, Turn};

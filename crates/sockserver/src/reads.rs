@@ -11,6 +11,8 @@ pub(crate) const READ: u8 = 0;
 pub(crate) const WRITE: u8 = 1;
 pub(crate) const IDLE: u8 = 3;
 pub(crate) const NOT_LATE: u8 = u8::MAX;
+/// The system has been told of no deadline.
+pub(crate) const NOBODY: u8 = 15;
 
 pub(crate) fn place_of(deadline: Deadline) -> u8 {
     CALLS.iter().position(|call| *call == deadline).unwrap_or_default() as u8

@@ -22,7 +22,7 @@ pub(crate) struct Reaper {
     next: AtomicU64,
     stopped: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// The log knows that there is no thread: each request tries again.
+    /// There was no thread for it, as the log knows: each request tries again.
     told: AtomicBool,
 }
 
@@ -65,6 +65,11 @@ impl Reaper {
         self.next.load(Ordering::Relaxed) == FORBIDDEN
     }
 
+    /// Whether somebody ends what is overdue: not where there was no thread for it.
+    pub(crate) fn watches(&self) -> bool {
+        !self.is_forbidden() && !self.told.load(Ordering::Relaxed)
+    }
+
     #[cold]
     fn wake_or_start(registry: &Arc<Registry>) {
         let reaper = &registry.reaper;
@@ -91,7 +96,10 @@ impl Reaper {
             }
         });
         match started {
-            Ok(thread) => *running = Some(thread),
+            Ok(thread) => {
+                *running = Some(thread);
+                reaper.told.store(false, Ordering::Relaxed);
+            }
             // The next deadline tries again.
             Err(error) => {
                 let level =

@@ -19,6 +19,10 @@ pub(crate) struct Core {
     pub(crate) inherits_timeouts: bool,
     /// Whether the former is the deadline for the first byte.
     pub(crate) inherits_first_byte: bool,
+    /// Whether the system is told of the deadline for receives only when a request needs a
+    /// second one: until then the reaper watches shorter ones, and a deadline of the
+    /// system's costs a timer each time.
+    pub(crate) limits_reads_late: bool,
     pub(crate) wraps: Wraps,
 }
 
@@ -33,6 +37,7 @@ impl Core {
             handle: ServerHandle::for_worker(parent.registry().limits().clone())?,
             inherits_timeouts: parent.inherits_timeouts,
             inherits_first_byte: parent.inherits_first_byte,
+            limits_reads_late: parent.limits_reads_late,
             wraps: parent.wraps.clone(),
         })
     }
