@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use sock::{Address, SO_ERROR, SOL_SOCKET, Socket};
 use sockserver::{
-    Builder, Inet, Request, ServerHooks, Stream, StreamContext, TCPServer, ThreadingMixIn,
-    ThreadingTCPServer, ThreadingUDPServer, UDPServer, WhenFull, datagram_handler_fn, handler_fn, testing,
+    Builder, Inet, Request, ServerHooks, Stream, StreamContext, TCPServer, ThreadPoolTCPServer,
+    ThreadingMixIn, ThreadingTCPServer, ThreadingUDPServer, UDPServer, WhenFull, datagram_handler_fn,
+    handler_fn, testing,
 };
 
 use support::{
@@ -241,6 +242,39 @@ fn a_refusal_that_panics_is_one_request_and_not_the_server() {
     assert_eq!((stats.accepted, stats.panicked), (2, 1));
     gate.open();
     assert_eq!(rest_of(&first), "served");
+}
+
+/// The first worker that asks for a client gets none.
+struct FirstIsSlow {
+    asked: AtomicUsize,
+    gate: Gate,
+}
+
+impl ServerHooks for FirstIsSlow {
+    fn get_request(&self, listener: &Socket) -> io::Result<(Socket, Address)> {
+        if self.asked.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.gate.pass();
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        listener.accept()
+    }
+}
+
+#[test]
+fn a_worker_that_only_asks_whether_somebody_is_there_takes_nobodys_place() {
+    let gate = Gate::new();
+    let _open = OpenAtEnd(gate.clone());
+    let hooks = FirstIsSlow { asked: AtomicUsize::new(0), gate: gate.clone() };
+    let server = ThreadPoolTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"served")))
+        .workers(2)
+        .max_connections(1)
+        .when_full(WhenFull::Refuse)
+        .hooks(hooks);
+    let server = testing::serve(server.bind(LOOPBACK).unwrap());
+    gate.wait_for(1);
+    let answer = rest_of(&client_of(server.address()));
+    gate.open();
+    assert_eq!(answer, "served");
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub(crate) struct Door {
     /// Listeners that are of no more use.
     gone: Vec<Cell<bool>>,
     /// A permit for the next request, kept while nobody comes.
-    permit: Cell<Option<Leave>>,
+    permit: Cell<Option<Permit>>,
     /// A job that has ended in this thread: the next one.
     spare: Cell<Option<Spare>>,
     trouble: Cell<Trouble>,
@@ -58,13 +58,6 @@ struct Trouble {
     pause: Duration,
     /// Clients that were lost since the last one that was not.
     in_a_row: u32,
-}
-
-/// What a request comes in with.
-enum Leave {
-    Within(Permit),
-    /// Beyond the limit: it is only to be refused.
-    Beyond(Permit),
 }
 
 /// What an attempt to accept came to.
@@ -207,7 +200,7 @@ impl Door {
     pub(crate) fn serving<T>(&self, serve: impl FnOnce() -> T) -> T {
         let (served, spare) = Spare::after(serve);
         if let Some(mut spare) = spare.filter(|spare| spare.is_of(&self.core)) {
-            self.permit.set(spare.take_permit().map(Leave::Within));
+            self.permit.set(spare.take_permit().filter(|_| self.waits_when_full()));
             self.spare.set(Some(spare));
         }
         served
@@ -239,10 +232,9 @@ impl Door {
 
     /// Takes a request from one of the listeners, if one is there, and verifies it.
     pub(crate) fn accept(&self) -> io::Result<Accepted> {
-        let Some(permit) = self.take_permit() else {
+        if self.waits_when_full() && !self.has_permit() {
             return Ok(Accepted::Full);
-        };
-        self.permit.set(Some(permit));
+        }
         let count = self.listeners.len();
         let mut found = Accepted::Nothing;
         for _ in 0..count {
@@ -258,27 +250,22 @@ impl Door {
                 break;
             }
         }
-        // While it waits another worker may need the permit, or refuse for want of it.
-        if matches!(found, Accepted::Nothing) && self.core.registry().limits().when_full == WhenFull::Refuse
-        {
-            self.permit.take();
-        }
         Ok(found)
     }
 
-    /// A permit for a request that may come; beyond the limit one only to refuse it.
-    fn take_permit(&self) -> Option<Leave> {
-        if let Some(kept @ Leave::Within(_)) = self.permit.take() {
-            return Some(kept);
-        }
-        let registry = self.core.registry();
-        match registry.limits().when_full {
-            WhenFull::Wait => registry.permits.take().map(Leave::Within),
-            WhenFull::Refuse => Some(match registry.permits.try_take() {
-                Some(permit) => Leave::Within(permit),
-                None => Leave::Beyond(registry.permits.take_to_refuse()),
-            }),
-        }
+    fn waits_when_full(&self) -> bool {
+        self.core.registry().limits().when_full == WhenFull::Wait
+    }
+
+    /// Takes a permit for a request that may come.
+    ///
+    /// Not where requests beyond the limit are refused: one that is kept by a worker whom
+    /// nobody comes to would have another one refused.
+    fn has_permit(&self) -> bool {
+        let permit = self.permit.take().or_else(|| self.core.registry().permits.take());
+        let has_one = permit.is_some();
+        self.permit.set(permit);
+        has_one
     }
 
     fn accept_from(&self, place: usize) -> io::Result<Accepted> {
@@ -359,10 +346,10 @@ impl Door {
     }
 
     fn verify(&self, arrival: Arrival, client_address: Address) -> Accepted {
-        let (permit, too_many) = match self.permit.take() {
-            Some(Leave::Within(permit)) => (permit, false),
-            Some(Leave::Beyond(permit)) => (permit, true),
-            None => (self.core.registry().permits.take_to_refuse(), true),
+        let permits = &self.core.registry().permits;
+        let (permit, too_many) = match self.permit.take().or_else(|| permits.try_take()) {
+            Some(permit) => (permit, false),
+            None => (permits.take_to_refuse(), true),
         };
         let (mut job, allowed) = match self.spare.take() {
             Some(spare) => spare.renew(arrival, client_address, permit),

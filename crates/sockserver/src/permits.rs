@@ -18,7 +18,8 @@ pub(crate) struct Permits {
     waker: Arc<Waker>,
 }
 
-/// Leave for one request, taken before it is accepted; dropping it gives it back.
+/// Leave for one request, taken before it is accepted where others then wait; dropping it
+/// gives it back.
 pub(crate) struct Permit(Arc<Permits>);
 
 impl Permits {
