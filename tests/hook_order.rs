@@ -9,6 +9,7 @@ mod support;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -17,10 +18,10 @@ use sock::{Address, Shutdown, Socket, StreamSocket, ToAddress};
 use sockserver::{
     DatagramContext, DatagramRequestHandler, DatagramServer, Inet, Job, MixIn, Rejected, Request,
     RequestError, Sequential, ServerHandle, ServerHooks, StreamContext, StreamRequestHandler, StreamServer,
-    ThreadingMixIn,
+    TCPServer, ThreadingMixIn, handler_fn, testing,
 };
 
-use support::StopAtEnd;
+use support::{LOOPBACK, StopAtEnd, client_of, rest_of};
 
 /// Every call, with the thread it was made in.
 #[derive(Clone, Default)]
@@ -418,4 +419,28 @@ fn unix_datagrams_go_that_way_too() {
         "verify_request process_request finish_request setup handle finish handle_error shutdown_request \
          close_request"
     );
+}
+
+/// Counts how often a client is asked for.
+struct Asked(Arc<AtomicUsize>);
+
+impl ServerHooks for Asked {
+    fn get_request(&self, listener: &Socket) -> io::Result<(Socket, Address)> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        listener.accept()
+    }
+}
+
+#[test]
+fn get_request_is_called_when_a_client_is_there_and_seldom_in_vain() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let server =
+        TCPServer::builder(handler_fn(|cx| cx.request.sendall(b"served"))).hooks(Asked(Arc::clone(&asked)));
+    let server = testing::serve(server.bind(LOOPBACK).unwrap());
+    for _ in 0..9 {
+        assert_eq!(rest_of(&client_of(server.address())), "served");
+    }
+    // The first attempt, and one after eight turns that waited before they tried.
+    let asked = asked.load(Ordering::SeqCst);
+    assert!((9..=11).contains(&asked), "{asked} times for 9 clients");
 }

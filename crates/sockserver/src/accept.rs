@@ -15,11 +15,16 @@ use crate::request::guard;
 #[cfg(all(unix, feature = "signals"))]
 use crate::signals::Signals;
 
+/// How many turns wait at once after an attempt that was in vain.
+const QUIET: u32 = 8;
+
 /// The server's side of a loop: it waits, accepts and verifies; a
 /// [`MixIn`] decides when and where what comes of it runs.
 pub struct Acceptor<'a> {
     door: Door,
     mixin: &'a dyn MixIn,
+    /// For how many turns it waits before it tries.
+    quiet: Cell<u32>,
     /// Whether somebody has overridden `service_actions`; found out by calling it.
     overridden: Cell<Option<bool>>,
     #[cfg(all(unix, feature = "signals"))]
@@ -31,6 +36,7 @@ impl<'a> Acceptor<'a> {
         Acceptor {
             door,
             mixin,
+            quiet: Cell::new(0),
             overridden: Cell::new(None),
             #[cfg(all(unix, feature = "signals"))]
             signals: None,
@@ -57,7 +63,7 @@ impl<'a> Acceptor<'a> {
         if self.is_stopping() && !self.door.has_more() {
             return Ok(false);
         }
-        let mut accepted = self.door.accept()?;
+        let mut accepted = self.try_first()?;
         if let Accepted::Nothing = accepted {
             self.wait(true, watch, self.idle_limit())?;
             if self.is_stopping() {
@@ -84,6 +90,21 @@ impl<'a> Acceptor<'a> {
         }
         self.service_actions();
         Ok(!self.is_stopping() || self.door.has_more())
+    }
+
+    /// Takes a request without waiting, unless lately nobody was there who did not have to
+    /// be waited for: an attempt in vain costs as much as two waits that are over at once.
+    fn try_first(&self) -> io::Result<Accepted> {
+        let quiet = self.quiet.get();
+        if quiet > 0 && !self.door.has_more() {
+            self.quiet.set(quiet - 1);
+            return Ok(Accepted::Nothing);
+        }
+        let accepted = self.door.accept()?;
+        if let Accepted::Nothing = accepted {
+            self.quiet.set(QUIET);
+        }
+        Ok(accepted)
     }
 
     /// A turn that accepts nothing: waits for a descriptor of `watch`, up to
