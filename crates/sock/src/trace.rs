@@ -93,7 +93,14 @@ impl Outcome for socket2::Socket {
     }
 }
 
-/// A value and what the call wrote beside it: `16, 127.0.0.1:4242`.
+/// What was received, and from whom: `16, 127.0.0.1:4242`.
+impl Outcome for (usize, Address) {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.0, self.1)
+    }
+}
+
+/// The same, as the system has it.
 impl<T: Outcome> Outcome for (T, SockAddr) {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.show(f)?;

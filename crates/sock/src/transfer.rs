@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::address::{Address, ToAddress};
-use crate::consts::{MSG_TRUNC, MsgFlags};
+use crate::consts::{AF_INET, MSG_TRUNC, MsgFlags};
 use crate::interrupt;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
@@ -401,8 +401,14 @@ impl Socket {
     ) -> io::Result<usize> {
         let fd = self.fileno();
         let address = address.to_address(self.family())?;
-        let sys = address.to_sys()?;
         let raw = flags.as_raw() | sys::SEND_FLAGS;
+        if let Address::Inet(to) = address {
+            return self.retry(Readiness::Writable, || {
+                call!("sendto({fd}, {}, {flags}, {to})", data.len() =>
+                    sys::sendto_inet(self.inner(), data, raw, to))
+            });
+        }
+        let sys = address.to_sys()?;
         self.retry(Readiness::Writable, || {
             call!("sendto({fd}, {}, {flags}, {address})", data.len() =>
                 self.inner().send_to_with_flags(data, &sys, raw))
@@ -518,13 +524,23 @@ impl Socket {
         buffer: &mut [u8],
         flags: MsgFlags,
     ) -> io::Result<(usize, Address)> {
-        let fd = self.fileno();
-        let size = buffer.len();
-        let (received, address) = self.retry(Readiness::Readable, || {
-            call!("recvfrom({fd}, {size}, {flags})" =>
-                self.inner().recv_from_with_flags(sys::uninit(buffer), flags.as_raw()))
-        })?;
-        Ok((received, Address::from_sys(&address)))
+        self.retry(Readiness::Readable, || self.recvfrom_once(buffer, flags))
+    }
+
+    #[inline]
+    fn recvfrom_once(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<(usize, Address)> {
+        let (fd, size, raw) = (self.fileno(), buffer.len(), flags.as_raw());
+        let receive = |buffer: &mut [u8]| match self.family() {
+            AF_INET => {
+                let (received, from) = sys::recvfrom_inet(self.inner(), buffer, raw)?;
+                Ok((received, from.map_or(Address::None, Address::Inet)))
+            }
+            _ => {
+                let (received, from) = self.inner().recv_from_with_flags(sys::uninit(buffer), raw)?;
+                Ok((received, Address::from_sys(&from)))
+            }
+        };
+        call!("recvfrom({fd}, {size}, {flags})" => receive(buffer))
     }
 
     /// Receives a datagram that is there into a buffer of the caller's and never
@@ -560,13 +576,7 @@ impl Socket {
                 _ => self.recvfrom_into(buffer),
             };
         };
-        let (fd, size, flags) = (self.fileno(), buffer.len(), MsgFlags::from(flag));
-        let mut never = Deadline::new(Some(Duration::ZERO));
-        let (received, address) = timeout::retry(self.as_fd(), Readiness::Readable, &mut never, || {
-            call!("recvfrom({fd}, {size}, {flags})" =>
-                self.inner().recv_from_with_flags(sys::uninit(buffer), flag))
-        })?;
-        Ok((received, Address::from_sys(&address)))
+        self.recvfrom_once(buffer, MsgFlags::from(flag))
     }
 }
 

@@ -33,6 +33,7 @@ pub struct Acceptor<'a> {
 
 impl<'a> Acceptor<'a> {
     pub(crate) fn new(door: Door, mixin: &'a dyn MixIn) -> Acceptor<'a> {
+        let door = if mixin.answers_in_loop() { door.of_a_loop_that_answers() } else { door };
         Acceptor {
             door,
             mixin,
@@ -80,6 +81,7 @@ impl<'a> Acceptor<'a> {
                 // Where one client follows the other nobody ever waits.
                 self.look_around()?;
             }
+            Accepted::Served => self.look_around()?,
             Accepted::Nothing | Accepted::Refused | Accepted::Again => {}
             Accepted::Pause(pause) => {
                 // A descriptor may be free before the pause is over.
@@ -139,7 +141,7 @@ impl<'a> Acceptor<'a> {
                     self.process(job);
                     return Ok(true);
                 }
-                Accepted::Refused => return Ok(true),
+                Accepted::Served | Accepted::Refused => return Ok(true),
                 _ if left == Some(Duration::ZERO) => return Ok(false),
                 Accepted::Again => {}
                 Accepted::Nothing => self.wait(true, &[], left)?,

@@ -7,9 +7,9 @@ use sock::{Address, Socket};
 #[cfg(unix)]
 use sock::{MSG_DONTWAIT, RecvBatch};
 
-use crate::hooks::ServerHooks;
+use crate::hooks::{ServerHooks, tell_error};
 use crate::packet::Packet;
-use crate::request::{RequestError, guard};
+use crate::request::RequestError;
 
 /// Datagrams that came together and wait for their turn.
 #[derive(Default)]
@@ -93,13 +93,7 @@ pub(crate) fn flush(socket: &Socket, hooks: &dyn ServerHooks) {
         rest = &rest[sent..];
         let Some((_, client_address)) = rest.first() else { return };
         let error = RequestError::Failed(error.unwrap_or_else(|| io::ErrorKind::WriteZero.into()));
-        let told = guard(|| {
-            hooks.handle_error(&error, client_address);
-            Ok(())
-        });
-        if let Err(second) = told {
-            log::error!("handle_error for {client_address} {second}; it was told: {error}");
-        }
+        tell_error(hooks, &error, client_address);
         rest = &rest[1..];
     }
 }

@@ -1,5 +1,6 @@
 //! Handlers of datagrams.
 
+use std::cell::Cell;
 use std::io::{self, Cursor};
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use sock::{Address, Socket};
 
 use crate::batch;
 use crate::handle::ServerHandle;
+use crate::request::{RequestError, guard};
 
 /// Serves one datagram. Python: `socketserver.DatagramRequestHandler`.
 ///
@@ -140,3 +142,57 @@ impl<H: DatagramRequestHandler> ErasedDatagramHandler for H {
         DatagramRequestHandler::finish(self, cx)
     }
 }
+
+/// Serves one datagram: makes its handler, sets it up, runs and finishes it.
+pub(crate) fn serve(
+    make: &(dyn Fn() -> Box<dyn ErasedDatagramHandler> + Send + Sync),
+    mut cx: DatagramContext<'_>,
+) -> Result<(), RequestError> {
+    cx.wfile = ANSWER.take();
+    let (mut made, mut is_to_finish) = (None, false);
+    // One guard for all, unless something fails.
+    let mut served = guard(|| {
+        let handler: &mut Box<dyn ErasedDatagramHandler> = made.insert(make());
+        handler.setup(&mut cx)?;
+        is_to_finish = true;
+        handler.handle(&mut cx)?;
+        is_to_finish = false;
+        handler.finish(&mut cx)?;
+        drop(made.take());
+        Ok(())
+    });
+    if served.is_err() {
+        // A handler whose setup failed is not finished, as in Python.
+        served = served.and(end(made, is_to_finish, &mut cx));
+    }
+    cx.wfile.clear();
+    if cx.wfile.capacity() <= LARGEST_SPARE {
+        ANSWER.with(|answer| answer.set(cx.wfile));
+    }
+    served
+}
+
+/// What follows although something has failed.
+#[cold]
+fn end(
+    mut handler: Option<Box<dyn ErasedDatagramHandler>>,
+    is_to_finish: bool,
+    cx: &mut DatagramContext<'_>,
+) -> Result<(), RequestError> {
+    let finished = guard(|| match &mut handler {
+        Some(handler) if is_to_finish => handler.finish(cx),
+        _ => Ok(()),
+    });
+    finished.and(guard(|| {
+        drop(handler);
+        Ok(())
+    }))
+}
+
+thread_local! {
+    /// Where the answer is written.
+    static ANSWER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// No larger one is kept: a datagram has at most 64 KiB.
+const LARGEST_SPARE: usize = 1 << 16;

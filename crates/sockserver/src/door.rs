@@ -8,12 +8,17 @@ use std::time::{Duration, Instant};
 use sock::{Address, Socket, errno, errno_name};
 
 use crate::batch::{self, Incoming};
+use crate::datagram::{self, DatagramContext};
 use crate::flood::{self, Kind};
+use crate::hooks::tell_error;
 use crate::job::{Job, Rejected, Spare};
 use crate::limits::WhenFull;
+use crate::packet::Packet;
 use crate::permits::Permit;
+use crate::registry::{Serving, log_end};
 use crate::request::{Arrival, RequestError, guard};
-use crate::service::{Core, Service};
+use crate::service::{Core, MakeDatagramHandler, Service};
+use crate::stats::Outcome;
 
 /// First pause when resources have run out; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -26,6 +31,8 @@ pub(crate) struct Door {
     core: Arc<Core>,
     listeners: Vec<Arc<Socket>>,
     settings: Settings,
+    /// Datagrams are served as they come: see [`serve_here`](Self::serve_here).
+    serves_here: bool,
     /// The listener whose turn it is: each gets its share.
     next: Cell<usize>,
     last: Cell<usize>,
@@ -63,6 +70,8 @@ struct Trouble {
 /// What an attempt to accept came to.
 pub(crate) enum Accepted {
     Job(Job),
+    /// A datagram that has been served already.
+    Served,
     /// Nobody is there.
     Nothing,
     /// A request that was refused, and is closed.
@@ -123,6 +132,7 @@ impl Door {
             core: Arc::clone(core),
             listeners: listeners.to_vec(),
             settings,
+            serves_here: false,
             next: Cell::new(turn as usize),
             last: Cell::new(0),
             incoming: listeners.iter().map(|_| RefCell::default()).collect(),
@@ -132,6 +142,16 @@ impl Door {
             trouble: Cell::default(),
             stuck: Cell::default(),
         }
+    }
+
+    /// The door of a loop that does nothing with a job but run it: a datagram needs none,
+    /// unless a hook or a limit has a say.
+    pub(crate) fn of_a_loop_that_answers(self) -> Door {
+        let needs_no_job = matches!(*self.core.service, Service::Datagram(_))
+            && !self.core.has_hooks()
+            && self.settings.max_batch <= 1
+            && self.core.registry().limits().max_connections_per_ip.is_none();
+        Door { serves_here: needs_no_job, ..self }
     }
 
     /// A door to the same listeners for another thread.
@@ -239,7 +259,11 @@ impl Door {
         let mut found = Accepted::Nothing;
         for _ in 0..count {
             // A batch is served to its end before another listener has its turn.
-            let place = if self.has_more() { self.last.get() } else { self.next.get() % count };
+            let place = match count {
+                1 => 0,
+                _ if self.has_more() => self.last.get(),
+                _ => self.next.get() % count,
+            };
             self.next.set(place + 1);
             self.last.set(place);
             if self.gone[place].get() {
@@ -274,15 +298,15 @@ impl Door {
             // Asked before the attempt: a descriptor that is freed during it counts.
             self.core.registry().permits.ask_to_be_woken();
         }
-        let taken = match *self.core.service {
+        let accepted = match &*self.core.service {
             Service::Stream(_) => self.accept_connection(listener),
-            Service::Datagram(_) => self.receive_datagram(place, listener),
+            Service::Datagram(make) => self.receive_datagram(&**make, place, listener),
         };
-        let error = match taken {
-            Ok((arrival, client_address)) => {
+        let error = match accepted {
+            Ok(accepted) => {
                 // Trouble that comes and goes is one trouble for the log.
                 self.trouble.take();
-                return Ok(self.verify(arrival, client_address));
+                return Ok(accepted);
             }
             Err(error) => error,
         };
@@ -320,10 +344,10 @@ impl Door {
         Ok(Accepted::Again)
     }
 
-    fn accept_connection(&self, listener: &Socket) -> io::Result<(Arrival, Address)> {
+    fn accept_connection(&self, listener: &Socket) -> io::Result<Accepted> {
         let taken = guard(|| self.core.hooks.get_request(listener));
         match taken {
-            Ok((socket, client_address)) => Ok((Arrival::Connection(socket), client_address)),
+            Ok((socket, client_address)) => Ok(self.verify(Arrival::Connection(socket), client_address)),
             Err(RequestError::Panicked(message)) => {
                 Err(io::Error::other(format!("get_request panicked: {message}")))
             }
@@ -335,14 +359,58 @@ impl Door {
         }
     }
 
-    fn receive_datagram(&self, place: usize, listener: &Arc<Socket>) -> io::Result<(Arrival, Address)> {
+    fn receive_datagram(
+        &self,
+        make: &MakeDatagramHandler,
+        place: usize,
+        listener: &Arc<Socket>,
+    ) -> io::Result<Accepted> {
         let Settings { max_packet_size, max_batch, .. } = self.settings;
-        let mut incoming = self.incoming[place].borrow_mut();
         // One byte more than is wanted tells whether there was more.
+        let size = max_packet_size.saturating_add(1);
         let (mut packet, client_address) =
-            incoming.take(listener, max_packet_size.saturating_add(1), max_batch)?;
-        packet.came_through(listener, max_packet_size);
-        Ok((Arrival::Datagram(packet), client_address))
+            self.incoming[place].borrow_mut().take(listener, size, max_batch)?;
+        packet.truncate(max_packet_size);
+        if self.serves_here && self.serve_here(make, listener, &packet, &client_address) {
+            return Ok(Accepted::Served);
+        }
+        packet.came_through(listener);
+        Ok(self.verify(Arrival::Datagram(packet), client_address))
+    }
+
+    /// Serves a datagram without a job: nobody but this loop has to do with it. False if
+    /// another loop does so at the moment.
+    fn serve_here(
+        &self,
+        make: &MakeDatagramHandler,
+        socket: &Socket,
+        packet: &Packet,
+        client_address: &Address,
+    ) -> bool {
+        let registry = self.core.registry();
+        let Some(number) = registry.begin_in_loop(client_address) else {
+            return false;
+        };
+        let serving = Serving::begin(registry);
+        let cx = DatagramContext {
+            packet: packet.data(),
+            is_truncated: packet.is_truncated(),
+            socket,
+            rfile: io::Cursor::new(packet.data()),
+            wfile: Vec::new(),
+            client_address,
+            server: &self.core.handle,
+        };
+        let outcome = match datagram::serve(make, cx) {
+            Ok(()) => Outcome::Finished,
+            Err(error) => {
+                tell_error(&*self.core.hooks, &error, client_address);
+                error.outcome()
+            }
+        };
+        drop(serving);
+        log_end(number, client_address, registry.end_in_loop(outcome));
+        true
     }
 
     fn verify(&self, arrival: Arrival, client_address: Address) -> Accepted {

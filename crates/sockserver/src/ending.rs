@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sock::{AF_UNIX, POLLIN, Poll};
 
 use crate::connection::poll_through_signals;
+use crate::hooks::tell_error;
 use crate::life::{Life, parent};
 use crate::limits::Deadline;
 use crate::phase::Phase;
@@ -53,19 +54,10 @@ impl Life {
         if matches!(self.outcome, None | Some(Outcome::Finished)) {
             self.outcome = Some(match error {
                 RequestError::Failed(_) if self.was_cut() => Outcome::Cut,
-                RequestError::Failed(_) => Outcome::Failed,
-                RequestError::Panicked(_) => Outcome::Panicked,
-                RequestError::Rejected(_) => Outcome::Rejected,
-                RequestError::TimedOut(deadline, _) => Outcome::TimedOut(*deadline),
+                error => error.outcome(),
             });
         }
-        let told = guard(|| {
-            self.core.hooks.handle_error(error, self.entry.client_address());
-            Ok(())
-        });
-        if let Err(second) = told {
-            log::error!("handle_error for {} {second}; it was told: {error}", self.entry.client_address());
-        }
+        tell_error(&*self.core.hooks, error, self.entry.client_address());
     }
 
     fn was_cut(&self) -> bool {

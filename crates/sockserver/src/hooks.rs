@@ -8,7 +8,7 @@ use std::time::Instant;
 use sock::{Address, SHUT_WR, Socket, StreamSocket};
 
 use crate::flood;
-use crate::request::{Request, RequestError};
+use crate::request::{Request, RequestError, guard};
 use crate::wrapping::Wrapped;
 
 /// The steps of a server that can be replaced; each has Python's default.
@@ -207,4 +207,15 @@ pub(crate) fn service_actions(hooks: &dyn ServerHooks) -> bool {
     DEFAULT_RAN.set(false);
     hooks.service_actions();
     !DEFAULT_RAN.get()
+}
+
+/// Tells `handle_error`, whose own panic must not take the server along.
+pub(crate) fn tell_error(hooks: &dyn ServerHooks, error: &RequestError, client_address: &Address) {
+    let told = guard(|| {
+        hooks.handle_error(error, client_address);
+        Ok(())
+    });
+    if let Err(second) = told {
+        log::error!("handle_error for {client_address} {second}; it was told: {error}");
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sock::{IPPROTO_TCP, Socket, SocketReader, SocketWriter, TCP_NODELAY};
 
 use crate::connection::Connection;
-use crate::datagram::DatagramContext;
+use crate::datagram::{self, DatagramContext};
 use crate::handler::{ErasedHandler, StreamContext};
 use crate::hooks;
 use crate::limits::Deadline;
@@ -284,45 +284,16 @@ impl Life {
             return Ok(());
         };
         let packet = request.packet().unwrap_or_default();
-        let mut cx = DatagramContext {
+        let cx = DatagramContext {
             packet,
             is_truncated: request.is_truncated(),
             socket: request.socket(),
             rfile: Cursor::new(packet),
-            wfile: ANSWER.take(),
+            wfile: Vec::new(),
             client_address: self.entry.client_address(),
             server: &self.core.handle,
         };
-        let (mut handler, mut set_up, mut stage, mut served) = (None, false, 0, Ok(()));
-        // One guard for all, unless something fails: the rest follows all the same.
-        while stage < 3 {
-            let tried = guard(|| {
-                if stage == 0 {
-                    stage = 1;
-                    let handler = handler.insert(make());
-                    handler.setup(&mut cx)?;
-                    set_up = true;
-                    handler.handle(&mut cx)?;
-                }
-                if stage == 1 {
-                    stage = 2;
-                    // A handler whose setup failed is not finished, as in Python.
-                    handler
-                        .iter_mut()
-                        .filter(|_| set_up)
-                        .try_for_each(|handler| handler.finish(&mut cx))?;
-                }
-                stage = 3;
-                drop(handler.take());
-                Ok(())
-            });
-            served = served.and(tried);
-        }
-        cx.wfile.clear();
-        if cx.wfile.capacity() <= LARGEST_SPARE {
-            ANSWER.set(cx.wfile);
-        }
-        served
+        datagram::serve(&**make, cx)
     }
 }
 
@@ -341,12 +312,7 @@ pub(crate) fn parent() -> Option<&'static Socket> {
 thread_local! {
     /// Of a forked child's only worker.
     static PARENT: Cell<Option<&'static Socket>> = const { Cell::new(None) };
-    /// Where a datagram's answer is written.
-    static ANSWER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
-
-/// No larger one is kept: a datagram has at most 64 KiB.
-const LARGEST_SPARE: usize = 1 << 16;
 
 #[cold]
 fn set_up_handler(handler: &mut dyn ErasedHandler, cx: &mut StreamContext<'_>) -> Result<(), RequestError> {

@@ -36,11 +36,17 @@ impl Packet {
         told.map(|(_, address)| (packet, address))
     }
 
-    /// Cuts it at `most` bytes, and notes the socket it came through.
-    pub(crate) fn came_through(&mut self, socket: &Arc<Socket>, most: usize) {
+    /// Cuts it at `most` bytes.
+    pub(crate) fn truncate(&mut self, most: usize) {
         if let Some(received) = &mut self.0 {
             received.is_truncated = received.len > most;
             received.len = received.len.min(most);
+        }
+    }
+
+    /// Notes the socket it came through.
+    pub(crate) fn came_through(&mut self, socket: &Arc<Socket>) {
+        if let Some(received) = &mut self.0 {
             received.socket = Some(Arc::clone(socket));
         }
     }

@@ -61,9 +61,18 @@ struct Book {
     drains: usize,
     /// What a drain left behind, because its handler does not return.
     given_up: bool,
+    /// What a loop serves itself.
+    in_loop: Option<InLoop>,
     /// Connections that a drain found idle, and that have gone without another word.
     dismissed: u64,
     report: Option<DrainReport>,
+}
+
+/// A datagram that a loop serves itself: a drain names it, and nobody else wants to know.
+struct InLoop {
+    client_address: Address,
+    since: u32,
+    was_cut: bool,
 }
 
 /// A request's line in the register, until somebody says how the request ended.
@@ -156,6 +165,32 @@ impl Registry {
         entry.number = book.stats.accepted;
         entry.stands = Stands::Open;
         allowed
+    }
+
+    /// Enters a datagram that the loop serves itself, and returns its number; `None` if
+    /// another loop does so at the moment.
+    pub(crate) fn begin_in_loop(&self, client_address: &Address) -> Option<u64> {
+        let mut book = self.book.lock();
+        if book.in_loop.is_some() {
+            return None;
+        }
+        book.stats.begin();
+        self.show(&book.stats);
+        let (client_address, since) = (client_address.clone(), self.permits.clock().stamp());
+        book.in_loop = Some(InLoop { client_address, since, was_cut: false });
+        Some(book.stats.accepted)
+    }
+
+    /// The end of that; returns what it is counted as.
+    pub(crate) fn end_in_loop(&self, outcome: Outcome) -> Outcome {
+        let mut book = self.book.lock();
+        let was_cut = book.in_loop.take().is_some_and(|datagram| datagram.was_cut);
+        let outcome = match outcome {
+            Outcome::Finished | Outcome::Failed if was_cut => Outcome::Cut,
+            outcome => outcome,
+        };
+        self.count(&mut book, outcome);
+        outcome
     }
 
     pub(crate) fn lost_before_accept(&self) {
@@ -257,6 +292,7 @@ impl Registry {
         let idle = book.dismissed - dismissed;
         // Nothing of those that came too late to be cut off has ended either.
         let late = book.connections().filter(|connection| !connection.phase().is_over()).count();
+        let late = late + book.in_loop.iter().filter(|datagram| !datagram.was_cut).count();
         let finished = all.saturating_sub(idle + (cut.len() + late) as u64);
         let report = DrainReport { finished, idle, cut, left: book.stats.in_flight, took: begin.elapsed() };
         book.report = Some(report.clone());
@@ -293,7 +329,7 @@ impl Registry {
     /// Cuts off what is still there, and names it; what a deadline has ended already
     /// is there because its handler does not return.
     fn cut_all(&self) -> Vec<CutOff> {
-        let book = self.book.lock();
+        let book = &mut *self.book.lock();
         use Phase::{Between, Busy, Dismissed, Queued, Silent, Wrapping};
         let phases = [Queued, Wrapping, Silent, Busy, Between, Dismissed];
         let cut = book.lines().filter(|(slot, connection)| {
@@ -303,11 +339,20 @@ impl Registry {
             }
             ended || matches!(connection.phase(), Phase::Overdue(_))
         });
-        cut.map(|(_, connection)| CutOff {
-            client_address: connection.client_address.clone(),
-            age: connection.age(),
-        })
-        .collect()
+        let mut cut: Vec<_> = cut
+            .map(|(_, connection)| CutOff {
+                client_address: connection.client_address.clone(),
+                age: connection.age(),
+            })
+            .collect();
+        if let Some(datagram) = &mut book.in_loop {
+            datagram.was_cut = true;
+            cut.push(CutOff {
+                client_address: datagram.client_address.clone(),
+                age: self.permits.clock().since(datagram.since),
+            });
+        }
+        cut
     }
 
     /// Whether this thread serves a request of the server, and so cannot wait for
@@ -510,17 +555,22 @@ impl Entry {
         registry.count(&mut book, outcome);
         drop(book);
         self.stands = Stands::Ended;
-        let (number, client_address) = (self.number, self.client_address());
-        log::debug!(
-            peer:% = client_address, request = number;
-            "request {number} from {client_address}: {outcome:?}"
-        );
+        log_end(self.number, self.client_address(), outcome);
     }
 
     /// The permit of a request that has ended, for the next one.
     pub(crate) fn take_permit(&mut self) -> Option<Permit> {
         Arc::get_mut(&mut self.connection)?.take_permit()
     }
+}
+
+/// A line in the log for each request.
+#[inline]
+pub(crate) fn log_end(number: u64, client_address: &Address, outcome: Outcome) {
+    log::debug!(
+        peer:% = client_address, request = number;
+        "request {number} from {client_address}: {outcome:?}"
+    );
 }
 
 /// A drain, from before it stops the loop until it has reported.

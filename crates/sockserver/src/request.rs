@@ -12,6 +12,7 @@ use sock::{Socket, StreamSocket};
 use crate::connection::Connection;
 use crate::limits::Deadline;
 use crate::packet::Packet;
+use crate::stats::Outcome;
 
 /// What has come, before it is in the register.
 pub(crate) enum Arrival {
@@ -148,6 +149,16 @@ impl RequestError {
             RequestError::Failed(error)
             | RequestError::Rejected(error)
             | RequestError::TimedOut(_, error) => sock::errno(error),
+        }
+    }
+
+    /// What becomes of a request that ends with it.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self {
+            RequestError::Failed(_) => Outcome::Failed,
+            RequestError::Panicked(_) => Outcome::Panicked,
+            RequestError::Rejected(_) => Outcome::Rejected,
+            RequestError::TimedOut(deadline, _) => Outcome::TimedOut(*deadline),
         }
     }
 

@@ -55,5 +55,7 @@ impl Core {
 /// The server's factory of handlers.
 pub(crate) enum Service {
     Stream(Box<dyn Fn() -> Box<dyn ErasedHandler> + Send + Sync>),
-    Datagram(Box<dyn Fn() -> Box<dyn ErasedDatagramHandler> + Send + Sync>),
+    Datagram(Box<MakeDatagramHandler>),
 }
+
+pub(crate) type MakeDatagramHandler = dyn Fn() -> Box<dyn ErasedDatagramHandler> + Send + Sync;

@@ -5,6 +5,7 @@
 //! atomic exchanges a call (pthreads(7), "Cancellation points"). Rust cancels no thread.
 
 use std::io;
+use std::net::SocketAddrV4;
 
 use socket2::Socket;
 
@@ -33,4 +34,50 @@ pub(crate) fn recv(socket: &Socket, buffer: &mut [u8], flags: i32) -> io::Result
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn recv(socket: &Socket, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
     socket.recv_with_flags(super::uninit(buffer), flags)
+}
+
+/// sendto(2) to an IPv4 address, of which the system reads 16 bytes: an address of any
+/// family takes eight times as many, to be cleared and copied.
+#[cfg(target_os = "linux")]
+#[inline]
+pub(crate) fn sendto_inet(
+    socket: &Socket,
+    data: &[u8],
+    flags: i32,
+    address: SocketAddrV4,
+) -> io::Result<usize> {
+    Ok(rustix::net::sendto(socket, data, SendFlags::from_bits_retain(flags as u32), &address)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn sendto_inet(
+    socket: &Socket,
+    data: &[u8],
+    flags: i32,
+    address: SocketAddrV4,
+) -> io::Result<usize> {
+    socket.send_to_with_flags(data, &address.into(), flags)
+}
+
+/// recvfrom(2) on a socket of IPv4; a connected one may tell no address.
+#[cfg(target_os = "linux")]
+#[inline]
+pub(crate) fn recvfrom_inet(
+    socket: &Socket,
+    buffer: &mut [u8],
+    flags: i32,
+) -> io::Result<(usize, Option<SocketAddrV4>)> {
+    let flags = RecvFlags::from_bits_retain(flags as u32);
+    let (_, received, address) = rustix::net::recvfrom(socket, buffer, flags)?;
+    Ok((received, address.and_then(|address| address.try_into().ok())))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn recvfrom_inet(
+    socket: &Socket,
+    buffer: &mut [u8],
+    flags: i32,
+) -> io::Result<(usize, Option<SocketAddrV4>)> {
+    let (received, address) = socket.recv_from_with_flags(super::uninit(buffer), flags)?;
+    Ok((received, address.as_socket_ipv4()))
 }

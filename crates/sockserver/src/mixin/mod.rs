@@ -123,8 +123,8 @@ pub trait MixIn: Send + Sync + 'static {
         false
     }
 
-    /// Whether a request has been served when `process_request` returns: the answers
-    /// to a batch of datagrams may then go together.
+    /// Whether `process_request` runs the job in this thread and does nothing else: the
+    /// answers to a batch of datagrams may then go together, and a single one needs no job.
     #[doc(hidden)]
     fn answers_in_loop(&self) -> bool {
         false

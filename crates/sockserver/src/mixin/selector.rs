@@ -387,7 +387,7 @@ impl Shared {
                 self.look_again();
                 return Some(job);
             }
-            Ok(Accepted::Refused | Accepted::Again) => self.look_again(),
+            Ok(Accepted::Served | Accepted::Refused | Accepted::Again) => self.look_again(),
             Ok(Accepted::Nothing) => {}
             Ok(Accepted::Full) => self.shut_for(open, None),
             Ok(Accepted::Pause(pause)) => {

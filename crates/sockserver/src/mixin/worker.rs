@@ -59,7 +59,7 @@ impl<'a> Worker<'a> {
             }
             match self.door.accept()? {
                 Accepted::Job(job) => return Ok(Some(job)),
-                Accepted::Refused => {}
+                Accepted::Served | Accepted::Refused => {}
                 Accepted::Again => self.leave_lost()?,
                 Accepted::Nothing => {
                     if !self.wait(limit)? {
