@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 
 use sock::{Address, Socket, StreamSocket};
 use sockserver::{
-    DrainReport, Inet, MixIn, Sequential, ServerHandle, ServerHooks, StreamContext, StreamServer,
-    TCPServer, ThreadingMixIn, ThreadingTCPServer, ThreadingUDPServer, datagram_handler_fn, handler_fn,
-    testing,
+    DatagramServer, DrainReport, Inet, MixIn, Sequential, ServerHandle, ServerHooks, StreamContext,
+    StreamServer, TCPServer, ThreadingMixIn, ThreadingTCPServer, datagram_handler_fn, handler_fn, testing,
 };
 
 use support::{Gate, LIMIT, LOOPBACK, OpenAtEnd, client_of, moment, rest_of, until, until_stats};
@@ -520,20 +519,26 @@ fn no_time_at_all_cuts_at_once() {
     returns(&end);
 }
 
-#[test]
-fn datagrams_that_are_being_answered_are_waited_for() {
-    let gate = Gate::new();
-    let _open = OpenAtEnd(gate.clone());
+/// A server whose datagrams wait at the gate, and a client that has sent one.
+fn gated_datagram<M: MixIn + Default>(gate: &Gate) -> (testing::Running, Socket) {
     let at_the_gate = gate.clone();
     let handler = datagram_handler_fn(move |cx| {
         at_the_gate.pass();
         cx.wfile.write_all(cx.packet)
     });
-    let server = testing::serve(ThreadingUDPServer::new(LOOPBACK, handler).unwrap());
+    let server = testing::serve(DatagramServer::<Inet, M>::new(LOOPBACK, handler).unwrap());
     let client = Socket::new(sock::AF_INET, sock::SOCK_DGRAM, 0).unwrap();
     client.settimeout(LIMIT).unwrap();
+    client.bind(LOOPBACK).unwrap();
     client.sendto(b"hello", server.address()).unwrap();
     gate.wait_for(1);
+    (server, client)
+}
+
+fn datagrams_are_waited_for<M: MixIn + Default>() {
+    let gate = Gate::new();
+    let _open = OpenAtEnd(gate.clone());
+    let (server, client) = gated_datagram::<M>(&gate);
     let report = thread::scope(|scope| {
         let draining = scope.spawn(|| server.handle().drain(LIMIT).unwrap());
         (0..20).for_each(|_| moment());
@@ -544,6 +549,31 @@ fn datagrams_that_are_being_answered_are_waited_for() {
     assert!(report.cut.is_empty() && report.took < LIMIT / 2, "{report}");
     assert_eq!(server.handle().stats().finished, 1);
     assert_eq!(client.recv_with_flags(10, sock::MSG_DONTWAIT).unwrap(), b"hello", "it is answered by then");
+}
+
+#[test]
+fn datagrams_that_are_being_answered_are_waited_for() {
+    datagrams_are_waited_for::<ThreadingMixIn>();
+    datagrams_are_waited_for::<Sequential>();
+}
+
+fn a_datagram_is_named<M: MixIn + Default>() {
+    let gate = Gate::new();
+    let _open = OpenAtEnd(gate.clone());
+    let (server, client) = gated_datagram::<M>(&gate);
+    let report = server.handle().drain(Duration::ZERO).unwrap();
+    let named: Vec<_> = report.cut.iter().map(|cut| cut.client_address.clone()).collect();
+    assert_eq!(named, [client.getsockname().unwrap()]);
+    assert_eq!((report.finished, report.left), (0, 1), "{report}");
+    gate.open();
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!((stats.accepted, stats.cut), (1, 1), "{stats:?}");
+}
+
+#[test]
+fn a_datagram_that_takes_too_long_is_named_and_counted_as_cut() {
+    a_datagram_is_named::<ThreadingMixIn>();
+    a_datagram_is_named::<Sequential>();
 }
 
 #[cfg(unix)]
