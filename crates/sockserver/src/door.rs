@@ -149,7 +149,6 @@ impl Door {
     pub(crate) fn of_a_loop_that_answers(self) -> Door {
         let needs_no_job = matches!(*self.core.service, Service::Datagram(_))
             && !self.core.has_hooks()
-            && self.settings.max_batch <= 1
             && self.core.registry().limits().max_connections_per_ip.is_none();
         Door { serves_here: needs_no_job, ..self }
     }
@@ -371,7 +370,8 @@ impl Door {
         let (mut packet, client_address) =
             self.incoming[place].borrow_mut().take(listener, size, max_batch)?;
         packet.truncate(max_packet_size);
-        if self.serves_here && self.serve_here(make, listener, &packet, &client_address) {
+        let serve = || self.serve_here(make, listener, &packet, &client_address);
+        if self.serves_here && self.batching(serve) {
             return Ok(Accepted::Served);
         }
         packet.came_through(listener);
