@@ -313,7 +313,18 @@ impl<T: ToAddress + ?Sized> ToAddress for &T {
 }
 
 impl ToAddress for Address {
+    #[inline]
     fn to_address(&self, family: AddressFamily) -> io::Result<Address> {
+        match self {
+            // Most are, and nothing is to be looked at then.
+            Address::Inet(address) if family == AF_INET => Ok(Address::Inet(*address)),
+            _ => self.to_any_address(family),
+        }
+    }
+}
+
+impl Address {
+    fn to_any_address(&self, family: AddressFamily) -> io::Result<Address> {
         if family != AF_UNSPEC && family != self.family() && *self != Address::None {
             let sentence = format!("address {self} is of family {}, the socket is {family}", self.family());
             return Err(invalid_as(c::EAFNOSUPPORT, sentence));

@@ -65,6 +65,14 @@ impl<'a> Acceptor<'a> {
             return Ok(false);
         }
         let mut accepted = self.try_first()?;
+        // One follows the other: nobody has anything to do in between but this.
+        while let Accepted::Served = accepted {
+            self.look_around()?;
+            if self.is_stopping() {
+                return Ok(self.door.has_more());
+            }
+            accepted = self.try_first()?;
+        }
         if let Accepted::Nothing = accepted {
             self.wait(true, watch, self.idle_limit())?;
             if self.is_stopping() {
