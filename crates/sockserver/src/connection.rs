@@ -283,7 +283,7 @@ impl Connection {
     }
 
     /// Whether the system has yet to be told of a deadline.
-    pub(crate) fn is_untold(&self) -> bool {
+    fn is_untold(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & UNTOLD != 0
     }
 

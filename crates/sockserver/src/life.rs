@@ -140,11 +140,12 @@ impl Life {
         }
         // The first request is the client's to begin only where nobody waits for it, and
         // unless `setup` has read some of it.
-        let is_there = || variables.speaks_first || !cx.rfile.buffer().is_empty();
+        let begins =
+            !*handled && (input == Input::Await || variables.speaks_first || !cx.rfile.buffer().is_empty());
         let mut served = Ok(());
-        let comes = match *handled || input == Input::IfThere && !is_there() {
-            true => await_input(connection, variables.rbufsize, input),
-            false => Ok(true),
+        let comes = match begins {
+            true => Ok(true),
+            false => await_input(connection, variables.rbufsize, input),
         };
         let comes = match comes {
             // A handler sees the end of a client that never spoke; a later one has
@@ -211,7 +212,8 @@ impl Life {
             ));
         }
         self.entry.limit_next_read(self.registry(), Deadline::FirstByte);
-        if !self.registry().reaper.watches() && self.entry.connection().is_untold() {
+        // While it is served nobody else sees to it.
+        if self.core.limits_reads_late && !self.registry().reaper.watches() {
             self.entry.connection().tell_limit();
         }
         let handler = guard(|| {

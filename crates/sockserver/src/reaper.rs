@@ -65,7 +65,7 @@ impl Reaper {
         self.next.load(Ordering::Relaxed) == FORBIDDEN
     }
 
-    /// Whether somebody ends what is overdue: not where there was no thread for it.
+    /// Whether a thread ends what is overdue: not where it is forbidden, or none was left.
     pub(crate) fn watches(&self) -> bool {
         !self.is_forbidden() && !self.told.load(Ordering::Relaxed)
     }

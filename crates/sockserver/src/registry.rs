@@ -345,7 +345,7 @@ impl Registry {
                 age: connection.age(),
             })
             .collect();
-        if let Some(datagram) = &mut book.in_loop {
+        if let Some(datagram) = book.in_loop.as_mut().filter(|datagram| !datagram.was_cut) {
             datagram.was_cut = true;
             cut.push(CutOff {
                 client_address: datagram.client_address.clone(),
