@@ -217,3 +217,34 @@ fn what_setup_has_read_ahead_is_the_first_request() {
     #[cfg(unix)]
     what_setup_read_ahead_is_served::<sockserver::SelectorMixIn>();
 }
+
+/// Answers a line a request, which it reads with a buffer of its own.
+struct OwnReader;
+
+impl StreamRequestHandler for OwnReader {
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        cx.rfile = SocketReader::new(cx.request, 16);
+        let mut line = String::new();
+        cx.close_connection = cx.rfile.read_line(&mut line)? == 0;
+        cx.wfile.write_all(line.as_bytes())
+    }
+}
+
+fn a_smaller_reader_loses_nothing<M: MixIn + Default>() {
+    let server = sockserver::testing::serve(
+        StreamServer::<sockserver::Inet, M>::new(("127.0.0.1", 0), || OwnReader).unwrap(),
+    );
+    let client = server.connect().unwrap();
+    client.sendall(b"first\n").unwrap();
+    assert_eq!(answers(&client, 1), ["first"]);
+    let lines: Vec<String> = (0..40).map(|number| format!("{number}")).collect();
+    client.sendall(format!("{}\n", lines.join("\n")).as_bytes()).unwrap();
+    assert_eq!(answers(&client, 40), lines);
+}
+
+#[test]
+fn what_a_reader_of_the_handlers_own_leaves_comes_before_the_rest() {
+    a_smaller_reader_loses_nothing::<sockserver::ThreadingMixIn>();
+    #[cfg(unix)]
+    a_smaller_reader_loses_nothing::<sockserver::SelectorMixIn>();
+}

@@ -36,7 +36,7 @@ struct Buffer {
 }
 
 impl ReadBuffer {
-    /// A buffer of no size.
+    /// No buffer yet.
     pub const NONE: ReadBuffer = ReadBuffer(None);
 
     /// An empty buffer of `size` bytes. If there is no memory for them, reading
@@ -96,6 +96,11 @@ impl ReadBuffer {
         room[..count].copy_from_slice(&unread[..count]);
         self.consume(count);
         count
+    }
+
+    #[inline]
+    pub(crate) fn is_none(&self) -> bool {
+        self.0.is_none()
     }
 
     #[inline]

@@ -123,15 +123,16 @@ impl<'a> SocketReader<'a> {
         SocketReader { source, buffer: ReadBuffer::NONE, size: bufsize.max(1) }
     }
 
-    /// A reader that goes on with what is in `buffer`.
+    /// A reader that goes on with what is in `buffer`. Where there is none yet,
+    /// [`ReadBuffer::NONE`], it makes one of [`DEFAULT_BUFFER_SIZE`].
     #[inline]
     #[must_use]
     pub fn with_buffer(source: &'a dyn StreamSocket, buffer: ReadBuffer) -> SocketReader<'a> {
-        let size = buffer.size().max(1);
+        let size = if buffer.is_none() { DEFAULT_BUFFER_SIZE } else { buffer.size().max(1) };
         SocketReader { source, buffer, size }
     }
 
-    /// The buffer, with what is unread in it; one of no size if nothing was read through it.
+    /// The buffer, with what is unread in it; none if nothing was read through it.
     #[inline]
     #[must_use]
     pub fn into_buffer(self) -> ReadBuffer {
@@ -255,17 +256,17 @@ impl SocketWriter<'_> {
 impl Write for SocketWriter<'_> {
     #[inline]
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.write_all(data)?;
+        match self.bufsize {
+            0 => self.target.sendall(data)?,
+            _ => self.write_buffered(data)?,
+        }
         Ok(data.len())
     }
 
     /// Never tries again by itself: what is sent already would be sent twice.
     #[inline]
     fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
-        match self.bufsize {
-            0 => self.target.sendall(data),
-            _ => self.write_buffered(data),
-        }
+        if data.is_empty() { Ok(()) } else { self.write(data).map(drop) }
     }
 
     #[inline]

@@ -344,15 +344,10 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     fn passes_timeouts_on(&self, socket: &Socket) -> bool {
         let receive = match self.mixin.forks_for_each() {
             true => self.limits.of_receive(Deadline::FirstByte),
-            false if self.limits_reads_late() => None,
             false => self.limits.read_timeout,
         };
         matches!(self.service, Service::Stream(_))
             && listener::inherits_timeouts(socket, receive, self.limits.write_timeout)
-    }
-
-    fn limits_reads_late(&self) -> bool {
-        !self.mixin.forks_for_each() && self.wraps.is_not_there() && self.limits.cover_first_receives()
     }
 
     fn activate(&self, socket: &Socket, address: &Address) -> io::Result<()> {
@@ -383,7 +378,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
         }
         let server_addresses = listeners.iter().map(|listener| listener.socket.getsockname());
         let server_addresses = server_addresses.collect::<io::Result<Vec<_>>>()?;
-        let limits_reads_late = ours && self.limits_reads_late();
+        let lifts_read_limit = self.wraps.is_not_there() && self.limits.idle_covers_read();
         let handle = ServerHandle::new(self.limits)?;
         let (sockets, paths): (Vec<_>, Vec<_>) =
             listeners.into_iter().map(|listener| (Arc::new(listener.socket), listener.path)).unzip();
@@ -400,7 +395,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             handle,
             inherits_timeouts,
             inherits_first_byte: self.mixin.forks_for_each(),
-            limits_reads_late,
+            lifts_read_limit,
             wraps: self.wraps,
         };
         let paths = Arc::new(Mutex::new(paths.into_iter().flatten().collect::<Vec<BoundPath>>()));

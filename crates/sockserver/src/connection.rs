@@ -1,6 +1,8 @@
 //! One connection as the whole engine sees it: the worker that serves it, the
 //! reaper that ends it when it is overdue, the drain that waits for it.
 
+mod ahead;
+
 use std::any::Any;
 use std::fmt;
 use std::io;
@@ -23,7 +25,7 @@ use crate::means::Means;
 use crate::model::point;
 use crate::permits::Permit;
 use crate::phase::{OVER, Phase, State};
-use crate::reads::{CALLS, IDLE, NOBODY, NOT_LATE, READ, Reads, WRITE, place_of};
+use crate::reads::{CALLS, NOBODY, NOT_LATE, READ, Reads, WRITE, place_of};
 use crate::spare::{lend, put_away};
 #[cfg(unix)]
 use crate::sys;
@@ -65,6 +67,8 @@ const AHEAD: u8 = 4;
 const UNTOLD: u8 = 8;
 /// A child has waited for input before.
 const WAITED: u8 = 16;
+/// The system's deadline was lifted once.
+const LIFTED: u8 = 32;
 
 /// Somebody has had the socket in hand, and may hold a second descriptor.
 const SEEN: u8 = 1;
@@ -275,11 +279,23 @@ impl Connection {
         }
     }
 
-    /// The system knows of no deadline, and needs not before the client has spoken: until
-    /// then, and between two requests, another comes first.
-    pub(crate) fn has_no_limit(&self) {
-        self.reads.set(READ, NOBODY);
-        self.set_flag(UNTOLD, true);
+    /// Lifts the system's deadline for a receive between two requests, which another covers:
+    /// the first receive within a request tells the system again. Once, not for each request.
+    #[inline]
+    pub(crate) fn lift_limit(&self) {
+        if self.flags.load(Ordering::Relaxed) & LIFTED == 0 {
+            self.lift_limit_once();
+        }
+    }
+
+    #[cold]
+    fn lift_limit_once(&self) {
+        self.set_flag(LIFTED, true);
+        let lifted = self.bare().map(|socket| socket.set_recv_timeout(None));
+        if let Some(Ok(())) = lifted {
+            self.reads.set(READ, NOBODY);
+            self.set_flag(UNTOLD, true);
+        }
     }
 
     /// Whether the system has yet to be told of a deadline.
@@ -296,14 +312,15 @@ impl Connection {
     /// Tells the system how long the next receive may take. Not before there is one:
     /// mostly there is none.
     #[cold]
-    pub(crate) fn tell_limit(&self) {
+    fn tell_limit(&self) {
         let reading_for = self.reads.reading_for();
         let limit = self.clock().limits().of_receive(CALLS[usize::from(reading_for)]);
         if let Some(socket) = self.socket_underneath() {
             let _ = socket.set_recv_timeout(limit);
         }
         self.reads.set(reading_for, reading_for);
-        self.set_flag(UNTOLD, false);
+        // Any thread of the handler's may come by here.
+        self.flags.fetch_and(!UNTOLD, Ordering::Relaxed);
     }
 
     pub(crate) fn heard_the_end(&self) -> bool {
@@ -331,133 +348,8 @@ impl Connection {
         self.flags.load(Ordering::Relaxed) & (AHEAD | DRAINED) != DRAINED
     }
 
-    /// Waits for input, or if `nowait` only looks, and keeps what comes for the
-    /// handler. False at the end of file; `WouldBlock` if nothing is there.
-    ///
-    /// `size` is how much may be read ahead; 0 only looks.
-    pub(crate) fn await_input(&self, size: usize, nowait: bool) -> io::Result<bool> {
-        if self.has_ahead() {
-            return Ok(true);
-        }
-        if size == 0 {
-            return self.look_for_input(nowait);
-        }
-        let mut buffer = lend(size);
-        let received = match nowait {
-            true => buffer.receive(|room| self.recv_nowait(room)),
-            false => buffer.receive(|room| self.recv_covered(room)),
-        };
-        if let Ok(1..) = received {
-            self.put_ahead(buffer);
-        } else {
-            put_away(buffer);
-        }
-        received.map(|received| received > 0)
-    }
-
-    /// [`await_input`](Self::await_input) between two requests in a child: false also
-    /// at the parent's word that there will be none, and when none came in time.
-    #[cold]
-    pub(crate) fn await_input_or_word(&self, size: usize, parent: &Socket) -> io::Result<bool> {
-        // One limit for the whole: what a stream on top takes for itself gives no more time.
-        let mut limit = sock::Deadline::new(self.clock().limits().of(Deadline::Idle));
-        // The first time it is tried at once: mostly the client has said all it has to say.
-        if self.flags.load(Ordering::Relaxed) & WAITED == 0 {
-            self.set_flag(WAITED, true);
-            match self.await_input(size, true) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return result,
-            }
-        }
-        while self.pending() == 0 {
-            let Some(socket) = self.socket_underneath() else { break };
-            let mut set = [Poll::new(socket, POLLIN), Poll::new(parent, POLLIN)];
-            if poll_through_signals(&mut set, limit.left())? == 0 {
-                self.late.store(IDLE, Ordering::Relaxed);
-                return Ok(false);
-            }
-            // Of a client that spoke at the same moment the request is served.
-            if set[0].revents() == 0 {
-                return Ok(false);
-            }
-            match self.await_input(size, true) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return result,
-            }
-        }
-        self.await_input(size, true)
-    }
-
-    /// [`await_input`](Self::await_input) for a handler that reads nothing ahead.
-    fn look_for_input(&self, nowait: bool) -> io::Result<bool> {
-        if self.pending() > 0 {
-            return Ok(true);
-        }
-        // Which also tells the system of the limit.
-        let socket = self.socket();
-        let limit = if nowait { Some(Duration::ZERO) } else { socket.recv_timeout()? };
-        if poll_through_signals(&mut [Poll::new(socket, POLLIN)], limit)? == 0 {
-            if nowait && self.ended().is_none() {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            return self.judge(Err(io::ErrorKind::WouldBlock.into()), Deadline::Read).map(|_| false);
-        }
-        match socket.recv_with_flags(1, MSG_PEEK)?.len() {
-            0 => self.judge(Ok(0), Deadline::Read).map(|_| false),
-            _ => {
-                self.spoke();
-                Ok(true)
-            }
-        }
-    }
-
-    /// Whether input was read that nobody has asked for yet.
-    pub(crate) fn has_ahead(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & AHEAD != 0
-    }
-
-    /// Keeps input that the next receive gets.
-    fn put_ahead(&self, buffer: ReadBuffer) {
-        self.ahead.store(buffer);
-        self.set_flag(AHEAD, true);
-    }
-
-    fn take_ahead(&self) -> ReadBuffer {
-        self.set_flag(AHEAD, false);
-        self.ahead.take()
-    }
-
-    /// Takes a reader's buffer back; what is unread in it is the next reader's.
-    #[inline]
-    pub(crate) fn give_back(&self, buffer: ReadBuffer) {
-        if buffer.unread().is_empty() {
-            put_away(buffer);
-        } else {
-            self.put_ahead(buffer);
-        }
-    }
-
-    /// Before a receive: what was read ahead, if there is some; else the system knows of
-    /// the limit.
-    #[cold]
-    fn recv_ahead(&self, room: &mut [u8]) -> Option<usize> {
-        if !self.has_ahead() {
-            if self.reads.reading_for() != READ || self.notes.load(Ordering::Relaxed) & HEARD != 0 {
-                self.tell_limit();
-            }
-            return None;
-        }
-        let mut ahead = self.take_ahead();
-        // Nothing, if two threads receive at once.
-        if ahead.size() == 0 {
-            return None;
-        }
-        let count = ahead.take(room);
-        self.give_back(ahead);
-        Some(count)
-    }
-
-    /// Only the worker that serves it writes these: no other can come in between.
+    /// For the worker that serves it alone. Where others may come in between, they change
+    /// one flag at once.
     fn set_flag(&self, flag: u8, on: bool) {
         let flags = self.flags.load(Ordering::Relaxed);
         self.flags.store(if on { flags | flag } else { flags & !flag }, Ordering::Relaxed);
@@ -621,6 +513,9 @@ impl StreamSocket for Connection {
 
     fn as_any(&self) -> Option<&dyn Any> {
         self.note(SEEN);
+        if self.is_untold() {
+            self.tell_limit();
+        }
         self.stream().and_then(|stream| stream.as_any())
     }
 
@@ -680,6 +575,42 @@ mod tests {
         assert!(!connection.enter(Phase::Busy));
         assert_eq!(connection.late(), Some(Deadline::FirstByte));
         assert!(!connection.end_for_drain(&[Phase::Silent, Phase::Busy], Phase::Drained));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_deadline_that_only_the_system_watches_is_told_before_the_receive() {
+        let limit = Duration::from_millis(20);
+        let limits = Limits { idle_timeout: Some(limit), ..Limits::default() };
+        let permits = Permits::new(limits, Arc::new(Waker::new().unwrap()));
+        let (ours, _theirs) = sock::socketpair().unwrap();
+        let connection = Connection::new(Address::None, Some(ours), permits.take().unwrap());
+        connection.limit_next_read(Deadline::Idle);
+        let late = connection.await_input(10, false).unwrap_err();
+        assert_eq!((late.kind(), connection.late()), (io::ErrorKind::TimedOut, Some(Deadline::Idle)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_limit_that_was_lifted_is_told_again_to_whoever_may_receive() {
+        let whoever: [fn(&Connection); 3] = [
+            |connection| drop(connection.recv_into(&mut [0])),
+            |connection| drop(connection.socket().recv_timeout()),
+            |connection| assert!(connection.as_any().is_some()),
+        ];
+        for receives in whoever {
+            let permits = Permits::new(Limits::default(), Arc::new(Waker::new().unwrap()));
+            let (ours, theirs) = sock::socketpair().unwrap();
+            theirs.sendall(b"!").unwrap();
+            let system = ours.dup().unwrap();
+            let connection = Connection::new(Address::None, Some(ours), permits.take().unwrap());
+            connection.lift_limit();
+            assert_eq!(system.recv_timeout().unwrap(), None);
+            receives(&connection);
+            assert_eq!(system.recv_timeout().unwrap(), Limits::default().read_timeout);
+            connection.lift_limit();
+            assert_eq!(system.recv_timeout().unwrap(), Limits::default().read_timeout, "once");
+        }
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl Life {
         let mut served = Ok(());
         let comes = match begins {
             true => Ok(true),
-            false => await_input(connection, variables.rbufsize, input),
+            false => await_input(core, connection, variables.rbufsize, input),
         };
         let comes = match comes {
             // A handler sees the end of a client that never spoke; a later one has
@@ -212,10 +212,6 @@ impl Life {
             ));
         }
         self.entry.limit_next_read(self.registry(), Deadline::FirstByte);
-        // While it is served nobody else sees to it.
-        if self.core.limits_reads_late && !self.registry().reaper.watches() {
-            self.entry.connection().tell_limit();
-        }
         let handler = guard(|| {
             let handler = make();
             let variables = handler.class_variables();
@@ -235,20 +231,13 @@ impl Life {
 
     /// Has the system watch the calls of a connection.
     fn limit_calls(&self, socket: &Socket) -> Result<(), RequestError> {
-        let Core { inherits_timeouts, inherits_first_byte, limits_reads_late, .. } = *self.core;
-        if !inherits_timeouts {
+        if !self.core.inherits_timeouts {
             let limits = self.registry().limits();
-            let set = match limits_reads_late {
-                true => Ok(()),
-                false => socket.set_recv_timeout(limits.read_timeout),
-            };
+            let set = socket.set_recv_timeout(limits.read_timeout);
             set.and_then(|()| socket.set_send_timeout(limits.write_timeout))
                 .map_err(RequestError::Failed)?;
-        } else if inherits_first_byte {
+        } else if self.core.inherits_first_byte {
             self.entry.connection().has_limit(Deadline::FirstByte);
-        }
-        if limits_reads_late {
-            self.entry.connection().has_no_limit();
         }
         Ok(())
     }
@@ -323,9 +312,12 @@ fn set_up_handler(handler: &mut dyn ErasedHandler, cx: &mut StreamContext<'_>) -
 
 /// Waits for a connection's next request: see [`Connection::await_input`].
 #[inline]
-fn await_input(connection: &Connection, size: usize, input: Input) -> io::Result<bool> {
-    match parent() {
-        Some(parent) => connection.await_input_or_word(size, parent),
-        None => connection.await_input(size, input == Input::IfThere),
+fn await_input(core: &Core, connection: &Connection, size: usize, input: Input) -> io::Result<bool> {
+    if let Some(parent) = parent() {
+        return connection.await_input_or_word(size, parent);
     }
+    if input == Input::Await && core.lifts_read_limit && core.registry().reaper.watches() {
+        connection.lift_limit();
+    }
+    connection.await_input(size, input == Input::IfThere)
 }

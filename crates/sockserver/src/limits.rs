@@ -55,10 +55,9 @@ impl Limits {
         self.of(deadline).into_iter().chain(self.read_timeout).min()
     }
 
-    /// Whether each receive that begins a request is over before its own deadline is.
-    pub(crate) fn cover_first_receives(&self) -> bool {
-        let covers = |limit: Option<Duration>| limit.is_some() && limit <= self.read_timeout;
-        covers(self.first_byte_timeout) && covers(self.idle_timeout)
+    /// Whether a receive between two requests is over before its own deadline is.
+    pub(crate) fn idle_covers_read(&self) -> bool {
+        self.idle_timeout.is_some() && self.idle_timeout <= self.read_timeout
     }
 
     /// The shortest of the deadlines that somebody has to watch for.

@@ -18,8 +18,8 @@ pub(crate) fn place_of(deadline: Deadline) -> u8 {
     CALLS.iter().position(|call| *call == deadline).unwrap_or_default() as u8
 }
 
-/// The deadline that the next receive is for, and the one that the system has been told
-/// of; both READ but in a process that nobody watches. They share a byte.
+/// The deadline that the next receive is for, READ but in a process that nobody watches,
+/// and the one that the system has been told of. They share a byte.
 pub(crate) struct Reads(AtomicU8);
 
 impl Reads {

@@ -67,7 +67,8 @@ impl Reaper {
 
     /// Whether a thread ends what is overdue: not where it is forbidden, or none was left.
     pub(crate) fn watches(&self) -> bool {
-        !self.is_forbidden() && !self.told.load(Ordering::Relaxed)
+        let is_there = !self.told.load(Ordering::Relaxed) && !self.stopped.load(Ordering::Relaxed);
+        is_there && !self.is_forbidden()
     }
 
     #[cold]

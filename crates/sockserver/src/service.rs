@@ -19,10 +19,9 @@ pub(crate) struct Core {
     pub(crate) inherits_timeouts: bool,
     /// Whether the former is the deadline for the first byte.
     pub(crate) inherits_first_byte: bool,
-    /// Whether the system is told of the deadline for receives only when a request needs a
-    /// second one: until then the reaper watches shorter ones, and a deadline of the
-    /// system's costs a timer each time.
-    pub(crate) limits_reads_late: bool,
+    /// Whether the system's deadline for receives is lifted between two requests: there the
+    /// reaper watches a shorter one, and the system's costs a timer each time.
+    pub(crate) lifts_read_limit: bool,
     pub(crate) wraps: Wraps,
 }
 
@@ -37,7 +36,7 @@ impl Core {
             handle: ServerHandle::for_worker(parent.registry().limits().clone())?,
             inherits_timeouts: parent.inherits_timeouts,
             inherits_first_byte: parent.inherits_first_byte,
-            limits_reads_late: parent.limits_reads_late,
+            lifts_read_limit: parent.lifts_read_limit,
             wraps: parent.wraps.clone(),
         })
     }

@@ -59,7 +59,7 @@ pub fn converse<H: StreamRequestHandler, T>(
         hooks: Arc::new(Defaults),
         handle: ServerHandle::new(Limits::default())?,
         inherits_timeouts: false,
-        limits_reads_late: false,
+        lifts_read_limit: false,
         inherits_first_byte: false,
         wraps: Wraps::not_there(),
     };

@@ -1,0 +1,157 @@
+//! Input that is received before anybody asks for it, to see that there is some.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sock::{MSG_PEEK, POLLIN, Poll, ReadBuffer, Socket, StreamSocket};
+
+use super::{AHEAD, Connection, WAITED, poll_through_signals};
+use crate::limits::Deadline;
+use crate::reads::{IDLE, READ};
+use crate::spare::{lend, put_away};
+
+impl Connection {
+    /// Waits for input, or if `nowait` only looks, and keeps what comes for the
+    /// handler. False at the end of file; `WouldBlock` if nothing is there.
+    ///
+    /// `size` is how much may be read ahead; 0 only looks.
+    pub(crate) fn await_input(&self, size: usize, nowait: bool) -> io::Result<bool> {
+        if self.has_ahead() {
+            return Ok(true);
+        }
+        if size == 0 {
+            return self.look_for_input(nowait);
+        }
+        let mut buffer = lend(size);
+        // Of two deadlines that nobody else watches the system has to know the right one.
+        if !nowait && self.reads.reading_for() != READ && self.is_untold() {
+            self.tell_limit();
+        }
+        let received = match nowait {
+            true => buffer.receive(|room| self.recv_nowait(room)),
+            false => buffer.receive(|room| self.recv_covered(room)),
+        };
+        if let Ok(1..) = received {
+            self.put_ahead(buffer);
+        } else {
+            put_away(buffer);
+        }
+        received.map(|received| received > 0)
+    }
+
+    /// [`await_input`](Self::await_input) between two requests in a child: false also
+    /// at the parent's word that there will be none, and when none came in time.
+    #[cold]
+    pub(crate) fn await_input_or_word(&self, size: usize, parent: &Socket) -> io::Result<bool> {
+        // One limit for the whole: what a stream on top takes for itself gives no more time.
+        let mut limit = sock::Deadline::new(self.clock().limits().of(Deadline::Idle));
+        // The first time it is tried at once: mostly the client has said all it has to say.
+        if self.flags.load(Ordering::Relaxed) & WAITED == 0 {
+            self.set_flag(WAITED, true);
+            match self.await_input(size, true) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+        }
+        while self.pending() == 0 {
+            let Some(socket) = self.socket_underneath() else { break };
+            let mut set = [Poll::new(socket, POLLIN), Poll::new(parent, POLLIN)];
+            if poll_through_signals(&mut set, limit.left())? == 0 {
+                self.late.store(IDLE, Ordering::Relaxed);
+                return Ok(false);
+            }
+            // Of a client that spoke at the same moment the request is served.
+            if set[0].revents() == 0 {
+                return Ok(false);
+            }
+            match self.await_input(size, true) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+        }
+        self.await_input(size, true)
+    }
+
+    /// [`await_input`](Self::await_input) for a handler that reads nothing ahead.
+    fn look_for_input(&self, nowait: bool) -> io::Result<bool> {
+        if self.pending() > 0 {
+            return Ok(true);
+        }
+        // Which also tells the system of the limit.
+        let socket = self.socket();
+        let limit = if nowait { Some(Duration::ZERO) } else { socket.recv_timeout()? };
+        if poll_through_signals(&mut [Poll::new(socket, POLLIN)], limit)? == 0 {
+            if nowait && self.ended().is_none() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            return self.judge(Err(io::ErrorKind::WouldBlock.into()), Deadline::Read).map(|_| false);
+        }
+        match socket.recv_with_flags(1, MSG_PEEK)?.len() {
+            0 => self.judge(Ok(0), Deadline::Read).map(|_| false),
+            _ => {
+                self.spoke();
+                Ok(true)
+            }
+        }
+    }
+
+    /// Whether input was read that nobody has asked for yet.
+    pub(crate) fn has_ahead(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & AHEAD != 0
+    }
+
+    /// Keeps input that the next receive gets.
+    fn put_ahead(&self, buffer: ReadBuffer) {
+        self.ahead.store(buffer);
+        self.set_flag(AHEAD, true);
+    }
+
+    pub(super) fn take_ahead(&self) -> ReadBuffer {
+        self.set_flag(AHEAD, false);
+        self.ahead.take()
+    }
+
+    /// Takes a reader's buffer back; what is unread in it is the next reader's.
+    #[inline]
+    pub(crate) fn give_back(&self, buffer: ReadBuffer) {
+        if buffer.unread().is_empty() {
+            put_away(buffer);
+        } else if self.has_ahead() {
+            self.put_before_ahead(buffer);
+        } else {
+            self.put_ahead(buffer);
+        }
+    }
+
+    /// Keeps what a reader of the handler's own left, which came before the rest.
+    #[cold]
+    fn put_before_ahead(&self, mut buffer: ReadBuffer) {
+        let mut rest = self.take_ahead();
+        let mut both = ReadBuffer::new(buffer.unread().len() + rest.unread().len());
+        let joined = both.receive(|room| {
+            let count = buffer.take(room);
+            Ok(count + rest.take(&mut room[count..]))
+        });
+        // Without memory for both, the end is lost, and not the middle.
+        self.put_ahead(if joined.is_ok() { both } else { buffer });
+    }
+
+    /// Before a receive: what was read ahead, if there is some; else the system knows of
+    /// the limit.
+    #[cold]
+    pub(super) fn recv_ahead(&self, room: &mut [u8]) -> Option<usize> {
+        if !self.has_ahead() {
+            self.tell_limit();
+            return None;
+        }
+        let mut ahead = self.take_ahead();
+        // Nothing, if two threads receive at once.
+        if ahead.size() == 0 {
+            return None;
+        }
+        let count = ahead.take(room);
+        self.give_back(ahead);
+        Some(count)
+    }
+}
