@@ -343,7 +343,19 @@ impl Socket {
                 _ => self.recv_into(buffer),
             };
         };
-        self.recv_once(buffer, MsgFlags::from(flag))
+        self.retry_nowait(|| self.recv_once(buffer, MsgFlags::from(flag)))
+    }
+
+    /// Makes an attempt that does not wait; only a signal has it made again.
+    #[inline]
+    fn retry_nowait<T>(&self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                let mut never = Deadline::new(Some(Duration::ZERO));
+                timeout::retry_after(error, self.as_fd(), Readiness::Readable, &mut never, attempt)
+            }
+            result => result,
+        }
     }
 
     /// Sends a datagram to `address` and returns how many bytes went.
@@ -576,7 +588,7 @@ impl Socket {
                 _ => self.recvfrom_into(buffer),
             };
         };
-        self.recvfrom_once(buffer, MsgFlags::from(flag))
+        self.retry_nowait(|| self.recvfrom_once(buffer, MsgFlags::from(flag)))
     }
 }
 
