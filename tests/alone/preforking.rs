@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{self, BufRead, Read, Write};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -165,24 +165,28 @@ fn serves_and_leaves_nothing() {
 
 /// Idle ones wait in accept(2), which only a client ends, or a signal.
 fn workers_leave_accept_with_the_loop() {
+    let serves_again = Arc::new(AtomicBool::new(false));
+    let second_loop = Arc::clone(&serves_again);
     let server = prepare(builder(), |address| {
-        let (mut is_over, mut client) = (false, None);
+        let (mut client, mut answered) = (None, false);
         move |_: &ServerHandle| {
-            if !is_over {
+            if !second_loop.load(Ordering::SeqCst) {
                 let workers = children(std::process::id());
-                is_over = workers.len() == 2 && workers.iter().all(|pid| state(*pid) == Some('S'));
-                return is_over;
+                return workers.len() == 2 && workers.iter().all(|pid| state(*pid) == Some('S'));
             }
             let client = client.get_or_insert_with(|| {
                 let client = Client::of(&address);
                 client.say("last\n");
                 client
             });
-            client.answer().is_some()
+            // It may be asked once more when the loop has been told to end.
+            answered = answered || client.answer().is_some();
+            answered
         }
     });
     server.serve_forever().unwrap();
     wait_until_ended(&children(std::process::id()));
+    serves_again.store(true, Ordering::SeqCst);
     server.serve_forever().unwrap();
     assert_eq!(server.stats().lost_before_accept, 0, "to be called out is no client");
     close(server);
