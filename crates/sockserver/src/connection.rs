@@ -65,7 +65,7 @@ const DRAINED: u8 = 2;
 const AHEAD: u8 = 4;
 /// The system does not know of the next receive's deadline.
 const UNTOLD: u8 = 8;
-/// A child has waited for input before.
+/// It has waited for a next request before.
 const WAITED: u8 = 16;
 /// The system's deadline was lifted once.
 const LIFTED: u8 = 32;
@@ -280,7 +280,8 @@ impl Connection {
     }
 
     /// Lifts the system's deadline for a receive between two requests, which another covers:
-    /// the first receive within a request tells the system again. Once, not for each request.
+    /// the first receive within a request tells the system again. Once, not for each request,
+    /// and not before the second: most of those that end soon end after the first.
     #[inline]
     pub(crate) fn lift_limit(&self) {
         if self.flags.load(Ordering::Relaxed) & LIFTED == 0 {
@@ -290,6 +291,9 @@ impl Connection {
 
     #[cold]
     fn lift_limit_once(&self) {
+        if self.flags.load(Ordering::Relaxed) & WAITED == 0 {
+            return self.set_flag(WAITED, true);
+        }
         self.set_flag(LIFTED, true);
         let lifted = self.bare().map(|socket| socket.set_recv_timeout(None));
         if let Some(Ok(())) = lifted {
@@ -602,8 +606,11 @@ mod tests {
             let permits = Permits::new(Limits::default(), Arc::new(Waker::new().unwrap()));
             let (ours, theirs) = sock::socketpair().unwrap();
             theirs.sendall(b"!").unwrap();
-            let system = ours.dup().unwrap();
+            let (system, before) = (ours.dup().unwrap(), Some(Duration::from_secs(7)));
+            ours.set_recv_timeout(before).unwrap();
             let connection = Connection::new(Address::None, Some(ours), permits.take().unwrap());
+            connection.lift_limit();
+            assert_eq!(system.recv_timeout().unwrap(), before, "not yet");
             connection.lift_limit();
             assert_eq!(system.recv_timeout().unwrap(), None);
             receives(&connection);
