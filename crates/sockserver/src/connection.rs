@@ -359,6 +359,14 @@ impl Connection {
         self.flags.store(if on { flags | flag } else { flags & !flag }, Ordering::Relaxed);
     }
 
+    /// Somebody gets the socket in hand, and may receive from it.
+    fn hand_out(&self) {
+        self.note(SEEN);
+        if self.is_untold() {
+            self.tell_limit();
+        }
+    }
+
     fn note(&self, note: u8) {
         if self.notes.load(Ordering::Relaxed) & note == 0 {
             self.notes.fetch_or(note, Ordering::Relaxed);
@@ -383,18 +391,6 @@ impl Connection {
             Ok(received @ 1..) => Ok(self.heard(means, received, buffer.len())),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.ended().is_none() => Err(error),
             other => self.judge(other, Deadline::Read),
-        }
-    }
-
-    #[inline(always)]
-    fn send_some(&self, data: &[u8]) -> io::Result<usize> {
-        let Some(means) = self.means.get() else { return Err(io::ErrorKind::NotConnected.into()) };
-        match means.send(data) {
-            Ok(sent) => {
-                self.spoke();
-                Ok(sent)
-            }
-            error => self.judge(error, Deadline::Write),
         }
     }
 
@@ -472,16 +468,17 @@ impl StreamSocket for Connection {
         self.recv_covered(buffer)
     }
 
+    /// Inlined into `sendall`, which is what a handler's writes come to.
+    #[inline(always)]
     fn send(&self, data: &[u8]) -> io::Result<usize> {
-        self.send_some(data)
-    }
-
-    fn sendall(&self, data: &[u8]) -> io::Result<()> {
-        let mut rest = data;
-        while !rest.is_empty() {
-            rest = &rest[self.send_some(rest)?..];
+        let Some(means) = self.means.get() else { return Err(io::ErrorKind::NotConnected.into()) };
+        match means.send(data) {
+            Ok(sent) => {
+                self.spoke();
+                Ok(sent)
+            }
+            error => self.judge(error, Deadline::Write),
         }
-        Ok(())
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
@@ -516,19 +513,12 @@ impl StreamSocket for Connection {
     }
 
     fn as_any(&self) -> Option<&dyn Any> {
-        self.note(SEEN);
-        if self.is_untold() {
-            self.tell_limit();
-        }
+        self.hand_out();
         self.stream().and_then(|stream| stream.as_any())
     }
 
     fn socket(&self) -> &Socket {
-        self.note(SEEN);
-        // Who has the socket may receive from it.
-        if self.is_untold() {
-            self.tell_limit();
-        }
+        self.hand_out();
         self.socket_underneath().expect("a handler runs only over a stream")
     }
 }

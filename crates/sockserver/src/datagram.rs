@@ -8,6 +8,7 @@ use sock::{Address, Socket};
 
 use crate::batch;
 use crate::handle::ServerHandle;
+use crate::packet::Packet;
 use crate::request::{RequestError, guard};
 
 /// Serves one datagram. Python: `socketserver.DatagramRequestHandler`.
@@ -146,9 +147,20 @@ impl<H: DatagramRequestHandler> ErasedDatagramHandler for H {
 /// Serves one datagram: makes its handler, sets it up, runs and finishes it.
 pub(crate) fn serve(
     make: &(dyn Fn() -> Box<dyn ErasedDatagramHandler> + Send + Sync),
-    mut cx: DatagramContext<'_>,
+    packet: &Packet,
+    socket: &Socket,
+    client_address: &Address,
+    server: &ServerHandle,
 ) -> Result<(), RequestError> {
-    cx.wfile = ANSWER.take();
+    let mut cx = DatagramContext {
+        packet: packet.data(),
+        is_truncated: packet.is_truncated(),
+        socket,
+        rfile: Cursor::new(packet.data()),
+        wfile: ANSWER.take(),
+        client_address,
+        server,
+    };
     let (mut made, mut is_to_finish) = (None, false);
     // One guard for all, unless something fails.
     let mut served = guard(|| {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sock::{Address, Socket, errno, errno_name};
 
 use crate::batch::{self, Incoming};
-use crate::datagram::{self, DatagramContext};
+use crate::datagram;
 use crate::flood::{self, Kind};
 use crate::hooks::tell_error;
 use crate::job::{Job, Rejected, Spare};
@@ -251,7 +251,7 @@ impl Door {
 
     /// Takes a request from one of the listeners, if one is there, and verifies it.
     pub(crate) fn accept(&self) -> io::Result<Accepted> {
-        if self.waits_when_full() && !self.has_permit() {
+        if self.waits_when_full() && !self.hold_permit() {
             return Ok(Accepted::Full);
         }
         let count = self.listeners.len();
@@ -280,11 +280,11 @@ impl Door {
         self.core.registry().limits().when_full == WhenFull::Wait
     }
 
-    /// Takes a permit for a request that may come.
+    /// Takes a permit for a request that may come; false when all are taken.
     ///
     /// Not where requests beyond the limit are refused: one that is kept by a worker whom
     /// nobody comes to would have another one refused.
-    fn has_permit(&self) -> bool {
+    fn hold_permit(&self) -> bool {
         let permit = self.permit.take().or_else(|| self.core.registry().permits.take());
         let has_one = permit.is_some();
         self.permit.set(permit);
@@ -392,16 +392,7 @@ impl Door {
             return false;
         };
         let serving = Serving::begin(registry);
-        let cx = DatagramContext {
-            packet: packet.data(),
-            is_truncated: packet.is_truncated(),
-            socket,
-            rfile: io::Cursor::new(packet.data()),
-            wfile: Vec::new(),
-            client_address,
-            server: &self.core.handle,
-        };
-        let outcome = match datagram::serve(make, cx) {
+        let outcome = match datagram::serve(make, packet, socket, client_address, &self.core.handle) {
             Ok(()) => Outcome::Finished,
             Err(error) => {
                 tell_error(&*self.core.hooks, &error, client_address);

@@ -1,13 +1,13 @@
 //! The life of a request: what a job serves, and how.
 
 use std::cell::Cell;
-use std::io::{self, Cursor, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use sock::{IPPROTO_TCP, Socket, SocketReader, SocketWriter, TCP_NODELAY};
 
 use crate::connection::Connection;
-use crate::datagram::{self, DatagramContext};
+use crate::datagram;
 use crate::handler::{ErasedHandler, StreamContext};
 use crate::hooks;
 use crate::limits::Deadline;
@@ -271,20 +271,12 @@ impl Life {
     }
 
     fn serve_datagram(&mut self) -> Result<(), RequestError> {
-        let (Service::Datagram(make), Some(request)) = (&*self.core.service, &self.request) else {
+        let packet = self.request.as_ref().and_then(Request::as_datagram);
+        let (Service::Datagram(make), Some(packet)) = (&*self.core.service, packet) else {
             return Ok(());
         };
-        let packet = request.packet().unwrap_or_default();
-        let cx = DatagramContext {
-            packet,
-            is_truncated: request.is_truncated(),
-            socket: request.socket(),
-            rfile: Cursor::new(packet),
-            wfile: Vec::new(),
-            client_address: self.entry.client_address(),
-            server: &self.core.handle,
-        };
-        datagram::serve(&**make, cx)
+        let client_address = self.entry.client_address();
+        datagram::serve(&**make, packet, packet.socket(), client_address, &self.core.handle)
     }
 }
 

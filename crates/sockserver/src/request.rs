@@ -49,6 +49,13 @@ impl Request {
         Request { inner: Inner::Datagram(packet) }
     }
 
+    pub(crate) fn as_datagram(&self) -> Option<&Packet> {
+        match &self.inner {
+            Inner::Datagram(packet) => Some(packet),
+            _ => None,
+        }
+    }
+
     /// The accepted socket, before `wrap_request` took it.
     pub(crate) fn into_accepted(self) -> Result<Socket, Request> {
         match self.inner {
@@ -70,17 +77,14 @@ impl Request {
     /// The datagram's bytes; `None` for a connection.
     #[must_use]
     pub fn packet(&self) -> Option<&[u8]> {
-        match &self.inner {
-            Inner::Datagram(packet) => Some(packet.data()),
-            _ => None,
-        }
+        self.as_datagram().map(Packet::data)
     }
 
     /// Whether the datagram was longer than the server's `max_packet_size`; never of a
     /// connection.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
-        matches!(&self.inner, Inner::Datagram(packet) if packet.is_truncated())
+        self.as_datagram().is_some_and(Packet::is_truncated)
     }
 
     /// The socket underneath: the connection's own, or the one the datagram came through.

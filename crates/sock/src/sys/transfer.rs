@@ -1,4 +1,4 @@
-//! send(2) and recv(2), which a server makes for every request.
+//! The calls that a server makes for every request.
 //!
 //! On Linux without the C library's wrappers: those are points where POSIX allows a
 //! thread to be cancelled, and in a process with threads pay for that with two
@@ -12,33 +12,25 @@ use socket2::Socket;
 #[cfg(target_os = "linux")]
 use rustix::net::{RecvFlags, SendFlags};
 
-#[cfg(target_os = "linux")]
 #[inline]
 pub(crate) fn send(socket: &Socket, data: &[u8], flags: i32) -> io::Result<usize> {
-    Ok(rustix::net::send(socket, data, SendFlags::from_bits_retain(flags as u32))?)
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn send(socket: &Socket, data: &[u8], flags: i32) -> io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    return Ok(rustix::net::send(socket, data, SendFlags::from_bits_retain(flags as u32))?);
+    #[cfg(not(target_os = "linux"))]
     socket.send_with_flags(data, flags)
 }
 
 /// The count may be more than the buffer holds, where the flags ask for that.
-#[cfg(target_os = "linux")]
 #[inline]
 pub(crate) fn recv(socket: &Socket, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
-    let (_, received) = rustix::net::recv(socket, buffer, RecvFlags::from_bits_retain(flags as u32))?;
-    Ok(received)
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn recv(socket: &Socket, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    return Ok(rustix::net::recv(socket, buffer, RecvFlags::from_bits_retain(flags as u32))?.1);
+    #[cfg(not(target_os = "linux"))]
     socket.recv_with_flags(super::uninit(buffer), flags)
 }
 
 /// sendto(2) to an IPv4 address, of which the system reads 16 bytes: an address of any
 /// family takes eight times as many, to be cleared and copied.
-#[cfg(target_os = "linux")]
 #[inline]
 pub(crate) fn sendto_inet(
     socket: &Socket,
@@ -46,38 +38,28 @@ pub(crate) fn sendto_inet(
     flags: i32,
     address: SocketAddrV4,
 ) -> io::Result<usize> {
-    Ok(rustix::net::sendto(socket, data, SendFlags::from_bits_retain(flags as u32), &address)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn sendto_inet(
-    socket: &Socket,
-    data: &[u8],
-    flags: i32,
-    address: SocketAddrV4,
-) -> io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    return Ok(rustix::net::sendto(socket, data, SendFlags::from_bits_retain(flags as u32), &address)?);
+    #[cfg(not(target_os = "linux"))]
     socket.send_to_with_flags(data, &address.into(), flags)
 }
 
 /// recvfrom(2) on a socket of IPv4; a connected one may tell no address.
-#[cfg(target_os = "linux")]
 #[inline]
 pub(crate) fn recvfrom_inet(
     socket: &Socket,
     buffer: &mut [u8],
     flags: i32,
 ) -> io::Result<(usize, Option<SocketAddrV4>)> {
-    let flags = RecvFlags::from_bits_retain(flags as u32);
-    let (_, received, address) = rustix::net::recvfrom(socket, buffer, flags)?;
-    Ok((received, address.and_then(|address| address.try_into().ok())))
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn recvfrom_inet(
-    socket: &Socket,
-    buffer: &mut [u8],
-    flags: i32,
-) -> io::Result<(usize, Option<SocketAddrV4>)> {
-    let (received, address) = socket.recv_from_with_flags(super::uninit(buffer), flags)?;
-    Ok((received, address.as_socket_ipv4()))
+    #[cfg(target_os = "linux")]
+    {
+        let flags = RecvFlags::from_bits_retain(flags as u32);
+        let (_, received, address) = rustix::net::recvfrom(socket, buffer, flags)?;
+        Ok((received, address.and_then(|address| address.try_into().ok())))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let (received, address) = socket.recv_from_with_flags(super::uninit(buffer), flags)?;
+        Ok((received, address.as_socket_ipv4()))
+    }
 }
