@@ -280,7 +280,7 @@ impl ServerHooks for CountTurns {
 fn does_not_spin_beside_another_program() {
     let turns = Arc::new(AtomicUsize::new(0));
     let handle = Arc::new(OnceLock::new());
-    // What CGI does: the child becomes the program, and its lifeline closes.
+    // What CGI does: the child becomes the program, and says nothing at its end.
     let server = ForkingTCPServer::builder(handler_fn(|_| Err(Command::new("sleep").arg("0.5").exec())))
         .hooks(CountTurns { turns: Arc::clone(&turns), handle: Arc::clone(&handle) })
         .poll_interval(Duration::from_millis(50))

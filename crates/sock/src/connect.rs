@@ -138,6 +138,7 @@ impl Socket {
     /// assert_eq!(ours.recv(100)?, b"answer");
     /// # std::io::Result::Ok(())
     /// ```
+    #[inline]
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let fd = self.fileno();
         let name = match how {
@@ -145,7 +146,7 @@ impl Socket {
             Shutdown::Write => "SHUT_WR",
             Shutdown::Both => "SHUT_RDWR",
         };
-        call!("shutdown({fd}, {name})" => self.inner().shutdown(how))
+        call!("shutdown({fd}, {name})" => sys::shutdown(self.inner(), how))
     }
 }
 

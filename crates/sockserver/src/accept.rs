@@ -60,6 +60,15 @@ impl<'a> Acceptor<'a> {
     ///
     /// The listener's, when it is of no more use.
     pub fn turn(&self, watch: &[BorrowedFd<'_>]) -> io::Result<bool> {
+        self.turn_within(watch, None)
+    }
+
+    /// [`turn`](Self::turn), which waits no longer than `limit`.
+    pub(crate) fn turn_within(
+        &self,
+        watch: &[BorrowedFd<'_>],
+        limit: Option<Duration>,
+    ) -> io::Result<bool> {
         // What has been received is served, also when the server is to stop.
         if self.is_stopping() && !self.door.has_more() {
             return Ok(false);
@@ -74,7 +83,7 @@ impl<'a> Acceptor<'a> {
             accepted = self.try_first()?;
         }
         if let Accepted::Nothing = accepted {
-            self.wait(true, watch, self.idle_limit())?;
+            self.wait(true, watch, shorter(limit, self.idle_limit()))?;
             if self.is_stopping() {
                 return Ok(false);
             }
@@ -96,7 +105,7 @@ impl<'a> Acceptor<'a> {
                 self.door.core().registry().permits.ask_to_be_woken();
                 self.wait(false, watch, Some(pause))?;
             }
-            Accepted::Full => self.wait(false, watch, self.idle_limit())?,
+            Accepted::Full => self.wait(false, watch, shorter(limit, self.idle_limit()))?,
         }
         self.service_actions();
         Ok(!self.is_stopping() || self.door.has_more())
@@ -126,8 +135,7 @@ impl<'a> Acceptor<'a> {
     /// Those of poll(2).
     pub fn rest(&self, watch: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<bool> {
         if !self.is_stopping() {
-            let idle = self.idle_limit();
-            self.wait(false, watch, limit.into_iter().chain(idle).min())?;
+            self.wait(false, watch, shorter(limit, self.idle_limit()))?;
             self.service_actions();
         }
         Ok(!self.is_stopping())
@@ -235,7 +243,7 @@ impl<'a> Acceptor<'a> {
         set.extend(watch.iter().map(|fd| Poll::new(fd, POLLIN)));
         #[cfg(all(unix, feature = "signals"))]
         set.extend(self.signals.map(Signals::poll));
-        ignore_interrupt(sock::poll(&mut set, limit.into_iter().chain(due).min()))?;
+        ignore_interrupt(sock::poll(&mut set, shorter(limit, due)))?;
         if set[0].revents() != 0 {
             waker.drain();
         }
@@ -252,11 +260,17 @@ impl<'a> Acceptor<'a> {
             }
         }
         let registry = self.door.core().registry();
-        if registry.reaper.is_forbidden() {
+        if registry.reaper.is_forbidden() && registry.next_due() == Some(Duration::ZERO) {
+            self.mixin.hear_children();
             registry.reap();
         }
         Ok(())
     }
+}
+
+/// The shorter of two limits, where there is one.
+fn shorter(limit: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    limit.into_iter().chain(other).min()
 }
 
 fn ignore_interrupt(polled: io::Result<usize>) -> io::Result<()> {

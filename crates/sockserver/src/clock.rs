@@ -1,5 +1,6 @@
 //! The time deadlines are counted in.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::limits::{Deadline, Limits};
@@ -13,7 +14,7 @@ pub(crate) struct Clock {
     epoch: u64,
     limits: Limits,
     /// Milliseconds of each deadline and the lag, by its place in the enumeration.
-    allowed: [u64; 6],
+    allowed: [AtomicU64; 6],
 }
 
 /// A point in time that never comes; it leaves four bits beside it.
@@ -31,18 +32,24 @@ const LAG: u64 = 1;
 impl Clock {
     pub(crate) fn new(limits: Limits) -> Clock {
         use Deadline::{FirstByte, Idle, Read, Request, Wrap, Write};
-        let mut allowed = [NEVER; 6];
+        let mut allowed = [const { AtomicU64::new(NEVER) }; 6];
         for deadline in [Wrap, FirstByte, Idle, Read, Write, Request] {
             let milliseconds = limits.of(deadline).map(|limit| limit.as_millis());
             let soon =
                 milliseconds.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit < FAR);
-            allowed[deadline as usize] = soon.map_or(NEVER, |limit| limit + LAG);
+            allowed[deadline as usize] = soon.map_or(NEVER, |limit| limit + LAG).into();
         }
         Clock { epoch: milliseconds(), limits, allowed }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// No deadline is over any more: somebody else watches them.
+    #[cfg(unix)]
+    pub(crate) fn stop(&self) {
+        self.allowed.iter().for_each(|allowed| allowed.store(NEVER, Ordering::Relaxed));
     }
 
     pub(crate) fn now(&self) -> u64 {
@@ -62,7 +69,7 @@ impl Clock {
     /// When a deadline that begins now is over; [`NEVER`] if there is none.
     #[inline]
     pub(crate) fn due(&self, deadline: Deadline) -> u64 {
-        match self.allowed[deadline as usize] {
+        match self.allowed[deadline as usize].load(Ordering::Relaxed) {
             NEVER => NEVER,
             allowed => self.now() + allowed,
         }

@@ -6,8 +6,6 @@ mod ahead;
 use std::any::Any;
 use std::fmt;
 use std::io;
-#[cfg(unix)]
-use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,8 +17,6 @@ use sock::{
 
 use crate::clock::{Clock, NEVER};
 use crate::limits::Deadline;
-#[cfg(unix)]
-use crate::means::Child;
 use crate::means::Means;
 use crate::model::point;
 use crate::permits::Permit;
@@ -192,10 +188,6 @@ impl Connection {
     pub(crate) fn end_if_overdue(&self, now: u64) -> Option<Deadline> {
         let state = self.load();
         let deadline = state.phase.deadline().filter(|_| state.due <= now)?;
-        if deadline == Deadline::Wrap && self.means.get().is_some_and(Means::has_told) {
-            self.enter(Phase::Busy);
-            return None;
-        }
         point();
         let overdue = State { phase: Phase::Overdue(deadline), due: NEVER }.pack();
         let ended = self.state.compare_exchange(state.pack(), overdue, Ordering::AcqRel, Ordering::Relaxed);
@@ -249,9 +241,9 @@ impl Connection {
     /// A child process serves it: to cut it off is to kill the child. Returns what it
     /// went over in this one.
     #[cfg(unix)]
-    pub(crate) fn serve_in_child(&mut self, pid: sys::Pid, lifeline: Arc<Socket>) -> Option<Means> {
+    pub(crate) fn serve_in_child(&mut self, pid: sys::Pid) -> Option<Means> {
         let former = self.means.take();
-        self.means = Means::Child(Child { pid, lifeline }).into();
+        self.means = Means::Child(pid).into();
         former
     }
 
@@ -482,7 +474,7 @@ impl StreamSocket for Connection {
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.stream().map_or(Err(io::ErrorKind::NotConnected.into()), |stream| stream.shutdown(how))
+        self.means.get().map_or(Err(io::ErrorKind::NotConnected.into()), |means| means.shutdown(how))
     }
 
     fn fill(&self, buffer: &mut ReadBuffer, size: usize) -> io::Result<()> {

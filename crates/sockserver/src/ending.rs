@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use sock::{AF_UNIX, POLLIN, Poll};
 
+use crate::child;
 use crate::connection::poll_through_signals;
 use crate::hooks::tell_error;
-use crate::life::{Life, parent};
+use crate::life::Life;
 use crate::limits::Deadline;
 use crate::phase::Phase;
 use crate::request::{Request, RequestError, guard};
@@ -111,7 +112,7 @@ impl Life {
             drop(self.request.take());
         }
         // What wrap_request made goes with it. A child's bare socket goes with the process.
-        if comes_to(6) && !(parent().is_some() && self.entry.connection().bare().is_some()) {
+        if comes_to(6) && !(child::is_one() && self.entry.connection().bare().is_some()) {
             self.entry.close(self.core.registry());
         }
         self.closed = true;
@@ -122,7 +123,7 @@ impl Life {
     /// have: a call less for each short connection. A child's parent may be late with
     /// closing its copy.
     fn may_just_close(&self) -> bool {
-        !self.core.has_hooks() && parent().is_none() && self.entry.connection().ends_with_its_close()
+        !self.core.has_hooks() && !child::is_one() && self.entry.connection().ends_with_its_close()
     }
 
     /// Reads away what the client is still sending, for a while: closing with

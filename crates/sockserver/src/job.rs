@@ -7,13 +7,17 @@ use std::sync::Arc;
 
 use sock::{Address, Socket};
 
+#[cfg(unix)]
 use crate::connection::Connection;
-use crate::life::{Input, Life, PLAIN, Tried};
+use crate::life::{Input, Life, Tried};
 use crate::permits::Permit;
+#[cfg(unix)]
 use crate::phase::Phase;
 use crate::registry::TooManyOfOne;
 use crate::request::{Arrival, Request, RequestError, guard};
-use crate::service::{Core, Service};
+use crate::service::Core;
+#[cfg(unix)]
+use crate::service::Service;
 use crate::stats::Outcome;
 
 /// One request, to be served by whatever a [`MixIn`](crate::MixIn) chooses.
@@ -79,9 +83,18 @@ impl Job {
         outcome
     }
 
-    /// [`run`](Self::run), but its line in the register stays. That is all for a process
-    /// that ends then: whatever it would write there is a page that has to be copied first.
-    pub(crate) fn run_to_the_end(&mut self) -> Outcome {
+    /// [`run`](Self::run) in a process that ends then, whose parent watches the deadlines.
+    ///
+    /// Its line in the register stays: whatever it would write there is a page that has to
+    /// be copied first. Nor is the clock read: code that it alone needs is 16 pages that have
+    /// to be mapped.
+    #[cfg(unix)]
+    pub(crate) fn run_in_child(&mut self) -> Outcome {
+        self.0.registry().permits.clock().stop();
+        self.run_to_the_end()
+    }
+
+    fn run_to_the_end(&mut self) -> Outcome {
         while self.step() == Step::Again {}
         self.0.outcome.unwrap_or(Outcome::Finished)
     }
@@ -132,7 +145,7 @@ impl Job {
     /// Python: `close_request` alone; `shutdown_request` would end the child's
     /// connection too.
     #[cfg(unix)]
-    pub(crate) fn leave_to_child(&mut self, pid: crate::sys::Pid, lifeline: Arc<Socket>) {
+    pub(crate) fn leave_to_child(&mut self, pid: crate::sys::Pid) {
         let closed = guard(|| {
             let request = self.0.request.take();
             request.iter().for_each(|request| self.0.core.hooks.close_request(request));
@@ -142,15 +155,15 @@ impl Job {
             self.0.report(&error);
         }
         let Life { core, entry, .. } = &mut *self.0;
-        entry.leave_to_child(core.registry(), pid, lifeline);
+        entry.leave_to_child(core.registry(), pid);
         let wraps = matches!(*self.0.core.service, Service::Stream(_)) && self.0.core.wraps.may_take_long();
         self.0.enter(if wraps { Phase::Wrapping } else { Phase::Busy });
     }
 
-    /// The child has told that `wrap_request` is done.
+    /// The child has told that `wrap_request` is done, and whether it did nothing.
     #[cfg(unix)]
-    pub(crate) fn wrapped_in_child(&self, said: &[u8]) {
-        self.0.core.wraps.learn(said == PLAIN);
+    pub(crate) fn wrapped_in_child(&self, is_plain: bool) {
+        self.0.core.wraps.learn(is_plain);
         if self.0.entry.connection().phase() == Phase::Wrapping {
             self.0.enter(Phase::Busy);
         }

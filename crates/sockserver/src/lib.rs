@@ -83,6 +83,7 @@
 mod accept;
 mod batch;
 mod builder;
+mod child;
 mod classes;
 mod clock;
 mod connection;

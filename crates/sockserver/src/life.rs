@@ -1,11 +1,11 @@
 //! The life of a request: what a job serves, and how.
 
-use std::cell::Cell;
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use sock::{IPPROTO_TCP, Socket, SocketReader, SocketWriter, TCP_NODELAY};
 
+use crate::child::{self, Word};
 use crate::connection::Connection;
 use crate::datagram;
 use crate::handler::{ErasedHandler, StreamContext};
@@ -18,10 +18,6 @@ use crate::service::{Core, Service};
 use crate::spare::put_away;
 use crate::stats::Outcome;
 use crate::wrapping::Wrapped;
-
-/// What a child tells its parent when `wrap_request` is done: whether it did anything.
-pub(crate) const WRAPPED: &[u8] = b"w";
-pub(crate) const PLAIN: &[u8] = b"p";
 
 /// A job's own; it goes from hand to hand as a pointer. A connection that waits costs
 /// no more than this and its [`Connection`], so both are kept small.
@@ -252,7 +248,7 @@ impl Life {
             // The hook has the socket; to end a handshake that takes too long, somebody
             // else needs it too. Without a descriptor for that it goes unwatched.
             // In a process of its own nobody watches; its parent kills it.
-            if parent().is_none() {
+            if !child::is_one() {
                 self.entry.set_wrapping(self.registry(), socket.dup().ok());
             }
             self.enter(Phase::Wrapping);
@@ -263,8 +259,8 @@ impl Life {
         }
         let is_plain = matches!(wrapped, Ok(Wrapped::Plain(_)));
         wraps.learn(is_plain);
-        if let Some(parent) = parent().filter(|_| is_watched || !is_plain) {
-            let _ = parent.send(if is_plain { PLAIN } else { WRAPPED });
+        if is_watched || !is_plain {
+            child::tell(if is_plain { Word::Plain } else { Word::Wrapped });
         }
         connection.serve_over(wrapped?);
         Ok(Request::served(Arc::clone(connection)))
@@ -280,23 +276,6 @@ impl Life {
     }
 }
 
-/// Makes this process one that serves a single request, for a parent that watches its
-/// deadlines and waits for its end: the socket stays open until then.
-#[cfg(unix)]
-pub(crate) fn enter_child(parent: Socket) {
-    PARENT.set(Some(Box::leak(Box::new(parent))));
-}
-
-/// Who wants to know when `wrap_request` is done, and may say that nothing more comes.
-pub(crate) fn parent() -> Option<&'static Socket> {
-    PARENT.get()
-}
-
-thread_local! {
-    /// Of a forked child's only worker.
-    static PARENT: Cell<Option<&'static Socket>> = const { Cell::new(None) };
-}
-
 #[cold]
 fn set_up_handler(handler: &mut dyn ErasedHandler, cx: &mut StreamContext<'_>) -> Result<(), RequestError> {
     guard(|| handler.setup(cx))
@@ -305,8 +284,8 @@ fn set_up_handler(handler: &mut dyn ErasedHandler, cx: &mut StreamContext<'_>) -
 /// Waits for a connection's next request: see [`Connection::await_input`].
 #[inline]
 fn await_input(core: &Core, connection: &Connection, size: usize, input: Input) -> io::Result<bool> {
-    if let Some(parent) = parent() {
-        return connection.await_input_or_word(size, parent);
+    if let Some(awaited) = child::with_line(|line| connection.await_input_or_word(size, line)) {
+        return awaited;
     }
     if input == Input::Await && core.lifts_read_limit && core.registry().reaper.watches() {
         connection.lift_limit();

@@ -1,12 +1,8 @@
 //! What serves a connection: its socket, what `wrap_request` made of that, or a child.
 
 use std::io;
-#[cfg(unix)]
-use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(unix)]
-use sock::{MSG_DONTWAIT, MSG_PEEK};
 use sock::{Shutdown, Socket, StreamSocket};
 
 #[cfg(unix)]
@@ -18,16 +14,9 @@ pub(crate) enum Means {
     Socket(Socket),
     /// What `wrap_request` has made of it.
     Wrapped(Wrapped),
+    /// The process that serves it.
     #[cfg(unix)]
-    Child(Child),
-}
-
-/// The process that serves a connection, and the line on which it tells that
-/// `wrap_request` is done.
-#[cfg(unix)]
-pub(crate) struct Child {
-    pub(crate) pid: sys::Pid,
-    pub(crate) lifeline: Arc<Socket>,
+    Child(sys::Pid),
 }
 
 impl Means {
@@ -62,19 +51,9 @@ impl Means {
             let _ = socket.shutdown(how);
         }
         #[cfg(unix)]
-        if let Means::Child(child) = self {
-            sys::kill(child.pid);
+        if let Means::Child(pid) = self {
+            sys::kill(*pid);
         }
-    }
-
-    /// Whether a child has told that `wrap_request` is done, and nobody has read it.
-    pub(crate) fn has_told(&self) -> bool {
-        #[cfg(unix)]
-        if let Means::Child(child) = self {
-            let told = child.lifeline.recv_with_flags(1, MSG_PEEK | MSG_DONTWAIT);
-            return told.is_ok_and(|word| !word.is_empty());
-        }
-        false
     }
 
     #[inline]
@@ -92,6 +71,15 @@ impl Means {
         match self {
             Means::Socket(socket) => socket.send(data),
             Means::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => stream.send(data),
+            #[cfg(unix)]
+            Means::Child(_) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            Means::Socket(socket) => socket.shutdown(how),
+            Means::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => stream.shutdown(how),
             #[cfg(unix)]
             Means::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         }

@@ -508,12 +508,11 @@ impl Entry {
 
     /// Leaves it to a child, and closes this process's copy.
     #[cfg(unix)]
-    pub(crate) fn leave_to_child(&mut self, registry: &Registry, pid: Pid, lifeline: Arc<Socket>) {
+    pub(crate) fn leave_to_child(&mut self, registry: &Registry, pid: Pid) {
         let mut book = registry.book.lock();
         // For a moment it is nobody else's.
         book.entries[self.slot as usize] = None;
-        let copy = Arc::get_mut(&mut self.connection)
-            .and_then(|connection| connection.serve_in_child(pid, lifeline));
+        let copy = Arc::get_mut(&mut self.connection).and_then(|connection| connection.serve_in_child(pid));
         book.entries[self.slot as usize] = Some(Arc::clone(&self.connection));
         drop(book);
         drop(copy);

@@ -1,5 +1,6 @@
 //! What all requests of a server share.
 
+#[cfg(unix)]
 use std::io;
 use std::sync::Arc;
 

@@ -6,6 +6,7 @@ pub(crate) mod interrupt;
 pub(crate) mod poller;
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -33,6 +34,13 @@ pub(crate) fn fork() -> io::Result<Fork> {
         0 => Ok(Fork::Child),
         pid => Ok(Fork::Parent(pid)),
     }
+}
+
+/// Closes a child's copy of what its parent's objects own, and will never drop in the
+/// child: it leaves through [`exit_now`].
+pub(crate) fn close_in_child(socket: &impl AsRawFd) {
+    // SAFETY: the caller vouches that nobody in this process uses the descriptor again.
+    unsafe { libc::close(socket.as_raw_fd()) };
 }
 
 /// Fails when other threads run beside this one.

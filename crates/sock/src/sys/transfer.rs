@@ -5,12 +5,28 @@
 //! atomic exchanges a call (pthreads(7), "Cancellation points"). Rust cancels no thread.
 
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{Shutdown, SocketAddrV4};
 
 use socket2::Socket;
 
 #[cfg(target_os = "linux")]
 use rustix::net::{RecvFlags, SendFlags};
+
+/// Without the wrapper too: a forked child would have the page mapped for it alone.
+#[inline]
+pub(crate) fn shutdown(socket: &Socket, how: Shutdown) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        let how = match how {
+            Shutdown::Read => rustix::net::Shutdown::Read,
+            Shutdown::Write => rustix::net::Shutdown::Write,
+            Shutdown::Both => rustix::net::Shutdown::Both,
+        };
+        Ok(rustix::net::shutdown(socket, how)?)
+    }
+    #[cfg(not(target_os = "linux"))]
+    socket.shutdown(how)
+}
 
 #[inline]
 pub(crate) fn send(socket: &Socket, data: &[u8], flags: i32) -> io::Result<usize> {

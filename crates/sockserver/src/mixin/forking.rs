@@ -3,13 +3,13 @@
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use sock::{Address, AsFd, MSG_DONTWAIT, POLLIN, Poll, Socket, socketpair};
+use sock::{Address, AsFd, POLLIN, Poll};
 
 use crate::accept::Acceptor;
+use crate::child::{self, Line, Word};
 use crate::flood::{self, Kind};
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
@@ -48,9 +48,8 @@ pub struct ForkingMixIn {
     children: Mutex<Vec<Child>>,
     /// When every child was asked for last.
     asked: Mutex<Option<Instant>>,
-    /// Those of the next child, made before its client is accepted: who has been
-    /// accepted is served.
-    next_lifelines: Mutex<Option<(Socket, Socket)>>,
+    /// To all children, from the first one on.
+    line: Mutex<Option<Arc<Line>>>,
 }
 
 #[derive(Debug)]
@@ -58,65 +57,16 @@ struct Child {
     pid: Pid,
     /// Its request, whose line in the register stays until the child has ended.
     job: Job,
-    /// Its other end is the child's alone: it reads the end of file when the
-    /// child is gone, however that came.
-    lifeline: Option<Arc<Socket>>,
+    /// It has said that it ends, and can be collected in a moment.
+    ends: bool,
 }
 
-impl Child {
-    /// Whether it can be collected, whatever its line says: a daemon that the
-    /// handler left may hold it.
-    fn collected(&self) -> Option<Waited> {
-        Some(sys::wait_child(self.pid)).filter(|waited| *waited != Waited::Running)
-    }
+/// How often every child is asked for: one that was killed, or has become another program
+/// (exec), says nothing at its end.
+const RECHECK: Duration = Duration::from_millis(100);
 
-    /// How the child has ended whose line says something; `None` while it is still at
-    /// work. Its end of file comes moments before it can be collected.
-    fn ended(&mut self) -> Option<Waited> {
-        let said = self.lifeline.as_ref().map(|lifeline| lifeline.recv_with_flags(1, MSG_DONTWAIT));
-        match said {
-            Some(Ok(said)) if !said.is_empty() => {
-                self.job.wrapped_in_child(&said);
-                return None;
-            }
-            // Its end of file: it has ended, and can be collected in a moment.
-            Some(Ok(_)) => {}
-            None | Some(Err(_)) => return self.collected(),
-        }
-        for moment in 0..40 {
-            let waited = sys::wait_child(self.pid);
-            if waited != Waited::Running {
-                return Some(waited);
-            }
-            if moment < 20 {
-                thread::yield_now();
-            } else {
-                let _ = sock::poll(&mut [], Some(Duration::from_millis(1)));
-            }
-        }
-        // It has become another program (exec). It is collected in a later turn;
-        // to be woken by a line that is at its end would be to spin.
-        self.lifeline = None;
-        None
-    }
-}
-
-/// How often every child is asked for: of one whose daemon holds the line nothing is heard.
-const RECHECK: Duration = Duration::from_secs(1);
-
-/// Whose line says something.
-fn speaking(children: &[Child]) -> Vec<bool> {
-    let mut set: Vec<_> = children
-        .iter()
-        .filter_map(|child| child.lifeline.as_deref())
-        .map(|line| Poll::new(line, POLLIN))
-        .collect();
-    if set.is_empty() || sock::poll(&mut set, Some(Duration::ZERO)).is_err() {
-        return vec![false; children.len()];
-    }
-    let mut polled = set.iter().map(|line| line.revents() != 0);
-    children.iter().map(|child| child.lifeline.is_some() && polled.next() == Some(true)).collect()
-}
+/// How soon a child is asked for again that has said that it ends.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// Exit statuses of a child: Python's 0 and 1, that of a Rust program that
 /// panics, and timeout(1)'s.
@@ -187,7 +137,7 @@ impl Default for ForkingMixIn {
             block_on_close: true,
             children: Mutex::default(),
             asked: Mutex::default(),
-            next_lifelines: Mutex::default(),
+            line: Mutex::default(),
         }
     }
 }
@@ -223,70 +173,63 @@ impl ForkingMixIn {
 
     /// Collects children that have ended. Python: `collect_children`.
     fn collect_children(&self) {
+        self.hear_children();
         let mut children = self.children.lock();
-        // One call for all of them; now and then each is asked for.
+        if children.is_empty() {
+            return;
+        }
         let mut asked = self.asked.lock();
-        let asks = asked.is_none_or(|asked| asked.elapsed() >= RECHECK);
-        if asks {
+        let asks_all = asked.is_none_or(|asked| asked.elapsed() >= RECHECK);
+        if asks_all {
             *asked = Some(Instant::now());
         }
-        let mut speaks = speaking(&children);
         let mut place = 0;
         while let Some(child) = children.get_mut(place) {
-            let ended = if speaks[place] {
-                child.ended()
-            } else if asks || child.lifeline.is_none() {
-                child.collected()
-            } else {
-                None
-            };
-            match ended {
-                None => place += 1,
-                Some(waited) => {
-                    speaks.swap_remove(place);
-                    let child = children.swap_remove(place);
-                    let Child { pid, job, .. } = child;
-                    let client_address = job.client_address().clone();
-                    let ended = job.ended_in_child(outcome(waited));
-                    tell(pid, &client_address, waited, ended);
-                }
+            let waited = if child.ends || asks_all { sys::wait_child(child.pid) } else { Waited::Running };
+            if waited == Waited::Running {
+                // For one that takes longer, because it was stopped, nobody hurries.
+                child.ends &= !asks_all;
+                place += 1;
+                continue;
             }
+            let Child { pid, job, .. } = children.swap_remove(place);
+            let client_address = job.client_address().clone();
+            let ended = job.ended_in_child(outcome(waited));
+            tell(pid, &client_address, waited, ended);
         }
     }
 
-    fn lifelines(&self) -> Vec<Arc<Socket>> {
-        self.children.lock().iter().filter_map(|child| child.lifeline.clone()).collect()
-    }
-
-    fn prepare(&self) -> io::Result<()> {
-        let mut next = self.next_lifelines.lock();
-        if next.is_none() {
-            *next = Some(socketpair()?);
+    /// The line to the children: the one there is, or a new one.
+    fn line(&self) -> io::Result<Arc<Line>> {
+        let mut line = self.line.lock();
+        if let Some(line) = &*line {
+            return Ok(Arc::clone(line));
         }
-        Ok(())
+        let new = Arc::new(Line::new()?);
+        *line = Some(Arc::clone(&new));
+        Ok(new)
     }
 
-    /// How long to wait at most for room, since not every child tells its end.
-    fn recheck(&self) -> Duration {
-        let silent = self.children.lock().iter().any(|child| child.lifeline.is_none());
-        if silent { RECHECK / 10 } else { RECHECK }
+    /// How long the loop may wait for something else than a child's word.
+    fn next_look(&self) -> Option<Duration> {
+        let children = self.children.lock();
+        let soonest = if children.iter().any(|child| child.ends) { MOMENT } else { RECHECK };
+        (!children.is_empty()).then_some(soonest)
     }
 
     /// Waits until fewer than `max_children` run: for `handle_request`, since
     /// `serve` accepts nothing while there are too many.
     fn wait_for_room(&self) -> io::Result<()> {
-        self.collect_children();
         while self.active_children() >= self.max_children {
-            self.wait_for_an_end(Some(self.recheck()))?;
+            self.wait_for_an_end()?;
             self.collect_children();
         }
         Ok(())
     }
 
-    fn wait_for_an_end(&self, limit: Option<Duration>) -> io::Result<()> {
-        let lifelines = self.lifelines();
-        let mut ends: Vec<_> = lifelines.iter().map(|lifeline| Poll::new(lifeline, POLLIN)).collect();
-        match sock::poll(&mut ends, limit) {
+    fn wait_for_an_end(&self) -> io::Result<()> {
+        let line = self.line()?;
+        match sock::poll(&mut [Poll::new(line.parents(), POLLIN)], self.next_look()) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
             _ => Ok(()),
         }
@@ -300,17 +243,15 @@ impl MixIn for ForkingMixIn {
         }
         // What is printed but not yet written out would be written by both.
         let _ = io::stdout().flush();
-        let lifelines = self.next_lifelines.lock().take().map_or_else(socketpair, Ok);
-        match lifelines.and_then(|lifelines| Ok((lifelines, sys::fork()?))) {
+        match self.line().and_then(|line| Ok((line, sys::fork()?))) {
             Err(error) => Err(job.reject(error)),
-            Ok(((lifeline, _childs), Fork::Parent(pid))) => {
+            Ok((_, Fork::Parent(pid))) => {
                 log::debug!("child {pid} serves {}", job.client_address());
-                let lifeline = Arc::new(lifeline);
-                job.leave_to_child(pid, Arc::clone(&lifeline));
-                self.children.lock().push(Child { pid, job, lifeline: Some(lifeline) });
+                job.leave_to_child(pid);
+                self.children.lock().push(Child { pid, job, ends: false });
                 Ok(())
             }
-            Ok(((_parents, lifeline), Fork::Child)) => serve_in_child(job, lifeline),
+            Ok((line, Fork::Child)) => serve_in_child(job, line),
         }
     }
 
@@ -318,28 +259,33 @@ impl MixIn for ForkingMixIn {
         sys::refuse_threads()?;
         // What a thread has to itself is set up here once, not in every child.
         crate::spare::warm_up();
-        let served = loop {
-            let lifelines = self.lifelines();
-            let watch: Vec<_> = lifelines.iter().map(|lifeline| lifeline.as_fd()).collect();
-            let turn = if self.active_children() >= self.max_children {
-                acceptor.rest(&watch, Some(self.recheck()))
-            } else if let Err(error) = self.prepare() {
-                // Until a child ends its client waits in the listener's queue.
-                if flood::tell(Kind::Accept(sock::errno(&error)), Instant::now()).is_some() {
-                    log::warn!("no descriptors for a child: {error}");
-                }
-                acceptor.rest(&watch, Some(RECHECK / 10))
+        let line = self.line()?;
+        let watch = [line.parents().as_fd()];
+        loop {
+            let goes_on = if self.active_children() >= self.max_children {
+                acceptor.rest(&watch, self.next_look())
             } else {
-                acceptor.turn(&watch)
+                acceptor.turn_within(&watch, self.next_look())
             };
-            match turn {
-                Ok(true) => {}
-                Ok(false) => break Ok(()),
-                Err(error) => break Err(error),
+            if !goes_on? {
+                return Ok(());
             }
-        };
-        self.next_lifelines.lock().take();
-        served
+        }
+    }
+
+    fn hear_children(&self) {
+        let Some(line) = &*self.line.lock() else { return };
+        let mut children = self.children.lock();
+        if children.is_empty() {
+            return;
+        }
+        line.hear(|pid, word| {
+            let Some(child) = children.iter_mut().find(|child| child.pid == pid) else { return };
+            match word {
+                Word::Ends => child.ends = true,
+                word => child.job.wrapped_in_child(word == Word::Plain),
+            }
+        });
     }
 
     fn service_actions(&self) {
@@ -359,7 +305,7 @@ impl MixIn for ForkingMixIn {
         if self.block_on_close {
             let until = server.close_timeout().and_then(|limit| Instant::now().checked_add(limit));
             while self.active_children() > 0 && until.is_none_or(|until| Instant::now() < until) {
-                self.wait_for_an_end(Some(CLOSE_LOOKS))?;
+                self.wait_for_an_end()?;
                 self.collect_children();
             }
         }
@@ -381,23 +327,19 @@ impl MixIn for ForkingMixIn {
 
     /// Only the children know which of them are between two requests.
     fn drain_elsewhere(&self, _: Duration, _: &dyn Fn() -> bool) -> Option<DrainReport> {
-        for lifeline in self.lifelines() {
-            let _ = lifeline.send(b"d");
+        if let Some(line) = &*self.line.lock() {
+            line.say_the_end();
         }
         None
     }
 }
 
-/// How often closing looks whether its time is over.
-const CLOSE_LOOKS: Duration = Duration::from_millis(100);
-
 /// The child's whole life. It leaves through `exit_now` alone: unwinding or
 /// returning would run its parent's loop a second time.
-fn serve_in_child(mut job: Job, lifeline: Socket) -> ! {
+fn serve_in_child(mut job: Job, line: Arc<Line>) -> ! {
     flood::enter_child();
-    // Open until the process ends: its end is what the parent sees.
-    crate::life::enter_child(lifeline);
-    let outcome = match panic::catch_unwind(AssertUnwindSafe(|| job.run_to_the_end())) {
+    child::enter(line);
+    let outcome = match panic::catch_unwind(AssertUnwindSafe(|| job.run_in_child())) {
         Ok(outcome) => outcome,
         // The payload may panic once more when it is dropped.
         Err(payload) => {
@@ -406,5 +348,6 @@ fn serve_in_child(mut job: Job, lifeline: Socket) -> ! {
         }
     };
     let _ = io::stdout().flush();
+    child::tell(Word::Ends);
     sys::exit_now(exit_status(outcome))
 }

@@ -130,6 +130,10 @@ pub trait MixIn: Send + Sync + 'static {
         false
     }
 
+    /// Takes in what children have told, before the loop judges their deadlines.
+    #[doc(hidden)]
+    fn hear_children(&self) {}
+
     /// Drains requests that other processes serve; `None` if there are no such.
     #[doc(hidden)]
     fn drain_elsewhere(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> Option<DrainReport> {

@@ -1,0 +1,171 @@
+//! A forked child and its parent: what they tell each other, and on which line.
+
+#[cfg(unix)]
+use std::{cell::RefCell, io, mem::ManuallyDrop, sync::Arc};
+
+use sock::Socket;
+#[cfg(unix)]
+use sock::{MSG_DONTWAIT, SHUT_WR, socketpair};
+
+#[cfg(unix)]
+use crate::sys::{self, Pid};
+
+/// What a child tells its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// `wrap_request` is done, and did nothing.
+    Plain,
+    /// `wrap_request` is done.
+    Wrapped,
+    /// There is nothing more to do.
+    #[cfg(unix)]
+    Ends,
+}
+
+/// Between a server and all its children. A pair of sockets for each of them would be a
+/// twentieth of what a child costs.
+///
+/// Nobody waits for room on it: a word that does not fit is lost, as are those of a child
+/// that is killed. The parent says one thing, by closing its half, as its own end does:
+/// nothing more comes.
+#[cfg(unix)]
+#[derive(Debug)]
+pub(crate) struct Line {
+    parents: Socket,
+    childrens: Socket,
+}
+
+/// Bytes of a word on the line: the child's process id, and which word it is.
+#[cfg(unix)]
+const WORD: usize = 8;
+
+#[cfg(unix)]
+impl Line {
+    pub(crate) fn new() -> io::Result<Line> {
+        let (parents, childrens) = socketpair()?;
+        Ok(Line { parents, childrens })
+    }
+
+    /// The parent's end, which becomes readable when a child says something.
+    pub(crate) fn parents(&self) -> &Socket {
+        &self.parents
+    }
+
+    /// Takes what has been said and not been heard yet.
+    pub(crate) fn hear(&self, mut heard: impl FnMut(Pid, Word)) {
+        let mut words = [0; 64 * WORD];
+        while let Ok(received) = self.parents.recv_into_with_flags(&mut words, MSG_DONTWAIT) {
+            for word in words[..received].chunks_exact(WORD) {
+                let (pid, word) = word.split_at(WORD / 2);
+                let pid = Pid::from_ne_bytes(pid.try_into().expect("half a word"));
+                let known = [Word::Plain, Word::Wrapped, Word::Ends];
+                if let Some(word) = known.into_iter().find(|known| *known as u8 == word[0]) {
+                    heard(pid, word);
+                }
+            }
+            if received < words.len() {
+                return;
+            }
+        }
+    }
+
+    /// Tells the children that nothing more comes.
+    pub(crate) fn say_the_end(&self) {
+        let _ = self.parents.shutdown(SHUT_WR);
+    }
+}
+
+/// Makes this process one that serves a single request, for a parent that watches its
+/// deadlines and waits for its end.
+#[cfg(unix)]
+pub(crate) fn enter(line: Arc<Line>) {
+    // Who waits for the parent's end must not hold it too.
+    sys::close_in_child(&line.parents);
+    LINE.set(Some(ManuallyDrop::new(line)));
+}
+
+/// Whether this is one.
+pub(crate) fn is_one() -> bool {
+    with_line(|_| ()).is_some()
+}
+
+/// Calls it with the line to the parent, on which its end can be heard.
+pub(crate) fn with_line<T>(act: impl FnOnce(&Socket) -> T) -> Option<T> {
+    #[cfg(unix)]
+    return LINE.with_borrow(|line| line.as_ref().map(|line| act(&line.childrens)));
+    #[cfg(not(unix))]
+    {
+        let _ = act;
+        None
+    }
+}
+
+/// Tells the parent, if there is one.
+pub(crate) fn tell(word: Word) {
+    #[cfg(unix)]
+    with_line(|line| {
+        let mut bytes = [0; WORD];
+        bytes[..WORD / 2].copy_from_slice(&std::process::id().to_ne_bytes());
+        bytes[WORD / 2] = word as u8;
+        let _ = line.send_with_flags(&bytes, MSG_DONTWAIT);
+    });
+    #[cfg(not(unix))]
+    let _ = word;
+}
+
+#[cfg(unix)]
+thread_local! {
+    /// Of a forked child's only worker. Open until the process ends.
+    static LINE: RefCell<Option<ManuallyDrop<Arc<Line>>>> = const { RefCell::new(None) };
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn say(line: &Line, word: Word) {
+        // In a thread of its own, which stands for a child: it keeps the line.
+        let line = Line { parents: line.parents.dup().unwrap(), childrens: line.childrens.dup().unwrap() };
+        std::thread::spawn(move || {
+            LINE.set(Some(ManuallyDrop::new(Arc::new(line))));
+            tell(word);
+            drop(LINE.take().map(ManuallyDrop::into_inner));
+        })
+        .join()
+        .unwrap();
+    }
+
+    fn heard(line: &Line) -> Vec<(Pid, Word)> {
+        let mut words = Vec::new();
+        line.hear(|pid, word| words.push((pid, word)));
+        words
+    }
+
+    #[test]
+    fn every_word_is_heard_once() {
+        let line = Line::new().unwrap();
+        let said = [Word::Plain, Word::Wrapped, Word::Ends].repeat(50);
+        said.iter().for_each(|word| say(&line, *word));
+        let own = std::process::id() as Pid;
+        assert_eq!(heard(&line), said.iter().map(|word| (own, *word)).collect::<Vec<_>>());
+        assert_eq!(heard(&line), []);
+    }
+
+    #[test]
+    fn nobody_waits_for_room() {
+        let line = Line::new().unwrap();
+        (0..2000).for_each(|_| say(&line, Word::Ends));
+        let heard = heard(&line);
+        assert!((100..2000).contains(&heard.len()), "{} words fit", heard.len());
+        assert!(heard.iter().all(|(_, word)| *word == Word::Ends));
+    }
+
+    #[test]
+    fn children_hear_that_nothing_more_comes_and_still_speak() {
+        let line = Line::new().unwrap();
+        line.say_the_end();
+        assert_eq!(line.childrens.recv(1).unwrap(), b"");
+        say(&line, Word::Ends);
+        assert_eq!(heard(&line).len(), 1);
+    }
+}
