@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
 use sock::{Address, MSG_DONTWAIT, SHUT_WR, SOCK_DGRAM, Socket, StreamSocket, create_connection};
@@ -27,6 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("forking_does_not_spin_beside_another_program", does_not_spin_beside_another_program),
     ("forking_finds_room_again_after_other_programs", finds_room_again_after_other_programs),
     ("forking_leaves_the_children_of_others", leaves_the_children_of_others),
+    ("forking_is_woken_by_a_child_that_ends", is_woken_by_a_child_that_ends),
     ("forking_keeps_to_max_children", keeps_to_max_children),
     ("forking_serves_datagrams", serves_datagrams),
     ("forking_close_waits_for_children", close_waits_for_children),
@@ -311,6 +312,13 @@ fn leaves_the_children_of_others() {
     }
     server.server_close().unwrap();
     assert_eq!(foreign.wait().unwrap().code(), Some(72));
+}
+
+fn is_woken_by_a_child_that_ends() {
+    let begin = Instant::now();
+    serve(50, ForkingMixIn::new().max_children(1), |_| Ok(()));
+    // Without a word each would be found by the look that comes ten times a second.
+    assert!(begin.elapsed() < Duration::from_millis(2500), "{:?}", begin.elapsed());
 }
 
 fn keeps_to_max_children() {

@@ -585,6 +585,21 @@ def parent_killed(case, cls):
             case.check(None not in closed, "idle clients were let go")
 
 
+@row("F44", "the parent of children between two requests is killed", "kill -9, 5 clients that have been answered", ("forking",))
+def parent_of_children_killed(case, cls):
+    server = case.server(cls)
+    clients = [case.connect(server) for _ in range(5)]
+    for client in clients:
+        ask(client, b"hello\n")
+    children = server.children()
+    case.check(len(children) == 5, f"{len(children)} children")
+    os.kill(server.pid, signal.SIGKILL)
+    server.process.wait(5)
+    case.check(None not in closed_after(clients, 1), "their clients were let go")
+    case.check(gone(children, 1), "they have left")
+    case.check(bind_again(server, 1) is not None, "the port is free")
+
+
 @row("F44", "the parent is killed while handlers block for ever", "kill -9, 2 of 4 workers blocked, close_timeout of 1 s", ("prefork",))
 def parent_killed_beside_stuck(case, cls):
     server = case.server(cls, workers=4, close=1000)
