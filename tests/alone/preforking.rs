@@ -142,10 +142,10 @@ impl Client {
         self.0.sendall(line.as_bytes()).unwrap();
     }
 
-    /// The worker's process id, once it has answered.
+    /// The worker's process id, once it has answered; nothing more at the end that follows.
     fn answer(&self) -> Option<i32> {
         let text = String::from_utf8(self.0.recv(100).ok()?).unwrap();
-        Some(text.trim().parse().unwrap())
+        (!text.is_empty()).then(|| text.trim().parse().unwrap())
     }
 }
 
