@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import resource
 import signal
 import socket
 import statistics
@@ -109,6 +110,29 @@ def descriptors_do_not_run_out_forking(case, cls):
         check_spin(case, server)
         for client in clients:
             client.close()
+    check_stop(case, server, 1)
+
+
+@row("F01", "descriptor limit hit, forking", "the limit is lowered to what is open, 30 clients, and raised again", ("forking",))
+def descriptors_run_out_forking(case, cls):
+    server = case.server(cls, queue=512, drain=1000)
+    with judged(case, server, probing=False):
+        before = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        highest = max(int(fd) for fd in os.listdir(f"/proc/{server.pid}/fd"))
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (highest + 1, before[1]))
+        clients = [case.connect(server) for _ in range(30)]
+        for client in clients:
+            client.sendall(b"hello\n")
+        served = count_answered(clients)
+        case.check(len(served) == 0, f"{len(served)} of 30 served, the rest wait")
+        check_spin(case, server)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
+        served = count_answered(clients, 2 + SLACK)
+        case.check(len(served) == 30, f"{len(served)} served when there are descriptors again")
+        case.check(server.stats()["rejected"] == 0, "none is turned away")
+        for client in clients:
+            client.close()
+    case.check(len(check_log(case, server)) > 0, "and a line that says so")
     check_stop(case, server, 1)
 
 

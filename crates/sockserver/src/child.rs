@@ -5,7 +5,7 @@ use std::{cell::RefCell, io, mem::ManuallyDrop, sync::Arc};
 
 use sock::Socket;
 #[cfg(unix)]
-use sock::{MSG_DONTWAIT, SHUT_WR, socketpair};
+use sock::{MSG_DONTWAIT, MsgFlags, SHUT_WR, socketpair};
 
 #[cfg(unix)]
 use crate::sys::{self, Pid};
@@ -25,8 +25,9 @@ pub(crate) enum Word {
 /// Between a server and all its children. A pair of sockets for each of them would be a
 /// twentieth of what a child costs.
 ///
-/// Nobody waits for room on it: a word that does not fit is lost, as are those of a child
-/// that is killed. The parent says one thing, by closing its half, as its own end does:
+/// A child waits for room on it to say that its `wrap_request` is done, or it would be
+/// killed for being late; that it ends may be lost, as by a child that is killed, and is
+/// found without a word. The parent says one thing, by closing its half, as its own end does:
 /// nothing more comes.
 #[cfg(unix)]
 #[derive(Debug)]
@@ -107,7 +108,8 @@ pub(crate) fn tell(word: Word) {
         let mut bytes = [0; WORD];
         bytes[..WORD / 2].copy_from_slice(&std::process::id().to_ne_bytes());
         bytes[WORD / 2] = word as u8;
-        let _ = line.send_with_flags(&bytes, MSG_DONTWAIT);
+        let how = if word == Word::Ends { MSG_DONTWAIT } else { MsgFlags::NONE };
+        let _ = line.send_with_flags(&bytes, how);
     });
     #[cfg(not(unix))]
     let _ = word;
@@ -121,18 +123,27 @@ thread_local! {
 
 #[cfg(all(test, unix))]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
 
-    fn say(line: &Line, word: Word) {
-        // In a thread of its own, which stands for a child: it keeps the line.
+    /// In a thread of its own, which stands for a child; it is told of when it has spoken.
+    fn saying(line: &Line, word: Word) -> mpsc::Receiver<()> {
         let line = Line { parents: line.parents.dup().unwrap(), childrens: line.childrens.dup().unwrap() };
-        std::thread::spawn(move || {
+        let (told, spoken) = mpsc::channel();
+        thread::spawn(move || {
             LINE.set(Some(ManuallyDrop::new(Arc::new(line))));
             tell(word);
             drop(LINE.take().map(ManuallyDrop::into_inner));
-        })
-        .join()
-        .unwrap();
+            told.send(()).unwrap();
+        });
+        spoken
+    }
+
+    fn say(line: &Line, word: Word) {
+        saying(line, word).recv().unwrap();
     }
 
     fn heard(line: &Line) -> Vec<(Pid, Word)> {
@@ -152,12 +163,25 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_room() {
+    fn who_ends_does_not_wait_for_room() {
         let line = Line::new().unwrap();
         (0..2000).for_each(|_| say(&line, Word::Ends));
         let heard = heard(&line);
         assert!((100..2000).contains(&heard.len()), "{} words fit", heard.len());
         assert!(heard.iter().all(|(_, word)| *word == Word::Ends));
+    }
+
+    #[test]
+    fn what_would_end_a_child_if_it_were_lost_waits_for_room() {
+        let line = Line::new().unwrap();
+        (0..2000).for_each(|_| say(&line, Word::Ends));
+        let spoken = saying(&line, Word::Wrapped);
+        let early = spoken.recv_timeout(Duration::from_millis(100));
+        assert_eq!(early, Err(mpsc::RecvTimeoutError::Timeout), "there is no room");
+        let mut words = heard(&line);
+        spoken.recv().unwrap();
+        words.extend(heard(&line));
+        assert_eq!(words.last().map(|(_, word)| *word), Some(Word::Wrapped));
     }
 
     #[test]
