@@ -7,7 +7,8 @@ pub(crate) mod poller;
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::AtomicU64;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Process id of a child.
@@ -45,6 +46,9 @@ pub(crate) fn close_in_child(socket: &impl AsRawFd) {
 
 /// Fails when other threads run beside this one.
 pub(crate) fn refuse_threads() -> io::Result<()> {
+    if has_never_had_threads() {
+        return Ok(());
+    }
     let mut threads = thread_count().unwrap_or(1);
     // A thread that was joined is still counted for a moment: joining waits for
     // the end of its work, not for the kernel to forget it.
@@ -59,6 +63,26 @@ pub(crate) fn refuse_threads() -> io::Result<()> {
         "fork refused: {threads} threads run in this process, and a child would have only one of them, \
          while locks the others hold stay locked (start no threads before serving, or use ThreadingMixIn)"
     )))
+}
+
+/// What glibc (2.32 and newer) tells without a call: no second thread has been started, or
+/// none since the fork that made this process (`__libc_single_threaded`, sys/single_threaded.h).
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn has_never_had_threads() -> bool {
+    static FLAG: OnceLock<Option<&AtomicBool>> = OnceLock::new();
+    let flag = FLAG.get_or_init(|| {
+        // SAFETY: the name ends with a NUL. What it names is a `char` that is there as long as
+        // the process is, and is 0 or 1; the C library writes it before a thread starts.
+        unsafe {
+            libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()).cast::<AtomicBool>().as_ref()
+        }
+    });
+    flag.is_some_and(|flag| flag.load(Ordering::Relaxed))
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn has_never_had_threads() -> bool {
+    false
 }
 
 /// How many threads this process has, where the system tells at the price of
