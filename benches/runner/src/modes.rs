@@ -150,9 +150,9 @@ pub(crate) const MODES: &[Mode] = &[
     },
     Mode {
         name: "bulk",
-        title: "A file of 512 MiB, four times; the client drops it in the kernel",
+        title: "A file of 512 MiB, twelve times; the client drops it in the kernel",
         servers: servers::bulk,
-        load: &["bulk", "--connections", "4"],
+        load: &["bulk", "--connections", "12"],
         on: On::Tcp,
         pinned: true,
         in_all: true,
