@@ -74,7 +74,9 @@ fn has_never_had_threads() -> bool {
         // SAFETY: the name ends with a NUL. What it names is a `char` that is there as long as
         // the process is, and is 0 or 1; the C library writes it before a thread starts.
         unsafe {
-            libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()).cast::<AtomicBool>().as_ref()
+            libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr())
+                .cast::<AtomicBool>()
+                .as_ref()
         }
     });
     flag.is_some_and(|flag| flag.load(Ordering::Relaxed))
