@@ -129,21 +129,22 @@ mod tests {
 
     use super::*;
 
-    /// In a thread of its own, which stands for a child; it is told of when it has spoken.
-    fn saying(line: &Line, word: Word) -> mpsc::Receiver<()> {
+    /// In a thread of its own, which stands for a child, and tells when it has spoken.
+    fn saying(line: &Line, word: Word) -> (thread::JoinHandle<()>, mpsc::Receiver<()>) {
         let line = Line { parents: line.parents.dup().unwrap(), childrens: line.childrens.dup().unwrap() };
         let (told, spoken) = mpsc::channel();
-        thread::spawn(move || {
+        let child = thread::spawn(move || {
             LINE.set(Some(ManuallyDrop::new(Arc::new(line))));
             tell(word);
             drop(LINE.take().map(ManuallyDrop::into_inner));
             told.send(()).unwrap();
         });
-        spoken
+        (child, spoken)
     }
 
     fn say(line: &Line, word: Word) {
-        saying(line, word).recv().unwrap();
+        let (child, _spoken) = saying(line, word);
+        child.join().unwrap();
     }
 
     fn heard(line: &Line) -> Vec<(Pid, Word)> {
@@ -175,11 +176,11 @@ mod tests {
     fn what_would_end_a_child_if_it_were_lost_waits_for_room() {
         let line = Line::new().unwrap();
         (0..2000).for_each(|_| say(&line, Word::Ends));
-        let spoken = saying(&line, Word::Wrapped);
+        let (child, spoken) = saying(&line, Word::Wrapped);
         let early = spoken.recv_timeout(Duration::from_millis(100));
         assert_eq!(early, Err(mpsc::RecvTimeoutError::Timeout), "there is no room");
         let mut words = heard(&line);
-        spoken.recv().unwrap();
+        child.join().unwrap();
         words.extend(heard(&line));
         assert_eq!(words.last().map(|(_, word)| *word), Some(Word::Wrapped));
     }

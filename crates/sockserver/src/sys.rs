@@ -46,7 +46,7 @@ pub(crate) fn close_in_child(socket: &impl AsRawFd) {
 
 /// Fails when other threads run beside this one.
 pub(crate) fn refuse_threads() -> io::Result<()> {
-    if has_never_had_threads() {
+    if is_known_to_be_alone() {
         return Ok(());
     }
     let mut threads = thread_count().unwrap_or(1);
@@ -65,10 +65,11 @@ pub(crate) fn refuse_threads() -> io::Result<()> {
     )))
 }
 
-/// What glibc (2.32 and newer) tells without a call: no second thread has been started, or
+/// What glibc (2.32 and newer) tells without a call: it has started no second thread, or
 /// none since the fork that made this process (`__libc_single_threaded`, sys/single_threaded.h).
+/// False means nothing: those it has started may have ended.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn has_never_had_threads() -> bool {
+fn is_known_to_be_alone() -> bool {
     static FLAG: OnceLock<Option<&AtomicBool>> = OnceLock::new();
     let flag = FLAG.get_or_init(|| {
         // SAFETY: the name ends with a NUL. What it names is a `char` that is there as long as
@@ -83,7 +84,7 @@ fn has_never_had_threads() -> bool {
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn has_never_had_threads() -> bool {
+fn is_known_to_be_alone() -> bool {
     false
 }
 
