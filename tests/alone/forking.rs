@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, getpid, kill_process};
 use sock::{Address, MSG_DONTWAIT, SHUT_WR, SOCK_DGRAM, Socket, StreamSocket, create_connection};
 use sockserver::{
-    ForkingMixIn, ForkingTCPServer, ForkingUDPServer, Request, RequestError, ServerHandle, ServerHooks,
-    StreamContext, StreamRequestHandler, datagram_handler_fn, handler_fn,
+    ForkingMixIn, ForkingTCPServer, ForkingUDPServer, Inet, Job, MixIn, PreforkTCPServer, Rejected,
+    Request, RequestError, ServerHandle, ServerHooks, StreamContext, StreamRequestHandler, StreamServer,
+    datagram_handler_fn, handler_fn,
 };
 
 use crate::Test;
@@ -22,6 +23,8 @@ use crate::Test;
 pub(crate) const TESTS: &[Test] = &[
     ("forking_hooks_are_called_in_order", hooks_are_called_in_order),
     ("forking_refuses_to_fork_beside_threads", refuses_to_fork_beside_threads),
+    ("forking_refuses_to_fork_where_proc_is_hidden", refuses_to_fork_where_proc_is_hidden),
+    ("forking_leaves_a_childs_own_descriptors_alone", leaves_a_childs_own_descriptors_alone),
     ("forking_collects_a_child_when_it_ends", collects_a_child_when_it_ends),
     ("forking_collects_a_child_that_is_killed", collects_a_child_that_is_killed),
     ("forking_does_not_spin_beside_another_program", does_not_spin_beside_another_program),
@@ -32,6 +35,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("forking_serves_datagrams", serves_datagrams),
     ("forking_close_waits_for_children", close_waits_for_children),
 ];
+
+/// Not a test: [`refuses_to_fork_where_proc_is_hidden`] runs it in a mount namespace.
+pub(crate) const HELPERS: &[Test] = &[("forking_without_proc", is_refused_without_proc)];
 
 const LOOPBACK: (&str, u16) = ("127.0.0.1", 0);
 const LIMIT: Duration = Duration::from_secs(20);
@@ -205,6 +211,92 @@ fn refuses_to_fork_beside_threads() {
     server.handle_request().unwrap();
     assert_eq!(client.recv(1).unwrap(), b"");
     assert!(told.try_recv().is_err(), "alone again, it forks");
+}
+
+/// Whether other threads run is unknown where `/proc` cannot be read, unless glibc knows.
+fn refuses_to_fork_where_proc_is_hidden() {
+    let program = std::env::current_exe().unwrap();
+    let script = r#"mount -t tmpfs none /proc && exec "$0" --alone forking_without_proc"#;
+    let ran = Command::new("unshare")
+        .args(["--mount", "--map-root-user", "sh", "-c", script])
+        .arg(program)
+        .output()
+        .expect("unshare(1), of util-linux");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+}
+
+fn is_refused_without_proc() {
+    assert!(!std::path::Path::new("/proc/self").exists(), "/proc is hidden");
+    let (tell, told) = mpsc::sync_channel(10);
+    let server =
+        ForkingTCPServer::builder(handler_fn(|_| Ok(()))).hooks(Telling(tell)).bind(LOOPBACK).unwrap();
+    let (end, wait) = mpsc::channel::<()>();
+    let other = thread::spawn(move || wait.recv().unwrap_or_default());
+
+    let error = server.serve_forever().unwrap_err().to_string();
+    assert!(error.contains("fork refused: /proc/self/task cannot be read"), "{error}");
+    let client = client_of(server.server_address());
+    server.handle_request().unwrap();
+    assert!(told.recv().unwrap().starts_with("rejected: fork refused: /proc/self/task"));
+    assert_eq!(client.recv(1).unwrap(), b"", "rejected and closed");
+    let prefork = PreforkTCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap();
+    let error = prefork.serve_forever().unwrap_err().to_string();
+    assert!(error.contains("fork refused: /proc/self/task cannot be read"), "{error}");
+
+    // A directory at that place that is not of procfs is no answer either.
+    std::fs::create_dir_all("/proc/self/task").unwrap();
+    let error = server.serve_forever().unwrap_err().to_string();
+    assert!(error.contains("fork refused: /proc/self/task cannot be read"), "{error}");
+    drop(end);
+    other.join().unwrap();
+}
+
+/// A mixin that its handlers have in hand as well.
+#[derive(Default)]
+struct Shared(Arc<ForkingMixIn>);
+
+impl MixIn for Shared {
+    fn process_request(&self, job: Job) -> Result<(), Rejected> {
+        self.0.process_request(job)
+    }
+
+    fn forks(&self) -> bool {
+        true
+    }
+
+    fn forks_for_each(&self) -> bool {
+        true
+    }
+
+    fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
+        self.0.server_close(server)
+    }
+}
+
+fn leaves_a_childs_own_descriptors_alone() {
+    let mixin = Arc::new(ForkingMixIn::new());
+    let own = Arc::clone(&mixin);
+    let handler = handler_fn(move |cx| {
+        // More than the numbers that are free below those in use.
+        let pairs: Vec<_> = (0..20).map(|_| sock::socketpair()).collect::<io::Result<_>>()?;
+        // In the parent it ends the conversation with the children.
+        let report = own.drain_elsewhere(Duration::ZERO, &|| true);
+        let all_carry = pairs.iter().all(|(one, other)| {
+            let carries = |from: &Socket, to: &Socket| {
+                from.send(b"!").is_ok() && to.recv(1).is_ok_and(|got| got == b"!")
+            };
+            carries(one, other) && carries(other, one)
+        });
+        cx.request.sendall(format!("{} {all_carry}", report.is_none()).as_bytes())
+    });
+    let server =
+        StreamServer::<Inet, Shared>::builder(handler).mixin(Shared(mixin)).bind(LOOPBACK).unwrap();
+    // The line is not harmed for the next child either.
+    for _ in 0..2 {
+        let client = client_of(server.server_address());
+        server.handle_request().unwrap();
+        assert_eq!(client.recv(100).unwrap(), b"true true");
+    }
 }
 
 /// Stops the server in the first turn that finds `requests` handed to children

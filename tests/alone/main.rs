@@ -46,6 +46,7 @@ fn main() -> ExitCode {
             let mut all = tests
                 .iter()
                 .chain(drain_on_signals::HELPERS)
+                .chain(forking::HELPERS)
                 .chain(preforking::HELPERS)
                 .chain(tls::HELPERS);
             let (_, test) = all.find(|(known, _)| known == name).expect("a test of that name");

@@ -54,6 +54,10 @@ impl Line {
 
     /// Takes what has been said and not been heard yet.
     pub(crate) fn hear(&self, mut heard: impl FnMut(Pid, Word)) {
+        // In a child both ends are the children's: see `enter`.
+        if is_one() {
+            return;
+        }
         let mut words = [0; 64 * WORD];
         while let Ok(received) = self.parents.recv_into_with_flags(&mut words, MSG_DONTWAIT) {
             for word in words[..received].chunks_exact(WORD) {
@@ -72,6 +76,9 @@ impl Line {
 
     /// Tells the children that nothing more comes.
     pub(crate) fn say_the_end(&self) {
+        if is_one() {
+            return;
+        }
         let _ = self.parents.shutdown(SHUT_WR);
     }
 }
@@ -80,8 +87,11 @@ impl Line {
 /// deadlines and waits for its end.
 #[cfg(unix)]
 pub(crate) fn enter(line: Arc<Line>) {
-    // Who waits for the parent's end must not hold it too.
-    sys::close_in_child(&line.parents);
+    // A copy of the parent's end here would hide from the child that the parent has gone. The
+    // number remains in use, since `line.parents`, and who borrows it, still has it.
+    if let Err(error) = sys::replace(&line.parents, &line.childrens) {
+        log::error!("close the parent's end of the line: {error}");
+    }
     LINE.set(Some(ManuallyDrop::new(line)));
 }
 

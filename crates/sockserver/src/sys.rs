@@ -20,7 +20,7 @@ pub(crate) enum Fork {
     Child,
 }
 
-/// Forks, but only while no other thread runs.
+/// Forks. On Linux only while this is the only thread of the process.
 ///
 /// The child has one thread. A lock that another thread holds at that moment
 /// (the allocator's, the logger's) stays locked in the child for ever, so POSIX
@@ -28,8 +28,12 @@ pub(crate) enum Fork {
 /// signal-safety(7)).
 pub(crate) fn fork() -> io::Result<Fork> {
     refuse_threads()?;
-    // SAFETY: this is the only thread, as just checked, so the child is a whole
-    // copy of the process and may do whatever the parent may.
+    // SAFETY: on Linux `refuse_threads` has returned an error unless this is the only thread,
+    // so the child is a copy of the whole process and may do what the parent may. Other systems
+    // are not asked for the number of threads: there the documentation of `ForkingMixIn` and
+    // `PreforkMixIn` requires the caller to have started none. If there are others, fork(2)
+    // itself is still defined, but the child may find locks that nothing unlocks any more, and
+    // hang; the C libraries reset those of their own allocators (pthread_atfork(3)).
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),
@@ -37,28 +41,61 @@ pub(crate) fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Closes a child's copy of what its parent's objects own, and will never drop in the
-/// child: it leaves through [`exit_now`].
-pub(crate) fn close_in_child(socket: &impl AsRawFd) {
-    // SAFETY: the caller vouches that nobody in this process uses the descriptor again.
-    unsafe { libc::close(socket.as_raw_fd()) };
+/// Makes the descriptor of `socket` another descriptor of what `with` refers to, and closes
+/// what it referred to before: for a forked child, which has to close its copy of a descriptor
+/// that an object inherited from the parent still owns. The number stays that object's, so no
+/// descriptor that the child opens later can get it.
+pub(crate) fn replace(socket: &impl AsRawFd, with: &impl AsRawFd) -> io::Result<()> {
+    loop {
+        // SAFETY: both numbers are open, since their owners are borrowed, and stay open.
+        let replaced = unsafe { replace_descriptor(with.as_raw_fd(), socket.as_raw_fd()) };
+        match io::Error::last_os_error() {
+            _ if replaced >= 0 => return Ok(()),
+            error if error.kind() == io::ErrorKind::Interrupted => {}
+            error => return Err(error),
+        }
+    }
 }
 
-/// Fails when other threads run beside this one.
+/// dup2(2), with close-on-exec where one call can do both.
+///
+/// # Safety
+///
+/// Both descriptors are open, and nothing depends on what `new` refers to.
+unsafe fn replace_descriptor(old: i32, new: i32) -> i32 {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the caller's promise.
+    return unsafe { libc::dup3(old, new, libc::O_CLOEXEC) };
+    #[cfg(not(target_os = "linux"))]
+    // SAFETY: the caller's promise.
+    return unsafe { libc::dup2(old, new) };
+}
+
+/// Returns an error if other threads run beside this one, and on Linux also if that cannot be
+/// found out. Other systems are not asked.
 pub(crate) fn refuse_threads() -> io::Result<()> {
-    if is_known_to_be_alone() {
+    if is_known_to_be_alone() || cfg!(not(target_os = "linux")) {
         return Ok(());
     }
-    let mut threads = thread_count().unwrap_or(1);
+    let mut threads = thread_count();
     // A thread that was joined is still counted for a moment: joining waits for
     // the end of its work, not for the kernel to forget it.
     for _ in 0..20 {
-        if threads <= 1 {
-            return Ok(());
+        match threads {
+            Some(1) => return Ok(()),
+            Some(_) => {}
+            None => break,
         }
         let _ = sock::poll(&mut [], Some(Duration::from_millis(1)));
-        threads = thread_count().unwrap_or(1);
+        threads = thread_count();
     }
+    let Some(threads) = threads else {
+        return Err(io::Error::other(
+            "fork refused: /proc/self/task cannot be read, so other threads may run in this process, and a \
+             child would have only one of them, while locks the others hold stay locked (mount /proc, or \
+             use ThreadingMixIn)",
+        ));
+    };
     Err(io::Error::other(format!(
         "fork refused: {threads} threads run in this process, and a child would have only one of them, \
          while locks the others hold stay locked (start no threads before serving, or use ThreadingMixIn)"
@@ -88,17 +125,23 @@ fn is_known_to_be_alone() -> bool {
     false
 }
 
-/// How many threads this process has, where the system tells at the price of
-/// one call: a folder has a link for itself, its name, and each folder in it.
+/// How many threads this process has; `None` if it cannot be found out.
 #[cfg(target_os = "linux")]
-fn thread_count() -> Option<u64> {
+fn thread_count() -> Option<usize> {
     use std::os::unix::fs::MetadataExt;
-    let tasks = std::fs::metadata("/proc/self/task").ok()?;
-    tasks.nlink().checked_sub(2)
+    const TASKS: &str = "/proc/self/task";
+    // One call: a directory has a link for itself, its name, and each directory in it
+    // (proc_task_getattr in the kernel's fs/proc/base.c counts the threads so).
+    let links = std::fs::metadata(TASKS).ok()?.nlink();
+    match usize::try_from(links.saturating_sub(2)) {
+        Ok(threads @ 1..) => Some(threads),
+        // Not what procfs says. There is a thread at least: this one.
+        _ => std::fs::read_dir(TASKS).ok().map(Iterator::count).filter(|threads| *threads > 0),
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn thread_count() -> Option<u64> {
+fn thread_count() -> Option<usize> {
     None
 }
 

@@ -39,8 +39,9 @@ use crate::sys::{self, Fork, Pid, Waited};
 ///
 /// # Platform notes
 ///
-/// Whether other threads run is known on Linux; elsewhere it is the caller's to
-/// see to.
+/// On Linux the number of threads comes from glibc or from `/proc/self/task`; where neither says
+/// that there is one, the server refuses to fork. On other systems nothing is checked: start no
+/// other threads there.
 #[derive(Debug)]
 pub struct ForkingMixIn {
     max_children: usize,

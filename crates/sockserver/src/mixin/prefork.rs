@@ -47,6 +47,10 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 ///
 /// A worker that waits for a client is in accept(2); to call it out of there its own
 /// thread for orders sends it `SIGURG`, whose handler is the worker's for that reason.
+///
+/// # Platform notes
+///
+/// As for [`ForkingMixIn`](crate::ForkingMixIn): the number of threads is checked on Linux only.
 pub struct PreforkMixIn {
     workers: usize,
     max_requests: Option<u64>,
