@@ -5,6 +5,7 @@
 //! which the test is the only thread.
 
 mod cpython;
+mod descriptors;
 mod drain_on_signals;
 mod forking;
 mod forking_outcomes;
@@ -31,6 +32,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 fn main() -> ExitCode {
     let tests = [
         cpython::TESTS,
+        descriptors::TESTS,
         drain_on_signals::TESTS,
         forking::TESTS,
         forking_outcomes::TESTS,

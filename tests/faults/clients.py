@@ -55,6 +55,41 @@ def silent_ncat(case, cls):
     check_stop(case, server, 1)
 
 
+@row("F13", "handshakes that go on, and no descriptors to end them by", "prlimit --nofile=60, 80 clients that send a byte each 250 ms",
+     ("threading", "selector"), needs=("prlimit",))
+def handshakes_without_descriptors(case, cls):
+    # Each handshake is ended at its deadline, and those that could not be are refused: so
+    # another client is served soon after, while all of them go on sending.
+    server = case.server(cls, wrapper=["prlimit", "--nofile=60"], handshake=1, wrap=800, queue=512, drain=1000)
+    with judged(case, server, probing=False):
+        clients = [case.connect(server) for _ in range(80)]
+        begin, open_clients = time.monotonic(), list(clients)
+        while open_clients and time.monotonic() < begin + 8:
+            for client in list(open_clients):
+                try:
+                    client.sendall(b"x")
+                    client.setblocking(False)
+                    if client.recv(10) == b"":
+                        open_clients.remove(client)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    open_clients.remove(client)
+                finally:
+                    client.setblocking(True)
+            time.sleep(0.25)
+        case.check(not open_clients, f"{len(open_clients)} of 80 still open after {time.monotonic() - begin:.1f} s")
+        stats = server.wait_for_stats(lambda stats: stats["in_flight"] == 0, 3, "none in flight")
+        case.check(stats["wrap"] > 10, f"{stats['wrap']} ended at the deadline")
+        case.check(stats["wrap"] + stats["rejected"] == 80, f"{stats['rejected']} refused")
+        check_spin(case, server)
+    case.check(len(check_log(case, server)) > 0, "and a line that says so")
+    clients = [case.connect(server) for _ in range(20)]
+    for client in clients:
+        client.sendall(b"x")
+    check_stop(case, server, 1)
+
+
 @row("F14", "a byte now and then, each in time", "own script: a byte every 150 ms", STREAM)
 def slowloris(case, cls):
     server = case.server(cls, first_byte=1000, read=1000, request=1500, drain=1000)

@@ -311,8 +311,10 @@ impl Connection {
     fn tell_limit(&self) {
         let reading_for = self.reads.reading_for();
         let limit = self.clock().limits().of_receive(CALLS[usize::from(reading_for)]);
-        if let Some(socket) = self.socket_underneath() {
-            let _ = socket.set_recv_timeout(limit);
+        if let Some(Err(error)) = self.socket_underneath().map(|socket| socket.set_recv_timeout(limit)) {
+            // A receive without its deadline may never end: there must be nothing to wait for.
+            log::warn!("set the receive timeout for {}: {error}", self.client_address);
+            self.sever(SHUT_RDWR);
         }
         self.reads.set(reading_for, reading_for);
         // Any thread of the handler's may come by here.

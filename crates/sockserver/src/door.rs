@@ -293,6 +293,9 @@ impl Door {
 
     fn accept_from(&self, place: usize) -> io::Result<Accepted> {
         let listener = &self.listeners[place];
+        if let Some(pause) = self.core.registry().permits.accept_pause() {
+            return Ok(Accepted::Pause(pause));
+        }
         if !self.trouble.get().pause.is_zero() {
             // Asked before the attempt: a descriptor that is freed during it counts.
             self.core.registry().permits.ask_to_be_woken();

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use sock::{IPPROTO_TCP, Socket, SocketReader, SocketWriter, TCP_NODELAY};
+use sock::{AddressError, IPPROTO_TCP, Socket, SocketReader, SocketWriter, TCP_NODELAY};
 
 use crate::child::{self, Word};
 use crate::connection::Connection;
@@ -202,10 +202,7 @@ impl Life {
         }
         if !self.enter(Phase::Silent) {
             // Its time was over before it had a handler: there was nobody to wake.
-            let ended = self.entry.connection().ended();
-            return Err(RequestError::Failed(
-                ended.unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into()),
-            ));
+            return Err(RequestError::Failed(self.ended_before()));
         }
         self.entry.limit_next_read(self.registry(), Deadline::FirstByte);
         let handler = guard(|| {
@@ -245,13 +242,7 @@ impl Life {
         let wraps = &self.core.wraps;
         let is_watched = wraps.may_take_long();
         if is_watched {
-            // The hook has the socket; to end a handshake that takes too long, somebody
-            // else needs it too. Without a descriptor for that it goes unwatched.
-            // In a process of its own nobody watches; its parent kills it.
-            if !child::is_one() {
-                self.entry.set_wrapping(self.registry(), socket.dup().ok());
-            }
-            self.enter(Phase::Wrapping);
+            self.watch_wrapping(&socket)?;
         }
         let wrapped = guard(|| hooks::wrap_request(&*self.core.hooks, socket));
         if is_watched {
@@ -264,6 +255,37 @@ impl Life {
         }
         connection.serve_over(wrapped?);
         Ok(Request::served(Arc::clone(connection)))
+    }
+
+    /// Has `wrap_request` watched, which gets the only [`Socket`] of the connection.
+    ///
+    /// To end a handshake that takes too long, the reaper or a drain has to shut the connection
+    /// down, and needs a descriptor of its own for that: the hook may close the first, or hand
+    /// it on. If there is none, the connection is refused, and no other accepted for a while.
+    ///
+    /// In a forked child nobody watches: its parent kills it.
+    fn watch_wrapping(&self, socket: &Socket) -> Result<(), RequestError> {
+        if !child::is_one() {
+            let permits = &self.registry().permits;
+            let second = socket.dup().map_err(|error| {
+                permits.pause_accepting();
+                let client_address = self.entry.client_address();
+                RequestError::Rejected(AddressError::wrap("dup the socket of", client_address, error))
+            })?;
+            permits.had_descriptors();
+            self.entry.set_wrapping(self.registry(), Some(second));
+        }
+        if self.enter(Phase::Wrapping) {
+            return Ok(());
+        }
+        // A drain ended it before there was a second descriptor to do it by.
+        self.entry.set_wrapping(self.registry(), None);
+        Err(RequestError::Failed(self.ended_before()))
+    }
+
+    /// Why a connection ended before it had a handler.
+    fn ended_before(&self) -> io::Error {
+        self.entry.connection().ended().unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into())
     }
 
     fn serve_datagram(&mut self) -> Result<(), RequestError> {

@@ -1,7 +1,8 @@
 //! Permits: never more requests at once than a server may have.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::limits::Limits;
@@ -16,7 +17,16 @@ pub(crate) struct Permits {
     /// Somebody waits for a permit, or for a descriptor, and wants to be woken.
     hungry: AtomicBool,
     waker: Arc<Waker>,
+    /// Until when no connection is accepted, in the clock's milliseconds; 0 for not at all.
+    pause_until: AtomicU64,
+    /// Connections in a row that a worker had no descriptor for.
+    without_descriptor: AtomicU32,
 }
+
+/// Pause after a connection that a worker had no descriptor for, in milliseconds. It doubles
+/// up to [`LONGEST_PAUSE`], which is short, since a descriptor that is freed does not end it.
+const FIRST_PAUSE: u64 = 5;
+const LONGEST_PAUSE: u64 = 160;
 
 /// Leave for one request, taken before it is accepted where others then wait; dropping it
 /// gives it back.
@@ -29,6 +39,8 @@ impl Permits {
             taken: AtomicUsize::new(0),
             hungry: AtomicBool::new(false),
             waker,
+            pause_until: AtomicU64::new(0),
+            without_descriptor: AtomicU32::new(0),
         })
     }
 
@@ -74,6 +86,38 @@ impl Permits {
     /// Takes [`ask_to_be_woken`](Self::ask_to_be_woken) back.
     pub(crate) fn ask_no_more(&self) {
         self.hungry.store(false, Ordering::SeqCst);
+    }
+
+    /// Stops accepting for a while: a worker had no descriptor for its connection, and would
+    /// have none for the next.
+    #[cold]
+    pub(crate) fn pause_accepting(&self) {
+        let before = self.without_descriptor.fetch_add(1, Ordering::Relaxed);
+        let pause = (FIRST_PAUSE << before.min(8)).min(LONGEST_PAUSE);
+        self.pause_until.fetch_max(self.clock.now() + pause, Ordering::Relaxed);
+    }
+
+    /// A worker had the descriptors that it needed.
+    pub(crate) fn had_descriptors(&self) {
+        if self.without_descriptor.load(Ordering::Relaxed) > 0 {
+            self.without_descriptor.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// How long to accept no connection.
+    pub(crate) fn accept_pause(&self) -> Option<Duration> {
+        let until = self.pause_until.load(Ordering::Relaxed);
+        if until == 0 { None } else { self.rest_of_pause(until) }
+    }
+
+    #[cold]
+    fn rest_of_pause(&self, until: u64) -> Option<Duration> {
+        let left = until.saturating_sub(self.clock.now());
+        if left == 0 {
+            // Not if another one has begun meanwhile.
+            let _ = self.pause_until.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        (left > 0).then(|| Duration::from_millis(left))
     }
 
     fn feed(&self) {

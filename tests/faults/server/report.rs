@@ -3,11 +3,11 @@
 use std::io::{self, BufRead, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use signal_hook::consts::{SIGUSR1, SIGUSR2};
-use sock::{Address, Socket, StreamSocket};
+use sock::{Address, Shutdown, Socket, StreamSocket};
 use sockserver::{DrainReport, Kind, MixIn, Request, Server, ServerHandle, ServerHooks};
 
 use crate::commands;
@@ -138,13 +138,18 @@ impl ServerHooks for Acting {
     }
 }
 
-/// As [`Acting`], with a handshake of one byte.
+/// As [`Acting`], with a handshake that lasts until the client has sent a line.
 pub(crate) struct Handshake;
 
 impl ServerHooks for Handshake {
     fn wrap_request(&self, mut request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        request.read_exact(&mut [0])?;
-        Ok(Box::new(request))
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            let mut byte = [0];
+            request.read_exact(&mut byte)?;
+            line.extend(byte);
+        }
+        Ok(Box::new(Greeted { socket: request, line: Mutex::new(line) }))
     }
 
     fn refuse_request(&self, request: &Request, _: &Address) {
@@ -153,6 +158,42 @@ impl ServerHooks for Handshake {
 
     fn service_actions(&self) {
         tell_if_asked();
+    }
+}
+
+/// A connection after its handshake: the line of it is the first to be received.
+struct Greeted {
+    socket: Socket,
+    line: Mutex<Vec<u8>>,
+}
+
+impl StreamSocket for Greeted {
+    fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        if line.is_empty() {
+            drop(line);
+            return self.socket.recv_into(buffer);
+        }
+        let count = line.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&line[..count]);
+        line.drain(..count);
+        Ok(count)
+    }
+
+    fn send(&self, data: &[u8]) -> io::Result<usize> {
+        self.socket.send(data)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.socket.shutdown(how)
+    }
+
+    fn pending(&self) -> usize {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn socket(&self) -> &Socket {
+        &self.socket
     }
 }
 
