@@ -278,6 +278,70 @@ mod unix {
         }
     }
 
+    /// Binds, and has a link in the place of the socket before anything else happens.
+    struct Swapped(std::path::PathBuf);
+
+    impl sockserver::ServerHooks for Swapped {
+        fn server_bind(&self, socket: &Socket, address: &Address) -> io::Result<()> {
+            socket.bind(address)?;
+            let path = address.path().expect("a path");
+            fs::remove_file(path)?;
+            symlink(&self.0, path)
+        }
+    }
+
+    #[test]
+    fn its_mode_is_not_given_to_what_has_taken_the_place_of_the_socket() {
+        let folder = folder();
+        let (path, private) = (folder.path().join("socket"), folder.path().join("private"));
+        fs::write(&private, "private").unwrap();
+        fs::set_permissions(&private, fs::Permissions::from_mode(0o600)).unwrap();
+        let server = UnixStreamServer::builder(handler_fn(|_| Ok(()))).hooks(Swapped(private.clone()));
+        let error = server.unix_mode(0o666).bind(&path).unwrap_err();
+        assert!(error.to_string().contains("another process has taken the name"), "{error}");
+        assert_eq!(fs::metadata(&private).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink(), "it is left where it is");
+    }
+
+    #[test]
+    fn a_mode_that_cannot_be_had_is_an_error() {
+        let folder = folder();
+        // An override that opens the path wider than asked for.
+        struct Wider;
+        impl sockserver::ServerHooks for Wider {
+            fn server_bind(&self, socket: &Socket, address: &Address) -> io::Result<()> {
+                socket.bind(address)?;
+                fs::set_permissions(address.path().expect("a path"), fs::Permissions::from_mode(0o666))
+            }
+        }
+        let path = folder.path().join("socket");
+        let server = UnixStreamServer::builder(handler_fn(|_| Ok(()))).hooks(Wider).unix_mode(0o600);
+        let error = server.bind(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
+        assert!(!path.exists());
+
+        let make = || UnixStreamServer::builder(handler_fn(|_| Ok(()))).unix_mode(0o600);
+        let bound = Socket::new(AF_UNIX, SOCK_STREAM, 0).unwrap();
+        bound.bind(&path).unwrap();
+        assert_eq!(make().adopt([bound]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        #[cfg(target_os = "linux")]
+        {
+            let name = format!("\0sockserver-{}-mode", std::process::id());
+            assert_eq!(make().bind(name.as_bytes()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn a_fifo_for_a_directory_is_an_error_at_once() {
+        let folder = folder();
+        let fifo = folder.path().join("fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || tell.send(server_at(&fifo.join("socket")).map(drop)));
+        let error = told.recv_timeout(LIMIT).expect("it does not wait for a writer").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotADirectory, "{error}");
+    }
+
     #[test]
     fn the_place_of_a_dead_server_is_taken() {
         let folder = folder();

@@ -15,6 +15,7 @@ mod signals;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;
+mod unix_mode;
 
 use std::io::Read;
 use std::process::{Command, ExitCode, Stdio};
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         preforking::TESTS,
         signals::TESTS,
         tls::TESTS,
+        unix_mode::TESTS,
     ]
     .concat();
     let arguments: Vec<String> = std::env::args().collect();
@@ -50,7 +52,8 @@ fn main() -> ExitCode {
                 .chain(drain_on_signals::HELPERS)
                 .chain(forking::HELPERS)
                 .chain(preforking::HELPERS)
-                .chain(tls::HELPERS);
+                .chain(tls::HELPERS)
+                .chain(unix_mode::HELPERS);
             let (_, test) = all.find(|(known, _)| known == name).expect("a test of that name");
             test();
             return ExitCode::SUCCESS;

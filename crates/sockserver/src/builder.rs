@@ -327,6 +327,10 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn adopt(self, sockets: impl IntoIterator<Item = Socket>) -> io::Result<Server<K, M>> {
+        if self.options.unix_mode.is_some() {
+            let sentence = "unix_mode is of no effect on sockets that are bound already";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
+        }
         let mut listeners = Vec::new();
         for socket in sockets {
             if socket.kind() != K::SOCKET_TYPE {
@@ -479,6 +483,10 @@ impl<F: Family, M: MixIn> Builder<Stream<F>, M> {
 impl<M: MixIn> Builder<Stream<Unix>, M> {
     /// Permissions of the socket's path, such as `0o660`; by default what the umask
     /// leaves of `0o777`.
+    ///
+    /// The path is created with them, and never open to more, not even for a moment. The
+    /// umask does not count; a default ACL of the directory does, and may take bits away.
+    /// An address without a path cannot be bound then, nor a socket adopted.
     pub fn unix_mode(mut self, mode: u32) -> Self {
         self.options.unix_mode = Some(mode);
         self
@@ -490,6 +498,10 @@ impl<M: MixIn> Builder<Stream<Unix>, M> {
 impl<M: MixIn> Builder<Datagram<Unix>, M> {
     /// Permissions of the socket's path, such as `0o660`; by default what the umask
     /// leaves of `0o777`.
+    ///
+    /// The path is created with them, and never open to more, not even for a moment. The
+    /// umask does not count; a default ACL of the directory does, and may take bits away.
+    /// An address without a path cannot be bound then, nor a socket adopted.
     pub fn unix_mode(mut self, mode: u32) -> Self {
         self.options.unix_mode = Some(mode);
         self

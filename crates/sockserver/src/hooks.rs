@@ -9,6 +9,8 @@ use sock::{Address, SHUT_WR, Socket, StreamSocket};
 
 use crate::flood;
 use crate::request::{Request, RequestError, guard};
+#[cfg(unix)]
+use crate::unix_bind;
 use crate::wrapping::Wrapped;
 
 /// The steps of a server that can be replaced; each has Python's default.
@@ -51,12 +53,18 @@ use crate::wrapping::Wrapped;
 /// Where a request runs is the [`MixIn`](crate::MixIn)'s business; what happens
 /// in it the handler's.
 pub trait ServerHooks: Send + Sync + 'static {
-    /// Binds the socket, whose options are set. By default `socket.bind(address)`.
+    /// Binds the socket, whose options are set. By default `socket.bind(address)`, and a path has
+    /// the [`unix_mode`](crate::Builder::unix_mode) from the beginning. An override that calls
+    /// `socket.bind` itself creates a path with as much of that mode as the umask leaves; on other
+    /// systems than Linux the server cannot be made if the umask leaves more.
     ///
     /// # Errors
     ///
     /// Ends the construction of the server; the socket is closed.
     fn server_bind(&self, socket: &Socket, address: &Address) -> io::Result<()> {
+        #[cfg(unix)]
+        return unix_bind::bind(socket, address);
+        #[cfg(not(unix))]
         socket.bind(address)
     }
 

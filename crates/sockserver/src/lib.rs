@@ -121,6 +121,8 @@ mod stats;
 #[cfg(unix)]
 mod sys;
 pub mod testing;
+#[cfg(unix)]
+mod unix_bind;
 mod wake;
 mod wrapping;
 

@@ -2,6 +2,7 @@
 //! system. The only `unsafe` code of this crate.
 #![allow(unsafe_code)]
 
+pub(crate) mod bind;
 pub(crate) mod interrupt;
 pub(crate) mod poller;
 
@@ -178,17 +179,6 @@ pub(crate) fn wait_child(pid: Pid) -> Waited {
             _ if libc::WIFSIGNALED(status) => return Waited::Killed(libc::WTERMSIG(status)),
             _ => return Waited::Exited(libc::WEXITSTATUS(status)),
         }
-    }
-}
-
-/// Locks an open file, or folder, until it is closed; `WouldBlock` if another holds it.
-pub(crate) fn try_lock(file: &std::fs::File) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-
-    // SAFETY: flock takes any number; this one is open.
-    match unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 

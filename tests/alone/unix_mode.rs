@@ -1,0 +1,194 @@
+//! The promise: `unix_mode` is the mode of the path from the moment there is one, whatever the
+//! umask, and of no other file, whatever others do in the directory.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::Mode;
+use rustix::process::{geteuid, umask};
+use sock::{Address, Socket};
+use sockserver::{
+    ServerHooks, UnixDatagramServer, UnixStreamServer, datagram_handler_fn, handler_fn, testing,
+};
+
+use crate::Test;
+use crate::support::{LIMIT, client_of, rest_of, until};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("unix_mode_is_there_when_bind_returns", is_there_when_bind_returns),
+    ("unix_mode_beside_threads", beside_threads),
+    ("unix_mode_does_not_reach_what_takes_the_path", does_not_reach_what_takes_the_path),
+];
+
+/// Not a test: the attacker, a process of its own.
+pub(crate) const HELPERS: &[Test] = &[("unix_mode_attacker", attack)];
+
+const DIRECTORY: &str = "SOCK_TEST_DIRECTORY";
+
+fn mode_of(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// Notes the mode that the path has when bind(2) has just returned.
+struct Looking {
+    seen: Arc<AtomicU32>,
+    /// Calls bind(2) itself, instead of the default.
+    by_itself: bool,
+}
+
+struct Default;
+
+impl ServerHooks for Default {}
+
+impl ServerHooks for Looking {
+    fn server_bind(&self, socket: &Socket, address: &Address) -> io::Result<()> {
+        if self.by_itself {
+            socket.bind(address)?
+        } else {
+            Default.server_bind(socket, address)?
+        }
+        self.seen.store(mode_of(address.path().unwrap()), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn is_there_when_bind_returns() {
+    let folder = tempfile::tempdir().unwrap();
+    // At its longest: the way around the umask has the same room for it.
+    let name = "s".repeat(107 - folder.path().as_os_str().len() - 1);
+    let path = folder.path().join(name);
+    for mask in [0, 0o022, 0o077, 0o777] {
+        for mode in [0, 0o600, 0o640, 0o660, 0o666, 0o777] {
+            umask(Mode::from_raw_mode(mask));
+            for by_itself in [false, true] {
+                let seen = Arc::new(AtomicU32::new(u32::MAX));
+                let hooks = Looking { seen: Arc::clone(&seen), by_itself };
+                let server = UnixStreamServer::builder(handler_fn(|_| Ok(()))).hooks(hooks);
+                let server = server.unix_mode(mode).bind(&path).unwrap();
+                // On Linux even a bind(2) of a hook's own begins with the mode; the umask is its own.
+                let expected = if by_itself { mode & !mask } else { mode };
+                let seen = seen.load(Ordering::Relaxed);
+                assert_eq!(seen, expected, "{seen:o} instead of {mode:o}, umask {mask:o}, {by_itself}");
+                assert_eq!(mode_of(&path), expected, "and stays so");
+                assert_eq!(server.server_address().path(), Some(&*path));
+                drop(server);
+                assert!(!path.exists());
+            }
+            let handler = datagram_handler_fn(|_| Ok(()));
+            let server = UnixDatagramServer::builder(handler).unix_mode(mode).bind(&path).unwrap();
+            assert_eq!(mode_of(&path), mode, "datagrams, umask {mask:o}");
+            drop(server);
+            assert_eq!(umask(Mode::from_raw_mode(mask)).as_raw_mode(), mask, "the umask is as before");
+        }
+    }
+    // An error of bind(2) in the other process is the same as in this one.
+    umask(Mode::from_raw_mode(0o077));
+    let absent = folder.path().join("absent/s");
+    let make = || UnixStreamServer::builder(handler_fn(|_| Ok(())));
+    let (with, without) = (make().unix_mode(0o666).bind(&absent), make().bind(&absent));
+    let (with, without) = (with.unwrap_err(), without.unwrap_err());
+    assert_eq!((with.kind(), with.to_string()), (without.kind(), without.to_string()));
+}
+
+/// Other threads neither see another umask nor keep the socket from being bound.
+fn beside_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    umask(Mode::from_raw_mode(0o077));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let files = scope.spawn(|| {
+            let path = folder.path().join("file");
+            let (mut made, end) = (0, Instant::now() + LIMIT);
+            while !stop.load(Ordering::Relaxed) && Instant::now() < end {
+                fs::write(&path, "a file of another thread").unwrap();
+                assert_eq!(mode_of(&path), 0o600);
+                fs::remove_file(&path).unwrap();
+                made += 1;
+            }
+            made
+        });
+        for round in 0..50 {
+            let path = folder.path().join(format!("socket {round}"));
+            let server = UnixStreamServer::builder(handler_fn(|cx| cx.request.sendall(b"served")));
+            let server = testing::serve(server.unix_mode(0o666).bind(&path).unwrap());
+            assert_eq!(mode_of(&path), 0o666);
+            assert_eq!(rest_of(&client_of(server.address())), "served");
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(files.join().unwrap() > 0);
+    });
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Replaces each socket in the directory by a link to a file, as fast as it can.
+fn attack() {
+    let folder = std::path::PathBuf::from(std::env::var_os(DIRECTORY).unwrap());
+    let (path, aside, link) = (folder.join("socket"), folder.join("aside"), folder.join("link"));
+    let end = Instant::now() + Duration::from_secs(20);
+    fs::write(folder.join("ready"), "").unwrap();
+    while Instant::now() < end {
+        let _ = symlink(folder.join("../private"), &link);
+        if fs::symlink_metadata(&path).is_ok_and(|file| file.file_type().is_socket()) {
+            let _ = fs::rename(&path, &aside);
+            let _ = fs::rename(&link, &path);
+        }
+    }
+}
+
+fn does_not_reach_what_takes_the_path() {
+    let outer = tempfile::tempdir().unwrap();
+    let (folder, private) = (outer.path().join("shared"), outer.path().join("private"));
+    fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(&private, "private").unwrap();
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o600)).unwrap();
+
+    // Where the program is, another user may not get.
+    let program = folder.join("program");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut command = Command::new("setpriv");
+    if geteuid().is_root() {
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    }
+    let command = command.arg(&program).args(["--alone", "unix_mode_attacker"]).env(DIRECTORY, &folder);
+    let mut attacker = Killed(command.spawn().expect("setpriv(1), of util-linux"));
+    until("the attacker is ready", || folder.join("ready").exists());
+
+    let path = folder.join("socket");
+    let (mut made, mut refused) = (0, 0);
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        // The mode is open, the file is not.
+        for mode in [0o666, 0o600] {
+            let server = UnixStreamServer::builder(handler_fn(|_| Ok(()))).unix_mode(mode).bind(&path);
+            match server {
+                Ok(server) => {
+                    made += 1;
+                    drop(server);
+                }
+                Err(_) => refused += 1,
+            }
+            assert_eq!(mode_of(&private), 0o600, "after {made} servers");
+            let _ = fs::remove_file(&path);
+        }
+    }
+    assert!(made > 0 && refused > 0, "{made} made, {refused} refused: nobody attacked");
+    assert_eq!(fs::read_to_string(&private).unwrap(), "private");
+    assert_eq!(fs::metadata(&private).unwrap().uid(), geteuid().as_raw());
+    assert!(attacker.0.try_wait().unwrap().is_none(), "it attacked until the end");
+}
