@@ -177,8 +177,12 @@ pub fn create_server_with(address: impl ToAddress, options: &ServerOptions) -> i
     }
     let address = address.to_address(options.family)?;
     let sock = Socket::new(options.family, SOCK_STREAM, 0)?;
-    // As in Python, a system that refuses it is no reason not to serve.
-    let _ = sock.set_reuse_address(true);
+    // As in Python, a system that refuses it is no reason not to serve. On Windows it is what
+    // keeps other programs off the port.
+    let set = sock.set_reuse_address(true);
+    if cfg!(windows) {
+        set?;
+    }
     if options.reuse_port {
         sock.set_reuse_port(true)?;
     }

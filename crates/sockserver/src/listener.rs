@@ -61,8 +61,14 @@ pub(crate) fn bind(
     #[cfg(not(unix))]
     let bound = hooks.server_bind(&socket, address);
     bound.map_err(named("bind"))?;
-    let path = place.map(|place| place.bound(options.unix_mode)).transpose();
-    let path = path.map_err(named("bind"))?.flatten();
+    let path = match (place, options.unix_mode) {
+        (Some(place), mode) => place.bound(mode).map_err(named("bind"))?,
+        (None, None) => None,
+        (None, Some(_)) => {
+            let cause = io::Error::other("its directory cannot be opened");
+            return Err(named("check the mode of")(cause));
+        }
+    };
     Ok(Listener { path, socket, turn: Some(turn) })
 }
 

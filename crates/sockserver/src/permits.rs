@@ -144,3 +144,37 @@ impl Drop for Permit {
         self.0.feed();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepting_pauses_for_longer_while_descriptors_are_short() {
+        let permits = Permits::new(Limits::default(), Arc::new(Waker::new().unwrap()));
+        assert_eq!(permits.accept_pause(), None);
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            permits.pause_until.store(0, Ordering::Relaxed);
+            permits.pause_accepting();
+            pauses.push(permits.accept_pause().unwrap_or_default().as_millis() as u64);
+        }
+        // A tick of the coarse clock may have passed.
+        let around = |pause: u64, expected: u64| pause <= expected && pause + 20 >= expected;
+        let expected = [5, 10, 20, 40, 80, 160, 160, 160, 160, 160];
+        assert!(
+            pauses.iter().zip(expected).all(|(pause, expected)| around(*pause, expected)),
+            "{pauses:?}"
+        );
+
+        permits.had_descriptors();
+        permits.pause_until.store(0, Ordering::Relaxed);
+        permits.pause_accepting();
+        let until = permits.pause_until.load(Ordering::Relaxed);
+        assert!(until <= permits.clock.now() + FIRST_PAUSE, "it begins anew");
+        while permits.accept_pause().is_some() {
+            std::thread::yield_now();
+        }
+        assert!(permits.clock.now() >= until, "and ends by itself");
+    }
+}

@@ -8,8 +8,7 @@ pub(crate) mod poller;
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// Process id of a child.
@@ -108,6 +107,9 @@ pub(crate) fn refuse_threads() -> io::Result<()> {
 /// False means nothing: those it has started may have ended.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn is_known_to_be_alone() -> bool {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     static FLAG: OnceLock<Option<&AtomicBool>> = OnceLock::new();
     let flag = FLAG.get_or_init(|| {
         // SAFETY: the name ends with a NUL. What it names is a `char` that is there as long as
