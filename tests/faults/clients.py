@@ -89,7 +89,7 @@ def handshakes_without_descriptors(case, cls):
     for client in clients:
         client.sendall(b"x")
     time.sleep(0.1)
-    drained = check_stop(case, server, 0.3)
+    drained = check_stop(case, server, 0.3, code=1)
     case.check(cls == "selector" or int(drained["cut"]) == 20, f"{drained['cut']} of 20 cut off")
 
 

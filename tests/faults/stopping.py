@@ -171,6 +171,16 @@ def blocked(case, cls):
     case.check(code == 1, f"exit {code}")
 
 
+def listens(path):
+    """Whether anybody listens at the path."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(path)
+        except ConnectionRefusedError:
+            return False
+    return True
+
+
 @row("F39", "a path whose server was killed", "kill -9, start again", ("unix", "threading-unix", "forking-unix"))
 def stale_path(case, cls):
     path = str(case.folder / "s")
@@ -178,6 +188,10 @@ def stale_path(case, cls):
     first.probe(1)
     first.kill()
     case.check(os.path.exists(path), "it is still there")
+    # The child that served the probe has the listener too, until it has ended.
+    until = time.monotonic() + 5
+    while listens(path) and time.monotonic() < until:
+        time.sleep(0.01)
     second = case.server(cls, address=path, drain=1000)
     second.probe(1)
     case.check("taking its place" in second.log_text(), "taken over, with a line that says so")
