@@ -79,6 +79,7 @@ mod inet;
 #[cfg(unix)]
 mod interface;
 mod interrupt;
+mod linger;
 mod makefile;
 #[cfg(unix)]
 mod message;
@@ -123,6 +124,7 @@ pub use inet::{htonl, htons, inet_aton, inet_ntoa, inet_ntop, inet_pton, ntohl, 
 #[cfg(unix)]
 pub use interface::{if_indextoname, if_nameindex, if_nametoindex};
 pub use interrupt::{Canceller, set_interrupt_hook, was_cancelled, was_interrupted};
+pub use linger::Lingered;
 pub use makefile::{DEFAULT_BUFFER_SIZE, SocketPair, SocketReader, SocketWriter};
 #[cfg(unix)]
 pub use message::{Ancillary, CMSG_LEN, CMSG_SPACE, Message, MessageInto, ReceivedFds};

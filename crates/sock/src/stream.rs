@@ -2,9 +2,11 @@
 
 use std::any::Any;
 use std::io;
+use std::time::Duration;
 
 use crate::buffer::ReadBuffer;
 use crate::consts::Shutdown;
+use crate::linger::Lingered;
 use crate::socket::Socket;
 use crate::sys;
 
@@ -37,6 +39,23 @@ pub trait StreamSocket: Send + Sync {
 
     /// The socket underneath: descriptor, timeouts, names, options.
     fn socket(&self) -> &Socket;
+
+    /// Discards input until it is safe to close the stream, for no longer than `limit`:
+    /// see [`Socket::linger_for`]. Dropping the stream then does not wait once more.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Socket::linger_for`].
+    fn linger_for(&self, limit: Duration) -> io::Result<Lingered> {
+        self.socket().linger_for(limit)
+    }
+
+    /// Marks the stream as failed: what was sent is not all there was to send. If the
+    /// protocol has a way to end in order, such as the close_notify of TLS, it is not
+    /// used any more, so that the peer sees that the stream was cut. By default nothing.
+    ///
+    /// A wrapper around another stream has to pass it on.
+    fn abort(&self) {}
 
     /// Bytes that can be received although the socket underneath has none: who
     /// waits for input in poll(2) has to ask first. 0 for a plain socket. Python:

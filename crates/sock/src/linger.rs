@@ -1,0 +1,168 @@
+//! Lingering close: discarding input until what was sent has arrived.
+
+use std::io;
+use std::time::Duration;
+
+use crate::consts::{AF_INET, AF_INET6};
+use crate::error::timed_out;
+use crate::socket::Socket;
+use crate::sys::AsFd;
+use crate::tcp_info::TcpState;
+use crate::timeout::{self, Deadline, Poll, Readiness};
+
+/// Why [`Socket::linger_for`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lingered {
+    /// The peer has closed its side. Nothing it sends can reset the connection any more.
+    PeerClosed,
+    /// Enough of what was sent has been acknowledged; so many bytes of input were discarded.
+    Acknowledged {
+        /// Bytes of input that were discarded.
+        discarded: usize,
+    },
+}
+
+/// The first and the longest pause between two looks at the send queue. No event of
+/// poll(2) reports an acknowledgement.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+
+/// This much may be in flight when a server closes: it was sent, and mostly arrives.
+const IN_FLIGHT: usize = 1 << 16;
+
+/// The least that is received at once, and the most.
+const SMALL: usize = 1 << 12;
+const LARGE: usize = 1 << 16;
+
+/// Lingering close.
+impl Socket {
+    /// Discards input until it is safe to close the socket, for no longer than `limit`.
+    ///
+    /// Python: none; nginx has `lingering_close`. System calls: recv(2), ioctl(2), and
+    /// poll(2) while there is something to wait for. close(2) resets a TCP connection
+    /// that has unread input, or gets input later. The reset discards what the send
+    /// queue still holds (RFC 1122, 4.2.2.13; RFC 9112, 9.6). It is safe to close when
+    /// the peer has closed its side, or when at most 64 KiB are in flight and nothing
+    /// is left that was never sent. Call it after the last send, and read nothing
+    /// afterwards. It does not depend on the socket's timeout.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` if `limit` is over. The system's, such as `ConnectionReset`. Returns an
+    /// error that [`was_cancelled`](crate::was_cancelled) recognizes if the socket's canceller was used.
+    ///
+    /// # Platform notes
+    ///
+    /// On Windows the send queue is not known: what has come is discarded, no more.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
+    /// let (connection, _) = server.accept()?;
+    /// client.sendall(b"a request that nobody reads")?;
+    /// connection.sendall(b"busy")?;
+    /// connection.shutdown(sock::SHUT_WR)?;
+    /// connection.linger_for(Duration::from_secs(2))?;
+    /// connection.close()?;
+    /// assert_eq!(client.recv(10)?, b"busy");
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn linger_for(&self, limit: Duration) -> io::Result<Lingered> {
+        self.linger_until(limit, |queued| queued == 0 || (queued <= IN_FLIGHT && !self.has_unsent()))
+    }
+
+    /// [`linger_for`](Self::linger_for) with a condition of the caller's: `enough` gets the
+    /// length of the send queue and returns whether the socket may be closed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`linger_for`](Self::linger_for).
+    pub fn linger_until(&self, limit: Duration, enough: impl Fn(usize) -> bool) -> io::Result<Lingered> {
+        let mut deadline = Deadline::new(Some(limit));
+        let mut pause = FIRST_PAUSE;
+        let mut scratch = Scratch { small: [0; SMALL], large: Vec::new() };
+        let mut discarded = 0;
+        // A Unix socket's data is in the peer's queue already.
+        let is_tcp = matches!(self.family(), AF_INET | AF_INET6);
+        loop {
+            let mut ended = false;
+            match self.recv_into_nowait(scratch.room()) {
+                Ok(0) => ended = true,
+                Ok(received) => {
+                    discarded += received;
+                    // A short receive has emptied the queue.
+                    if scratch.was_filled(received) && deadline.left() != Some(Duration::ZERO) {
+                        continue;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            if ended && (!is_tcp || self.peer_has_closed()) {
+                return Ok(Lingered::PeerClosed);
+            }
+            // Where the length is not known there is nothing to wait for.
+            if !is_tcp || self.send_queue().map_or(true, &enough) {
+                return Ok(Lingered::Acknowledged { discarded });
+            }
+            let left = deadline.left().unwrap_or_default();
+            if left.is_zero() {
+                return Err(timed_out());
+            }
+            self.pause(pause.min(left), ended)?;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Waits for input, for no longer than `pause`.
+    fn pause(&self, pause: Duration, ended: bool) -> io::Result<()> {
+        let waited = match ended {
+            // After shutdown(SHUT_RD) the socket is always readable.
+            true => timeout::poll(&mut [Poll::new(self, 0)], Some(pause)).map(drop),
+            false => timeout::wait(self.as_fd(), Readiness::Readable, &mut self.deadline_of(Some(pause))),
+        };
+        match waited {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) => {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the end of file is the peer's, and not that of our own shutdown(2).
+    fn peer_has_closed(&self) -> bool {
+        use TcpState::{Close, CloseWait, Closing, LastAck, TimeWait};
+        self.tcp_info()
+            .map_or(true, |info| matches!(info.state, Close | CloseWait | Closing | LastAck | TimeWait))
+    }
+
+    /// Whether something in the send queue was never sent: the peer, or the network, is slow.
+    fn has_unsent(&self) -> bool {
+        self.tcp_info().is_ok_and(|info| info.notsent_bytes.is_some_and(|bytes| bytes > 0))
+    }
+}
+
+/// Where discarded input goes: there is mostly little of it.
+struct Scratch {
+    small: [u8; SMALL],
+    large: Vec<u8>,
+}
+
+impl Scratch {
+    fn room(&mut self) -> &mut [u8] {
+        if self.large.is_empty() { &mut self.small } else { &mut self.large }
+    }
+
+    /// Whether `received` bytes are all there was room for. Then there may be much.
+    fn was_filled(&mut self, received: usize) -> bool {
+        let filled = received == self.room().len();
+        if filled && self.large.is_empty() {
+            self.large = vec![0; LARGE];
+        }
+        filled
+    }
+}
