@@ -1,6 +1,7 @@
 //! The promise: TLS under each class of server. Stalled handshakes, garbage and
 //! plain HTTP cost their own place until the deadline and nobody else's; sessions
-//! are resumed whichever thread or process served the first one.
+//! are resumed whichever thread or process served the first one; a handler that fails
+//! ends its connection without a close_notify.
 
 use std::fs;
 use std::io::{self, BufRead, Read, Write};
@@ -43,12 +44,21 @@ const CERTIFICATES: &str = "SOCK_TEST_CERTIFICATES";
 /// After this long a handshake is given up.
 const DEADLINE: Duration = Duration::from_secs(1);
 
+/// Lines that have the handler fail in the middle of its answer.
+const FAIL: &[u8] = b"fail\n";
+const PANIC: &[u8] = b"panic\n";
+
 struct Echo;
 
 impl StreamRequestHandler for Echo {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
         let mut line = Vec::new();
         while cx.rfile.read_until(b'\n', &mut line)? > 0 {
+            if line == FAIL || line == PANIC {
+                cx.wfile.write_all(b"half")?;
+                assert_eq!(line, FAIL, "panics on purpose");
+                return Err(io::Error::other("fails on purpose"));
+            }
             cx.wfile.write_all(&line)?;
             line.clear();
         }
@@ -104,6 +114,14 @@ fn holds(class: &str, stalled: usize) {
         }
         // At worst each that stalls is waited for, one after the other.
         assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+        for how in [FAIL, PANIC] {
+            let sock = context.wrap_socket_client(client_of(&address), "localhost").expect("handshake");
+            sock.sendall(how).unwrap();
+            let mut answer = Vec::new();
+            let end = sock.makefile_rb().read_to_end(&mut answer).map_err(|error| error.kind());
+            assert_eq!(answer, b"half");
+            assert_eq!(end, Err(io::ErrorKind::UnexpectedEof), "half an answer looks whole");
+        }
         for sock in silent {
             // An alert, an end of file or a reset; and no silence.
             let end = rest_of(&sock);

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use crossbeam_utils::atomic::AtomicCell;
 use sock::{
-    Address, MSG_PEEK, POLLIN, Poll, ReadBuffer, SHUT_RD, SHUT_RDWR, Shutdown, Socket, StreamSocket, poll,
+    Address, Lingered, MSG_PEEK, POLLIN, Poll, ReadBuffer, SHUT_RD, SHUT_RDWR, Shutdown, Socket,
+    StreamSocket, poll,
 };
 
 use crate::clock::{Clock, NEVER};
@@ -504,6 +505,16 @@ impl StreamSocket for Connection {
             self.give_back(buffer);
         }
         ahead + self.stream().map_or(0, |stream| stream.pending())
+    }
+
+    fn linger_for(&self, limit: Duration) -> io::Result<Lingered> {
+        self.stream().map_or(Err(io::ErrorKind::NotConnected.into()), |stream| stream.linger_for(limit))
+    }
+
+    fn abort(&self) {
+        if let Some(stream) = self.stream() {
+            stream.abort();
+        }
     }
 
     fn as_any(&self) -> Option<&dyn Any> {

@@ -1,9 +1,9 @@
 //! The end of a request: what became of it, and closing in the right order.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use sock::{AF_UNIX, POLLIN, Poll};
+use sock::{Lingered, POLLIN, Poll};
 
 use crate::child;
 use crate::connection::poll_through_signals;
@@ -13,13 +13,6 @@ use crate::limits::Deadline;
 use crate::phase::Phase;
 use crate::request::{Request, RequestError, guard};
 use crate::stats::Outcome;
-
-/// Of an answer this much may be on its way, and is not waited for: a small answer
-/// has left the system, and a client that waits for it does not send.
-const ON_ITS_WAY: usize = 1 << 16;
-
-/// How often closing looks whether the rest of a large answer has been sent.
-const LINGER_LOOKS: Duration = Duration::from_millis(20);
 
 impl Life {
     /// What became of a request whose handler is content.
@@ -61,6 +54,12 @@ impl Life {
         tell_error(&*self.core.hooks, error, self.entry.client_address());
     }
 
+    /// Whether the client has to see that the answer is not whole. One that was idle for too
+    /// long has all its answers.
+    fn has_failed(&self) -> bool {
+        !matches!(self.outcome, None | Some(Outcome::Finished | Outcome::TimedOut(Deadline::Idle)))
+    }
+
     fn was_cut(&self) -> bool {
         self.entry.connection().phase() == Phase::Drained
     }
@@ -98,21 +97,26 @@ impl Life {
         // Of a datagram only hooks have an end to tell.
         let request = self.request.as_ref();
         if let Some(request) = request.filter(|it| it.stream().is_some() || self.core.has_hooks()) {
-            if comes_to(2) && !self.may_just_close() {
+            if comes_to(2) && self.has_failed() {
+                if let Some(stream) = request.stream() {
+                    stream.abort();
+                }
+            }
+            if comes_to(3) && !self.may_just_close() {
                 self.core.hooks.shutdown_request(request);
             }
-            if comes_to(3) {
+            if comes_to(4) {
                 self.linger(request);
             }
-            if comes_to(4) {
+            if comes_to(5) {
                 self.core.hooks.close_request(request);
             }
         }
-        if comes_to(5) {
+        if comes_to(6) {
             drop(self.request.take());
         }
         // What wrap_request made goes with it. A child's bare socket goes with the process.
-        if comes_to(6) && !(child::is_one() && self.entry.connection().bare().is_some()) {
+        if comes_to(7) && !(child::is_one() && self.entry.connection().bare().is_some()) {
             self.entry.close(self.core.registry());
         }
         self.closed = true;
@@ -126,48 +130,38 @@ impl Life {
         !self.core.has_hooks() && !child::is_one() && self.entry.connection().ends_with_its_close()
     }
 
-    /// Reads away what the client is still sending, for a while: closing with
+    /// Discards what the client is still sending, for a while: closing with
     /// unread input resets the connection, and the reset can overtake the answer
     /// (RFC 1122, 4.2.2.13; RFC 9112, 9.6). So does input that comes after the close;
-    /// while much of the answer is still to be sent it is waited for.
+    /// while the answer is still to be sent it is waited for.
     ///
     /// One that nobody serves, because it is refused, is not waited for: the loop does it.
     fn linger(&self, request: &Request) {
         let connection = self.entry.connection();
-        let ended = connection.heard_the_end() || matches!(self.outcome, Some(Outcome::TimedOut(_)));
-        let limit = self.registry().limits().linger_timeout;
-        let Some(stream) = request.stream().filter(|_| !ended && !limit.is_zero()) else {
+        let Some(stream) = request.stream().filter(|_| !connection.heard_the_end()) else { return };
+        let was_cut = matches!(self.outcome, Some(Outcome::TimedOut(_) | Outcome::Cut));
+        let limit = match was_cut || connection.phase() == Phase::Queued {
+            true => Duration::ZERO,
+            false => self.registry().limits().linger_timeout,
+        };
+        // A stream on top has to know all the same: else it waits when it is dropped.
+        if limit.is_zero() && connection.phase() != Phase::Queued && connection.bare().is_some() {
+            return;
+        }
+        let mut limit = sock::Deadline::new(Some(limit));
+        let Ok(Lingered::Acknowledged { discarded: 1.. }) =
+            stream.linger_for(limit.left().unwrap_or_default())
+        else {
             return;
         };
-        let limit = if connection.phase() == Phase::Queued { Duration::ZERO } else { limit };
+        // The client is still sending: it may read the answer only when it is done.
         let socket = stream.socket();
-        let begin = Instant::now();
-        // What a Unix socket has sent is the client's, whatever becomes of the socket.
-        let owes =
-            || socket.family() != AF_UNIX && socket.send_queue().is_ok_and(|bytes| bytes > ON_ITS_WAY);
-        let mut scratch = Vec::new();
-        let mut heard = false;
-        loop {
-            let left = limit.saturating_sub(begin.elapsed());
-            let wait = match heard {
-                true => left,
-                false if owes() => left.min(LINGER_LOOKS),
-                false => Duration::ZERO,
-            };
-            let there = poll_through_signals(&mut [Poll::new(socket, POLLIN)], Some(wait));
-            if there.is_ok_and(|count| count > 0) {
-                scratch.resize(1 << 16, 0);
-                if !socket.recv_into(&mut scratch).is_ok_and(|received| received > 0) {
-                    return;
-                }
-                heard = true;
-            } else if heard || wait.is_zero() {
-                return;
-            }
-            if left.is_zero() {
-                return;
-            }
-        }
+        let mut scratch = vec![0; 1 << 16];
+        while poll_through_signals(&mut [Poll::new(socket, POLLIN)], limit.left())
+            .is_ok_and(|ready| ready > 0)
+            && socket.recv_into_nowait(&mut scratch).is_ok_and(|received| received > 0)
+            && limit.left().is_some_and(|left| !left.is_zero())
+        {}
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::any::Any;
 use std::io;
+use std::time::Duration;
 
-use sock::{Shutdown, Socket, SocketPair, SocketReader, SocketWriter, StreamSocket};
+use sock::{Lingered, Shutdown, Socket, SocketPair, SocketReader, SocketWriter, StreamSocket};
 
 use crate::cert::{Parsed, PeerCertificate};
 use crate::context::SSLContext;
@@ -132,6 +133,15 @@ impl StreamSocket for SSLSocket {
 
     fn pending(&self) -> usize {
         SSLSocket::pending(self)
+    }
+
+    fn linger_for(&self, limit: Duration) -> io::Result<Lingered> {
+        self.note_linger();
+        self.socket().linger_for(limit)
+    }
+
+    fn abort(&self) {
+        SSLSocket::abort(self);
     }
 
     fn as_any(&self) -> Option<&dyn Any> {

@@ -1,5 +1,7 @@
 //! `SSLSocket`: TLS on a socket, for reading and writing from two threads at once.
 
+mod closing;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -7,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use sock::{AddressError, Deadline, SHUT_WR, Shutdown, Socket};
+use sock::{AddressError, Deadline, SHUT_WR, Socket};
 
 use crate::engine::Engine;
 use crate::error::{Reason, SSLError};
 use crate::stats::{Counters, count};
-use crate::wire::{Incoming, Outgoing, timed_out_or_would_block};
+use crate::wire::{Incoming, Input, Outgoing, timed_out_or_would_block};
 
 /// A socket with TLS on it.
 ///
@@ -27,8 +29,8 @@ use crate::wire::{Incoming, Outgoing, timed_out_or_would_block};
 /// 2. The handshake: in there, or by [`do_handshake`](Self::do_handshake), or with
 ///    the first call that needs it.
 /// 3. [`recv`](Self::recv), [`send`](Self::send) and their relatives.
-/// 4. [`close`](Self::close), or dropping it, says goodbye (close_notify) and closes
-///    the socket; [`unwrap_tls`](Self::unwrap_tls) gives it back instead.
+/// 4. [`close`](Self::close), or dropping it, sends a close_notify, waits until
+///    everything has arrived, and closes the socket; [`unwrap_tls`](Self::unwrap_tls) gives it back instead.
 ///
 /// The timeout of the socket ([`socket`](Self::socket)`().settimeout`) is one
 /// deadline for each whole call, a handshake too. Non-blocking sockets work: a
@@ -50,11 +52,12 @@ pub struct SSLSocket {
     ready: AtomicBool,
     /// We want to hear no more: the end of the connection is no cut.
     deaf: AtomicBool,
+    /// No close_notify is to be sent: see [`abort`](Self::abort).
+    aborted: AtomicBool,
+    /// Somebody else has waited until it is safe to close.
+    lingered: AtomicBool,
     pub(crate) role: Role,
 }
-
-/// How long a goodbye waits for room in the system's buffer, on a socket without timeout.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// The most that one record holds (RFC 8446, 5.1).
 const RECORD: usize = 1 << 14;
@@ -78,6 +81,8 @@ impl SSLSocket {
             outgoing: Mutex::default(),
             ready: AtomicBool::new(false),
             deaf: AtomicBool::new(false),
+            aborted: AtomicBool::new(false),
+            lingered: AtomicBool::new(false),
             role,
         }
     }
@@ -292,46 +297,6 @@ impl SSLSocket {
             }
         }
         engine.pending()
-    }
-
-    /// Ends sending, receiving, or both. To end sending says goodbye first.
-    ///
-    /// Python: `shutdown(how)`, which says nothing. System calls: send(2),
-    /// shutdown(2). It wakes calls of other threads. Where the system's buffer is
-    /// full it waits for room to say goodbye: as long as the socket's timeout, or
-    /// five seconds on a blocking socket, and for `SHUT_RDWR` one at most.
-    ///
-    /// # Errors
-    ///
-    /// `NotConnected` (`ENOTCONN`).
-    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        let sock = self.socket();
-        match how {
-            Shutdown::Read => self.deaf.store(true, Ordering::Release),
-            Shutdown::Write => self.say_goodbye(LINGER),
-            Shutdown::Both => {
-                self.deaf.store(true, Ordering::Release);
-                // Who waits for input need not wait for the goodbye too. On Windows
-                // this would reset a connection with something unread.
-                #[cfg(not(windows))]
-                sock.shutdown(Shutdown::Read)?;
-                self.say_goodbye(Duration::from_secs(1));
-            }
-        }
-        sock.shutdown(how)
-    }
-
-    /// Says goodbye (close_notify) and closes the socket.
-    ///
-    /// Python: `close()`, which says nothing. System calls: send(2), close(2). It
-    /// waits as [`shutdown`](Self::shutdown) does, and so does dropping it.
-    ///
-    /// # Errors
-    ///
-    /// Those of closing a [`Socket`].
-    pub fn close(mut self) -> io::Result<()> {
-        self.say_goodbye(LINGER);
-        self.sock.take().map_or(Ok(()), Socket::close)
     }
 
     /// Ends TLS on both sides and gives the socket back, with what the peer has
@@ -563,31 +528,13 @@ impl SSLSocket {
                 return;
             };
             self.engine.lock().collect(&mut outgoing.bytes);
-            if outgoing.flush_for(self.socket(), Duration::ZERO).is_err() {
+            if outgoing
+                .flush_by(self.socket(), &mut Deadline::new(Some(Duration::ZERO)), Input::Keep)
+                .is_err()
+            {
                 return;
             }
         }
-    }
-
-    /// Sends the close_notify, once, if there is room for it within the limit.
-    /// What was cut off before it stays cut off: then there is none.
-    fn say_goodbye(&self, limit: Duration) {
-        let Some(sock) = self.sock.as_ref().filter(|_| self.ready.load(Ordering::Acquire)) else {
-            return;
-        };
-        let limit = sock.gettimeout().unwrap_or(LINGER).min(limit);
-        // Whoever is sending is not interrupted, and not waited for.
-        let Some(mut outgoing) = self.outgoing.try_lock_for(limit.min(Duration::from_millis(20))) else {
-            return;
-        };
-        if self.engine.lock().is_closed() || outgoing.flush_for(sock, limit).is_err() {
-            return;
-        }
-        let mut engine = self.engine.lock();
-        engine.close();
-        engine.collect(&mut outgoing.bytes);
-        drop(engine);
-        let _ = outgoing.flush_for(sock, limit);
     }
 
     fn is_nonblocking(&self) -> bool {
@@ -621,7 +568,7 @@ fn is_alert(error: &io::Error) -> bool {
 
 impl Drop for SSLSocket {
     fn drop(&mut self) {
-        self.say_goodbye(LINGER);
+        let _ = self.finish();
     }
 }
 

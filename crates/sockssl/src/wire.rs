@@ -96,10 +96,14 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Sends all of it within `limit`, whatever the socket's mode; zero for what
-    /// goes at once.
-    pub(crate) fn flush_for(&mut self, sock: &Socket, limit: Duration) -> io::Result<()> {
-        let mut deadline = Deadline::new(Some(limit));
+    /// Sends all of it by `deadline`, whatever the socket's mode. With [`Input::Discard`]
+    /// a peer that reads nothing until we have read does not block it.
+    pub(crate) fn flush_by(
+        &mut self,
+        sock: &Socket,
+        deadline: &mut Deadline<'_>,
+        mut input: Input,
+    ) -> io::Result<()> {
         while !self.is_empty() {
             match send_at_once(sock, &self.bytes[self.sent..]) {
                 Ok(sent) => self.sent += sent,
@@ -108,7 +112,20 @@ impl Outgoing {
                     if left.is_zero() {
                         return Err(error);
                     }
-                    sock::poll(&mut [sock::Poll::new(sock, sock::POLLOUT)], Some(left))?;
+                    let reads = if input == Input::Discard { sock::POLLIN } else { 0 };
+                    let mut set = [sock::Poll::new(sock, sock::POLLOUT | reads)];
+                    match sock::poll(&mut set, Some(left)) {
+                        Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                        _ => {}
+                    }
+                    let discarded = set[0].revents() & reads != 0 && {
+                        let mut waste = [0; SMALL];
+                        sock.recv_into_nowait(&mut waste).is_ok_and(|received| received > 0)
+                    };
+                    // At the end of the input the socket stays readable.
+                    if set[0].revents() & reads != 0 && !discarded {
+                        input = Input::Keep;
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -116,6 +133,27 @@ impl Outgoing {
         self.bytes.clear();
         self.sent = 0;
         Ok(())
+    }
+}
+
+/// What becomes of input while something is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    Keep,
+    Discard,
+}
+
+/// Waits until at most `allowed` bytes are unacknowledged. It reads nothing.
+pub(crate) fn await_acknowledgement(sock: &Socket, deadline: &mut Deadline<'_>, allowed: usize) {
+    let mut pause = Duration::from_millis(1);
+    while sock.send_queue().is_ok_and(|queued| queued > allowed) {
+        let left = deadline.left().unwrap_or_default();
+        // No event reports an acknowledgement; an error is always reported.
+        let mut set = [sock::Poll::new(sock, 0)];
+        if left.is_zero() || sock::poll(&mut set, Some(pause.min(left))).is_ok_and(|ready| ready > 0) {
+            return;
+        }
+        pause = (pause * 2).min(Duration::from_millis(16));
     }
 }
 

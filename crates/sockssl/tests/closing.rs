@@ -1,0 +1,224 @@
+//! The promise: what `sendall` has reported as sent arrives, however the connection is
+//! closed, unless the peer resets it; and a close waits for a limited time.
+
+mod support;
+
+use std::io;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sock::{Linger, POLLIN, Poll, SHUT_RD, SHUT_RDWR, SHUT_WR, StreamSocket};
+use sockssl::{SSLSocket, TLSVersion};
+use support::{LIMIT, Pki, join, wrapped};
+
+const SIZE: usize = 3 << 20;
+
+/// A reader that was not told to begin does so after this long: the writer then waits
+/// for it, as it should.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+fn data() -> Vec<u8> {
+    (0..SIZE).map(|at| (at / 7) as u8).collect()
+}
+
+/// All that arrives, and whether it ends in order.
+fn all(stream: &SSLSocket) -> (Vec<u8>, io::Result<()>) {
+    let mut got = Vec::new();
+    loop {
+        match stream.recv(1 << 16) {
+            Ok(data) if data.is_empty() => return (got, Ok(())),
+            Ok(data) => got.extend(data),
+            Err(error) => return (got, Err(error)),
+        }
+    }
+}
+
+/// Waits until the peer has sent something that was not received.
+fn await_input(stream: &SSLSocket) {
+    let mut set = [Poll::new(stream.socket(), POLLIN)];
+    assert_eq!(sock::poll(&mut set, Some(LIMIT)).unwrap(), 1);
+}
+
+type End = fn(SSLSocket) -> io::Result<()>;
+
+const ENDS: [(&str, End); 6] = [
+    ("close", SSLSocket::close),
+    ("drop", |stream| {
+        drop(stream);
+        Ok(())
+    }),
+    ("half close", |stream| {
+        stream.shutdown(SHUT_WR)?;
+        stream.close()
+    }),
+    ("receiving half closed", |stream| {
+        stream.shutdown(SHUT_RD)?;
+        stream.close()
+    }),
+    ("shutdown", |stream| {
+        stream.shutdown(SHUT_RDWR)?;
+        stream.close()
+    }),
+    ("blocking", |stream| {
+        stream.socket().settimeout(None)?;
+        stream.close()
+    }),
+];
+
+/// One side sends without reading, while input lies unread in its buffer: session tickets
+/// of a TLS 1.3 server, or data. The other side reads only after the close was called.
+#[test]
+fn everything_arrives_after_a_close_with_unread_input() {
+    let pki = Pki::new();
+    let data = data();
+    for version in [TLSVersion::TLSv1_3, TLSVersion::TLSv1_2] {
+        for server_sends in [false, true] {
+            for (name, end) in ENDS {
+                let client = pki.client();
+                client.set_maximum_version(version);
+                let (server, client) = wrapped(&pki.server(), &client);
+                let (sender, reader) = if server_sends { (server, client) } else { (client, server) };
+                if server_sends || version == TLSVersion::TLSv1_2 {
+                    reader.sendall(b"unread").unwrap();
+                }
+                await_input(&sender);
+                let (closed, told) = mpsc::channel();
+                let thread = thread::spawn(move || {
+                    let _ = told.recv_timeout(PATIENCE);
+                    // Input that comes later than the close resets the connection.
+                    let _ = reader.sendall(b"late");
+                    all(&reader)
+                });
+                sender.sendall(&data).unwrap();
+                end(sender).unwrap();
+                let _ = closed.send(());
+                let (got, ended) = join(thread);
+                let case = format!("{version:?}, {name}, server sends: {server_sends}");
+                assert_eq!(got.len(), data.len(), "{case}: {ended:?}");
+                assert!(got == data, "{case}");
+                ended.unwrap_or_else(|error| panic!("{case}: {error}"));
+            }
+        }
+    }
+}
+
+/// The peer is still sending when the connection is closed, and reads only when it has
+/// sent everything.
+#[test]
+fn everything_arrives_while_the_peer_is_still_sending() {
+    let pki = Pki::new();
+    let (server, client) = wrapped(&pki.server(), &pki.client());
+    // More than there is room for, so that the close_notify has to wait.
+    let answer = data().repeat(8);
+    let expected = answer.clone();
+    let (begun, begins) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        client.sendall(&[7; 1 << 16]).unwrap();
+        begun.send(()).unwrap();
+        let sent = client.sendall(&vec![7; 24 << 20]);
+        (sent, all(&client))
+    });
+    begins.recv_timeout(LIMIT).unwrap();
+    // As much as there is room for, without the client's reading anything.
+    server.socket().settimeout(Duration::ZERO).unwrap();
+    let mut sent = 0;
+    while let Ok(count) = server.send(&answer[sent..]) {
+        sent += count;
+        if sent == answer.len() {
+            break;
+        }
+    }
+    assert!(sent < answer.len(), "the system has room for all of it");
+    server.socket().settimeout(LIMIT).unwrap();
+    server.close().unwrap();
+    let (received, (got, ended)) = join(thread);
+    received.unwrap();
+    ended.unwrap();
+    assert_eq!(got.len(), sent);
+    assert!(got == expected[..sent]);
+}
+
+#[test]
+fn a_close_waits_no_longer_than_its_limit_for_a_peer_that_reads_nothing() {
+    let pki = Pki::new();
+    for (timeout, least, most) in [
+        (Some(Duration::from_millis(100)), Duration::from_millis(100), Duration::from_secs(3)),
+        (Some(Duration::ZERO), Duration::ZERO, Duration::from_secs(3)),
+        (None, Duration::from_secs(5), Duration::from_secs(10)),
+    ] {
+        let (server, client) = wrapped(&pki.server(), &pki.client());
+        client.socket().settimeout(Duration::ZERO).unwrap();
+        while client.send(&[7; 1 << 16]).is_ok() {}
+        client.socket().settimeout(timeout).unwrap();
+        let begin = Instant::now();
+        let error = client.close().unwrap_err();
+        let took = begin.elapsed();
+        let kind = if timeout == Some(Duration::ZERO) {
+            io::ErrorKind::WouldBlock
+        } else {
+            io::ErrorKind::TimedOut
+        };
+        assert_eq!(error.kind(), kind, "{timeout:?}: {error}");
+        assert!((least..most).contains(&took), "{timeout:?}: {took:?}");
+        drop(server);
+    }
+}
+
+#[test]
+fn a_close_with_nothing_outstanding_does_not_wait_for_the_peer() {
+    let pki = Pki::new();
+    let (server, client) = wrapped(&pki.server(), &pki.client());
+    client.sendall(b"question").unwrap();
+    assert_eq!(server.recv(100).unwrap(), b"question");
+    server.sendall(b"answer").unwrap();
+    assert_eq!(client.recv(100).unwrap(), b"answer");
+    // The server does nothing any more, and its tickets are read: its system acknowledges.
+    let begin = Instant::now();
+    client.close().unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert_eq!(all(&server).0, b"");
+}
+
+#[test]
+fn a_close_after_a_reset_is_no_error() {
+    let pki = Pki::new();
+    let (server, client) = wrapped(&pki.server(), &pki.client());
+    client.sendall(&[7; 1 << 16]).unwrap();
+    server.socket().set_linger(Linger { l_onoff: true, l_linger: 0 }).unwrap();
+    drop(server);
+    client.close().unwrap();
+}
+
+/// A stream that failed ends without a close_notify: its peer must not take it for whole.
+#[test]
+fn an_aborted_connection_is_cut_and_what_was_sent_arrives() {
+    let pki = Pki::new();
+    for version in [TLSVersion::TLSv1_3, TLSVersion::TLSv1_2] {
+        for (name, end) in ENDS {
+            let client = pki.client();
+            client.set_maximum_version(version);
+            let (server, client) = wrapped(&pki.server(), &client);
+            server.sendall(b"half").unwrap();
+            server.abort();
+            end(server).unwrap();
+            let (got, ended) = all(&client);
+            assert_eq!(got, b"half", "{name}");
+            assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::UnexpectedEof, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_socket_dropped_by_a_panic_is_cut() {
+    let pki = Pki::new();
+    let (server, client) = wrapped(&pki.server(), &pki.client());
+    let thread = thread::spawn(move || {
+        StreamSocket::sendall(&server, b"half").unwrap();
+        panic!("on purpose");
+    });
+    assert!(thread.join().is_err());
+    let (got, ended) = all(&client);
+    assert_eq!(got, b"half");
+    assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+}

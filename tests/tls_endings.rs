@@ -1,0 +1,241 @@
+//! The promise: a TLS connection ends with a close_notify if its handler has answered, and
+//! without one if the handler failed, so that half an answer does not look whole; and an
+//! answer arrives although the client is still sending.
+
+use std::fs;
+use std::io::{self, BufRead, Write};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use sock::{Address, Socket, StreamSocket};
+#[cfg(unix)]
+use sockserver::SelectorTCPServer;
+use sockserver::testing::{self, Running};
+use sockserver::{
+    Builder, Inet, MixIn, ServerHooks, Stream, StreamContext, StreamRequestHandler, TCPServer,
+    ThreadPoolTCPServer, ThreadingTCPServer,
+};
+use sockssl::{PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext, SSLSocket, TLSVersion};
+
+mod support;
+use support::{LIMIT, LOOPBACK, client_of};
+
+const LONG: usize = 3 << 20;
+
+/// Does what the first line says.
+struct Obedient;
+
+impl StreamRequestHandler for Obedient {
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let mut line = String::new();
+        cx.rfile.read_line(&mut line)?;
+        match line.trim_end() {
+            "whole" => cx.wfile.write_all(b"whole"),
+            "long" => cx.wfile.write_all(&[b'x'; LONG]),
+            how => {
+                cx.wfile.write_all(b"half")?;
+                cx.wfile.flush()?;
+                match how {
+                    "panic" => panic!("on purpose"),
+                    // Whatever ends it: this handler does not say that it failed.
+                    "stall" => {
+                        let _ = cx.rfile.read_line(&mut line);
+                        Ok(())
+                    }
+                    "wait" => cx.rfile.read_line(&mut line).map(drop),
+                    _ => Err(io::Error::other("on purpose")),
+                }
+            }
+        }
+    }
+}
+
+struct Tls(SSLContext);
+
+impl ServerHooks for Tls {
+    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
+        Ok(Box::new(self.0.wrap_socket_server(request)?))
+    }
+}
+
+struct Certificates(tempfile::TempDir);
+
+impl Certificates {
+    fn new() -> Certificates {
+        let directory = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names = ["localhost".to_owned()];
+        let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        fs::write(directory.path().join("cert.pem"), certificate.pem()).unwrap();
+        fs::write(directory.path().join("key.pem"), key.serialize_pem()).unwrap();
+        Certificates(directory)
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.0.path().join("cert.pem")
+    }
+
+    fn serve<M: MixIn>(&self, builder: Builder<Stream<Inet>, M>) -> Running {
+        let context = SSLContext::new(PROTOCOL_TLS_SERVER);
+        context.load_cert_chain(self.file(), self.0.path().join("key.pem")).unwrap();
+        testing::serve(builder.hooks(Tls(context)).bind(LOOPBACK).unwrap())
+    }
+
+    fn client(&self, address: &Address, version: TLSVersion) -> SSLSocket {
+        let context = SSLContext::new(PROTOCOL_TLS_CLIENT);
+        context.load_verify_locations(self.file()).unwrap();
+        context.set_maximum_version(version);
+        context.wrap_socket_client(client_of(address), "localhost").unwrap()
+    }
+}
+
+/// What arrives, and how it ends.
+fn rest(client: &SSLSocket) -> (Vec<u8>, Result<(), io::ErrorKind>) {
+    let mut got = Vec::new();
+    loop {
+        match client.recv(1 << 16) {
+            Ok(data) if data.is_empty() => return (got, Ok(())),
+            Ok(data) => got.extend(data),
+            Err(error) => return (got, Err(error.kind())),
+        }
+    }
+}
+
+const VERSIONS: [TLSVersion; 2] = [TLSVersion::TLSv1_3, TLSVersion::TLSv1_2];
+
+#[track_caller]
+fn ends_as_it_should<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
+    let certificates = Certificates::new();
+    let server = certificates.serve(builder);
+    for version in VERSIONS {
+        for (command, answer, end) in [
+            ("whole\n", "whole", Ok(())),
+            ("fail\n", "half", Err(io::ErrorKind::UnexpectedEof)),
+            ("panic\n", "half", Err(io::ErrorKind::UnexpectedEof)),
+        ] {
+            let client = certificates.client(server.address(), version);
+            client.sendall(command.as_bytes()).unwrap();
+            assert_eq!(rest(&client), (answer.as_bytes().to_vec(), end), "{command}{version:?}");
+        }
+        // It goes on sending after the handler is done, and reads only then.
+        let client = certificates.client(server.address(), version);
+        client.sendall(b"long\n").unwrap();
+        let (begun, begins) = mpsc::channel();
+        thread::scope(|scope| {
+            let client = &client;
+            scope.spawn(move || {
+                begins.recv_timeout(LIMIT).unwrap();
+                for _ in 0..16 {
+                    if client.sendall(&[7; 1 << 16]).is_err() {
+                        return;
+                    }
+                }
+            });
+            let mut got = client.recv(1 << 14).unwrap().len();
+            begun.send(()).unwrap();
+            while got < LONG {
+                got += match client.recv(1 << 14) {
+                    Ok(data) => data.len(),
+                    Err(error) => panic!("{version:?}: {error} after {got} bytes"),
+                };
+            }
+        });
+        assert_eq!(client.recv(1).unwrap(), b"", "{version:?}");
+    }
+}
+
+#[test]
+fn a_failed_handler_ends_without_close_notify_in_the_loop() {
+    ends_as_it_should(TCPServer::builder(|| Obedient));
+}
+
+#[test]
+fn a_failed_handler_ends_without_close_notify_in_threads() {
+    ends_as_it_should(ThreadingTCPServer::builder(|| Obedient));
+}
+
+#[test]
+fn a_failed_handler_ends_without_close_notify_in_a_pool() {
+    ends_as_it_should(ThreadPoolTCPServer::builder(|| Obedient).workers(2));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_failed_handler_ends_without_close_notify_in_a_selector() {
+    ends_as_it_should(SelectorTCPServer::builder(|| Obedient).workers(2));
+}
+
+#[test]
+fn a_handler_that_was_cut_off_ends_without_close_notify() {
+    let certificates = Certificates::new();
+    let (soon, builder) = (Duration::from_millis(200), || ThreadingTCPServer::builder(|| Obedient));
+    for (builder, command) in [
+        (builder().request_timeout(soon), "stall\n"),
+        (builder().read_timeout(soon), "wait\n"),
+        (builder(), "stall\n"),
+    ] {
+        let server = certificates.serve(builder);
+        let client = certificates.client(server.address(), TLSVersion::TLSv1_3);
+        client.sendall(command.as_bytes()).unwrap();
+        assert_eq!(client.recv(100).unwrap(), b"half");
+        let _report = server.handle().drain(Duration::from_secs(1)).unwrap();
+        let (got, end) = rest(&client);
+        assert_eq!(got, b"");
+        assert!(end.is_err(), "it looks whole");
+    }
+}
+
+fn command(program: &str, arguments: &[&str], input: &[u8]) -> Option<(String, String)> {
+    let child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else {
+        let required = std::env::var_os("SOCK_REQUIRE_PEERS").is_some_and(|value| value == "1");
+        assert!(!required, "SOCK_REQUIRE_PEERS=1, but there is no {program} on PATH");
+        eprintln!("there is no {program} on PATH: IT IS LEFT OUT");
+        return None;
+    };
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Some((text(&output.stdout), text(&output.stderr)))
+}
+
+#[test]
+fn python_and_openssl_see_that_an_answer_is_not_whole() {
+    const CLIENT: &str = r#"
+import socket, ssl, sys
+port, cafile, line = sys.argv[1:]
+context = ssl.create_default_context(cafile=cafile)
+sock = socket.create_connection(("127.0.0.1", int(port)), 20)
+client = context.wrap_socket(sock, server_hostname="localhost", suppress_ragged_eofs=False)
+client.sendall(line.encode() + b"\n")
+try:
+    while data := client.recv(100):
+        print(data.decode())
+    print("close_notify")
+except ssl.SSLEOFError:
+    print("cut")
+"#;
+    let certificates = Certificates::new();
+    let server = certificates.serve(ThreadingTCPServer::builder(|| Obedient));
+    let (port, file) = (server.address().port().unwrap().to_string(), certificates.file());
+    let file = file.to_str().unwrap();
+    let python = std::env::var("SOCK_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    for (line, answer, python_says) in [("whole", "whole", "close_notify"), ("fail", "half", "cut")] {
+        if let Some((output, error)) = command(&python, &["-c", CLIENT, &port, file, line], b"") {
+            assert_eq!(output, format!("{answer}\n{python_says}\n"), "{error}");
+        }
+        let address = format!("127.0.0.1:{port}");
+        let arguments = ["s_client", "-connect", &address, "-CAfile", file, "-quiet", "-ign_eof"];
+        if let Some((output, error)) = command("openssl", &arguments, format!("{line}\n").as_bytes()) {
+            assert_eq!(output, answer, "{error}");
+            assert_eq!(error.contains("unexpected eof while reading"), line == "fail", "{error}");
+        }
+    }
+}
