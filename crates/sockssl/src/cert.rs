@@ -106,6 +106,12 @@ pub(crate) struct Listed {
     pub(crate) next_update: Option<u64>,
 }
 
+/// When the next one of a revocation list is due, in seconds since 1970.
+pub(crate) fn next_update(crl: &[u8]) -> Option<u64> {
+    let crl = CertificateList::<Rfc5280>::from_der(crl).ok()?.tbs_cert_list;
+    crl.next_update.map(|time| time.to_unix_duration().as_secs())
+}
+
 /// A certificate that was parsed.
 pub(crate) struct Parsed(x509_cert::Certificate);
 

@@ -13,7 +13,7 @@ use crate::error::{Reason, SSLError, misconfigured};
 use crate::keylog::KeyLogFile;
 use crate::names::{TLSVersion, VerifyMode};
 use crate::provider::provider;
-use crate::stats::Sessions;
+use crate::sessions::{ClientSessions, Sessions};
 use crate::verify::{self, Demands, Trust};
 
 /// The settings that make a configuration.
@@ -34,13 +34,16 @@ pub(crate) struct Made<T> {
     pub(crate) config: Arc<T>,
     /// Whether peers' certificates are judged: what was not judged is not shown.
     pub(crate) judges: bool,
+    /// What clients remember of their servers; `None` if nothing is resumed.
+    pub(crate) sessions: Option<Arc<ClientSessions>>,
     /// Until when it holds, in seconds since 1970.
     until: u64,
 }
 
 impl<T> Clone for Made<T> {
     fn clone(&self) -> Made<T> {
-        Made { config: Arc::clone(&self.config), judges: self.judges, until: self.until }
+        let sessions = self.sessions.clone();
+        Made { config: Arc::clone(&self.config), judges: self.judges, sessions, until: self.until }
     }
 }
 
@@ -50,6 +53,7 @@ impl<T> Made<T> {
         Ok(Made {
             config: Arc::new(make(plan, now)?),
             judges: plan.demands.mode != VerifyMode::CERT_NONE,
+            sessions: (plan.num_tickets > 0).then(Arc::default),
             until: plan.trust.holds_until(now),
         })
     }
@@ -97,10 +101,8 @@ pub(crate) fn client(plan: &Plan, now: UnixTime) -> io::Result<ClientConfig> {
         .with_custom_certificate_verifier(verify::server_verifier(&plan.trust, plan.demands, now)?);
     let mut config = builder.with_client_cert_resolver(Arc::new(Chooser(plan.chains.clone())));
     config.alpn_protocols.clone_from(&plan.alpn);
-    config.resumption = match plan.num_tickets {
-        0 => Resumption::disabled(),
-        _ => Resumption::in_memory_sessions(256),
-    };
+    // Each connection has a store of its own: see `ConnectionSessions`.
+    config.resumption = Resumption::disabled();
     if let Some(keylog) = &plan.keylog {
         config.key_log = Arc::clone(keylog) as _;
     }

@@ -20,7 +20,8 @@ use crate::names::{
     VERIFY_DEFAULT, VerifyFlags, VerifyMode,
 };
 use crate::pem::Pem;
-use crate::stats::{Counters, SessionStats, Sessions, count};
+use crate::sessions::Sessions;
+use crate::stats::{Counters, SessionStats, count};
 use crate::verify::{Demands, Trust};
 
 /// A context with the defaults that are right for a purpose.

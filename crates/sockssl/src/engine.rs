@@ -1,15 +1,19 @@
 //! One connection's TLS, in memory: it knows records and no socket.
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::server::Acceptor;
 use rustls::{ClientConnection, Connection, HandshakeKind};
 use rustls_pki_types::ServerName;
 
 use crate::alert::AlertDescription;
+use crate::config::Made;
 use crate::context::SSLContext;
 use crate::error::{Reason, SSLError};
 use crate::failure::{CLOSED_IN_HANDSHAKE, sorted};
+use crate::sessions::{ConnectionSessions, FOR_EVER, with_judgement};
 
 /// The state of a connection. Nothing in here waits.
 pub(crate) struct Engine {
@@ -17,6 +21,10 @@ pub(crate) struct Engine {
     context: SSLContext,
     /// Whether the peer's certificate is judged, if it shows one.
     judged: bool,
+    /// Until when the judgement of a client holds: no session may end later.
+    judged_until: u64,
+    /// Where a client keeps the sessions that its server gives it.
+    sessions: Option<Arc<ConnectionSessions>>,
     /// An alert made here, where the library has no connection yet.
     alert: Vec<u8>,
     /// Why the connection is over; every call fails with it from then on.
@@ -45,11 +53,15 @@ impl Engine {
         name: ServerName<'static>,
         server_name: Option<&str>,
     ) -> io::Result<Engine> {
-        let made = context.client_config()?;
-        let connection = ClientConnection::new(made.config, name).map_err(|e| sorted(&e))?;
+        let Made { mut config, judges, sessions, .. } = context.client_config()?;
+        let sessions = sessions.map(|sessions| Arc::new(ConnectionSessions::new(sessions, judges)));
+        if let Some(sessions) = &sessions {
+            Arc::make_mut(&mut config).resumption = Resumption::store(Arc::clone(sessions) as _);
+        }
+        let connection = ClientConnection::new(config, name).map_err(|e| sorted(&e))?;
         let state = State::Live(Box::new(Connection::Client(connection)));
         let server_name = server_name.map(str::to_owned);
-        Ok(Engine { judged: made.judges, ..Engine::new(state, context, server_name) })
+        Ok(Engine { judged: judges, sessions, ..Engine::new(state, context, server_name) })
     }
 
     fn new(state: State, context: &SSLContext, server_name: Option<String>) -> Engine {
@@ -60,6 +72,8 @@ impl Engine {
             state,
             context,
             judged,
+            judged_until: FOR_EVER,
+            sessions: None,
             alert,
             failed: None,
             peer_closed: false,
@@ -113,7 +127,7 @@ impl Engine {
                 if config.cert_resolver.resolve(accepted.client_hello()).is_none() {
                     return Err(self.refuse_without_certificate());
                 }
-                match accepted.into_connection(config) {
+                match with_judgement(&mut self.judged_until, || accepted.into_connection(config)) {
                     Ok(connection) => {
                         self.state = State::Live(Box::new(Connection::Server(connection)));
                         Ok(())
@@ -136,7 +150,7 @@ impl Engine {
         }
     }
 
-    fn choose_config(&mut self) -> Result<std::sync::Arc<rustls::ServerConfig>, SSLError> {
+    fn choose_config(&mut self) -> Result<Arc<rustls::ServerConfig>, SSLError> {
         let name = self.server_name.as_deref();
         match self.context.for_server_name(name) {
             Ok(None) => {}
@@ -186,7 +200,12 @@ impl Engine {
                 break;
             }
             let handshaking = connection.is_handshaking();
-            match connection.process_new_packets() {
+            let processed = with_judgement(&mut self.judged_until, || connection.process_new_packets());
+            // Before the record that brings a session.
+            if let Some(sessions) = &self.sessions {
+                sessions.learn(connection.peer_certificates());
+            }
+            match processed {
                 Ok(state) => self.peer_closed |= state.peer_has_closed(),
                 Err(error) => {
                     let stranger = handshaking.then(|| stranger(record)).flatten();

@@ -127,6 +127,7 @@ mod keylog;
 mod names;
 mod pem;
 mod provider;
+mod sessions;
 mod socket;
 mod stats;
 mod verify;

@@ -1,14 +1,11 @@
 //! What a context counts: handshakes, resumptions, failures, reloads.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
 
-use crate::error::{Reason, misconfigured};
-use crate::provider;
+use crate::error::Reason;
 
 /// Counters of a context, since it was made.
 ///
@@ -26,7 +23,8 @@ pub struct SessionStats {
     pub accept_good: u64,
     /// Handshakes that resumed a session.
     pub hits: u64,
-    /// Sessions a client offered that the server did not know (any more).
+    /// Sessions a client offered that the server did not know, or did not resume because
+    /// the client's certificate has to be judged again.
     pub misses: u64,
     /// Session tickets given out.
     pub tickets: u64,
@@ -65,77 +63,5 @@ impl Counters {
 
     pub(crate) fn failures(&self) -> BTreeMap<Reason, u64> {
         self.failures.lock().clone()
-    }
-}
-
-/// What a server remembers of its clients, to go on with where it was. Made anew
-/// when it judges clients in another way: a session taken up again is not judged.
-#[derive(Clone)]
-pub(crate) struct Sessions {
-    pub(crate) ticketer: Arc<dyn ProducesTickets>,
-    pub(crate) store: Arc<dyn StoresServerSessions>,
-}
-
-/// Room for a client's certificate with its chain, which is in the ticket.
-const LONGEST_TICKET: usize = 16 * 1024;
-
-impl Sessions {
-    pub(crate) fn new(counters: &Arc<Counters>) -> std::io::Result<Sessions> {
-        let ticketer = provider::ticketer().map_err(|error| misconfigured(error.to_string()))?;
-        // The library opens no ticket that is longer than those it has made: in a child
-        // that has made none yet, none at all.
-        ticketer.encrypt(&[0; LONGEST_TICKET]);
-        let store = ServerSessionMemoryCache::new(1024);
-        Ok(Sessions {
-            ticketer: Arc::new(Counted { inner: ticketer, counters: Arc::clone(counters) }),
-            store: Arc::new(Counted { inner: store, counters: Arc::clone(counters) }),
-        })
-    }
-}
-
-#[derive(Debug)]
-struct Counted<T: ?Sized> {
-    counters: Arc<Counters>,
-    inner: Arc<T>,
-}
-
-impl ProducesTickets for Counted<dyn ProducesTickets> {
-    fn enabled(&self) -> bool {
-        self.inner.enabled()
-    }
-
-    fn lifetime(&self) -> u32 {
-        self.inner.lifetime()
-    }
-
-    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        count(&self.counters.tickets);
-        self.inner.encrypt(plain)
-    }
-
-    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        let plain = self.inner.decrypt(cipher);
-        if plain.is_none() {
-            count(&self.counters.misses);
-        }
-        plain
-    }
-}
-
-impl<T: StoresServerSessions> StoresServerSessions for Counted<T> {
-    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
-        self.inner.put(key, value)
-    }
-
-    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.inner.get(key)
-    }
-
-    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.inner.take(key)
-    }
-
-    fn can_cache(&self) -> bool {
-        self.inner.can_cache()
     }
 }

@@ -20,11 +20,12 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use x509_cert::der::asn1::ObjectIdentifier;
 
-use crate::cert::{CLIENT_AUTH, Listed, Parsed, SERVER_AUTH, cert_time_of, printable};
+use crate::cert::{CLIENT_AUTH, Listed, Parsed, SERVER_AUTH, cert_time_of, next_update, printable};
 use crate::error::{Reason, in_file, misconfigured};
 use crate::names::{VERIFY_CRL_CHECK_LEAF, VERIFY_DEFAULT, VerifyFlags, VerifyMode};
 use crate::pem::Pem;
 use crate::provider::provider;
+use crate::sessions;
 
 /// Trusted certificates and revocation lists.
 #[derive(Clone, Default)]
@@ -112,13 +113,14 @@ impl Trust {
     }
 
     /// Until when what is made of this holds: the next time an authority becomes
-    /// valid, or is valid no more. In seconds since 1970.
+    /// valid, or is valid no more, or a revocation list ends. In seconds since 1970.
     pub(crate) fn holds_until(&self, now: UnixTime) -> u64 {
         let now = now.as_secs();
         let changes = self
             .authorities
             .iter()
-            .flat_map(|authority| [authority.validity.0, authority.validity.1.saturating_add(1)]);
+            .flat_map(|authority| [authority.validity.0, authority.validity.1.saturating_add(1)])
+            .chain(self.crls.iter().filter_map(|crl| next_update(crl)));
         changes.filter(|&time| time > now).min().unwrap_or(u64::MAX)
     }
 
@@ -280,7 +282,8 @@ pub(crate) fn client_verifier(
         builder = builder.allow_unauthenticated();
     }
     let chains = builder.build().map_err(|error| misconfigured(error.to_string()))?;
-    Ok(Some(Arc::new(ClientJudge { chains, trust: Arc::clone(trust), flags: demands.flags })))
+    let holds_until = trust.holds_until(now).saturating_sub(1);
+    Ok(Some(Arc::new(ClientJudge { chains, trust: Arc::clone(trust), flags: demands.flags, holds_until })))
 }
 
 /// Who shows a certificate has to sign with its key: the same for both sides, in
@@ -385,6 +388,8 @@ struct ClientJudge {
     chains: Arc<dyn ClientCertVerifier>,
     trust: Arc<Trust>,
     flags: VerifyFlags,
+    /// Until when authorities and lists are as they are now, the last second included.
+    holds_until: u64,
 }
 
 impl ClientCertVerifier for ClientJudge {
@@ -413,7 +418,11 @@ impl ClientCertVerifier for ClientJudge {
             }
             other => other,
         };
-        result.map_err(|error| refuse(error, end_entity, intermediates, &self.trust, now))
+        let verified =
+            result.map_err(|error| refuse(error, end_entity, intermediates, &self.trust, now))?;
+        let chain = sessions::chain_holds_until(iter::once(end_entity).chain(intermediates));
+        sessions::judged_until(chain.min(self.holds_until));
+        Ok(verified)
     }
 
     signatures_by_chains!();

@@ -81,9 +81,13 @@ impl Pki {
 
     /// Writes `NAME`, a list that revokes the certificate of this number.
     pub fn revoke(&self, name: &str, serial: u64, next_update: i64) -> PathBuf {
+        self.revoke_until(name, serial, day(next_update))
+    }
+
+    pub fn revoke_until(&self, name: &str, serial: u64, next_update: OffsetDateTime) -> PathBuf {
         let crl = CertificateRevocationListParams {
             this_update: day(-2),
-            next_update: day(next_update),
+            next_update,
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: vec![RevokedCertParams {
