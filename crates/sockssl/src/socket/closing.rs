@@ -42,7 +42,12 @@ impl SSLSocket {
                 let mut deadline = self.closing_deadline(Duration::from_secs(1));
                 let _ = self.send_close_notify(&mut deadline, Input::Keep);
                 if self.may_be_reset() && sock.family() != AF_UNIX {
+                    // As in `linger`. The receiving side stays open until then.
+                    sock.shutdown(Shutdown::Write)?;
                     await_acknowledgement(sock, &mut deadline, self.allowance());
+                    // It fails if the peer has closed meanwhile.
+                    let _ = sock.shutdown(Shutdown::Read);
+                    return Ok(());
                 }
             }
         }
@@ -101,13 +106,7 @@ impl SSLSocket {
         let mut deadline = self.closing_deadline(LINGER);
         let sent = self.send_close_notify(&mut deadline, Input::Discard);
         let waits = sent.is_ok() && self.may_be_reset() && !self.lingered.load(Ordering::Acquire);
-        let lingered = match waits {
-            true => {
-                let (limit, allowed) = (deadline.left().unwrap_or_default(), self.allowance());
-                sock.linger_until(limit, |queued| queued <= allowed).map(drop)
-            }
-            false => Ok(()),
-        };
+        let lingered = if waits { self.linger(sock, &mut deadline) } else { Ok(()) };
         let result = match sent.and(lingered) {
             // The peer's own doing, or that of shutdown(2) on the socket.
             Err(error) if is_gone(&error) => Ok(()),
@@ -118,6 +117,26 @@ impl SSLSocket {
             result => result,
         };
         result.inspect_err(|error| log::debug!("closing TLS with {}: {error}", self.role.peer))
+    }
+
+    /// Waits until everything has been acknowledged, if that is not so already.
+    fn linger(&self, sock: &Socket, deadline: &mut Deadline<'_>) -> io::Result<()> {
+        let allowed = self.allowance();
+        let linger = |limit| sock.linger_until(limit, |queued| queued <= allowed).map(drop);
+        match linger(Duration::ZERO) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+            done => return done,
+        }
+        let left = deadline.left().unwrap_or_default();
+        if left.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"));
+        }
+        // The FIN sends the close_notify on its way, which may wait for an acknowledgement
+        // (RFC 896). After SHUT_RD, input that follows a FIN resets the connection.
+        if !self.deaf.load(Ordering::Acquire) {
+            sock.shutdown(Shutdown::Write)?;
+        }
+        linger(left)
     }
 
     fn closing_deadline(&self, limit: Duration) -> Deadline<'static> {
