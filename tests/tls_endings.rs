@@ -33,6 +33,10 @@ impl StreamRequestHandler for Obedient {
         cx.rfile.read_line(&mut line)?;
         match line.trim_end() {
             "whole" => cx.wfile.write_all(b"whole"),
+            "again" => {
+                cx.close_connection = false;
+                cx.wfile.write_all(b"whole")
+            }
             "long" => cx.wfile.write_all(&[b'x'; LONG]),
             how => {
                 cx.wfile.write_all(b"half")?;
@@ -185,6 +189,31 @@ fn a_handler_that_was_cut_off_ends_without_close_notify() {
         assert_eq!(got, b"");
         assert!(end.is_err(), "it looks whole");
     }
+}
+
+#[track_caller]
+fn an_idle_connection_ends_in_order<M: MixIn>(builder: impl Fn() -> Builder<Stream<Inet>, M>) {
+    let certificates = Certificates::new();
+    for version in VERSIONS {
+        let server = certificates.serve(builder());
+        let client = certificates.client(server.address(), version);
+        for _ in 0..2 {
+            client.sendall(b"again\n").unwrap();
+            assert_eq!(client.recv(100).unwrap(), b"whole");
+        }
+        let report = server.handle().drain(LIMIT).unwrap();
+        assert!(report.cut.is_empty(), "{report}");
+        assert_eq!(rest(&client), (Vec::new(), Ok(())), "{version:?}: {report}");
+    }
+}
+
+/// Nothing is missing from what a client between two requests has got.
+#[test]
+fn a_drain_ends_an_idle_connection_with_a_close_notify() {
+    an_idle_connection_ends_in_order(|| ThreadingTCPServer::builder(|| Obedient));
+    an_idle_connection_ends_in_order(|| ThreadPoolTCPServer::builder(|| Obedient).workers(2));
+    #[cfg(unix)]
+    an_idle_connection_ends_in_order(|| SelectorTCPServer::builder(|| Obedient).workers(2));
 }
 
 fn command(program: &str, arguments: &[&str], input: &[u8]) -> Option<(String, String)> {

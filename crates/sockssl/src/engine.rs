@@ -261,10 +261,14 @@ impl Engine {
         }
     }
 
-    /// Says the end of our side, once.
+    /// Ends our side with a close_notify, once.
     pub(crate) fn close(&mut self) {
+        // A peer that has ended its side without a close_notify still gets ours: each
+        // direction ends by itself (RFC 8446, 6.1).
+        let is_cut = |error: &SSLError| error.reason() == Reason::UnexpectedEof;
+        let may_end = self.failed.as_ref().is_none_or(is_cut);
         if let State::Live(connection) = &mut self.state {
-            if !self.closed && self.failed.is_none() {
+            if !self.closed && may_end {
                 self.closed = true;
                 connection.send_close_notify();
             }

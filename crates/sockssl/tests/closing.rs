@@ -3,14 +3,16 @@
 
 mod support;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use sock::{Linger, POLLIN, Poll, SHUT_RD, SHUT_RDWR, SHUT_WR, StreamSocket};
 use sockssl::{SSLSocket, TLSVersion};
-use support::{LIMIT, Pki, join, wrapped};
+use support::{LIMIT, Pki, join, leave_out, wrapped};
 
 const SIZE: usize = 3 << 20;
 
@@ -38,6 +40,92 @@ fn all(stream: &SSLSocket) -> (Vec<u8>, io::Result<()>) {
 fn await_input(stream: &SSLSocket) {
     let mut set = [Poll::new(stream.socket(), POLLIN)];
     assert_eq!(sock::poll(&mut set, Some(LIMIT)).unwrap(), 1);
+}
+
+/// A close without a close_notify of the peer's before it still sends ours.
+#[test]
+fn each_direction_is_ended_by_its_own_close_notify() {
+    let pki = Pki::new();
+    let (server, client) = wrapped(&pki.server(), &pki.client());
+    client.socket().shutdown(SHUT_WR).unwrap();
+    assert_eq!(all(&server).1.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    server.close().unwrap();
+    all(&client).1.unwrap();
+}
+
+/// A peer that is not ours: it reads only when it is told to, or after a while.
+#[test]
+fn everything_arrives_at_python_and_openssl() {
+    const PYTHON: &str = r#"
+import select, socket, ssl, sys
+certificate, key = sys.argv[1:]
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(certificate, key)
+listener = socket.create_server(("127.0.0.1", 0))
+listener.settimeout(20)
+print(listener.getsockname()[1], flush=True)
+sock, _ = listener.accept()
+sock.settimeout(20)
+peer = context.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
+select.select([sys.stdin], [], [], 0.3)
+length = 0
+while data := peer.recv(1 << 16):
+    length += len(data)
+print(length, flush=True)
+"#;
+    let pki = Pki::new();
+    let data = data();
+    let program = std::env::var("SOCK_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let python = Command::new(&program)
+        .args(["-c", PYTHON])
+        .args([pki.path("server.pem"), pki.path("server.key")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    match python {
+        Err(_) => leave_out(&program, "SOCK_REQUIRE_PYTHON"),
+        Ok(mut python) => {
+            let mut lines = BufReader::new(python.stdout.take().unwrap()).lines();
+            let port: u16 = lines.next().unwrap().unwrap().parse().unwrap();
+            let sock = sock::create_connection(("127.0.0.1", port)).unwrap();
+            let client = pki.client().wrap_socket_client(sock, "localhost").unwrap();
+            await_input(&client);
+            client.sendall(&data).unwrap();
+            client.close().unwrap();
+            let _ = writeln!(python.stdin.take().unwrap());
+            assert_eq!(lines.next().unwrap().unwrap(), data.len().to_string());
+            assert!(python.wait().unwrap().success());
+        }
+    }
+
+    let port = sock::create_server(("127.0.0.1", 0)).unwrap().getsockname().unwrap().port().unwrap();
+    let received = pki.path("received");
+    let openssl = Command::new("openssl")
+        .args(["s_server", "-quiet", "-naccept", "1", "-accept", &format!("127.0.0.1:{port}"), "-cert"])
+        .arg(pki.path("server.pem"))
+        .arg("-key")
+        .arg(pki.path("server.key"))
+        .stdin(Stdio::piped())
+        .stdout(File::create(&received).unwrap())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut openssl) = openssl else {
+        return leave_out("openssl", "SOCK_REQUIRE_PEERS");
+    };
+    let begin = Instant::now();
+    let sock = loop {
+        match sock::create_connection(("127.0.0.1", port)) {
+            Ok(sock) => break sock,
+            Err(error) => assert!(begin.elapsed() < LIMIT, "{error}"),
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    let client = pki.client().wrap_socket_client(sock, "localhost").unwrap();
+    await_input(&client);
+    client.sendall(&data).unwrap();
+    client.close().unwrap();
+    openssl.wait().unwrap();
+    assert!(std::fs::read(received).unwrap() == data);
 }
 
 type End = fn(SSLSocket) -> io::Result<()>;
