@@ -166,3 +166,65 @@ impl Scratch {
         filled
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::consts::{SHUT_RD, SHUT_WR, SO_RCVBUF, SOL_SOCKET};
+    use crate::{connection::create_connection, create::create_server, interrupt::was_cancelled};
+
+    const LIMIT: Duration = Duration::from_secs(20);
+    const SHORT: Duration = Duration::from_millis(50);
+
+    fn pair() -> (Socket, Socket) {
+        let server = create_server(("127.0.0.1", 0)).unwrap();
+        server.setsockopt(SOL_SOCKET, SO_RCVBUF, 4096).unwrap();
+        let ours = create_connection(("127.0.0.1", server.getsockname().unwrap().port().unwrap())).unwrap();
+        (ours, server.accept().unwrap().0)
+    }
+
+    /// Sends more than the peer's system takes.
+    fn fill(socket: &Socket) {
+        socket.settimeout(Duration::ZERO).unwrap();
+        while socket.send(&[7; 1 << 16]).is_ok() {}
+        socket.settimeout(None).unwrap();
+    }
+
+    #[test]
+    fn input_is_discarded_until_all_is_acknowledged() {
+        let (ours, theirs) = pair();
+        theirs.sendall(&[7; 10_000]).unwrap();
+        while ours.recv_queue().unwrap() < 10_000 {
+            std::thread::yield_now();
+        }
+        assert_eq!(ours.linger_for(LIMIT).unwrap(), Lingered::Acknowledged { discarded: 10_000 });
+        theirs.shutdown(SHUT_WR).unwrap();
+        while ours.linger_for(LIMIT).unwrap() != Lingered::PeerClosed {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_peer_that_reads_nothing_is_waited_for_within_the_limit() {
+        for ends_receiving in [false, true] {
+            let (ours, theirs) = pair();
+            fill(&ours);
+            // Its own end of file is not the peer's.
+            if ends_receiving {
+                ours.shutdown(SHUT_RD).unwrap();
+            }
+            for limit in [Duration::ZERO, SHORT] {
+                assert_eq!(ours.linger_for(limit).unwrap_err().kind(), io::ErrorKind::TimedOut);
+            }
+            drop(theirs);
+        }
+    }
+
+    #[test]
+    fn a_canceller_ends_the_wait() {
+        let (ours, _theirs) = pair();
+        fill(&ours);
+        ours.canceller().unwrap().cancel();
+        assert!(was_cancelled(&ours.linger_for(LIMIT).unwrap_err()));
+    }
+}
