@@ -124,8 +124,13 @@ print(length, flush=True)
     await_input(&client);
     client.sendall(&data).unwrap();
     client.close().unwrap();
+    // At the end of its standard input it would stop reading.
+    let stdin = openssl.stdin.take();
     openssl.wait().unwrap();
-    assert!(std::fs::read(received).unwrap() == data);
+    drop(stdin);
+    let received = std::fs::read(received).unwrap();
+    assert_eq!(received.len(), data.len());
+    assert!(received == data);
 }
 
 type End = fn(SSLSocket) -> io::Result<()>;
