@@ -81,3 +81,44 @@ fn reading_and_writing_through_std_traits() {
     (&theirs).read_to_string(&mut text).unwrap();
     assert_eq!(text, "one 2");
 }
+
+/// On a socket that keeps messages apart each send is one message.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_formatted_text_is_sent_once() {
+    use sock::{AF_UNIX, SOCK_SEQPACKET, SocketWriter};
+    use std::time::Duration;
+
+    fn through(way: &str, write: impl Fn(Socket, usize)) {
+        for length in [0, 10, 300, 20_000] {
+            let (ours, theirs) = sock::socketpair_with(AF_UNIX, SOCK_SEQPACKET, 0).unwrap();
+            theirs.settimeout(Duration::from_secs(20)).unwrap();
+            write(ours, length);
+            let expected = format!("<{:>length$}> of {} and {}\n", 1, 2, 3);
+            assert!(theirs.recv(100_000).unwrap() == expected.as_bytes(), "{way}, {length} digits");
+            assert_eq!(theirs.recv(100_000).unwrap(), b"", "{way}, {length} digits: more than one send");
+        }
+    }
+    /// What `write!` does with it, whatever stands between.
+    fn line(mut to: impl Write, length: usize) {
+        writeln!(to, "<{:>length$}> of {} and {}", 1, 2, 3).unwrap();
+        to.flush().unwrap();
+    }
+    through("Socket", line);
+    through("&Socket", |sock, length| line(&sock, length));
+    through("&mut dyn Write", |mut sock, length| line(&mut sock as &mut dyn Write, length));
+    through("Box<dyn Write>", |sock, length| line(Box::new(sock) as Box<dyn Write>, length));
+    through("BufWriter", |sock, length| line(std::io::BufWriter::with_capacity(100_000, sock), length));
+    for bufsize in [0, 1, 20, 100_000] {
+        let name = format!("SocketWriter of {bufsize}");
+        through(&name, |sock, length| line(SocketWriter::new(&sock, bufsize), length));
+        through(&name, |sock, length| line(&mut SocketWriter::new(&sock, bufsize), length));
+    }
+    through("SocketPair", |sock, length| line(sock.makefile_rwb(), length));
+    // No text is no message.
+    let (ours, theirs) = sock::socketpair_with(AF_UNIX, SOCK_SEQPACKET, 0).unwrap();
+    write!(&ours, "").unwrap();
+    write!(&ours, "{}", String::new()).unwrap();
+    write!(&ours, "text").unwrap();
+    assert_eq!(theirs.recv(100).unwrap(), b"text");
+}

@@ -4,11 +4,13 @@
 //! The descriptor stays the same; its timeout does not come along, the flag
 //! `O_NONBLOCK` does.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 #[cfg(unix)]
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
+use crate::makefile::SocketWriter;
 use crate::socket::Socket;
 use crate::sys::OwnedFd;
 
@@ -52,10 +54,15 @@ impl Read for &Socket {
     }
 }
 
-/// As [`Socket::send`]; there is nothing to flush.
+/// As [`Socket::send`]; there is nothing to flush. `write!` sends its text in one piece, as
+/// [`Socket::sendall`] does.
 impl Write for &Socket {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.send(data)
+    }
+
+    fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
+        SocketWriter::new(*self, 0).write_fmt(text)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -71,10 +78,15 @@ impl Read for Socket {
     }
 }
 
-/// As [`Socket::send`]; there is nothing to flush.
+/// As [`Socket::send`]; there is nothing to flush. `write!` sends its text in one piece, as
+/// [`Socket::sendall`] does.
 impl Write for Socket {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.send(data)
+    }
+
+    fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
+        SocketWriter::new(self, 0).write_fmt(text)
     }
 
     fn flush(&mut self) -> io::Result<()> {

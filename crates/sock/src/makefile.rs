@@ -11,6 +11,7 @@
 //! A file borrows its socket, so it cannot outlive it. After a timeout the
 //! reader keeps what it has and reading can go on (Python refuses).
 
+use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 
 use crate::buffer::ReadBuffer;
@@ -269,9 +270,71 @@ impl Write for SocketWriter<'_> {
         if data.is_empty() { Ok(()) } else { self.write(data).map(drop) }
     }
 
+    /// Formats the whole text first and writes it once. The default writes each piece of
+    /// it: without a buffer that is a segment for each, and the second one waits for the
+    /// peer's delayed acknowledgement (RFC 896, RFC 1122 section 4.2.3.2). A text that
+    /// cannot be formatted is not written at all.
+    fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
+        match text.as_str() {
+            Some(text) => self.write_all(text.as_bytes()),
+            None => self.write_all(Formatted::new(text)?.bytes()),
+        }
+    }
+
     #[inline]
     fn flush(&mut self) -> io::Result<()> {
         if self.buffer.is_empty() { Ok(()) } else { self.send_buffer() }
+    }
+}
+
+/// A formatted text. A short one is not allocated.
+struct Formatted {
+    short: [u8; SHORT],
+    length: usize,
+    /// The whole text, once it is longer than `short`.
+    long: Vec<u8>,
+    error: Option<io::Error>,
+}
+
+/// Longest text that is not allocated.
+const SHORT: usize = 256;
+
+impl Formatted {
+    fn new(text: fmt::Arguments<'_>) -> io::Result<Formatted> {
+        let mut formatted = Formatted { short: [0; SHORT], length: 0, long: Vec::new(), error: None };
+        match fmt::write(&mut formatted, text) {
+            Ok(()) => Ok(formatted),
+            // As in the standard library, if it is not the memory.
+            Err(fmt::Error) => Err(formatted.error.unwrap_or_else(|| io::Error::other("formatter error"))),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.long.is_empty() { &self.short[..self.length] } else { &self.long }
+    }
+
+    fn extend_long(&mut self, piece: &[u8]) -> io::Result<()> {
+        let moved = if self.long.is_empty() { &self.short[..self.length] } else { &[] };
+        let wanted = moved.len() + piece.len();
+        self.long.try_reserve(wanted).map_err(|_| sys::no_memory(self.long.len() + wanted))?;
+        self.long.extend_from_slice(moved);
+        self.long.extend_from_slice(piece);
+        Ok(())
+    }
+}
+
+impl fmt::Write for Formatted {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        let room = self.short.get_mut(self.length..).filter(|_| self.long.is_empty());
+        if let Some(room) = room.and_then(|room| room.get_mut(..piece.len())) {
+            room.copy_from_slice(piece.as_bytes());
+            self.length += piece.len();
+            return Ok(());
+        }
+        self.extend_long(piece.as_bytes()).map_err(|error| {
+            self.error = Some(error);
+            fmt::Error
+        })
     }
 }
 
@@ -324,6 +387,11 @@ impl Write for SocketPair<'_> {
 
     fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
         self.writer.write_all(data)
+    }
+
+    /// As that of [`SocketWriter`]: in one piece.
+    fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
+        self.writer.write_fmt(text)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -422,6 +490,42 @@ mod tests {
             let error = writer.write_all(b"a part of it went").unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::Interrupted, "{bufsize}");
             assert_eq!(stream.0.lock().unwrap().len(), 1, "{bufsize}: sent once more");
+        }
+    }
+
+    /// A number of `length` digits, in pieces of one byte.
+    struct Digits(usize);
+
+    impl fmt::Display for Digits {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            (0..self.0).try_for_each(|n| f.write_str(["0", "1", "2"][n % 3]))
+        }
+    }
+
+    #[test]
+    fn a_text_of_any_length_is_formatted_whole() {
+        for length in (0..4).chain(SHORT - 3..SHORT + 4).chain([10_000]) {
+            let expected = format!("<{}>\n", Digits(length));
+            let formatted = Formatted::new(format_args!("<{}>\n", Digits(length))).unwrap();
+            assert!(formatted.bytes() == expected.as_bytes(), "{length}");
+            assert_eq!(formatted.long.is_empty(), expected.len() <= SHORT, "{length}: allocated");
+        }
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_formatted_is_not_written() {
+        struct Fails;
+        impl fmt::Display for Fails {
+            fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+                Err(fmt::Error)
+            }
+        }
+        for bufsize in [0, 100] {
+            let stream = Script::of([]);
+            let mut writer = SocketWriter::new(&stream, bufsize);
+            let error = write!(writer, "half of it {}", Fails).unwrap_err();
+            assert_eq!(error.to_string(), "formatter error");
+            assert_eq!(writer.buffer, b"", "{bufsize}");
         }
     }
 

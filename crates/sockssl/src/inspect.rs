@@ -1,7 +1,8 @@
 //! What a connection tells about itself; and it as a stream.
 
 use std::any::Any;
-use std::io;
+use std::fmt;
+use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use sock::{Lingered, Shutdown, Socket, SocketPair, SocketReader, SocketWriter, StreamSocket};
@@ -150,5 +151,58 @@ impl StreamSocket for SSLSocket {
 
     fn sendall(&self, data: &[u8]) -> io::Result<()> {
         SSLSocket::sendall(self, data)
+    }
+}
+
+/// As [`SSLSocket::recv_into`]: 0 is the end of file.
+impl Read for &SSLSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.recv_into(buffer)
+    }
+}
+
+/// As [`SSLSocket::send`], [`sendall`](SSLSocket::sendall) and [`flush`](SSLSocket::flush).
+/// `write!` sends its text in one piece.
+impl Write for &SSLSocket {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.send(data)
+    }
+
+    fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
+        self.sendall(data)
+    }
+
+    fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
+        SocketWriter::new(*self, 0).write_fmt(text)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        SSLSocket::flush(self)
+    }
+}
+
+/// As that of a reference.
+impl Read for SSLSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buffer)
+    }
+}
+
+/// As that of a reference.
+impl Write for SSLSocket {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        (&*self).write(data)
+    }
+
+    fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
+        (&*self).write_all(data)
+    }
+
+    fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
+        (&*self).write_fmt(text)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        SSLSocket::flush(self)
     }
 }

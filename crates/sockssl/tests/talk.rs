@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sock::{SHUT_RDWR, SHUT_WR, StreamSocket};
+use sock::{SHUT_RDWR, SHUT_WR, SocketWriter, StreamSocket};
 use sockssl::{
     CERT_NONE, CERT_OPTIONAL, PROTOCOL_TLS_CLIENT, Reason, SSLContext, SSLError, SSLSocket, TLSVersion,
     WrapOptions, cert_time,
@@ -572,4 +572,44 @@ fn files_read_and_write_it() {
     file.write_all(b"three").unwrap();
     file.flush().unwrap();
     assert_eq!(client.recv(10).unwrap(), b"three");
+}
+
+#[test]
+fn a_formatted_text_is_one_record() {
+    let pki = Pki::new();
+    let (server, mut client) = wrapped(&pki.server(), &pki.client());
+    // Whole records, as they are on the wire.
+    let next_record = || {
+        let mut record = vec![0; 5];
+        (&mut server.socket()).read_exact(&mut record).unwrap();
+        record.resize(5 + usize::from(u16::from_be_bytes([record[3], record[4]])), 0);
+        (&mut server.socket()).read_exact(&mut record[5..]).unwrap();
+        record.len()
+    };
+    client.sendall(b"number 1 of 2\n").unwrap();
+    let expected = next_record();
+    // Literals would be formatted by the compiler.
+    let (one, two) = std::hint::black_box((1, 2));
+    writeln!(&client, "number {one} of {two}").unwrap();
+    assert_eq!(next_record(), expected, "&SSLSocket");
+    writeln!(client, "number {one} of {two}").unwrap();
+    assert_eq!(next_record(), expected, "SSLSocket");
+    writeln!(SocketWriter::new(&client, 0), "number {one} of {two}").unwrap();
+    assert_eq!(next_record(), expected, "SocketWriter");
+    let mut file = client.makefile_rwb();
+    writeln!(file, "number {one} of {two}").unwrap();
+    file.flush().unwrap();
+    assert_eq!(next_record(), expected, "SocketPair");
+}
+
+#[test]
+fn reading_and_writing_through_std_traits() {
+    let pki = Pki::new();
+    let (mut server, mut client) = wrapped(&pki.server(), &pki.client());
+    client.write_all(b"as it is, ").unwrap();
+    write!(&client, "or {}", "formatted").unwrap();
+    client.shutdown(SHUT_WR).unwrap();
+    let mut text = String::new();
+    server.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "as it is, or formatted");
 }
