@@ -304,6 +304,12 @@ impl Socket {
     ///
     /// `InvalidInput` when `buflen` is not in 1..=1024, as in Python; the system's.
     ///
+    /// # Platform notes
+    ///
+    /// Linux counts the length of `SO_GET_FILTER` (26, which is also `SO_ATTACH_FILTER`) in
+    /// instructions of 8 bytes. Here `buflen` and the result are bytes for this option too, and
+    /// a filter that is longer than `buflen` is `EINVAL`.
+    ///
     /// # Examples
     ///
     /// ```
@@ -441,6 +447,33 @@ mod tests {
         assert_eq!(sys::timeval(Duration::from_nanos(1)), sys::timeval(Duration::from_millis(1).min(STEP)));
         assert_eq!(sys::read_linger(&sys::linger(true, u16::MAX)), Some((true, u16::MAX)));
         assert_eq!((sys::read_linger(&[1]), sys::read_timeval(&[1])), (None, None));
+    }
+
+    /// Linux counts the length of this option in instructions, and would write eight times what
+    /// was allocated.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_filter_is_read_in_bytes() {
+        use crate::consts::{AF_INET, SOCK_DGRAM};
+        const SO_GET_FILTER: i32 = 26;
+        // BPF_RET | BPF_K: accepts any packet whole.
+        let accept = |_| socket2::SockFilter::new(6, 0, 0, u32::MAX);
+        let sock = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
+        assert_eq!(sock.getsockopt_bytes(SOL_SOCKET, SO_GET_FILTER, 1).unwrap(), b"", "there is none");
+        for instructions in [1, 2, 128] {
+            sock.inner().attach_filter(&(0..instructions).map(accept).collect::<Vec<_>>()).unwrap();
+            let expected = [6, 0, 0, 0, 0xff, 0xff, 0xff, 0xff].repeat(instructions);
+            for buflen in [1, 4, 7, 8, 9, 15, 16, 128, 1023, 1024] {
+                let filter = sock.getsockopt_bytes(SOL_SOCKET, SO_GET_FILTER, buflen);
+                if buflen < expected.len() {
+                    assert_eq!(filter.unwrap_err().kind(), io::ErrorKind::InvalidInput, "{buflen}");
+                } else if cfg!(target_endian = "little") {
+                    assert!(filter.unwrap() == expected, "{buflen}");
+                }
+            }
+            let error = sock.getsockopt(SOL_SOCKET, SO_GET_FILTER).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        }
     }
 
     /// The shortest timeout the system can be told.

@@ -607,7 +607,7 @@ fn reading_and_writing_through_std_traits() {
     let pki = Pki::new();
     let (mut server, mut client) = wrapped(&pki.server(), &pki.client());
     client.write_all(b"as it is, ").unwrap();
-    write!(&client, "or {}", "formatted").unwrap();
+    write!(&client, "or {}", String::from("formatted")).unwrap();
     client.shutdown(SHUT_WR).unwrap();
     let mut text = String::new();
     server.read_to_string(&mut text).unwrap();

@@ -48,6 +48,8 @@ pub(crate) mod queue;
 mod sendfile;
 mod shared;
 mod structures;
+#[cfg(all(test, target_os = "linux"))]
+mod sweep;
 mod transfer;
 #[cfg(unix)]
 mod unix;

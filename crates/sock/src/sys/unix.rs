@@ -164,10 +164,34 @@ pub(crate) fn getsockopt(
     option: i32,
     value: &mut [u8],
 ) -> io::Result<usize> {
-    let mut len = value.len() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes to `value`, and their number to `len`.
+    let unit = length_unit(level, option);
+    let room = value.len() / unit;
+    let mut len = room as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` units to `value`, which has room for them, and
+    // their number to `len`.
     check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, value.as_mut_ptr().cast(), &mut len) })?;
-    Ok(len as usize)
+    // Asked for no units, it writes none and says how many there are.
+    if unit > 1 && len as usize > room {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    Ok(len as usize * unit)
+}
+
+/// How many bytes the kernel means by a length of 1. Linux counts a filter in instructions, not
+/// in bytes: `sk_get_filter` (net/core/filter.c) copies as many `struct sock_filter` as it is
+/// told there is room for.
+#[cfg(target_os = "linux")]
+fn length_unit(level: i32, option: i32) -> usize {
+    // SO_GET_FILTER is another name of this number (asm-generic/socket.h).
+    match (level, option) {
+        (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER) => size_of::<libc::sock_filter>(),
+        _ => 1,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn length_unit(_level: i32, _option: i32) -> usize {
+    1
 }
 
 pub(crate) fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<bool> {
