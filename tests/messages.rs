@@ -5,7 +5,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 
 use sock::{
-    AF_UNIX, Ancillary, AsFd, CMSG_LEN, CMSG_SPACE, MSG_CTRUNC, MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC,
+    AF_UNIX, Ancillary, AsFd, AsRawFd, CMSG_LEN, CMSG_SPACE, MSG_CTRUNC, MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC,
     MsgFlags, SCM_RIGHTS, SOCK_DGRAM, SOL_SOCKET, Socket, socketpair, socketpair_with,
 };
 
@@ -18,9 +18,8 @@ fn is_closed(end: &Socket) -> bool {
     end.recv_with_flags(1, MSG_DONTWAIT).is_ok_and(|data| data.is_empty())
 }
 
-fn rights(fds: &[&Socket]) -> Ancillary {
-    let numbers: Vec<u8> = fds.iter().flat_map(|fd| fd.fileno().to_ne_bytes()).collect();
-    Ancillary::new(SOL_SOCKET, SCM_RIGHTS, numbers)
+fn rights<'fd>(fds: &[&'fd Socket]) -> Ancillary<'fd> {
+    Ancillary::rights(&fds.iter().map(|&fd| fd.as_fd()).collect::<Vec<_>>())
 }
 
 #[test]
@@ -184,8 +183,63 @@ fn a_message_can_be_addressed() {
 #[test]
 fn ancillary_data_a_socket_does_not_take_is_an_error() {
     let (ours, _theirs) = datagrams();
-    let nonsense = Ancillary::new(SOL_SOCKET, SCM_RIGHTS, (-1_i32).to_ne_bytes());
+    let nonsense = Ancillary::new(SOL_SOCKET, 12345, b"nonsense");
     let error = ours.sendmsg(&[IoSlice::new(b"x")], &[nonsense]).unwrap_err();
-    assert_eq!(sock::errno(&error).and_then(sock::errno_name), Some("EBADF"));
+    assert_eq!(sock::errno(&error).and_then(sock::errno_name), Some("EINVAL"));
     assert!(ours.recvmsg(1, usize::MAX).unwrap_err().to_string().contains("ancbufsize"));
+}
+
+/// Whatever is behind a number, it is not the caller's to give away.
+#[test]
+fn a_number_is_no_descriptor_to_send() {
+    let (ours, theirs) = datagrams();
+    for numbers in [vec![], vec![ours.fileno()], vec![0, 1, 2], vec![-1]] {
+        let numbers: Vec<u8> = numbers.into_iter().flat_map(i32::to_ne_bytes).collect();
+        let items = || [Ancillary::new(SOL_SOCKET, SCM_RIGHTS, numbers.clone())];
+        let bytes = [IoSlice::new(b"x")];
+        let error = ours.sendmsg(&bytes, &items()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains("Ancillary::rights"), "{error}");
+        let error = ours.sendmsg_with_flags(&bytes, &items(), MSG_DONTWAIT).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+    }
+    let error = theirs.recv_with_flags(1, MSG_DONTWAIT).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "nothing was sent");
+}
+
+#[test]
+fn received_descriptors_can_be_sent_on() {
+    let (ours, theirs) = datagrams();
+    let (passed, kept) = socketpair().unwrap();
+    ours.sendmsg(&[IoSlice::new(b"x")], &[rights(&[&passed])]).unwrap();
+    drop(passed);
+    let message = theirs.recvmsg(1, 100).unwrap();
+    theirs.sendmsg(&[IoSlice::new(b"y")], &message.ancillary).unwrap();
+    assert!(!is_closed(&kept));
+    drop(message);
+    let descriptors = ours.recv_fds(1, 1).unwrap().descriptors;
+    assert!(descriptors.len() == 1 && !is_closed(&kept));
+    drop(descriptors);
+    assert!(is_closed(&kept));
+}
+
+/// The sender's process as a descriptor, which is the receiver's to close.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_received_pidfd_is_owned() {
+    const SO_PASSPIDFD: i32 = 76;
+    const SCM_PIDFD: i32 = 4;
+    let (ours, theirs) = datagrams();
+    if let Err(error) = theirs.setsockopt(SOL_SOCKET, SO_PASSPIDFD, true) {
+        // Linux before 6.5.
+        assert_eq!(sock::errno(&error).and_then(sock::errno_name), Some("ENOPROTOOPT"));
+        return;
+    }
+    ours.send(b"x").unwrap();
+    let message = theirs.recvmsg(1, 100).unwrap();
+    let item = message.ancillary.iter().find(|item| item.kind() == SCM_PIDFD).unwrap();
+    let [pidfd] = item.descriptors() else { panic!("{item:?}") };
+    assert_eq!(item.data(), pidfd.as_raw_fd().to_ne_bytes());
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", pidfd.as_raw_fd())).unwrap();
+    assert_eq!(link.to_str(), Some("anon_inode:[pidfd]"));
 }

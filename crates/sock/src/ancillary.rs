@@ -13,10 +13,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime};
 
+use crate::cmsg::Ancillary;
 use crate::consts::{IPPROTO_IP, IPPROTO_IPV6, IPV6_HOPLIMIT, IPV6_PKTINFO, IPV6_TCLASS, SOL_SOCKET};
 #[cfg(target_os = "linux")]
 use crate::credentials::Credentials;
-use crate::message::Ancillary;
 use crate::sys::c;
 
 /// Which way a packet came in, or shall go out.
@@ -47,7 +47,7 @@ impl PacketInfo {
 /// Items that have a meaning. A reader returns `None` for an item of another kind
 /// and for one whose bytes do not make sense, such as one that was cut; so it can be
 /// put to all of them: `message.ancillary.iter().find_map(Ancillary::as_ttl)`.
-impl Ancillary {
+impl Ancillary<'_> {
     /// Who the sender says it is, to a receiver that has set `SO_PASSCRED`. No
     /// `pid` means this process.
     ///
@@ -71,7 +71,7 @@ impl Ancillary {
     #[cfg(target_os = "linux")]
     #[must_use]
     #[doc(alias = "SCM_CREDENTIALS")]
-    pub fn credentials(credentials: Credentials) -> Ancillary {
+    pub fn credentials(credentials: Credentials) -> Ancillary<'static> {
         let Credentials { pid, uid, gid } = credentials;
         let pid = pid.map_or(std::process::id(), |pid| pid as u32);
         let words = [pid, uid, gid].map(u32::to_ne_bytes);
@@ -128,7 +128,7 @@ impl Ancillary {
     /// ```
     #[must_use]
     #[doc(alias("IP_PKTINFO", "IPV6_PKTINFO", "IP_SENDSRCADDR", "in_pktinfo"))]
-    pub fn pktinfo(info: PacketInfo) -> Ancillary {
+    pub fn pktinfo(info: PacketInfo) -> Ancillary<'static> {
         match info.local {
             IpAddr::V4(local) => Ancillary::new(IPPROTO_IP, IPV4_PKTINFO, v4_info(info.interface, local)),
             IpAddr::V6(local) => {
@@ -180,7 +180,7 @@ impl Ancillary {
     /// C: `IP_TOS` of ip(7).
     #[must_use]
     #[doc(alias = "IP_TOS")]
-    pub fn tos(value: u8) -> Ancillary {
+    pub fn tos(value: u8) -> Ancillary<'static> {
         if cfg!(target_os = "freebsd") {
             return Ancillary::new(IPPROTO_IP, c::IP_TOS, [value]);
         }
@@ -192,7 +192,7 @@ impl Ancillary {
     /// C: `IPV6_TCLASS` of RFC 3542.
     #[must_use]
     #[doc(alias = "IPV6_TCLASS")]
-    pub fn tclass(value: u8) -> Ancillary {
+    pub fn tclass(value: u8) -> Ancillary<'static> {
         Ancillary::new(IPPROTO_IPV6, IPV6_TCLASS, i32::from(value).to_ne_bytes())
     }
 
@@ -227,7 +227,7 @@ impl Ancillary {
     #[cfg(target_os = "linux")]
     #[must_use]
     #[doc(alias = "IP_TTL")]
-    pub fn ttl(value: u8) -> Ancillary {
+    pub fn ttl(value: u8) -> Ancillary<'static> {
         Ancillary::new(IPPROTO_IP, c::IP_TTL, i32::from(value).to_ne_bytes())
     }
 
@@ -236,7 +236,7 @@ impl Ancillary {
     /// C: `IPV6_HOPLIMIT` of RFC 3542.
     #[must_use]
     #[doc(alias = "IPV6_HOPLIMIT")]
-    pub fn hoplimit(value: u8) -> Ancillary {
+    pub fn hoplimit(value: u8) -> Ancillary<'static> {
         Ancillary::new(IPPROTO_IPV6, IPV6_HOPLIMIT, i32::from(value).to_ne_bytes())
     }
 
@@ -401,7 +401,7 @@ mod tests {
 
     /// A socket that is asked for `options`, and what it got with a packet that was
     /// sent with `items`.
-    fn through_loopback(host: &str, options: &[(i32, i32)], items: &[Ancillary]) -> Message {
+    fn through_loopback(host: &str, options: &[(i32, i32)], items: &[Ancillary<'_>]) -> Message {
         let family = if host.contains(':') { AF_INET6 } else { AF_INET };
         let receiver = Socket::new(family, SOCK_DGRAM, 0).unwrap();
         receiver.bind((host, 0)).unwrap();
@@ -414,7 +414,7 @@ mod tests {
         receiver.recvmsg(10, 200).unwrap()
     }
 
-    fn find<T>(message: &Message, read: impl Fn(&Ancillary) -> Option<T>) -> T {
+    fn find<T>(message: &Message, read: impl Fn(&Ancillary<'static>) -> Option<T>) -> T {
         let mut found: Vec<_> = message.ancillary.iter().filter_map(read).collect();
         assert_eq!(found.len(), 1, "{:?}", message.ancillary);
         found.remove(0)
@@ -523,7 +523,7 @@ mod tests {
 
     #[test]
     fn an_item_that_was_cut_or_is_another_reads_as_none() {
-        let readers: [fn(&Ancillary) -> bool; 4] = [
+        let readers: [fn(&Ancillary<'_>) -> bool; 4] = [
             |item| item.as_pktinfo().is_some(),
             |item| item.as_tos().is_some(),
             |item| item.as_ttl().is_some(),

@@ -65,6 +65,8 @@ mod ancillary;
 #[cfg(unix)]
 mod batch;
 mod buffer;
+#[cfg(unix)]
+mod cmsg;
 mod connect;
 mod connection;
 mod consts;
@@ -110,6 +112,8 @@ pub use ancillary::PacketInfo;
 #[cfg(unix)]
 pub use batch::{Datagram, RecvBatch, SentBatch};
 pub use buffer::ReadBuffer;
+#[cfg(unix)]
+pub use cmsg::{Ancillary, CMSG_LEN, CMSG_SPACE};
 pub use connection::{ConnectError, ConnectionOptions, create_connection, create_connection_with};
 pub use consts::*;
 pub use create::{
@@ -127,7 +131,7 @@ pub use interrupt::{Canceller, set_interrupt_hook, was_cancelled, was_interrupte
 pub use linger::Lingered;
 pub use makefile::{DEFAULT_BUFFER_SIZE, SocketPair, SocketReader, SocketWriter};
 #[cfg(unix)]
-pub use message::{Ancillary, CMSG_LEN, CMSG_SPACE, Message, MessageInto, ReceivedFds};
+pub use message::{Message, MessageInto, ReceivedFds};
 pub use netdb::{
     HostEntry, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, getnameinfo, getprotobyname,
     getservbyname, getservbyport,

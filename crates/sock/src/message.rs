@@ -2,101 +2,16 @@
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::address::{Address, ToAddress};
-use crate::consts::{MsgFlags, SCM_RIGHTS, SOL_SOCKET};
-use crate::error::{invalid, out_of_range};
+use crate::cmsg::{Ancillary, CMSG_LEN};
+use crate::consts::MsgFlags;
+use crate::error::invalid;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd, message};
 use crate::timeout::Readiness;
 use crate::trace::{Outcome, call};
-
-/// One item of ancillary data, received or to be sent.
-///
-/// Python: the tuple `(cmsg_level, cmsg_type, cmsg_data)`. The descriptors of a
-/// received `SCM_RIGHTS` item belong to it and are closed when it is dropped,
-/// unless [`into_descriptors`](Ancillary::into_descriptors) takes them.
-///
-/// # Examples
-///
-/// ```
-/// use sock::{Ancillary, SCM_RIGHTS, SOL_SOCKET};
-///
-/// let item = Ancillary::new(SOL_SOCKET, SCM_RIGHTS, 0_i32.to_ne_bytes());
-/// assert_eq!((item.level(), item.kind(), item.data().len()), (SOL_SOCKET, SCM_RIGHTS, 4));
-/// ```
-#[derive(Debug)]
-pub struct Ancillary {
-    level: i32,
-    kind: i32,
-    data: Vec<u8>,
-    truncated: bool,
-    descriptors: Vec<OwnedFd>,
-}
-
-impl Ancillary {
-    /// An item to be sent.
-    #[must_use]
-    pub fn new(level: i32, kind: i32, data: impl Into<Vec<u8>>) -> Ancillary {
-        Ancillary { level, kind, data: data.into(), truncated: false, descriptors: Vec::new() }
-    }
-
-    /// Descriptors to be sent: an `SCM_RIGHTS` item. They have to be open until it is
-    /// sent; [`send_fds`](Socket::send_fds) sees to that.
-    #[must_use]
-    #[doc(alias = "SCM_RIGHTS")]
-    pub fn rights(fds: &[BorrowedFd<'_>]) -> Ancillary {
-        let numbers: Vec<u8> = fds.iter().flat_map(|fd| fd.as_raw_fd().to_ne_bytes()).collect();
-        Ancillary::new(SOL_SOCKET, SCM_RIGHTS, numbers)
-    }
-
-    /// Level, such as `SOL_SOCKET`. Python: `cmsg_level`.
-    #[must_use]
-    pub fn level(&self) -> i32 {
-        self.level
-    }
-
-    /// Type at that level, such as `SCM_RIGHTS`. Python: `cmsg_type`.
-    #[must_use]
-    pub fn kind(&self) -> i32 {
-        self.kind
-    }
-
-    /// The bytes, as far as they came. Python: `cmsg_data`.
-    #[must_use]
-    pub fn data(&self) -> &[u8] {
-        &self.data
-    }
-
-    /// Whether the buffer ended before the item did. Python drops such an item's
-    /// end without a word.
-    #[must_use]
-    pub fn is_truncated(&self) -> bool {
-        self.truncated
-    }
-
-    /// The descriptors that came in an `SCM_RIGHTS` item; none for any other item, and
-    /// none for one that is to be sent.
-    #[must_use]
-    pub fn descriptors(&self) -> &[OwnedFd] {
-        &self.descriptors
-    }
-
-    /// The descriptors of an `SCM_RIGHTS` item, close-on-exec where the system
-    /// can have them so (Linux, FreeBSD); none for any other item.
-    #[must_use]
-    pub fn into_descriptors(self) -> Vec<OwnedFd> {
-        self.descriptors
-    }
-}
-
-impl From<message::Item> for Ancillary {
-    fn from(item: message::Item) -> Ancillary {
-        let message::Item { level, kind, data, truncated, descriptors } = item;
-        Ancillary { level, kind, data, truncated, descriptors }
-    }
-}
 
 /// What [`Socket::recvmsg`] received.
 #[derive(Debug)]
@@ -105,7 +20,7 @@ pub struct Message {
     /// The bytes; none at the end of a stream.
     pub data: Vec<u8>,
     /// The ancillary data.
-    pub ancillary: Vec<Ancillary>,
+    pub ancillary: Vec<Ancillary<'static>>,
     /// `MSG_TRUNC` when the datagram was longer, `MSG_CTRUNC` when the ancillary
     /// data was, and others. Python: `msg_flags`.
     pub flags: MsgFlags,
@@ -120,7 +35,7 @@ pub struct MessageInto {
     /// How many bytes came.
     pub received: usize,
     /// The ancillary data.
-    pub ancillary: Vec<Ancillary>,
+    pub ancillary: Vec<Ancillary<'static>>,
     /// As in [`Message`].
     pub flags: MsgFlags,
     /// Who sent it.
@@ -130,7 +45,7 @@ pub struct MessageInto {
 /// Messages. Unix only, as in Python.
 impl Socket {
     /// Receives up to `bufsize` bytes, and ancillary data into a buffer of
-    /// `ancbufsize` bytes ([`CMSG_SPACE`] tells how many an item takes).
+    /// `ancbufsize` bytes ([`CMSG_SPACE`](crate::CMSG_SPACE) tells how many an item takes).
     ///
     /// Python: `recvmsg(bufsize, ancbufsize)`. System call: recvmsg(2), once, with
     /// `MSG_CMSG_CLOEXEC` where there is one.
@@ -266,7 +181,7 @@ impl Socket {
     /// # Errors
     ///
     /// Those of [`send`](Socket::send); `EINVAL` for ancillary data the socket does
-    /// not take.
+    /// not take; `InvalidInput` for an `SCM_RIGHTS` item that was made of numbers.
     ///
     /// # Examples
     ///
@@ -278,7 +193,7 @@ impl Socket {
     /// assert_eq!(theirs.recv(100)?, b"head and body");
     /// # std::io::Result::Ok(())
     /// ```
-    pub fn sendmsg(&self, buffers: &[IoSlice<'_>], ancillary: &[Ancillary]) -> io::Result<usize> {
+    pub fn sendmsg(&self, buffers: &[IoSlice<'_>], ancillary: &[Ancillary<'_>]) -> io::Result<usize> {
         self.send_message(buffers, ancillary, MsgFlags::NONE, None)
     }
 
@@ -302,7 +217,7 @@ impl Socket {
     pub fn sendmsg_with_flags(
         &self,
         buffers: &[IoSlice<'_>],
-        ancillary: &[Ancillary],
+        ancillary: &[Ancillary<'_>],
         flags: MsgFlags,
     ) -> io::Result<usize> {
         self.send_message(buffers, ancillary, flags, None)
@@ -331,7 +246,7 @@ impl Socket {
     pub fn sendmsg_to(
         &self,
         buffers: &[IoSlice<'_>],
-        ancillary: &[Ancillary],
+        ancillary: &[Ancillary<'_>],
         flags: MsgFlags,
         address: impl ToAddress,
     ) -> io::Result<usize> {
@@ -342,12 +257,13 @@ impl Socket {
     fn send_message(
         &self,
         buffers: &[IoSlice<'_>],
-        ancillary: &[Ancillary],
+        ancillary: &[Ancillary<'_>],
         flags: MsgFlags,
         address: Option<&Address>,
     ) -> io::Result<usize> {
         let fd = self.fileno();
-        let items = ancillary.iter().map(|item| (item.level, item.kind, &item.data[..]));
+        ancillary.iter().try_for_each(Ancillary::check)?;
+        let items = ancillary.iter().map(|item| (item.level(), item.kind(), item.data()));
         let control = message::build(items).ok_or_else(|| invalid("too much ancillary data"))?;
         let to = address.map(Address::to_sys).transpose()?;
         let (count, of_items) = (buffers.len(), ancillary.len());
@@ -526,50 +442,6 @@ pub struct ReceivedFds {
     pub address: Address,
 }
 
-/// Length of an item with `length` bytes of data, without padding at its end.
-///
-/// Python: `socket.CMSG_LEN(length)`. Macro: `CMSG_LEN` of cmsg(3).
-///
-/// # Errors
-///
-/// `InvalidInput` for more than an item can hold.
-///
-/// # Examples
-///
-/// ```
-/// // For recvmsg: room for one descriptor, and not for a second one in the padding.
-/// let (ours, _theirs) = sock::socketpair()?;
-/// ours.setblocking(false)?;
-/// assert!(ours.recvmsg(100, sock::CMSG_LEN(4)?).is_err());
-/// # std::io::Result::Ok(())
-/// ```
-#[expect(non_snake_case, reason = "Python's name, and C's")]
-pub fn CMSG_LEN(length: usize) -> io::Result<usize> {
-    message::len(length).ok_or_else(|| out_of_range(format!("CMSG_LEN of {length} is out of range")))
-}
-
-/// Room an item with `length` bytes of data takes, with its padding.
-///
-/// Python: `socket.CMSG_SPACE(length)`. Macro: `CMSG_SPACE` of cmsg(3).
-///
-/// # Errors
-///
-/// `InvalidInput` for more than an item can hold.
-///
-/// # Examples
-///
-/// ```
-/// use sock::{CMSG_LEN, CMSG_SPACE};
-///
-/// assert!(CMSG_SPACE(5)? >= CMSG_LEN(5)?); // it counts the padding behind the item as well
-/// assert!(CMSG_SPACE(usize::MAX).is_err());
-/// # std::io::Result::Ok(())
-/// ```
-#[expect(non_snake_case, reason = "Python's name, and C's")]
-pub fn CMSG_SPACE(length: usize) -> io::Result<usize> {
-    message::space(length).ok_or_else(|| out_of_range(format!("CMSG_SPACE of {length} is out of range")))
-}
-
 impl Outcome for message::Received {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let flags = MsgFlags::from(self.flags);
@@ -633,27 +505,5 @@ mod tests {
             let read: usize = message::parse(&bytes).iter().map(|item| item.data.len()).sum();
             assert!(read <= bytes.len());
         }
-    }
-
-    #[test]
-    fn sizes_are_those_of_c() {
-        #[cfg(target_pointer_width = "64")]
-        assert_eq!(
-            [CMSG_LEN(0), CMSG_SPACE(0), CMSG_LEN(4), CMSG_SPACE(4)].map(Result::unwrap),
-            [16, 16, 20, 24]
-        );
-        assert!(CMSG_LEN(usize::MAX).is_err());
-        assert!(CMSG_SPACE(i32::MAX as usize).is_err());
-    }
-
-    #[test]
-    fn sizes_go_to_the_end_of_an_int_and_no_further() {
-        const MOST: usize = i32::MAX as usize;
-        let longest = MOST - CMSG_LEN(0).unwrap();
-        assert_eq!(CMSG_LEN(longest).unwrap(), MOST);
-        assert!(CMSG_LEN(longest + 1).is_err());
-        let longest = MOST - CMSG_SPACE(1).unwrap();
-        assert!((longest..=MOST).contains(&CMSG_SPACE(longest).unwrap()));
-        assert!(CMSG_SPACE(longest + 1).is_err());
     }
 }

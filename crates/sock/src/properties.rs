@@ -8,10 +8,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::address::{Address, ToAddress};
+#[cfg(unix)]
+use crate::cmsg::Ancillary;
 use crate::consts::{AF_INET, AF_INET6, AddressFamily};
 use crate::inet::{inet_aton, inet_ntoa, inet_ntop, inet_pton};
-#[cfg(unix)]
-use crate::message::Ancillary;
 use crate::sys;
 
 /// Bytes as recvmsg(2) might leave them in a control buffer.
@@ -50,7 +50,7 @@ pub fn control_data(bytes: &[u8]) {
 
 /// A reader never panics, and what it reads can be built.
 #[cfg(unix)]
-fn ancillary(item: &Ancillary) {
+fn ancillary(item: &Ancillary<'_>) {
     assert!(item.descriptors().is_empty(), "nobody has received any");
     if let Some(info) = item.as_pktinfo() {
         let again = Ancillary::pktinfo(info);

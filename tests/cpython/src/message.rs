@@ -1,17 +1,17 @@
 //! `sendmsg`, `recvmsg`, `recvmsg_into`.
 
 use std::ffi::CString;
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::IntoRawFd;
 
 use pyo3::exceptions::{PyRuntimeWarning, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PySequence};
-use sock::{Ancillary, Message, MessageInto};
+use sock::{Ancillary, Message, MessageInto, SCM_RIGHTS, SOL_SOCKET};
 
 use crate::address;
 use crate::errors::IntoPython;
-use crate::raw::Buffer;
+use crate::raw::{Buffer, lend_descriptor};
 use crate::socket::{PySocket, audit};
 use crate::transfer::size;
 
@@ -83,19 +83,29 @@ impl PySocket {
     }
 }
 
-fn item_of(item: &Bound<'_, PyAny>) -> PyResult<Ancillary> {
+/// Descriptors are numbers to Python, and are borrowed for the call.
+fn item_of(item: &Bound<'_, PyAny>) -> PyResult<Ancillary<'static>> {
     let wrong = || PyTypeError::new_err("[sendmsg() ancillary data items] must be sequences of length 3");
     let item = item.cast::<PySequence>().map_err(|_| wrong())?;
     if item.len()? != 3 {
         return Err(wrong());
     }
     let data = Buffer::readable(&item.get_item(2)?)?;
-    Ok(Ancillary::new(item.get_item(0)?.extract()?, item.get_item(1)?.extract()?, data.bytes()))
+    let (level, kind) = (item.get_item(0)?.extract()?, item.get_item(1)?.extract()?);
+    if (level, kind) != (SOL_SOCKET, SCM_RIGHTS) {
+        return Ok(Ancillary::new(level, kind, data.bytes()));
+    }
+    let numbers = data.bytes().chunks_exact(4);
+    let fds: Option<Vec<_>> = numbers
+        .map(|number| lend_descriptor(i32::from_ne_bytes(number.try_into().unwrap_or_default())))
+        .collect();
+    let closed = || io::Error::from_raw_os_error(libc::EBADF);
+    Ok(Ancillary::rights(&fds.ok_or_else(closed).py(item.py())?))
 }
 
 /// The list of tuples. Only when it is complete do the descriptors become
 /// Python's; before, a failure closes them.
-fn list(py: Python<'_>, ancillary: Vec<Ancillary>) -> PyResult<Bound<'_, PyList>> {
+fn list<'py>(py: Python<'py>, ancillary: Vec<Ancillary<'static>>) -> PyResult<Bound<'py, PyList>> {
     let list = PyList::empty(py);
     for item in &ancillary {
         list.append((item.level(), item.kind(), PyBytes::new(py, item.data())))?;

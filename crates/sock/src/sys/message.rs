@@ -24,9 +24,9 @@ pub(crate) struct Item {
     pub(crate) data: Vec<u8>,
     /// Its data went on where the buffer ended.
     pub(crate) truncated: bool,
-    /// The descriptors in it, if it is `SCM_RIGHTS`: they are ours from the moment
-    /// recvmsg(2) returns, and are closed with the item.
-    pub(crate) descriptors: Vec<OwnedFd>,
+    /// The descriptors in it, if it is of a kind that holds some: they are ours from the
+    /// moment recvmsg(2) returns, and are closed with the item.
+    pub(crate) descriptors: Option<Vec<OwnedFd>>,
 }
 
 /// Flags of every recvmsg(2): descriptors that come are not inherited.
@@ -72,8 +72,8 @@ pub(crate) fn recvmsg(
     let flags = told & !(RECEIVE_FLAGS & !flags);
     let control = as_bytes(&control, control_len.min(control_size));
     let mut items = parse(control);
-    for item in items.iter_mut().filter(|item| (item.level, item.kind) == (c::SOL_SOCKET, c::SCM_RIGHTS)) {
-        item.descriptors = adopt(&item.data);
+    for item in items.iter_mut().filter(|item| holds_descriptors(item.level, item.kind)) {
+        item.descriptors = Some(adopt(&item.data));
     }
     Ok(Received { bytes, items, flags, address })
 }
@@ -105,15 +105,29 @@ pub(crate) fn sendmsg(
     }
 }
 
-/// Takes over the descriptors of an `SCM_RIGHTS` item; a part of one at its end is none.
+/// The process of the sender as a descriptor, to a receiver that has set `SO_PASSPIDFD`
+/// (Linux 6.5; linux/socket.h).
+#[cfg(target_os = "linux")]
+const SCM_PIDFD: i32 = 4;
+
+/// Whether a received item of this kind is descriptors that the kernel has made for us.
+fn holds_descriptors(level: i32, kind: i32) -> bool {
+    #[cfg(target_os = "linux")]
+    if (level, kind) == (c::SOL_SOCKET, SCM_PIDFD) {
+        return true;
+    }
+    (level, kind) == (c::SOL_SOCKET, c::SCM_RIGHTS)
+}
+
+/// Takes over the descriptors of an item; a part of one at its end is none, and neither is
+/// the error that Linux puts in place of a pidfd it could not make.
 fn adopt(data: &[u8]) -> Vec<OwnedFd> {
     data.chunks_exact(mem::size_of::<RawFd>())
-        .map(|number| {
-            let fd = RawFd::from_ne_bytes(number.try_into().unwrap_or_default());
-            // SAFETY: the kernel has just made this descriptor for us, and nobody
-            // else has seen its number.
-            unsafe { OwnedFd::from_raw_fd(fd) }
-        })
+        .map(|number| RawFd::from_ne_bytes(number.try_into().unwrap_or_default()))
+        .filter(|fd| *fd >= 0)
+        // SAFETY: the kernel has just made this descriptor for us, and nothing else
+        // has its number.
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
         .collect()
 }
 
@@ -183,7 +197,7 @@ pub(crate) fn parse(control: &[u8]) -> Vec<Item> {
             kind: header.cmsg_type,
             data: data.to_vec(),
             truncated: item_len > rest.len(),
-            descriptors: Vec::new(),
+            descriptors: None,
         });
         // The next header is behind this item's padding.
         rest = space(item_len - data_at).and_then(|space| rest.get(space..)).unwrap_or_default();
