@@ -504,6 +504,26 @@ fn a_connect_is_not_called_again_after_a_signal_and_a_recv_is() {
     assert_eq!(in_short(&calls), "connect EINTR, poll, getsockopt");
     assert_eq!(sock.getpeername().unwrap(), address);
 
+    // One of AF_UNIX was only waiting for room, and is called again.
+    interrupted.store(false, Ordering::SeqCst);
+    let listener = Socket::new(AF_UNIX, SOCK_STREAM, 0).unwrap();
+    listener.bind("").unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.getsockname().unwrap();
+    let queued = Socket::new(AF_UNIX, SOCK_STREAM, 0).unwrap();
+    queued.connect(&address).unwrap();
+    let sock = Socket::new(AF_UNIX, SOCK_STREAM, 0).unwrap();
+    sock.setsockopt(SOL_SOCKET, SO_SNDTIMEO, &*timeval).unwrap();
+    let calls = thread::scope(|scope| {
+        scope.spawn(|| {
+            stop_again_and_again(&interrupted);
+            listener.accept().unwrap();
+        });
+        calls_with(note("connect"), || sock.connect(&address).unwrap())
+    });
+    assert!(in_short(&calls).starts_with("connect EINTR, connect"), "{calls:?}");
+    assert_eq!(sock.getpeername().unwrap(), address);
+
     interrupted.store(false, Ordering::SeqCst);
     let (sock, mut peer) = socket_and_silent_peer();
     sock.setsockopt(SOL_SOCKET, SO_RCVTIMEO, &*timeval).unwrap();

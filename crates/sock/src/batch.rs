@@ -214,7 +214,7 @@ impl Socket {
     pub fn recvmmsg_with_flags(&self, batch: &mut RecvBatch, flags: MsgFlags) -> io::Result<usize> {
         let fd = self.fileno();
         let (capacity, size) = (batch.capacity(), batch.slots.size());
-        self.retry(Readiness::Readable, || {
+        self.retry_with_flags(Readiness::Readable, flags, || {
             call!("recvmmsg({fd}, {capacity} of {size}, {flags})" =>
                 batch.slots.receive(self.as_fd(), flags.as_raw()))
         })
@@ -293,13 +293,30 @@ impl Socket {
             each.map(|((data, _), address)| (data.as_ref(), address.as_ref()))
         };
         let count = datagrams.len();
-        self.retry(Readiness::Writable, || {
-            call!("sendmmsg({fd}, {count} datagrams, {flags})" =>
-            match batch::send(self.as_fd(), prepared(), flags.as_raw()) {
-                (0, Some(error)) => Err(error),
-                (count, error) => Ok(SentBatch { count, error }),
-            })
-        })
+        let mut before = 0;
+        loop {
+            let sent = self.retry_with_flags(Readiness::Writable, flags, || {
+                call!("sendmmsg({fd}, {} datagrams, {flags})", count - before =>
+                match batch::send(self.as_fd(), prepared().skip(before), flags.as_raw()) {
+                    (0, Some(error)) => Err(error),
+                    (count, error) => Ok(SentBatch { count, error }),
+                })
+            });
+            let batch = match sent {
+                Ok(SentBatch { count, error }) => SentBatch { count: before + count, error },
+                Err(error) if before > 0 => SentBatch { count: before, error: Some(error) },
+                Err(error) => return Err(error),
+            };
+            // A descriptor that blocks would have waited for each of them.
+            let no_room = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+            if batch.count == before || !batch.error.as_ref().is_some_and(no_room) {
+                return Ok(batch);
+            }
+            if !self.deadline_with_flags(Readiness::Writable, flags).stands_in_for_blocking() {
+                return Ok(batch);
+            }
+            before = batch.count;
+        }
     }
 
     fn target(&self, address: &Address) -> io::Result<Option<SockAddr>> {

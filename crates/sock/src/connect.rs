@@ -48,15 +48,40 @@ impl Socket {
     pub(crate) fn connect_within(&self, address: &Address, deadline: &mut Deadline<'_>) -> io::Result<()> {
         let fd = self.fileno();
         let sys = address.to_sys()?;
-        let Err(error) = call!("connect({fd}, {address})" => self.inner().connect(&sys)) else {
-            return Ok(());
+        let blocks = deadline.stands_in_for_blocking();
+        let family = self.family().as_raw();
+        let error = loop {
+            match call!("connect({fd}, {address})" => self.inner().connect(&sys)) {
+                Ok(()) => return Ok(()),
+                Err(error) if blocks && sys::queue_is_full(family, &error) => {
+                    deadline.pause(self.as_fd(), Readiness::Writable)?;
+                }
+                Err(error)
+                    if error.raw_os_error() == Some(c::EINTR)
+                        && self.getblocking()
+                        && sys::connect_begins_anew(family) =>
+                {
+                    interrupt::ask_hook()?;
+                    deadline.left_to_wait(self.as_fd(), Readiness::Writable)?;
+                }
+                Err(error) => break error,
+            }
         };
         match error.raw_os_error() {
             Some(sys::CONNECT_GOES_ON) if deadline.waits() => {}
+            // An earlier one, which a blocking connect waits for.
+            Some(c::EALREADY) if blocks => {}
             Some(c::EINTR) if self.getblocking() => interrupt::ask_hook()?,
             _ => return Err(error),
         }
-        timeout::wait(self.as_fd(), Readiness::Writable, deadline)?;
+        if let Err(over) = timeout::wait(self.as_fd(), Readiness::Writable, deadline) {
+            // When SO_SNDTIMEO is over connect(2) says that it goes on.
+            return Err(match (over.raw_os_error(), error.raw_os_error()) {
+                (Some(c::EAGAIN), Some(c::EINTR)) => io::Error::from_raw_os_error(sys::CONNECT_GOES_ON),
+                (Some(c::EAGAIN), _) => error,
+                _ => over,
+            });
+        }
         self.pending_error()?.map_or(Ok(()), Err)
     }
 

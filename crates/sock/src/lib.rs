@@ -64,6 +64,7 @@ mod address;
 mod ancillary;
 #[cfg(unix)]
 mod batch;
+mod blocking;
 mod buffer;
 #[cfg(unix)]
 mod cmsg;

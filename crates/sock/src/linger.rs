@@ -123,7 +123,8 @@ impl Socket {
         let waited = match ended {
             // After shutdown(SHUT_RD) the socket is always readable.
             true => timeout::poll(&mut [Poll::new(self, 0)], Some(pause)).map(drop),
-            false => timeout::wait(self.as_fd(), Readiness::Readable, &mut self.deadline_of(Some(pause))),
+            false => timeout::wait(self.as_fd(), Readiness::Readable, &mut self.deadline_of(Some(pause)))
+                .map(drop),
         };
         match waited {
             Err(error) if !matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) => {

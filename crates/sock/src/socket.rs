@@ -543,6 +543,18 @@ impl Socket {
     /// poll(2), for the socket and for [`Canceller::cancel`]. A call that is
     /// asleep already when this is called does not notice.
     ///
+    /// While it is not used, every call does what it does on a blocking socket: `MSG_DONTWAIT` and
+    /// `MSG_ERRQUEUE` do not wait, `MSG_WAITALL` fills the buffer, a send on a stream sends all,
+    /// `SO_RCVTIMEO` and `SO_SNDTIMEO` end a wait. A cancel in the middle of such a send or
+    /// receive returns what went or came; the next call fails.
+    ///
+    /// # Platform notes
+    ///
+    /// poll(2) does not say when an AF_UNIX listener or datagram socket has room in its queue
+    /// again, nor when a receive with `MSG_PEEK | MSG_WAITALL` has enough: there the call is tried
+    /// again after 1 to 16 ms. A `sendfile` whose peer resets the connection fails with
+    /// `ConnectionReset`, where Linux loses that error on a blocking socket and says `EPIPE`.
+    ///
     /// # Errors
     ///
     /// The system's: `EMFILE`.

@@ -123,14 +123,22 @@ pub struct Deadline<'a> {
     /// [`in_the_kernel`](Self::in_the_kernel).
     kernel: Option<Option<Instant>>,
     cancellation: Option<&'a Cancellation>,
+    /// How many waits in a row were over at once, though the attempt behind them could not go on.
+    false_readiness: u32,
 }
+
+/// So often the descriptor is polled again at once: another thread may just have been quicker.
+const QUICK_POLLS: u32 = 2;
+
+/// Longest pause between two attempts while poll(2) says that the descriptor is ready.
+const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 
 impl<'a> Deadline<'a> {
     /// A deadline of a socket with this timeout; that of a socket as it is:
     /// [`Socket::deadline`](crate::Socket::deadline).
     #[must_use]
     pub fn new(timeout: Option<Duration>) -> Deadline<'a> {
-        Deadline { timeout, at: None, kernel: None, cancellation: None }
+        Deadline { timeout, at: None, kernel: None, cancellation: None, false_readiness: 0 }
     }
 
     pub(crate) fn or(self, cancellation: Option<&'a Cancellation>) -> Deadline<'a> {
@@ -167,14 +175,11 @@ impl<'a> Deadline<'a> {
     /// off for ever. Its beginning is known from the first signal on: such a call takes
     /// twice its time at most.
     fn in_the_kernel(&mut self, fd: BorrowedFd<'_>, readiness: Readiness) -> io::Result<()> {
-        if self.timeout.is_some() {
+        // With a cancellation the wait for the next attempt keeps it.
+        if self.timeout.is_some() || self.cancellation.is_some() {
             return Ok(());
         }
-        if self.kernel.is_none() {
-            let limit = sys::kernel_timeout(fd, matches!(readiness, Readiness::Readable));
-            self.kernel = Some(limit.and_then(|limit| Instant::now().checked_add(limit)));
-        }
-        let Some(Some(until)) = self.kernel else { return Ok(()) };
+        let Some(until) = self.kernel_limit(fd, readiness) else { return Ok(()) };
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match poll(&mut [Poll::new(&fd, readiness.events())], Some(left)) {
@@ -185,6 +190,68 @@ impl<'a> Deadline<'a> {
                 Ok(_) => return Ok(()),
             }
         }
+    }
+
+    /// When `SO_RCVTIMEO` or `SO_SNDTIMEO` is over, of a call that has begun by now.
+    fn kernel_limit(&mut self, fd: BorrowedFd<'_>, readiness: Readiness) -> Option<Instant> {
+        *self.kernel.get_or_insert_with(|| {
+            let limit = sys::kernel_timeout(fd, matches!(readiness, Readiness::Readable));
+            limit.and_then(|limit| Instant::now().checked_add(limit))
+        })
+    }
+
+    /// How long a wait may be; fails when the time is over. In blocking mode the limit is the
+    /// system's own, which a descriptor with a cancellation would not keep by itself.
+    pub(crate) fn left_to_wait(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        readiness: Readiness,
+    ) -> io::Result<Option<Duration>> {
+        if self.timeout.is_some() {
+            return match self.left() {
+                Some(Duration::ZERO) => Err(timed_out()),
+                left => Ok(left),
+            };
+        }
+        match self.kernel_limit(fd, readiness).map(|at| at.saturating_duration_since(Instant::now())) {
+            Some(Duration::ZERO) => Err(io::Error::from_raw_os_error(c::EAGAIN)),
+            left => Ok(left),
+        }
+    }
+
+    /// A new system call begins under the same deadline.
+    pub(crate) fn next_call(&mut self) {
+        self.kernel = None;
+        self.false_readiness = 0;
+    }
+
+    /// An attempt has succeeded, and the same call goes on.
+    pub(crate) fn goes_on(&mut self) {
+        self.false_readiness = 0;
+    }
+
+    /// Waits a little before the next attempt, where poll(2) does not know when that makes
+    /// sense; longer each time.
+    pub(crate) fn pause(&mut self, fd: BorrowedFd<'_>, readiness: Readiness) -> io::Result<()> {
+        let left = self.left_to_wait(fd, readiness)?.unwrap_or(LONGEST_PAUSE);
+        let doubled = self.false_readiness.saturating_sub(QUICK_POLLS).min(4);
+        let pause = Duration::from_millis(1 << doubled).min(LONGEST_PAUSE).min(left);
+        self.false_readiness = self.false_readiness.saturating_add(1);
+        let Some(cancellation) = self.cancellation else {
+            std::thread::sleep(pause);
+            return Ok(());
+        };
+        match poll(&mut [Poll::new(&cancellation.watched(), POLLIN)], Some(pause)) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(Left::Cancelled.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupt::ask_hook(),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the call blocks for its caller, and not for the system.
+    pub(crate) fn stands_in_for_blocking(&self) -> bool {
+        self.timeout.is_none() && self.cancellation.is_some()
     }
 
     /// Whether a call that would block has to fail at once.
@@ -249,13 +316,25 @@ pub(crate) fn retry_after<T>(
     deadline: &mut Deadline<'_>,
     mut attempt: impl FnMut() -> io::Result<T>,
 ) -> io::Result<T> {
+    deadline.next_call();
     loop {
         after(fd, readiness, deadline, error)?;
         match attempt() {
             Ok(value) => return Ok(value),
             Err(next) => error = next,
         }
+        if deadline.stands_in_for_blocking() && error.kind() == io::ErrorKind::BrokenPipe {
+            error = behind_epipe(fd).unwrap_or(error);
+        }
     }
+}
+
+/// The error that has woken a send. A call that sleeps in the system finds it first, and one that
+/// is made afterwards finds that the peer is gone (`unix_stream_sendmsg`).
+fn behind_epipe(fd: BorrowedFd<'_>) -> Option<io::Error> {
+    let mut number = [0; 4];
+    sys::getsockopt(fd, c::SOL_SOCKET, c::SO_ERROR, &mut number).ok()?;
+    Some(i32::from_ne_bytes(number)).filter(|number| *number != 0).map(io::Error::from_raw_os_error)
 }
 
 /// Returns when it makes sense to try again after `error`.
@@ -271,24 +350,31 @@ fn after(
             interrupt::ask_hook()?;
             deadline.in_the_kernel(fd, readiness)
         }
-        io::ErrorKind::WouldBlock if deadline.waits() => wait(fd, readiness, deadline),
+        io::ErrorKind::WouldBlock if deadline.waits() => wait(fd, readiness, deadline).map(drop),
         _ => Err(error),
     }
 }
 
-/// Waits until `fd` is ready; fails with `TimedOut` at the deadline, and when it is cancelled.
+/// Waits until `fd` is ready and returns what poll(2) found; fails with `TimedOut` at the
+/// deadline, with `EAGAIN` at the system's own, and when it is cancelled.
+///
+/// A descriptor may be ready for as long as the attempt cannot go on: an error that is queued
+/// (`IP_RECVERR`) is `POLLERR` but no error of recv(2), and sendto(2) of an AF_UNIX datagram waits for
+/// the receiver, whom poll(2) does not know. Such a wait becomes a pause, or it would take all of
+/// a processor.
 pub(crate) fn wait(
     fd: BorrowedFd<'_>,
     readiness: Readiness,
     deadline: &mut Deadline<'_>,
-) -> io::Result<()> {
+) -> io::Result<Events> {
+    if deadline.false_readiness >= QUICK_POLLS {
+        deadline.pause(fd, readiness)?;
+    }
+    let begin = Instant::now();
     loop {
         // Before each wait: readiness that proves false again and again must not
         // go on for ever.
-        let left = deadline.left();
-        if left == Some(Duration::ZERO) {
-            return Err(timed_out());
-        }
+        let left = deadline.left_to_wait(fd, readiness)?;
         let cancelled = deadline.cancellation.map(Cancellation::watched);
         // Without a cancellation the second place is not looked at.
         let mut set =
@@ -297,7 +383,11 @@ pub(crate) fn wait(
         match poll(&mut set[..watched], left) {
             Ok(0) => {}
             Ok(_) if watched == 2 && set[1].revents() != 0 => return Err(Left::Cancelled.into()),
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                let waited = begin.elapsed() >= Duration::from_millis(1);
+                deadline.false_readiness = if waited { 0 } else { deadline.false_readiness + 1 };
+                return Ok(set[0].revents());
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupt::ask_hook()?,
             Err(error) => return Err(error),
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::address::{Address, ToAddress};
-use crate::consts::{AF_INET, MSG_TRUNC, MsgFlags};
+use crate::consts::{AF_INET, MSG_TRUNC, MSG_WAITALL, MsgFlags};
 use crate::interrupt;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
@@ -58,7 +58,8 @@ impl Socket {
     /// ```
     #[inline]
     pub fn send_with_flags(&self, data: &[u8], flags: MsgFlags) -> io::Result<usize> {
-        self.retry(Readiness::Writable, || self.send_once(data, flags))
+        let sent = self.retry_with_flags(Readiness::Writable, flags, || self.send_once(data, flags))?;
+        Ok(if sent < data.len() { self.send_rest([data], sent, flags) } else { sent })
     }
 
     /// [`send`](Socket::send) as one of several steps under a common deadline.
@@ -146,10 +147,14 @@ impl Socket {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn sendall_with_flags(&self, data: &[u8], flags: MsgFlags) -> io::Result<()> {
-        let mut deadline = self.deadline();
+        let mut deadline = self.deadline_with_flags(Readiness::Writable, flags);
         let mut rest = data;
         loop {
-            let sent = self.send_flags_within(rest, flags, &mut deadline)?;
+            let sent = match deadline.stands_in_for_blocking() {
+                // Each send has SO_SNDTIMEO to itself, and finds what became of the last one.
+                true => self.send_with_flags(rest, flags)?,
+                false => self.send_flags_within(rest, flags, &mut deadline)?,
+            };
             rest = &rest[sent..];
             if rest.is_empty() {
                 return Ok(());
@@ -212,9 +217,15 @@ impl Socket {
         if bufsize == 0 {
             return Ok(Vec::new());
         }
+        if self.waits_for_all(flags) {
+            let mut buffer = sys::zeroes(bufsize)?;
+            let received = self.recv_into_with_flags(&mut buffer, flags)?;
+            buffer.truncate(received);
+            return Ok(buffer);
+        }
         let fd = self.fileno();
         let (data, ()) = sys::fill(bufsize, discards(flags), |buffer| {
-            let received = self.retry(Readiness::Readable, || {
+            let received = self.retry_with_flags(Readiness::Readable, flags, || {
                 call!("recv({fd}, {bufsize}, {flags})" =>
                     self.inner().recv_with_flags(buffer, flags.as_raw()))
             })?;
@@ -270,7 +281,9 @@ impl Socket {
     /// ```
     #[inline]
     pub fn recv_into_with_flags(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
-        self.retry(Readiness::Readable, || self.recv_once(buffer, flags))
+        let received =
+            self.retry_with_flags(Readiness::Readable, flags, || self.recv_once(buffer, flags))?;
+        Ok(if flags.contains(MSG_WAITALL) { self.recv_rest(buffer, received, flags) } else { received })
     }
 
     /// [`recv_into`](Socket::recv_into) as one of several steps under a common deadline.
@@ -414,17 +427,19 @@ impl Socket {
         let fd = self.fileno();
         let address = address.to_address(self.family())?;
         let raw = flags.as_raw() | sys::SEND_FLAGS;
-        if let Address::Inet(to) = address {
-            return self.retry(Readiness::Writable, || {
+        let sent = if let Address::Inet(to) = address {
+            self.retry_with_flags(Readiness::Writable, flags, || {
                 call!("sendto({fd}, {}, {flags}, {to})", data.len() =>
                     sys::sendto_inet(self.inner(), data, raw, to))
-            });
-        }
-        let sys = address.to_sys()?;
-        self.retry(Readiness::Writable, || {
-            call!("sendto({fd}, {}, {flags}, {address})", data.len() =>
-                self.inner().send_to_with_flags(data, &sys, raw))
-        })
+            })?
+        } else {
+            let sys = address.to_sys()?;
+            self.retry_with_flags(Readiness::Writable, flags, || {
+                call!("sendto({fd}, {}, {flags}, {address})", data.len() =>
+                    self.inner().send_to_with_flags(data, &sys, raw))
+            })?
+        };
+        Ok(if sent < data.len() { self.send_rest([data], sent, flags) } else { sent })
     }
 
     /// Receives up to `bufsize` bytes and tells from whom.
@@ -475,9 +490,15 @@ impl Socket {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn recvfrom_with_flags(&self, bufsize: usize, flags: MsgFlags) -> io::Result<(Vec<u8>, Address)> {
+        if self.waits_for_all(flags) {
+            let mut buffer = sys::zeroes(bufsize)?;
+            let (received, address) = self.recvfrom_into_with_flags(&mut buffer, flags)?;
+            buffer.truncate(received);
+            return Ok((buffer, address));
+        }
         let fd = self.fileno();
         let (data, address) = sys::fill(bufsize, discards(flags), |buffer| {
-            self.retry(Readiness::Readable, || {
+            self.retry_with_flags(Readiness::Readable, flags, || {
                 call!("recvfrom({fd}, {bufsize}, {flags})" =>
                     self.inner().recv_from_with_flags(buffer, flags.as_raw()))
             })
@@ -536,7 +557,10 @@ impl Socket {
         buffer: &mut [u8],
         flags: MsgFlags,
     ) -> io::Result<(usize, Address)> {
-        self.retry(Readiness::Readable, || self.recvfrom_once(buffer, flags))
+        let (received, address) =
+            self.retry_with_flags(Readiness::Readable, flags, || self.recvfrom_once(buffer, flags))?;
+        let rest = flags.contains(MSG_WAITALL);
+        Ok((if rest { self.recv_rest(buffer, received, flags) } else { received }, address))
     }
 
     #[inline]

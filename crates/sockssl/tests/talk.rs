@@ -613,3 +613,17 @@ fn reading_and_writing_through_std_traits() {
     server.read_to_string(&mut text).unwrap();
     assert_eq!(text, "as it is, or formatted");
 }
+
+/// A peer that does not receive holds the close_notify up, for a limited time, with a canceller too.
+#[test]
+fn a_canceller_changes_nothing_about_how_long_the_end_may_take() {
+    let pki = Pki::new();
+    let (_server, client) = wrapped(&pki.server(), &pki.client());
+    let _canceller = client.socket().canceller().unwrap();
+    client.socket().settimeout(Duration::ZERO).unwrap();
+    while client.socket().send(&[0; 65_536]).is_ok() {}
+    client.socket().settimeout(None).unwrap();
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || done.send(client.shutdown(SHUT_RDWR)));
+    ended.recv_timeout(LIMIT).expect("it ends").unwrap();
+}

@@ -10,6 +10,7 @@
 //! | `RawFd`, `OwnedFd`, `BorrowedFd`, `AsFd`, `AsRawFd`, `descriptor_traits!` | the platform's descriptors |
 //! | `poll` | wait for descriptors; `EINTR` comes back as an error |
 //! | `kernel_timeout` | the timeout that the system itself keeps, where signals can put it off |
+//! | `never_waits`, `queue_is_full`, `connect_begins_anew`, `POLLRDHUP` | what a blocking call does that a non-blocking one does not |
 //! | `close` | close and report the error that dropping would swallow |
 //! | `setsockopt`, `setsockopt_null`, `getsockopt` | any level, any option, bytes in and out |
 //! | `close_on_exec`, `set_inheritable` | whether programs that are started get the descriptor |

@@ -49,6 +49,42 @@ pub(crate) const SERVER_OPTION: i32 = c::SO_REUSEADDR;
 /// The flag of a receive that never waits.
 pub(crate) const DONTWAIT: Option<i32> = Some(c::MSG_DONTWAIT);
 
+/// What poll(2) tells of a peer that has ended its side, where it has a bit of its own.
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+pub(crate) const POLLRDHUP: i16 = c::POLLRDHUP;
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+pub(crate) const POLLRDHUP: i16 = 0;
+
+/// Whether a blocking socket does not wait in a call with these flags.
+///
+/// `MSG_OOB` on a stream never waits (`tcp_recv_urg`, `unix_stream_recv_urg`), nor does reading the
+/// error queue (recvmsg(2), ip(7)). Sockets of AF_UNIX and AF_NETLINK have no such queue and ignore
+/// the flag.
+pub(crate) fn never_waits(family: i32, stream: bool, receives: bool, flags: i32) -> bool {
+    if flags & c::MSG_DONTWAIT != 0 || receives && stream && flags & c::MSG_OOB != 0 {
+        return true;
+    }
+    #[cfg(target_os = "linux")]
+    if receives && flags & c::MSG_ERRQUEUE != 0 {
+        return ![c::AF_UNIX, c::AF_NETLINK].contains(&family);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = family;
+    false
+}
+
+/// Whether a non-blocking connect failed because the listener's queue is full, where a blocking
+/// one waits for room: on Linux, of AF_UNIX (unix(7)).
+pub(crate) fn queue_is_full(family: i32, error: &io::Error) -> bool {
+    cfg!(target_os = "linux") && family == c::AF_UNIX && error.raw_os_error() == Some(c::EAGAIN)
+}
+
+/// Whether a connect that a signal has interrupted is made anew. POSIX has it go on by itself, but an
+/// AF_UNIX socket of Linux was only waiting for room in the queue (`unix_stream_connect`).
+pub(crate) fn connect_begins_anew(family: i32) -> bool {
+    cfg!(target_os = "linux") && family == c::AF_UNIX
+}
+
 /// The option that tells a socket's protocol, where there is one.
 pub(crate) const SO_PROTOCOL: Option<i32> = if c::SO_PROTOCOL < 0 { None } else { Some(c::SO_PROTOCOL) };
 

@@ -152,6 +152,23 @@ pub(crate) fn poll(entries: &mut [Poll<'_>], timeout: Option<Duration>) -> io::R
 }
 
 /// No signal interrupts a call here.
+pub(crate) const POLLRDHUP: i16 = 0;
+
+/// Out-of-band data is never waited for.
+pub(crate) fn never_waits(_family: i32, stream: bool, receives: bool, flags: i32) -> bool {
+    receives && stream && flags & c::MSG_OOB != 0
+}
+
+/// No signal interrupts it.
+pub(crate) fn connect_begins_anew(_family: i32) -> bool {
+    false
+}
+
+/// It is refused then.
+pub(crate) fn queue_is_full(_family: i32, _error: &io::Error) -> bool {
+    false
+}
+
 pub(crate) fn kernel_timeout(_: BorrowedFd<'_>, _: bool) -> Option<Duration> {
     None
 }
