@@ -4,15 +4,11 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
-use x509_cert::certificate::{Rfc5280, Version};
-use x509_cert::crl::CertificateList;
-use x509_cert::der::asn1::{Any, ObjectIdentifier};
+use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::der::asn1::Any;
 use x509_cert::der::{Decode, Encode, Tag, Tagged};
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
-use x509_cert::ext::pkix::{
-    AuthorityInfoAccessSyntax, BasicConstraints, CrlDistributionPoints, ExtendedKeyUsage, KeyUsage,
-    SubjectAltName,
-};
+use x509_cert::ext::pkix::{AuthorityInfoAccessSyntax, CrlDistributionPoints, SubjectAltName};
 use x509_cert::name::Name;
 
 /// A peer's certificate.
@@ -95,29 +91,13 @@ pub(crate) fn cert_time_of(seconds: u64) -> String {
     cert_time(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-/// What an extended key usage allows.
-pub(crate) const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
-pub(crate) const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
-
-/// What a revocation list says of a certificate.
-pub(crate) struct Listed {
-    pub(crate) revoked: bool,
-    /// Until when it can be relied on, in seconds since 1970.
-    pub(crate) next_update: Option<u64>,
-}
-
-/// When the next one of a revocation list is due, in seconds since 1970.
-pub(crate) fn next_update(crl: &[u8]) -> Option<u64> {
-    let crl = CertificateList::<Rfc5280>::from_der(crl).ok()?.tbs_cert_list;
-    crl.next_update.map(|time| time.to_unix_duration().as_secs())
-}
-
-/// A certificate that was parsed.
-pub(crate) struct Parsed(x509_cert::Certificate);
+/// A certificate that was parsed for being shown: what is trusted is read in `x509.rs`.
+/// Nothing is demanded of its serial number, which may be longer than RFC 5280 allows.
+pub(crate) struct Parsed(CertificateInner<Raw>);
 
 impl Parsed {
     pub(crate) fn from_der(der: &[u8]) -> Result<Parsed, String> {
-        x509_cert::Certificate::from_der(der).map(Parsed).map_err(|error| error.to_string())
+        CertificateInner::<Raw>::from_der(der).map(Parsed).map_err(|error| error.to_string())
     }
 
     pub(crate) fn subject(&self) -> String {
@@ -136,64 +116,6 @@ impl Parsed {
     pub(crate) fn validity(&self) -> (u64, u64) {
         let validity = self.0.tbs_certificate().validity();
         (validity.not_before.to_unix_duration().as_secs(), validity.not_after.to_unix_duration().as_secs())
-    }
-
-    /// Whether it may be used for this; one that says nothing may.
-    pub(crate) fn allows(&self, usage: ObjectIdentifier) -> bool {
-        match self.0.tbs_certificate().get_extension::<ExtendedKeyUsage>() {
-            Ok(Some((_, usages))) => {
-                usages.0.contains(&usage) || usages.0.contains(&ObjectIdentifier::new_unwrap("2.5.29.37.0"))
-            }
-            Ok(None) => true,
-            Err(_) => false,
-        }
-    }
-
-    /// Whether it may vouch for others, as OpenSSL sees it: the basic constraints say
-    /// so, or it is from before there were any (its `X509_check_ca`).
-    pub(crate) fn is_authority(&self) -> bool {
-        let certificate = self.0.tbs_certificate();
-        let signs = match certificate.get_extension::<KeyUsage>() {
-            Ok(usage) => usage.is_none_or(|(_, usage)| usage.key_cert_sign()),
-            Err(_) => false,
-        };
-        let may = match certificate.get_extension::<BasicConstraints>() {
-            Ok(Some((_, constraints))) => constraints.ca,
-            Ok(None) if certificate.version() == Version::V1 => self.is_self_issued(),
-            Ok(None) => certificate.get_extension::<KeyUsage>().is_ok_and(|usage| usage.is_some()),
-            Err(_) => false,
-        };
-        signs && may
-    }
-
-    /// Whether it names `authority` as its issuer.
-    pub(crate) fn is_below(&self, authority: &Parsed) -> bool {
-        self.0.tbs_certificate().issuer() == authority.0.tbs_certificate().subject()
-    }
-
-    /// The issuer's name as it is.
-    pub(crate) fn issuer_der(&self) -> Vec<u8> {
-        self.0.tbs_certificate().issuer().to_der().unwrap_or_default()
-    }
-
-    /// What a list says of it, if it is its issuer's.
-    pub(crate) fn listed_in(&self, crl: &[u8]) -> Option<Listed> {
-        let crl = CertificateList::<Rfc5280>::from_der(crl).ok()?.tbs_cert_list;
-        let certificate = self.0.tbs_certificate();
-        let serial = certificate.serial_number().as_bytes();
-        (crl.issuer == *certificate.issuer()).then(|| Listed {
-            revoked: crl
-                .revoked_certificates
-                .iter()
-                .flatten()
-                .any(|revoked| revoked.serial_number.as_bytes() == serial),
-            next_update: crl.next_update.map(|time| time.to_unix_duration().as_secs()),
-        })
-    }
-
-    pub(crate) fn common_name(&self) -> Option<String> {
-        let pairs = pairs(self.0.tbs_certificate().subject());
-        pairs.into_iter().find(|(name, _)| name == "commonName").map(|(_, value)| value)
     }
 
     pub(crate) fn names(&self) -> Vec<(String, String)> {

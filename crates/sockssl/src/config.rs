@@ -14,7 +14,8 @@ use crate::keylog::KeyLogFile;
 use crate::names::{TLSVersion, VerifyMode};
 use crate::provider::provider;
 use crate::sessions::{ClientSessions, Sessions};
-use crate::verify::{self, Demands, Trust};
+use crate::trust::Trust;
+use crate::verify::{self, Demands};
 
 /// The settings that make a configuration.
 pub(crate) struct Plan {
@@ -93,12 +94,12 @@ pub(crate) fn server(plan: &Plan, now: UnixTime) -> io::Result<ServerConfig> {
     Ok(config)
 }
 
-pub(crate) fn client(plan: &Plan, now: UnixTime) -> io::Result<ClientConfig> {
+pub(crate) fn client(plan: &Plan, _now: UnixTime) -> io::Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&versions(plan)?)
         .map_err(|error| misconfigured(error.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(verify::server_verifier(&plan.trust, plan.demands, now)?);
+        .with_custom_certificate_verifier(verify::server_verifier(&plan.trust, plan.demands)?);
     let mut config = builder.with_client_cert_resolver(Arc::new(Chooser(plan.chains.clone())));
     config.alpn_protocols.clone_from(&plan.alpn);
     // Each connection has a store of its own: see `ConnectionSessions`.

@@ -21,8 +21,10 @@ use crate::names::{
 };
 use crate::pem::Pem;
 use crate::sessions::Sessions;
+use crate::sources::{Authority, CADATA, remember};
 use crate::stats::{Counters, SessionStats, count};
-use crate::verify::{Demands, Trust};
+use crate::trust::Trust;
+use crate::verify::Demands;
 
 /// A context with the defaults that are right for a purpose.
 ///
@@ -100,14 +102,6 @@ struct Settings {
     keylog_filename: Option<PathBuf>,
     server: Option<Made<ServerConfig>>,
     client: Option<Made<ClientConfig>>,
-}
-
-/// Where trust comes from, now and at each reload.
-#[derive(Clone)]
-enum Authority {
-    System,
-    Path(PathBuf),
-    Memory(Arc<[u8]>),
 }
 
 type SniCallback = dyn Fn(Option<&str>) -> Result<Option<SSLContext>, AlertDescription> + Send + Sync;
@@ -235,10 +229,16 @@ impl SSLContext {
     /// A certificate that is no authority's is trusted itself, when a peer shows it,
     /// and vouches for no other. An authority that has expired vouches for nobody.
     ///
+    /// Of the revocation lists of one issuer (a name and a key) and scope the newest
+    /// counts, in whatever order they are loaded; older ones are dropped.
+    ///
     /// # Errors
     ///
-    /// Each names the file: the system's; [`NoStartLine`](Reason::NoStartLine) for
-    /// one without any of them; [`BadPem`](Reason::BadPem).
+    /// Returns an error that names the file: the system's if it cannot be read;
+    /// [`NoStartLine`](Reason::NoStartLine) if nothing of them is in it;
+    /// [`BadPem`](Reason::BadPem) if a certificate or a list cannot be used: because it
+    /// cannot be parsed, or because a list is not signed by the loaded authority whose
+    /// key it names. What was loaded before stays.
     pub fn load_verify_locations(&self, path: impl AsRef<Path>) -> io::Result<()> {
         self.trust(Authority::Path(path.as_ref().to_owned()))
     }
@@ -249,11 +249,15 @@ impl SSLContext {
     ///
     /// Those of [`load_verify_locations`](Self::load_verify_locations).
     pub fn load_verify_data(&self, cadata: impl AsRef<[u8]>) -> io::Result<()> {
-        self.trust(Authority::Memory(cadata.as_ref().into()))
+        let pem = Pem::parse(cadata.as_ref(), Path::new(CADATA))?;
+        self.trust(Authority::Memory(pem.certificates, pem.crls))
     }
 
     /// Trusts the system's authorities, or those that the environment variables
     /// `SSL_CERT_FILE` and `SSL_CERT_DIR` name. Python: `load_default_certs()`.
+    ///
+    /// A certificate that is no authority's is trusted itself, and vouches for no other;
+    /// one that cannot be used is left out.
     ///
     /// # Errors
     ///
@@ -266,8 +270,9 @@ impl SSLContext {
         let _loading = self.inner.loading.lock();
         let mut trust = Trust::clone(&self.inner.settings.read().plan.trust);
         authority.load(&mut trust)?;
+        trust.settle()?;
         self.change(|settings| {
-            settings.trusted.push(authority);
+            remember(&mut settings.trusted, authority, &trust);
             settings.plan.trust = Arc::new(trust);
             settings.plan.sessions = None;
         });
@@ -303,6 +308,7 @@ impl SSLContext {
         for authority in &trusted {
             authority.load(&mut trust)?;
         }
+        trust.settle()?;
         self.change(|settings| {
             settings.plan.chains = chains;
             if !trusted.is_empty() {
@@ -357,15 +363,16 @@ impl SSLContext {
         });
     }
 
-    /// Whether the common name counts in a certificate that has no other.
-    /// Python: `hostname_checks_common_name`.
+    /// Whether the common name counts in a certificate without a DNS name among its
+    /// alternative names. Python: `hostname_checks_common_name`.
     #[must_use]
     pub fn hostname_checks_common_name(&self) -> bool {
         self.inner.settings.read().plan.demands.common_name
     }
 
-    /// Sets whether the common name counts in a certificate that has no other;
-    /// by default not. Python: `hostname_checks_common_name`, by default true.
+    /// Sets whether the common name counts in a certificate without a DNS name among its
+    /// alternative names; by default not. The authorities' name constraints hold for it.
+    /// Python: `hostname_checks_common_name`, by default true.
     pub fn set_hostname_checks_common_name(&self, check: bool) {
         self.judge_anew(|demands| demands.common_name = check);
     }
@@ -565,39 +572,5 @@ impl fmt::Debug for SSLContext {
             .field("verify_mode", &settings.plan.demands.mode)
             .field("check_hostname", &settings.plan.demands.check_hostname)
             .finish_non_exhaustive()
-    }
-}
-
-impl Authority {
-    fn load(&self, trust: &mut Trust) -> io::Result<()> {
-        match self {
-            Authority::System => trust.add_system(),
-            Authority::Memory(text) => {
-                let file = Path::new("cadata");
-                trust.add(Pem::parse(text, file)?, file)
-            }
-            Authority::Path(path) if path.is_dir() => {
-                let mut files: Vec<_> = path
-                    .read_dir()
-                    .and_then(Iterator::collect::<io::Result<Vec<_>>>)
-                    .map_err(|error| sock::AddressError::wrap("read", path.display(), error))?
-                    .into_iter()
-                    .map(|entry| entry.path())
-                    .filter(|file| file.is_file())
-                    .collect();
-                files.sort();
-                let mut found = false;
-                for file in files {
-                    let pem = Pem::read(&file)?;
-                    // A directory may hold other things too.
-                    if !pem.certificates.is_empty() || !pem.crls.is_empty() {
-                        trust.add(pem, &file)?;
-                        found = true;
-                    }
-                }
-                if found { Ok(()) } else { trust.add(Pem::default(), path) }
-            }
-            Authority::Path(file) => trust.add(Pem::read(file)?, file),
-        }
     }
 }

@@ -45,7 +45,7 @@ pub use VerifyMode::{CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED};
 pub enum VerifyFlags {
     /// What the loaded lists revoke is refused; what they say nothing of passes.
     VERIFY_DEFAULT,
-    /// The peer's certificate needs a list of its issuer that is not outdated.
+    /// The peer's certificate needs a list of its issuer that covers it and is not outdated.
     VERIFY_CRL_CHECK_LEAF,
     /// Each certificate below the trusted one needs such a list.
     VERIFY_CRL_CHECK_CHAIN,

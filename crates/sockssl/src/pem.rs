@@ -34,6 +34,14 @@ pub(crate) fn read(file: &Path) -> io::Result<Vec<u8>> {
 }
 
 impl Pem {
+    /// What was read before.
+    pub(crate) fn of(
+        certificates: Vec<CertificateDer<'static>>,
+        crls: Vec<CertificateRevocationListDer<'static>>,
+    ) -> Pem {
+        Pem { certificates, crls, key: None }
+    }
+
     pub(crate) fn read(file: &Path) -> io::Result<Pem> {
         Pem::parse(&read(file)?, file)
     }

@@ -18,10 +18,10 @@ use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSes
 use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::cert::Parsed;
 use crate::error::misconfigured;
 use crate::provider;
 use crate::stats::{Counters, count};
+use crate::x509::X509;
 
 /// A judgement that holds for ever, such as that of a peer without a certificate.
 pub(crate) const FOR_EVER: u64 = u64::MAX;
@@ -31,7 +31,7 @@ pub(crate) const FOR_EVER: u64 = u64::MAX;
 pub(crate) fn chain_holds_until<'a>(chain: impl IntoIterator<Item = &'a CertificateDer<'a>>) -> u64 {
     let now = UnixTime::now().as_secs();
     // One that cannot be parsed may end at any time.
-    let ends = chain.into_iter().map(|der| Parsed::from_der(der).map_or(now, |parsed| parsed.validity().1));
+    let ends = chain.into_iter().map(|der| X509::parse(der).map_or(now, |parsed| parsed.validity.1));
     ends.filter(|&end| end >= now).min().unwrap_or(FOR_EVER)
 }
 

@@ -1,215 +1,30 @@
-//! Whom to trust: the peer's certificate against the loaded authorities.
+//! Whom to trust: the peer's certificate against what was loaded.
 
-use std::cell::Cell;
-use std::collections::HashSet;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::iter;
-use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_name;
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error as TlsError, RootCertStore,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error as TlsError, OtherError,
     SignatureScheme,
 };
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
-use x509_cert::der::asn1::ObjectIdentifier;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use webpki::{EndEntityCert, VerifiedPath};
 
-use crate::cert::{CLIENT_AUTH, Listed, Parsed, SERVER_AUTH, cert_time_of, next_update, printable};
-use crate::error::{Reason, in_file, misconfigured};
-use crate::names::{VERIFY_CRL_CHECK_LEAF, VERIFY_DEFAULT, VerifyFlags, VerifyMode};
-use crate::pem::Pem;
+use crate::cert::{Parsed, cert_time_of, printable};
+use crate::error::misconfigured;
+use crate::names::{VERIFY_CRL_CHECK_CHAIN, VERIFY_DEFAULT, VerifyFlags, VerifyMode};
+use crate::path::{self, Purpose};
 use crate::provider::provider;
 use crate::sessions;
-
-/// Trusted certificates and revocation lists.
-#[derive(Clone, Default)]
-pub(crate) struct Trust {
-    authorities: Vec<Authority>,
-    /// As they were loaded: one that is shown by the peer itself is trusted as well.
-    exact: HashSet<Vec<u8>>,
-    /// Who issued those that are no authorities: what to ask clients for.
-    issuers: Vec<DistinguishedName>,
-    crls: Vec<CertificateRevocationListDer<'static>>,
-}
-
-/// A certificate that may vouch for others, from when until when.
-#[derive(Clone)]
-struct Authority {
-    der: CertificateDer<'static>,
-    /// In seconds since 1970, both included.
-    validity: (u64, u64),
-}
-
-impl Authority {
-    fn new(der: CertificateDer<'static>, parsed: Option<&Parsed>) -> Authority {
-        // The TLS library reads some that are not well-formed; they are trusted as ever.
-        let validity = parsed.map_or((0, u64::MAX), Parsed::validity);
-        Authority { der, validity }
-    }
-
-    fn is_valid(&self, now: UnixTime) -> bool {
-        (self.validity.0..=self.validity.1).contains(&now.as_secs())
-    }
-}
-
-impl Trust {
-    /// Adds what is in a file's PEM.
-    pub(crate) fn add(&mut self, pem: Pem, file: &Path) -> io::Result<()> {
-        if pem.certificates.is_empty() && pem.crls.is_empty() {
-            let message = "no certificate or revocation list in it (is it a PEM file?)";
-            return Err(in_file(file, Reason::NoStartLine, message));
-        }
-        for certificate in pem.certificates {
-            RootCertStore::empty().add(certificate.clone()).map_err(|error| {
-                in_file(
-                    file,
-                    Reason::BadPem,
-                    format_args!("not a certificate that can be trusted: {error}"),
-                )
-            })?;
-            self.exact.insert(certificate.to_vec());
-            match Parsed::from_der(&certificate) {
-                // Else whoever has its key could make certificates for any name.
-                Ok(parsed) if !parsed.is_authority() => self.issuers.push(parsed.issuer_der().into()),
-                parsed => self.authorities.push(Authority::new(certificate, parsed.ok().as_ref())),
-            }
-        }
-        for crl in pem.crls {
-            // Parsed for its faults alone: the verifier has them without the file's name.
-            WebPkiServerVerifier::builder_with_provider(
-                Arc::new(or_any_root(RootCertStore::empty())),
-                provider(),
-            )
-            .with_crls([crl.clone()])
-            .build()
-            .map_err(|error| in_file(file, Reason::BadPem, format_args!("the revocation list: {error}")))?;
-            self.crls.push(crl);
-        }
-        Ok(())
-    }
-
-    /// Adds the system's; those that cannot be used are passed over, as everywhere.
-    pub(crate) fn add_system(&mut self) -> io::Result<()> {
-        let found = rustls_native_certs::load_native_certs();
-        let before = self.authorities.len();
-        for certificate in found.certs {
-            if RootCertStore::empty().add(certificate.clone()).is_ok() {
-                let parsed = Parsed::from_der(&certificate).ok();
-                self.authorities.push(Authority::new(certificate, parsed.as_ref()));
-            }
-        }
-        match found.errors.first() {
-            Some(error) if self.authorities.len() == before => {
-                Err(misconfigured(format!("the system's certificates: {error}")))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Until when what is made of this holds: the next time an authority becomes
-    /// valid, or is valid no more, or a revocation list ends. In seconds since 1970.
-    pub(crate) fn holds_until(&self, now: UnixTime) -> u64 {
-        let now = now.as_secs();
-        let changes = self
-            .authorities
-            .iter()
-            .flat_map(|authority| [authority.validity.0, authority.validity.1.saturating_add(1)])
-            .chain(self.crls.iter().filter_map(|crl| next_update(crl)));
-        changes.filter(|&time| time > now).min().unwrap_or(u64::MAX)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.authorities.is_empty() && self.exact.is_empty()
-    }
-
-    /// The authorities that are valid now.
-    fn roots(&self, now: UnixTime) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        let valid = self.authorities.iter().filter(|authority| authority.is_valid(now));
-        roots.add_parsable_certificates(valid.map(|authority| authority.der.clone()));
-        or_any_root(roots)
-    }
-
-    /// The authority behind a chain that ends in none that is valid now.
-    fn outdated(&self, chain: &[&CertificateDer<'_>], now: UnixTime) -> Option<&Authority> {
-        let chain: Vec<_> = chain.iter().filter_map(|der| Parsed::from_der(der).ok()).collect();
-        self.authorities.iter().filter(|authority| !authority.is_valid(now)).find(|authority| {
-            let parsed = Parsed::from_der(&authority.der);
-            parsed.is_ok_and(|authority| chain.iter().any(|below| below.is_below(&authority)))
-        })
-    }
-
-    /// What the lists say of a certificate that needs no issuer.
-    fn check_revocation(
-        &self,
-        certificate: &Parsed,
-        flags: VerifyFlags,
-        now: UnixTime,
-    ) -> Result<(), CertificateError> {
-        let lists: Vec<_> = self.crls.iter().filter_map(|crl| certificate.listed_in(crl)).collect();
-        if lists.iter().any(|list| list.revoked) {
-            return Err(CertificateError::Revoked);
-        }
-        let is_fresh = |list: &Listed| list.next_update.is_some_and(|until| now.as_secs() <= until);
-        match (flags, lists.is_empty()) {
-            (VERIFY_DEFAULT, _) => Ok(()),
-            (_, true) => Err(CertificateError::UnknownRevocationStatus),
-            (_, false) if lists.iter().any(is_fresh) => Ok(()),
-            _ => Err(CertificateError::ExpiredRevocationList),
-        }
-    }
-
-    /// Whether a certificate that was loaded itself is good now: it needs no issuer.
-    fn check_exact(
-        &self,
-        der: &[u8],
-        now: UnixTime,
-        flags: VerifyFlags,
-        usage: ObjectIdentifier,
-    ) -> Option<Result<(), CertificateError>> {
-        if !self.exact.contains(der) {
-            return None;
-        }
-        let parsed = Parsed::from_der(der).ok()?;
-        Some(
-            check_time(parsed.validity(), now)
-                .and_then(|()| self.check_revocation(&parsed, flags, now))
-                .and_then(|()| match parsed.allows(usage) {
-                    true => Ok(()),
-                    false => Err(CertificateError::InvalidPurpose),
-                }),
-        )
-    }
-}
-
-fn check_time((not_before, not_after): (u64, u64), now: UnixTime) -> Result<(), CertificateError> {
-    let from_unix = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-    if now.as_secs() > not_after {
-        Err(CertificateError::ExpiredContext { time: now, not_after: from_unix(not_after) })
-    } else if now.as_secs() < not_before {
-        Err(CertificateError::NotValidYetContext { time: now, not_before: from_unix(not_before) })
-    } else {
-        Ok(())
-    }
-}
-
-/// What the builder of verifiers accepts: it wants one root at least.
-fn or_any_root(mut roots: RootCertStore) -> RootCertStore {
-    if roots.is_empty() {
-        roots.roots.push(rustls_pki_types::TrustAnchor {
-            subject: Vec::new().into(),
-            subject_public_key_info: Vec::new().into(),
-            name_constraints: None,
-        });
-    }
-    roots
-}
+use crate::trust::Trust;
+use crate::x509::{DIGITAL_SIGNATURE, X509};
 
 /// What a context asks of its peers.
 #[derive(Clone, Copy)]
@@ -230,7 +45,7 @@ impl Demands {
                 "peers have to show a certificate, but no authority is trusted: call load_verify_locations",
             ));
         }
-        if self.flags != VERIFY_DEFAULT && trust.crls.is_empty() {
+        if self.flags != VERIFY_DEFAULT && trust.lists().is_empty() {
             return Err(misconfigured("revocation is to be checked, but no revocation list is loaded"));
         }
         Ok(())
@@ -241,19 +56,9 @@ impl Demands {
 pub(crate) fn server_verifier(
     trust: &Arc<Trust>,
     demands: Demands,
-    now: UnixTime,
 ) -> io::Result<Arc<dyn ServerCertVerifier>> {
     demands.check(trust)?;
-    let roots = Arc::new(trust.roots(now));
-    let mut builder =
-        WebPkiServerVerifier::builder_with_provider(roots, provider()).with_crls(trust.crls.clone());
-    builder = match demands.flags {
-        VERIFY_DEFAULT => builder.allow_unknown_revocation_status(),
-        VERIFY_CRL_CHECK_LEAF => builder.only_check_end_entity_revocation().enforce_revocation_expiration(),
-        _ => builder.enforce_revocation_expiration(),
-    };
-    let chains = builder.build().map_err(|error| misconfigured(error.to_string()))?;
-    Ok(Arc::new(ServerJudge { chains, trust: Arc::clone(trust), demands }))
+    Ok(Arc::new(ServerJudge(Judge { trust: Arc::clone(trust), demands })))
 }
 
 /// A server's judgement of its clients; `None` when it asks for no certificate.
@@ -266,29 +71,243 @@ pub(crate) fn client_verifier(
         return Ok(None);
     }
     demands.check(trust)?;
-    let roots = trust.roots(now);
-    let mut hints = trust.issuers.clone();
-    hints.extend(roots.subjects().into_iter().filter(|subject| !subject.as_ref().is_empty()));
-    let roots = Arc::new(roots);
-    let mut builder =
-        WebPkiClientVerifier::builder_with_provider(roots, provider()).with_crls(trust.crls.clone());
-    builder = builder.clear_root_hint_subjects().add_root_hint_subjects(hints);
-    builder = match demands.flags {
-        VERIFY_DEFAULT => builder.allow_unknown_revocation_status(),
-        VERIFY_CRL_CHECK_LEAF => builder.only_check_end_entity_revocation().enforce_revocation_expiration(),
-        _ => builder.enforce_revocation_expiration(),
-    };
-    if demands.mode == VerifyMode::CERT_OPTIONAL {
-        builder = builder.allow_unauthenticated();
-    }
-    let chains = builder.build().map_err(|error| misconfigured(error.to_string()))?;
+    let hints = trust.hints(now);
     let holds_until = trust.holds_until(now).saturating_sub(1);
-    Ok(Some(Arc::new(ClientJudge { chains, trust: Arc::clone(trust), flags: demands.flags, holds_until })))
+    let judge = Judge { trust: Arc::clone(trust), demands };
+    Ok(Some(Arc::new(ClientJudge { judge, hints, holds_until })))
+}
+
+/// Judges certificates of peers by what is trusted and demanded.
+struct Judge {
+    trust: Arc<Trust>,
+    demands: Demands,
+}
+
+/// A certificate that is refused: why, and which one, if it is not the peer's own.
+struct Refused {
+    error: TlsError,
+    whose: Option<CertificateDer<'static>>,
+}
+
+impl<E: Into<TlsError>> From<E> for Refused {
+    fn from(error: E) -> Refused {
+        Refused { error: error.into(), whose: None }
+    }
+}
+
+impl Refused {
+    fn other(error: CertificateError, whose: &CertificateDer<'_>) -> Refused {
+        Refused { error: error.into(), whose: Some(whose.clone().into_owned()) }
+    }
+}
+
+impl Judge {
+    /// Judges a server's certificates now. With `CERT_NONE` all of them are good.
+    fn judge_server(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), TlsError> {
+        if self.demands.mode == VerifyMode::CERT_NONE {
+            return Ok(());
+        }
+        self.judge(end_entity, intermediates, Some(server_name), now)
+            .map_err(|refused| refuse(refused, end_entity))
+    }
+
+    /// Judges a client's certificates now.
+    fn judge_client(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), TlsError> {
+        self.judge(end_entity, intermediates, None, now).map_err(|refused| refuse(refused, end_entity))
+    }
+
+    /// Judges a server's certificates if there is a name, and else a client's.
+    fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: Option<&ServerName<'_>>,
+        now: UnixTime,
+    ) -> Result<(), Refused> {
+        let purpose = if server_name.is_some() { Purpose::Server } else { Purpose::Client };
+        let certificate = EndEntityCert::try_from(end_entity).map_err(translate)?;
+        // What the library reads and this does not must not get by.
+        let parsed = X509::parse(end_entity).map_err(|_| CertificateError::BadEncoding)?;
+        let mut common_names = None;
+        let by_name = match server_name.map(|name| certificate.verify_is_valid_for_subject_name(name)) {
+            Some(Err(webpki::Error::CertNotValidForName(why))) if self.demands.check_hostname => {
+                common_names = self.common_names(&parsed, server_name);
+                match common_names {
+                    Some(_) => Ok(()),
+                    None => Err(translate(webpki::Error::CertNotValidForName(why))),
+                }
+            }
+            None | Some(Ok(()) | Err(webpki::Error::CertNotValidForName(_))) => Ok(()),
+            Some(Err(error)) => Err(translate(error)),
+        };
+        let refused = RefCell::new(None);
+        let check = |path: &VerifiedPath<'_>| {
+            self.check_path(&parsed, path, purpose, common_names.as_deref().unwrap_or_default(), now)
+                .map_err(|why| {
+                    refused.borrow_mut().get_or_insert(why);
+                    // Another chain may do.
+                    webpki::Error::UnknownIssuer
+                })
+        };
+        let by_chain = certificate.verify_for_usage(
+            provider().signature_verification_algorithms.all,
+            self.trust.anchors(),
+            intermediates,
+            now,
+            purpose.key_usage(),
+            None,
+            Some(&check),
+        );
+        if let Err(error) = by_chain.map(drop) {
+            if !self.trust.is_loaded(end_entity) {
+                return Err(refused.into_inner().unwrap_or_else(|| translate(error).into()));
+            }
+            self.check_loaded(&parsed, intermediates, purpose, now)?;
+        }
+        // The name comes last: its error says that all else is good.
+        Ok(by_name?)
+    }
+
+    fn common_names(
+        &self,
+        certificate: &X509<'_>,
+        server_name: Option<&ServerName<'_>>,
+    ) -> Option<Vec<String>> {
+        match server_name {
+            Some(ServerName::DnsName(wanted)) if self.demands.common_name => {
+                path::common_names_for(certificate, wanted.as_ref())
+            }
+            _ => None,
+        }
+    }
+
+    /// What the library has not judged of a chain whose signatures are good.
+    fn check_path(
+        &self,
+        end: &X509<'_>,
+        path: &VerifiedPath<'_>,
+        purpose: Purpose,
+        common_names: &[String],
+        now: UnixTime,
+    ) -> Result<(), Refused> {
+        let mut ders: Vec<_> = path.intermediate_certificates().map(webpki::Cert::der).collect();
+        let trusted = self.trust.certificate_of(path.anchor()).ok_or(CertificateError::UnknownIssuer)?;
+        ders.push(trusted.clone());
+        let mut authorities = Vec::new();
+        for der in &ders {
+            authorities
+                .push(X509::parse(der).map_err(|_| Refused::other(CertificateError::BadEncoding, der))?);
+        }
+        path::check_end(end, purpose, false)?;
+        path::check_authorities(end, &authorities, purpose)
+            .map_err(|(place, error)| Refused::other(error, &ders[place]))?;
+        for (authority, der) in authorities.iter().zip(&ders) {
+            check_time(authority.validity, now).map_err(|error| Refused::other(error, der))?;
+        }
+        path::check_hosts(&authorities, common_names)?;
+        self.check_revocation(end, Some(&authorities[0]), self.demands.flags != VERIFY_DEFAULT, now)?;
+        for (below, issuer) in authorities.iter().enumerate().skip(1) {
+            let demanded = self.demands.flags == VERIFY_CRL_CHECK_CHAIN;
+            self.check_revocation(&authorities[below - 1], Some(issuer), demanded, now)
+                .map_err(|error| Refused::other(error, &ders[below - 1]))?;
+        }
+        // The trusted one needs no list, but one that revokes it counts.
+        if let (Some(last), Some(der)) = (authorities.last(), ders.last()) {
+            if self.trust.lists().has_one_for(last) {
+                let issuer = self.trust.issuer_of(last, &[]);
+                self.check_revocation(last, issuer.as_ref(), false, now)
+                    .map_err(|error| Refused::other(error, der))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A certificate that was loaded itself needs no issuer.
+    fn check_loaded(
+        &self,
+        certificate: &X509<'_>,
+        intermediates: &[CertificateDer<'_>],
+        purpose: Purpose,
+        now: UnixTime,
+    ) -> Result<(), CertificateError> {
+        check_time(certificate.validity, now)?;
+        path::check_end(certificate, purpose, true)?;
+        let issuer = match self.trust.lists().has_one_for(certificate) {
+            true => self.trust.issuer_of(certificate, intermediates),
+            false => None,
+        };
+        self.check_revocation(certificate, issuer.as_ref(), self.demands.flags != VERIFY_DEFAULT, now)
+    }
+
+    fn check_revocation(
+        &self,
+        certificate: &X509<'_>,
+        issuer: Option<&X509<'_>>,
+        demanded: bool,
+        now: UnixTime,
+    ) -> Result<(), CertificateError> {
+        self.trust.lists().check(certificate, issuer, demanded, now)
+    }
+}
+
+fn check_time((not_before, not_after): (u64, u64), now: UnixTime) -> Result<(), CertificateError> {
+    let from_unix = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    if now.as_secs() > not_after {
+        Err(CertificateError::ExpiredContext { time: now, not_after: from_unix(not_after) })
+    } else if now.as_secs() < not_before {
+        Err(CertificateError::NotValidYetContext { time: now, not_before: from_unix(not_before) })
+    } else {
+        Ok(())
+    }
+}
+
+/// An error of the builder of chains, as the TLS library has it.
+fn translate(error: webpki::Error) -> CertificateError {
+    use webpki::Error as E;
+    match error {
+        E::BadDer | E::BadDerTime | E::TrailingData(_) => CertificateError::BadEncoding,
+        E::CertNotValidYet { time, not_before } => {
+            CertificateError::NotValidYetContext { time, not_before }
+        }
+        E::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
+        E::InvalidCertValidity => CertificateError::Expired,
+        E::UnknownIssuer => CertificateError::UnknownIssuer,
+        E::CertNotValidForName(why) => {
+            CertificateError::NotValidForNameContext { expected: why.expected, presented: why.presented }
+        }
+        E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        E::UnsupportedCriticalExtension => CertificateError::UnhandledCriticalExtension,
+        E::UnsupportedSignatureAlgorithmContext(why) => {
+            CertificateError::UnsupportedSignatureAlgorithmContext {
+                signature_algorithm_id: why.signature_algorithm_id,
+                supported_algorithms: why.supported_algorithms,
+            }
+        }
+        E::UnsupportedSignatureAlgorithmForPublicKeyContext(why) => {
+            CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
+                signature_algorithm_id: why.signature_algorithm_id,
+                public_key_algorithm_id: why.public_key_algorithm_id,
+            }
+        }
+        E::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        error => CertificateError::Other(OtherError(Arc::new(error))),
+    }
 }
 
 /// Who shows a certificate has to sign with its key: the same for both sides, in
 /// two traits of the library.
-macro_rules! signatures_by_chains {
+macro_rules! signatures_by_library {
     () => {
         fn verify_tls12_signature(
             &self,
@@ -296,7 +315,8 @@ macro_rules! signatures_by_chains {
             cert: &CertificateDer<'_>,
             dss: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, TlsError> {
-            self.chains.verify_tls12_signature(message, cert, dss)
+            self.check_signing_key(cert, dss.scheme)?;
+            verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
         }
 
         fn verify_tls13_signature(
@@ -305,56 +325,43 @@ macro_rules! signatures_by_chains {
             cert: &CertificateDer<'_>,
             dss: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, TlsError> {
-            self.chains.verify_tls13_signature(message, cert, dss)
+            verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
         }
 
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.chains.supported_verify_schemes()
+            provider().signature_verification_algorithms.supported_schemes()
         }
     };
 }
 
-struct ServerJudge {
-    chains: Arc<WebPkiServerVerifier>,
-    trust: Arc<Trust>,
-    demands: Demands,
-}
+struct ServerJudge(Judge);
 
 impl ServerJudge {
-    fn judge(
+    /// In TLS 1.2 a server's key that is not RSA's does nothing but sign: OpenSSL too
+    /// refuses one whose key usage leaves that out (`ssl_check_srvr_ecc_cert_and_alg`).
+    fn check_signing_key(
         &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
+        cert: &CertificateDer<'_>,
+        scheme: SignatureScheme,
     ) -> Result<(), TlsError> {
-        // The chain comes first in there and the name last: an error of the name
-        // says that the chain is good.
-        let by_chain =
-            self.chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        let result = match by_chain {
-            Err(TlsError::InvalidCertificate(ref error)) if !is_about_the_name(error) => {
-                match self.trust.check_exact(end_entity, now, self.demands.flags, SERVER_AUTH) {
-                    Some(Ok(())) => {
-                        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)
-                    }
-                    Some(Err(error)) => Err(error.into()),
-                    None => by_chain.map(drop),
-                }
-            }
-            other => other.map(drop),
-        };
-        match result {
-            Err(TlsError::InvalidCertificate(ref error)) if is_about_the_name(error) => {
-                if !self.demands.check_hostname
-                    || (self.demands.common_name && common_name_matches(end_entity, server_name))
-                {
-                    return Ok(());
-                }
-                result
-            }
-            other => other,
+        use SignatureScheme as S;
+        let is_rsa = matches!(
+            scheme,
+            S::RSA_PKCS1_SHA256
+                | S::RSA_PKCS1_SHA384
+                | S::RSA_PKCS1_SHA512
+                | S::RSA_PSS_SHA256
+                | S::RSA_PSS_SHA384
+                | S::RSA_PSS_SHA512
+        );
+        if is_rsa || self.0.demands.mode == VerifyMode::CERT_NONE {
+            return Ok(());
+        }
+        let parsed = X509::parse(cert).map_err(|_| CertificateError::BadEncoding)?;
+        let alone = parsed.is_marked_authority() && self.0.trust.is_loaded(cert);
+        match alone || parsed.has_key_usage(DIGITAL_SIGNATURE) {
+            true => Ok(()),
+            false => Err(refuse(CertificateError::InvalidPurpose.into(), cert)),
         }
     }
 }
@@ -365,17 +372,14 @@ impl ServerCertVerifier for ServerJudge {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        if self.demands.mode != VerifyMode::CERT_NONE {
-            self.judge(end_entity, intermediates, server_name, ocsp_response, now)
-                .map_err(|error| refuse(error, end_entity, intermediates, &self.trust, now))?;
-        }
+        self.0.judge_server(end_entity, intermediates, server_name, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
-    signatures_by_chains!();
+    signatures_by_library!();
 }
 
 impl fmt::Debug for ServerJudge {
@@ -385,20 +389,27 @@ impl fmt::Debug for ServerJudge {
 }
 
 struct ClientJudge {
-    chains: Arc<dyn ClientCertVerifier>,
-    trust: Arc<Trust>,
-    flags: VerifyFlags,
+    judge: Judge,
+    hints: Vec<DistinguishedName>,
     /// Until when authorities and lists are as they are now, the last second included.
     holds_until: u64,
 }
 
+impl ClientJudge {
+    /// What a client's key may be used for is judged with its certificate.
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps)]
+    fn check_signing_key(&self, _: &CertificateDer<'_>, _: SignatureScheme) -> Result<(), TlsError> {
+        Ok(())
+    }
+}
+
 impl ClientCertVerifier for ClientJudge {
     fn client_auth_mandatory(&self) -> bool {
-        self.chains.client_auth_mandatory()
+        self.judge.demands.mode == VerifyMode::CERT_REQUIRED
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chains.root_hint_subjects()
+        &self.hints
     }
 
     fn verify_client_cert(
@@ -407,44 +418,19 @@ impl ClientCertVerifier for ClientJudge {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, TlsError> {
-        let by_chain = self.chains.verify_client_cert(end_entity, intermediates, now);
-        let result = match by_chain {
-            Err(TlsError::InvalidCertificate(_)) => {
-                match self.trust.check_exact(end_entity, now, self.flags, CLIENT_AUTH) {
-                    Some(Ok(())) => Ok(ClientCertVerified::assertion()),
-                    Some(Err(error)) => Err(error.into()),
-                    None => by_chain,
-                }
-            }
-            other => other,
-        };
-        let verified =
-            result.map_err(|error| refuse(error, end_entity, intermediates, &self.trust, now))?;
+        self.judge.judge_client(end_entity, intermediates, now)?;
         let chain = sessions::chain_holds_until(iter::once(end_entity).chain(intermediates));
         sessions::judged_until(chain.min(self.holds_until));
-        Ok(verified)
+        Ok(ClientCertVerified::assertion())
     }
 
-    signatures_by_chains!();
+    signatures_by_library!();
 }
 
 impl fmt::Debug for ClientJudge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClientJudge")
     }
-}
-
-fn is_about_the_name(error: &CertificateError) -> bool {
-    matches!(error, CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. })
-}
-
-/// Python's `hostname_checks_common_name`: only where no other name is given.
-fn common_name_matches(end_entity: &CertificateDer<'_>, server_name: &ServerName<'_>) -> bool {
-    let (Ok(parsed), ServerName::DnsName(wanted)) = (Parsed::from_der(end_entity), server_name) else {
-        return false;
-    };
-    parsed.names().is_empty()
-        && parsed.common_name().is_some_and(|name| name.eq_ignore_ascii_case(wanted.as_ref()))
 }
 
 thread_local! {
@@ -454,22 +440,9 @@ thread_local! {
 }
 
 /// Notes whose certificate it is, and gives the error the alert it deserves.
-fn refuse(
-    error: TlsError,
-    end_entity: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    trust: &Trust,
-    now: UnixTime,
-) -> TlsError {
-    if let TlsError::InvalidCertificate(CertificateError::UnknownIssuer) = error {
-        let chain: Vec<_> = iter::once(end_entity).chain(intermediates).collect();
-        if let Some(authority) = trust.outdated(&chain, now) {
-            if let Err(error) = check_time(authority.validity, now) {
-                return refuse(error.into(), &authority.der, &[], trust, now);
-            }
-        }
-    }
-    let parsed = Parsed::from_der(end_entity);
+fn refuse(refused: Refused, end_entity: &CertificateDer<'_>) -> TlsError {
+    let error = refused.error;
+    let parsed = Parsed::from_der(refused.whose.as_ref().unwrap_or(end_entity));
     let mut whose = match &parsed {
         Ok(parsed) => format!("\"{}\" issued by \"{}\"", parsed.subject(), parsed.issuer()),
         Err(error) => format!("a certificate that cannot be parsed ({error})"),
@@ -488,7 +461,9 @@ fn refuse(
         TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => true,
         // An authority's own certificate, shown by the peer: the library has no
         // word for it, and others say that the authority is unknown.
-        TlsError::InvalidCertificate(CertificateError::Other(_)) => self_signed,
+        TlsError::InvalidCertificate(CertificateError::Other(why)) => {
+            self_signed && why.to_string() == "CaUsedAsEndEntity"
+        }
         // An authority of the issuer's name is trusted, and it is another one: an
         // old one, made anew, or somebody's own.
         TlsError::InvalidCertificate(CertificateError::BadSignature) => {
@@ -509,11 +484,10 @@ fn by_its_word(word: &str) -> String {
     match word {
         "UnsupportedCertVersion" => VERSION_3,
         "CaUsedAsEndEntity" => "an authority's own certificate, shown by a peer",
-        "EndEntityUsedAsCa" => "invalid CA certificate: the issuer may not sign",
-        "NameConstraintViolation" => {
-            "permitted subtree violation: the authority may not vouch for the name"
-        }
-        "PathLenConstraintViolated" => "path length constraint exceeded",
+        "UnsupportedCriticalExtension" => "unhandled critical extension",
+        "EndEntityUsedAsCa" => path::INVALID_AUTHORITY,
+        "NameConstraintViolation" => path::NOT_PERMITTED,
+        "PathLenConstraintViolated" => path::TOO_LONG,
         "MaximumPathDepthExceeded" | "MaximumPathBuildCallsExceeded" => "certificate chain too long",
         word => word,
     }
@@ -557,5 +531,87 @@ pub(crate) fn explain(error: &CertificateError) -> String {
     match REFUSED.take() {
         Some(whose) => format!("{what} ({whose})"),
         None => what,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rcgen::{BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, KeyPair};
+
+    use super::*;
+    use crate::pem::Pem;
+
+    /// What no side of ours can show: `load_cert_chain` refuses a part of them.
+    fn leaf(oid: &[u64], critical: bool, value: &[u8]) -> CertificateParams {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "localhost");
+        let mut extension = CustomExtension::from_oid_content(oid, value.to_vec());
+        extension.set_criticality(critical);
+        params.custom_extensions.push(extension);
+        params
+    }
+
+    /// Both judgements of a leaf below a trusted authority, and of the leaf trusted itself.
+    fn judgements(params: &CertificateParams, check_hostname: bool) -> Vec<bool> {
+        let (key, root_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let mut root = CertificateParams::new([]).unwrap();
+        root.distinguished_name.push(DnType::CommonName, "root");
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = root.self_signed(&root_key).unwrap();
+        let below = params.clone().signed_by(&key, &root, &root_key).unwrap();
+        let pinned = params.clone().self_signed(&key).unwrap();
+        let mut judgements = Vec::new();
+        for (trusted, leaf) in [(&root, below.der()), (&pinned, pinned.der())] {
+            let mut trust = Trust::default();
+            if trust.add(Pem::of(vec![trusted.der().clone()], Vec::new()), Path::new("test")).is_err() {
+                judgements.extend([false, false]);
+                continue;
+            }
+            let demands = Demands {
+                mode: VerifyMode::CERT_REQUIRED,
+                flags: VERIFY_DEFAULT,
+                check_hostname,
+                common_name: true,
+            };
+            let judge = Judge { trust: Arc::new(trust), demands };
+            let (name, now) = (ServerName::try_from("localhost").unwrap(), UnixTime::now());
+            judgements.push(judge.judge_server(leaf, &[], &name, now).is_ok());
+            judgements.push(judge.judge_client(leaf, &[], now).is_ok());
+        }
+        judgements
+    }
+
+    #[test]
+    fn an_unknown_extension_is_refused_if_it_is_critical() {
+        for critical in [false, true] {
+            let params = leaf(&[1, 2, 3, 4], critical, &[5, 0]);
+            assert_eq!(judgements(&params, true), [!critical; 4], "{critical}");
+        }
+    }
+
+    #[test]
+    fn a_leaf_that_cannot_be_parsed_is_refused() {
+        // subjectKeyIdentifier, keyUsage, basicConstraints, nameConstraints,
+        // cRLDistributionPoints, authorityKeyIdentifier, extKeyUsage.
+        for number in [14, 15, 19, 30, 31, 35, 37] {
+            for value in [&[5, 0][..], &[], &[0x30, 5, 0]] {
+                let params = leaf(&[2, 5, 29, number], false, value);
+                assert_eq!(judgements(&params, true), [false; 4], "{number} {value:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_alternative_name_that_cannot_be_parsed_leaves_no_common_name() {
+        for value in [&[5, 0][..], &[0x30, 2, 0x8f, 0], &[0x30, 3, 0x82, 5, 0x61], &[4, 0], &[]] {
+            for check_hostname in [true, false] {
+                let judgements = judgements(&leaf(&[2, 5, 29, 17], false, value), check_hostname);
+                // The servers' alone: a client has no name to be called by.
+                assert_eq!([judgements[0], judgements[2]], [false; 2], "{value:?} {check_hostname}");
+            }
+        }
+        assert!(judgements(&leaf(&[1, 2, 3], false, &[5, 0]), true)[0], "the common name alone");
     }
 }

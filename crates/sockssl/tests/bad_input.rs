@@ -602,21 +602,7 @@ fn certificates_made_elsewhere_have_no_panic_in_them() {
 }
 
 fn rcgen_pem(der: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
-    for (number, piece) in der.chunks(3).enumerate() {
-        let mut word = [0; 4];
-        word[1..=piece.len()].copy_from_slice(piece);
-        let bits = u32::from_be_bytes(word);
-        for digit in 0..4 {
-            let index = (bits >> (18 - 6 * digit)) & 63;
-            text.push(if digit <= piece.len() { char::from(DIGITS[index as usize]) } else { '=' });
-        }
-        if number % 16 == 15 {
-            text.push('\n');
-        }
-    }
-    text + "\n-----END CERTIFICATE-----\n"
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", support::base64(der))
 }
 
 #[test]

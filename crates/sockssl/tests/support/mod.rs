@@ -214,3 +214,60 @@ pub fn leave_out(peer: &str, variable: &str) {
 pub fn join<T>(thread: thread::JoinHandle<T>) -> T {
     thread.join().expect("the thread did not panic")
 }
+
+/// A certificate and its key.
+pub struct Issued {
+    pub cert: Certificate,
+    pub key: KeyPair,
+}
+
+impl Issued {
+    /// Signed by `issuer`, or by itself.
+    pub fn new(params: CertificateParams, issuer: Option<&Issued>) -> Issued {
+        let key = KeyPair::generate().unwrap();
+        let cert = match issuer {
+            Some(issuer) => params.signed_by(&key, &issuer.cert, &issuer.key),
+            None => params.self_signed(&key),
+        };
+        Issued { cert: cert.unwrap(), key }
+    }
+
+    /// Writes `NAME.pem`, with the chain above it, and `NAME.key`.
+    pub fn write(&self, pki: &Pki, name: &str, chain: &[&Issued]) {
+        let above: String = chain.iter().map(|issued| issued.cert.pem()).collect();
+        pki.write(&format!("{name}.pem"), self.cert.pem() + &above);
+        pki.write(&format!("{name}.key"), self.key.serialize_pem());
+    }
+}
+
+/// What `openssl verify` with these words says of a certificate, in the directory of
+/// certificates; `None` without openssl, which is said aloud.
+pub fn openssl_accepts(pki: &Pki, words: &str) -> Option<bool> {
+    let mut command = std::process::Command::new("openssl");
+    let Ok(output) = command.arg("verify").args(words.split(' ')).current_dir(pki.path("")).output() else {
+        leave_out("openssl", "SOCK_REQUIRE_PEERS");
+        return None;
+    };
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!text.contains("Usage") && !text.contains("Could not open"), "openssl verify {words}: {text}");
+    Some(output.status.success())
+}
+
+/// As PEM has it.
+pub fn base64(der: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for (number, piece) in der.chunks(3).enumerate() {
+        let mut word = [0; 4];
+        word[1..=piece.len()].copy_from_slice(piece);
+        let bits = u32::from_be_bytes(word);
+        for digit in 0..4 {
+            let index = (bits >> (18 - 6 * digit)) & 63;
+            text.push(if digit <= piece.len() { char::from(DIGITS[index as usize]) } else { '=' });
+        }
+        if number % 16 == 15 {
+            text.push('\n');
+        }
+    }
+    text
+}

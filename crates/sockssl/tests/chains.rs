@@ -1,0 +1,418 @@
+//! What a certificate may be used for: whose chains are accepted, and whose are not.
+//!
+//! What `openssl verify` says of the same chain is compared, case by case.
+
+mod support;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, GeneralSubtree,
+    IsCa, KeyUsagePurpose, NameConstraints, SerialNumber,
+};
+use sockssl::{CERT_NONE, CERT_REQUIRED, PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext, TLSVersion};
+use support::{Issued, Pki, authority, day, handshake, openssl_accepts, ssl_error};
+
+fn trusting(pki: &Pki, name: &str) -> SSLContext {
+    let client = SSLContext::new(PROTOCOL_TLS_CLIENT);
+    client.load_verify_locations(pki.path(name)).unwrap();
+    client
+}
+
+/// What a client says of a server that shows this chain.
+fn server_accepted(pki: &Pki, name: &str, client: &SSLContext) -> Result<(), String> {
+    let (_, client) = handshake(&pki.server_with(name), client, "localhost");
+    client.map(drop).map_err(|error| error.to_string())
+}
+
+/// What a server that trusts this file says of a client that shows this chain.
+fn client_accepted(pki: &Pki, name: &str, trusted: &str) -> Result<(), String> {
+    let server = pki.server();
+    server.load_verify_locations(pki.path(trusted)).unwrap();
+    server.set_verify_mode(CERT_REQUIRED).unwrap();
+    let client = SSLContext::new(PROTOCOL_TLS_CLIENT);
+    client.load_cert_chain(pki.path(&format!("{name}.pem")), pki.path(&format!("{name}.key"))).unwrap();
+    client.set_check_hostname(false);
+    client.set_verify_mode(CERT_NONE).unwrap();
+    handshake(&server, &client, "localhost").0.map(drop).map_err(|error| error.to_string())
+}
+
+/// A chain, the trusted certificate first; writes what is needed, and compares both
+/// sides' verdicts with the expected ones, and OpenSSL's.
+#[track_caller]
+fn judged(chain: Vec<CertificateParams>, server: bool, client: bool, what: &str) {
+    let pki = Pki::new();
+    let mut issued: Vec<Issued> = Vec::new();
+    for params in chain {
+        let next = Issued::new(params, issued.last());
+        issued.push(next);
+    }
+    let (leaf, above) = issued.split_last().unwrap();
+    pki.write("root.pem", issued[0].cert.pem());
+    let shown: Vec<_> = above.iter().skip(1).rev().collect();
+    leaf.write(&pki, "leaf", &shown);
+    for (purpose, expected, ours) in [
+        ("sslserver", server, server_accepted(&pki, "leaf", &trusting(&pki, "root.pem"))),
+        ("sslclient", client, client_accepted(&pki, "leaf", "root.pem")),
+    ] {
+        assert_eq!(ours.is_ok(), expected, "{what}, {purpose}: {ours:?}");
+        let words = format!("-purpose {purpose} -CAfile root.pem -untrusted leaf.pem leaf.pem");
+        if let Some(accepted) = openssl_accepts(&pki, &words) {
+            assert_eq!(accepted, expected, "openssl: {what}, {purpose}");
+        }
+    }
+}
+
+fn leaf() -> CertificateParams {
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "the leaf");
+    (params.not_before, params.not_after) = (day(-1), day(30));
+    params
+}
+
+fn with_usage(mut params: CertificateParams, usages: &[KeyUsagePurpose]) -> CertificateParams {
+    params.key_usages = usages.to_vec();
+    params
+}
+
+fn limited(name: &str, below: u8) -> CertificateParams {
+    let mut params = authority(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
+    params
+}
+
+fn extended(mut params: CertificateParams, usages: &[ExtendedKeyUsagePurpose]) -> CertificateParams {
+    params.extended_key_usages = usages.to_vec();
+    params
+}
+
+fn with_extension(
+    mut params: CertificateParams,
+    oid: &[u64],
+    critical: bool,
+    value: &[u8],
+) -> CertificateParams {
+    let mut extension = CustomExtension::from_oid_content(oid, value.to_vec());
+    extension.set_criticality(critical);
+    params.custom_extensions.push(extension);
+    params
+}
+
+#[test]
+fn an_authority_has_to_be_allowed_to_sign_certificates() {
+    use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyCertSign};
+    for (usages, good) in [
+        (&[][..], true),
+        (&[KeyCertSign], true),
+        (&[KeyCertSign, CrlSign], true),
+        (&[CrlSign], false),
+        (&[DigitalSignature], false),
+    ] {
+        let middle = with_usage(authority("middle"), usages);
+        judged(vec![authority("root"), middle, leaf()], good, good, &format!("intermediate {usages:?}"));
+        let root = with_usage(authority("root"), usages);
+        judged(vec![root, leaf()], good, good, &format!("root {usages:?}"));
+    }
+    for constraints in [IsCa::NoCa, IsCa::ExplicitNoCa] {
+        let mut middle = authority("middle");
+        middle.is_ca = constraints.clone();
+        judged(vec![authority("root"), middle, leaf()], false, false, &format!("{constraints:?}"));
+    }
+}
+
+#[test]
+fn a_path_length_is_kept_of_the_root_too() {
+    let middle = |number: usize| authority(&format!("middle {number}"));
+    for limit in 0..3 {
+        for below in 0..4 {
+            let good = below <= usize::from(limit);
+            let mut chain = vec![limited("root", limit)];
+            chain.extend((0..below).map(middle));
+            chain.push(leaf());
+            judged(chain, good, good, &format!("root {limit}, {below} below"));
+            let mut chain = vec![authority("root"), limited("top", limit)];
+            chain.extend((0..below).map(middle));
+            chain.push(leaf());
+            judged(chain, good, good, &format!("intermediate {limit}, {below} below"));
+        }
+    }
+}
+
+#[test]
+fn a_leafs_key_usage_is_kept() {
+    use KeyUsagePurpose as K;
+    for (usage, server, client) in [
+        (K::DigitalSignature, true, true),
+        (K::KeyEncipherment, true, false),
+        (K::KeyAgreement, true, true),
+        (K::ContentCommitment, false, false),
+        (K::DataEncipherment, false, false),
+        (K::CrlSign, false, false),
+    ] {
+        let chain = vec![authority("root"), with_usage(leaf(), &[usage])];
+        judged(chain, server, client, &format!("{usage:?}"));
+    }
+}
+
+/// OpenSSL's library refuses it, and not `openssl verify`.
+#[test]
+fn in_tls_1_2_an_ecdsa_key_has_to_be_for_signing() {
+    use KeyUsagePurpose as K;
+    let (pki, root) = (Pki::new(), Issued::new(authority("root"), None));
+    pki.write("root.pem", root.cert.pem());
+    for (usage, good) in
+        [(K::DigitalSignature, true), (K::KeyEncipherment, false), (K::KeyAgreement, false)]
+    {
+        Issued::new(with_usage(leaf(), &[usage]), Some(&root)).write(&pki, "leaf", &[]);
+        let client = trusting(&pki, "root.pem");
+        client.set_maximum_version(TLSVersion::TLSv1_2);
+        assert_eq!(server_accepted(&pki, "leaf", &client).is_ok(), good, "{usage:?}");
+    }
+}
+
+#[test]
+fn an_extended_key_usage_is_kept_all_the_way_up() {
+    use ExtendedKeyUsagePurpose as E;
+    for (usages, server, client) in [
+        (&[E::ServerAuth][..], true, false),
+        (&[E::ClientAuth], false, true),
+        (&[E::ServerAuth, E::ClientAuth], true, true),
+        (&[E::CodeSigning], false, false),
+        (&[E::Any], false, false),
+    ] {
+        let root = || authority("root");
+        judged(vec![root(), extended(leaf(), usages)], server, client, &format!("leaf {usages:?}"));
+        let middle = extended(authority("middle"), usages);
+        judged(vec![root(), middle, leaf()], server, client, &format!("intermediate {usages:?}"));
+        judged(vec![extended(root(), usages), leaf()], server, client, &format!("root {usages:?}"));
+        let pinned = extended(leaf(), usages);
+        judged(vec![pinned], server, client, &format!("pinned {usages:?}"));
+    }
+}
+
+#[test]
+fn a_critical_extension_that_is_unknown_is_refused_in_an_authority() {
+    for critical in [false, true] {
+        let odd = |params| with_extension(params, &[1, 2, 3, 4], critical, &[5, 0]);
+        let (good, root) = (!critical, || authority("root"));
+        judged(vec![root(), odd(authority("middle")), leaf()], good, good, "intermediate");
+        judged(vec![odd(root()), leaf()], good, good, "root");
+    }
+}
+
+#[test]
+fn an_issuer_has_the_key_that_its_certificate_is_named_by() {
+    for (named, good) in [(&[1, 2, 3][..], true), (&[1, 2, 4], false)] {
+        let mut root = authority("root");
+        root.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(vec![1, 2, 3]);
+        // A SEQUENCE with keyIdentifier.
+        let value = [&[0x30, 5, 0x80, 3][..], named].concat();
+        let below = with_extension(leaf(), &[2, 5, 29, 35], false, &value);
+        judged(vec![root, below], good, good, &format!("{named:?}"));
+    }
+}
+
+/// Identifiers of extensions that decide whether a certificate is accepted.
+const DECIDING: [(&str, &[u64]); 8] = [
+    ("subjectKeyIdentifier", &[2, 5, 29, 14]),
+    ("keyUsage", &[2, 5, 29, 15]),
+    ("subjectAltName", &[2, 5, 29, 17]),
+    ("basicConstraints", &[2, 5, 29, 19]),
+    ("nameConstraints", &[2, 5, 29, 30]),
+    ("cRLDistributionPoints", &[2, 5, 29, 31]),
+    ("authorityKeyIdentifier", &[2, 5, 29, 35]),
+    ("extKeyUsage", &[2, 5, 29, 37]),
+];
+
+/// A list cannot name what cannot be parsed, nor does a purpose that cannot be parsed
+/// allow anything: such a certificate is refused when it is loaded, and when it is shown.
+#[test]
+fn a_certificate_that_cannot_be_parsed_vouches_for_nothing() {
+    for (what, oid) in DECIDING {
+        for value in [&[5, 0][..], &[], &[0x30, 5, 0]] {
+            let pki = Pki::new();
+            let broken = |params: CertificateParams| with_extension(params, oid, false, value);
+            let root = authority("root");
+            // The crate writes some by itself: then it is there twice, which is as bad.
+            let pinned = Issued::new(broken(leaf()), None);
+            let under = Issued::new(leaf(), Some(&pinned));
+            pki.write("pinned.pem", pinned.cert.pem());
+            under.write(&pki, "under", &[]);
+            let client = SSLContext::new(PROTOCOL_TLS_CLIENT);
+            let (_, text) = ssl_error(client.load_verify_locations(pki.path("pinned.pem")));
+            assert!(text.contains("pinned.pem: not a certificate that can be trusted"), "{what}: {text}");
+
+            let odd = Issued::new(broken(root.clone()), None);
+            pki.write("odd.pem", odd.cert.pem());
+            ssl_error(client.load_verify_locations(pki.path("odd.pem")));
+            ssl_error(client.load_verify_data(odd.cert.pem()));
+            let directory = pki.path("odd");
+            std::fs::create_dir(&directory).unwrap();
+            pki.write("odd/a.pem", odd.cert.pem());
+            ssl_error(client.load_verify_locations(&directory));
+
+            let good = Issued::new(root, None);
+            pki.write("root.pem", good.cert.pem());
+            let middle = Issued::new(broken(authority("middle")), Some(&good));
+            Issued::new(leaf(), Some(&middle)).write(&pki, "leaf", &[&middle]);
+            let client = trusting(&pki, "root.pem");
+            assert!(server_accepted(&pki, "leaf", &client).is_err(), "{what} {value:?}");
+            assert!(client_accepted(&pki, "leaf", "root.pem").is_err(), "{what} {value:?}");
+        }
+    }
+}
+
+/// 25 bytes are more than RFC 5280 allows; OpenSSL makes and reads such.
+#[test]
+fn a_long_serial_number_makes_no_authority_of_a_leaf() {
+    for length in [21, 25, 64] {
+        let pki = Pki::new();
+        let serial = Some(SerialNumber::from_slice(&vec![0x7a; length]));
+        let mut params = leaf();
+        (params.is_ca, params.serial_number) = (IsCa::ExplicitNoCa, serial.clone());
+        let pinned = Issued::new(params.clone(), None);
+        pinned.write(&pki, "pinned", &[]);
+        let under = Issued::new(leaf(), Some(&pinned));
+        under.write(&pki, "under", &[&pinned]);
+        let client = trusting(&pki, "pinned.pem");
+        server_accepted(&pki, "pinned", &client).expect("trusted itself");
+        client_accepted(&pki, "pinned", "pinned.pem").expect("trusted itself");
+        let text = server_accepted(&pki, "under", &client).unwrap_err();
+        assert!(text.contains("certificate verify failed"), "{text}");
+        assert!(client_accepted(&pki, "under", "pinned.pem").is_err());
+        let (_, shown) = handshake(&pki.server_with("pinned"), &client, "localhost");
+        let shown = shown.unwrap().getpeercert().unwrap().unwrap();
+        assert_eq!(shown.serial_number, "7A".repeat(length));
+
+        // Expired, it is good for nothing.
+        (params.not_before, params.not_after) = (day(-9), day(-1));
+        let pinned = Issued::new(params, None);
+        pinned.write(&pki, "late", &[]);
+        Issued::new(leaf(), Some(&pinned)).write(&pki, "late-under", &[&pinned]);
+        let client = trusting(&pki, "late.pem");
+        for name in ["late", "late-under"] {
+            assert!(server_accepted(&pki, name, &client).is_err(), "{name}");
+            assert!(client_accepted(&pki, name, "late.pem").is_err(), "{name}");
+        }
+
+        // An authority's is read as well.
+        let mut root = authority("root");
+        root.serial_number = serial;
+        judged(vec![root, leaf()], true, true, "root");
+    }
+}
+
+#[test]
+fn a_certificate_of_the_systems_that_is_no_authority_makes_no_others_trusted() {
+    const CHILD: &str = "SOCKSSL_TEST_SYSTEM_STORE";
+    let Some(directory) = std::env::var_os(CHILD) else {
+        // The store is read where the environment says, and each process has one environment.
+        let pki = Pki::new();
+        let mut params = leaf();
+        params.is_ca = IsCa::ExplicitNoCa;
+        let snakeoil = Issued::new(params, None);
+        snakeoil.write(&pki, "snakeoil", &[]);
+        Issued::new(leaf(), Some(&snakeoil)).write(&pki, "under", &[&snakeoil]);
+        let root = Issued::new(authority("root"), None);
+        let unreadable =
+            Issued::new(with_extension(authority("odd"), &[2, 5, 29, 31], false, &[5, 0]), None);
+        pki.write("system.pem", snakeoil.cert.pem() + &unreadable.cert.pem() + &root.cert.pem());
+        Issued::new(leaf(), Some(&root)).write(&pki, "good", &[]);
+        Issued::new(leaf(), Some(&unreadable)).write(&pki, "odd-under", &[&unreadable]);
+        let name = "a_certificate_of_the_systems_that_is_no_authority_makes_no_others_trusted";
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env(CHILD, pki.path(""))
+            .env("SSL_CERT_FILE", pki.path("system.pem"))
+            .env_remove("SSL_CERT_DIR")
+            .status()
+            .unwrap();
+        assert!(status.success());
+        return;
+    };
+    let client = SSLContext::new(PROTOCOL_TLS_CLIENT);
+    client.load_default_certs().unwrap();
+    let server = |name: &str| {
+        let context = SSLContext::new(PROTOCOL_TLS_SERVER);
+        let path = |kind| std::path::Path::new(&directory).join(format!("{name}.{kind}"));
+        context.load_cert_chain(path("pem"), path("key")).unwrap();
+        context
+    };
+    for (name, good) in [("good", true), ("snakeoil", true), ("under", false), ("odd-under", false)] {
+        let (_, result) = handshake(&server(name), &client, "localhost");
+        assert_eq!(result.is_ok(), good, "{name}: {result:?}");
+    }
+}
+
+fn common_name(name: &str) -> CertificateParams {
+    let mut params = leaf();
+    params.subject_alt_names.clear();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+fn constrained(permitted: &[&str], excluded: &[&str]) -> CertificateParams {
+    let mut params = authority("constrained");
+    let subtrees =
+        |names: &[&str]| names.iter().map(|name| GeneralSubtree::DnsName((*name).into())).collect();
+    params.name_constraints = Some(NameConstraints {
+        permitted_subtrees: subtrees(permitted),
+        excluded_subtrees: subtrees(excluded),
+    });
+    params
+}
+
+/// Whether a client that checks common names accepts a chain for `www.a.example`.
+fn by_common_name(chain: Vec<CertificateParams>) -> bool {
+    let pki = Pki::new();
+    let mut issued: Vec<Issued> = Vec::new();
+    for params in chain {
+        let next = Issued::new(params, issued.last());
+        issued.push(next);
+    }
+    let (leaf, above) = issued.split_last().unwrap();
+    pki.write("root.pem", issued[0].cert.pem());
+    leaf.write(&pki, "leaf", &above.iter().skip(1).rev().collect::<Vec<_>>());
+    let client = trusting(&pki, "root.pem");
+    client.set_hostname_checks_common_name(true);
+    let ours = handshake(&pki.server_with("leaf"), &client, "www.a.example").1.is_ok();
+    let words = "-verify_hostname www.a.example -CAfile root.pem -untrusted leaf.pem leaf.pem";
+    if let Some(accepted) = openssl_accepts(&pki, words) {
+        assert_eq!(ours, accepted, "openssl says otherwise");
+    }
+    ours
+}
+
+#[test]
+fn name_constraints_hold_for_the_common_name() {
+    for (permitted, excluded, good) in [
+        (&[][..], &["b.example"][..], true),
+        (&["a.example"], &[], true),
+        (&["www.a.example"], &[], true),
+        (&["b.example", "a.example"], &[], true),
+        (&["b.example"], &[], false),
+        (&["x.www.a.example"], &[], false),
+        (&["wa.example"], &[], false),
+        (&[], &["a.example"], false),
+        (&[], &["www.a.example"], false),
+        (&["example"], &["a.example"], false),
+    ] {
+        let name = || common_name("www.a.example");
+        let root = constrained(permitted, excluded);
+        assert_eq!(by_common_name(vec![root, name()]), good, "root {permitted:?} {excluded:?}");
+        let chain = vec![authority("root"), constrained(permitted, excluded), name()];
+        assert_eq!(by_common_name(chain), good, "intermediate {permitted:?} {excluded:?}");
+    }
+}
+
+#[test]
+fn a_common_name_counts_only_where_no_alternative_name_is_a_hosts() {
+    assert!(by_common_name(vec![authority("root"), common_name("www.a.example")]));
+    assert!(by_common_name(vec![authority("root"), common_name("*.a.example")]));
+    assert!(!by_common_name(vec![authority("root"), common_name("*.example")]));
+    assert!(!by_common_name(vec![authority("root"), common_name("a.example")]));
+    let mut other = common_name("www.a.example");
+    other.subject_alt_names = vec![rcgen::SanType::DnsName("b.example".try_into().unwrap())];
+    assert!(!by_common_name(vec![authority("root"), other]));
+    let mut address = common_name("www.a.example");
+    address.subject_alt_names = vec![rcgen::SanType::IpAddress("127.0.0.1".parse().unwrap())];
+    assert!(by_common_name(vec![authority("root"), address]));
+}
