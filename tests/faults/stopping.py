@@ -4,11 +4,12 @@ import contextlib
 import os
 import signal
 import socket
+import threading
 import time
 
 from kit import (
     SLACK, STREAM, TCP, THREADS, CLASSES, Failed, brief, brief_drain, check_log, check_stop, closed_after, in_background,
-    read_all, read_line, row,
+    read_all, read_line, row, strace,
 )
 
 
@@ -121,6 +122,53 @@ def hurried(case, cls):
     if server.kind == "unix":
         case.check(not os.path.exists(server.where()), "the path is removed")
     stuck.close()
+
+
+class PingPong:
+    """A client that sends its next line as soon as the last one is answered."""
+
+    def __init__(self, case, server):
+        self.client = case.connect(server)
+        self.sent = self.answered = 0
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                self.client.sendall(b"hello\n")
+                self.sent += 1
+                if read_line(self.client, 30) != b"hello\n":
+                    break
+                self.answered += 1
+        self.client.close()
+
+
+@row("F32", "receives that take long, and clients that send during the drain",
+     "strace inject recvfrom:delay_enter=300 ms; one signal, then two", ("threading", "selector", "pool", "forking"),
+     needs=("strace",))
+def slow_receives(case, cls):
+    for signals, drain, limit in (((signal.SIGTERM,), 1500, 1.75), ((signal.SIGTERM, signal.SIGTERM), 30000, 0.3 + 0.5)):
+        wrapper, trace = strace(case, "recvfrom:delay_enter=300000")
+        server = case.server(cls, wrapper=wrapper, drain=drain)
+        clients = [PingPong(case, server) for _ in range(4)]
+        stuck = [say(case.connect(server), b"block\n")] if len(signals) > 1 else []
+        inside(server, 4 + len(stuck))
+        # Their workers are in a receive, or on their way into one.
+        server.wait_for_stats(lambda stats: stats["in_flight"] == 4 + len(stuck), 10, "all inside")
+        time.sleep(0.5)
+        code, took, told = server.terminate(limit + 3, signals=signals)
+        # What the loop receives itself, a signal or a child's word, is delayed as well.
+        case.check(took <= limit + 0.9 + SLACK, f"{len(signals)} signals: ended after {took * 1000:.0f} ms")
+        case.check(code == (1 if int(told["cut"]) else 0), f"exit {code}, {brief_drain(told)}")
+        for client in clients:
+            client.thread.join(5)
+        case.check(all(client.answered >= 1 for client in clients), "all were served before it")
+        if len(signals) == 1:
+            lost = sum(client.sent - client.answered for client in clients)
+            case.note(f"{lost} of the last lines unanswered")
+        delayed = trace.read_text(errors="replace").count("(DELAYED)")
+        case.check(delayed > 4, f"{delayed} receives delayed")
 
 
 @row("F33", "SIGTERM before serving has begun", "killed 0 to 20 ms after its start, 40 times", TCP)

@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use crossbeam_utils::atomic::AtomicCell;
 use sock::{
-    Address, Lingered, MSG_PEEK, POLLIN, Poll, ReadBuffer, SHUT_RD, SHUT_RDWR, Shutdown, Socket,
-    StreamSocket, poll,
+    Address, Lingered, Poll, ReadBuffer, SHUT_RD, SHUT_RDWR, Shutdown, Socket, StreamSocket, poll,
 };
 
 use crate::clock::{Clock, NEVER};
@@ -214,14 +213,30 @@ impl Connection {
         self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, update).is_ok()
     }
 
-    /// Whether the client has sent something that nobody has read yet.
-    pub(crate) fn has_input(&self) -> bool {
-        let there = |socket: &Socket| {
-            let ready = poll(&mut [Poll::new(socket, POLLIN)], Some(Duration::ZERO));
-            let peeked = || socket.recv_with_flags(1, MSG_PEEK);
-            ready.is_ok_and(|count| count > 0) && peeked().is_ok_and(|data| !data.is_empty())
-        };
-        self.socket_underneath().is_some_and(there)
+    /// Ends it for a drain if it is idle: no request has begun, and none waits. Of a request
+    /// that a worker receives at this moment the worker's change of the state counts, before
+    /// this one or after it: see [`Phase::is_over`].
+    pub(crate) fn dismiss_if_idle(&self) -> bool {
+        let state = self.load();
+        if !state.phase.is_idle() || self.has_input() {
+            return false;
+        }
+        point();
+        // This very state: another one may have come with input that was not seen.
+        let dismissed = State { phase: Phase::Dismissed, due: NEVER }.pack();
+        let ended =
+            self.state.compare_exchange(state.pack(), dismissed, Ordering::AcqRel, Ordering::Relaxed);
+        point();
+        ended.is_ok_and(|_| {
+            self.sever(SHUT_RD);
+            true
+        })
+    }
+
+    /// Whether the client has sent something that no worker has read yet. It never waits: a
+    /// worker may read at the same moment.
+    fn has_input(&self) -> bool {
+        self.socket_underneath().is_some_and(|socket| socket.recv_queue().is_ok_and(|bytes| bytes > 0))
     }
 
     /// Wakes whoever waits for the client, with the end of everything.
@@ -392,6 +407,7 @@ impl Connection {
     /// Takes note of what was received into `room`.
     #[inline]
     fn heard(&self, means: &Means, received: usize, room: usize) -> usize {
+        point();
         let drained = received < room && !means.holds_back();
         if drained != (self.flags.load(Ordering::Relaxed) & DRAINED != 0) {
             self.set_flag(DRAINED, drained);

@@ -15,8 +15,9 @@ use crate::job::{Job, Rejected, Spare};
 use crate::limits::WhenFull;
 use crate::packet::Packet;
 use crate::permits::Permit;
-use crate::registry::{Serving, log_end};
+use crate::registry::log_end;
 use crate::request::{Arrival, RequestError, guard};
+use crate::role::Serving;
 use crate::service::{Core, MakeDatagramHandler, Service};
 use crate::stats::Outcome;
 
@@ -218,11 +219,16 @@ impl Door {
     /// Runs what serves a request in this thread, and keeps what the next one can use.
     pub(crate) fn serving<T>(&self, serve: impl FnOnce() -> T) -> T {
         let (served, spare) = Spare::after(serve);
+        self.keep(spare);
+        served
+    }
+
+    /// Keeps a job that has ended for the next request, and its permit.
+    pub(crate) fn keep(&self, spare: Option<Spare>) {
         if let Some(mut spare) = spare.filter(|spare| spare.is_of(&self.core)) {
             self.permit.set(spare.take_permit().filter(|_| self.waits_when_full()));
             self.spare.set(Some(spare));
         }
-        served
     }
 
     /// Runs what serves a request, and sends the answers to a batch of datagrams

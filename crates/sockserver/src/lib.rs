@@ -110,6 +110,7 @@ mod reaper;
 mod registry;
 mod report;
 mod request;
+mod role;
 #[cfg(unix)]
 mod scoreboard;
 mod server;

@@ -1,5 +1,8 @@
-//! A model checker for the few places where threads meet without a lock: permits, the
-//! state word of a connection, the ledger. It runs the code itself, in every order.
+//! A model checker for the places where threads meet: permits, the state word of a
+//! connection, the ledger, a drain, the selector's wake-ups, the stop of a pool. It runs the
+//! code itself, in every order.
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// A place where another thread may come in between. Outside this crate's tests it is
 /// nothing.
@@ -9,11 +12,47 @@ pub(crate) fn point() {
     checker::point();
 }
 
+/// Waits until `is_ready`, of which `condvar` is notified.
+pub(crate) fn wait<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>, is_ready: impl Fn(&mut T) -> bool) {
+    #[cfg(test)]
+    if checker::is_checking() {
+        let mutex = MutexGuard::mutex(guard);
+        MutexGuard::unlocked(guard, || checker::block_until(&|| is_ready(&mut mutex.lock())));
+    }
+    while !is_ready(guard) {
+        condvar.wait(guard);
+    }
+}
+
+/// Locks what another thread may hold at a [`point`].
+#[inline(always)]
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    block_until(&|| mutex.try_lock().is_some());
+    mutex.lock()
+}
+
+/// In a test that checks every order: waits until `is_ready`, and returns whether it has. A
+/// call that blocks comes after this; the checker would wait for it as well.
+#[inline(always)]
+pub(crate) fn block_until(is_ready: &dyn Fn() -> bool) -> bool {
+    #[cfg(test)]
+    if checker::is_checking() {
+        checker::block_until(is_ready);
+        return true;
+    }
+    let _ = is_ready;
+    false
+}
+
 #[cfg(test)]
-mod checker {
+pub(crate) mod checker {
     use std::cell::RefCell;
     use std::sync::{Arc, Condvar, Mutex};
     use std::thread;
+    use std::time::{Duration, Instant};
+
+    /// How long a thread may take from one point to the next.
+    const LONGEST_STEP: Duration = Duration::from_secs(2);
 
     /// Threads that run one at a time, from point to point.
     struct Schedule {
@@ -21,12 +60,26 @@ mod checker {
         changed: Condvar,
     }
 
+    #[derive(Default)]
     struct State {
         /// Whose turn it is; nobody's while the next is chosen.
         turn: Option<usize>,
-        /// Those who wait for their turn, or are at its end.
-        waiting: Vec<bool>,
-        ended: Vec<bool>,
+        actors: Vec<Standing>,
+        /// How often those that wait have been asked whether they are ready.
+        asked: usize,
+        /// None is ready, and not all have ended.
+        is_stuck: bool,
+    }
+
+    #[derive(Clone, Default)]
+    struct Standing {
+        /// It waits for its turn.
+        waits: bool,
+        ended: bool,
+        /// Its answer to the question of that number; `None` if it is always ready.
+        answer: Option<(usize, bool)>,
+        /// It goes on only when no other can: time passes.
+        is_last: bool,
     }
 
     thread_local! {
@@ -34,29 +87,99 @@ mod checker {
     }
 
     pub(super) fn point() {
+        wait_for_turn(None, false);
+    }
+
+    pub(crate) fn is_checking() -> bool {
+        HERE.with_borrow(Option::is_some)
+    }
+
+    pub(crate) fn block_until(is_ready: &dyn Fn() -> bool) {
+        wait_for_turn(Some(is_ready), false);
+    }
+
+    /// Waits until no other actor can go on, as a timer does.
+    pub(crate) fn tick() {
+        wait_for_turn(None, true);
+    }
+
+    fn wait_for_turn(is_ready: Option<&dyn Fn() -> bool>, is_last: bool) {
         // Taken out, so that a point within a point is none.
         let here = HERE.take();
         if let Some((schedule, me)) = &here {
-            schedule.wait_for_turn(*me);
+            schedule.wait_for_turn(*me, is_ready, is_last);
         }
         HERE.set(here);
     }
 
     impl Schedule {
-        fn wait_for_turn(&self, me: usize) {
+        fn wait_for_turn(&self, me: usize, is_ready: Option<&dyn Fn() -> bool>, is_last: bool) {
             let mut state = self.state.lock().unwrap();
             state.turn = None;
-            state.waiting[me] = true;
+            let answer = is_ready.map(|_| (state.asked, false));
+            state.actors[me] = Standing { waits: true, ended: false, answer, is_last };
             self.changed.notify_all();
             while state.turn != Some(me) {
-                state = self.changed.wait(state).unwrap();
+                if state.is_stuck {
+                    drop(state);
+                    panic!("no thread can go on");
+                }
+                let asked = state.asked;
+                let is_asked = state.actors[me].answer.is_some_and(|(number, _)| number != asked);
+                let Some(is_ready) = is_ready.filter(|_| is_asked) else {
+                    state = self.changed.wait(state).unwrap();
+                    continue;
+                };
+                drop(state);
+                let answer = is_ready();
+                state = self.state.lock().unwrap();
+                state.actors[me].answer = Some((asked, answer));
+                self.changed.notify_all();
             }
-            state.waiting[me] = false;
+            state.actors[me].waits = false;
         }
 
         fn end(&self, me: usize) {
             let mut state = self.state.lock().unwrap();
-            (state.turn, state.ended[me]) = (None, true);
+            (state.turn, state.actors[me].ended) = (None, true);
+            self.changed.notify_all();
+        }
+
+        /// Waits until all wait, and asks who is ready. None are when all have ended.
+        fn ready(&self) -> Vec<usize> {
+            let mut state = self.state.lock().unwrap();
+            let begin = Instant::now();
+            while state.turn.is_some() || state.actors.iter().any(|actor| !actor.waits && !actor.ended) {
+                if begin.elapsed() >= LONGEST_STEP {
+                    state.is_stuck = true;
+                    self.changed.notify_all();
+                    drop(state);
+                    panic!("a thread blocks where the checker does not see it");
+                }
+                state = self.changed.wait_timeout(state, LONGEST_STEP).unwrap().0;
+            }
+            state.asked += 1;
+            let asked = state.asked;
+            self.changed.notify_all();
+            let owes = |actor: &Standing| actor.answer.is_some_and(|(number, _)| number != asked);
+            while state.actors.iter().any(|actor| !actor.ended && owes(actor)) {
+                state = self.changed.wait(state).unwrap();
+            }
+            let ready = |is_last| {
+                let actors = state.actors.iter().enumerate();
+                let ready =
+                    actors.filter(|(_, actor)| !actor.ended && actor.answer.is_none_or(|(_, ready)| ready));
+                ready.filter(|(_, actor)| actor.is_last == is_last).map(|(number, _)| number).collect()
+            };
+            let first: Vec<usize> = ready(false);
+            let ready = if first.is_empty() { ready(true) } else { first };
+            state.is_stuck = ready.is_empty() && state.actors.iter().any(|actor| !actor.ended);
+            self.changed.notify_all();
+            ready
+        }
+
+        fn give_turn(&self, actor: usize) {
+            self.state.lock().unwrap().turn = Some(actor);
             self.changed.notify_all();
         }
     }
@@ -76,10 +199,20 @@ mod checker {
     /// Runs the actors in every order there is, with what `begin` makes for each run,
     /// and `check`s each end. Returns how many orders there were.
     pub(crate) fn every_order<T>(begin: impl Fn() -> (Vec<Actor>, T), check: impl Fn(T)) -> usize {
+        every_order_within(usize::MAX, begin, check)
+    }
+
+    /// The same where a thread that can go on is interrupted so often and no more: most
+    /// faults need once or twice, and there are far fewer orders.
+    pub(crate) fn every_order_within<T>(
+        interruptions: usize,
+        begin: impl Fn() -> (Vec<Actor>, T),
+        check: impl Fn(T),
+    ) -> usize {
         let (mut choices, mut orders): (Vec<(usize, usize)>, usize) = (Vec::new(), 0);
         loop {
             let (actors, world) = begin();
-            one_order(actors, &mut choices);
+            one_order(actors, &mut choices, interruptions);
             check(world);
             orders += 1;
             while choices.last().is_some_and(|(choice, count)| choice + 1 == *count) {
@@ -93,9 +226,8 @@ mod checker {
     }
 
     /// One run: the choices that are given, and after them always the first.
-    fn one_order(actors: Vec<Actor>, choices: &mut Vec<(usize, usize)>) {
-        let count = actors.len();
-        let state = State { turn: None, waiting: vec![false; count], ended: vec![false; count] };
+    fn one_order(actors: Vec<Actor>, choices: &mut Vec<(usize, usize)>, mut interruptions: usize) {
+        let state = State { actors: vec![Standing::default(); actors.len()], ..State::default() };
         let schedule = Arc::new(Schedule { state: Mutex::new(state), changed: Condvar::new() });
         thread::scope(|scope| {
             for (me, actor) in actors.into_iter().enumerate() {
@@ -107,22 +239,25 @@ mod checker {
                     actor();
                 });
             }
+            let mut last = None;
             for step in 0.. {
-                let mut state = schedule.state.lock().unwrap();
-                while state.turn.is_some()
-                    || (0..count).any(|actor| !state.waiting[actor] && !state.ended[actor])
-                {
-                    state = schedule.changed.wait(state).unwrap();
-                }
-                let ready: Vec<_> = (0..count).filter(|&actor| !state.ended[actor]).collect();
+                let mut ready = schedule.ready();
                 if ready.is_empty() {
                     return;
+                }
+                let goes_on = ready.iter().position(|actor| Some(*actor) == last);
+                if let Some(place) = goes_on {
+                    ready.swap(0, place);
+                    ready.truncate(if interruptions == 0 { 1 } else { ready.len() });
                 }
                 if step == choices.len() {
                     choices.push((0, ready.len()));
                 }
-                state.turn = Some(ready[choices[step].0]);
-                schedule.changed.notify_all();
+                // The system may be later than it was: then there are fewer to choose from.
+                let next = ready[choices[step].0.min(ready.len() - 1)];
+                interruptions -= usize::from(goes_on.is_some() && Some(next) != last);
+                last = Some(next);
+                schedule.give_turn(next);
             }
         });
     }
@@ -135,15 +270,15 @@ mod tests {
     use std::time::Duration;
 
     use parking_lot::Mutex;
-    use sock::Address;
+    use sock::{Address, POLLIN, Poll, Socket, StreamSocket};
 
     use super::checker::{Actor, every_order};
-    use super::point;
+    use super::{block_until, point};
     use crate::connection::Connection;
     use crate::limits::{Deadline, Limits};
     use crate::permits::Permits;
     use crate::phase::Phase;
-    use crate::registry::Registry;
+    use crate::registry::{Entry, Registry};
     use crate::stats::Outcome;
     use crate::wake::Waker;
 
@@ -325,5 +460,88 @@ mod tests {
             },
         );
         assert!(orders > 100, "{orders}");
+    }
+
+    /// A connection between two requests, and its client.
+    fn idle_connection(registry: &Arc<Registry>) -> (Entry, Socket) {
+        let (ours, theirs) = sock::socketpair().unwrap();
+        // A call that blocks fails the test.
+        for socket in [&ours, &theirs] {
+            socket.settimeout(None).unwrap();
+            socket.set_recv_timeout(Some(Duration::from_secs(5))).unwrap();
+        }
+        let permit = registry.permits.take().unwrap();
+        let (entry, _) = registry.enter(Address::None, Some(ours), permit);
+        assert!(entry.enter(registry, Phase::Between));
+        (entry, theirs)
+    }
+
+    #[test]
+    fn a_drain_loses_no_request_that_was_sent_and_blocks_on_none() {
+        let orders = every_order(
+            || {
+                let (registry, _) = registry(10);
+                let (mut entry, client) = idle_connection(&registry);
+                let client = Arc::new(client);
+                let was_sent = Arc::new(Mutex::new(false));
+                let (sends, sent) = (Arc::clone(&client), Arc::clone(&was_sent));
+                let client_sends = move || *sent.lock() = sends.sendall(b"a request\n").is_ok();
+                let served = Arc::clone(&registry);
+                let worker = move || {
+                    let connection = Arc::clone(entry.connection());
+                    let is_there = || {
+                        let Some(stream) = connection.stream() else { return true };
+                        sock::poll(&mut [Poll::new(stream.socket(), POLLIN)], Some(Duration::ZERO)).unwrap()
+                            > 0
+                    };
+                    block_until(&is_there);
+                    let received = connection.recv_into(&mut [0; 100]).unwrap();
+                    if received > 0 && entry.enter(&served, Phase::Busy) {
+                        connection.sendall(b"its answer\n").unwrap();
+                    }
+                    drop(connection);
+                    entry.end(&served, Outcome::Finished);
+                };
+                let drained = Arc::clone(&registry);
+                let drain = move || {
+                    drained.end_idle(&|| false);
+                    point();
+                    drained.end_idle(&|| false);
+                };
+                let actors: Vec<Actor> = vec![Box::new(client_sends), Box::new(worker), Box::new(drain)];
+                (actors, (registry, client, was_sent))
+            },
+            |(registry, client, was_sent)| {
+                let answer = client.recv(100).unwrap();
+                assert_eq!(!answer.is_empty(), *was_sent.lock(), "what was sent is answered");
+                assert_eq!(registry.stats().in_flight, 0);
+            },
+        );
+        assert!(orders > 100, "{orders}");
+    }
+
+    #[test]
+    fn a_connection_is_closed_by_its_worker_and_never_by_a_drain_that_looks_at_it() {
+        let orders = every_order(
+            || {
+                let (registry, _) = registry(10);
+                let (mut entry, client) = idle_connection(&registry);
+                let served = Arc::clone(&registry);
+                let was_closed = Arc::new(Mutex::new(false));
+                let closed = Arc::clone(&was_closed);
+                let client = Arc::new(client);
+                let watched = Arc::clone(&client);
+                let worker = move || {
+                    entry.end(&served, Outcome::Finished);
+                    // Of a socket that is closed the peer's is writable no more.
+                    *closed.lock() = watched.sendall(b"?").is_err();
+                };
+                let drained = Arc::clone(&registry);
+                let drain = move || drop(drained.cut_all());
+                (vec![Box::new(worker) as Actor, Box::new(drain)], was_closed)
+            },
+            |was_closed| assert!(*was_closed.lock(), "closed when its worker says so"),
+        );
+        assert!(orders > 3, "{orders}");
     }
 }

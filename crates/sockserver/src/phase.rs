@@ -83,6 +83,11 @@ impl Phase {
         self.number() >= OVER
     }
 
+    /// Whether no request has begun: a drain closes the connection at once.
+    pub(crate) fn is_idle(self) -> bool {
+        matches!(self, Phase::Silent | Phase::Between)
+    }
+
     /// The deadline that is running.
     pub(crate) fn deadline(self) -> Option<Deadline> {
         match self {

@@ -1,6 +1,5 @@
 //! The register of all that a server serves: counters, deadlines, drain.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,17 +8,19 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use sock::{Address, SHUT_RDWR, Socket};
 
 use crate::clock::NEVER;
 use crate::connection::Connection;
 use crate::limits::{Deadline, Limits};
+use crate::model::{self, point};
 use crate::pages::Pages;
 use crate::permits::{Permit, Permits};
 use crate::phase::Phase;
 use crate::reaper::Reaper;
 use crate::report::{CutOff, DrainReport};
+use crate::role::{Accepting, Serving};
 #[cfg(unix)]
 use crate::scoreboard::{Scoreboard, Slot};
 use crate::stats::{Outcome, Stats};
@@ -39,6 +40,8 @@ pub(crate) struct Registry {
     book: Mutex<Book>,
     /// Something has ended while a drain waits.
     ended: Condvar,
+    /// A line has been released that its owner waits for: see [`Held`].
+    released: Condvar,
     draining: AtomicBool,
     pub(crate) reaper: Reaper,
     /// What other processes serve for this server.
@@ -55,7 +58,11 @@ struct Book {
     entries: Pages<Option<Arc<Connection>>>,
     free: Vec<u32>,
     /// Second descriptors of connections that `wrap_request` has the first of.
-    wrapping: HashMap<u32, Socket>,
+    wrapping: HashMap<u32, Arc<Socket>>,
+    /// Lines that are looked at without the lock: see [`Held`].
+    held: Vec<u32>,
+    /// Owners of lines that wait for [`Registry::released`].
+    waiting_for_release: usize,
     by_ip: HashMap<IpAddr, usize>,
     /// Drains that run at the moment.
     drains: usize,
@@ -105,6 +112,7 @@ impl Registry {
             permits: Permits::new(limits, waker),
             book: Mutex::default(),
             ended: Condvar::new(),
+            released: Condvar::new(),
             draining: AtomicBool::new(false),
             reaper: Reaper::default(),
             #[cfg(unix)]
@@ -208,19 +216,40 @@ impl Registry {
         stats
     }
 
-    /// Ends what is overdue, and tells when something may be next.
+    /// Ends what is overdue. Returns when something may be overdue next.
     pub(crate) fn reap(&self) -> u64 {
         let now = self.now();
-        let mut next = NEVER;
-        let book = self.book.lock();
-        for (slot, connection) in book.lines() {
-            if let Some(deadline) = connection.end_if_overdue(now) {
-                book.sever_wrapping(slot);
-                log::debug!("request from {} ended: {deadline} deadline", connection.client_address);
-            }
-            next = next.min(connection.next_look());
+        let mut from = 0;
+        while let Some(held) = self.hold_next(&mut from, |connection| connection.due() <= now) {
+            let Some(deadline) = held.connection().end_if_overdue(now) else { continue };
+            held.sever_wrapping();
+            let client_address = held.connection().client_address.clone();
+            drop(held);
+            log::debug!("request from {client_address} ended: {deadline} deadline");
         }
-        next
+        let book = self.book.lock();
+        book.connections().map(|connection| connection.next_look()).min().unwrap_or(NEVER)
+    }
+
+    /// Holds the next line whose connection is `wanted`, from the line `from` on.
+    fn hold_next(&self, from: &mut u32, wanted: impl Fn(&Connection) -> bool) -> Option<Held<'_>> {
+        let mut book = self.book.lock();
+        let next = book.lines_from(*from).find(|(_, connection)| wanted(connection));
+        let (slot, connection) = next.map(|(slot, connection)| (slot, Arc::clone(connection)))?;
+        let wrapping = book.wrapping.get(&slot).cloned();
+        *from = slot + 1;
+        book.held.push(slot);
+        Some(Held { registry: self, slot, connection: Some(connection), wrapping })
+    }
+
+    /// Waits until nothing but its owner holds a line. The owner closes the connection,
+    /// which may take long; whoever holds the line must not be the last to drop it.
+    fn wait_for_release(&self, book: &mut MutexGuard<'_, Book>, slot: u32) {
+        if book.held.contains(&slot) {
+            book.waiting_for_release += 1;
+            model::wait(&self.released, book, |book| !book.held.contains(&slot));
+            book.waiting_for_release -= 1;
+        }
     }
 
     /// How long until something may be overdue, for a loop that has no reaper.
@@ -265,12 +294,16 @@ impl Registry {
             let book = self.book.lock();
             (book.stats, book.dismissed)
         };
+        let is_over = || until.is_some_and(|until| Instant::now() >= until) || hurry();
         loop {
-            self.end_idle();
+            self.end_idle(&is_over);
             collect();
+            // It makes a system call: not under the lock.
+            if is_over() {
+                break;
+            }
             let mut book = self.book.lock();
-            let over = until.is_some_and(|until| Instant::now() >= until) || hurry();
-            if over || book.stats.in_flight == 0 && !serving() {
+            if book.stats.in_flight == 0 && !serving() {
                 break;
             }
             let look = Instant::now() + DRAIN_LOOKS;
@@ -316,35 +349,40 @@ impl Registry {
         self.book.lock().report.clone()
     }
 
-    /// Ends the connections nobody has sent a request on.
-    fn end_idle(&self) {
-        let idle = [Phase::Silent, Phase::Between];
-        for connection in self.book.lock().connections() {
-            if idle.contains(&connection.phase()) && !connection.has_input() {
-                connection.end_for_drain(&idle, Phase::Dismissed);
+    /// Closes the connections on which no request waits or is served, until `is_over`.
+    pub(crate) fn end_idle(&self, is_over: &dyn Fn() -> bool) {
+        let mut from = 0;
+        while let Some(held) = self.hold_next(&mut from, |connection| connection.phase().is_idle()) {
+            point();
+            held.connection().dismiss_if_idle();
+            point();
+            drop(held);
+            if is_over() {
+                return;
             }
         }
     }
 
-    /// Cuts off what is still there, and names it; what a deadline has ended already
-    /// is there because its handler does not return.
-    fn cut_all(&self) -> Vec<CutOff> {
-        let book = &mut *self.book.lock();
+    /// Cuts off what is still there, and returns it; a connection that a deadline has ended
+    /// already is there because its handler does not return.
+    pub(crate) fn cut_all(&self) -> Vec<CutOff> {
         use Phase::{Between, Busy, Dismissed, Queued, Silent, Wrapping};
         let phases = [Queued, Wrapping, Silent, Busy, Between, Dismissed];
-        let cut = book.lines().filter(|(slot, connection)| {
+        let is_left = |phase| phases.contains(&phase) || matches!(phase, Phase::Overdue(_));
+        let (mut cut, mut from) = (Vec::new(), 0);
+        while let Some(held) = self.hold_next(&mut from, |connection| is_left(connection.phase())) {
+            point();
+            let connection = held.connection();
             let ended = connection.end_for_drain(&phases, Phase::Drained);
             if ended {
-                book.sever_wrapping(*slot);
+                held.sever_wrapping();
             }
-            ended || matches!(connection.phase(), Phase::Overdue(_))
-        });
-        let mut cut: Vec<_> = cut
-            .map(|(_, connection)| CutOff {
-                client_address: connection.client_address.clone(),
-                age: connection.age(),
-            })
-            .collect();
+            if ended || matches!(connection.phase(), Phase::Overdue(_)) {
+                let client_address = connection.client_address.clone();
+                cut.push(CutOff { client_address, age: connection.age() });
+            }
+        }
+        let mut book = self.book.lock();
         if let Some(datagram) = book.in_loop.as_mut().filter(|datagram| !datagram.was_cut) {
             datagram.was_cut = true;
             cut.push(CutOff {
@@ -358,7 +396,12 @@ impl Registry {
     /// Whether this thread serves a request of the server, and so cannot wait for
     /// its end.
     pub(crate) fn is_served_here(self: &Arc<Self>) -> bool {
-        SERVING.get() == Arc::as_ptr(self).addr()
+        Serving::is_for(self)
+    }
+
+    /// Whether this thread accepts for the server, and so cannot wait for its stop.
+    pub(crate) fn is_accepting_here(self: &Arc<Self>) -> bool {
+        Accepting::is_for(self)
     }
 
     /// Waits until no drain runs any more.
@@ -390,6 +433,7 @@ impl Registry {
         }
         book.drains -= 1;
         let left = book.stats.in_flight - own.min(book.stats.in_flight);
+        drop(book);
         if left > 0 {
             log::warn!("closed while {left} requests still run");
         }
@@ -421,15 +465,9 @@ impl Book {
         self.entries.iter().flatten()
     }
 
-    fn lines(&self) -> impl Iterator<Item = (u32, &Arc<Connection>)> {
-        (0..).zip(self.entries.iter()).filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
-    }
-
-    /// Wakes a hook that waits for its client, with the end of everything.
-    fn sever_wrapping(&self, slot: u32) {
-        if let Some(socket) = self.wrapping.get(&slot) {
-            let _ = socket.shutdown(SHUT_RDWR);
-        }
+    fn lines_from(&self, from: u32) -> impl Iterator<Item = (u32, &Arc<Connection>)> {
+        let line = move |slot| Some((slot, self.entries[slot as usize].as_ref()?));
+        (from..self.entries.len() as u32).filter_map(line)
     }
 
     fn count_ip(&mut self, address: &Address, most: Option<usize>) -> Result<(), TooManyOfOne> {
@@ -499,11 +537,15 @@ impl Entry {
 
     /// Keeps a second descriptor for the time a hook has the first.
     pub(crate) fn set_wrapping(&self, registry: &Registry, socket: Option<Socket>) {
-        let wrapping = &mut registry.book.lock().wrapping;
-        match socket {
-            Some(socket) => wrapping.insert(self.slot, socket),
-            None => wrapping.remove(&self.slot),
+        let mut book = registry.book.lock();
+        let former = match socket {
+            Some(socket) => book.wrapping.insert(self.slot, Arc::new(socket)),
+            None => book.wrapping.remove(&self.slot),
         };
+        registry.wait_for_release(&mut book, self.slot);
+        drop(book);
+        // Closes it, which may take as long as the socket lingers.
+        drop(former);
     }
 
     /// Leaves it to a child, and closes this process's copy.
@@ -512,6 +554,7 @@ impl Entry {
         let mut book = registry.book.lock();
         // For a moment it is nobody else's.
         book.entries[self.slot as usize] = None;
+        registry.wait_for_release(&mut book, self.slot);
         let copy = Arc::get_mut(&mut self.connection).and_then(|connection| connection.serve_in_child(pid));
         book.entries[self.slot as usize] = Some(Arc::clone(&self.connection));
         drop(book);
@@ -532,12 +575,13 @@ impl Entry {
     }
 
     /// Takes the line out of the book.
-    fn leave(&self, registry: &Registry, book: &mut Book) {
+    fn leave(&self, registry: &Registry, book: &mut MutexGuard<'_, Book>) {
         let connection = &self.connection;
         book.forget_ip(&connection.client_address, registry.limits().max_connections_per_ip);
         book.dismissed += u64::from(connection.phase() == Phase::Dismissed);
         book.entries[self.slot as usize] = None;
         book.free.push(self.slot);
+        registry.wait_for_release(book, self.slot);
     }
 
     /// Ends the request. The permit is still there: it goes last, since only when
@@ -572,6 +616,44 @@ pub(crate) fn log_end(number: u64, client_address: &Address, outcome: Outcome) {
     );
 }
 
+/// A line that somebody other than its owner looks at. No system call and no code of the
+/// user's runs under the register's lock; the owner closes the connection only when the
+/// line has been released.
+struct Held<'a> {
+    registry: &'a Registry,
+    slot: u32,
+    /// There until it is released.
+    connection: Option<Arc<Connection>>,
+    wrapping: Option<Arc<Socket>>,
+}
+
+impl Held<'_> {
+    fn connection(&self) -> &Connection {
+        self.connection.as_ref().expect("it is held")
+    }
+
+    /// Wakes a hook that waits for its client, with the end of everything.
+    fn sever_wrapping(&self) {
+        if let Some(socket) = &self.wrapping {
+            let _ = socket.shutdown(SHUT_RDWR);
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // Before the owner goes on: it closes what these share with it.
+        drop((self.connection.take(), self.wrapping.take()));
+        let mut book = self.registry.book.lock();
+        if let Some(place) = book.held.iter().position(|slot| *slot == self.slot) {
+            book.held.swap_remove(place);
+        }
+        if book.waiting_for_release > 0 {
+            self.registry.released.notify_all();
+        }
+    }
+}
+
 /// A drain, from before it stops the loop until it has reported.
 pub(crate) struct Announced<'a> {
     registry: &'a Registry,
@@ -582,26 +664,4 @@ impl Drop for Announced<'_> {
         self.registry.book.lock().drains -= 1;
         self.registry.ended.notify_all();
     }
-}
-
-/// Marks the thread as one that serves a request of this server, until it is dropped.
-pub(crate) struct Serving {
-    before: usize,
-}
-
-impl Serving {
-    pub(crate) fn begin(registry: &Arc<Registry>) -> Serving {
-        Serving { before: SERVING.replace(Arc::as_ptr(registry).addr()) }
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        SERVING.set(self.before);
-    }
-}
-
-thread_local! {
-    /// Where the server is whose request this thread serves; 0 for none.
-    static SERVING: Cell<usize> = const { Cell::new(0) };
 }

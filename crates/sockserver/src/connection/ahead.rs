@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sock::{MSG_PEEK, POLLIN, Poll, ReadBuffer, Socket, StreamSocket};
+use sock::{MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, ReadBuffer, Socket, StreamSocket};
 
 use super::{AHEAD, Connection, WAITED, poll_through_signals};
 use crate::limits::Deadline;
@@ -80,18 +80,27 @@ impl Connection {
         }
         // Which also tells the system of the limit.
         let socket = self.socket();
-        let limit = if nowait { Some(Duration::ZERO) } else { socket.recv_timeout()? };
-        if poll_through_signals(&mut [Poll::new(socket, POLLIN)], limit)? == 0 {
-            if nowait && self.ended().is_none() {
-                return Err(io::ErrorKind::WouldBlock.into());
+        let mut limit = match nowait {
+            true => sock::Deadline::new(Some(Duration::ZERO)),
+            false => sock::Deadline::new(socket.recv_timeout()?),
+        };
+        loop {
+            if poll_through_signals(&mut [Poll::new(socket, POLLIN)], limit.left())? == 0 {
+                if nowait && self.ended().is_none() {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                let late = Err(io::ErrorKind::WouldBlock.into());
+                return self.judge(late, Deadline::Read).map(|_| false);
             }
-            return self.judge(Err(io::ErrorKind::WouldBlock.into()), Deadline::Read).map(|_| false);
-        }
-        match socket.recv_with_flags(1, MSG_PEEK)?.len() {
-            0 => self.judge(Ok(0), Deadline::Read).map(|_| false),
-            _ => {
-                self.spoke();
-                Ok(true)
+            match socket.recv_with_flags(1, MSG_PEEK | MSG_DONTWAIT).map(|data| data.len()) {
+                Ok(0) => return self.judge(Ok(0), Deadline::Read).map(|_| false),
+                Ok(_) => {
+                    self.spoke();
+                    return Ok(true);
+                }
+                // A thread of the handler's has read it meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !nowait => {}
+                Err(error) => return Err(error),
             }
         }
     }

@@ -1,0 +1,59 @@
+//! What this thread does for which server.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::thread::LocalKey;
+
+/// Marks the thread as one that serves a request of a server, until it is dropped: it cannot
+/// wait for the end of all requests.
+pub(crate) struct Serving {
+    before: usize,
+}
+
+/// Marks the thread as one that accepts for a server, until it is dropped: whoever stops the
+/// server waits for it, so a hook that runs here cannot wait for the stop.
+pub(crate) struct Accepting {
+    before: usize,
+}
+
+impl Serving {
+    pub(crate) fn begin<T>(server: &Arc<T>) -> Serving {
+        Serving { before: SERVING.replace(Arc::as_ptr(server).addr()) }
+    }
+
+    pub(crate) fn is_for<T>(server: &Arc<T>) -> bool {
+        is_for(&SERVING, server)
+    }
+}
+
+impl Accepting {
+    pub(crate) fn begin<T>(server: &Arc<T>) -> Accepting {
+        Accepting { before: ACCEPTING.replace(Arc::as_ptr(server).addr()) }
+    }
+
+    pub(crate) fn is_for<T>(server: &Arc<T>) -> bool {
+        is_for(&ACCEPTING, server)
+    }
+}
+
+fn is_for<T>(role: &'static LocalKey<Cell<usize>>, server: &Arc<T>) -> bool {
+    role.get() == Arc::as_ptr(server).addr()
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        SERVING.set(self.before);
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        ACCEPTING.set(self.before);
+    }
+}
+
+thread_local! {
+    /// Where the server is; 0 for none.
+    static SERVING: Cell<usize> = const { Cell::new(0) };
+    static ACCEPTING: Cell<usize> = const { Cell::new(0) };
+}
