@@ -32,6 +32,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("prefork_workers_leave_when_their_parent_is_killed", workers_leave_with_their_parent),
     ("prefork_drain_reports_over_all_workers", drain_reports_over_all_workers),
     ("prefork_serves_datagrams", serves_datagrams),
+    ("prefork_workers_accept_no_more_once_the_loop_has_ended", workers_accept_no_more),
 ];
 
 /// Programs that a test starts, to do something to them.
@@ -447,4 +448,28 @@ fn serves_datagrams() {
     server.serve_forever().unwrap();
     server.server_close().unwrap();
     assert_eq!(children(std::process::id()), []);
+}
+
+/// A client that comes when `serve_forever` has returned is left for the next loop.
+fn workers_accept_no_more() {
+    let server = prepare(builder().workers(4), |_| {
+        move |_: &ServerHandle| {
+            let workers = children(std::process::id());
+            workers.len() == 4 && workers.iter().all(|pid| state(*pid) == Some('S'))
+        }
+    });
+    for _ in 0..10 {
+        server.serve_forever().unwrap();
+        // Those of the rounds before, which the next loop finds in the queue.
+        let accepted = server.stats().accepted;
+        let client = Client::of(server.server_address());
+        client.say("last\n");
+        let begin = Instant::now();
+        while !children(std::process::id()).iter().all(|pid| state(*pid) == Some('Z')) {
+            assert!(begin.elapsed() < LIMIT, "the workers leave");
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!((client.answer(), server.stats().accepted), (None, accepted), "it was not accepted");
+    }
+    close(server);
 }

@@ -174,12 +174,12 @@ impl<'a> Acceptor<'a> {
     }
 
     #[cfg(all(unix, feature = "signals"))]
-    fn is_asked_by_a_signal(&self) -> bool {
+    pub(crate) fn is_asked_by_a_signal(&self) -> bool {
         self.signals.is_some_and(|signals| signals.asked().is_some())
     }
 
     #[cfg(not(all(unix, feature = "signals")))]
-    fn is_asked_by_a_signal(&self) -> bool {
+    pub(crate) fn is_asked_by_a_signal(&self) -> bool {
         false
     }
 

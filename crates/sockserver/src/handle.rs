@@ -90,7 +90,8 @@ impl ServerHandle {
         Ok(ServerHandle { shared: Arc::new(shared) })
     }
 
-    /// Ends `serve_forever` and waits until it has returned.
+    /// Ends `serve_forever` and waits until it has returned. No request is accepted after
+    /// that, in whatever thread or process.
     ///
     /// Python: `shutdown()`. Requests that threads or children are busy with go
     /// on: closing the server waits for those. Before the first `serve_forever`
@@ -101,15 +102,15 @@ impl ServerHandle {
     /// # Errors
     ///
     /// `Deadlock` in the thread that runs `serve_forever`, such as from a handler
-    /// of a `TCPServer`: the server is stopping, but cannot be waited for
-    /// (Python waits for ever). `Unsupported` in a forked child, which cannot
+    /// of a `TCPServer`, and in a hook that runs where a request is accepted: the
+    /// server is stopping, but cannot be waited for (Python waits for ever). `Unsupported` in a forked child, which cannot
     /// stop its parent's server.
     pub fn shutdown(&self) -> io::Result<()> {
         let this_loop = self.request()?;
         let Run::Serving(thread, _) = this_loop else {
             return Ok(());
         };
-        if thread == thread::current().id() {
+        if thread == thread::current().id() || self.registry().is_accepting_here() {
             return Err(cannot_wait("shutdown"));
         }
         // A loop that somebody begins meanwhile is another one.
@@ -168,7 +169,7 @@ impl ServerHandle {
         let _announced = shared.registry.announce_drain();
         let this_loop = self.request()?;
         let own_loop = matches!(this_loop, Run::Serving(thread, _) if thread == thread::current().id());
-        if own_loop || shared.registry.is_served_here() {
+        if own_loop || shared.registry.is_served_here() || shared.registry.is_accepting_here() {
             return Err(cannot_wait("drain"));
         }
         shared.registry.begin_drain();
@@ -186,7 +187,8 @@ impl ServerHandle {
 
     /// Has clients refused from now on, those that wait in the queue included.
     pub(crate) fn refuse_clients(&self) {
-        for listener in self.shared.listeners.lock().iter().filter_map(Weak::upgrade) {
+        let listeners: Vec<_> = self.shared.listeners.lock().iter().filter_map(Weak::upgrade).collect();
+        for listener in listeners {
             // On a system where a listener has nothing to shut down its queue is
             // reset when it is closed.
             let _ = listener.shutdown(SHUT_RDWR);
@@ -314,6 +316,7 @@ impl Drop for Serving<'_> {
         let shared = &*self.handle.shared;
         let mut run = shared.run.lock();
         *run = Run::Ended;
+        // Whoever accepts has ended by now: every door of the loop is closed.
         shared.stop.store(false, Ordering::Release);
         shared.waker.drain();
         shared.ended.notify_all();

@@ -43,6 +43,10 @@ const TICKET: usize = SINCE + 1;
 const DRAWING: usize = TICKET + 1;
 const SLOT_WORDS: usize = DRAWING + 1;
 
+/// What a worker has said of accepting, if anything.
+const ACCEPTS: u64 = 1;
+const STOPPED: u64 = 2;
+
 /// In [`PORT`]: somebody is served, and the address is known.
 const SERVES: u64 = 1 << 32;
 const KNOWN: u64 = 1 << 33;
@@ -90,6 +94,11 @@ impl Scoreboard {
     /// Whether the worker has come so far that it can serve.
     pub(crate) fn has_started(&self, place: usize) -> bool {
         self.words.get(place * SLOT_WORDS + STARTED).load(Ordering::Acquire) != 0
+    }
+
+    /// Whether the worker has said that it accepts no more.
+    pub(crate) fn has_stopped(&self, place: usize) -> bool {
+        self.words.get(place * SLOT_WORDS + STARTED).load(Ordering::Acquire) == STOPPED
     }
 
     /// For how long a worker has been silent, or has not returned from a request whose
@@ -144,7 +153,12 @@ impl Slot {
     /// Says that the worker can serve from now on.
     pub(crate) fn start(&self) {
         self.beat();
-        self.word(STARTED).store(1, Ordering::Release);
+        self.word(STARTED).fetch_max(ACCEPTS, Ordering::AcqRel);
+    }
+
+    /// Says that the worker accepts no more.
+    pub(crate) fn stop(&self) {
+        self.word(STARTED).store(STOPPED, Ordering::Release);
     }
 
     /// Says that the worker is alive.

@@ -39,14 +39,15 @@ impl Caller {
         Ok(caller)
     }
 
-    /// Has the worker leave accept(2), and not enter it again.
-    pub(crate) fn call_out(&self) {
+    /// Has the worker leave accept(2), and not enter it again. Returns whether it has.
+    pub(crate) fn call_out(&self) -> bool {
         CALLED.store(true, Ordering::SeqCst);
         let until = Instant::now() + PATIENCE;
         while ACCEPTING.load(Ordering::SeqCst) && Instant::now() < until {
             self.0.interrupt();
             thread::sleep(AGAIN);
         }
+        !ACCEPTING.load(Ordering::SeqCst)
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) mod prefork_worker;
 #[cfg(unix)]
 pub(crate) mod selector;
 pub(crate) mod threading;
+pub(crate) mod threads;
 pub(crate) mod worker;
 
 use std::io;

@@ -4,18 +4,17 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use sock::{SHUT_RDWR, Socket, socketpair};
 
 use crate::accept::Acceptor;
-use crate::door::Door;
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::mixin::MixIn;
-use crate::mixin::worker::Worker;
+use crate::mixin::threads::Threads;
+use crate::mixin::worker::{Entrance, Worker};
 
 /// Serves requests in a fixed number of threads.
 ///
@@ -32,7 +31,7 @@ use crate::mixin::worker::Worker;
 pub struct ThreadPoolMixIn {
     workers: usize,
     queue: Option<(usize, WhenQueueFull)>,
-    running: Mutex<Vec<JoinHandle<()>>>,
+    threads: Threads,
     jobs: Mutex<Option<Sender<Job>>>,
     /// The loop waits for room in the queue.
     waiting: Arc<AtomicBool>,
@@ -57,7 +56,7 @@ impl Default for ThreadPoolMixIn {
         ThreadPoolMixIn {
             workers: 8,
             queue: None,
-            running: Mutex::default(),
+            threads: Threads::default(),
             jobs: Mutex::default(),
             waiting: Arc::default(),
         }
@@ -92,42 +91,32 @@ impl ThreadPoolMixIn {
         self.jobs.lock().as_ref().map_or(0, Sender::len)
     }
 
-    fn spawn(&self, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let mut running = self.running.lock();
-        running.retain(|thread| !thread.is_finished());
-        running.push(thread::Builder::new().name("sockserver".to_owned()).spawn(work)?);
-        Ok(())
-    }
-
     /// Workers that accept by themselves, while this loop only waits for its end.
     fn serve_without_queue(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
+        self.threads.start(self.workers)?;
         let (ours, theirs) = socketpair()?;
         let (theirs, failed) = (Arc::new(theirs), Arc::new(Mutex::new(None)));
-        let mut served = Ok(());
+        let mut entrances = Entrances { entrances: Vec::with_capacity(self.workers), stop: ours };
         for _ in 0..self.workers {
-            let (door, stop, failed) =
-                (acceptor.door().another(), Arc::clone(&theirs), Arc::clone(&failed));
-            served = self.spawn(move || {
-                let handle = door.core().handle.clone();
-                if let Err(error) = work(door, &stop) {
+            let entrance = Entrance::new(acceptor.door().another());
+            entrances.entrances.push(entrance.clone());
+            let (stop, failed) = (Arc::clone(&theirs), Arc::clone(&failed));
+            let handle = acceptor.door().core().handle.clone();
+            self.threads.run(move || {
+                if let Err(error) = work(entrance, stop) {
                     failed.lock().get_or_insert(error);
                     handle.waker().wake();
                 }
             });
-            if served.is_err() {
-                break;
+        }
+        loop {
+            if !acceptor.rest(&[], None)? {
+                return Ok(());
+            }
+            if let Some(error) = failed.lock().take() {
+                return Err(error);
             }
         }
-        while served.is_ok() {
-            served = match acceptor.rest(&[], None) {
-                Ok(true) => failed.lock().take().map_or(Ok(()), Err),
-                Ok(false) => break,
-                Err(error) => Err(error),
-            };
-        }
-        // Wakes every worker; those that serve somebody see it afterwards.
-        let _ = ours.shutdown(SHUT_RDWR);
-        served
     }
 
     /// One loop that accepts, and workers that take from its queue.
@@ -137,21 +126,23 @@ impl ThreadPoolMixIn {
         length: usize,
         when_full: WhenQueueFull,
     ) -> io::Result<()> {
+        self.threads.start(self.workers)?;
         let (jobs, taken) = bounded(length);
         for _ in 0..self.workers {
             let (taken, waiting): (Receiver<Job>, _) = (taken.clone(), Arc::clone(&self.waiting));
             let handle = acceptor.door().core().handle.clone();
-            self.spawn(move || {
+            self.threads.run(move || {
                 for job in taken {
                     if waiting.swap(false, Ordering::SeqCst) {
                         handle.waker().wake();
                     }
                     job.run();
                 }
-            })?;
+            });
         }
         drop(taken);
-        *self.jobs.lock() = Some(jobs.clone());
+        // What waits in the queue at the end was accepted, and is served.
+        let _queue = Queue::open(&self.jobs, jobs.clone());
         loop {
             let full = || when_full == WhenQueueFull::Wait && jobs.is_full();
             if full() {
@@ -159,18 +150,46 @@ impl ThreadPoolMixIn {
             }
             let goes_on = if full() { acceptor.rest(&[], None)? } else { acceptor.turn(&[])? };
             if !goes_on {
-                break;
+                return Ok(());
             }
         }
-        // What waits in the queue was accepted, and is served.
-        *self.jobs.lock() = None;
-        Ok(())
     }
 }
 
-/// The life of a worker that accepts by itself.
-fn work(door: Door, stop: &Socket) -> io::Result<()> {
-    let worker = Worker::new(door, stop)?;
+/// Where the workers of one loop accept, closed at its end however it ends.
+struct Entrances {
+    entrances: Vec<Entrance>,
+    /// Its end wakes every worker that waits.
+    stop: Socket,
+}
+
+impl Drop for Entrances {
+    fn drop(&mut self) {
+        let _ = self.stop.shutdown(SHUT_RDWR);
+        // From here on none accepts. Those that serve a request finish it.
+        self.entrances.iter().for_each(Entrance::close);
+    }
+}
+
+/// The queue of one loop, closed at its end however it ends: its workers leave it then.
+struct Queue<'a>(&'a Mutex<Option<Sender<Job>>>);
+
+impl<'a> Queue<'a> {
+    fn open(place: &'a Mutex<Option<Sender<Job>>>, jobs: Sender<Job>) -> Queue<'a> {
+        *place.lock() = Some(jobs);
+        Queue(place)
+    }
+}
+
+impl Drop for Queue<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = None;
+    }
+}
+
+/// What a worker does that accepts by itself.
+fn work(entrance: Entrance, stop: Arc<Socket>) -> io::Result<()> {
+    let worker = Worker::new(entrance, stop)?;
     while let Some(job) = worker.next(None)? {
         worker.serve(job);
     }
@@ -206,14 +225,9 @@ impl MixIn for ThreadPoolMixIn {
     }
 
     fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
+        self.threads.close();
         let all_done = server.wait_until_idle();
-        let running = std::mem::take(&mut *self.running.lock());
-        for thread in running {
-            let own = thread.thread().id() == thread::current().id();
-            if !own && (all_done || thread.is_finished()) {
-                let _ = thread.join();
-            }
-        }
+        self.threads.join(all_done);
         Ok(())
     }
 }

@@ -30,6 +30,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How many workers may fail to start in a row.
 const MOST_IN_A_ROW: u32 = 10;
 
+/// How long `serve_forever` waits for workers to say that they accept no more.
+const LONGEST_STOP: Duration = Duration::from_secs(1);
+
 /// How long a stuck worker has between SIGABRT and SIGKILL.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -250,6 +253,20 @@ impl PreforkMixIn {
         true
     }
 
+    /// Waits until no worker accepts any more. One that is stopped by a signal does not say so.
+    fn wait_until_stopped(&self, board: &Scoreboard) {
+        let until = Instant::now() + LONGEST_STOP;
+        let accepts = || {
+            self.collect();
+            let squad = self.squad.lock();
+            let mut places = squad.workers.iter().enumerate();
+            places.any(|(place, worker)| worker.is_some() && !board.has_stopped(place))
+        };
+        while accepts() && Instant::now() < until {
+            let _ = sock::poll(&mut [], Some(Duration::from_millis(1)));
+        }
+    }
+
     fn kill_all(&self) {
         for worker in self.squad.lock().workers.iter().flatten() {
             sys::kill(worker.pid);
@@ -420,6 +437,11 @@ impl MixIn for PreforkMixIn {
         };
         // They finish what they serve; how long that may take, closing or a drain says.
         self.tell("stop\n");
+        // A drain that a signal asks for has no time for workers that do not answer, and
+        // shuts the listener down.
+        if !acceptor.is_asked_by_a_signal() {
+            self.wait_until_stopped(&board);
+        }
         served.and(acceptor.door().wait_in_accept(false))
     }
 

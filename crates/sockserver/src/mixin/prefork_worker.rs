@@ -13,7 +13,7 @@ use crate::clock::NEVER;
 use crate::door::Door;
 use crate::handle::ServerHandle;
 use crate::mixin::call_out::{Caller, accepting};
-use crate::mixin::worker::Worker;
+use crate::mixin::worker::{Entrance, Worker};
 use crate::report::{CutOff, DrainReport};
 use crate::scoreboard::Slot;
 use crate::service::Core;
@@ -64,7 +64,7 @@ fn serve_as_told(
     core.hooks.start_worker()?;
     core.registry().set_mirror(slot.clone());
     let (stopping, stop) = socketpair()?;
-    let worker = Worker::new(door.for_core(&core), &stop)?;
+    let worker = Worker::new(Entrance::new(door.for_core(&core)), Arc::new(stop))?;
     let serving = Arc::new(AtomicBool::new(true));
     let orders = Orders {
         control,
@@ -87,7 +87,7 @@ fn serve_as_told(
     Ok(served)
 }
 
-fn serve(worker: &Worker<'_>, handle: &ServerHandle, slot: &Slot, quota: Option<u64>) -> bool {
+fn serve(worker: &Worker, handle: &ServerHandle, slot: &Slot, quota: Option<u64>) -> bool {
     let most = handle.registry().limits().max_connections_per_ip;
     let mut left = quota.unwrap_or(u64::MAX);
     while left > 0 && !handle.is_stopping() {
@@ -154,7 +154,9 @@ impl Orders {
                 self.listeners.iter().for_each(|listener| drop(listener.shutdown(SHUT_RDWR)));
             }
             let _ = self.stopping.shutdown(SHUT_RDWR);
-            self.caller.call_out();
+            if self.caller.call_out() {
+                self.slot.stop();
+            }
             match line.as_deref() {
                 Some("stop") => {}
                 Some(line) => break line.strip_prefix("drain ").and_then(|limit| limit.parse().ok()),

@@ -1,16 +1,22 @@
-//! A worker that stands at the door itself: nobody hands it its requests.
+//! A worker that accepts by itself: nobody hands it its requests.
 
-#[cfg(unix)]
+#[cfg(all(test, target_os = "linux"))]
+mod orders;
+
 use std::cell::Cell;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 #[cfg(unix)]
 use sock::AsFd;
 use sock::{POLLIN, Poll, Socket, poll};
 
 use crate::door::{Accepted, Door};
-use crate::job::Job;
+use crate::job::{Job, Spare};
+use crate::model;
+use crate::role::Accepting;
 #[cfg(unix)]
 use crate::sys::poller::{self, Poller};
 
@@ -18,33 +24,79 @@ use crate::sys::poller::{self, Poller};
 /// those who wait is woken when one is given back.
 const FULL_LOOKS: Duration = Duration::from_millis(50);
 
+/// The door of one worker, until the loop that it belongs to closes it. A worker that looks
+/// later finds no door, whatever has become of the loop's stop since.
+#[derive(Clone)]
+pub(crate) struct Entrance(Arc<Mutex<Inside>>);
+
+struct Inside {
+    door: Option<Door>,
+    /// Only what has been received is still served.
+    closed: bool,
+}
+
+impl Entrance {
+    pub(crate) fn new(door: Door) -> Entrance {
+        Entrance(Arc::new(Mutex::new(Inside { door: Some(door), closed: false })))
+    }
+
+    /// Has the worker accept no more. Waits for the attempt that it makes at this moment.
+    pub(crate) fn close(&self) {
+        let mut inside = model::lock(&self.0);
+        inside.closed = true;
+        // The listener may be closed from now on.
+        inside.door.take_if(|door| !door.has_more());
+    }
+
+    /// `None` when the worker is to stop.
+    fn accept(&self) -> io::Result<Option<Accepted>> {
+        let mut inside = model::lock(&self.0);
+        let closed = inside.closed;
+        let stops = |door: &mut Door| (closed || door.is_stopping()) && !door.has_more();
+        inside.door.take_if(stops);
+        let Some(door) = &inside.door else { return Ok(None) };
+        let _accepting = Accepting::begin(door.core().registry());
+        door.accept().map(Some)
+    }
+
+    fn with_door<T>(&self, act: impl FnOnce(&Door) -> T) -> Option<T> {
+        model::lock(&self.0).door.as_ref().map(act)
+    }
+}
+
 /// Accepts for one thread or process among several.
-pub(crate) struct Worker<'a> {
-    door: Door,
+pub(crate) struct Worker {
+    entrance: Entrance,
     /// Readable when the worker is to stop.
-    stop: &'a Socket,
+    stop: Arc<Socket>,
     /// Each worker has its own, so that a client wakes one of them and not all.
     #[cfg(unix)]
     poller: Poller,
     /// Listeners it listens to.
-    #[cfg(unix)]
     live: Cell<usize>,
 }
 
-impl<'a> Worker<'a> {
-    pub(crate) fn new(door: Door, stop: &'a Socket) -> io::Result<Worker<'a>> {
+impl Worker {
+    pub(crate) fn new(entrance: Entrance, stop: Arc<Socket>) -> io::Result<Worker> {
+        let live = entrance.with_door(|door| door.listeners().count()).unwrap_or_default();
         #[cfg(unix)]
-        {
+        let poller = {
             let poller = Poller::new()?;
-            for listener in door.listeners() {
-                poller.add_exclusive(listener.as_fd(), 0)?;
-            }
+            let listens = |door: &Door| {
+                let mut listeners = door.listeners();
+                listeners.try_for_each(|listener| poller.add_exclusive(listener.as_fd(), 0))
+            };
+            entrance.with_door(listens).transpose()?;
             poller.add_level(stop.as_fd(), 1)?;
-            let live = Cell::new(door.listeners().count());
-            Ok(Worker { door, stop, poller, live })
-        }
-        #[cfg(not(unix))]
-        Ok(Worker { door, stop })
+            poller
+        };
+        Ok(Worker {
+            entrance,
+            stop,
+            #[cfg(unix)]
+            poller,
+            live: Cell::new(live),
+        })
     }
 
     /// Waits for a request; `None` after `limit`, or when the worker is to stop.
@@ -54,13 +106,12 @@ impl<'a> Worker<'a> {
     /// The listener's, when it is of no more use.
     pub(crate) fn next(&self, limit: Option<Duration>) -> io::Result<Option<Job>> {
         loop {
-            if self.door.is_stopping() {
-                return Ok(None);
-            }
-            match self.door.accept()? {
+            model::point();
+            let Some(accepted) = self.entrance.accept()? else { return Ok(None) };
+            match accepted {
                 Accepted::Job(job) => return Ok(Some(job)),
                 Accepted::Served | Accepted::Refused => {}
-                Accepted::Again => self.leave_lost()?,
+                Accepted::Again => self.leave_lost(),
                 Accepted::Nothing => {
                     if !self.wait(limit)? {
                         return Ok(None);
@@ -74,29 +125,27 @@ impl<'a> Worker<'a> {
 
     /// Serves a request to its end.
     pub(crate) fn serve(&self, job: Job) {
-        self.door.serving(|| job.run());
+        let (_, spare) = Spare::after(|| job.run());
+        self.entrance.with_door(|door| door.keep(spare));
     }
 
     /// Listens no more to listeners that are gone: they would be ready for ever.
-    #[cfg(unix)]
-    fn leave_lost(&self) -> io::Result<()> {
-        let live = self.door.listeners().count();
-        if self.live.replace(live) != live {
-            for listener in self.door.lost_listeners() {
-                let _ = self.poller.remove(listener.as_fd());
+    fn leave_lost(&self) {
+        self.entrance.with_door(|door| {
+            let live = door.listeners().count();
+            if self.live.replace(live) != live {
+                #[cfg(unix)]
+                for listener in door.lost_listeners() {
+                    let _ = self.poller.remove(listener.as_fd());
+                }
             }
-        }
-        Ok(())
-    }
-
-    #[cfg(not(unix))]
-    fn leave_lost(&self) -> io::Result<()> {
-        Ok(())
+        });
     }
 
     /// Waits for a client. False after `limit`, and when the worker is to stop.
     #[cfg(unix)]
     fn wait(&self, limit: Option<Duration>) -> io::Result<bool> {
+        model::block_until(&|| self.poller.is_ready());
         let mut events = Vec::new();
         poller::wait(&self.poller, &mut events, limit)?;
         // Interrupted, it is asked again: only a limit that passed is the end.
@@ -105,14 +154,17 @@ impl<'a> Worker<'a> {
 
     #[cfg(not(unix))]
     fn wait(&self, limit: Option<Duration>) -> io::Result<bool> {
-        let mut set = vec![Poll::new(self.stop, POLLIN)];
-        set.extend(self.door.listeners().map(|listener| Poll::new(listener, POLLIN)));
+        // Not under the lock, which whoever closes the door waits for.
+        let listeners: Option<Vec<_>> = self.entrance.with_door(|door| door.listeners().cloned().collect());
+        let listeners = listeners.unwrap_or_default();
+        let mut set = vec![Poll::new(&*self.stop, POLLIN)];
+        set.extend(listeners.iter().map(|listener| Poll::new(&**listener, POLLIN)));
         let ready = poll(&mut set, limit)?;
         Ok(set[0].revents() == 0 && (limit.is_none() || ready > 0))
     }
 
     fn rest(&self, limit: Duration) -> io::Result<()> {
-        match poll(&mut [Poll::new(self.stop, POLLIN)], Some(limit)) {
+        match poll(&mut [Poll::new(&*self.stop, POLLIN)], Some(limit)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
             _ => Ok(()),
         }

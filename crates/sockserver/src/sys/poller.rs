@@ -29,6 +29,12 @@ mod platform {
 
     pub(crate) struct Poller(sock::OwnedFd);
 
+    impl sock::AsFd for Poller {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+
     impl Poller {
         pub(crate) fn new() -> io::Result<Poller> {
             Ok(Poller(epoll::create(CreateFlags::CLOEXEC)?))
@@ -38,6 +44,12 @@ mod platform {
         pub(crate) fn add_edge(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
             let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
             Ok(epoll::add(&self.0, fd, EventData::new_u64(key), flags)?)
+        }
+
+        /// Has it tell again of what is there already.
+        pub(crate) fn rearm_edge(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+            let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+            Ok(epoll::modify(&self.0, fd, EventData::new_u64(key), flags)?)
         }
 
         /// Tells again and again, as long as it is readable.
@@ -88,6 +100,12 @@ mod platform {
             self.add(fd, key, PollMode::Edge)
         }
 
+        /// Has it tell again of what is there already.
+        pub(crate) fn rearm_edge(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
+            let interest = polling::Event::readable(key as usize);
+            self.0.modify_with_mode(fd, interest, PollMode::Edge)
+        }
+
         /// Tells again and again, as long as it is readable.
         pub(crate) fn add_level(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
             self.add(fd, key, PollMode::Level)
@@ -120,6 +138,23 @@ mod platform {
 }
 
 pub(crate) use platform::Poller;
+
+#[cfg(all(test, target_os = "linux"))]
+impl Poller {
+    /// Whether a wait would return at once.
+    pub(crate) fn is_ready(&self) -> bool {
+        use sock::{POLLIN, Poll};
+        sock::poll(&mut [Poll::new(self, POLLIN)], Some(Duration::ZERO)).is_ok_and(|count| count > 0)
+    }
+}
+
+#[cfg(not(all(test, target_os = "linux")))]
+impl Poller {
+    /// Is asked only where every order is checked.
+    pub(crate) fn is_ready(&self) -> bool {
+        true
+    }
+}
 
 /// Whether the wait was only interrupted.
 pub(crate) fn wait(poller: &Poller, events: &mut Vec<Event>, limit: Option<Duration>) -> io::Result<()> {

@@ -1,0 +1,75 @@
+//! The stop of workers that accept by themselves, in every order.
+
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use sock::{SHUT_RDWR, Socket, create_connection, socketpair};
+
+    use super::super::{Entrance, Worker};
+    use crate::classes::ThreadPoolTCPServer;
+    use crate::door::Door;
+    use crate::handler::handler_fn;
+    use crate::model::checker::{Actor, every_order_within};
+    use crate::model::point;
+
+    struct World {
+        server: ThreadPoolTCPServer,
+        _clients: Vec<Socket>,
+        /// What had been accepted when the stop was over.
+        at_the_stop: Arc<AtomicU64>,
+    }
+
+    /// Two workers, two clients and a stop; a stop that is set and taken back, as at the
+    /// end of a loop, changes nothing.
+    fn begin() -> (Vec<Actor>, World) {
+        let server = ThreadPoolTCPServer::builder(handler_fn(|_| Ok(())))
+            .wrap_timeout(None)
+            .first_byte_timeout(None)
+            .idle_timeout(None)
+            .request_timeout(None)
+            .bind(("127.0.0.1", 0))
+            .unwrap();
+        let address = ("127.0.0.1", server.server_address().port().unwrap());
+        let clients: Vec<_> = (0..2).map(|_| create_connection(address).unwrap()).collect();
+        clients.iter().for_each(|client| drop(client.shutdown(sock::SHUT_WR)));
+        let (ours, theirs) = socketpair().unwrap();
+        let theirs = Arc::new(theirs);
+        let entrance = || Entrance::new(Door::new(&server.core, &server.sockets, server.settings));
+        let entrances = [entrance(), entrance()];
+        let worker = |entrance: &Entrance| {
+            let (entrance, stop) = (entrance.clone(), Arc::clone(&theirs));
+            Box::new(move || {
+                let worker = Worker::new(entrance, stop).unwrap();
+                while let Some(job) = worker.next(None).unwrap() {
+                    worker.serve(job);
+                }
+            }) as Actor
+        };
+        let mut actors: Vec<Actor> = entrances.iter().map(worker).collect();
+        let (handle, at_the_stop) = (server.handle(), Arc::new(AtomicU64::new(0)));
+        let count = Arc::clone(&at_the_stop);
+        actors.push(Box::new(move || {
+            ours.shutdown(SHUT_RDWR).unwrap();
+            entrances.iter().for_each(Entrance::close);
+            point();
+            count.store(handle.stats().accepted, Ordering::SeqCst);
+        }));
+        (actors, World { server, _clients: clients, at_the_stop })
+    }
+
+    #[test]
+    fn no_worker_accepts_after_the_stop() {
+        let orders = every_order_within(1, begin, |world| {
+            let stats = world.server.stats();
+            assert_eq!(stats.accepted, world.at_the_stop.load(Ordering::SeqCst));
+            assert_eq!(
+                (stats.in_flight, stats.finished),
+                (0, stats.accepted),
+                "what was accepted is served"
+            );
+        });
+
+        assert!(orders > 100, "{orders}");
+    }
+}
