@@ -408,3 +408,71 @@ fn what_was_received_with_a_batch_is_answered_before_a_stop() {
         assert_eq!(client.recv(10).unwrap(), [number]);
     }
 }
+
+/// Serves all lines of its connection.
+fn lines(cx: &mut StreamContext<'_>) -> io::Result<()> {
+    let mut line = String::new();
+    while cx.rfile.read_line(&mut line)? > 0 {
+        cx.wfile.write_all(line.as_bytes())?;
+        line.clear();
+    }
+    Ok(())
+}
+
+/// As many as there are workers are served at once at the least, and the others soon after:
+/// they wait for no handler, since there may be more workers.
+#[test]
+fn a_selector_accepts_all_clients_that_come_while_it_starts() {
+    for round in 0..60 {
+        let workers = [2, 3, 8][round % 3];
+        let server = SelectorTCPServer::builder(handler_fn(lines)).workers(workers).bind(ANY).unwrap();
+        let address = server.server_address().clone();
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                let address = address.clone();
+                thread::spawn(move || {
+                    let client = support::client_of(&address);
+                    client.settimeout(Duration::from_secs(10)).unwrap();
+                    assert_eq!(ask(&client, "a line\n"), "a line\n");
+                    client
+                })
+            })
+            .collect();
+        let server = testing::serve(server);
+        let clients: Vec<Socket> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+        drop(clients);
+        drop(server);
+    }
+}
+
+/// One that ends its side while another request of its is served is let go at once: no other
+/// event tells of its end.
+#[test]
+fn a_selector_sees_an_end_that_comes_with_a_request_while_it_serves_another() {
+    let gate = support::Gate::new();
+    let _open = support::OpenAtEnd(gate.clone());
+    let passes = gate.clone();
+    let handler = handler_fn(move |cx: &mut StreamContext<'_>| {
+        let mut line = String::new();
+        if cx.rfile.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        if line == "gate\n" {
+            passes.pass();
+        }
+        cx.close_connection = false;
+        cx.wfile.write_all(line.as_bytes())
+    });
+    let server = testing::serve(SelectorTCPServer::builder(handler).workers(2).bind(ANY).unwrap());
+    let client = server.connect().unwrap();
+    client.settimeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(ask(&client, "first\n"), "first\n");
+    client.sendall(b"gate\n").unwrap();
+    gate.wait_for(1);
+    client.sendall(b"last\n").unwrap();
+    client.shutdown(sock::SHUT_WR).unwrap();
+    // The other worker takes the event, which has nothing to do but to note it.
+    sock::poll(&mut [], Some(Duration::from_millis(100))).unwrap();
+    gate.open();
+    assert_eq!(support::rest_of(&client), "gate\nlast\n");
+}

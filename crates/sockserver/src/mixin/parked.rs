@@ -4,6 +4,7 @@ use std::io;
 
 use crate::job::Job;
 use crate::pages::Pages;
+use crate::sys::poller::Event;
 
 /// The connections of a selector, by the key of their events.
 #[derive(Default)]
@@ -19,6 +20,8 @@ struct Place {
     generation: u32,
     /// Something has come while a worker serves it.
     came: bool,
+    /// The end has come too: see [`Event`].
+    hang_up: bool,
     /// `None` while a worker serves it, and while the place is free.
     job: Option<Job>,
 }
@@ -33,8 +36,8 @@ pub(crate) struct Parked {
 /// What became of a connection that was to wait.
 pub(crate) enum Park {
     Parked,
-    /// Something has come for it while it was served.
-    Came(Job),
+    /// Something has come for it while it was served; and the end, if so.
+    Came(Job, bool),
     /// Nobody is to wait any more.
     Closed(Job),
 }
@@ -54,12 +57,12 @@ impl Parking {
                 // The last keys are the poller's own.
                 let place = u32::try_from(self.places.len()).ok().filter(|place| *place < u32::MAX - 1);
                 let place = place.ok_or_else(|| io::Error::other("too many connections"))?;
-                self.places.push(Place { generation: 0, came: false, job: None });
+                self.places.push(Place { generation: 0, came: false, hang_up: false, job: None });
                 place
             }
         };
         let taken = &mut self.places[place as usize];
-        taken.came = false;
+        (taken.came, taken.hang_up) = (false, false);
         Ok(Parked { place, generation: taken.generation })
     }
 
@@ -75,7 +78,7 @@ impl Parking {
     pub(crate) fn park(&mut self, parked: Parked, job: Job) -> Park {
         let place = &mut self.places[parked.place as usize];
         if std::mem::take(&mut place.came) {
-            return Park::Came(job);
+            return Park::Came(job, std::mem::take(&mut place.hang_up));
         }
         if self.closed {
             self.leave(parked);
@@ -88,7 +91,8 @@ impl Parking {
 
     /// Takes the connection out that an event is for; nothing if it is gone, or if
     /// a worker has it, which is told.
-    pub(crate) fn resume(&mut self, key: u64) -> Option<(Parked, Job)> {
+    pub(crate) fn resume(&mut self, event: Event) -> Option<(Parked, Job)> {
+        let Event { key, hang_up } = event;
         let parked = Parked { place: key as u32, generation: (key >> 32) as u32 };
         let place = self.places.get_mut(parked.place as usize)?;
         if place.generation != parked.generation {
@@ -96,6 +100,7 @@ impl Parking {
         }
         let Some(job) = place.job.take() else {
             place.came = true;
+            place.hang_up |= hang_up;
             return None;
         };
         self.parked -= 1;
@@ -110,7 +115,8 @@ impl Parking {
             Parked { place: number as u32, generation: place.generation }.key()
         };
         let keys: Vec<u64> = parked.map(key).collect();
-        let taken: Vec<_> = keys.into_iter().filter_map(|key| self.resume(key)).collect();
+        let taken: Vec<_> =
+            keys.into_iter().filter_map(|key| self.resume(Event { key, hang_up: false })).collect();
         taken
             .into_iter()
             .map(|(parked, job)| {

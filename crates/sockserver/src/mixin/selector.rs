@@ -1,5 +1,8 @@
 //! Connections between requests wait in a selector, without a thread.
 
+#[cfg(all(test, target_os = "linux"))]
+mod orders;
+
 use std::cmp;
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,6 +23,8 @@ use crate::job::{Job, Rejected};
 use crate::life::Tried;
 use crate::mixin::MixIn;
 use crate::mixin::parked::{Park, Parked, Parking};
+use crate::model;
+use crate::role::Accepting;
 use crate::sys;
 use crate::sys::poller::{self, Event, Poller};
 
@@ -31,6 +36,9 @@ const TICK: Duration = Duration::from_millis(2);
 
 /// How long that goes on after the last request.
 const TICKS_AFTER: u32 = 50;
+
+/// How soon listeners that could not be entered in the poller are tried again.
+const OPEN_RETRY: Duration = Duration::from_millis(100);
 
 /// Keys of what is no connection.
 const WAKER: u64 = u64::MAX;
@@ -179,8 +187,6 @@ struct Shared {
     idle: Condvar,
     /// The door, while the server serves; one worker at a time stands at it.
     door: Mutex<Option<Door>>,
-    /// The watch sleeps, and wants to be woken when there is work.
-    watch_sleeps: AtomicBool,
     watch: Mutex<Option<thread::Thread>>,
     stopped: AtomicBool,
     waker: Waker,
@@ -195,8 +201,14 @@ struct Work {
     /// Grows with every event that is taken up: if it does not, all are stuck.
     progress: u64,
     parking: Parking,
-    /// Somebody waits in the poller.
+    /// A worker waits in the poller. Then no event is queued that no worker is about to take
+    /// up: whoever is in a handler would leave it there for as long.
     polling: bool,
+    /// The watch sleeps until a wait in the poller is over.
+    watch_sleeps: bool,
+    /// What a worker that sits has to wait for, where every order is checked.
+    #[cfg(test)]
+    notified: usize,
     /// Workers that wait for work.
     idle: usize,
     /// Workers there are.
@@ -237,7 +249,6 @@ impl Shared {
             work: Mutex::default(),
             idle: Condvar::new(),
             door: Mutex::new(None),
-            watch_sleeps: AtomicBool::new(false),
             watch: Mutex::new(None),
             stopped: AtomicBool::new(false),
             waker: Waker { ours, theirs },
@@ -269,18 +280,22 @@ impl Shared {
     /// Lets requests in.
     fn open(&self, door: Door) -> io::Result<()> {
         // Locked until the door is there: a client that waits already is told of once.
-        let mut open = self.door.lock();
+        let mut open = model::lock(&self.door);
         for listener in door.listeners() {
             self.poller.add_edge(listener.as_fd(), LISTENERS)?;
         }
-        self.work.lock().shut_until = None;
+        let mut work = self.work.lock();
+        // Of the loop before.
+        (work.shut_until, work.failed) = (None, None);
+        drop(work);
         *open = Some(door);
         Ok(())
     }
 
     /// Lets no more in.
     fn close(&self) {
-        if let Some(door) = self.door.lock().take() {
+        let door = model::lock(&self.door).take();
+        if let Some(door) = door {
             self.shut(&door);
         }
     }
@@ -293,10 +308,18 @@ impl Shared {
 
     /// Lets requests in again, if they were shut out for a while.
     fn open_again(&self) -> io::Result<()> {
-        let door = self.door.lock();
-        if self.work.lock().shut_until.take().is_some() {
-            for listener in door.iter().flat_map(Door::listeners) {
-                self.poller.add_edge(listener.as_fd(), LISTENERS)?;
+        let door = model::lock(&self.door);
+        if self.work.lock().shut_until.take().is_none() {
+            return Ok(());
+        }
+        for listener in door.iter().flat_map(Door::listeners) {
+            match self.poller.add_edge(listener.as_fd(), LISTENERS) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    // It is tried again, or clients would wait for ever.
+                    self.work.lock().shut_until = Some(Some(Instant::now() + OPEN_RETRY));
+                    return Err(error);
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -304,8 +327,9 @@ impl Shared {
 
     fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
+        // A worker that has not seen it yet sits by now, and is woken.
+        self.wake_idle(self.work.lock(), true);
         self.waker.wake();
-        self.idle.notify_all();
         if let Some(watch) = &*self.watch.lock() {
             watch.unpark();
         }
@@ -328,24 +352,9 @@ impl Shared {
                 work.polling = true;
                 let limit = work.limit();
                 drop(work);
-                let waited = poller::wait(&self.poller, &mut told, limit);
-                self.wake_watch();
-                work = self.work.lock();
-                work.polling = false;
-                work.events.extend(told.drain(..));
-                if let Err(error) = waited {
-                    log::error!("waiting for connections: {error}");
-                    work.failed.get_or_insert(error);
-                }
-                if work.events.is_empty() && work.is_over() {
-                    drop(work);
-                    let _ = self.open_again();
-                    work = self.work.lock();
-                }
+                work = self.poll(&mut told, limit);
             } else {
-                work.idle += 1;
-                let timed_out = self.idle.wait_for(&mut work, KEEP_IDLE).timed_out();
-                work.idle -= 1;
+                let timed_out = self.sit(&mut work);
                 if timed_out && work.count > self.workers {
                     break;
                 }
@@ -354,40 +363,108 @@ impl Shared {
         work.count -= 1;
     }
 
-    fn take_up<'a>(&'a self, event: Event, mut work: MutexGuard<'a, Work>) -> MutexGuard<'a, Work> {
-        let parked = match event.key {
-            WAKER | LISTENERS => None,
-            key => match work.parking.resume(key) {
-                None => return work,
-                parked => parked,
-            },
+    /// Waits in the poller, where no other worker is, and queues what has come.
+    fn poll(&self, told: &mut Vec<Event>, limit: Option<Duration>) -> MutexGuard<'_, Work> {
+        model::block_until(&|| limit.is_some() || self.poller.is_ready());
+        let waited = poller::wait(&self.poller, told, limit);
+        // Here and nowhere else: a wake-up that another worker takes would be lost to the
+        // one that waits. What it is for is looked at after this, under the lock.
+        told.retain(|event| {
+            if event.key == WAKER {
+                self.waker.drain();
+            }
+            event.key != WAKER
+        });
+        if let Err(error) = &waited {
+            log::error!("waiting for connections: {error}");
+            if let Some(door) = &*model::lock(&self.door) {
+                door.core().handle.waker().wake();
+            }
+        }
+        model::point();
+        let mut work = self.work.lock();
+        work.polling = false;
+        work.events.extend(told.drain(..));
+        if let Err(error) = waited {
+            work.failed.get_or_insert(error);
+        }
+        let wakes_watch = std::mem::take(&mut work.watch_sleeps);
+        let opens = work.is_over();
+        if wakes_watch || opens {
+            drop(work);
+            if wakes_watch {
+                self.wake_watch();
+            }
+            if opens {
+                let _ = self.open_again();
+            }
+            work = self.work.lock();
+        }
+        work
+    }
+
+    /// Waits to be woken for work. Returns whether none has come for long.
+    fn sit(&self, work: &mut MutexGuard<'_, Work>) -> bool {
+        work.idle += 1;
+        #[cfg(test)]
+        if model::checker::is_checking() {
+            let ready = || self.is_stopped() || self.work.lock().notified > 0;
+            MutexGuard::unlocked(work, || model::block_until(&ready));
+            work.notified = work.notified.saturating_sub(1);
+            work.idle -= 1;
+            return false;
+        }
+        let timed_out = self.idle.wait_for(work, KEEP_IDLE).timed_out();
+        work.idle -= 1;
+        timed_out
+    }
+
+    /// Wakes a worker that sits, or all.
+    fn wake_idle(&self, work: MutexGuard<'_, Work>, all: bool) {
+        #[cfg(test)]
+        let work = {
+            let mut work = work;
+            work.notified += usize::from(work.notified < work.idle);
+            work
         };
         drop(work);
-        match (parked, event.key) {
-            (Some((parked, job)), _) => self.serve(job, Some(parked), event.hang_up),
-            (None, WAKER) => {
-                self.waker.drain();
-                self.work.lock()
-            }
-            (None, _) => match self.let_in() {
-                Some(job) => self.serve(job, None, false),
-                None => self.work.lock(),
-            },
+        if all {
+            self.idle.notify_all();
+        } else {
+            self.idle.notify_one();
+        }
+    }
+
+    fn take_up<'a>(&'a self, event: Event, mut work: MutexGuard<'a, Work>) -> MutexGuard<'a, Work> {
+        if event.key != LISTENERS {
+            let Some((parked, job)) = work.parking.resume(event) else { return work };
+            drop(work);
+            return self.serve(job, Some(parked), event.hang_up);
+        }
+        drop(work);
+        match self.let_in() {
+            Some(job) => self.serve(job, None, false),
+            None => self.work.lock(),
         }
     }
 
     /// Accepts a request, to be served at once: mostly what it asks has come with it.
     /// Whether there are more, another worker sees, or this one when it is done.
     fn let_in(&self) -> Option<Job> {
-        let door = self.door.lock();
+        let door = model::lock(&self.door);
         let open = door.as_ref().filter(|open| !open.is_stopping())?;
-        match open.accept() {
+        let accepting = Accepting::begin(open.core().registry());
+        let accepted = open.accept();
+        drop(accepting);
+        match accepted {
             Ok(Accepted::Job(job)) => {
-                drop(door);
-                self.look_again();
+                self.look_again(open);
                 return Some(job);
             }
-            Ok(Accepted::Served | Accepted::Refused | Accepted::Again) => self.look_again(),
+            // This worker takes up the next event itself.
+            Ok(Accepted::Served | Accepted::Refused | Accepted::Again) => {
+                self.work.lock().events.push_back(Event { key: LISTENERS, hang_up: false });
+            }
             Ok(Accepted::Nothing) => {}
             Ok(Accepted::Full) => self.shut_for(open, None),
             Ok(Accepted::Pause(pause)) => {
@@ -403,10 +480,21 @@ impl Shared {
         None
     }
 
-    /// An event tells of the first client that waits: for the next ones somebody
-    /// has to look.
-    fn look_again(&self) {
-        self.work.lock().events.push_back(Event { key: LISTENERS, hang_up: false });
+    /// An event tells of the first client that waits: for the next ones somebody has to
+    /// look, and not this worker, which may stay in its handler. While another worker waits
+    /// in the poller it is the poller that tells again, if there are some; otherwise the
+    /// event is queued, and whoever has nothing to do takes it up before it waits.
+    fn look_again(&self, door: &Door) {
+        let mut work = self.work.lock();
+        if !work.polling {
+            work.events.push_back(Event { key: LISTENERS, hang_up: false });
+            return;
+        }
+        drop(work);
+        for listener in door.listeners() {
+            // One that has been taken out of the poller is entered again later.
+            let _ = self.poller.rearm_edge(listener.as_fd(), LISTENERS);
+        }
     }
 
     /// Lets clients wait in the listeners' queues until then, or until somebody goes.
@@ -460,7 +548,10 @@ impl Shared {
             let mut work = self.work.lock();
             match work.parking.park(place, job) {
                 Park::Parked => return work,
-                Park::Came(back) => (parked, job) = (Some(place), back),
+                Park::Came(back, ended) => {
+                    (parked, job) = (Some(place), back);
+                    hang_up |= ended;
+                }
                 Park::Closed(job) => {
                     drop(work);
                     job.dismiss();
@@ -484,12 +575,10 @@ impl Shared {
         Ok(parked)
     }
 
-    #[inline]
+    #[cold]
     fn wake_watch(&self) {
-        if self.watch_sleeps.load(Ordering::Relaxed) && self.watch_sleeps.swap(false, Ordering::AcqRel) {
-            if let Some(watch) = &*self.watch.lock() {
-                watch.unpark();
-            }
+        if let Some(watch) = &*self.watch.lock() {
+            watch.unpark();
         }
     }
 
@@ -500,34 +589,43 @@ impl Shared {
         let (mut seen, mut quiet) = (0, 0);
         while !self.is_stopped() {
             thread::park_timeout(TICK);
-            let work = self.work.lock();
-            let progress = work.progress;
-            let stuck = !work.polling && progress == seen;
-            let backlog = work.events.len() > 8 && work.count - work.idle < self.workers;
-            let (idle, count) = (work.idle, work.count);
-            let calm = work.polling && progress == seen;
-            drop(work);
-            if stuck || backlog {
-                if idle > 0 {
-                    self.idle.notify_one();
-                } else if count < self.max_workers {
-                    if let Err(error) = self.start_worker() {
-                        if flood::tell(Kind::NoThread(sock::errno(&error)), Instant::now()).is_some() {
-                            log::warn!("no more workers: {error}");
-                        }
-                    }
-                }
-            }
-            quiet = if calm { quiet + 1 } else { 0 };
-            seen = progress;
+            let mut work = self.work.lock();
+            let is_calm = work.polling && work.events.is_empty() && work.progress == seen;
+            quiet = if is_calm { quiet + 1 } else { 0 };
             if quiet > TICKS_AFTER {
-                self.watch_sleeps.store(true, Ordering::Release);
-                while self.watch_sleeps.load(Ordering::Acquire) && !self.is_stopped() {
+                // Under the lock: the worker in the poller sees it, however soon it returns.
+                work.watch_sleeps = true;
+                drop(work);
+                while self.work.lock().watch_sleeps && !self.is_stopped() {
                     thread::park();
                 }
                 quiet = 0;
+                continue;
+            }
+            if self.look(work, &mut seen) {
+                if let Err(error) = self.start_worker() {
+                    if flood::tell(Kind::NoThread(sock::errno(&error)), Instant::now()).is_some() {
+                        log::warn!("no more workers: {error}");
+                    }
+                }
             }
         }
+    }
+
+    /// Wakes a worker if there is work that none has taken up since the last look. Returns
+    /// whether there is none that could be woken.
+    fn look(&self, work: MutexGuard<'_, Work>, seen: &mut u64) -> bool {
+        let is_stuck = work.progress == *seen && (!work.polling || !work.events.is_empty());
+        let is_backlog = work.events.len() > 8 && work.count - work.idle < self.workers;
+        *seen = work.progress;
+        if !is_stuck && !is_backlog {
+            return false;
+        }
+        if work.idle > 0 {
+            self.wake_idle(work, false);
+            return false;
+        }
+        work.count < self.max_workers
     }
 }
 

@@ -1,0 +1,87 @@
+//! The selector's workers, its watch and its clients, in every order.
+
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use sock::{Socket, create_connection};
+
+    use super::super::Shared;
+    use crate::classes::SelectorTCPServer;
+    use crate::door::Door;
+    use crate::handler::handler_fn;
+    use crate::model::checker::{Actor, every_order_within, tick};
+    use crate::model::{self, point};
+
+    /// So often the watch may have to look until all have work that can have some.
+    const LOOKS: usize = 6;
+
+    struct World {
+        _server: SelectorTCPServer,
+        _clients: Vec<Socket>,
+        ended: Arc<AtomicUsize>,
+    }
+
+    /// Two workers whose handlers return when both clients are served; one client is there
+    /// before the workers, the other one comes.
+    fn begin() -> (Vec<Actor>, World) {
+        let (entered, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (enters, ends) = (Arc::clone(&entered), Arc::clone(&ended));
+        let handler = handler_fn(move |cx| {
+            enters.fetch_add(1, Ordering::SeqCst);
+            model::block_until(&|| enters.load(Ordering::SeqCst) == 2);
+            ends.fetch_add(1, Ordering::SeqCst);
+            cx.request.sendall(b"served")
+        });
+        let server = SelectorTCPServer::builder(handler)
+            .wrap_timeout(None)
+            .first_byte_timeout(None)
+            .idle_timeout(None)
+            .request_timeout(None)
+            .bind(("127.0.0.1", 0))
+            .unwrap();
+        let address = ("127.0.0.1", server.server_address().port().unwrap());
+        let connect = move || {
+            let client = create_connection(address).unwrap();
+            client.sendall(b"a request").unwrap();
+            client
+        };
+        let clients = vec![connect()];
+        let shared = Arc::new(Shared::new(2, 2).unwrap());
+        shared.work.lock().count = 2;
+        shared.open(Door::new(&server.core, &server.sockets, server.settings)).unwrap();
+        let worker = || {
+            let shared = Arc::clone(&shared);
+            Box::new(move || shared.run_worker()) as Actor
+        };
+        let client = move || {
+            let _client = connect();
+            point();
+        };
+        let (watched, all_ended) = (Arc::clone(&shared), Arc::clone(&ended));
+        let watch = move || {
+            let mut seen = 0;
+            for _ in 0..LOOKS {
+                tick();
+                if all_ended.load(Ordering::SeqCst) == 2 {
+                    break;
+                }
+                watched.look(watched.work.lock(), &mut seen);
+            }
+            let served = all_ended.load(Ordering::SeqCst);
+            watched.close();
+            watched.stop();
+            assert_eq!(served, 2, "a client is left while a worker has nothing to do");
+        };
+        let actors: Vec<Actor> = vec![worker(), worker(), Box::new(client), Box::new(watch)];
+        (actors, World { _server: server, _clients: clients, ended })
+    }
+
+    #[test]
+    fn no_client_is_left_while_a_worker_has_nothing_to_do() {
+        let check = |world: World| assert_eq!(world.ended.load(Ordering::SeqCst), 2);
+        let orders = every_order_within(1, begin, check);
+
+        assert!(orders > 100, "{orders}");
+    }
+}
