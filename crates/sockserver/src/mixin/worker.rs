@@ -49,12 +49,14 @@ impl Entrance {
     }
 
     /// `None` when the worker is to stop.
-    fn accept(&self) -> io::Result<Option<Accepted>> {
+    /// `spare` is for the next request.
+    fn accept(&self, spare: Option<Spare>) -> io::Result<Option<Accepted>> {
         let mut inside = model::lock(&self.0);
         let closed = inside.closed;
         let stops = |door: &mut Door| (closed || door.is_stopping()) && !door.has_more();
         inside.door.take_if(stops);
         let Some(door) = &inside.door else { return Ok(None) };
+        door.keep(spare);
         let _accepting = Accepting::begin(door.core().registry());
         door.accept().map(Some)
     }
@@ -74,6 +76,8 @@ pub(crate) struct Worker {
     poller: Poller,
     /// Listeners it listens to.
     live: Cell<usize>,
+    /// The job that has ended last.
+    spare: Cell<Option<Spare>>,
 }
 
 impl Worker {
@@ -96,6 +100,7 @@ impl Worker {
             #[cfg(unix)]
             poller,
             live: Cell::new(live),
+            spare: Cell::default(),
         })
     }
 
@@ -107,7 +112,7 @@ impl Worker {
     pub(crate) fn next(&self, limit: Option<Duration>) -> io::Result<Option<Job>> {
         loop {
             model::point();
-            let Some(accepted) = self.entrance.accept()? else { return Ok(None) };
+            let Some(accepted) = self.entrance.accept(self.spare.take())? else { return Ok(None) };
             match accepted {
                 Accepted::Job(job) => return Ok(Some(job)),
                 Accepted::Served | Accepted::Refused => {}
@@ -126,7 +131,7 @@ impl Worker {
     /// Serves a request to its end.
     pub(crate) fn serve(&self, job: Job) {
         let (_, spare) = Spare::after(|| job.run());
-        self.entrance.with_door(|door| door.keep(spare));
+        self.spare.set(spare);
     }
 
     /// Listens no more to listeners that are gone: they would be ready for ever.
