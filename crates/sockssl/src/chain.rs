@@ -13,6 +13,7 @@ use crate::error::{Reason, in_file};
 use crate::pem::Pem;
 use crate::provider::provider;
 use crate::verify::explain;
+use crate::x509::X509;
 
 /// A certificate with its key, and where they came from.
 #[derive(Clone, Debug)]
@@ -102,6 +103,12 @@ impl Chain {
     pub(crate) fn is_for(&self, name: Option<&str>) -> bool {
         let name = name.map(str::to_ascii_lowercase);
         rank(self.source.server_name.as_deref(), name.as_deref()).is_some()
+    }
+
+    /// When its certificates expire, in seconds since 1970.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = u64> {
+        let parsed = self.key.cert.iter().filter_map(|der| X509::parse(der).ok());
+        parsed.map(|certificate| certificate.validity.1)
     }
 
     fn algorithm(&self) -> SignatureAlgorithm {

@@ -13,7 +13,7 @@ use crate::error::{Reason, SSLError, misconfigured};
 use crate::keylog::KeyLogFile;
 use crate::names::{TLSVersion, VerifyMode};
 use crate::provider::provider;
-use crate::sessions::{ClientSessions, Sessions};
+use crate::sessions::{ClientSessions, FOR_EVER, Sessions};
 use crate::trust::Trust;
 use crate::verify::{self, Demands};
 
@@ -37,25 +37,30 @@ pub(crate) struct Made<T> {
     pub(crate) judges: bool,
     /// What clients remember of their servers; `None` if nothing is resumed.
     pub(crate) sessions: Option<Arc<ClientSessions>>,
+    /// Until when all certificates that are shown to peers are good, in seconds since 1970,
+    /// the last included. Those that have expired already do not count.
+    pub(crate) shown_until: u64,
     /// Until when it holds, in seconds since 1970.
     until: u64,
 }
 
 impl<T> Clone for Made<T> {
     fn clone(&self) -> Made<T> {
-        let sessions = self.sessions.clone();
-        Made { config: Arc::clone(&self.config), judges: self.judges, sessions, until: self.until }
+        Made { config: Arc::clone(&self.config), sessions: self.sessions.clone(), ..*self }
     }
 }
 
 impl<T> Made<T> {
     pub(crate) fn new(plan: &Plan, make: fn(&Plan, UnixTime) -> io::Result<T>) -> io::Result<Made<T>> {
         let now = UnixTime::now();
+        let ends = plan.chains.iter().flat_map(Chain::ends);
+        let shown_until = ends.filter(|&end| end >= now.as_secs()).min().unwrap_or(FOR_EVER);
         Ok(Made {
             config: Arc::new(make(plan, now)?),
             judges: plan.demands.mode != VerifyMode::CERT_NONE,
             sessions: (plan.num_tickets > 0).then(Arc::default),
-            until: plan.trust.holds_until(now),
+            shown_until,
+            until: plan.trust.holds_until(now).min(shown_until.saturating_add(1)),
         })
     }
 

@@ -21,7 +21,8 @@ pub(crate) struct Engine {
     context: SSLContext,
     /// Whether the peer's certificate is judged, if it shows one.
     judged: bool,
-    /// Until when the judgement of a client holds: no session may end later.
+    /// Until when our own certificates and the judgement of a client hold: no session may
+    /// end later.
     judged_until: u64,
     /// Where a client keeps the sessions that its server gives it.
     sessions: Option<Arc<ConnectionSessions>>,
@@ -166,6 +167,7 @@ impl Engine {
             SSLError::new(Reason::BadConfiguration, error.to_string())
         })?;
         self.judged = made.judges;
+        self.judged_until = made.shown_until;
         Ok(made.config)
     }
 
@@ -203,7 +205,8 @@ impl Engine {
             let processed = with_judgement(&mut self.judged_until, || connection.process_new_packets());
             // Before the record that brings a session.
             if let Some(sessions) = &self.sessions {
-                sessions.learn(connection.peer_certificates());
+                let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+                sessions.learn(connection.peer_certificates(), is_resumed);
             }
             match processed {
                 Ok(state) => self.peer_closed |= state.peer_has_closed(),

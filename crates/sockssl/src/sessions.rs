@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -27,26 +28,30 @@ use crate::x509::X509;
 pub(crate) const FOR_EVER: u64 = u64::MAX;
 
 /// Until when a judgement of this chain holds, in seconds since 1970, the last included.
-/// Certificates that had expired before did not count for it.
-pub(crate) fn chain_holds_until<'a>(chain: impl IntoIterator<Item = &'a CertificateDer<'a>>) -> u64 {
-    let now = UnixTime::now().as_secs();
+/// Other certificates than the peer's own did not count for it if they had expired before.
+pub(crate) fn chain_holds_until<'a>(
+    chain: impl IntoIterator<Item = &'a CertificateDer<'a>>,
+    now: UnixTime,
+) -> u64 {
+    let now = now.as_secs();
     // One that cannot be parsed may end at any time.
-    let ends = chain.into_iter().map(|der| X509::parse(der).map_or(now, |parsed| parsed.validity.1));
-    ends.filter(|&end| end >= now).min().unwrap_or(FOR_EVER)
+    let end = |der: &CertificateDer<'_>| X509::parse(der).map_or(now, |parsed| parsed.validity.1);
+    let ends = chain.into_iter().map(end).enumerate().filter(|&(at, end)| at == 0 || end >= now);
+    ends.map(|(_, end)| end).min().unwrap_or(FOR_EVER)
 }
 
 thread_local! {
-    /// Until when the client's certificate is good, of the connection that the TLS library
-    /// works on in this thread. It tells neither the verifier nor the ticketer which one it is.
+    /// Until when both certificates are good, of the connection that the TLS library works on
+    /// in this thread. It tells neither the verifier nor the ticketer which one it is.
     static JUDGED_UNTIL: Cell<u64> = const { Cell::new(FOR_EVER) };
 }
 
 /// Notes until when the judgement of a client holds, while the library calls its verifier.
 pub(crate) fn judged_until(until: u64) {
-    JUDGED_UNTIL.set(until);
+    JUDGED_UNTIL.set(JUDGED_UNTIL.get().min(until));
 }
 
-/// Has the library work on a connection whose client's judgement holds until `until`.
+/// Has the library work on a connection whose sessions end at `until`.
 pub(crate) fn with_judgement<T>(until: &mut u64, work: impl FnOnce() -> T) -> T {
     JUDGED_UNTIL.set(*until);
     let result = work();
@@ -97,7 +102,7 @@ fn within_limit(limited: Vec<u8>) -> Option<Vec<u8>> {
     if UnixTime::now().as_secs() > until {
         return None;
     }
-    JUDGED_UNTIL.set(until);
+    judged_until(until);
     Some(session.to_vec())
 }
 
@@ -185,20 +190,32 @@ pub(crate) struct ConnectionSessions {
     shared: Arc<ClientSessions>,
     judges: bool,
     until: OnceLock<u64>,
+    /// The end of the session that was offered to the server.
+    offered: AtomicU64,
 }
 
 impl ConnectionSessions {
     /// Of a client that judges its servers, or does not.
     pub(crate) fn new(shared: Arc<ClientSessions>, judges: bool) -> ConnectionSessions {
-        ConnectionSessions { shared, judges, until: OnceLock::new() }
+        ConnectionSessions { shared, judges, until: OnceLock::new(), offered: AtomicU64::new(FOR_EVER) }
     }
 
-    /// Learns the server's chain, before it gives a session.
-    pub(crate) fn learn(&self, chain: Option<&[CertificateDer<'_>]>) {
+    /// Learns the server's chain, before it gives a session. One that was not shown now, but
+    /// is that of a resumed session, was judged when the first session began.
+    pub(crate) fn learn(&self, chain: Option<&[CertificateDer<'_>]>, is_resumed: bool) {
         if let Some(chain) = chain.filter(|_| self.until.get().is_none()) {
-            let until = if self.judges { chain_holds_until(chain) } else { FOR_EVER };
+            let until = match (self.judges, is_resumed) {
+                (false, _) => FOR_EVER,
+                (true, true) => self.offered.load(Ordering::Relaxed),
+                (true, false) => chain_holds_until(chain, UnixTime::now()),
+            };
             let _ = self.until.set(until);
         }
+    }
+
+    fn offer<T>(&self, (until, session): (u64, T)) -> T {
+        self.offered.store(until, Ordering::Relaxed);
+        session
     }
 }
 
@@ -224,7 +241,7 @@ impl ClientSessionStore for ConnectionSessions {
     fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
         let servers = self.shared.0.lock();
         let (until, session) = servers.known.get(&server_name.to_owned())?.tls12.as_ref()?;
-        holds(*until).then(|| session.clone())
+        holds(*until).then(|| self.offer((*until, session.clone())))
     }
 
     fn remove_tls12_session(&self, server_name: &ServerName<'static>) {
@@ -247,7 +264,7 @@ impl ClientSessionStore for ConnectionSessions {
         let mut servers = self.shared.0.lock();
         let tickets = &mut servers.known.get_mut(server_name)?.tls13;
         tickets.retain(|(until, _)| holds(*until));
-        tickets.pop_back().map(|(_, ticket)| ticket)
+        tickets.pop_back().map(|ticket| self.offer(ticket))
     }
 }
 
@@ -287,5 +304,40 @@ mod tests {
             }
         }
         assert!(sessions.ticketer.lifetime() > 0);
+    }
+
+    #[test]
+    fn a_judgement_of_a_chain_ends_with_its_first_certificate_or_another_that_was_valid() {
+        let until = |seconds| {
+            let mut params = rcgen::CertificateParams::new([]).unwrap();
+            params.not_after = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+            let key = rcgen::KeyPair::generate().unwrap();
+            params.self_signed(&key).unwrap().der().clone()
+        };
+        let (before, now, after) =
+            (until(1_999_999_999), UnixTime::since_unix_epoch(NOW), until(2_000_000_001));
+        const NOW: std::time::Duration = std::time::Duration::from_secs(2_000_000_000);
+        for (chain, expected) in [
+            (vec![&after, &before], 2_000_000_001),
+            (vec![&before, &after], 1_999_999_999),
+            (vec![], FOR_EVER),
+        ] {
+            assert_eq!(chain_holds_until(chain, now), expected);
+        }
+        let broken = CertificateDer::from(vec![0]);
+        assert_eq!(chain_holds_until([&after, &broken], now), 2_000_000_000);
+    }
+
+    /// Else a server that answers late gets the session renewed without end.
+    #[test]
+    fn a_session_that_is_resumed_keeps_its_end() {
+        for (judges, is_resumed, expected) in
+            [(true, true, 7), (true, false, FOR_EVER), (false, true, FOR_EVER)]
+        {
+            let sessions = ConnectionSessions::new(Arc::default(), judges);
+            sessions.offer((7, ()));
+            sessions.learn(Some(&[]), is_resumed);
+            assert_eq!(sessions.until.get(), Some(&expected));
+        }
     }
 }

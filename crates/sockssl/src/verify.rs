@@ -419,7 +419,7 @@ impl ClientCertVerifier for ClientJudge {
         now: UnixTime,
     ) -> Result<ClientCertVerified, TlsError> {
         self.judge.judge_client(end_entity, intermediates, now)?;
-        let chain = sessions::chain_holds_until(iter::once(end_entity).chain(intermediates));
+        let chain = sessions::chain_holds_until(iter::once(end_entity).chain(intermediates), now);
         sessions::judged_until(chain.min(self.holds_until));
         Ok(ClientCertVerified::assertion())
     }

@@ -203,6 +203,22 @@ fn a_change_of_the_context_ends_its_sessions() {
     }
 }
 
+/// Other clients, such as OpenSSL's, resume whatever the server resumes.
+#[test]
+fn a_server_resumes_no_session_after_its_own_certificate_has_expired() {
+    let (pki, end) = (Pki::new(), soon());
+    let mut params = pki.leaf("localhost");
+    params.not_after = end;
+    pki.issue("short", params);
+    let contexts = || {
+        let client = SSLContext::new(PROTOCOL_TLS_CLIENT);
+        client.set_check_hostname(false);
+        client.set_verify_mode(CERT_NONE).unwrap();
+        (pki.server_with("short"), client)
+    };
+    resume_until(end, contexts, |contexts| assert!(!converse(contexts)));
+}
+
 /// Contexts of clients that judge nobody go on resuming, as nothing expires for them.
 #[test]
 fn a_client_that_judges_no_certificate_resumes_whatever_has_expired() {
