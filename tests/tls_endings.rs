@@ -7,7 +7,7 @@ use std::io::{self, BufRead, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sock::{Address, Socket, StreamSocket};
 #[cfg(unix)]
@@ -214,6 +214,59 @@ fn a_drain_ends_an_idle_connection_with_a_close_notify() {
     an_idle_connection_ends_in_order(|| ThreadPoolTCPServer::builder(|| Obedient).workers(2));
     #[cfg(unix)]
     an_idle_connection_ends_in_order(|| SelectorTCPServer::builder(|| Obedient).workers(2));
+}
+
+/// Sends as much as there is room for without waiting, and returns how much that was.
+struct Filling {
+    timeout: Option<Duration>,
+    sent: mpsc::Sender<usize>,
+}
+
+impl StreamRequestHandler for Filling {
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let socket = cx.request.socket();
+        socket.settimeout(Duration::ZERO)?;
+        let mut sent = 0;
+        while let Ok(count) = cx.request.send(&[7; 1 << 16]) {
+            sent += count;
+        }
+        socket.settimeout(self.timeout)?;
+        self.sent.send(sent).map_err(io::Error::other)
+    }
+}
+
+const TIMEOUTS: [Option<Duration>; 3] = [None, Some(LIMIT), Some(Duration::ZERO)];
+
+#[test]
+fn all_that_a_handler_has_sent_arrives_whatever_its_timeout() {
+    let certificates = Certificates::new();
+    for timeout in TIMEOUTS {
+        let (sent, has_sent) = mpsc::channel();
+        let builder = ThreadingTCPServer::builder(move || Filling { timeout, sent: sent.clone() });
+        let server = certificates.serve(builder.linger_timeout(LIMIT));
+        let client = certificates.client(server.address(), TLSVersion::TLSv1_3);
+        let sent = has_sent.recv_timeout(LIMIT).unwrap();
+        let (got, end) = rest(&client);
+        assert_eq!((got.len(), end), (sent, Ok(())), "{timeout:?}");
+    }
+}
+
+/// `linger_timeout` is for the whole end: the close_notify, the wait, and the close.
+#[test]
+fn a_client_that_reads_nothing_keeps_a_worker_no_longer_than_linger_timeout() {
+    let certificates = Certificates::new();
+    for timeout in TIMEOUTS {
+        let (sent, has_sent) = mpsc::channel();
+        let builder = ThreadPoolTCPServer::builder(move || Filling { timeout, sent: sent.clone() });
+        let server = certificates.serve(builder.workers(1).linger_timeout(Duration::from_millis(100)));
+        let bad = certificates.client(server.address(), TLSVersion::TLSv1_3);
+        has_sent.recv_timeout(LIMIT).unwrap();
+        let begin = Instant::now();
+        // The only worker serves it when it is done with the first.
+        let next = certificates.client(server.address(), TLSVersion::TLSv1_3);
+        assert!(begin.elapsed() < Duration::from_secs(3), "{timeout:?}: {:?}", begin.elapsed());
+        drop((bad, next));
+    }
 }
 
 fn command(program: &str, arguments: &[&str], input: &[u8]) -> Option<(String, String)> {

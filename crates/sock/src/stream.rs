@@ -50,6 +50,15 @@ pub trait StreamSocket: Send + Sync {
         self.socket().linger_for(limit)
     }
 
+    /// Sets how long [`shutdown`](Self::shutdown) and dropping the stream may take together,
+    /// from now on, in place of the socket's timeout. A server calls it when a handler is
+    /// done, with its `linger_timeout`. By default nothing.
+    ///
+    /// A wrapper around another stream has to pass it on.
+    fn set_close_timeout(&self, timeout: Duration) {
+        let _ = timeout;
+    }
+
     /// Marks the stream as failed: what was sent is not all there was to send. If the
     /// protocol has a way to end in order, such as the close_notify of TLS, it is not
     /// used any more, so that the peer sees that the stream was cut. By default nothing.

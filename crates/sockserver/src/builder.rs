@@ -471,7 +471,8 @@ impl<F: Family, M: MixIn> Builder<Stream<F>, M> {
 
     /// How long a connection that is closed while its client still sends goes on
     /// reading, so that the answer is not lost with it. Default 2 s; zero for not
-    /// at all.
+    /// at all. A stream on top, such as TLS, ends within it as well, whatever the
+    /// socket's timeout: see [`set_close_timeout`](sock::StreamSocket::set_close_timeout).
     pub fn linger_timeout(mut self, timeout: Duration) -> Self {
         self.limits.linger_timeout = timeout;
         self

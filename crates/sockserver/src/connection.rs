@@ -525,6 +525,12 @@ impl StreamSocket for Connection {
         self.stream().map_or(Err(io::ErrorKind::NotConnected.into()), |stream| stream.linger_for(limit))
     }
 
+    fn set_close_timeout(&self, timeout: Duration) {
+        if let Some(stream) = self.stream() {
+            stream.set_close_timeout(timeout);
+        }
+    }
+
     fn abort(&self) {
         if let Some(stream) = self.stream() {
             stream.abort();

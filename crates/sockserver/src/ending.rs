@@ -68,8 +68,9 @@ impl Life {
     /// follows all the same.
     pub(crate) fn end(&mut self) {
         let mut stage = 0;
+        let mut limit = sock::Deadline::new(Some(self.linger_timeout()));
         while !self.closed {
-            if let Err(error) = guard(|| self.end_from(&mut stage)) {
+            if let Err(error) = guard(|| self.end_from(&mut stage, &mut limit)) {
                 self.report(&error);
             }
         }
@@ -83,7 +84,7 @@ impl Life {
         self.entry.end(self.core.registry(), outcome);
     }
 
-    fn end_from(&mut self, stage: &mut u8) -> io::Result<()> {
+    fn end_from(&mut self, stage: &mut u8, limit: &mut sock::Deadline<'_>) -> io::Result<()> {
         // What panics is not tried again.
         let mut comes_to = |this| {
             let comes = *stage < this;
@@ -97,16 +98,14 @@ impl Life {
         // Of a datagram only hooks have an end to tell.
         let request = self.request.as_ref();
         if let Some(request) = request.filter(|it| it.stream().is_some() || self.core.has_hooks()) {
-            if comes_to(2) && self.has_failed() {
-                if let Some(stream) = request.stream() {
-                    stream.abort();
-                }
+            if comes_to(2) {
+                self.limit_close(request, limit);
             }
             if comes_to(3) && !self.may_just_close() {
                 self.core.hooks.shutdown_request(request);
             }
             if comes_to(4) {
-                self.linger(request);
+                self.linger(request, limit);
             }
             if comes_to(5) {
                 self.core.hooks.close_request(request);
@@ -130,25 +129,39 @@ impl Life {
         !self.core.has_hooks() && !child::is_one() && self.entry.connection().ends_with_its_close()
     }
 
+    /// How long ending it may keep the worker.
+    fn linger_timeout(&self) -> Duration {
+        let was_cut = matches!(self.outcome, Some(Outcome::TimedOut(_) | Outcome::Cut));
+        match was_cut || self.entry.connection().phase() == Phase::Queued {
+            true => Duration::ZERO,
+            false => self.registry().limits().linger_timeout,
+        }
+    }
+
+    /// Prepares a stream on top, such as TLS, for its end.
+    fn limit_close(&self, request: &Request, limit: &mut sock::Deadline<'_>) {
+        let is_bare = self.entry.connection().bare().is_some();
+        let Some(stream) = request.stream().filter(|_| !is_bare) else { return };
+        stream.set_close_timeout(limit.left().unwrap_or_default());
+        if self.has_failed() {
+            stream.abort();
+        }
+    }
+
     /// Discards what the client is still sending, for a while: closing with
     /// unread input resets the connection, and the reset can overtake the answer
     /// (RFC 1122, 4.2.2.13; RFC 9112, 9.6). So does input that comes after the close;
     /// while the answer is still to be sent it is waited for.
     ///
     /// One that nobody serves, because it is refused, is not waited for: the loop does it.
-    fn linger(&self, request: &Request) {
+    fn linger(&self, request: &Request, limit: &mut sock::Deadline<'_>) {
         let connection = self.entry.connection();
         let Some(stream) = request.stream().filter(|_| !connection.heard_the_end()) else { return };
-        let was_cut = matches!(self.outcome, Some(Outcome::TimedOut(_) | Outcome::Cut));
-        let limit = match was_cut || connection.phase() == Phase::Queued {
-            true => Duration::ZERO,
-            false => self.registry().limits().linger_timeout,
-        };
         // A stream on top has to know all the same: else it waits when it is dropped.
-        if limit.is_zero() && connection.phase() != Phase::Queued && connection.bare().is_some() {
+        let is_refused = connection.phase() == Phase::Queued;
+        if self.linger_timeout().is_zero() && !is_refused && connection.bare().is_some() {
             return;
         }
-        let mut limit = sock::Deadline::new(Some(limit));
         let Ok(Lingered::Acknowledged { discarded: 1.. }) =
             stream.linger_for(limit.left().unwrap_or_default())
         else {

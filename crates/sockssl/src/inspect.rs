@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sock::{Lingered, Shutdown, Socket, SocketPair, SocketReader, SocketWriter, StreamSocket};
 
@@ -139,6 +139,13 @@ impl StreamSocket for SSLSocket {
     fn linger_for(&self, limit: Duration) -> io::Result<Lingered> {
         self.note_linger();
         self.socket().linger_for(limit)
+    }
+
+    fn set_close_timeout(&self, timeout: Duration) {
+        // One that cannot be counted is longer than any other limit.
+        if let Some(time) = Instant::now().checked_add(timeout) {
+            self.close_by(time);
+        }
     }
 
     fn abort(&self) {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use sock::{AddressError, Deadline, SHUT_WR, Socket};
@@ -56,6 +56,8 @@ pub struct SSLSocket {
     aborted: AtomicBool,
     /// Somebody else has waited until it is safe to close.
     lingered: AtomicBool,
+    /// The end of a [`set_close_timeout`](sock::StreamSocket::set_close_timeout).
+    close_by: Mutex<Option<Instant>>,
     pub(crate) role: Role,
 }
 
@@ -83,6 +85,7 @@ impl SSLSocket {
             deaf: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             lingered: AtomicBool::new(false),
+            close_by: Mutex::new(None),
             role,
         }
     }
@@ -216,7 +219,8 @@ impl SSLSocket {
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Self::send). How much was sent is then unknown.
+    /// Those of [`send`](Self::send). How much was sent is then unknown, so the connection
+    /// ends without a close_notify: see [`abort`](Self::abort).
     pub fn sendall(&self, data: &[u8]) -> io::Result<()> {
         let mut deadline = self.begin()?;
         let mut outgoing = self.lock(&self.outgoing, &mut deadline)?;
@@ -235,6 +239,11 @@ impl SSLSocket {
                 Err(error) => break Err(error),
             }
         };
+        // Nothing of it, on a non-blocking socket, is no part: the call can be made again.
+        let may_be_repeated = rest.len() == data.len() && self.is_nonblocking();
+        if result.is_err() && !rest.is_empty() && !may_be_repeated {
+            self.abort();
+        }
         drop(outgoing);
         self.send_answers();
         result.map_err(|error| self.alert_behind(error))

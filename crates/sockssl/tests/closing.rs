@@ -302,6 +302,42 @@ fn an_aborted_connection_is_cut_and_what_was_sent_arrives() {
     }
 }
 
+/// Else half of it looks whole: with `?` a socket is dropped when a call has failed.
+#[test]
+fn a_connection_is_cut_after_a_sendall_that_has_sent_a_part() {
+    let pki = Pki::new();
+    for timeout in [Duration::from_millis(50), Duration::ZERO] {
+        let (server, client) = wrapped(&pki.server(), &pki.client());
+        server.socket().settimeout(timeout).unwrap();
+        server.sendall(&vec![7; 24 << 20]).unwrap_err();
+        server.socket().settimeout(LIMIT).unwrap();
+        let thread = thread::spawn(move || all(&client));
+        drop(server);
+        let (got, ended) = join(thread);
+        assert!((1..24 << 20).contains(&got.len()), "{}", got.len());
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::UnexpectedEof, "{timeout:?}");
+    }
+}
+
+#[test]
+fn a_sendall_that_has_sent_nothing_can_be_made_again() {
+    let pki = Pki::new();
+    let (server, client) = wrapped(&pki.server(), &pki.client());
+    server.socket().settimeout(Duration::ZERO).unwrap();
+    let mut sent = 0;
+    while let Ok(count) = server.send(&[7; 1 << 16]) {
+        sent += count;
+    }
+    assert_eq!(server.sendall(b"end").unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    server.socket().settimeout(LIMIT).unwrap();
+    let thread = thread::spawn(move || all(&client));
+    server.sendall(b"end").unwrap();
+    server.close().unwrap();
+    let (got, ended) = join(thread);
+    assert_eq!(got.len(), sent + 3);
+    ended.unwrap();
+}
+
 #[test]
 fn a_socket_dropped_by_a_panic_is_cut() {
     let pki = Pki::new();

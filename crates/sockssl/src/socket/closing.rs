@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sock::{AF_UNIX, Deadline, Shutdown, Socket};
 
@@ -140,7 +140,16 @@ impl SSLSocket {
     }
 
     fn closing_deadline(&self, limit: Duration) -> Deadline<'static> {
-        Deadline::new(Some(self.socket().gettimeout().unwrap_or(LINGER).min(limit)))
+        let timeout = match *self.close_by.lock() {
+            Some(by) => by.saturating_duration_since(Instant::now()),
+            None => self.socket().gettimeout().unwrap_or(LINGER).min(limit),
+        };
+        Deadline::new(Some(timeout))
+    }
+
+    /// Has everything that ends the connection done by `time`, whatever the socket's timeout.
+    pub(crate) fn close_by(&self, time: Instant) {
+        *self.close_by.lock() = Some(time);
     }
 
     /// Whether the peer may still send something that resets the connection. After its
