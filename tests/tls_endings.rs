@@ -269,6 +269,29 @@ fn a_client_that_reads_nothing_keeps_a_worker_no_longer_than_linger_timeout() {
     }
 }
 
+/// The handler has returned; its worker waits for the client.
+#[test]
+fn a_drain_ends_the_wait_for_a_client_that_reads_nothing() {
+    let certificates = Certificates::new();
+    for is_tls in [true, false] {
+        let (sent, has_sent) = mpsc::channel();
+        let filling = move || Filling { timeout: None, sent: sent.clone() };
+        let builder = ThreadingTCPServer::builder(filling).linger_timeout(LIMIT);
+        let server = match is_tls {
+            true => certificates.serve(builder),
+            false => testing::serve(builder.bind(LOOPBACK).unwrap()),
+        };
+        let client: Box<dyn StreamSocket> = match is_tls {
+            true => Box::new(certificates.client(server.address(), TLSVersion::TLSv1_3)),
+            false => Box::new(client_of(server.address())),
+        };
+        has_sent.recv_timeout(LIMIT).unwrap();
+        let report = server.handle().drain(Duration::from_millis(500)).unwrap();
+        assert_eq!((report.cut.len(), report.left), (1, 0), "{report}");
+        drop(client);
+    }
+}
+
 fn command(program: &str, arguments: &[&str], input: &[u8]) -> Option<(String, String)> {
     let child = Command::new(program)
         .args(arguments)

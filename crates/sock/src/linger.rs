@@ -1,6 +1,7 @@
 //! Lingering close: discarding input until what was sent has arrived.
 
 use std::io;
+use std::thread;
 use std::time::Duration;
 
 use crate::consts::{AF_INET, AF_INET6};
@@ -48,7 +49,8 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// `TimedOut` if `limit` is over. The system's, such as `ConnectionReset`. Returns an
+    /// `TimedOut` if `limit` is over. `ConnectionAborted` if another thread calls
+    /// [`shutdown`](Self::shutdown) for receiving. The system's, such as `ConnectionReset`. Returns an
     /// error that [`was_cancelled`](crate::was_cancelled) recognizes if the socket's canceller was used.
     ///
     /// # Platform notes
@@ -86,6 +88,7 @@ impl Socket {
         let mut pause = FIRST_PAUSE;
         let mut scratch = Scratch { small: [0; SMALL], large: Vec::new() };
         let mut discarded = 0;
+        let mut was_open = false;
         // A Unix socket's data is in the peer's queue already.
         let is_tcp = matches!(self.family(), AF_INET | AF_INET6);
         loop {
@@ -93,17 +96,21 @@ impl Socket {
             match self.recv_into_nowait(scratch.room()) {
                 Ok(0) => ended = true,
                 Ok(received) => {
+                    was_open = true;
                     discarded += received;
                     // A short receive has emptied the queue.
                     if scratch.was_filled(received) && deadline.left() != Some(Duration::ZERO) {
                         continue;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => was_open = true,
                 Err(error) => return Err(error),
             }
             if ended && (!is_tcp || self.peer_has_closed()) {
                 return Ok(Lingered::PeerClosed);
+            }
+            if ended && was_open {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "shut down meanwhile"));
             }
             // Where the length is not known there is nothing to wait for.
             if !is_tcp || self.send_queue().map_or(true, &enough) {
@@ -122,7 +129,12 @@ impl Socket {
     fn pause(&self, pause: Duration, ended: bool) -> io::Result<()> {
         let waited = match ended {
             // After shutdown(SHUT_RD) the socket is always readable.
-            true => timeout::poll(&mut [Poll::new(self, 0)], Some(pause)).map(drop),
+            true => timeout::poll(&mut [Poll::new(self, 0)], Some(pause)).map(|ready| {
+                // After the end of both sides poll(2) reports that at once, each time.
+                if ready > 0 {
+                    thread::sleep(pause);
+                }
+            }),
             false => timeout::wait(self.as_fd(), Readiness::Readable, &mut self.deadline_of(Some(pause)))
                 .map(drop),
         };
@@ -171,7 +183,7 @@ impl Scratch {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use crate::consts::{SHUT_RD, SHUT_WR, SO_RCVBUF, SOL_SOCKET};
+    use crate::consts::{SHUT_RD, SHUT_RDWR, SHUT_WR, SO_RCVBUF, SOL_SOCKET};
     use crate::{connection::create_connection, create::create_server, interrupt::was_cancelled};
 
     const LIMIT: Duration = Duration::from_secs(20);
@@ -219,6 +231,36 @@ mod tests {
             }
             drop(theirs);
         }
+    }
+
+    #[test]
+    fn a_shutdown_by_another_thread_ends_the_wait() {
+        let (ours, theirs) = pair();
+        fill(&ours);
+        theirs.sendall(b"discarded by the linger").unwrap();
+        while ours.recv_queue().unwrap() == 0 {
+            std::thread::yield_now();
+        }
+        std::thread::scope(|scope| {
+            let linger = scope.spawn(|| ours.linger_for(LIMIT));
+            while ours.recv_queue().unwrap() > 0 {
+                std::thread::yield_now();
+            }
+            ours.shutdown(SHUT_RDWR).unwrap();
+            let error = linger.join().unwrap().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        });
+    }
+
+    /// poll(2) reports such a socket at once.
+    #[test]
+    fn a_pause_lasts_though_both_sides_are_shut_down() {
+        let (ours, _theirs) = pair();
+        fill(&ours);
+        ours.shutdown(SHUT_RDWR).unwrap();
+        let begin = std::time::Instant::now();
+        ours.pause(SHORT, true).unwrap();
+        assert!(begin.elapsed() >= SHORT);
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl Life {
     /// How long ending it may keep the worker.
     fn linger_timeout(&self) -> Duration {
         let was_cut = matches!(self.outcome, Some(Outcome::TimedOut(_) | Outcome::Cut));
-        match was_cut || self.entry.connection().phase() == Phase::Queued {
+        match was_cut || self.was_cut() || self.entry.connection().phase() == Phase::Queued {
             true => Duration::ZERO,
             false => self.registry().limits().linger_timeout,
         }
@@ -162,9 +162,9 @@ impl Life {
         if self.linger_timeout().is_zero() && !is_refused && connection.bare().is_some() {
             return;
         }
-        let Ok(Lingered::Acknowledged { discarded: 1.. }) =
-            stream.linger_for(limit.left().unwrap_or_default())
-        else {
+        // A drain may have cut it off while `shutdown_request` was waiting.
+        let left = if self.was_cut() { Duration::ZERO } else { limit.left().unwrap_or_default() };
+        let Ok(Lingered::Acknowledged { discarded: 1.. }) = stream.linger_for(left) else {
             return;
         };
         // The client is still sending: it may read the answer only when it is done.
