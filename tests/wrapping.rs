@@ -1,8 +1,9 @@
 //! The promise: `wrap_request` is called for every request, whatever it made of those
-//! before: no client talks around it.
+//! before: no client talks around it. Each call of an override has its deadline.
 
 use std::io::{self, BufRead, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use sock::{Shutdown, Socket, StreamSocket};
 #[cfg(unix)]
@@ -87,4 +88,55 @@ fn every_request_is_wrapped_in_every_model() {
     wraps_as_it_likes(ThreadPoolTCPServer::builder(|| Line).workers(1));
     #[cfg(unix)]
     wraps_as_it_likes(SelectorTCPServer::builder(|| Line));
+}
+
+/// Leaves a client that sends `p` as it is, and waits for the end of any other.
+struct Patient;
+
+impl ServerHooks for Patient {
+    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
+        if request.recv(1)? == b"p" {
+            return Plain.wrap_request(request);
+        }
+        while !request.recv(1)?.is_empty() {}
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// Those that wait at the same time, after one that was left as it is.
+#[track_caller]
+fn has_its_deadline<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
+    let builder = builder.hooks(Patient).wrap_timeout(Duration::from_millis(200));
+    let server = testing::serve(builder.bind(ANY).unwrap());
+    let limit = Duration::from_secs(10);
+    let client = server.connect().unwrap();
+    client.sendall(b"phello\n").unwrap();
+    let mut answer = String::new();
+    client.makefile_rb().read_line(&mut answer).unwrap();
+    assert_eq!(answer, "hello\n");
+    drop(client);
+
+    let clients = [(); 2].map(|()| server.connect().unwrap());
+    for client in &clients {
+        client.settimeout(limit).unwrap();
+        client.sendall(b"x").unwrap();
+    }
+    for client in &clients {
+        assert_eq!(client.recv(1).unwrap(), b"", "it is closed");
+    }
+    let begin = Instant::now();
+    while server.handle().stats().in_flight > 0 && begin.elapsed() < limit {
+        std::thread::yield_now();
+    }
+    let stats = server.handle().stats();
+    assert_eq!((stats.accepted, stats.timed_out.wrap, stats.in_flight), (3, 2, 0), "{stats:?}");
+}
+
+#[test]
+fn every_call_of_an_override_has_its_deadline_in_every_model() {
+    has_its_deadline(TCPServer::builder(|| Line));
+    has_its_deadline(ThreadingTCPServer::builder(|| Line));
+    has_its_deadline(ThreadPoolTCPServer::builder(|| Line).workers(2));
+    #[cfg(unix)]
+    has_its_deadline(SelectorTCPServer::builder(|| Line).workers(2));
 }

@@ -1,5 +1,5 @@
-//! The promise: out of descriptors, a server refuses a connection whose `wrap_request` it could
-//! not end, and is back when there are descriptors again.
+//! The promise: out of descriptors or threads, a server refuses a connection whose
+//! `wrap_request` it could not end, and is back when there are some again.
 
 use std::io;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sock::{AF_INET, SOCK_STREAM, Socket, StreamSocket};
+use sock::{AF_INET, SHUT_WR, SOCK_STREAM, Socket, StreamSocket};
 use sockserver::{
     Builder, Inet, MixIn, SelectorTCPServer, ServerHooks, Stream, TCPServer, ThreadPoolTCPServer,
     ThreadingTCPServer, WhenQueueFull, handler_fn, testing,
 };
 
 use crate::Test;
-use crate::support::{LIMIT, LOOPBACK, client_of, moment, until, until_stats};
+use crate::support::{LIMIT, LOOPBACK, client_of, moment, rest_of, until, until_stats};
 
 pub(crate) const TESTS: &[Test] = &[
     ("wrap_request_without_descriptors_in_the_loop", || {
@@ -29,6 +29,20 @@ pub(crate) const TESTS: &[Test] = &[
     ("wrap_request_without_descriptors_in_a_selector", || {
         is_refused_or_watched(SelectorTCPServer::builder(handler_fn(|_| Ok(()))).workers(2));
     }),
+    ("wrap_request_without_a_thread_for_its_deadline_in_the_loop", || {
+        is_refused_without_a_thread(TCPServer::builder(handler_fn(|_| Ok(()))), 0);
+    }),
+    ("wrap_request_without_a_thread_for_its_deadline_in_a_pool", || {
+        let builder = ThreadPoolTCPServer::builder(handler_fn(|_| Ok(())));
+        is_refused_without_a_thread(builder.workers(2), 2);
+    }),
+    ("wrap_request_without_a_thread_for_its_deadline_in_a_selector", || {
+        let builder = SelectorTCPServer::builder(handler_fn(|_| Ok(())));
+        // One more watches the workers.
+        is_refused_without_a_thread(builder.workers(2), 3);
+    }),
+    ("wrap_request_that_is_the_default_needs_no_thread", the_default_needs_no_thread),
+    ("wrap_request_without_a_thread_is_tried_once", is_tried_once_without_a_thread),
     ("wrap_request_does_not_begin_after_the_end_of_a_drain", does_not_begin_after_the_end_of_a_drain),
 ];
 
@@ -109,7 +123,7 @@ fn time_until_closed(client: &Socket, server: &testing::Running) -> Duration {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             _ => break,
         }
-        assert!(begin.elapsed() < LIMIT / 2, "still open");
+        assert!(begin.elapsed() < LIMIT / 2, "still open: {:?}", server.handle().stats());
         moment();
     }
     begin.elapsed()
@@ -123,4 +137,106 @@ fn take_all_descriptors() -> Vec<Socket> {
     let mut taken: Vec<_> = std::iter::from_fn(|| socket.dup().ok()).collect();
     taken.push(socket);
     taken
+}
+
+/// Leaves no address space for the stack of another thread, until it is dropped.
+struct NoThreads(Rlimit);
+
+impl NoThreads {
+    /// Once the server's workers are there, beside the main thread and the loop, and wait: a
+    /// thread that begins needs room for more than its stack.
+    fn begin_beside(workers: usize) -> NoThreads {
+        let waits = |task: &std::path::Path| {
+            let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('S'))
+        };
+        until("all workers are there, and wait", || {
+            let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+            let tasks: Vec<_> = tasks.map(|task| task.unwrap().path()).collect();
+            tasks.len() == 2 + workers && tasks.iter().filter(|task| waits(task)).count() == 1 + workers
+        });
+        let before = getrlimit(Resource::As);
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+        let size: u64 = size.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        let current = Some((size + 1536) * 1024);
+        setrlimit(Resource::As, Rlimit { current, maximum: before.maximum }).unwrap();
+        assert!(std::thread::Builder::new().spawn(|| ()).is_err(), "no thread can be started");
+        NoThreads(before)
+    }
+}
+
+impl Drop for NoThreads {
+    fn drop(&mut self) {
+        setrlimit(Resource::As, self.0.clone()).unwrap();
+    }
+}
+
+struct Plain;
+
+impl ServerHooks for Plain {}
+
+/// [`Handshake`], except for a client that sends `p`, which it leaves as it is.
+struct Choosy;
+
+impl ServerHooks for Choosy {
+    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
+        match request.recv(1)?.as_slice() {
+            b"p" => Plain.wrap_request(request),
+            _ => Handshake.wrap_request(request),
+        }
+    }
+}
+
+fn is_refused_without_a_thread<M: MixIn>(builder: Builder<Stream<Inet>, M>, workers: usize) {
+    let wrap_timeout = Duration::from_millis(300);
+    let server = testing::serve(builder.hooks(Choosy).wrap_timeout(wrap_timeout).bind(LOOPBACK).unwrap());
+    let clients = [(); 2].map(|()| {
+        let client = Socket::new(AF_INET, SOCK_STREAM, 0).unwrap();
+        client.settimeout(LIMIT).unwrap();
+        client
+    });
+    let no_threads = NoThreads::begin_beside(workers);
+    // It is not known to be an override before this one.
+    let plain = client_of(server.address());
+    plain.sendall(b"p").unwrap();
+    plain.shutdown(SHUT_WR).unwrap();
+    until_stats(server.handle(), |stats| stats.finished == 1);
+    let took = time_until_closed(&clients[0], &server);
+    assert!(took < wrap_timeout / 2, "refused at once, not after {took:?}");
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!((stats.rejected, stats.timed_out.wrap), (1, 0), "{stats:?}");
+
+    drop(no_threads);
+    time_until_closed(&clients[1], &server);
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!((stats.rejected, stats.timed_out.wrap), (1, 1), "{stats:?}");
+}
+
+fn the_default_needs_no_thread() {
+    let server = TCPServer::builder(handler_fn(|cx| cx.request.sendall(b"served"))).hooks(Plain);
+    let server = testing::serve(server.bind(LOOPBACK).unwrap());
+    let no_threads = NoThreads::begin_beside(0);
+    for _ in 0..5 {
+        assert_eq!(rest_of(&client_of(server.address())), "served");
+    }
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!((stats.accepted, stats.finished), (5, 5), "{stats:?}");
+    drop(no_threads);
+}
+
+/// Before the first call it is not known whether it is the default: one may wait that has no
+/// deadline then, and no more. A drain ends it.
+fn is_tried_once_without_a_thread() {
+    let builder = ThreadPoolTCPServer::builder(handler_fn(|_| Ok(()))).workers(2);
+    let server = testing::serve(builder.hooks(Handshake).bind(LOOPBACK).unwrap());
+    let no_threads = NoThreads::begin_beside(2);
+    let clients = [(); 3].map(|()| client_of(server.address()));
+    let stats = until_stats(server.handle(), |stats| stats.rejected == 2);
+    assert_eq!(stats.in_flight, 1, "{stats:?}");
+    let report = server.handle().drain(Duration::ZERO).unwrap();
+    assert_eq!(report.cut.len(), 1, "{report:?}");
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!((stats.cut, stats.rejected), (1, 2), "{stats:?}");
+    drop((clients, no_threads));
 }

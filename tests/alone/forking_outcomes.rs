@@ -31,6 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("forking_request_deadline_kills_the_child", request),
     ("forking_request_deadline_is_not_extended_by_a_trickle", trickle),
     ("forking_wrap_deadline", wrap),
+    ("forking_wrap_deadline_after_a_client_that_was_not_wrapped", wrap_after_a_plain_one),
     ("forking_server_speaks_first", server_speaks_first),
     ("forking_handlers_own_timeout", own_timeout),
     ("forking_drain_reports_and_cuts", drain_reports_and_cuts),
@@ -296,6 +297,43 @@ fn wrap() {
     drop((server, silent, trickling, good, handle));
     other.wait().unwrap();
     check.assert_nothing_left();
+}
+
+struct Plain;
+
+impl ServerHooks for Plain {}
+
+/// Leaves a client that sends `p` as it is, and waits for the end of any other.
+struct Patient(StopAfter);
+
+impl ServerHooks for Patient {
+    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
+        if request.recv(1)? == b"p" {
+            return Plain.wrap_request(request);
+        }
+        while !request.recv(1)?.is_empty() {}
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn service_actions(&self) {
+        self.0.service_actions();
+    }
+}
+
+fn wrap_after_a_plain_one() {
+    let handle = Arc::new(OnceLock::new());
+    let hooks = Patient(StopAfter { requests: 2, handle: Arc::clone(&handle), begun: false });
+    // With one child at a time the parent has heard of the first when it forks the second.
+    let builder = builder(handler_fn(echo)).max_children(1).wrap_timeout(SHORT);
+    let server = builder.hooks(hooks).bind(LOOPBACK).unwrap();
+    handle.set(server.handle()).unwrap();
+    let [plain, patient] = [(); 2].map(|()| client_of(server.server_address()));
+    plain.sendall(b"p").unwrap();
+    plain.shutdown(sock::SHUT_WR).unwrap();
+    patient.sendall(b"x").unwrap();
+    server.serve_forever().unwrap();
+    let stats = server.stats();
+    assert_eq!((stats.accepted, stats.finished, stats.timed_out.wrap), (2, 1, 1), "{stats:?}");
 }
 
 fn server_speaks_first() {

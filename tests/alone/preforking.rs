@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use sock::{AF_INET, SOCK_DGRAM, Socket};
+use sock::{AF_INET, SOCK_DGRAM, Socket, StreamSocket};
 use sockserver::testing::LeakCheck;
 use sockserver::{
     Builder, DatagramContext, DatagramRequestHandler, Inet, PreforkMixIn, PreforkTCPServer,
@@ -31,6 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("prefork_says_when_workers_cannot_start", says_when_workers_cannot_start),
     ("prefork_workers_leave_when_their_parent_is_killed", workers_leave_with_their_parent),
     ("prefork_drain_reports_over_all_workers", drain_reports_over_all_workers),
+    ("prefork_handle_request_has_its_wrap_deadline", handle_request_has_its_wrap_deadline),
     ("prefork_serves_datagrams", serves_datagrams),
     ("prefork_workers_accept_no_more_once_the_loop_has_ended", workers_accept_no_more),
 ];
@@ -423,6 +424,33 @@ impl DatagramRequestHandler for Echo {
     fn handle(&mut self, cx: &mut DatagramContext<'_>) -> io::Result<()> {
         cx.rfile.read_to_end(&mut cx.wfile).map(drop)
     }
+}
+
+/// Waits for the end of its client.
+struct Patient;
+
+impl ServerHooks for Patient {
+    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
+        while !request.recv(1)?.is_empty() {}
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// It serves in the process that is going to fork, which has no thread for deadlines.
+fn handle_request_has_its_wrap_deadline() {
+    let builder = PreforkTCPServer::builder(|| Worker).hooks(Patient);
+    let builder = builder.wrap_timeout(Duration::from_millis(100)).read_timeout(None);
+    let server = builder.bind(LOOPBACK).unwrap();
+    for served in 1..=2 {
+        let client = client_of(server.server_address());
+        client.sendall(b"x").unwrap();
+        server.handle_request().unwrap();
+        let stats = server.stats();
+        assert_eq!((stats.accepted, stats.timed_out.wrap), (served, served), "{stats:?}");
+    }
+    // No thread keeps it from forking.
+    server.handle().request_shutdown().unwrap();
+    server.serve_forever().unwrap();
 }
 
 fn serves_datagrams() {

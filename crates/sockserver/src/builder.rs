@@ -170,8 +170,11 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
 
     /// Replaces steps of the server. Python: overriding methods in a subclass.
     pub fn hooks(mut self, hooks: impl ServerHooks) -> Self {
+        fn wraps_of<H: ServerHooks>(_: &H) -> Wraps {
+            Wraps::of::<H>()
+        }
+        self.wraps = wraps_of(&hooks);
         self.hooks = Box::new(hooks);
-        self.wraps = Wraps::default();
         self
     }
 

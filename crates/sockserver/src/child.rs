@@ -13,8 +13,8 @@ use crate::sys::{self, Pid};
 /// What a child tells its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Word {
-    /// `wrap_request` is done, and did nothing.
-    Plain,
+    /// `wrap_request` is done, and is the default.
+    WrappedByDefault,
     /// `wrap_request` is done.
     Wrapped,
     /// There is nothing more to do.
@@ -63,7 +63,7 @@ impl Line {
             for word in words[..received].chunks_exact(WORD) {
                 let (pid, word) = word.split_at(WORD / 2);
                 let pid = Pid::from_ne_bytes(pid.try_into().expect("half a word"));
-                let known = [Word::Plain, Word::Wrapped, Word::Ends];
+                let known = [Word::WrappedByDefault, Word::Wrapped, Word::Ends];
                 if let Some(word) = known.into_iter().find(|known| *known as u8 == word[0]) {
                     heard(pid, word);
                 }
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn every_word_is_heard_once() {
         let line = Line::new().unwrap();
-        let said = [Word::Plain, Word::Wrapped, Word::Ends].repeat(50);
+        let said = [Word::WrappedByDefault, Word::Wrapped, Word::Ends].repeat(50);
         said.iter().for_each(|word| say(&line, *word));
         let own = std::process::id() as Pid;
         assert_eq!(heard(&line), said.iter().map(|word| (own, *word)).collect::<Vec<_>>());

@@ -1,5 +1,6 @@
 //! What a subclass of `TCPServer` overrides, on one page.
 
+use std::any::TypeId;
 use std::cell::Cell;
 use std::io;
 use std::ptr;
@@ -111,7 +112,7 @@ pub trait ServerHooks: Send + Sync + 'static {
     /// is closed.
     fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
         let stream = Box::new(request);
-        PLAIN.set(ptr::from_ref(&*stream).addr());
+        PLAIN.set(Some((ptr::from_ref(&*stream).addr(), TypeId::of::<Self>())));
         Ok(stream)
     }
 
@@ -195,19 +196,26 @@ thread_local! {
     /// Set by the default of `service_actions`: nobody wants to be called, so nobody
     /// needs to be.
     static DEFAULT_RAN: Cell<bool> = const { Cell::new(false) };
-    /// Where the stream is that the default of `wrap_request` has made last.
-    static PLAIN: Cell<usize> = const { Cell::new(0) };
+    /// Where the stream is that the default of `wrap_request` has made last, and for hooks of
+    /// which type.
+    static PLAIN: Cell<Option<(usize, TypeId)>> = const { Cell::new(None) };
 }
 
-/// Calls `wrap_request`.
-pub(crate) fn wrap_request(hooks: &dyn ServerHooks, request: Socket) -> io::Result<Wrapped> {
-    PLAIN.set(0);
+/// Calls `wrap_request`. Returns also the type of the hooks whose default made the stream.
+pub(crate) fn wrap_request(
+    hooks: &dyn ServerHooks,
+    request: Socket,
+) -> io::Result<(Wrapped, Option<TypeId>)> {
+    PLAIN.set(None);
     let stream = hooks.wrap_request(request)?;
-    // An override may call the default, and wrap what that returns: it is its word
-    // that counts, not that the default ran.
-    let is_plain = ptr::from_ref(&*stream).cast::<()>().addr() == PLAIN.get()
-        && stream.as_any().is_some_and(|stream| stream.is::<Socket>());
-    Ok(if is_plain { Wrapped::Plain(stream) } else { Wrapped::Other(stream) })
+    // An override may call the default of other hooks, and wrap what that returns: it is its
+    // word that counts, not that the default ran.
+    let address = ptr::from_ref(&*stream).cast::<()>().addr();
+    let made = PLAIN.get().filter(|(made, _)| *made == address);
+    Ok(match made.filter(|_| stream.as_any().is_some_and(|stream| stream.is::<Socket>())) {
+        Some((_, default_of)) => (Wrapped::Plain(stream), Some(default_of)),
+        None => (Wrapped::Other(stream), None),
+    })
 }
 
 /// Calls `service_actions` and tells whether somebody has overridden it.

@@ -160,10 +160,10 @@ impl Job {
         self.0.enter(if wraps { Phase::Wrapping } else { Phase::Busy });
     }
 
-    /// The child has told that `wrap_request` is done, and whether it did nothing.
+    /// The child has sent that `wrap_request` is done, and whether it is the default.
     #[cfg(unix)]
-    pub(crate) fn wrapped_in_child(&self, is_plain: bool) {
-        self.0.core.wraps.learn(is_plain);
+    pub(crate) fn wrapped_in_child(&self, is_default: bool) {
+        self.0.core.wraps.learn(is_default);
         if self.0.entry.connection().phase() == Phase::Wrapping {
             self.0.enter(Phase::Busy);
         }

@@ -12,13 +12,13 @@ use crate::handler::{ErasedHandler, StreamContext};
 use crate::hooks;
 use crate::limits::Deadline;
 use crate::phase::Phase;
+use crate::reaper::Watch;
 use crate::registry::{Entry, Registry};
 use crate::request::{Request, RequestError, guard};
 use crate::role::Serving;
 use crate::service::{Core, Service};
 use crate::spare::put_away;
 use crate::stats::Outcome;
-use crate::wrapping::Wrapped;
 
 /// A job's own; it goes from hand to hand as a pointer. A connection that waits costs
 /// no more than this and its [`Connection`], so both are kept small.
@@ -242,19 +242,16 @@ impl Life {
         let connection = self.entry.connection();
         let wraps = &self.core.wraps;
         let is_watched = wraps.may_take_long();
-        if is_watched {
-            self.watch_wrapping(&socket)?;
-        }
+        let watch = if is_watched { self.watch_wrapping(&socket)? } else { None };
         let wrapped = guard(|| hooks::wrap_request(&*self.core.hooks, socket));
+        drop(watch);
         if is_watched {
             self.entry.set_wrapping(self.registry(), None);
+            let is_default = matches!(&wrapped, Ok((_, default_of)) if wraps.is_default(*default_of));
+            wraps.learn(is_default);
+            child::tell(if is_default { Word::WrappedByDefault } else { Word::Wrapped });
         }
-        let is_plain = matches!(wrapped, Ok(Wrapped::Plain(_)));
-        wraps.learn(is_plain);
-        if is_watched || !is_plain {
-            child::tell(if is_plain { Word::Plain } else { Word::Wrapped });
-        }
-        connection.serve_over(wrapped?);
+        connection.serve_over(wrapped?.0);
         Ok(Request::served(Arc::clone(connection)))
     }
 
@@ -262,26 +259,49 @@ impl Life {
     ///
     /// To end a handshake that takes too long, the reaper or a drain has to shut the connection
     /// down, and needs a descriptor of its own for that: the hook may close the first, or hand
-    /// it on. If there is none, the connection is refused, and no other accepted for a while.
+    /// it on. If there is none, or no thread to watch the deadline, the connection is refused,
+    /// and no other accepted for a while.
     ///
     /// In a forked child nobody watches: its parent kills it.
-    fn watch_wrapping(&self, socket: &Socket) -> Result<(), RequestError> {
+    fn watch_wrapping(&self, socket: &Socket) -> Result<Option<Watch>, RequestError> {
         if !child::is_one() {
-            let permits = &self.registry().permits;
-            let second = socket.dup().map_err(|error| {
-                permits.pause_accepting();
-                let client_address = self.entry.client_address();
-                RequestError::Rejected(AddressError::wrap("dup the socket of", client_address, error))
-            })?;
-            permits.had_descriptors();
+            let second = socket.dup().map_err(|error| self.refuse_to_wrap("dup the socket of", error))?;
             self.entry.set_wrapping(self.registry(), Some(second));
         }
-        if self.enter(Phase::Wrapping) {
-            return Ok(());
+        let watched = if self.enter(Phase::Wrapping) {
+            self.watch_deadline().map_err(|error| self.refuse_to_wrap("watch the deadline of", error))
+        } else {
+            // A drain ended it before there was a second descriptor to do it by.
+            Err(RequestError::Failed(self.ended_before()))
+        };
+        match watched {
+            Ok(_) => self.registry().permits.end_shortage(),
+            Err(_) => self.entry.set_wrapping(self.registry(), None),
         }
-        // A drain ended it before there was a second descriptor to do it by.
-        self.entry.set_wrapping(self.registry(), None);
-        Err(RequestError::Failed(self.ended_before()))
+        watched
+    }
+
+    /// Makes sure that a thread watches the deadline of `wrap_request`, if it has one.
+    fn watch_deadline(&self) -> io::Result<Option<Watch>> {
+        let registry = self.registry();
+        if registry.limits().wrap_timeout.is_none() || child::is_one() {
+            return Ok(None);
+        }
+        let watched = if registry.reaper.is_forbidden() {
+            // `handle_request` of a prefork server: the loop itself is about to wait.
+            Watch::begin(registry).map(Some)
+        } else if registry.reaper.could_not_start() {
+            Err(io::Error::other("no thread can be started"))
+        } else {
+            Ok(None)
+        };
+        if watched.is_err() && self.core.wraps.may_be_tried() { Ok(None) } else { watched }
+    }
+
+    #[cold]
+    fn refuse_to_wrap(&self, verb: &'static str, cause: io::Error) -> RequestError {
+        self.registry().permits.pause_accepting();
+        RequestError::Rejected(AddressError::wrap(verb, self.entry.client_address(), cause))
     }
 
     /// Why a connection ended before it had a handler.

@@ -19,12 +19,12 @@ pub(crate) struct Permits {
     waker: Arc<Waker>,
     /// Until when no connection is accepted, in the clock's milliseconds; 0 for not at all.
     pause_until: AtomicU64,
-    /// Connections in a row that a worker had no descriptor for.
-    without_descriptor: AtomicU32,
+    /// Connections in a row that a worker had no descriptor or thread for.
+    in_shortage: AtomicU32,
 }
 
-/// Pause after a connection that a worker had no descriptor for, in milliseconds. It doubles
-/// up to [`LONGEST_PAUSE`], which is short, since a descriptor that is freed does not end it.
+/// Pause after a connection that a worker had no descriptor or thread for, in milliseconds. It
+/// doubles up to [`LONGEST_PAUSE`], which is short, since what is freed does not end it.
 const FIRST_PAUSE: u64 = 5;
 const LONGEST_PAUSE: u64 = 160;
 
@@ -40,7 +40,7 @@ impl Permits {
             hungry: AtomicBool::new(false),
             waker,
             pause_until: AtomicU64::new(0),
-            without_descriptor: AtomicU32::new(0),
+            in_shortage: AtomicU32::new(0),
         })
     }
 
@@ -88,19 +88,19 @@ impl Permits {
         self.hungry.store(false, Ordering::SeqCst);
     }
 
-    /// Stops accepting for a while: a worker had no descriptor for its connection, and would
-    /// have none for the next.
+    /// Stops accepting for a while: a worker had no descriptor or thread for its connection, and
+    /// would have none for the next.
     #[cold]
     pub(crate) fn pause_accepting(&self) {
-        let before = self.without_descriptor.fetch_add(1, Ordering::Relaxed);
+        let before = self.in_shortage.fetch_add(1, Ordering::Relaxed);
         let pause = (FIRST_PAUSE << before.min(8)).min(LONGEST_PAUSE);
         self.pause_until.fetch_max(self.clock.now() + pause, Ordering::Relaxed);
     }
 
-    /// A worker had the descriptors that it needed.
-    pub(crate) fn had_descriptors(&self) {
-        if self.without_descriptor.load(Ordering::Relaxed) > 0 {
-            self.without_descriptor.store(0, Ordering::Relaxed);
+    /// A worker had what it needed.
+    pub(crate) fn end_shortage(&self) {
+        if self.in_shortage.load(Ordering::Relaxed) > 0 {
+            self.in_shortage.store(0, Ordering::Relaxed);
         }
     }
 
@@ -167,7 +167,7 @@ mod tests {
             "{pauses:?}"
         );
 
-        permits.had_descriptors();
+        permits.end_shortage();
         permits.pause_until.store(0, Ordering::Relaxed);
         permits.pause_accepting();
         let until = permits.pause_until.load(Ordering::Relaxed);

@@ -1,7 +1,9 @@
 //! The thread that ends what is overdue.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -71,6 +73,11 @@ impl Reaper {
         is_there && !self.is_forbidden()
     }
 
+    /// Whether there was no thread for it when the last deadline began.
+    pub(crate) fn could_not_start(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
+    }
+
     #[cold]
     fn wake_or_start(registry: &Arc<Registry>) {
         let reaper = &registry.reaper;
@@ -135,6 +142,43 @@ impl Reaper {
         self.wake();
         let running = self.thread.lock().take();
         if let Some(thread) = running.filter(|_| !left) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A thread that ends what is overdue, and is gone when this is dropped: where the [`Reaper`]
+/// is forbidden, because the process is going to fork, and the loop is about to block.
+pub(crate) struct Watch {
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// # Errors
+    ///
+    /// Returns an error if the thread cannot be started.
+    pub(crate) fn begin(registry: &Arc<Registry>) -> io::Result<Watch> {
+        let (end, ended) = mpsc::channel();
+        let registry = Arc::clone(registry);
+        let thread = thread::Builder::new().name("sockserver-reaper".to_owned()).spawn(move || {
+            loop {
+                let next = registry.reap().max(registry.now() + 1);
+                let sleep = Duration::from_millis(next.saturating_sub(registry.now()));
+                if ended.recv_timeout(sleep) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        })?;
+        Ok(Watch { end: Some(end), thread: Some(thread) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            // It does not panic.
             let _ = thread.join();
         }
     }

@@ -284,7 +284,7 @@ impl MixIn for ForkingMixIn {
             let Some(child) = children.iter_mut().find(|child| child.pid == pid) else { return };
             match word {
                 Word::Ends => child.ends = true,
-                word => child.job.wrapped_in_child(word == Word::Plain),
+                word => child.job.wrapped_in_child(word == Word::WrappedByDefault),
             }
         });
     }
