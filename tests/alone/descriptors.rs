@@ -2,8 +2,6 @@
 //! `wrap_request` it could not end, and is back when there are some again.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -14,7 +12,7 @@ use sockserver::{
 };
 
 use crate::Test;
-use crate::support::{LIMIT, LOOPBACK, client_of, moment, rest_of, until, until_stats};
+use crate::support::{Gate, LIMIT, LOOPBACK, OpenAtEnd, client_of, moment, rest_of, until, until_stats};
 
 pub(crate) const TESTS: &[Test] = &[
     ("wrap_request_without_descriptors_in_the_loop", || {
@@ -87,28 +85,30 @@ fn is_refused_or_watched<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
 /// A connection that a drain cuts off while it is queued is not wrapped when its worker comes
 /// to it: nothing would end that.
 fn does_not_begin_after_the_end_of_a_drain() {
-    let wrapped = Arc::new(AtomicUsize::new(0));
+    let gate = Gate::new();
     let builder = ThreadPoolTCPServer::builder(handler_fn(|_| Ok(())));
     let builder = builder.workers(1).queue(10, WhenQueueFull::Wait).wrap_timeout(None);
-    let server = builder.hooks(Counted(Arc::clone(&wrapped))).bind(LOOPBACK).unwrap();
-    let server = testing::serve(server);
+    let server = testing::serve(builder.hooks(Gated(gate.clone())).bind(LOOPBACK).unwrap());
+    let _open = OpenAtEnd(gate.clone());
     let clients = [(); 3].map(|()| client_of(server.address()));
     until_stats(server.handle(), |stats| stats.in_flight == 3);
-    until("the first is wrapped", || wrapped.load(Ordering::Relaxed) == 1);
+    gate.wait_for(1);
+    // The worker comes to the others when all have been cut off.
     let report = server.handle().drain(Duration::ZERO).unwrap();
     assert_eq!(report.cut.len(), 3, "{report:?}");
+    gate.open();
     let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
-    assert_eq!((stats.cut, wrapped.load(Ordering::Relaxed)), (3, 1), "{stats:?}");
+    assert_eq!((stats.cut, gate.entered()), (3, 1), "{stats:?}");
     drop(clients);
 }
 
-/// [`Handshake`], counted.
-struct Counted(Arc<AtomicUsize>);
+/// Waits at a gate, and then fails.
+struct Gated(Gate);
 
-impl ServerHooks for Counted {
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Handshake.wrap_request(request)
+impl ServerHooks for Gated {
+    fn wrap_request(&self, _: Socket) -> io::Result<Box<dyn StreamSocket>> {
+        self.0.pass();
+        Err(io::ErrorKind::UnexpectedEof.into())
     }
 }
 
