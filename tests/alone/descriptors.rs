@@ -41,6 +41,7 @@ pub(crate) const TESTS: &[Test] = &[
     }),
     ("wrap_request_that_is_the_default_needs_no_thread", the_default_needs_no_thread),
     ("wrap_request_without_a_thread_is_tried_once", is_tried_once_without_a_thread),
+    ("a_pool_without_descriptors_for_its_workers_accepts_nothing", accepts_nothing_without_all_workers),
     ("wrap_request_does_not_begin_after_the_end_of_a_drain", does_not_begin_after_the_end_of_a_drain),
 ];
 
@@ -129,6 +130,19 @@ fn time_until_closed(client: &Socket, server: &testing::Running) -> Duration {
     begin.elapsed()
 }
 
+/// A worker that begins when others have accepted may find that clients have the descriptors.
+fn accepts_nothing_without_all_workers() {
+    let server = ThreadPoolTCPServer::builder(handler_fn(|_| Ok(()))).workers(40);
+    let server = server.bind(LOOPBACK).unwrap();
+    let clients = [(); 20].map(|()| client_of(server.server_address()));
+    let mut taken = take_all_descriptors();
+    taken.truncate(taken.len() - 20);
+    let error = server.serve_forever().unwrap_err();
+    assert_eq!(sock::errno(&error), Some(24), "{error}");
+    assert_eq!(server.stats().accepted, 0, "{:?}", server.stats());
+    drop((clients, taken));
+}
+
 /// Takes every descriptor that this process may have, and leaves none.
 fn take_all_descriptors() -> Vec<Socket> {
     let maximum = getrlimit(Resource::Nofile).maximum;
@@ -168,7 +182,7 @@ impl NoThreads {
 
 impl Drop for NoThreads {
     fn drop(&mut self) {
-        setrlimit(Resource::As, self.0.clone()).unwrap();
+        setrlimit(Resource::As, self.0).unwrap();
     }
 }
 

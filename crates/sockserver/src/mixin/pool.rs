@@ -97,13 +97,18 @@ impl ThreadPoolMixIn {
         let (ours, theirs) = socketpair()?;
         let (theirs, failed) = (Arc::new(theirs), Arc::new(Mutex::new(None)));
         let mut entrances = Entrances { entrances: Vec::with_capacity(self.workers), stop: ours };
+        // All pollers are there before the first client takes a descriptor.
+        let mut workers = Vec::with_capacity(self.workers);
         for _ in 0..self.workers {
             let entrance = Entrance::new(acceptor.door().another());
             entrances.entrances.push(entrance.clone());
-            let (stop, failed) = (Arc::clone(&theirs), Arc::clone(&failed));
+            workers.push(Worker::new(entrance, Arc::clone(&theirs))?);
+        }
+        for worker in workers {
+            let failed = Arc::clone(&failed);
             let handle = acceptor.door().core().handle.clone();
             self.threads.run(move || {
-                if let Err(error) = work(entrance, stop) {
+                if let Err(error) = work(&worker) {
                     failed.lock().get_or_insert(error);
                     handle.waker().wake();
                 }
@@ -188,8 +193,7 @@ impl Drop for Queue<'_> {
 }
 
 /// What a worker does that accepts by itself.
-fn work(entrance: Entrance, stop: Arc<Socket>) -> io::Result<()> {
-    let worker = Worker::new(entrance, stop)?;
+fn work(worker: &Worker) -> io::Result<()> {
     while let Some(job) = worker.next(None)? {
         worker.serve(job);
     }
