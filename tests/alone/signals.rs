@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_hook_that_says_stop_ends_every_waiting_call", a_hook_that_says_stop_ends_every_waiting_call),
     ("a_hook_that_says_go_on_ends_none", a_hook_that_says_go_on_ends_none),
     ("sendall_asks_the_hook_between_its_pieces", sendall_asks_the_hook_between_its_pieces),
+    ("a_signal_ends_a_call_that_has_moved_a_part", a_signal_ends_a_call_that_has_moved_a_part),
 ];
 
 /// Interrupts the main thread, the one a signal to the process goes to, every
@@ -138,4 +139,26 @@ fn sendall_asks_the_hook_between_its_pieces() {
         sending.join().unwrap().unwrap_err()
     });
     assert!(was_interrupted(&error), "{error:?}");
+}
+
+/// As the system's blocking calls do, and without asking the hook: what it says once must not get lost.
+fn a_signal_ends_a_call_that_has_moved_a_part() {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    const MUCH: usize = 8 << 20;
+    set_interrupt_hook(Some(|| {
+        ASKED.fetch_add(1, Ordering::Relaxed);
+        false
+    }));
+    for with in [false, true] {
+        let (ours, theirs) = sock::socketpair().unwrap();
+        theirs.sendall(b"ab").unwrap();
+        let _canceller = with.then(|| ours.canceller().unwrap());
+        let (mut sent, mut received) = (0, Vec::new());
+        under_signals(|| sent = ours.send(&vec![0; MUCH]).unwrap());
+        assert!((1..MUCH).contains(&sent), "{sent}, with a canceller: {with}");
+        under_signals(|| received = ours.recv_with_flags(4, sock::MSG_WAITALL).unwrap());
+        assert_eq!(received, b"ab", "with a canceller: {with}");
+        assert_eq!(ASKED.load(Ordering::Relaxed), 0, "with a canceller: {with}");
+    }
+    set_interrupt_hook(None);
 }

@@ -8,6 +8,8 @@
 //! | with `MSG_DONTWAIT` | does not wait |
 //! | recv with `MSG_ERRQUEUE`, or with `MSG_OOB` on a stream | does not wait either |
 //! | recv with `MSG_WAITALL` on a stream | waits until the buffer is full, or for the end, an error or `SO_RCVTIMEO` |
+//! | recv with `SO_RCVLOWAT` on a stream | waits for so many bytes |
+//! | recv that waits for more | ends behind descriptors, at urgent data, and when a signal comes |
 //! | send on a stream | waits until all has gone, or for an error or `SO_SNDTIMEO` |
 //! | sendmmsg | waits for each datagram |
 //! | connect to an AF_UNIX listener whose queue is full | waits for room |
@@ -17,11 +19,19 @@
 //! `connect`, sendmmsg in `batch`.
 
 use std::io;
+#[cfg(unix)]
+use std::io::IoSliceMut;
 
-use crate::consts::{AF_INET, AF_INET6, MSG_PEEK, MSG_WAITALL, MsgFlags, SOCK_STREAM};
+#[cfg(unix)]
+use crate::consts::{AF_INET, AF_INET6, AF_UNIX, MSG_PEEK};
+use crate::consts::{MSG_WAITALL, MsgFlags, SOCK_STREAM};
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
-use crate::timeout::{self, Deadline, Events, POLLERR, POLLHUP, POLLIN, Poll, Readiness, poll};
+#[cfg(unix)]
+use crate::sys::{c, message};
+use crate::timeout::{self, Deadline, POLLERR, POLLHUP, Readiness};
+#[cfg(unix)]
+use crate::timeout::{Events, POLLIN, Poll, poll};
 
 impl Socket {
     /// Makes `attempt` as the mode and the flags say, with a deadline of its own.
@@ -90,7 +100,9 @@ impl Socket {
             let mut rest = &piece[skip.min(piece.len())..];
             skip -= skip.min(piece.len());
             while !rest.is_empty() {
-                let Ok(events) = timeout::wait(self.as_fd(), Readiness::Writable, &mut deadline) else {
+                // A signal ends a call that has sent something, and the hook is for the next one.
+                let events = timeout::wait_until_signal(self.as_fd(), Readiness::Writable, &mut deadline);
+                let Ok(events) = events else {
                     return sent;
                 };
                 if events & (POLLERR | POLLHUP) != 0 {
@@ -110,74 +122,101 @@ impl Socket {
         sent
     }
 
-    /// Whether a receive with these flags has to fill its buffer.
+    /// How many bytes a receive into `room` bytes waits for where the system's call would: all
+    /// with `MSG_WAITALL`, and else `SO_RCVLOWAT`. 0 where one receive is enough.
     #[inline]
-    pub(crate) fn waits_for_all(&self, flags: MsgFlags) -> bool {
-        flags.contains(MSG_WAITALL) && self.goes_on(Readiness::Readable, flags)
+    pub(crate) fn receives_at_least(&self, room: usize, flags: MsgFlags) -> usize {
+        match self.cancellation() {
+            Some(cancellation) if self.goes_on(Readiness::Readable, flags) => {
+                if flags.contains(MSG_WAITALL) { room } else { cancellation.low_water().min(room) }
+            }
+            _ => 0,
+        }
     }
 
-    /// After a receive with `MSG_WAITALL` that brought `received` bytes: receives the rest where a
-    /// blocking call would have, and returns how much came in all.
+    /// Whether a receive has to go on until it has enough: [`recvmsg`](Socket::recvmsg_into) can.
+    #[inline]
+    pub(crate) fn receives_in_pieces(&self, room: usize, flags: MsgFlags) -> bool {
+        cfg!(unix) && self.receives_at_least(room, flags) > 1
+    }
+}
+
+#[cfg(unix)]
+impl Socket {
+    /// After a receive that brought less than `least` bytes: receives on where a blocking call
+    /// would have. It ends where that one ends: behind descriptors (unix(7)), at urgent data, and
+    /// when a signal comes.
     #[cold]
-    pub(crate) fn recv_rest(&self, buffer: &mut [u8], received: usize, flags: MsgFlags) -> usize {
-        if received == 0 || received >= buffer.len() || !self.waits_for_all(flags) {
-            return received;
-        }
+    pub(crate) fn receive_rest(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        so_far: &mut message::Received,
+        control_size: usize,
+        least: usize,
+        flags: MsgFlags,
+    ) {
         let mut deadline = self.deadline();
         if flags.contains(MSG_PEEK) {
-            return self.peek_rest(buffer, received, flags, &mut deadline);
+            return self.peek_rest(buffers, so_far, least, flags, &mut deadline);
         }
-        let mut received = received;
-        while received < buffer.len() {
-            let Ok(events) = timeout::wait(self.as_fd(), Readiness::Readable, &mut deadline) else {
-                break;
-            };
+        while so_far.bytes < least && !self.ends_behind(so_far) && !self.at_mark() {
+            let events = timeout::wait_until_signal(self.as_fd(), Readiness::Readable, &mut deadline);
+            let Ok(events) = events else { return };
             // What has come is received before the error, which is the next call's.
-            if events & (POLLERR | POLLHUP) != 0 && !self.has_input() {
-                break;
+            if events & (POLLERR | POLLHUP) != 0 && !self.has_input() || self.at_mark() {
+                return;
             }
-            match sys::recv(self.inner(), &mut buffer[received..], flags.as_raw()) {
-                Ok(0) => break,
-                Ok(came) => {
+            let mut rest = behind(buffers, so_far.bytes);
+            match message::recvmsg(self.as_fd(), &mut rest, control_size, flags.as_raw()) {
+                Ok(piece) if piece.bytes == 0 => return,
+                Ok(piece) => {
                     deadline.goes_on();
-                    received += came;
+                    so_far.add(piece);
                 }
                 Err(error) if is_none_yet(&error) => {}
-                Err(_) => break,
+                Err(_) => return,
             }
         }
-        received
+    }
+
+    /// Whether these bytes came with descriptors, which end a receive. They may have found no room.
+    fn ends_behind(&self, received: &message::Received) -> bool {
+        self.family() == AF_UNIX
+            && (received.flags & c::MSG_CTRUNC != 0
+                || received.items.iter().any(|item| item.descriptors.is_some()))
+    }
+
+    /// Whether the next byte comes behind urgent data.
+    fn at_mark(&self) -> bool {
+        sys::queue::at_mark(self.as_fd()).unwrap_or(false)
     }
 
     /// Looks again until there is enough. poll(2) cannot wait for that: there is some already.
     fn peek_rest(
         &self,
-        buffer: &mut [u8],
-        mut received: usize,
+        buffers: &mut [IoSliceMut<'_>],
+        so_far: &mut message::Received,
+        least: usize,
         flags: MsgFlags,
         deadline: &mut Deadline<'_>,
-    ) -> usize {
+    ) {
         // AF_UNIX does not wait for more than there is (unix_stream_read_generic).
         if ![AF_INET, AF_INET6].contains(&self.family()) {
-            return received;
+            return;
         }
-        while received < buffer.len() {
-            if deadline.pause(self.as_fd(), Readiness::Readable).is_err() {
-                break;
-            }
+        while so_far.bytes < least && deadline.pause(self.as_fd(), Readiness::Readable).is_ok() {
             // In this order: what came before the end is seen.
             let mut set = [Poll::new(self, POLLIN | sys::POLLRDHUP)];
             let events = poll(&mut set, Some(std::time::Duration::ZERO)).map_or(0, |_| set[0].revents());
-            match sys::recv(self.inner(), buffer, flags.as_raw()) {
-                Ok(came) => received = came,
+            match message::recvmsg(self.as_fd(), buffers, 0, flags.as_raw()) {
+                Ok(all) => so_far.bytes = all.bytes,
                 Err(error) if is_none_yet(&error) => {}
-                Err(_) => break,
+                Err(_) => return,
             }
             if events & ENDED != 0 {
-                break;
+                return;
             }
         }
-        received
     }
 
     /// Whether there is something to receive, as far as the system can say.
@@ -186,7 +225,22 @@ impl Socket {
     }
 }
 
+/// What is behind the first `count` bytes of buffers.
+#[cfg(unix)]
+fn behind<'a>(buffers: &'a mut [IoSliceMut<'_>], mut count: usize) -> Vec<IoSliceMut<'a>> {
+    let mut rest = Vec::with_capacity(buffers.len());
+    for buffer in buffers {
+        let filled = count.min(buffer.len());
+        count -= filled;
+        if filled < buffer.len() {
+            rest.push(IoSliceMut::new(&mut buffer[filled..]));
+        }
+    }
+    rest
+}
+
 /// Nothing more will come.
+#[cfg(unix)]
 const ENDED: Events = POLLERR | POLLHUP | sys::POLLRDHUP;
 
 fn is_none_yet(error: &io::Error) -> bool {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::address::{Address, ToAddress};
-use crate::consts::Shutdown;
+use crate::consts::{MsgFlags, Shutdown};
 use crate::error::errno_name;
 use crate::interrupt;
 use crate::socket::Socket;
@@ -54,7 +54,10 @@ impl Socket {
             match call!("connect({fd}, {address})" => self.inner().connect(&sys)) {
                 Ok(()) => return Ok(()),
                 Err(error) if blocks && sys::queue_is_full(family, &error) => {
-                    deadline.pause(self.as_fd(), Readiness::Writable)?;
+                    match deadline.pause(self.as_fd(), Readiness::Writable) {
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupt::ask_hook()?,
+                        result => result?,
+                    }
                 }
                 Err(error)
                     if error.raw_os_error() == Some(c::EINTR)
@@ -74,6 +77,11 @@ impl Socket {
             Some(c::EINTR) if self.getblocking() => interrupt::ask_hook()?,
             _ => return Err(error),
         }
+        self.await_connection(error, deadline)
+    }
+
+    /// Waits until a connection is made that goes on, as `error` said; fails as connect(2) does.
+    fn await_connection(&self, error: io::Error, deadline: &mut Deadline<'_>) -> io::Result<()> {
         if let Err(over) = timeout::wait(self.as_fd(), Readiness::Writable, deadline) {
             // When SO_SNDTIMEO is over connect(2) says that it goes on.
             return Err(match (over.raw_os_error(), error.raw_os_error()) {
@@ -83,6 +91,18 @@ impl Socket {
             });
         }
         self.pending_error()?.map_or(Ok(()), Err)
+    }
+
+    /// After a send with `MSG_FASTOPEN` that failed only because the connection is not made yet:
+    /// waits for it where a blocking call would have, and returns whether to send again.
+    pub(crate) fn opens_slowly(&self, sent: &io::Result<usize>, flags: MsgFlags) -> io::Result<bool> {
+        let opens = sent.as_ref().is_err_and(Self::connect_goes_on) && flags.as_raw() & sys::FASTOPEN != 0;
+        let mut deadline = self.deadline_with_flags(Readiness::Writable, flags);
+        if !opens || !deadline.stands_in_for_blocking() {
+            return Ok(false);
+        }
+        let error = io::Error::from_raw_os_error(sys::CONNECT_GOES_ON);
+        self.await_connection(error, &mut deadline).map(|()| true)
     }
 
     /// Whether a non-blocking connect failed only because it goes on.

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::Shutdown;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::sys::{self, AsFd, BorrowedFd};
@@ -158,12 +159,22 @@ impl fmt::Debug for Canceller {
 pub(crate) struct Cancellation {
     ours: socket2::Socket,
     watched: socket2::Socket,
+    /// `SO_RCVLOWAT` of the socket: a descriptor that does not block ignores it.
+    low_water: AtomicUsize,
 }
 
 impl Cancellation {
-    pub(crate) fn new() -> io::Result<Cancellation> {
+    pub(crate) fn new(low_water: usize) -> io::Result<Cancellation> {
         let (ours, watched) = sys::socketpair(sys::PAIR_FAMILY.into(), socket2::Type::STREAM, None)?;
-        Ok(Cancellation { ours, watched })
+        Ok(Cancellation { ours, watched, low_water: low_water.into() })
+    }
+
+    pub(crate) fn low_water(&self) -> usize {
+        self.low_water.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_low_water(&self, bytes: usize) {
+        self.low_water.store(bytes, Ordering::Relaxed);
     }
 
     /// What is readable once it is cancelled.

@@ -6,12 +6,16 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::address::{Address, ToAddress};
 use crate::cmsg::{Ancillary, CMSG_LEN};
-use crate::consts::{MSG_PEEK, MsgFlags};
+use crate::consts::MsgFlags;
 use crate::error::invalid;
 use crate::socket::Socket;
-use crate::sys::{self, AsFd, message};
+use crate::sys::{self, AsFd, c, message};
 use crate::timeout::Readiness;
 use crate::trace::{Outcome, call};
+use crate::transfer::connected;
+
+/// Room for the items that only end a receive.
+const HIDDEN: usize = 256;
 
 /// What [`Socket::recvmsg`] received.
 #[derive(Debug)]
@@ -160,14 +164,20 @@ impl Socket {
         }
         let fd = self.fileno();
         let count = buffers.len();
+        let least = self.receives_at_least(buffers.iter().map(|buffer| buffer.len()).sum(), flags);
+        // Whether descriptors came has to be seen, though the caller does not want them.
+        let hidden = ancbufsize == 0 && least > 1;
+        let ancbufsize = if hidden { HIDDEN } else { ancbufsize };
         let mut received = self.retry_with_flags(Readiness::Readable, flags, || {
             call!("recvmsg({fd}, {count} buffers, {ancbufsize}, {flags})" =>
                 message::recvmsg(self.as_fd(), buffers, ancbufsize, flags.as_raw()))
         })?;
-        // Behind descriptors a message ends in any case (unix(7)).
-        let ends = received.items.iter().any(|item| item.descriptors.is_some());
-        if self.waits_for_all(flags) && received.bytes > 0 && !ends {
-            received.bytes = self.recvmsg_rest(buffers, received.bytes, flags);
+        if 0 < received.bytes && received.bytes < least {
+            self.receive_rest(buffers, &mut received, ancbufsize, least, flags);
+        }
+        if hidden && !received.items.is_empty() {
+            received.items.clear();
+            received.flags |= c::MSG_CTRUNC;
         }
         Ok(MessageInto {
             received: received.bytes,
@@ -175,49 +185,6 @@ impl Socket {
             flags: received.flags.into(),
             address: Address::from_sys(&received.address),
         })
-    }
-
-    /// [`recv_rest`](Socket::recv_rest) for several buffers.
-    fn recvmsg_rest(&self, buffers: &mut [IoSliceMut<'_>], received: usize, flags: MsgFlags) -> usize {
-        if flags.contains(MSG_PEEK) {
-            return self.peekmsg_rest(buffers, received, flags);
-        }
-        let (mut before, mut received) = (0, received);
-        for buffer in buffers {
-            let filled = received.saturating_sub(before).min(buffer.len());
-            before += buffer.len();
-            if filled == buffer.len() {
-                continue;
-            }
-            // One that nothing has come into yet takes a receive of its own.
-            let now = match filled {
-                0 => match self.recv_into_with_flags(buffer, flags) {
-                    Ok(came) => came,
-                    Err(_) => return received,
-                },
-                filled => self.recv_rest(buffer, filled, flags),
-            };
-            received += now - filled;
-            if now < buffer.len() {
-                return received;
-            }
-        }
-        received
-    }
-
-    /// Looking begins with the first byte each time, so it takes one buffer for all.
-    fn peekmsg_rest(&self, buffers: &mut [IoSliceMut<'_>], received: usize, flags: MsgFlags) -> usize {
-        let Ok(mut all) = sys::zeroes::<u8>(buffers.iter().map(|buffer| buffer.len()).sum()) else {
-            return received;
-        };
-        let now = self.recv_rest(&mut all, received, flags);
-        let mut rest = &all[..now];
-        for buffer in buffers.iter_mut().filter(|_| now > received) {
-            let (here, behind) = rest.split_at(rest.len().min(buffer.len()));
-            buffer[..here.len()].copy_from_slice(here);
-            rest = behind;
-        }
-        now
     }
 
     /// Sends the bytes of all buffers as one message, with ancillary data, and
@@ -319,10 +286,17 @@ impl Socket {
         let sent = self.retry_with_flags(Readiness::Writable, flags, || {
             call!("sendmsg({fd}, {count} buffers, {of_items} items, {flags}, {target})" =>
                 message::sendmsg(self.as_fd(), buffers, &control, flags.as_raw(), to.as_ref()))
-        })?;
+        });
+        let rest = connected(flags);
+        let sent = match sent {
+            Err(_) if self.opens_slowly(&sent, flags)? => {
+                return self.send_message(buffers, ancillary, rest, None);
+            }
+            sent => sent?,
+        };
         let all = buffers.iter().map(|buffer| buffer.len()).sum();
         Ok(if sent < all {
-            self.send_rest(buffers.iter().map(|buffer| &**buffer), sent, flags)
+            self.send_rest(buffers.iter().map(|buffer| &**buffer), sent, rest)
         } else {
             sent
         })

@@ -40,7 +40,11 @@ impl Socket {
             let (name, of_level) = (OptionName(level, option), LevelName(level));
             call!("setsockopt({fd}, {of_level}, {name}, {})", Value(value) =>
                 sys::setsockopt(self.as_fd(), level, option, value))
-        })
+        })?;
+        if let Some(cancellation) = self.cancellation().filter(|_| sys::is_low_water(level, option)) {
+            cancellation.set_low_water(sys::low_water(self.as_fd()));
+        }
+        Ok(())
     }
 
     /// Sets an option that takes no value but a length, such as `ALG_SET_AEAD_AUTHSIZE`.

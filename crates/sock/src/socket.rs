@@ -545,7 +545,8 @@ impl Socket {
     ///
     /// While it is not used, every call does what it does on a blocking socket: `MSG_DONTWAIT` and
     /// `MSG_ERRQUEUE` do not wait, `MSG_WAITALL` fills the buffer, a send on a stream sends all,
-    /// `SO_RCVTIMEO` and `SO_SNDTIMEO` end a wait. A cancel in the middle of such a send or
+    /// `SO_RCVTIMEO` and `SO_SNDTIMEO` end a wait, and `SO_RCVLOWAT` is kept if it was set before or
+    /// with [`setsockopt`](Socket::setsockopt). A cancel in the middle of such a send or
     /// receive returns what went or came; the next call fails.
     ///
     /// # Platform notes
@@ -571,7 +572,7 @@ impl Socket {
     /// ```
     pub fn canceller(&self) -> io::Result<Canceller> {
         if self.cancellation.get().is_none() {
-            let cancellation = Arc::new(Cancellation::new()?);
+            let cancellation = Arc::new(Cancellation::new(sys::low_water(self.as_fd()))?);
             // Of two threads that come here at once one is too late, which is as well.
             let _ = self.cancellation.set(cancellation);
             let fd = self.fileno();
@@ -579,6 +580,11 @@ impl Socket {
         }
         let cancellation = self.cancellation.get().expect("it is there since the lines above");
         Ok(Canceller(Arc::clone(cancellation)))
+    }
+
+    #[inline]
+    pub(crate) fn cancellation(&self) -> Option<&Cancellation> {
+        self.cancellation.get().map(Arc::as_ref)
     }
 
     /// Whether the descriptor does not block, whatever the mode makes of that.
@@ -612,7 +618,7 @@ impl Socket {
     /// [`deadline`](Self::deadline) with another timeout.
     #[inline]
     pub(crate) fn deadline_of(&self, timeout: Option<Duration>) -> Deadline<'_> {
-        Deadline::new(timeout).or(self.cancellation.get().map(Arc::as_ref))
+        Deadline::new(timeout).or(self.cancellation())
     }
 
     /// Makes `attempt` as the mode says, with a deadline of its own.

@@ -231,7 +231,7 @@ impl<'a> Deadline<'a> {
     }
 
     /// Waits a little before the next attempt, where poll(2) does not know when that makes
-    /// sense; longer each time.
+    /// sense; longer each time. Fails with `Interrupted` when a signal comes.
     pub(crate) fn pause(&mut self, fd: BorrowedFd<'_>, readiness: Readiness) -> io::Result<()> {
         let left = self.left_to_wait(fd, readiness)?.unwrap_or(LONGEST_PAUSE);
         let doubled = self.false_readiness.saturating_sub(QUICK_POLLS).min(4);
@@ -244,7 +244,6 @@ impl<'a> Deadline<'a> {
         match poll(&mut [Poll::new(&cancellation.watched(), POLLIN)], Some(pause)) {
             Ok(0) => Ok(()),
             Ok(_) => Err(Left::Cancelled.into()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupt::ask_hook(),
             Err(error) => Err(error),
         }
     }
@@ -367,6 +366,20 @@ pub(crate) fn wait(
     readiness: Readiness,
     deadline: &mut Deadline<'_>,
 ) -> io::Result<Events> {
+    loop {
+        match wait_until_signal(fd, readiness, deadline) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupt::ask_hook()?,
+            result => return result,
+        }
+    }
+}
+
+/// [`wait`] that fails with `Interrupted` when a signal comes, and does not ask the hook.
+pub(crate) fn wait_until_signal(
+    fd: BorrowedFd<'_>,
+    readiness: Readiness,
+    deadline: &mut Deadline<'_>,
+) -> io::Result<Events> {
     if deadline.false_readiness >= QUICK_POLLS {
         deadline.pause(fd, readiness)?;
     }
@@ -388,7 +401,6 @@ pub(crate) fn wait(
                 deadline.false_readiness = if waited { 0 } else { deadline.false_readiness + 1 };
                 return Ok(set[0].revents());
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupt::ask_hook()?,
             Err(error) => return Err(error),
         }
     }

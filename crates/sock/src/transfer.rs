@@ -1,10 +1,12 @@
 //! Sending and receiving.
 
 use std::io;
+#[cfg(unix)]
+use std::io::IoSliceMut;
 use std::time::Duration;
 
 use crate::address::{Address, ToAddress};
-use crate::consts::{AF_INET, MSG_TRUNC, MSG_WAITALL, MsgFlags};
+use crate::consts::{AF_INET, MSG_TRUNC, MsgFlags};
 use crate::interrupt;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
@@ -87,6 +89,9 @@ impl Socket {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn send_within(&self, data: &[u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
+        if deadline.stands_in_for_blocking() {
+            return self.send(data);
+        }
         self.send_flags_within(data, MsgFlags::NONE, deadline)
     }
 
@@ -217,7 +222,7 @@ impl Socket {
         if bufsize == 0 {
             return Ok(Vec::new());
         }
-        if self.waits_for_all(flags) {
+        if self.receives_in_pieces(bufsize, flags) {
             let mut buffer = sys::zeroes(bufsize)?;
             let received = self.recv_into_with_flags(&mut buffer, flags)?;
             buffer.truncate(received);
@@ -281,9 +286,12 @@ impl Socket {
     /// ```
     #[inline]
     pub fn recv_into_with_flags(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
-        let received =
-            self.retry_with_flags(Readiness::Readable, flags, || self.recv_once(buffer, flags))?;
-        Ok(if flags.contains(MSG_WAITALL) { self.recv_rest(buffer, received, flags) } else { received })
+        #[cfg(unix)]
+        if self.receives_in_pieces(buffer.len(), flags) {
+            let buffers = &mut [IoSliceMut::new(buffer)];
+            return Ok(self.recvmsg_into_with_flags(buffers, 0, flags)?.received);
+        }
+        self.retry_with_flags(Readiness::Readable, flags, || self.recv_once(buffer, flags))
     }
 
     /// [`recv_into`](Socket::recv_into) as one of several steps under a common deadline.
@@ -309,6 +317,9 @@ impl Socket {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn recv_into_within(&self, buffer: &mut [u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
+        if deadline.stands_in_for_blocking() && self.receives_in_pieces(buffer.len(), MsgFlags::NONE) {
+            return self.recv_into(buffer);
+        }
         timeout::retry(self.as_fd(), Readiness::Readable, deadline, || {
             self.recv_once(buffer, MsgFlags::NONE)
         })
@@ -431,15 +442,21 @@ impl Socket {
             self.retry_with_flags(Readiness::Writable, flags, || {
                 call!("sendto({fd}, {}, {flags}, {to})", data.len() =>
                     sys::sendto_inet(self.inner(), data, raw, to))
-            })?
+            })
         } else {
             let sys = address.to_sys()?;
             self.retry_with_flags(Readiness::Writable, flags, || {
                 call!("sendto({fd}, {}, {flags}, {address})", data.len() =>
                     self.inner().send_to_with_flags(data, &sys, raw))
-            })?
+            })
         };
-        Ok(if sent < data.len() { self.send_rest([data], sent, flags) } else { sent })
+        let sent = match sent {
+            Err(_) if self.opens_slowly(&sent, flags)? => {
+                return self.send_with_flags(data, connected(flags));
+            }
+            sent => sent?,
+        };
+        Ok(if sent < data.len() { self.send_rest([data], sent, connected(flags)) } else { sent })
     }
 
     /// Receives up to `bufsize` bytes and tells from whom.
@@ -490,7 +507,7 @@ impl Socket {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn recvfrom_with_flags(&self, bufsize: usize, flags: MsgFlags) -> io::Result<(Vec<u8>, Address)> {
-        if self.waits_for_all(flags) {
+        if self.receives_in_pieces(bufsize, flags) {
             let mut buffer = sys::zeroes(bufsize)?;
             let (received, address) = self.recvfrom_into_with_flags(&mut buffer, flags)?;
             buffer.truncate(received);
@@ -557,10 +574,12 @@ impl Socket {
         buffer: &mut [u8],
         flags: MsgFlags,
     ) -> io::Result<(usize, Address)> {
-        let (received, address) =
-            self.retry_with_flags(Readiness::Readable, flags, || self.recvfrom_once(buffer, flags))?;
-        let rest = flags.contains(MSG_WAITALL);
-        Ok((if rest { self.recv_rest(buffer, received, flags) } else { received }, address))
+        #[cfg(unix)]
+        if self.receives_in_pieces(buffer.len(), flags) {
+            let message = self.recvmsg_into_with_flags(&mut [IoSliceMut::new(buffer)], 0, flags)?;
+            return Ok((message.received, message.address));
+        }
+        self.retry_with_flags(Readiness::Readable, flags, || self.recvfrom_once(buffer, flags))
     }
 
     #[inline]
@@ -614,6 +633,11 @@ impl Socket {
         };
         self.retry_nowait(|| self.recvfrom_once(buffer, MsgFlags::from(flag)))
     }
+}
+
+/// The flags of a send on a connection that `MSG_FASTOPEN` has begun.
+pub(crate) fn connected(flags: MsgFlags) -> MsgFlags {
+    flags.without(sys::FASTOPEN.into())
 }
 
 /// Whether a receive may count bytes it does not write: on a TCP socket

@@ -17,6 +17,19 @@ pub(crate) struct Received {
     pub(crate) address: SockAddr,
 }
 
+impl Received {
+    /// What came behind it in the same call.
+    pub(crate) fn add(&mut self, piece: Received) {
+        self.bytes += piece.bytes;
+        self.flags |= piece.flags;
+        for item in piece.items {
+            // One for the whole, such as a timestamp: the last counts.
+            self.items.retain(|old| (old.level, old.kind) != (item.level, item.kind));
+            self.items.push(item);
+        }
+    }
+}
+
 /// One item of ancillary data.
 pub(crate) struct Item {
     pub(crate) level: i32,

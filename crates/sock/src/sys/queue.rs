@@ -24,6 +24,23 @@ pub(crate) fn to_send(fd: BorrowedFd<'_>) -> io::Result<usize> {
     number_of(fd, libc::FIONWRITE)
 }
 
+/// Whether the next byte to be received comes behind urgent data.
+#[cfg(unix)]
+pub(crate) fn at_mark(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    use std::os::fd::AsRawFd as _;
+    // SAFETY: the call touches nothing.
+    match unsafe { sockatmark(fd.as_raw_fd()) } {
+        -1 => Err(io::Error::last_os_error()),
+        answer => Ok(answer == 1),
+    }
+}
+
+#[cfg(unix)]
+unsafe extern "C" {
+    /// POSIX; not in `libc`.
+    fn sockatmark(fd: std::ffi::c_int) -> std::ffi::c_int;
+}
+
 /// Asks a descriptor for the one number that `code` stands for.
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]
 fn number_of(fd: BorrowedFd<'_>, code: impl TryInto<u64>) -> io::Result<usize> {

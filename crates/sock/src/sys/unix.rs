@@ -168,6 +168,26 @@ pub(crate) fn kernel_timeout(fd: BorrowedFd<'_>, receiving: bool) -> Option<Dura
     timeout.ok().flatten()
 }
 
+/// The flag of a send that makes the connection as well.
+#[cfg(target_os = "linux")]
+pub(crate) const FASTOPEN: i32 = c::MSG_FASTOPEN;
+#[cfg(not(target_os = "linux"))]
+pub(crate) const FASTOPEN: i32 = 0;
+
+/// Whether the option is `SO_RCVLOWAT`.
+pub(crate) fn is_low_water(level: i32, option: i32) -> bool {
+    (level, option) == (libc::SOL_SOCKET, libc::SO_RCVLOWAT)
+}
+
+/// `SO_RCVLOWAT`: how many bytes a receive that blocks waits for.
+pub(crate) fn low_water(fd: BorrowedFd<'_>) -> usize {
+    let mut bytes = [0; size_of::<libc::c_int>()];
+    match getsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, &mut bytes) {
+        Ok(_) => usize::try_from(libc::c_int::from_ne_bytes(bytes)).unwrap_or(0),
+        Err(_) => 0,
+    }
+}
+
 pub(crate) fn close(fd: OwnedFd) -> io::Result<()> {
     use std::os::fd::IntoRawFd;
     // SAFETY: the descriptor was owned by `fd` and is nobody's after this.

@@ -173,6 +173,18 @@ pub(crate) fn kernel_timeout(_: BorrowedFd<'_>, _: bool) -> Option<Duration> {
     None
 }
 
+/// No flag of a send makes the connection as well.
+pub(crate) const FASTOPEN: i32 = 0;
+
+/// No option here changes how many bytes a receive waits for.
+pub(crate) fn is_low_water(_level: i32, _option: i32) -> bool {
+    false
+}
+
+pub(crate) fn low_water(_fd: BorrowedFd<'_>) -> usize {
+    0
+}
+
 pub(crate) fn close(fd: OwnedFd) -> io::Result<()> {
     // SAFETY: the socket was owned by `fd` and is nobody's after this.
     check(unsafe { c::closesocket(fd.into_raw_socket() as c::SOCKET) }).map(drop)
