@@ -279,6 +279,11 @@ impl Socket {
     ///
     /// Python: `getsockopt(level, option)`. System call: getsockopt(2).
     ///
+    /// # Platform notes
+    ///
+    /// The value of `SO_PEERPIDFD` (77, Linux 6.5) is the number of a new descriptor. Nothing closes
+    /// it until the caller takes it over, as in Python.
+    ///
     /// # Errors
     ///
     /// The system's: `ENOPROTOOPT` for an option that is not there.
