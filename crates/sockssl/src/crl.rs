@@ -59,6 +59,9 @@ struct List {
 struct Entry {
     list: Arc<List>,
     signer: Option<Arc<[u8]>>,
+    /// What lists of the same issuer and scope revoked that were dropped without proof
+    /// that this one replaces them.
+    dropped: Arc<HashSet<Vec<u8>>>,
 }
 
 /// The lists that were loaded.
@@ -105,7 +108,7 @@ impl Lists {
         let list = List::parse(der, file).map_err(|error| {
             in_file(file, Reason::BadPem, format_args!("the revocation list cannot be used: {error}"))
         })?;
-        self.entries.push(Entry { list: Arc::new(list), signer: None });
+        self.entries.push(Entry { list: Arc::new(list), signer: None, dropped: Arc::default() });
         Ok(())
     }
 
@@ -147,6 +150,14 @@ impl Lists {
                 && newer.iter().any(|other| other.list.age() > entry.list.age());
             if newer.len() < KEPT && !superseded {
                 kept.push(entry);
+                continue;
+            }
+            // Forged lists must not displace what a genuine one revokes.
+            if let (None, Some(other)) =
+                (&entry.signer, kept.iter_mut().find(|other| other.is_of_the_same(&entry)))
+            {
+                Arc::make_mut(&mut other.dropped)
+                    .extend(entry.list.revoked.iter().chain(entry.dropped.iter()).cloned());
             }
         }
         self.entries = kept;
@@ -175,7 +186,12 @@ impl Lists {
                 (Some(issuer), None) if list.is_signed_by(issuer.public_key) => genuine.push(list),
                 (Some(issuer), None) => forged |= list.claims(issuer),
                 // Nothing proves or disproves that it is the issuer's.
-                (None, None) if list.names_key(certificate.authority_key) => genuine.push(list),
+                (None, None) if list.names_key(certificate.authority_key) => {
+                    if entry.dropped.contains(certificate.serial) {
+                        return Err(CertificateError::Revoked);
+                    }
+                    genuine.push(list);
+                }
                 // Another key's, of an issuer of the same name.
                 _ => {}
             }
@@ -455,6 +471,46 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn lists_that_nothing_proves_displace_no_revocation() {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let (key, leaf_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let root = params.self_signed(&key).unwrap();
+        let leaf = |serial: u64| {
+            let mut params = CertificateParams::new([]).unwrap();
+            params.serial_number = Some(SerialNumber::from(serial));
+            params.signed_by(&leaf_key, &root, &key).unwrap()
+        };
+        let mut lists = Lists::default();
+        for age in (0..3 * KEPT as u64).rev() {
+            let time = time::OffsetDateTime::now_utc() - Duration::from_secs((age + 1) * 3600);
+            let revoked = rcgen::RevokedCertParams {
+                serial_number: SerialNumber::from(age + 1),
+                revocation_time: time,
+                reason_code: None,
+                invalidity_date: None,
+            };
+            let list = CertificateRevocationListParams {
+                this_update: time,
+                next_update: time + Duration::from_secs(86400),
+                crl_number: SerialNumber::from(1_u64),
+                issuing_distribution_point: None,
+                revoked_certs: vec![revoked],
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            lists.add(list.signed_by(&root, &key).unwrap().der().clone(), Path::new("test")).unwrap();
+            lists.settle(&[], UnixTime::now()).unwrap();
+        }
+        assert_eq!(lists.entries.len(), KEPT);
+        for serial in 1..=3 * KEPT as u64 + 1 {
+            let leaf = leaf(serial);
+            let leaf = X509::parse(leaf.der()).unwrap();
+            let good = lists.check(&leaf, None, false, UnixTime::now()).is_ok();
+            assert_eq!(good, serial > 3 * KEPT as u64, "{serial}");
+        }
+    }
 
     #[test]
     fn renewed_lists_do_not_pile_up() {

@@ -6,6 +6,7 @@
 //! as OpenSSL judges it (`check_extensions` in `x509_vfy.c`, `v3_purp.c`).
 
 use std::fmt;
+use std::iter;
 use std::sync::Arc;
 
 use rustls::{CertificateError, OtherError};
@@ -86,17 +87,21 @@ pub(crate) fn check_end(
     alone: bool,
 ) -> Result<(), CertificateError> {
     check_extensions(certificate)?;
-    // An authority's key usage is about those below it. OpenSSL asks it of the authority
-    // itself as well.
-    let keeps_usage = alone && certificate.is_marked_authority();
     let netscape = certificate.netscape_cert_type;
     match purpose.is_allowed_by(certificate)
-        && (keeps_usage || certificate.has_key_usage(purpose.bits()))
+        && (alone && may_issue_its_own(certificate) || certificate.has_key_usage(purpose.bits()))
         && netscape.is_none_or(|kind| kind & purpose.netscape() != 0)
     {
         true => Ok(()),
         false => Err(CertificateError::InvalidPurpose),
     }
+}
+
+/// Whether the key of a loaded certificate may sign certificates: then its key usage
+/// excludes nothing, since a certificate with another one could be issued. OpenSSL
+/// checks it nevertheless.
+pub(crate) fn may_issue_its_own(loaded: &X509<'_>) -> bool {
+    loaded.is_marked_authority() && loaded.has_key_usage(KEY_CERT_SIGN)
 }
 
 fn check_extensions(certificate: &X509<'_>) -> Result<(), CertificateError> {
@@ -148,26 +153,35 @@ pub(crate) fn check_authorities(
     Ok(())
 }
 
-/// The hosts a certificate is for by its common names, if one of them stands for `host`
-/// and there is no name of a host among the alternative names. Python:
-/// `hostname_checks_common_name`.
+/// The kinds of a GeneralName.
+const MAIL: u32 = 1;
+const DNS_NAME: u32 = 2;
+
+/// `host`, if one of the common names stands for it and there is no name of a host among
+/// the alternative names. Python: `hostname_checks_common_name`.
 pub(crate) fn common_names_for(certificate: &X509<'_>, host: &str) -> Option<Vec<String>> {
-    const DNS_NAME: Option<u32> = Some(2);
-    if certificate.names.iter().flatten().any(|name| name.context() == DNS_NAME) {
-        return None;
-    }
-    let mut names = certificate.subject_values(3);
-    if !names.iter().any(|name| stands_for(name, host)) {
-        return None;
-    }
-    // Others are titles, such as "Example Server".
+    let names = unless_named(certificate);
+    names.iter().any(|name| stands_for(name, host)).then(|| vec![host.to_owned()])
+}
+
+/// The common names that have the form of a host's name, if there is no name of a host
+/// among the alternative names. Others are titles, such as "Example Server".
+pub(crate) fn common_hosts(certificate: &X509<'_>) -> Vec<String> {
     let is_host = |name: &String| {
         name.contains('.')
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
     };
+    let mut names = unless_named(certificate);
     names.retain(is_host);
-    names.push(host.to_owned());
-    Some(names)
+    names
+}
+
+/// The common names, or none if a host is among the alternative names.
+fn unless_named(certificate: &X509<'_>) -> Vec<String> {
+    match certificate.names.iter().flatten().any(|name| name.context() == Some(DNS_NAME)) {
+        true => Vec::new(),
+        false => certificate.subject_values(3),
+    }
 }
 
 /// As OpenSSL's `equal_wildcard`: `*` is a whole label, in front of two more.
@@ -183,36 +197,56 @@ fn stands_for(name: &str, host: &str) -> bool {
     }
 }
 
-/// Whether the authorities may vouch for names that are no alternative names, so that
-/// the library has not judged them.
-pub(crate) fn check_hosts(authorities: &[X509<'_>], hosts: &[String]) -> Result<(), CertificateError> {
-    for constraints in authorities.iter().filter_map(|authority| authority.name_constraints) {
+/// Checks the name constraints of the authorities for names that are no alternative
+/// names, which the library does not check: `hosts`, and the e-mail addresses in the
+/// subjects. As OpenSSL's `NAME_CONSTRAINTS_check` and `NAME_CONSTRAINTS_check_CN`.
+pub(crate) fn check_subject(
+    end: &X509<'_>,
+    authorities: &[X509<'_>],
+    hosts: &[String],
+) -> Result<(), CertificateError> {
+    for (place, authority) in authorities.iter().enumerate() {
+        let Some(constraints) = authority.name_constraints else {
+            continue;
+        };
         for host in hosts {
-            match is_within(constraints, host) {
-                Ok(true) => {}
-                Ok(false) => return Err(refusal(NOT_PERMITTED)),
-                Err(_) => return Err(CertificateError::BadEncoding),
+            permit(is_within(constraints, DNS_NAME, |base| is_in_domain(host, base)))?;
+        }
+        // Those issued by themselves renew a key of the authority's.
+        let below = authorities[..place].iter().filter(|below| !below.is_self_issued());
+        for certificate in iter::once(end).chain(below) {
+            for address in certificate.subject_addresses().map_err(|_| CertificateError::BadEncoding)? {
+                permit(is_within(constraints, MAIL, |base| is_in_mailboxes(address, base)))?;
             }
         }
     }
     Ok(())
 }
 
+fn permit(within: Result<bool, Invalid>) -> Result<(), CertificateError> {
+    match within {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(refusal(NOT_PERMITTED)),
+        Err(_) => Err(CertificateError::BadEncoding),
+    }
+}
+
 pub(crate) const NOT_PERMITTED: &str =
     "permitted subtree violation: the authority may not vouch for the name";
 
-fn is_within(constraints: &[u8], host: &str) -> Result<bool, Invalid> {
+/// Whether the constraints permit a name of this kind, which `matches` a base or not.
+fn is_within(constraints: &[u8], kind: u32, matches: impl Fn(&[u8]) -> bool) -> Result<bool, Invalid> {
     let what = "nameConstraints";
     for subtrees in single(constraints, what)?.sequence(what)? {
         let mut bases = Vec::new();
         for subtree in crate::x509::items(subtrees.value, what)? {
             match subtree.sequence(what)?[..] {
-                [base] if base.context() == Some(2) => bases.push(base),
+                [base] if base.context() == Some(kind) => bases.push(base),
                 [_] => {}
                 _ => return Err(Invalid::new("nameConstraints: a minimum or maximum is not supported")),
             }
         }
-        let mut matches = bases.iter().map(|base: &Item<'_>| is_in_domain(host, base.value));
+        let mut matches = bases.iter().map(|base: &Item<'_>| matches(base.value));
         let within = match subtrees.context() {
             Some(0) => bases.is_empty() || matches.any(|matches| matches),
             Some(1) => !matches.any(|matches| matches),
@@ -223,6 +257,23 @@ fn is_within(constraints: &[u8], host: &str) -> Result<bool, Invalid> {
         }
     }
     Ok(true)
+}
+
+/// As OpenSSL's `nc_email`: a base is one mailbox, a host, or with a dot in front what is
+/// below a domain. The local part has case, the host has none.
+fn is_in_mailboxes(address: &[u8], base: &[u8]) -> bool {
+    let split = |name: &'_ [u8]| name.iter().rposition(|&byte| byte == b'@');
+    let Some(at) = split(address) else {
+        return false;
+    };
+    let (local, host) = (&address[..at], &address[at + 1..]);
+    match split(base) {
+        Some(at) => (at == 0 || base[..at] == *local) && base[at + 1..].eq_ignore_ascii_case(host),
+        None if base.first() == Some(&b'.') => {
+            host.len() > base.len() && host[host.len() - base.len()..].eq_ignore_ascii_case(base)
+        }
+        None => base.eq_ignore_ascii_case(host),
+    }
 }
 
 /// A domain stands for itself and what is below it; with a dot in front for the latter.
@@ -248,6 +299,18 @@ mod tests {
         assert!(!is_in_domain("badexample.com", b"example.com"));
         assert!(!is_in_domain("example.com", b".example.com"));
         assert!(!is_in_domain("com", b"example.com"));
+    }
+
+    #[test]
+    fn a_mailbox_is_matched_by_itself_its_host_or_a_domain_above() {
+        assert!(is_in_mailboxes(b"a@example.com", b"Example.com"));
+        assert!(is_in_mailboxes(b"a@example.com", b"a@EXAMPLE.com"));
+        assert!(is_in_mailboxes(b"a@www.example.com", b".example.com"));
+        assert!(!is_in_mailboxes(b"A@example.com", b"a@example.com"));
+        assert!(!is_in_mailboxes(b"a@www.example.com", b"example.com"));
+        assert!(!is_in_mailboxes(b"a@example.com", b".example.com"));
+        assert!(!is_in_mailboxes(b"example.com", b"example.com"));
+        assert!(!is_in_mailboxes(b"a@example.com@evil.com", b"example.com"));
     }
 
     #[test]

@@ -215,7 +215,8 @@ impl Judge {
         for (authority, der) in authorities.iter().zip(&ders) {
             check_time(authority.validity, now).map_err(|error| Refused::other(error, der))?;
         }
-        path::check_hosts(&authorities, common_names)?;
+        let hosts = [path::common_hosts(end), common_names.to_vec()].concat();
+        path::check_subject(end, &authorities, &hosts)?;
         self.check_revocation(end, Some(&authorities[0]), self.demands.flags != VERIFY_DEFAULT, now)?;
         for (below, issuer) in authorities.iter().enumerate().skip(1) {
             let demanded = self.demands.flags == VERIFY_CRL_CHECK_CHAIN;
@@ -358,8 +359,8 @@ impl ServerJudge {
             return Ok(());
         }
         let parsed = X509::parse(cert).map_err(|_| CertificateError::BadEncoding)?;
-        let alone = parsed.is_marked_authority() && self.0.trust.is_loaded(cert);
-        match alone || parsed.has_key_usage(DIGITAL_SIGNATURE) {
+        let exempt = path::may_issue_its_own(&parsed) && self.0.trust.is_loaded(cert);
+        match exempt || parsed.has_key_usage(DIGITAL_SIGNATURE) {
             true => Ok(()),
             false => Err(refuse(CertificateError::InvalidPurpose.into(), cert)),
         }
@@ -588,6 +589,17 @@ mod tests {
         for critical in [false, true] {
             let params = leaf(&[1, 2, 3, 4], critical, &[5, 0]);
             assert_eq!(judgements(&params, true), [!critical; 4], "{critical}");
+        }
+    }
+
+    #[test]
+    fn an_extension_that_is_there_twice_is_refused() {
+        for oid in [&[1, 2, 3, 4][..], &[2, 5, 29, 14]] {
+            let mut params = leaf(oid, false, &[4, 1, 0]);
+            assert_eq!(judgements(&params, true), [true; 4], "once: {oid:?}");
+            let again = CustomExtension::from_oid_content(oid, vec![4, 1, 1]);
+            params.custom_extensions.push(again);
+            assert_eq!(judgements(&params, true), [false; 4], "{oid:?}");
         }
     }
 

@@ -198,6 +198,7 @@ pub(crate) fn standard(oid: &[u8]) -> Option<u8> {
 }
 
 const NETSCAPE_CERT_TYPE: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x86, 0xf8, 0x42, 0x01, 0x01];
+const EMAIL_ADDRESS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x01];
 const PROXY_CERT_INFO: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x0e];
 
 /// A certificate, as far as decisions depend on it.
@@ -373,6 +374,26 @@ impl<'a> X509<'a> {
             .filter(|(oid, _)| *oid == [0x55, 0x04, number])
             .filter_map(|(_, value)| text(&value))
             .collect()
+    }
+
+    /// The e-mail addresses in the subject.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if one is no IA5String: constraints cannot be applied to it.
+    pub(crate) fn subject_addresses(&self) -> Result<Vec<&'a [u8]>, Invalid> {
+        let mut addresses = Vec::new();
+        for (oid, value) in attributes(self.subject)?.into_iter().flatten() {
+            if oid == EMAIL_ADDRESS {
+                match value.tag {
+                    Tag::Ia5String => addresses.push(value.value),
+                    tag => {
+                        return Err(Invalid(format!("emailAddress: an IA5String is expected, not {tag}")));
+                    }
+                }
+            }
+        }
+        Ok(addresses)
     }
 }
 

@@ -416,3 +416,95 @@ fn a_common_name_counts_only_where_no_alternative_name_is_a_hosts() {
     address.subject_alt_names = vec![rcgen::SanType::IpAddress("127.0.0.1".parse().unwrap())];
     assert!(by_common_name(vec![authority("root"), address]));
 }
+
+/// Whether a chain is accepted by its address, and as a client's; openssl agrees.
+fn by_address(chain: Vec<CertificateParams>, good: bool, what: &str) {
+    let mut issued: Vec<Issued> = Vec::new();
+    for params in chain {
+        let next = Issued::new(params, issued.last());
+        issued.push(next);
+    }
+    let pki = Pki::new();
+    let (leaf, above) = issued.split_last().unwrap();
+    pki.write("root.pem", issued[0].cert.pem());
+    leaf.write(&pki, "leaf", &above.iter().skip(1).rev().collect::<Vec<_>>());
+    let client = trusting(&pki, "root.pem");
+    let result = handshake(&pki.server_with("leaf"), &client, "127.0.0.1").1;
+    assert_eq!(result.is_ok(), good, "{what}: {result:?}");
+    assert_eq!(client_accepted(&pki, "leaf", "root.pem").is_ok(), good, "{what}: a client's");
+    for purpose in ["sslserver", "sslclient"] {
+        let words = format!("-purpose {purpose} -CAfile root.pem -untrusted leaf.pem leaf.pem");
+        if let Some(accepted) = openssl_accepts(&pki, &words) {
+            assert_eq!(accepted, good, "openssl says otherwise: {what}");
+        }
+    }
+}
+
+fn below_each(
+    constraints: &dyn Fn() -> CertificateParams,
+    leaf: &CertificateParams,
+    good: bool,
+    what: &str,
+) {
+    by_address(vec![constraints(), leaf.clone()], good, what);
+    by_address(vec![authority("root"), constraints(), leaf.clone()], good, what);
+    by_address(vec![authority("root"), constraints(), authority("below"), leaf.clone()], good, what);
+}
+
+fn with_address(mut params: CertificateParams) -> CertificateParams {
+    params.subject_alt_names = vec![rcgen::SanType::IpAddress("127.0.0.1".parse().unwrap())];
+    params
+}
+
+#[test]
+fn name_constraints_hold_for_a_common_name_that_is_not_used() {
+    for (name, good) in [("www.a.example", true), ("www.b.example", false), ("A Server", true)] {
+        let leaf = with_address(common_name(name));
+        below_each(&|| constrained(&["a.example"], &[]), &leaf, good, name);
+    }
+    for (name, good) in [("www.a.example", false), ("www.b.example", true)] {
+        let leaf = with_address(common_name(name));
+        below_each(&|| constrained(&[], &["a.example"]), &leaf, good, name);
+    }
+}
+
+#[test]
+fn name_constraints_hold_for_an_e_mail_address_in_the_subject() {
+    let mail = || DnType::CustomDnType(vec![1, 2, 840, 113_549, 1, 9, 1]);
+    let constrained = |permitted: bool| {
+        let subtree = || vec![GeneralSubtree::Rfc822Name("good.example".into())];
+        let mut params = authority("constrained");
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: if permitted { subtree() } else { Vec::new() },
+            excluded_subtrees: if permitted { Vec::new() } else { subtree() },
+        });
+        params
+    };
+    for (address, good) in [("a@good.example", true), ("a@evil.example", false)] {
+        let mut leaf = with_address(leaf());
+        let value = rcgen::DnValue::Ia5String(address.try_into().unwrap());
+        leaf.distinguished_name.push(mail(), value);
+        below_each(&|| constrained(true), &leaf, good, address);
+        below_each(&|| constrained(false), &leaf, !good, address);
+    }
+    // Constraints cannot be applied to an address of another type.
+    let mut leaf = with_address(leaf());
+    leaf.distinguished_name.push(mail(), "a@good.example");
+    below_each(&|| constrained(true), &leaf, false, "not an IA5String");
+}
+
+#[test]
+fn a_loaded_authority_that_may_not_sign_keeps_its_key_usage() {
+    use KeyUsagePurpose as K;
+    for (usage, server, client) in [
+        (K::DigitalSignature, true, true),
+        (K::ContentCommitment, false, false),
+        (K::DataEncipherment, false, false),
+        (K::CrlSign, false, false),
+    ] {
+        let mut params = authority("localhost");
+        params.subject_alt_names = leaf().subject_alt_names;
+        params.key_usages = vec![usage];
+        judged(vec![params], server, client, &format!("{usage:?}"));
+    }
+}
