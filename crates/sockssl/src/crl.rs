@@ -7,8 +7,10 @@
 //! did not sign never takes the place of one that it did. Other lists are verified when
 //! a chain shows the key.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::io;
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -91,6 +93,12 @@ impl Lists {
         self.entries.iter().any(|entry| entry.list.der.as_ref() == der)
     }
 
+    /// The canonical names of the issuers whose lists are not all verified.
+    pub(crate) fn unverified_issuers(&self) -> HashSet<&[u8]> {
+        let unverified = self.entries.iter().filter(|entry| entry.signer.is_none());
+        unverified.map(|entry| &entry.list.issuer[..]).collect()
+    }
+
     /// Adds a list; [`settle`](Self::settle) has to follow.
     ///
     /// # Errors
@@ -138,29 +146,34 @@ impl Lists {
     fn drop_superseded(&mut self, now: UnixTime) {
         // The newest first; equals stay in the order in which they were loaded.
         self.entries.sort_by(|one, other| other.list.age().cmp(&one.list.age()));
-        let mut kept: Vec<Entry> = Vec::new();
-        for entry in self.entries.drain(..) {
+        let entries = mem::take(&mut self.entries);
+        // By issuer and scope, so that the time does not grow with the square of the lists.
+        let mut groups: HashMap<_, Vec<usize>> = HashMap::new();
+        let mut displaced = Vec::new();
+        for (place, entry) in entries.iter().enumerate() {
             let in_force = entry.list.is_in_force(now);
-            let newer: Vec<_> = kept
-                .iter()
-                .filter(|other| other.is_of_the_same(&entry) && other.list.is_in_force(now) == in_force)
-                .collect();
+            let newer = groups.entry((entry.issuer_and_scope(), in_force)).or_default();
             let superseded = entry.signer.is_some()
                 && in_force
-                && newer.iter().any(|other| other.list.age() > entry.list.age());
+                && newer.first().is_some_and(|&other| entries[other].list.age() > entry.list.age());
             if newer.len() < KEPT && !superseded {
-                kept.push(entry);
-                continue;
+                newer.push(place);
+            } else {
+                displaced.push((place, newer[0]));
             }
+        }
+        drop(groups);
+        let mut kept: Vec<_> = entries.into_iter().map(Some).collect();
+        for (place, other) in displaced {
             // Forged lists must not displace what a genuine one revokes.
-            if let (None, Some(other)) =
-                (&entry.signer, kept.iter_mut().find(|other| other.is_of_the_same(&entry)))
+            if let (Some(entry @ Entry { signer: None, .. }), Some(other)) =
+                (kept[place].take(), &mut kept[other])
             {
                 Arc::make_mut(&mut other.dropped)
                     .extend(entry.list.revoked.iter().chain(entry.dropped.iter()).cloned());
             }
         }
-        self.entries = kept;
+        self.entries = kept.into_iter().flatten().collect();
     }
 
     /// What the lists say of a certificate, whose issuer is `issuer` if it is known.
@@ -229,15 +242,13 @@ impl Lists {
 }
 
 impl Entry {
-    /// Whether both are of one issuer, and of one scope.
-    fn is_of_the_same(&self, other: &Entry) -> bool {
-        let (one, two) = (&self.list, &other.list);
-        let same_key = match (&self.signer, &other.signer) {
-            (Some(one), Some(two)) => one == two,
-            (None, None) => one.authority_key == two.authority_key,
-            _ => false,
+    /// Equal for lists of one issuer and of one scope.
+    fn issuer_and_scope(&self) -> impl Eq + Hash + '_ {
+        let key = match &self.signer {
+            Some(signer) => (true, Some(&**signer)),
+            None => (false, self.list.authority_key.as_deref()),
         };
-        same_key && one.issuer == two.issuer && one.scope() == two.scope()
+        (key, &self.list.issuer, self.list.scope())
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Trust {
 /// A certificate, and from when until when it is valid.
 struct Loaded {
     der: CertificateDer<'static>,
+    /// In canonical form.
+    subject: Vec<u8>,
     /// In seconds since 1970, both included.
     validity: (u64, u64),
 }
@@ -80,7 +82,8 @@ impl Trust {
             .map_err(|error| Invalid::new(error.to_string()))?
             .to_owned();
         let (is_authority, validity) = (parsed.is_authority(), parsed.validity);
-        let loaded = Arc::new(Loaded { der, validity });
+        let subject = canonical(parsed.subject);
+        let loaded = Arc::new(Loaded { der, subject, validity });
         if is_authority {
             self.anchors.push(anchor);
             self.authorities.push(Arc::clone(&loaded));
@@ -92,8 +95,13 @@ impl Trust {
     /// Verifies the lists by the certificates that are loaded, and drops those that newer
     /// ones replace.
     pub(crate) fn settle(&mut self) -> io::Result<()> {
-        let issuers: Vec<_> =
-            self.certificates.iter().filter_map(|loaded| X509::parse(&loaded.der).ok()).collect();
+        let wanted = self.lists.unverified_issuers();
+        let issuers: Vec<_> = self
+            .certificates
+            .iter()
+            .filter(|loaded| wanted.contains(&loaded.subject[..]))
+            .filter_map(|loaded| X509::parse(&loaded.der).ok())
+            .collect();
         self.lists.settle(&issuers, UnixTime::now())
     }
 
@@ -160,7 +168,8 @@ impl Trust {
         others: &'a [CertificateDer<'_>],
     ) -> Option<X509<'a>> {
         let name = canonical(certificate.issuer);
-        let loaded = self.certificates.iter().map(|loaded| &loaded.der[..]);
+        let named = self.certificates.iter().filter(|loaded| loaded.subject == name);
+        let loaded = named.map(|loaded| &loaded.der[..]);
         loaded
             .chain(others.iter().map(|other| &other[..]))
             .filter_map(|der| X509::parse(der).ok())
