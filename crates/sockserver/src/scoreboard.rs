@@ -31,7 +31,7 @@ pub(crate) struct Slot {
 /// Words of a slot: a number that is odd while the counters are being written, the
 /// counters, when the worker was last heard of, whether it has started, and whom it
 /// serves: the address in two words, its port, since when; a ticket for those who count
-/// the clients of one address, and whether it is being drawn.
+/// the clients of one address.
 const SEQUENCE: usize = 0;
 const STATS: usize = 1;
 const BEAT: usize = STATS + STATS_WORDS;
@@ -40,8 +40,7 @@ const CLIENT: usize = STARTED + 1;
 const PORT: usize = CLIENT + 2;
 const SINCE: usize = PORT + 1;
 const TICKET: usize = SINCE + 1;
-const DRAWING: usize = TICKET + 1;
-const SLOT_WORDS: usize = DRAWING + 1;
+const SLOT_WORDS: usize = TICKET + 1;
 
 /// What a worker has said of accepting, if anything.
 const ACCEPTS: u64 = 1;
@@ -51,8 +50,8 @@ const STOPPED: u64 = 2;
 const SERVES: u64 = 1 << 32;
 const KNOWN: u64 = 1 << 33;
 
-/// How often to look at a ticket that is being drawn: its worker may be stopped.
-const LOOKS: u32 = 10_000;
+/// In [`TICKET`], beside a number of its own: the ticket is being drawn.
+const DRAWING: u64 = 1 << 63;
 
 /// In [`BEAT`], beside milliseconds: a handler does not return, though its time is over.
 const STUCK: u64 = 1 << 63;
@@ -196,29 +195,60 @@ impl Slot {
 
     /// Whether `most` workers serve the same address already.
     ///
-    /// Of workers that ask at the same moment each has to know who is the earlier:
-    /// they draw tickets, and whoever is drawing is waited for (Lamport's bakery).
+    /// Workers that ask at the same moment draw tickets: the lower ticket is the earlier.
     pub(crate) fn is_one_too_many(&self, most: usize) -> bool {
-        let word = |place: usize, number: usize| self.words.get(place * SLOT_WORDS + number);
         let key =
-            |place| [PORT, CLIENT, CLIENT + 1].map(|number| word(place, number).load(Ordering::SeqCst));
+            |place| [PORT, CLIENT, CLIENT + 1].map(|number| self.at(place, number).load(Ordering::SeqCst));
         let [port, own @ ..] = key(self.place);
         if port & KNOWN == 0 {
             return false;
         }
-        let places = self.words.len() / SLOT_WORDS;
-        self.word(DRAWING).store(1, Ordering::SeqCst);
-        let ticket = self.words.get(places * SLOT_WORDS).fetch_add(1, Ordering::SeqCst) + 1;
-        self.word(TICKET).store(ticket, Ordering::SeqCst);
-        self.word(DRAWING).store(0, Ordering::SeqCst);
+        let ticket = self.draw(self.place, self.begin_drawing());
         let is_before = |place: usize| {
-            let drawing = |_: &u32| word(place, DRAWING).load(Ordering::SeqCst) != 0;
-            (0..LOOKS).take_while(drawing).for_each(|_| std::hint::spin_loop());
             let [port, other @ ..] = key(place);
-            let drawn = word(place, TICKET).load(Ordering::SeqCst);
-            port & KNOWN != 0 && other == own && (1..ticket).contains(&drawn)
+            port & KNOWN != 0 && other == own && (1..ticket).contains(&self.ticket_of(place))
         };
-        (0..places).filter(|&place| place != self.place && is_before(place)).count() >= most
+        (0..self.places()).filter(|&place| place != self.place && is_before(place)).count() >= most
+    }
+
+    /// Shows that a ticket is being drawn, before its number is known. The number beside the
+    /// mark is never used again, so whoever completes this drawing cannot take a later one
+    /// for it.
+    fn begin_drawing(&self) -> u64 {
+        let mark = DRAWING | self.next_number();
+        self.word(TICKET).store(mark, Ordering::SeqCst);
+        mark
+    }
+
+    /// Gives the worker that is drawing with `mark` a ticket, unless it has one by now, and
+    /// returns what it has.
+    fn draw(&self, place: usize, mark: u64) -> u64 {
+        let ticket = self.next_number();
+        let drawn =
+            self.at(place, TICKET).compare_exchange(mark, ticket, Ordering::SeqCst, Ordering::SeqCst);
+        drawn.map_or_else(|former| former, |_| ticket)
+    }
+
+    /// The ticket of a worker; 0 if it has none. For one that is drawing, which may have been
+    /// stopped meanwhile, the drawing is completed: its ticket is then later than every ticket
+    /// that has been drawn.
+    fn ticket_of(&self, place: usize) -> u64 {
+        match self.at(place, TICKET).load(Ordering::SeqCst) {
+            mark if mark & DRAWING != 0 => self.draw(place, mark),
+            ticket => ticket,
+        }
+    }
+
+    fn next_number(&self) -> u64 {
+        self.words.get(self.places() * SLOT_WORDS).fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    fn places(&self) -> usize {
+        self.words.len() / SLOT_WORDS
+    }
+
+    fn at(&self, place: usize, number: usize) -> &AtomicU64 {
+        self.words.get(place * SLOT_WORDS + number)
     }
 
     fn now(&self) -> u64 {
@@ -226,7 +256,7 @@ impl Slot {
     }
 
     fn word(&self, number: usize) -> &AtomicU64 {
-        self.words.get(self.place * SLOT_WORDS + number)
+        self.at(self.place, number)
     }
 }
 
@@ -316,6 +346,27 @@ mod tests {
             assert_eq!(admitted, 3);
             (0..8).for_each(|place| board.slot(place).serve_nobody());
         }
+    }
+
+    #[test]
+    fn a_worker_that_is_stopped_while_it_draws_is_counted_once() {
+        let board = Scoreboard::new(4).unwrap();
+        let slots = [0, 1, 2, 3].map(|place| board.slot(place));
+        let client = Address::from("192.0.2.1:1".parse::<SocketAddr>().unwrap());
+        slots.iter().for_each(|slot| slot.serve(&client));
+        let stopped = &slots[0];
+        let mark = stopped.begin_drawing();
+        assert!(!slots[1].is_one_too_many(2));
+        assert!(slots[2].is_one_too_many(2), "the stopped worker is before it");
+        assert!(slots[3].is_one_too_many(2));
+        let ticket = stopped.draw(0, mark);
+        let before = (1..4).filter(|&place| stopped.ticket_of(place) < ticket);
+        assert_eq!(before.collect::<Vec<_>>(), [1], "two of four are let in");
+        stopped.serve_nobody();
+        let next = stopped.begin_drawing();
+        assert_ne!(next, mark, "a drawing cannot be taken for a later one");
+        slots[1].draw(0, mark);
+        assert_eq!(stopped.word(TICKET).load(Ordering::SeqCst), next);
     }
 
     #[test]
