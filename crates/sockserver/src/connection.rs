@@ -46,7 +46,11 @@ pub(crate) struct Connection {
     /// Input the engine has read to see that there is some: it comes first,
     /// whichever way the handler reads.
     ahead: AtomicCell<ReadBuffer>,
-    means: OnceLock<Means>,
+    /// What it goes over from the beginning.
+    means: Option<Means>,
+    /// What `wrap_request` has returned, which is set while the connection is shared. Used
+    /// only if `means` is `None`: a [`OnceLock`] that is created with a value runs its `Once`.
+    wrapped: OnceLock<Means>,
     /// `None` between two requests, of which this serves one after the other.
     permit: Option<Permit>,
 }
@@ -69,11 +73,6 @@ const SEEN: u8 = 1;
 /// A word has come, or been said, and the next one changes nothing.
 const HEARD: u8 = 2;
 
-/// Set from the beginning, if possible: to set it later takes more time.
-fn over(socket: Option<Socket>) -> OnceLock<Means> {
-    socket.map_or_else(OnceLock::new, |socket| Means::Socket(socket).into())
-}
-
 impl Connection {
     /// One that goes over its socket, or will go over what a hook makes of it.
     pub(crate) fn new(client_address: Address, socket: Option<Socket>, permit: Permit) -> Connection {
@@ -86,7 +85,8 @@ impl Connection {
             flags: AtomicU8::new(0),
             notes: AtomicU8::new(0),
             ahead: AtomicCell::default(),
-            means: over(socket),
+            means: socket.map(Means::Socket),
+            wrapped: OnceLock::new(),
             permit: Some(permit),
         }
     }
@@ -94,7 +94,7 @@ impl Connection {
     /// Makes it another client's, after [`close`](Self::close).
     pub(crate) fn renew(&mut self, client_address: Address, socket: Option<Socket>, permit: Permit) {
         self.client_address = client_address;
-        self.means = over(socket);
+        self.means = socket.map(Means::Socket);
         self.since = permit.clock().stamp();
         self.permit = Some(permit);
         *self.state.get_mut() = State { phase: Phase::Queued, due: NEVER }.pack();
@@ -106,8 +106,13 @@ impl Connection {
 
     /// Closes what it goes over, and forgets what has been read ahead.
     pub(crate) fn close(&mut self) {
-        drop(self.means.take());
+        drop((self.means.take(), self.wrapped.take()));
         self.ahead.take();
+    }
+
+    #[inline]
+    fn means(&self) -> Option<&Means> {
+        self.means.as_ref().or_else(|| self.wrapped.get())
     }
 
     /// The permit of the request that has ended.
@@ -121,7 +126,7 @@ impl Connection {
 
     /// Whether there is anything to close.
     pub(crate) fn has_means(&self) -> bool {
-        self.means.get().is_some()
+        self.means().is_some()
     }
 
     pub(crate) fn age(&self) -> Duration {
@@ -239,31 +244,30 @@ impl Connection {
 
     /// Wakes whoever waits for the client, with the end of everything.
     fn sever(&self, how: Shutdown) {
-        if let Some(means) = self.means.get() {
+        if let Some(means) = self.means() {
             means.sever(how);
         }
     }
 
     fn socket_underneath(&self) -> Option<&Socket> {
-        self.means.get()?.socket()
+        self.means()?.socket()
     }
 
     pub(crate) fn serve_over(&self, stream: Wrapped) {
-        let _ = self.means.set(Means::Wrapped(stream));
+        let _ = self.wrapped.set(Means::Wrapped(stream));
     }
 
     /// A child process serves it: to cut it off is to kill the child. Returns what it
     /// went over in this one.
     #[cfg(unix)]
     pub(crate) fn serve_in_child(&mut self, pid: sys::Pid) -> Option<Means> {
-        let former = self.means.take();
-        self.means = Means::Child(pid).into();
-        former
+        let former = self.wrapped.take();
+        self.means.replace(Means::Child(pid)).or(former)
     }
 
     /// What the handler talks over, once it may.
     pub(crate) fn stream(&self) -> Option<&dyn StreamSocket> {
-        self.means.get()?.stream()
+        self.means()?.stream()
     }
 
     /// The deadline that ended the connection, or its last call.
@@ -347,7 +351,7 @@ impl Connection {
 
     /// The socket itself, if it goes over that and nothing of a hook's.
     pub(crate) fn bare(&self) -> Option<&Socket> {
-        match self.means.get()? {
+        match self.means()? {
             Means::Socket(socket) => Some(socket),
             _ => None,
         }
@@ -384,7 +388,7 @@ impl Connection {
     /// Receives, under a deadline that somebody watches.
     #[inline]
     fn recv_covered(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(means) = self.means.get() else { return Err(io::ErrorKind::NotConnected.into()) };
+        let Some(means) = self.means() else { return Err(io::ErrorKind::NotConnected.into()) };
         match means.recv_into(buffer) {
             Ok(received @ 1..) => Ok(self.heard(means, received, buffer.len())),
             Ok(0) if buffer.is_empty() => Ok(0),
@@ -394,7 +398,7 @@ impl Connection {
 
     /// Receives what is there, without waiting.
     fn recv_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(means) = self.means.get() else { return Err(io::ErrorKind::NotConnected.into()) };
+        let Some(means) = self.means() else { return Err(io::ErrorKind::NotConnected.into()) };
         match means.recv_nowait(buffer) {
             Ok(received @ 1..) => Ok(self.heard(means, received, buffer.len())),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.ended().is_none() => Err(error),
@@ -480,7 +484,7 @@ impl StreamSocket for Connection {
     /// Inlined into `sendall`, which is what a handler's writes come to.
     #[inline(always)]
     fn send(&self, data: &[u8]) -> io::Result<usize> {
-        let Some(means) = self.means.get() else { return Err(io::ErrorKind::NotConnected.into()) };
+        let Some(means) = self.means() else { return Err(io::ErrorKind::NotConnected.into()) };
         match means.send(data) {
             Ok(sent) => {
                 self.spoke();
@@ -491,7 +495,7 @@ impl StreamSocket for Connection {
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.means.get().map_or(Err(io::ErrorKind::NotConnected.into()), |means| means.shutdown(how))
+        self.means().map_or(Err(io::ErrorKind::NotConnected.into()), |means| means.shutdown(how))
     }
 
     fn fill(&self, buffer: &mut ReadBuffer, size: usize) -> io::Result<()> {

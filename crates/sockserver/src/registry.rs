@@ -244,7 +244,15 @@ impl Registry {
 
     /// Waits until nothing but its owner holds a line. The owner closes the connection,
     /// which may take long; whoever holds the line must not be the last to drop it.
+    #[inline]
     fn wait_for_release(&self, book: &mut MutexGuard<'_, Book>, slot: u32) {
+        if !book.held.is_empty() {
+            self.wait_while_held(book, slot);
+        }
+    }
+
+    #[cold]
+    fn wait_while_held(&self, book: &mut MutexGuard<'_, Book>, slot: u32) {
         if book.held.contains(&slot) {
             book.waiting_for_release += 1;
             model::wait(&self.released, book, |book| !book.held.contains(&slot));

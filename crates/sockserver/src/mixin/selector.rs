@@ -453,7 +453,8 @@ impl Shared {
     fn let_in(&self) -> Option<Job> {
         let door = model::lock(&self.door);
         let open = door.as_ref().filter(|open| !open.is_stopping())?;
-        let accepting = Accepting::begin(open.core().registry());
+        let core = open.core();
+        let accepting = core.has_hooks().then(|| Accepting::begin(core.registry()));
         let accepted = open.accept();
         drop(accepting);
         match accepted {

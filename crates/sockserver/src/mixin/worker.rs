@@ -57,7 +57,9 @@ impl Entrance {
         inside.door.take_if(stops);
         let Some(door) = &inside.door else { return Ok(None) };
         door.keep(spare);
-        let _accepting = Accepting::begin(door.core().registry());
+        // Only a hook could ask.
+        let core = door.core();
+        let _accepting = core.has_hooks().then(|| Accepting::begin(core.registry()));
         door.accept().map(Some)
     }
 
