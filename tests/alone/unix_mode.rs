@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, RawMode};
 use rustix::process::{geteuid, umask};
 use sock::{Address, Socket};
 use sockserver::{
@@ -65,7 +65,7 @@ fn is_there_when_bind_returns() {
     let path = folder.path().join(name);
     for mask in [0, 0o022, 0o077, 0o777] {
         for mode in [0, 0o600, 0o640, 0o660, 0o666, 0o777] {
-            umask(Mode::from_raw_mode(mask));
+            umask(Mode::from_raw_mode(mask as RawMode));
             for by_itself in [false, true] {
                 let seen = Arc::new(AtomicU32::new(u32::MAX));
                 let hooks = Looking { seen: Arc::clone(&seen), by_itself };
@@ -84,7 +84,8 @@ fn is_there_when_bind_returns() {
             let server = UnixDatagramServer::builder(handler).unix_mode(mode).bind(&path).unwrap();
             assert_eq!(mode_of(&path), mode, "datagrams, umask {mask:o}");
             drop(server);
-            assert_eq!(umask(Mode::from_raw_mode(mask)).as_raw_mode(), mask, "the umask is as before");
+            let umask_now = umask(Mode::from_raw_mode(mask as RawMode)).as_raw_mode();
+            assert_eq!(umask_now, mask as RawMode, "the umask is as before");
         }
     }
     // An error of bind(2) in the other process is the same as in this one.
