@@ -4,7 +4,9 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sock::{MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, ReadBuffer, Socket, StreamSocket};
+#[cfg(unix)]
+use sock::MSG_DONTWAIT;
+use sock::{MSG_PEEK, POLLIN, Poll, ReadBuffer, Socket, StreamSocket};
 
 use super::{AHEAD, Connection, WAITED, poll_through_signals};
 use crate::limits::Deadline;
@@ -92,7 +94,12 @@ impl Connection {
                 let late = Err(io::ErrorKind::WouldBlock.into());
                 return self.judge(late, Deadline::Read).map(|_| false);
             }
-            match socket.recv_with_flags(1, MSG_PEEK | MSG_DONTWAIT).map(|data| data.len()) {
+            #[cfg(unix)]
+            let flags = MSG_PEEK | MSG_DONTWAIT;
+            // Windows has no such flag. Input was there a moment ago.
+            #[cfg(not(unix))]
+            let flags = MSG_PEEK;
+            match socket.recv_with_flags(1, flags).map(|data| data.len()) {
                 Ok(0) => return self.judge(Ok(0), Deadline::Read).map(|_| false),
                 Ok(_) => {
                     self.spoke();
