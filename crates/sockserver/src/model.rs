@@ -476,6 +476,8 @@ mod tests {
         (entry, theirs)
     }
 
+    // Under wine a shut-down receiving side ends the connection in another way.
+    #[cfg(unix)]
     #[test]
     fn a_drain_loses_no_request_that_was_sent_and_blocks_on_none() {
         let orders = every_order(
@@ -520,6 +522,8 @@ mod tests {
         assert!(orders > 100, "{orders}");
     }
 
+    // Under wine a shut-down receiving side ends the connection in another way.
+    #[cfg(unix)]
     #[test]
     fn a_connection_is_closed_by_its_worker_and_never_by_a_drain_that_looks_at_it() {
         let orders = every_order(
