@@ -30,7 +30,7 @@ use crate::consts::{AF_CAN, AF_NETLINK, AF_PACKET, AF_VSOCK};
 use crate::consts::{AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, AddressFamily};
 use crate::error::{GaiError, invalid, invalid_as, out_of_range, wrong_type};
 use crate::sys::{self, RawHints, c};
-use crate::trace::call;
+use crate::trace::{Outcome, call};
 
 #[cfg(target_os = "linux")]
 use linux::Wire;
@@ -511,6 +511,33 @@ impl fmt::Display for Quoted<'_> {
 
 pub(crate) fn c_string(argument: &str, text: &str) -> io::Result<CString> {
     CString::new(text).map_err(|_| wrong_type(format!("{argument} {text:?} must not contain a NUL")))
+}
+
+impl Outcome for SockAddr {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0, {}", Address::from_sys(self))
+    }
+}
+
+/// Received bytes and the sender's address: `16, 127.0.0.1:4242`.
+impl Outcome for (usize, Address) {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.0, self.1)
+    }
+}
+
+/// The same with the address as the system returns it.
+impl<T: Outcome> Outcome for (T, SockAddr) {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.show(f)?;
+        write!(f, ", {}", Address::from_sys(&self.1))
+    }
+}
+
+impl Outcome for (Vec<u8>, SockAddr) {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.0.len(), Address::from_sys(&self.1))
+    }
 }
 
 #[cfg(test)]

@@ -13,9 +13,6 @@ use std::fmt;
 use std::io;
 use std::time::Instant;
 
-use socket2::SockAddr;
-
-use crate::address::Address;
 use crate::error::errno_name;
 use crate::sys::AsRawFd;
 
@@ -81,30 +78,9 @@ impl Outcome for crate::sys::RawHost {
     }
 }
 
-impl Outcome for SockAddr {
-    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "0, {}", Address::from_sys(self))
-    }
-}
-
 impl Outcome for socket2::Socket {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.as_raw_fd())
-    }
-}
-
-/// What was received, and from whom: `16, 127.0.0.1:4242`.
-impl Outcome for (usize, Address) {
-    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {}", self.0, self.1)
-    }
-}
-
-/// The same, as the system has it.
-impl<T: Outcome> Outcome for (T, SockAddr) {
-    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.show(f)?;
-        write!(f, ", {}", Address::from_sys(&self.1))
     }
 }
 
@@ -122,12 +98,6 @@ impl Outcome for (socket2::Socket, socket2::Socket) {
 impl Outcome for (Vec<u8>, ()) {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.len().show(f)
-    }
-}
-
-impl Outcome for (Vec<u8>, SockAddr) {
-    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {}", self.0.len(), Address::from_sys(&self.1))
     }
 }
 

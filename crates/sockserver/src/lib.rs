@@ -80,7 +80,6 @@
 //! tokio does that better today. No protocols: for HTTP there is hyper. It grew
 //! from CPython's `socketserver.py`, which is worth reading beside it.
 
-mod accept;
 mod batch;
 mod builder;
 mod child;
@@ -127,7 +126,6 @@ mod unix_bind;
 mod wake;
 mod wrapping;
 
-pub use accept::Acceptor;
 pub use builder::Builder;
 pub use classes::*;
 pub use datagram::{DatagramContext, DatagramHandlerFn, DatagramRequestHandler, datagram_handler_fn};
@@ -144,7 +142,7 @@ pub use mixin::prefork::PreforkMixIn;
 #[cfg(unix)]
 pub use mixin::selector::SelectorMixIn;
 pub use mixin::threading::ThreadingMixIn;
-pub use mixin::{MixIn, Sequential};
+pub use mixin::{Acceptor, MixIn, Sequential};
 pub use report::{CutOff, DrainReport};
 pub use request::{Request, RequestError};
 pub use server::{Datagram, DatagramServer, Family, Inet, Kind, Server, Stream, StreamServer, Unix};

@@ -11,7 +11,6 @@ use log::Level;
 use parking_lot::Mutex;
 
 use crate::clock::NEVER;
-use crate::registry::Registry;
 
 /// Sleeps until the next deadline and then ends what is overdue.
 ///
@@ -26,6 +25,25 @@ pub(crate) struct Reaper {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// There was no thread for it, as the log knows: each request tries again.
     told: AtomicBool,
+}
+
+/// What the thread looks at: the table of connections with their deadlines.
+pub(crate) trait Expire: Send + Sync + 'static {
+    /// The timer that belongs to the table.
+    fn reaper(&self) -> &Reaper;
+
+    /// Ends overdue connections. Returns when the next one may be due, in the clock's
+    /// milliseconds, or [`NEVER`].
+    fn expire(&self) -> u64;
+
+    /// Whether the table has no connections.
+    fn is_empty(&self) -> bool;
+
+    /// The current time, in the clock's milliseconds.
+    fn now(&self) -> u64;
+
+    /// The shortest deadline that is configured.
+    fn shortest_deadline(&self) -> Option<Duration>;
 }
 
 /// What [`Reaper::next`] is where nobody is to be woken.
@@ -51,9 +69,9 @@ impl Default for Reaper {
 impl Reaper {
     /// Has somebody look at `due`.
     #[inline]
-    pub(crate) fn watch(registry: &Arc<Registry>, due: u64) {
-        if due < registry.reaper.next.load(Ordering::SeqCst) {
-            Reaper::wake_or_start(registry);
+    pub(crate) fn watch<T: Expire>(table: &Arc<T>, due: u64) {
+        if due < table.reaper().next.load(Ordering::SeqCst) {
+            Reaper::wake_or_start(table);
         }
     }
 
@@ -79,8 +97,8 @@ impl Reaper {
     }
 
     #[cold]
-    fn wake_or_start(registry: &Arc<Registry>) {
-        let reaper = &registry.reaper;
+    fn wake_or_start<T: Expire>(table: &Arc<T>) {
+        let reaper = table.reaper();
         let mut running = reaper.thread.lock();
         if let Some(thread) = &*running {
             return thread.thread().unpark();
@@ -88,15 +106,15 @@ impl Reaper {
         if reaper.stopped.load(Ordering::Relaxed) {
             return;
         }
-        let its_own = Arc::downgrade(registry);
+        let its_own = Arc::downgrade(table);
         let started = thread::Builder::new().name("sockserver-reaper".to_owned()).spawn(move || {
-            while let Some(registry) = its_own.upgrade() {
-                let stopped = registry.reaper.stopped.load(Ordering::Acquire);
-                if stopped && registry.is_empty() {
+            while let Some(table) = its_own.upgrade() {
+                let stopped = table.reaper().stopped.load(Ordering::Acquire);
+                if stopped && table.is_empty() {
                     return;
                 }
-                let sleep = Reaper::look(&registry);
-                drop(registry);
+                let sleep = Reaper::look(&*table);
+                drop(table);
                 // A closed server's last requests end without a word.
                 let sleep =
                     if stopped { Some(sleep.map_or(CLOSED, |sleep| sleep.min(CLOSED))) } else { sleep };
@@ -118,16 +136,17 @@ impl Reaper {
     }
 
     /// Ends what is overdue. Returns how long to sleep; `None` until woken.
-    fn look(registry: &Registry) -> Option<Duration> {
-        registry.reaper.next.store(NEVER, Ordering::SeqCst);
-        let next = registry.reap();
+    fn look<T: Expire>(table: &T) -> Option<Duration> {
+        let reaper = table.reaper();
+        reaper.next.store(NEVER, Ordering::SeqCst);
+        let next = table.expire();
         if next == NEVER {
             return None;
         }
-        let shortest = registry.limits().shortest().unwrap_or_default().as_millis() as u64;
-        let next = next.max(registry.now() + (shortest / 10).clamp(1, COARSEST));
-        registry.reaper.next.store(next, Ordering::SeqCst);
-        Some(Duration::from_millis(next.saturating_sub(registry.now())))
+        let shortest = table.shortest_deadline().unwrap_or_default().as_millis() as u64;
+        let next = next.max(table.now() + (shortest / 10).clamp(1, COARSEST));
+        reaper.next.store(next, Ordering::SeqCst);
+        Some(Duration::from_millis(next.saturating_sub(table.now())))
     }
 
     fn wake(&self) {
@@ -158,13 +177,13 @@ impl Watch {
     /// # Errors
     ///
     /// Returns an error if the thread cannot be started.
-    pub(crate) fn begin(registry: &Arc<Registry>) -> io::Result<Watch> {
+    pub(crate) fn begin<T: Expire>(table: &Arc<T>) -> io::Result<Watch> {
         let (end, ended) = mpsc::channel();
-        let registry = Arc::clone(registry);
+        let table = Arc::clone(table);
         let thread = thread::Builder::new().name("sockserver-reaper".to_owned()).spawn(move || {
             loop {
-                let next = registry.reap().max(registry.now() + 1);
-                let sleep = Duration::from_millis(next.saturating_sub(registry.now()));
+                let next = table.expire().max(table.now() + 1);
+                let sleep = Duration::from_millis(next.saturating_sub(table.now()));
                 if ended.recv_timeout(sleep) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }

@@ -18,7 +18,7 @@ use crate::model::{self, point};
 use crate::pages::Pages;
 use crate::permits::{Permit, Permits};
 use crate::phase::Phase;
-use crate::reaper::Reaper;
+use crate::reaper::{Expire, Reaper};
 use crate::report::{CutOff, DrainReport};
 use crate::role::{Accepting, Serving};
 #[cfg(unix)]
@@ -267,10 +267,6 @@ impl Registry {
         Some(Duration::from_millis(left))
     }
 
-    pub(crate) fn now(&self) -> u64 {
-        self.permits.clock().now()
-    }
-
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
@@ -454,10 +450,6 @@ impl Registry {
         self.reaper.stop(left);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.book.lock().stats.in_flight == 0
-    }
-
     /// Counts a request as one that has ended.
     fn count(&self, book: &mut Book, outcome: Outcome) {
         book.stats.end(outcome);
@@ -465,6 +457,28 @@ impl Registry {
         if book.drains > 0 {
             self.ended.notify_all();
         }
+    }
+}
+
+impl Expire for Registry {
+    fn reaper(&self) -> &Reaper {
+        &self.reaper
+    }
+
+    fn expire(&self) -> u64 {
+        self.reap()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.book.lock().stats.in_flight == 0
+    }
+
+    fn now(&self) -> u64 {
+        self.permits.clock().now()
+    }
+
+    fn shortest_deadline(&self) -> Option<Duration> {
+        self.limits().shortest()
     }
 }
 

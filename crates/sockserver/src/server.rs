@@ -15,11 +15,11 @@ use sock::{
     SocketKind, ToAddress,
 };
 
-use crate::accept::Acceptor;
 use crate::door::{Door, Settings};
 use crate::handle::ServerHandle;
 use crate::hooks::ServerHooks;
 use crate::listener::BoundPath;
+use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 use crate::report::DrainReport;
 use crate::request::{RequestError, guard};

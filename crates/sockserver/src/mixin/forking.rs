@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sock::{Address, AsFd, POLLIN, Poll};
 
-use crate::accept::Acceptor;
 use crate::child::{self, Line, Word};
 use crate::flood::{self, Kind};
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::limits::Deadline;
+use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 use crate::report::DrainReport;
 use crate::stats::Outcome;

@@ -1,4 +1,4 @@
-//! Mixins: where a request runs.
+//! Mixins and the loop that calls them: where a request runs.
 //!
 //! 1. [`Sequential`] in the loop itself, one after the other: plain `TCPServer`.
 //! 2. [`ThreadingMixIn`](crate::ThreadingMixIn) in a thread for each request.
@@ -26,13 +26,20 @@ pub(crate) mod threading;
 pub(crate) mod threads;
 pub(crate) mod worker;
 
+use std::cell::Cell;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::accept::Acceptor;
+use sock::{BorrowedFd, POLLIN, Poll};
+
+use crate::door::{Accepted, Door};
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::report::DrainReport;
+use crate::request::guard;
+#[cfg(all(unix, feature = "signals"))]
+use crate::signals::Signals;
+use crate::{flood, hooks};
 
 /// Where requests run: what CPython's two mixins override between them.
 ///
@@ -157,5 +164,270 @@ impl MixIn for Sequential {
 
     fn answers_in_loop(&self) -> bool {
         true
+    }
+}
+
+/// How many turns wait at once after an attempt that was in vain.
+const QUIET: u32 = 8;
+
+/// The server's side of a loop: it waits, accepts and verifies; a
+/// [`MixIn`] decides when and where what comes of it runs.
+pub struct Acceptor<'a> {
+    door: Door,
+    mixin: &'a dyn MixIn,
+    /// For how many turns it waits before it tries.
+    quiet: Cell<u32>,
+    /// Whether somebody has overridden `service_actions`; found out by calling it.
+    overridden: Cell<Option<bool>>,
+    #[cfg(all(unix, feature = "signals"))]
+    signals: Option<&'a Signals>,
+}
+
+impl<'a> Acceptor<'a> {
+    pub(crate) fn new(door: Door, mixin: &'a dyn MixIn) -> Acceptor<'a> {
+        let door = if mixin.answers_in_loop() { door.of_a_loop_that_answers() } else { door };
+        Acceptor {
+            door,
+            mixin,
+            quiet: Cell::new(0),
+            overridden: Cell::new(None),
+            #[cfg(all(unix, feature = "signals"))]
+            signals: None,
+        }
+    }
+
+    /// Has the loop itself look for signals.
+    #[cfg(all(unix, feature = "signals"))]
+    pub(crate) fn watching(self, signals: Option<&'a Signals>) -> Acceptor<'a> {
+        Acceptor { signals, ..self }
+    }
+
+    /// One turn of the loop: takes a request if one is there, else waits; hands
+    /// it to the mixin; calls `service_actions`. Returns false when the server
+    /// is to stop; a request is never accepted after that (bpo-35017).
+    ///
+    /// The wait also ends when a descriptor of `watch` becomes readable.
+    ///
+    /// # Errors
+    ///
+    /// The listener's, when it is of no more use.
+    pub fn turn(&self, watch: &[BorrowedFd<'_>]) -> io::Result<bool> {
+        self.turn_within(watch, None)
+    }
+
+    /// [`turn`](Self::turn), which waits no longer than `limit`.
+    pub(crate) fn turn_within(
+        &self,
+        watch: &[BorrowedFd<'_>],
+        limit: Option<Duration>,
+    ) -> io::Result<bool> {
+        // What has been received is served, also when the server is to stop.
+        if self.is_stopping() && !self.door.has_more() {
+            return Ok(false);
+        }
+        let mut accepted = self.try_first()?;
+        // One follows the other: nobody has anything to do in between but this.
+        while let Accepted::Served = accepted {
+            self.look_around()?;
+            if self.is_stopping() {
+                return Ok(self.door.has_more());
+            }
+            accepted = self.try_first()?;
+        }
+        if let Accepted::Nothing = accepted {
+            self.wait(true, watch, shorter(limit, self.idle_limit()))?;
+            if self.is_stopping() {
+                return Ok(false);
+            }
+            accepted = self.door.accept()?;
+        }
+        match accepted {
+            Accepted::Job(job) => {
+                if let Some(pause) = self.process(job) {
+                    self.door.core().registry().permits.ask_to_be_woken();
+                    self.wait(false, watch, Some(pause))?;
+                }
+                // Where one client follows the other nobody ever waits.
+                self.look_around()?;
+            }
+            Accepted::Served => self.look_around()?,
+            Accepted::Nothing | Accepted::Refused | Accepted::Again => {}
+            Accepted::Pause(pause) => {
+                // A descriptor may be free before the pause is over.
+                self.door.core().registry().permits.ask_to_be_woken();
+                self.wait(false, watch, Some(pause))?;
+            }
+            Accepted::Full => self.wait(false, watch, shorter(limit, self.idle_limit()))?,
+        }
+        self.service_actions();
+        Ok(!self.is_stopping() || self.door.has_more())
+    }
+
+    /// Takes a request without waiting, unless lately nobody was there who did not have to
+    /// be waited for: an attempt in vain costs as much as two waits that are over at once.
+    fn try_first(&self) -> io::Result<Accepted> {
+        let quiet = self.quiet.get();
+        if quiet > 0 && !self.door.has_more() {
+            self.quiet.set(quiet - 1);
+            return Ok(Accepted::Nothing);
+        }
+        let accepted = self.door.accept()?;
+        if let Accepted::Nothing = accepted {
+            self.quiet.set(QUIET);
+        }
+        Ok(accepted)
+    }
+
+    /// A turn that accepts nothing: waits for a descriptor of `watch`, up to
+    /// `limit`, and lets clients wait in the listener's queue. Returns false when
+    /// the server is to stop.
+    ///
+    /// # Errors
+    ///
+    /// Those of poll(2).
+    pub fn rest(&self, watch: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<bool> {
+        if !self.is_stopping() {
+            self.wait(false, watch, shorter(limit, self.idle_limit()))?;
+            self.service_actions();
+        }
+        Ok(!self.is_stopping())
+    }
+
+    /// Waits up to `timeout` for one request and hands it to the mixin, unless it
+    /// is refused. Returns false when none came.
+    pub(crate) fn one_request(&self, timeout: Option<Duration>) -> io::Result<bool> {
+        let due = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.mixin.service_actions();
+        self.look_around()?;
+        loop {
+            if self.door.core().registry().is_draining() || self.is_asked_by_a_signal() {
+                return Ok(true);
+            }
+            let left = due.map(|due| due.saturating_duration_since(Instant::now()));
+            match self.door.accept()? {
+                Accepted::Job(job) => {
+                    self.process(job);
+                    return Ok(true);
+                }
+                Accepted::Served | Accepted::Refused => return Ok(true),
+                _ if left == Some(Duration::ZERO) => return Ok(false),
+                Accepted::Again => {}
+                Accepted::Nothing => self.wait(true, &[], left)?,
+                Accepted::Full => self.wait(false, &[], left)?,
+                Accepted::Pause(pause) => {
+                    self.wait(false, &[], Some(left.map_or(pause, |left| left.min(pause))))?;
+                }
+            }
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.door.is_stopping()
+    }
+
+    #[cfg(all(unix, feature = "signals"))]
+    pub(crate) fn is_asked_by_a_signal(&self) -> bool {
+        self.signals.is_some_and(|signals| signals.asked().is_some())
+    }
+
+    #[cfg(not(all(unix, feature = "signals")))]
+    pub(crate) fn is_asked_by_a_signal(&self) -> bool {
+        false
+    }
+
+    /// Hands a job to the mixin. Returns how long to wait if it could not be started.
+    fn process(&self, job: Job) -> Option<Duration> {
+        let served = match self.mixin.answers_in_loop() {
+            true => self.door.serving(|| self.door.batching(|| self.mixin.process_request(job))),
+            false => self.mixin.process_request(job),
+        };
+        match served {
+            Ok(()) => {
+                self.door.started();
+                None
+            }
+            Err(rejected) => Some(self.door.reject(rejected)),
+        }
+    }
+
+    /// The door this loop stands at.
+    pub(crate) fn door(&self) -> &Door {
+        &self.door
+    }
+
+    fn service_actions(&self) {
+        self.mixin.service_actions();
+        if !self.door.core().has_hooks() {
+            self.overridden.set(Some(false));
+            return;
+        }
+        let run = guard(|| Ok(hooks::service_actions(&*self.door.core().hooks)));
+        // The default does not panic.
+        self.overridden.set(Some(run.as_ref().copied().unwrap_or(true)));
+        if let Err(error) = run {
+            match flood::tell(flood::kind(&error), Instant::now()) {
+                None => log::debug!("service_actions {error}"),
+                Some(0) => log::error!("service_actions {error}"),
+                Some(more) => log::error!("service_actions {error}; and {more} more panics before it"),
+            }
+        }
+    }
+
+    /// How long the loop may sleep: as long as nothing happens, unless somebody
+    /// has overridden `service_actions`.
+    fn idle_limit(&self) -> Option<Duration> {
+        if self.overridden.get().is_none() {
+            self.service_actions();
+        }
+        (self.overridden.get() == Some(true)).then_some(self.door.settings().poll_interval)
+    }
+
+    /// Sleeps until one of `watch`, or a listener if `accepting`, is readable, the
+    /// server is to stop, or `limit` has passed.
+    fn wait(&self, accepting: bool, watch: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<()> {
+        let (waker, registry) = (self.door.core().handle.waker(), self.door.core().registry());
+        let due = if registry.reaper.is_forbidden() { registry.next_due() } else { None };
+        let mut set = Vec::with_capacity(4 + watch.len());
+        set.push(waker.poll());
+        if accepting {
+            set.extend(self.door.listeners().map(|listener| Poll::new(listener, POLLIN)));
+        }
+        set.extend(watch.iter().map(|fd| Poll::new(fd, POLLIN)));
+        #[cfg(all(unix, feature = "signals"))]
+        set.extend(self.signals.map(Signals::poll));
+        ignore_interrupt(sock::poll(&mut set, shorter(limit, due)))?;
+        if set[0].revents() != 0 {
+            waker.drain();
+        }
+        self.look_around()
+    }
+
+    /// Sees to signals and deadlines, where no thread does.
+    fn look_around(&self) -> io::Result<()> {
+        #[cfg(all(unix, feature = "signals"))]
+        if let Some(signals) = self.signals {
+            signals.notice();
+            if self.is_asked_by_a_signal() {
+                self.door.core().handle.request_shutdown()?;
+            }
+        }
+        let registry = self.door.core().registry();
+        if registry.reaper.is_forbidden() && registry.next_due() == Some(Duration::ZERO) {
+            self.mixin.hear_children();
+            registry.reap();
+        }
+        Ok(())
+    }
+}
+
+/// The shorter of two limits, where there is one.
+fn shorter(limit: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    limit.into_iter().chain(other).min()
+}
+
+fn ignore_interrupt(polled: io::Result<usize>) -> io::Result<()> {
+    match polled {
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
     }
 }

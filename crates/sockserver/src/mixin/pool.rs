@@ -9,9 +9,9 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use sock::{SHUT_RDWR, Socket, socketpair};
 
-use crate::accept::Acceptor;
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
+use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 use crate::mixin::threads::Threads;
 use crate::mixin::worker::{Entrance, Worker};

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sock::{AsFd, Socket, socketpair};
 
-use crate::accept::Acceptor;
 use crate::flood::{self, Kind};
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
+use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 use crate::mixin::prefork_worker::{self, LISTENER_GONE};
 use crate::report::{CutOff, DrainReport};

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use sock::{AsFd, Socket, socketpair};
 
-use crate::accept::Acceptor;
 use crate::door::{Accepted, Door};
 use crate::flood::{self, Kind};
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::life::Tried;
+use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 use crate::mixin::parked::{Park, Parked, Parking};
 use crate::model;

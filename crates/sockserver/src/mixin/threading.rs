@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::accept::Acceptor;
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
+use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 
 /// How long a thread that has nothing to do waits for the next request.
