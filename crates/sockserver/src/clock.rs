@@ -77,7 +77,7 @@ impl Clock {
 }
 
 #[cfg(target_os = "linux")]
-use crate::sys::coarse_milliseconds as milliseconds;
+use crate::os::process::coarse_milliseconds as milliseconds;
 
 #[cfg(not(target_os = "linux"))]
 fn milliseconds() -> u64 {

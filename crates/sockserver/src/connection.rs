@@ -16,13 +16,13 @@ use sock::{Address, Lingered, Poll, ReadBuffer, SHUT_RD, SHUT_RDWR, Shutdown, So
 use crate::clock::{Clock, NEVER};
 use crate::limits::Deadline;
 use crate::means::Means;
-use crate::model::point;
+use crate::os::interleave::point;
+#[cfg(unix)]
+use crate::os::process;
 use crate::permits::Permit;
 use crate::phase::{OVER, Phase, State};
 use crate::reads::{CALLS, NOBODY, NOT_LATE, READ, Reads, WRITE, place_of};
 use crate::spare::{lend, put_away};
-#[cfg(unix)]
-use crate::sys;
 use crate::wrapping::Wrapped;
 
 /// A connection, or a datagram, from the moment it was accepted until it is closed.
@@ -260,7 +260,7 @@ impl Connection {
     /// A child process serves it: to cut it off is to kill the child. Returns what it
     /// went over in this one.
     #[cfg(unix)]
-    pub(crate) fn serve_in_child(&mut self, pid: sys::Pid) -> Option<Means> {
+    pub(crate) fn serve_in_child(&mut self, pid: process::Pid) -> Option<Means> {
         let former = self.wrapped.take();
         self.means.replace(Means::Child(pid)).or(former)
     }
@@ -578,8 +578,8 @@ mod tests {
 
     use super::*;
     use crate::limits::Limits;
+    use crate::os::waker::Waker;
     use crate::permits::Permits;
-    use crate::wake::Waker;
 
     fn connection() -> Connection {
         let limits = Limits { first_byte_timeout: Some(Duration::ZERO), ..Limits::default() };

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use sock::{Lingered, POLLIN, Poll};
 
-use crate::child;
 use crate::connection::poll_through_signals;
 use crate::hooks::tell_error;
 use crate::life::Life;
 use crate::limits::Deadline;
+use crate::os::child_channel;
 use crate::phase::Phase;
 use crate::request::{Request, RequestError, guard};
 use crate::stats::Outcome;
@@ -115,7 +115,7 @@ impl Life {
             drop(self.request.take());
         }
         // What wrap_request made goes with it. A child's bare socket goes with the process.
-        if comes_to(7) && !(child::is_one() && self.entry.connection().bare().is_some()) {
+        if comes_to(7) && !(child_channel::is_one() && self.entry.connection().bare().is_some()) {
             self.entry.close(self.core.registry());
         }
         self.closed = true;
@@ -126,7 +126,7 @@ impl Life {
     /// have: a call less for each short connection. A child's parent may be late with
     /// closing its copy.
     fn may_just_close(&self) -> bool {
-        !self.core.has_hooks() && !child::is_one() && self.entry.connection().ends_with_its_close()
+        !self.core.has_hooks() && !child_channel::is_one() && self.entry.connection().ends_with_its_close()
     }
 
     /// How long ending it may keep the worker.

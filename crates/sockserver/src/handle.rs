@@ -11,10 +11,10 @@ use parking_lot::{Condvar, Mutex};
 use sock::{SHUT_RDWR, Socket};
 
 use crate::limits::Limits;
+use crate::os::waker::Waker;
 use crate::registry::Registry;
 use crate::report::DrainReport;
 use crate::stats::Stats;
-use crate::wake::Waker;
 
 /// Stops its server, and tells how it is doing, from any thread, a handler's
 /// included. Clones are one handle.

@@ -9,9 +9,9 @@ use std::time::Instant;
 use sock::{Address, SHUT_WR, Socket, StreamSocket};
 
 use crate::flood;
-use crate::request::{Request, RequestError, guard};
 #[cfg(unix)]
-use crate::unix_bind;
+use crate::os::unix_bind;
+use crate::request::{Request, RequestError, guard};
 use crate::wrapping::Wrapped;
 
 /// The steps of a server that can be replaced; each has Python's default.

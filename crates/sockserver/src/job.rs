@@ -145,7 +145,7 @@ impl Job {
     /// Python: `close_request` alone; `shutdown_request` would end the child's
     /// connection too.
     #[cfg(unix)]
-    pub(crate) fn leave_to_child(&mut self, pid: crate::sys::Pid) {
+    pub(crate) fn leave_to_child(&mut self, pid: crate::os::process::Pid) {
         let closed = guard(|| {
             let request = self.0.request.take();
             request.iter().for_each(|request| self.0.core.hooks.close_request(request));

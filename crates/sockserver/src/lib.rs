@@ -82,7 +82,6 @@
 
 mod batch;
 mod builder;
-mod child;
 mod classes;
 mod clock;
 mod connection;
@@ -99,7 +98,7 @@ mod limits;
 mod listener;
 mod means;
 mod mixin;
-mod model;
+mod os;
 mod packet;
 mod pages;
 mod permits;
@@ -118,12 +117,7 @@ mod service;
 mod signals;
 mod spare;
 mod stats;
-#[cfg(unix)]
-mod sys;
 pub mod testing;
-#[cfg(unix)]
-mod unix_bind;
-mod wake;
 mod wrapping;
 
 pub use builder::Builder;

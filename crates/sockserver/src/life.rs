@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use sock::{AddressError, IPPROTO_TCP, Socket, SocketReader, SocketWriter, TCP_NODELAY};
 
-use crate::child::{self, Word};
 use crate::connection::Connection;
 use crate::datagram;
 use crate::handler::{ErasedHandler, StreamContext};
 use crate::hooks;
 use crate::limits::Deadline;
+use crate::os::child_channel::{self, Word};
 use crate::phase::Phase;
 use crate::reaper::Watch;
 use crate::registry::{Entry, Registry};
@@ -249,7 +249,7 @@ impl Life {
             self.entry.set_wrapping(self.registry(), None);
             let is_default = matches!(&wrapped, Ok((_, default_of)) if wraps.is_default(*default_of));
             wraps.learn(is_default);
-            child::tell(if is_default { Word::WrappedByDefault } else { Word::Wrapped });
+            child_channel::tell(if is_default { Word::WrappedByDefault } else { Word::Wrapped });
         }
         connection.serve_over(wrapped?.0);
         Ok(Request::served(Arc::clone(connection)))
@@ -264,7 +264,7 @@ impl Life {
     ///
     /// In a forked child nobody watches: its parent kills it.
     fn watch_wrapping(&self, socket: &Socket) -> Result<Option<Watch>, RequestError> {
-        if !child::is_one() {
+        if !child_channel::is_one() {
             let second = socket.dup().map_err(|error| self.refuse_to_wrap("dup the socket of", error))?;
             self.entry.set_wrapping(self.registry(), Some(second));
         }
@@ -284,7 +284,7 @@ impl Life {
     /// Makes sure that a thread watches the deadline of `wrap_request`, if it has one.
     fn watch_deadline(&self) -> io::Result<Option<Watch>> {
         let registry = self.registry();
-        if registry.limits().wrap_timeout.is_none() || child::is_one() {
+        if registry.limits().wrap_timeout.is_none() || child_channel::is_one() {
             return Ok(None);
         }
         let watched = if registry.reaper.is_forbidden() {
@@ -327,7 +327,7 @@ fn set_up_handler(handler: &mut dyn ErasedHandler, cx: &mut StreamContext<'_>) -
 /// Waits for a connection's next request: see [`Connection::await_input`].
 #[inline]
 fn await_input(core: &Core, connection: &Connection, size: usize, input: Input) -> io::Result<bool> {
-    if let Some(awaited) = child::with_line(|line| connection.await_input_or_word(size, line)) {
+    if let Some(awaited) = child_channel::with_line(|line| connection.await_input_or_word(size, line)) {
         return awaited;
     }
     if input == Input::Await && core.lifts_read_limit && core.registry().reaper.watches() {

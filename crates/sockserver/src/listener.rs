@@ -7,7 +7,7 @@ use sock::{AF_INET, AF_INET6, Address, AddressError, IPPROTO_IPV6, IPV6_V6ONLY, 
 
 use crate::hooks::ServerHooks;
 #[cfg(unix)]
-use crate::unix_bind;
+use crate::os::unix_bind;
 
 /// How listeners are made: the builder's class variables about them.
 #[derive(Clone)]

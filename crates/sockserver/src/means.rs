@@ -6,7 +6,7 @@ use std::time::Duration;
 use sock::{Shutdown, Socket, StreamSocket};
 
 #[cfg(unix)]
-use crate::sys;
+use crate::os::process;
 use crate::wrapping::Wrapped;
 
 /// What serves a connection, and how it is cut off.
@@ -16,7 +16,7 @@ pub(crate) enum Means {
     Wrapped(Wrapped),
     /// The process that serves it.
     #[cfg(unix)]
-    Child(sys::Pid),
+    Child(process::Pid),
 }
 
 impl Means {
@@ -52,7 +52,7 @@ impl Means {
         }
         #[cfg(unix)]
         if let Means::Child(pid) = self {
-            sys::kill(*pid);
+            process::kill(*pid);
         }
     }
 

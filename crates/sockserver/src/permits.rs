@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::limits::Limits;
-use crate::model::point;
-use crate::wake::Waker;
+use crate::os::interleave::point;
+use crate::os::waker::Waker;
 
 /// Where permits come from, and go back to.
 pub(crate) struct Permits {

@@ -14,7 +14,10 @@ use sock::{Address, SHUT_RDWR, Socket};
 use crate::clock::NEVER;
 use crate::connection::Connection;
 use crate::limits::{Deadline, Limits};
-use crate::model::{self, point};
+use crate::os::interleave::{self, point};
+#[cfg(unix)]
+use crate::os::process::Pid;
+use crate::os::waker::Waker;
 use crate::pages::Pages;
 use crate::permits::{Permit, Permits};
 use crate::phase::Phase;
@@ -24,9 +27,6 @@ use crate::role::{Accepting, Serving};
 #[cfg(unix)]
 use crate::scoreboard::{Scoreboard, Slot};
 use crate::stats::{Outcome, Stats};
-#[cfg(unix)]
-use crate::sys::Pid;
-use crate::wake::Waker;
 
 /// How long a drain waits for what it has cut off to end.
 const GRACE: Duration = Duration::from_millis(150);
@@ -255,7 +255,7 @@ impl Registry {
     fn wait_while_held(&self, book: &mut MutexGuard<'_, Book>, slot: u32) {
         if book.held.contains(&slot) {
             book.waiting_for_release += 1;
-            model::wait(&self.released, book, |book| !book.held.contains(&slot));
+            interleave::wait(&self.released, book, |book| !book.held.contains(&slot));
             book.waiting_for_release -= 1;
         }
     }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sock::Address;
 
+use crate::os::process::SharedWords;
 use crate::stats::{STATS_WORDS, Stats};
-use crate::sys::SharedWords;
 
 /// One slot for each worker, and what the workers before them have done.
 pub(crate) struct Scoreboard {

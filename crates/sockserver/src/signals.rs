@@ -13,7 +13,7 @@ use sock::{POLLIN, Poll, SHUT_RDWR, Socket, poll, socketpair};
 
 use crate::handle::ServerHandle;
 use crate::listener::BoundPath;
-use crate::sys;
+use crate::os::process;
 
 /// How long the loop may take to return after a drain that left a handler behind.
 const LOOP_RETURNS: Duration = Duration::from_millis(250);
@@ -46,8 +46,8 @@ impl Signals {
         let mut signals = Signals { limit, came, ids: Vec::new(), noticed, watcher };
         for signal in [SIGTERM, SIGINT] {
             // The first time: later it is no default that would be replaced.
-            sys::default_unless(signal, || CATCHING.load(Ordering::SeqCst) > 0)?;
-            signals.ids.push(sys::on_signal(signal, Arc::clone(&told))?);
+            process::default_unless(signal, || CATCHING.load(Ordering::SeqCst) > 0)?;
+            signals.ids.push(process::on_signal(signal, Arc::clone(&told))?);
         }
         Ok(signals)
     }

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sock::{Address, AsFd, POLLIN, Poll};
 
-use crate::child::{self, Line, Word};
 use crate::flood::{self, Kind};
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::limits::Deadline;
 use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
+use crate::os::child_channel::{self, Line, Word};
+use crate::os::process::{self, Fork, Pid, Waited};
 use crate::report::DrainReport;
 use crate::stats::Outcome;
-use crate::sys::{self, Fork, Pid, Waited};
 
 /// Serves each request in a child process of its own. Unix only.
 ///
@@ -186,7 +186,8 @@ impl ForkingMixIn {
         }
         let mut place = 0;
         while let Some(child) = children.get_mut(place) {
-            let waited = if child.ends || asks_all { sys::wait_child(child.pid) } else { Waited::Running };
+            let waited =
+                if child.ends || asks_all { process::wait_child(child.pid) } else { Waited::Running };
             if waited == Waited::Running {
                 // For one that takes longer, because it was stopped, nobody hurries.
                 child.ends &= !asks_all;
@@ -244,7 +245,7 @@ impl MixIn for ForkingMixIn {
         }
         // What is printed but not yet written out would be written by both.
         let _ = io::stdout().flush();
-        match self.line().and_then(|line| Ok((line, sys::fork()?))) {
+        match self.line().and_then(|line| Ok((line, process::fork()?))) {
             Err(error) => Err(job.reject(error)),
             Ok((_, Fork::Parent(pid))) => {
                 log::debug!("child {pid} serves {}", job.client_address());
@@ -257,7 +258,7 @@ impl MixIn for ForkingMixIn {
     }
 
     fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
-        sys::refuse_threads()?;
+        process::refuse_threads()?;
         // What a thread has to itself is set up here once, not in every child.
         crate::spare::warm_up();
         let line = self.line()?;
@@ -339,7 +340,7 @@ impl MixIn for ForkingMixIn {
 /// returning would run its parent's loop a second time.
 fn serve_in_child(mut job: Job, line: Arc<Line>) -> ! {
     flood::enter_child();
-    child::enter(line);
+    child_channel::enter(line);
     let outcome = match panic::catch_unwind(AssertUnwindSafe(|| job.run_in_child())) {
         Ok(outcome) => outcome,
         // The payload may panic once more when it is dropped.
@@ -349,6 +350,6 @@ fn serve_in_child(mut job: Job, line: Arc<Line>) -> ! {
         }
     };
     let _ = io::stdout().flush();
-    child::tell(Word::Ends);
-    sys::exit_now(exit_status(outcome))
+    child_channel::tell(Word::Ends);
+    process::exit_now(exit_status(outcome))
 }

@@ -10,8 +10,6 @@
 //!    requests wait without one (Unix).
 
 #[cfg(unix)]
-pub(crate) mod call_out;
-#[cfg(unix)]
 pub(crate) mod forking;
 #[cfg(unix)]
 pub(crate) mod parked;
@@ -33,13 +31,14 @@ use std::time::{Duration, Instant};
 use sock::{BorrowedFd, POLLIN, Poll};
 
 use crate::door::{Accepted, Door};
+use crate::flood;
 use crate::handle::ServerHandle;
+use crate::hooks;
 use crate::job::{Job, Rejected};
 use crate::report::DrainReport;
 use crate::request::guard;
 #[cfg(all(unix, feature = "signals"))]
 use crate::signals::Signals;
-use crate::{flood, hooks};
 
 /// Where requests run: what CPython's two mixins override between them.
 ///

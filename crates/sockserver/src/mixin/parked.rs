@@ -3,8 +3,8 @@
 use std::io;
 
 use crate::job::Job;
+use crate::os::poller::Event;
 use crate::pages::Pages;
-use crate::sys::poller::Event;
 
 /// The connections of a selector, by the key of their events.
 #[derive(Default)]

@@ -16,9 +16,9 @@ use crate::job::{Job, Rejected};
 use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 use crate::mixin::prefork_worker::{self, LISTENER_GONE};
+use crate::os::process::{self, Fork, Pid, Waited};
 use crate::report::{CutOff, DrainReport};
 use crate::scoreboard::Scoreboard;
-use crate::sys::{self, Fork, Pid, Waited};
 
 /// A worker that ends sooner than this has not really started.
 const YOUNG: Duration = Duration::from_secs(1);
@@ -153,7 +153,7 @@ impl PreforkMixIn {
         let (control, theirs) = socketpair()?;
         // Made before the fork: it counts the worker as alive from now on.
         let slot = board.slot(place);
-        match sys::fork()? {
+        match process::fork()? {
             Fork::Parent(pid) => {
                 log::debug!("worker {pid} started");
                 let worker =
@@ -170,7 +170,7 @@ impl PreforkMixIn {
                     prefork_worker::run(acceptor.door(), theirs, slot, quota, self.heartbeat)
                 }));
                 let _ = io::stdout().flush();
-                sys::exit_now(ran.unwrap_or(101))
+                process::exit_now(ran.unwrap_or(101))
             }
         }
     }
@@ -182,7 +182,7 @@ impl PreforkMixIn {
         let mut ended = Vec::new();
         for (place, slot) in squad.workers.iter_mut().enumerate() {
             let Some(worker) = slot else { continue };
-            match sys::wait_child(worker.pid) {
+            match process::wait_child(worker.pid) {
                 Waited::Running => {}
                 waited => {
                     // Whom it served is lost, and counted.
@@ -205,7 +205,7 @@ impl PreforkMixIn {
         for (place, slot) in self.squad.lock().workers.iter_mut().enumerate() {
             let Some(worker) = slot else { continue };
             match worker.aborted {
-                Some(aborted) if aborted.elapsed() >= LAST_WORDS => sys::kill(worker.pid),
+                Some(aborted) if aborted.elapsed() >= LAST_WORDS => process::kill(worker.pid),
                 Some(_) => {}
                 None => {
                     if let Some(silence) = board.stuck_for(place, self.heartbeat) {
@@ -213,7 +213,7 @@ impl PreforkMixIn {
                             format!("worker {} has been stuck for {silence:.1?}: killing it", worker.pid);
                         tell(Kind::Stuck, &what);
                         worker.aborted = Some(Instant::now());
-                        sys::abort(worker.pid);
+                        process::abort(worker.pid);
                     }
                 }
             }
@@ -269,7 +269,7 @@ impl PreforkMixIn {
 
     fn kill_all(&self) {
         for worker in self.squad.lock().workers.iter().flatten() {
-            sys::kill(worker.pid);
+            process::kill(worker.pid);
         }
     }
 }
@@ -391,7 +391,7 @@ impl MixIn for PreforkMixIn {
     }
 
     fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
-        sys::refuse_threads()?;
+        process::refuse_threads()?;
         let registry = Arc::clone(acceptor.door().core().registry());
         // Each serves one request at a time.
         let workers = self.workers.min(registry.limits().max_connections);

@@ -12,12 +12,12 @@ use sock::{Address, MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, SHUT_RDWR, Socket, pol
 use crate::clock::NEVER;
 use crate::door::Door;
 use crate::handle::ServerHandle;
-use crate::mixin::call_out::{Caller, accepting};
 use crate::mixin::worker::{Entrance, Worker};
+use crate::os::accept_interrupt::{Caller, accepting};
+use crate::os::process;
 use crate::report::{CutOff, DrainReport};
 use crate::scoreboard::Slot;
 use crate::service::Core;
-use crate::sys;
 
 /// Exit status of a worker whose listener is of no more use.
 pub(crate) const LISTENER_GONE: i32 = 3;
@@ -175,7 +175,7 @@ impl Orders {
         let _ = control.sendall(in_lines(&report).as_bytes());
         if report.left > 0 {
             // Its handler does not return, and this process has nothing else to do.
-            sys::exit_now(1);
+            process::exit_now(1);
         }
     }
 

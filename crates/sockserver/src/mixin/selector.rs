@@ -23,10 +23,10 @@ use crate::life::Tried;
 use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 use crate::mixin::parked::{Park, Parked, Parking};
-use crate::model;
+use crate::os::interleave;
+use crate::os::poller::{self, Event, Poller};
+use crate::os::process;
 use crate::role::Accepting;
-use crate::sys;
-use crate::sys::poller::{self, Event, Poller};
 
 /// How long a worker that has nothing to do stays, when there are more than wanted.
 const KEEP_IDLE: Duration = Duration::from_secs(5);
@@ -116,7 +116,7 @@ impl MixIn for SelectorMixIn {
     }
 
     fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
-        sys::expect_descriptors(acceptor.door().core().registry().limits().max_connections);
+        process::expect_descriptors(acceptor.door().core().registry().limits().max_connections);
         let shared = self.start()?;
         shared.open(acceptor.door().another())?;
         let served = loop {
@@ -280,7 +280,7 @@ impl Shared {
     /// Lets requests in.
     fn open(&self, door: Door) -> io::Result<()> {
         // Locked until the door is there: a client that waits already is told of once.
-        let mut open = model::lock(&self.door);
+        let mut open = interleave::lock(&self.door);
         for listener in door.listeners() {
             self.poller.add_edge(listener.as_fd(), LISTENERS)?;
         }
@@ -294,7 +294,7 @@ impl Shared {
 
     /// Lets no more in.
     fn close(&self) {
-        let door = model::lock(&self.door).take();
+        let door = interleave::lock(&self.door).take();
         if let Some(door) = door {
             self.shut(&door);
         }
@@ -308,7 +308,7 @@ impl Shared {
 
     /// Lets requests in again, if they were shut out for a while.
     fn open_again(&self) -> io::Result<()> {
-        let door = model::lock(&self.door);
+        let door = interleave::lock(&self.door);
         if self.work.lock().shut_until.take().is_none() {
             return Ok(());
         }
@@ -365,7 +365,7 @@ impl Shared {
 
     /// Waits in the poller, where no other worker is, and queues what has come.
     fn poll(&self, told: &mut Vec<Event>, limit: Option<Duration>) -> MutexGuard<'_, Work> {
-        model::block_until(&|| limit.is_some() || self.poller.is_ready());
+        interleave::block_until(&|| limit.is_some() || self.poller.is_ready());
         let waited = poller::wait(&self.poller, told, limit);
         // Here and nowhere else: a wake-up that another worker takes would be lost to the
         // one that waits. What it is for is looked at after this, under the lock.
@@ -377,11 +377,11 @@ impl Shared {
         });
         if let Err(error) = &waited {
             log::error!("waiting for connections: {error}");
-            if let Some(door) = &*model::lock(&self.door) {
+            if let Some(door) = &*interleave::lock(&self.door) {
                 door.core().handle.waker().wake();
             }
         }
-        model::point();
+        interleave::point();
         let mut work = self.work.lock();
         work.polling = false;
         work.events.extend(told.drain(..));
@@ -407,9 +407,9 @@ impl Shared {
     fn sit(&self, work: &mut MutexGuard<'_, Work>) -> bool {
         work.idle += 1;
         #[cfg(test)]
-        if model::checker::is_checking() {
+        if interleave::checker::is_checking() {
             let ready = || self.is_stopped() || self.work.lock().notified > 0;
-            MutexGuard::unlocked(work, || model::block_until(&ready));
+            MutexGuard::unlocked(work, || interleave::block_until(&ready));
             work.notified = work.notified.saturating_sub(1);
             work.idle -= 1;
             return false;
@@ -451,7 +451,7 @@ impl Shared {
     /// Accepts a request, to be served at once: mostly what it asks has come with it.
     /// Whether there are more, another worker sees, or this one when it is done.
     fn let_in(&self) -> Option<Job> {
-        let door = model::lock(&self.door);
+        let door = interleave::lock(&self.door);
         let open = door.as_ref().filter(|open| !open.is_stopping())?;
         let core = open.core();
         let accepting = core.has_hooks().then(|| Accepting::begin(core.registry()));

@@ -98,7 +98,7 @@ impl MixIn for ThreadingMixIn {
 
     fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
         #[cfg(unix)]
-        crate::sys::expect_descriptors(acceptor.door().core().registry().limits().max_connections);
+        crate::os::process::expect_descriptors(acceptor.door().core().registry().limits().max_connections);
         while acceptor.turn(&[])? {}
         Ok(())
     }

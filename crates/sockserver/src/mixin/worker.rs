@@ -15,10 +15,10 @@ use sock::{POLLIN, Poll, Socket, poll};
 
 use crate::door::{Accepted, Door};
 use crate::job::{Job, Spare};
-use crate::model;
-use crate::role::Accepting;
+use crate::os::interleave;
 #[cfg(unix)]
-use crate::sys::poller::{self, Poller};
+use crate::os::poller::{self, Poller};
+use crate::role::Accepting;
 
 /// How often a worker looks for room while every permit is taken: only one of
 /// those who wait is woken when one is given back.
@@ -42,7 +42,7 @@ impl Entrance {
 
     /// Has the worker accept no more. Waits for the attempt that it makes at this moment.
     pub(crate) fn close(&self) {
-        let mut inside = model::lock(&self.0);
+        let mut inside = interleave::lock(&self.0);
         inside.closed = true;
         // The listener may be closed from now on.
         inside.door.take_if(|door| !door.has_more());
@@ -51,7 +51,7 @@ impl Entrance {
     /// `None` when the worker is to stop.
     /// `spare` is for the next request.
     fn accept(&self, spare: Option<Spare>) -> io::Result<Option<Accepted>> {
-        let mut inside = model::lock(&self.0);
+        let mut inside = interleave::lock(&self.0);
         let closed = inside.closed;
         let stops = |door: &mut Door| (closed || door.is_stopping()) && !door.has_more();
         inside.door.take_if(stops);
@@ -64,7 +64,7 @@ impl Entrance {
     }
 
     fn with_door<T>(&self, act: impl FnOnce(&Door) -> T) -> Option<T> {
-        model::lock(&self.0).door.as_ref().map(act)
+        interleave::lock(&self.0).door.as_ref().map(act)
     }
 }
 
@@ -113,7 +113,7 @@ impl Worker {
     /// The listener's, when it is of no more use.
     pub(crate) fn next(&self, limit: Option<Duration>) -> io::Result<Option<Job>> {
         loop {
-            model::point();
+            interleave::point();
             let Some(accepted) = self.entrance.accept(self.spare.take())? else { return Ok(None) };
             match accepted {
                 Accepted::Job(job) => return Ok(Some(job)),
@@ -152,7 +152,7 @@ impl Worker {
     /// Waits for a client. False after `limit`, and when the worker is to stop.
     #[cfg(unix)]
     fn wait(&self, limit: Option<Duration>) -> io::Result<bool> {
-        model::block_until(&|| self.poller.is_ready());
+        interleave::block_until(&|| self.poller.is_ready());
         let mut events = Vec::new();
         poller::wait(&self.poller, &mut events, limit)?;
         // Interrupted, it is asked again: only a limit that passed is the end.

@@ -10,8 +10,8 @@ mod tests {
     use crate::classes::SelectorTCPServer;
     use crate::door::Door;
     use crate::handler::handler_fn;
-    use crate::model::checker::{Actor, every_order_within, tick};
-    use crate::model::{self, point};
+    use crate::os::interleave::checker::{Actor, every_order_within, tick};
+    use crate::os::interleave::{self, point};
 
     /// So often the watch may have to look until all have work that can have some.
     const LOOKS: usize = 6;
@@ -29,7 +29,7 @@ mod tests {
         let (enters, ends) = (Arc::clone(&entered), Arc::clone(&ended));
         let handler = handler_fn(move |cx| {
             enters.fetch_add(1, Ordering::SeqCst);
-            model::block_until(&|| enters.load(Ordering::SeqCst) == 2);
+            interleave::block_until(&|| enters.load(Ordering::SeqCst) == 2);
             ends.fetch_add(1, Ordering::SeqCst);
             cx.request.sendall(b"served")
         });

@@ -10,8 +10,8 @@ mod tests {
     use crate::classes::ThreadPoolTCPServer;
     use crate::door::Door;
     use crate::handler::handler_fn;
-    use crate::model::checker::{Actor, every_order_within};
-    use crate::model::point;
+    use crate::os::interleave::checker::{Actor, every_order_within};
+    use crate::os::interleave::point;
 
     struct World {
         server: ThreadPoolTCPServer,

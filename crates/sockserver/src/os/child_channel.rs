@@ -8,7 +8,7 @@ use sock::Socket;
 use sock::{MSG_DONTWAIT, MsgFlags, SHUT_WR, socketpair};
 
 #[cfg(unix)]
-use crate::sys::{self, Pid};
+use crate::os::process::{self, Pid};
 
 /// What a child tells its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Line {
 pub(crate) fn enter(line: Arc<Line>) {
     // A copy of the parent's end here would hide from the child that the parent has gone. The
     // number remains in use, since `line.parents`, and who borrows it, still has it.
-    if let Err(error) = sys::replace(&line.parents, &line.childrens) {
+    if let Err(error) = process::replace(&line.parents, &line.childrens) {
         log::error!("close the parent's end of the line: {error}");
     }
     LINE.set(Some(ManuallyDrop::new(line)));

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use sock::Socket;
 
-use super::SharedWords;
+use crate::os::process::SharedWords;
 
 /// The child has called bind; its errno follows in the lower bits.
 const CALLED: u64 = 1 << 32;

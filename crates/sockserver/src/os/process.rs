@@ -1,10 +1,5 @@
 //! fork(2), waitpid(2), _exit(2): what a process for each request needs of the
-//! system. The only `unsafe` code of this crate.
-#![allow(unsafe_code)]
-
-pub(crate) mod bind;
-pub(crate) mod interrupt;
-pub(crate) mod poller;
+//! system.
 
 use std::io;
 use std::os::fd::AsRawFd;

@@ -15,7 +15,7 @@ use std::io;
 
 use sock::{Address, Socket};
 
-use crate::sys;
+use crate::os::bind;
 
 /// The mode that the next bind in this thread is to give a path.
 #[derive(Clone, Copy)]
@@ -56,8 +56,8 @@ pub(crate) fn with_mode<T>(mode: Option<Mode>, run: impl FnOnce() -> T) -> T {
 pub(crate) fn bind(socket: &Socket, address: &Address) -> io::Result<()> {
     if let (Some(mode), Some(path)) = (MODE.get(), address.path()) {
         // One that is too long fails in the usual way.
-        if !(mode.is_set && umask().is_some_and(|umask| umask & mode.bits == 0)) && sys::bind::fits(path) {
-            return sys::bind::bind_with_umask(socket, path, !mode.bits & 0o777);
+        if !(mode.is_set && umask().is_some_and(|umask| umask & mode.bits == 0)) && bind::fits(path) {
+            return bind::bind_with_umask(socket, path, !mode.bits & 0o777);
         }
     }
     socket.bind(address)

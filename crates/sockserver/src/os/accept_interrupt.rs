@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sys::interrupt::Interruptible;
+use crate::os::interrupt::Interruptible;
 
 /// The worker of this process is in accept(2), or near it.
 static ACCEPTING: AtomicBool = AtomicBool::new(false);

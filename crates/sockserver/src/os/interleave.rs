@@ -276,11 +276,11 @@ mod tests {
     use super::{block_until, point};
     use crate::connection::Connection;
     use crate::limits::{Deadline, Limits};
+    use crate::os::waker::Waker;
     use crate::permits::Permits;
     use crate::phase::Phase;
     use crate::registry::{Entry, Registry};
     use crate::stats::Outcome;
-    use crate::wake::Waker;
 
     fn registry(max_connections: usize) -> (Arc<Registry>, Arc<Waker>) {
         let waker = Arc::new(Waker::new().unwrap());
