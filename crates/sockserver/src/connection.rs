@@ -13,13 +13,13 @@ use std::time::Duration;
 use crossbeam_utils::atomic::AtomicCell;
 use sock::{Address, Lingered, Poll, ReadBuffer, SHUT_RD, SHUT_RDWR, Shutdown, Socket, StreamSocket, poll};
 
-use crate::clock::{Clock, NEVER};
 use crate::limits::Deadline;
+use crate::limits::clock::{Clock, NEVER};
+use crate::limits::permits::Permit;
 use crate::means::Means;
 use crate::os::interleave::point;
 #[cfg(unix)]
 use crate::os::process;
-use crate::permits::Permit;
 use crate::phase::{OVER, Phase, State};
 use crate::reads::{CALLS, NOBODY, NOT_LATE, READ, Reads, WRITE, place_of};
 use crate::spare::{lend, put_away};
@@ -34,7 +34,7 @@ pub(crate) struct Connection {
     pub(crate) client_address: Address,
     /// Where it stands and until when: see [`State`].
     state: AtomicU64,
-    /// When it was accepted: see [`Clock::stamp`](crate::clock::Clock::stamp).
+    /// When it was accepted: see [`Clock::stamp`](crate::limits::clock::Clock::stamp).
     since: u32,
     /// The deadline that ended the last call: see [`CALLS`].
     late: AtomicU8,
@@ -578,8 +578,8 @@ mod tests {
 
     use super::*;
     use crate::limits::Limits;
+    use crate::limits::permits::Permits;
     use crate::os::waker::Waker;
-    use crate::permits::Permits;
 
     fn connection() -> Connection {
         let limits = Limits { first_byte_timeout: Some(Duration::ZERO), ..Limits::default() };

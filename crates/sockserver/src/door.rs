@@ -13,13 +13,13 @@ use crate::flood::{self, Kind};
 use crate::hooks::tell_error;
 use crate::job::{Job, Rejected, Spare};
 use crate::limits::WhenFull;
+use crate::limits::permits::Permit;
+use crate::limits::stats::Outcome;
 use crate::packet::Packet;
-use crate::permits::Permit;
 use crate::registry::log_end;
 use crate::request::{Arrival, RequestError, guard};
 use crate::role::Serving;
 use crate::service::{Core, MakeDatagramHandler, Service};
-use crate::stats::Outcome;
 
 /// First pause when resources have run out; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);

@@ -9,10 +9,10 @@ use crate::connection::poll_through_signals;
 use crate::hooks::tell_error;
 use crate::life::Life;
 use crate::limits::Deadline;
+use crate::limits::stats::Outcome;
 use crate::os::child_channel;
 use crate::phase::Phase;
 use crate::request::{Request, RequestError, guard};
-use crate::stats::Outcome;
 
 impl Life {
     /// What became of a request whose handler is content.

@@ -10,7 +10,8 @@ use sock::{Address, Socket};
 #[cfg(unix)]
 use crate::connection::Connection;
 use crate::life::{Input, Life, Tried};
-use crate::permits::Permit;
+use crate::limits::permits::Permit;
+use crate::limits::stats::Outcome;
 #[cfg(unix)]
 use crate::phase::Phase;
 use crate::registry::TooManyOfOne;
@@ -18,7 +19,6 @@ use crate::request::{Arrival, Request, RequestError, guard};
 use crate::service::Core;
 #[cfg(unix)]
 use crate::service::Service;
-use crate::stats::Outcome;
 
 /// One request, to be served by whatever a [`MixIn`](crate::MixIn) chooses.
 ///

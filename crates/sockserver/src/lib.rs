@@ -83,7 +83,6 @@
 mod batch;
 mod builder;
 mod classes;
-mod clock;
 mod connection;
 mod datagram;
 mod door;
@@ -100,13 +99,10 @@ mod means;
 mod mixin;
 mod os;
 mod packet;
-mod pages;
-mod permits;
 mod phase;
 mod reads;
 mod reaper;
 mod registry;
-mod report;
 mod request;
 mod role;
 #[cfg(unix)]
@@ -116,7 +112,6 @@ mod service;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
 mod spare;
-mod stats;
 pub mod testing;
 mod wrapping;
 
@@ -127,6 +122,8 @@ pub use handle::ServerHandle;
 pub use handler::{HandlerFn, StreamContext, StreamRequestHandler, handler_fn};
 pub use hooks::ServerHooks;
 pub use job::{Job, Rejected, Step};
+pub use limits::drain_report::{CutOff, DrainReport};
+pub use limits::stats::{Outcome, Stats, TimedOut};
 pub use limits::{Deadline, WhenFull};
 #[cfg(unix)]
 pub use mixin::forking::ForkingMixIn;
@@ -137,7 +134,5 @@ pub use mixin::prefork::PreforkMixIn;
 pub use mixin::selector::SelectorMixIn;
 pub use mixin::threading::ThreadingMixIn;
 pub use mixin::{Acceptor, MixIn, Sequential};
-pub use report::{CutOff, DrainReport};
 pub use request::{Request, RequestError};
 pub use server::{Datagram, DatagramServer, Family, Inet, Kind, Server, Stream, StreamServer, Unix};
-pub use stats::{Outcome, Stats, TimedOut};

@@ -10,6 +10,7 @@ use crate::datagram;
 use crate::handler::{ErasedHandler, StreamContext};
 use crate::hooks;
 use crate::limits::Deadline;
+use crate::limits::stats::Outcome;
 use crate::os::child_channel::{self, Word};
 use crate::phase::Phase;
 use crate::reaper::Watch;
@@ -18,7 +19,6 @@ use crate::request::{Request, RequestError, guard};
 use crate::role::Serving;
 use crate::service::{Core, Service};
 use crate::spare::put_away;
-use crate::stats::Outcome;
 
 /// A job's own; it goes from hand to hand as a pointer. A connection that waits costs
 /// no more than this and its [`Connection`], so both are kept small.

@@ -103,7 +103,7 @@ impl Phase {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::NEVER;
+    use crate::limits::clock::NEVER;
 
     #[test]
     fn a_state_fits_into_its_word() {

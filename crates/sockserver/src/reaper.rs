@@ -10,7 +10,7 @@ use std::time::Duration;
 use log::Level;
 use parking_lot::Mutex;
 
-use crate::clock::NEVER;
+use crate::limits::clock::NEVER;
 
 /// Sleeps until the next deadline and then ends what is overdue.
 ///

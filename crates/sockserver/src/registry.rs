@@ -11,22 +11,22 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use sock::{Address, SHUT_RDWR, Socket};
 
-use crate::clock::NEVER;
 use crate::connection::Connection;
+use crate::limits::clock::NEVER;
+use crate::limits::drain_report::{CutOff, DrainReport};
+use crate::limits::permits::{Permit, Permits};
+use crate::limits::slab::Pages;
+use crate::limits::stats::{Outcome, Stats};
 use crate::limits::{Deadline, Limits};
 use crate::os::interleave::{self, point};
 #[cfg(unix)]
 use crate::os::process::Pid;
 use crate::os::waker::Waker;
-use crate::pages::Pages;
-use crate::permits::{Permit, Permits};
 use crate::phase::Phase;
 use crate::reaper::{Expire, Reaper};
-use crate::report::{CutOff, DrainReport};
 use crate::role::{Accepting, Serving};
 #[cfg(unix)]
 use crate::scoreboard::{Scoreboard, Slot};
-use crate::stats::{Outcome, Stats};
 
 /// How long a drain waits for what it has cut off to end.
 const GRACE: Duration = Duration::from_millis(150);

@@ -11,8 +11,8 @@ use sock::{Socket, StreamSocket};
 
 use crate::connection::Connection;
 use crate::limits::Deadline;
+use crate::limits::stats::Outcome;
 use crate::packet::Packet;
-use crate::stats::Outcome;
 
 /// What has come, before it is in the register.
 pub(crate) enum Arrival {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sock::Address;
 
+use crate::limits::stats::{STATS_WORDS, Stats};
 use crate::os::process::SharedWords;
-use crate::stats::{STATS_WORDS, Stats};
 
 /// One slot for each worker, and what the workers before them have done.
 pub(crate) struct Scoreboard {
@@ -267,7 +267,7 @@ mod tests {
     fn some() -> Stats {
         let mut stats = Stats::default();
         stats.begin();
-        stats.end(crate::stats::Outcome::Finished);
+        stats.end(crate::limits::stats::Outcome::Finished);
         stats.begin();
         stats
     }

@@ -18,15 +18,15 @@ use sock::{
 use crate::door::{Door, Settings};
 use crate::handle::ServerHandle;
 use crate::hooks::ServerHooks;
+use crate::limits::drain_report::DrainReport;
+use crate::limits::stats::Stats;
 use crate::listener::BoundPath;
 use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
-use crate::report::DrainReport;
 use crate::request::{RequestError, guard};
 use crate::service::Core;
 #[cfg(all(unix, feature = "signals"))]
 use crate::signals::Signals;
-use crate::stats::Stats;
 
 /// A server of kind `K` whose requests run where the mixin `M` says.
 ///

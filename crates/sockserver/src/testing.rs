@@ -17,11 +17,11 @@ use crate::handler::StreamRequestHandler;
 use crate::hooks::Defaults;
 use crate::job::Job;
 use crate::limits::Limits;
+use crate::limits::stats::Outcome;
 use crate::mixin::MixIn;
 use crate::request::Arrival;
 use crate::server::{Kind, Server};
 use crate::service::{Core, Service};
-use crate::stats::Outcome;
 use crate::wrapping::Wraps;
 
 /// Runs a handler over a pair of sockets, with `client` at the other end, and

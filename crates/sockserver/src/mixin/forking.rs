@@ -12,12 +12,12 @@ use crate::flood::{self, Kind};
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::limits::Deadline;
+use crate::limits::drain_report::DrainReport;
+use crate::limits::stats::Outcome;
 use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 use crate::os::child_channel::{self, Line, Word};
 use crate::os::process::{self, Fork, Pid, Waited};
-use crate::report::DrainReport;
-use crate::stats::Outcome;
 
 /// Serves each request in a child process of its own. Unix only.
 ///

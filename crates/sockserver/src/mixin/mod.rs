@@ -35,7 +35,7 @@ use crate::flood;
 use crate::handle::ServerHandle;
 use crate::hooks;
 use crate::job::{Job, Rejected};
-use crate::report::DrainReport;
+use crate::limits::drain_report::DrainReport;
 use crate::request::guard;
 #[cfg(all(unix, feature = "signals"))]
 use crate::signals::Signals;

@@ -3,8 +3,8 @@
 use std::io;
 
 use crate::job::Job;
+use crate::limits::slab::Pages;
 use crate::os::poller::Event;
-use crate::pages::Pages;
 
 /// The connections of a selector, by the key of their events.
 #[derive(Default)]

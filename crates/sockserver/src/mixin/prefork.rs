@@ -13,11 +13,11 @@ use sock::{AsFd, Socket, socketpair};
 use crate::flood::{self, Kind};
 use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
+use crate::limits::drain_report::{CutOff, DrainReport};
 use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 use crate::mixin::prefork_worker::{self, LISTENER_GONE};
 use crate::os::process::{self, Fork, Pid, Waited};
-use crate::report::{CutOff, DrainReport};
 use crate::scoreboard::Scoreboard;
 
 /// A worker that ends sooner than this has not really started.

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use sock::{Address, MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, SHUT_RDWR, Socket, poll, socketpair};
 
-use crate::clock::NEVER;
 use crate::door::Door;
 use crate::handle::ServerHandle;
+use crate::limits::clock::NEVER;
+use crate::limits::drain_report::{CutOff, DrainReport};
 use crate::mixin::worker::{Entrance, Worker};
 use crate::os::accept_interrupt::{Caller, accepting};
 use crate::os::process;
-use crate::report::{CutOff, DrainReport};
 use crate::scoreboard::Slot;
 use crate::service::Core;
 

@@ -275,12 +275,12 @@ mod tests {
     use super::checker::{Actor, every_order};
     use super::{block_until, point};
     use crate::connection::Connection;
+    use crate::limits::permits::Permits;
+    use crate::limits::stats::Outcome;
     use crate::limits::{Deadline, Limits};
     use crate::os::waker::Waker;
-    use crate::permits::Permits;
     use crate::phase::Phase;
     use crate::registry::{Entry, Registry};
-    use crate::stats::Outcome;
 
     fn registry(max_connections: usize) -> (Arc<Registry>, Arc<Waker>) {
         let waker = Arc::new(Waker::new().unwrap());

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::clock::Clock;
 use crate::limits::Limits;
+use crate::limits::clock::Clock;
 use crate::os::interleave::point;
 use crate::os::waker::Waker;
 

@@ -1,5 +1,11 @@
 //! What a server allows its clients, and how long it waits for them.
 
+pub(crate) mod clock;
+pub(crate) mod drain_report;
+pub(crate) mod permits;
+pub(crate) mod slab;
+pub(crate) mod stats;
+
 use std::fmt;
 use std::time::Duration;
 
