@@ -7,8 +7,8 @@ use sock::{Address, Socket};
 #[cfg(unix)]
 use sock::{MSG_DONTWAIT, RecvBatch};
 
+use crate::connection::datagram::Packet;
 use crate::hooks::{ServerHooks, tell_error};
-use crate::packet::Packet;
 use crate::request::RequestError;
 
 /// Datagrams that came together and wait for their turn.

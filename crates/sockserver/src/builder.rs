@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sock::{Address, Socket, ToAddress};
 
+use crate::connection::wrapping::Wraps;
 use crate::datagram::DatagramRequestHandler;
 use crate::door::Settings;
 use crate::handle::ServerHandle;
@@ -30,7 +31,6 @@ use crate::server::{Datagram, Family, Kind, Server, Stream};
 use crate::service::{Core, Service};
 #[cfg(all(unix, feature = "signals"))]
 use crate::signals::Signals;
-use crate::wrapping::Wraps;
 
 /// A server before it is bound: its class variables can still be set.
 ///

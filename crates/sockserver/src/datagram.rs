@@ -7,8 +7,8 @@ use std::sync::Arc;
 use sock::{Address, Socket};
 
 use crate::batch;
+use crate::connection::datagram::Packet;
 use crate::handle::ServerHandle;
-use crate::packet::Packet;
 use crate::request::{RequestError, guard};
 
 /// Serves one datagram. Python: `socketserver.DatagramRequestHandler`.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use sock::{Address, Socket, errno, errno_name};
 
 use crate::batch::{self, Incoming};
+use crate::connection::datagram::Packet;
 use crate::datagram;
 use crate::flood::{self, Kind};
 use crate::hooks::tell_error;
@@ -15,7 +16,6 @@ use crate::job::{Job, Rejected, Spare};
 use crate::limits::WhenFull;
 use crate::limits::permits::Permit;
 use crate::limits::stats::Outcome;
-use crate::packet::Packet;
 use crate::registry::log_end;
 use crate::request::{Arrival, RequestError, guard};
 use crate::role::Serving;

@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use sock::{Address, SHUT_WR, Socket, StreamSocket};
 
+use crate::connection::wrapping::Wrapped;
 use crate::flood;
 #[cfg(unix)]
 use crate::os::unix_bind;
 use crate::request::{Request, RequestError, guard};
-use crate::wrapping::Wrapped;
 
 /// The steps of a server that can be replaced; each has Python's default.
 ///

@@ -9,11 +9,11 @@ use sock::{Address, Socket};
 
 #[cfg(unix)]
 use crate::connection::Connection;
+#[cfg(unix)]
+use crate::connection::state::Phase;
 use crate::life::{Input, Life, Tried};
 use crate::limits::permits::Permit;
 use crate::limits::stats::Outcome;
-#[cfg(unix)]
-use crate::phase::Phase;
 use crate::registry::TooManyOfOne;
 use crate::request::{Arrival, Request, RequestError, guard};
 use crate::service::Core;

@@ -95,12 +95,8 @@ mod job;
 mod life;
 mod limits;
 mod listener;
-mod means;
 mod mixin;
 mod os;
-mod packet;
-mod phase;
-mod reads;
 mod reaper;
 mod registry;
 mod request;
@@ -111,9 +107,7 @@ mod server;
 mod service;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
-mod spare;
 pub mod testing;
-mod wrapping;
 
 pub use builder::Builder;
 pub use classes::*;

@@ -6,19 +6,19 @@ use std::sync::Arc;
 use sock::{AddressError, IPPROTO_TCP, Socket, SocketReader, SocketWriter, TCP_NODELAY};
 
 use crate::connection::Connection;
+use crate::connection::buffer_pool::put_away;
+use crate::connection::state::Phase;
 use crate::datagram;
 use crate::handler::{ErasedHandler, StreamContext};
 use crate::hooks;
 use crate::limits::Deadline;
 use crate::limits::stats::Outcome;
 use crate::os::child_channel::{self, Word};
-use crate::phase::Phase;
 use crate::reaper::Watch;
 use crate::registry::{Entry, Registry};
 use crate::request::{Request, RequestError, guard};
 use crate::role::Serving;
 use crate::service::{Core, Service};
-use crate::spare::put_away;
 
 /// A job's own; it goes from hand to hand as a pointer. A connection that waits costs
 /// no more than this and its [`Connection`], so both are kept small.

@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use sock::{Address, SHUT_RDWR, Socket};
 
 use crate::connection::Connection;
+use crate::connection::state::Phase;
 use crate::limits::clock::NEVER;
 use crate::limits::drain_report::{CutOff, DrainReport};
 use crate::limits::permits::{Permit, Permits};
@@ -22,7 +23,6 @@ use crate::os::interleave::{self, point};
 #[cfg(unix)]
 use crate::os::process::Pid;
 use crate::os::waker::Waker;
-use crate::phase::Phase;
 use crate::reaper::{Expire, Reaper};
 use crate::role::{Accepting, Serving};
 #[cfg(unix)]

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use sock::{Socket, StreamSocket};
 
 use crate::connection::Connection;
+use crate::connection::datagram::Packet;
 use crate::limits::Deadline;
 use crate::limits::stats::Outcome;
-use crate::packet::Packet;
 
 /// What has come, before it is in the register.
 pub(crate) enum Arrival {

@@ -4,12 +4,12 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::connection::wrapping::Wraps;
 use crate::datagram::ErasedDatagramHandler;
 use crate::handle::ServerHandle;
 use crate::handler::ErasedHandler;
 use crate::hooks::ServerHooks;
 use crate::registry::Registry;
-use crate::wrapping::Wraps;
 
 /// What all requests of a server share.
 pub(crate) struct Core {

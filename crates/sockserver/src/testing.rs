@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use sock::{Address, Socket, socketpair};
 
+use crate::connection::wrapping::Wraps;
 use crate::handle::ServerHandle;
 use crate::handler::StreamRequestHandler;
 use crate::hooks::Defaults;
@@ -22,7 +23,6 @@ use crate::mixin::MixIn;
 use crate::request::Arrival;
 use crate::server::{Kind, Server};
 use crate::service::{Core, Service};
-use crate::wrapping::Wraps;
 
 /// Runs a handler over a pair of sockets, with `client` at the other end, and
 /// returns what `client` returns and what became of the handler.

@@ -275,11 +275,11 @@ mod tests {
     use super::checker::{Actor, every_order};
     use super::{block_until, point};
     use crate::connection::Connection;
+    use crate::connection::state::Phase;
     use crate::limits::permits::Permits;
     use crate::limits::stats::Outcome;
     use crate::limits::{Deadline, Limits};
     use crate::os::waker::Waker;
-    use crate::phase::Phase;
     use crate::registry::{Entry, Registry};
 
     fn registry(max_connections: usize) -> (Arc<Registry>, Arc<Waker>) {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use sock::{Shutdown, Socket, StreamSocket};
 
+use crate::connection::wrapping::Wrapped;
 #[cfg(unix)]
 use crate::os::process;
-use crate::wrapping::Wrapped;
 
 /// What serves a connection, and how it is cut off.
 pub(crate) enum Means {

@@ -1,7 +1,13 @@
 //! One connection as the whole engine sees it: the worker that serves it, the
 //! reaper that ends it when it is overdue, the drain that waits for it.
 
-mod ahead;
+pub(crate) mod buffer_pool;
+pub(crate) mod datagram;
+pub(crate) mod read_ahead;
+pub(crate) mod recv_timeout;
+pub(crate) mod state;
+pub(crate) mod transport;
+pub(crate) mod wrapping;
 
 use std::any::Any;
 use std::fmt;
@@ -13,17 +19,17 @@ use std::time::Duration;
 use crossbeam_utils::atomic::AtomicCell;
 use sock::{Address, Lingered, Poll, ReadBuffer, SHUT_RD, SHUT_RDWR, Shutdown, Socket, StreamSocket, poll};
 
+use crate::connection::buffer_pool::{lend, put_away};
+use crate::connection::recv_timeout::{CALLS, NOBODY, NOT_LATE, READ, Reads, WRITE, place_of};
+use crate::connection::state::{OVER, Phase, State};
+use crate::connection::transport::Means;
+use crate::connection::wrapping::Wrapped;
 use crate::limits::Deadline;
 use crate::limits::clock::{Clock, NEVER};
 use crate::limits::permits::Permit;
-use crate::means::Means;
 use crate::os::interleave::point;
 #[cfg(unix)]
 use crate::os::process;
-use crate::phase::{OVER, Phase, State};
-use crate::reads::{CALLS, NOBODY, NOT_LATE, READ, Reads, WRITE, place_of};
-use crate::spare::{lend, put_away};
-use crate::wrapping::Wrapped;
 
 /// A connection, or a datagram, from the moment it was accepted until it is closed.
 ///

@@ -9,9 +9,9 @@ use sock::MSG_DONTWAIT;
 use sock::{MSG_PEEK, POLLIN, Poll, ReadBuffer, Socket, StreamSocket};
 
 use super::{AHEAD, Connection, WAITED, poll_through_signals};
+use crate::connection::buffer_pool::{lend, put_away};
+use crate::connection::recv_timeout::{IDLE, READ};
 use crate::limits::Deadline;
-use crate::reads::{IDLE, READ};
-use crate::spare::{lend, put_away};
 
 impl Connection {
     /// Waits for input, or if `nowait` only looks, and keeps what comes for the
