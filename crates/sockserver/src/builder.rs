@@ -11,9 +11,11 @@ use sock::{Address, Socket, ToAddress};
 use crate::connection::wrapping::Wraps;
 use crate::datagram::DatagramRequestHandler;
 use crate::door::Settings;
-use crate::handle::ServerHandle;
 use crate::handler::StreamRequestHandler;
 use crate::hooks::{Defaults, ServerHooks};
+use crate::lifecycle::handle::ServerHandle;
+#[cfg(all(unix, feature = "signals"))]
+use crate::lifecycle::signals::Signals;
 use crate::limits::{Deadline, Limits, WhenFull};
 use crate::listener::{self, BoundPath, Listener, Options};
 #[cfg(unix)]
@@ -29,8 +31,6 @@ use crate::mixin::{MixIn, Sequential};
 use crate::server::Unix;
 use crate::server::{Datagram, Family, Kind, Server, Stream};
 use crate::service::{Core, Service};
-#[cfg(all(unix, feature = "signals"))]
-use crate::signals::Signals;
 
 /// A server before it is bound: its class variables can still be set.
 ///

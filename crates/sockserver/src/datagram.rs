@@ -8,7 +8,7 @@ use sock::{Address, Socket};
 
 use crate::batch;
 use crate::connection::datagram::Packet;
-use crate::handle::ServerHandle;
+use crate::lifecycle::handle::ServerHandle;
 use crate::request::{RequestError, guard};
 
 /// Serves one datagram. Python: `socketserver.DatagramRequestHandler`.

@@ -13,12 +13,12 @@ use crate::datagram;
 use crate::flood::{self, Kind};
 use crate::hooks::tell_error;
 use crate::job::{Job, Rejected, Spare};
+use crate::lifecycle::current_server::Serving;
+use crate::lifecycle::registry::log_end;
 use crate::limits::WhenFull;
 use crate::limits::permits::Permit;
 use crate::limits::stats::Outcome;
-use crate::registry::log_end;
 use crate::request::{Arrival, RequestError, guard};
-use crate::role::Serving;
 use crate::service::{Core, MakeDatagramHandler, Service};
 
 /// First pause when resources have run out; it doubles up to [`LONGEST_PAUSE`].

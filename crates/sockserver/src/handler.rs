@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sock::{Address, DEFAULT_BUFFER_SIZE, SocketReader, SocketWriter, StreamSocket};
 
-use crate::handle::ServerHandle;
+use crate::lifecycle::handle::ServerHandle;
 
 /// Serves one connection. Python: `socketserver.StreamRequestHandler`.
 ///

@@ -12,9 +12,9 @@ use crate::connection::Connection;
 #[cfg(unix)]
 use crate::connection::state::Phase;
 use crate::life::{Input, Life, Tried};
+use crate::lifecycle::registry::TooManyOfOne;
 use crate::limits::permits::Permit;
 use crate::limits::stats::Outcome;
-use crate::registry::TooManyOfOne;
 use crate::request::{Arrival, Request, RequestError, guard};
 use crate::service::Core;
 #[cfg(unix)]

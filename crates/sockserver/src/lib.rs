@@ -88,34 +88,27 @@ mod datagram;
 mod door;
 mod ending;
 mod flood;
-mod handle;
 mod handler;
 mod hooks;
 mod job;
 mod life;
+mod lifecycle;
 mod limits;
 mod listener;
 mod mixin;
 mod os;
-mod reaper;
-mod registry;
 mod request;
-mod role;
-#[cfg(unix)]
-mod scoreboard;
 mod server;
 mod service;
-#[cfg(all(unix, feature = "signals"))]
-mod signals;
 pub mod testing;
 
 pub use builder::Builder;
 pub use classes::*;
 pub use datagram::{DatagramContext, DatagramHandlerFn, DatagramRequestHandler, datagram_handler_fn};
-pub use handle::ServerHandle;
 pub use handler::{HandlerFn, StreamContext, StreamRequestHandler, handler_fn};
 pub use hooks::ServerHooks;
 pub use job::{Job, Rejected, Step};
+pub use lifecycle::handle::ServerHandle;
 pub use limits::drain_report::{CutOff, DrainReport};
 pub use limits::stats::{Outcome, Stats, TimedOut};
 pub use limits::{Deadline, WhenFull};

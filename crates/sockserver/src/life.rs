@@ -11,13 +11,13 @@ use crate::connection::state::Phase;
 use crate::datagram;
 use crate::handler::{ErasedHandler, StreamContext};
 use crate::hooks;
+use crate::lifecycle::current_server::Serving;
+use crate::lifecycle::deadline_timer::Watch;
+use crate::lifecycle::registry::{Entry, Registry};
 use crate::limits::Deadline;
 use crate::limits::stats::Outcome;
 use crate::os::child_channel::{self, Word};
-use crate::reaper::Watch;
-use crate::registry::{Entry, Registry};
 use crate::request::{Request, RequestError, guard};
-use crate::role::Serving;
 use crate::service::{Core, Service};
 
 /// A job's own; it goes from hand to hand as a pointer. A connection that waits costs

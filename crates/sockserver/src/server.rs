@@ -16,8 +16,10 @@ use sock::{
 };
 
 use crate::door::{Door, Settings};
-use crate::handle::ServerHandle;
 use crate::hooks::ServerHooks;
+use crate::lifecycle::handle::ServerHandle;
+#[cfg(all(unix, feature = "signals"))]
+use crate::lifecycle::signals::Signals;
 use crate::limits::drain_report::DrainReport;
 use crate::limits::stats::Stats;
 use crate::listener::BoundPath;
@@ -25,8 +27,6 @@ use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 use crate::request::{RequestError, guard};
 use crate::service::Core;
-#[cfg(all(unix, feature = "signals"))]
-use crate::signals::Signals;
 
 /// A server of kind `K` whose requests run where the mixin `M` says.
 ///

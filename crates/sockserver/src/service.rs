@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::connection::wrapping::Wraps;
 use crate::datagram::ErasedDatagramHandler;
-use crate::handle::ServerHandle;
 use crate::handler::ErasedHandler;
 use crate::hooks::ServerHooks;
-use crate::registry::Registry;
+use crate::lifecycle::handle::ServerHandle;
+use crate::lifecycle::registry::Registry;
 
 /// What all requests of a server share.
 pub(crate) struct Core {

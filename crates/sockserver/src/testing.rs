@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use sock::{Address, Socket, socketpair};
 
 use crate::connection::wrapping::Wraps;
-use crate::handle::ServerHandle;
 use crate::handler::StreamRequestHandler;
 use crate::hooks::Defaults;
 use crate::job::Job;
+use crate::lifecycle::handle::ServerHandle;
 use crate::limits::Limits;
 use crate::limits::stats::Outcome;
 use crate::mixin::MixIn;

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use sock::{Address, AsFd, POLLIN, Poll};
 
 use crate::flood::{self, Kind};
-use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
+use crate::lifecycle::handle::ServerHandle;
 use crate::limits::Deadline;
 use crate::limits::drain_report::DrainReport;
 use crate::limits::stats::Outcome;

@@ -32,13 +32,13 @@ use sock::{BorrowedFd, POLLIN, Poll};
 
 use crate::door::{Accepted, Door};
 use crate::flood;
-use crate::handle::ServerHandle;
 use crate::hooks;
 use crate::job::{Job, Rejected};
+use crate::lifecycle::handle::ServerHandle;
+#[cfg(all(unix, feature = "signals"))]
+use crate::lifecycle::signals::Signals;
 use crate::limits::drain_report::DrainReport;
 use crate::request::guard;
-#[cfg(all(unix, feature = "signals"))]
-use crate::signals::Signals;
 
 /// Where requests run: what CPython's two mixins override between them.
 ///

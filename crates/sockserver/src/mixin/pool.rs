@@ -9,8 +9,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use sock::{SHUT_RDWR, Socket, socketpair};
 
-use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
+use crate::lifecycle::handle::ServerHandle;
 use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 use crate::mixin::threads::Threads;

@@ -11,14 +11,14 @@ use parking_lot::Mutex;
 use sock::{AsFd, Socket, socketpair};
 
 use crate::flood::{self, Kind};
-use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
+use crate::lifecycle::handle::ServerHandle;
+use crate::lifecycle::scoreboard::Scoreboard;
 use crate::limits::drain_report::{CutOff, DrainReport};
 use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 use crate::mixin::prefork_worker::{self, LISTENER_GONE};
 use crate::os::process::{self, Fork, Pid, Waited};
-use crate::scoreboard::Scoreboard;
 
 /// A worker that ends sooner than this has not really started.
 const YOUNG: Duration = Duration::from_secs(1);

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use sock::{Address, MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, SHUT_RDWR, Socket, poll, socketpair};
 
 use crate::door::Door;
-use crate::handle::ServerHandle;
+use crate::lifecycle::handle::ServerHandle;
+use crate::lifecycle::scoreboard::Slot;
 use crate::limits::clock::NEVER;
 use crate::limits::drain_report::{CutOff, DrainReport};
 use crate::mixin::worker::{Entrance, Worker};
 use crate::os::accept_interrupt::{Caller, accepting};
 use crate::os::process;
-use crate::scoreboard::Slot;
 use crate::service::Core;
 
 /// Exit status of a worker whose listener is of no more use.

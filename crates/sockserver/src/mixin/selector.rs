@@ -17,16 +17,16 @@ use sock::{AsFd, Socket, socketpair};
 
 use crate::door::{Accepted, Door};
 use crate::flood::{self, Kind};
-use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
 use crate::life::Tried;
+use crate::lifecycle::current_server::Accepting;
+use crate::lifecycle::handle::ServerHandle;
 use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 use crate::mixin::parked::{Park, Parked, Parking};
 use crate::os::interleave;
 use crate::os::poller::{self, Event, Poller};
 use crate::os::process;
-use crate::role::Accepting;
 
 /// How long a worker that has nothing to do stays, when there are more than wanted.
 const KEEP_IDLE: Duration = Duration::from_secs(5);

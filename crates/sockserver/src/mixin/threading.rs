@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::handle::ServerHandle;
 use crate::job::{Job, Rejected};
+use crate::lifecycle::handle::ServerHandle;
 use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 

@@ -276,11 +276,11 @@ mod tests {
     use super::{block_until, point};
     use crate::connection::Connection;
     use crate::connection::state::Phase;
+    use crate::lifecycle::registry::{Entry, Registry};
     use crate::limits::permits::Permits;
     use crate::limits::stats::Outcome;
     use crate::limits::{Deadline, Limits};
     use crate::os::waker::Waker;
-    use crate::registry::{Entry, Registry};
 
     fn registry(max_connections: usize) -> (Arc<Registry>, Arc<Waker>) {
         let waker = Arc::new(Waker::new().unwrap());

@@ -13,6 +13,10 @@ use sock::{Address, SHUT_RDWR, Socket};
 
 use crate::connection::Connection;
 use crate::connection::state::Phase;
+use crate::lifecycle::current_server::{Accepting, Serving};
+use crate::lifecycle::deadline_timer::{Expire, Reaper};
+#[cfg(unix)]
+use crate::lifecycle::scoreboard::{Scoreboard, Slot};
 use crate::limits::clock::NEVER;
 use crate::limits::drain_report::{CutOff, DrainReport};
 use crate::limits::permits::{Permit, Permits};
@@ -23,10 +27,6 @@ use crate::os::interleave::{self, point};
 #[cfg(unix)]
 use crate::os::process::Pid;
 use crate::os::waker::Waker;
-use crate::reaper::{Expire, Reaper};
-use crate::role::{Accepting, Serving};
-#[cfg(unix)]
-use crate::scoreboard::{Scoreboard, Slot};
 
 /// How long a drain waits for what it has cut off to end.
 const GRACE: Duration = Duration::from_millis(150);

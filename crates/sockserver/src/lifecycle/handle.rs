@@ -10,11 +10,11 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use sock::{SHUT_RDWR, Socket};
 
+use crate::lifecycle::registry::Registry;
 use crate::limits::Limits;
 use crate::limits::drain_report::DrainReport;
 use crate::limits::stats::Stats;
 use crate::os::waker::Waker;
-use crate::registry::Registry;
 
 /// Stops its server, and tells how it is doing, from any thread, a handler's
 /// included. Clones are one handle.

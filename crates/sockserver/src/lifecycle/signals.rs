@@ -11,7 +11,7 @@ use signal_hook::SigId;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use sock::{POLLIN, Poll, SHUT_RDWR, Socket, poll, socketpair};
 
-use crate::handle::ServerHandle;
+use crate::lifecycle::handle::ServerHandle;
 use crate::listener::BoundPath;
 use crate::os::process;
 

@@ -1,0 +1,10 @@
+//! The state of a whole server: its connections, deadlines, counters, and its stop.
+
+pub(crate) mod current_server;
+pub(crate) mod deadline_timer;
+pub(crate) mod handle;
+pub(crate) mod registry;
+#[cfg(unix)]
+pub(crate) mod scoreboard;
+#[cfg(all(unix, feature = "signals"))]
+pub(crate) mod signals;
