@@ -9,10 +9,7 @@ use parking_lot::Mutex;
 use sock::{Address, Socket, ToAddress};
 
 use crate::connection::wrapping::Wraps;
-use crate::datagram::DatagramRequestHandler;
 use crate::door::Settings;
-use crate::handler::StreamRequestHandler;
-use crate::hooks::{Defaults, ServerHooks};
 use crate::lifecycle::handle::ServerHandle;
 #[cfg(all(unix, feature = "signals"))]
 use crate::lifecycle::signals::Signals;
@@ -27,10 +24,13 @@ use crate::mixin::prefork::PreforkMixIn;
 use crate::mixin::selector::SelectorMixIn;
 use crate::mixin::threading::ThreadingMixIn;
 use crate::mixin::{MixIn, Sequential};
+use crate::request::core::{Core, Service};
+use crate::request::datagram_handler::DatagramRequestHandler;
+use crate::request::hooks::{Defaults, ServerHooks};
+use crate::request::stream_handler::StreamRequestHandler;
 #[cfg(unix)]
 use crate::server::Unix;
 use crate::server::{Datagram, Family, Kind, Server, Stream};
-use crate::service::{Core, Service};
 
 /// A server before it is bound: its class variables can still be set.
 ///

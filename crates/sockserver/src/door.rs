@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 
 use sock::{Address, Socket, errno, errno_name};
 
-use crate::batch::{self, Incoming};
 use crate::connection::datagram::Packet;
-use crate::datagram;
-use crate::flood::{self, Kind};
-use crate::hooks::tell_error;
-use crate::job::{Job, Rejected, Spare};
 use crate::lifecycle::current_server::Serving;
 use crate::lifecycle::registry::log_end;
 use crate::limits::WhenFull;
 use crate::limits::permits::Permit;
 use crate::limits::stats::Outcome;
+use crate::request::core::{Core, MakeDatagramHandler, Service};
+use crate::request::datagram_batch::{self, Incoming};
+use crate::request::datagram_handler;
+use crate::request::hooks::tell_error;
+use crate::request::job::{Job, Rejected, Spare};
+use crate::request::log_limit::{self, Kind};
 use crate::request::{Arrival, RequestError, guard};
-use crate::service::{Core, MakeDatagramHandler, Service};
 
 /// First pause when resources have run out; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -237,10 +237,10 @@ impl Door {
         if self.settings.max_batch <= 1 {
             return serve();
         }
-        let served = batch::collecting(serve);
+        let served = datagram_batch::collecting(serve);
         if !self.has_more() {
             // Whichever listener it was: a batch is of one alone.
-            batch::flush(&self.listeners[self.last.get()], &*self.core.hooks);
+            datagram_batch::flush(&self.listeners[self.last.get()], &*self.core.hooks);
         }
         served
     }
@@ -346,7 +346,7 @@ impl Door {
             return Err(error);
         }
         // Each worker finds out for itself.
-        if flood::tell(Kind::Lost(place), Instant::now()).is_some() {
+        if log_limit::tell(Kind::Lost(place), Instant::now()).is_some() {
             log::error!("listener {} of {} is gone, the others go on: {error}", place + 1, self.gone.len());
         }
         Ok(Accepted::Again)
@@ -401,7 +401,8 @@ impl Door {
             return false;
         };
         let serving = Serving::begin(registry);
-        let outcome = match datagram::serve(make, packet, socket, client_address, &self.core.handle) {
+        let outcome = match datagram_handler::serve(make, packet, socket, client_address, &self.core.handle)
+        {
             Ok(()) => Outcome::Finished,
             Err(error) => {
                 tell_error(&*self.core.hooks, &error, client_address);
@@ -442,7 +443,7 @@ impl Door {
         let mut trouble = self.trouble.get();
         trouble.pause = (trouble.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         // Other workers stand at the same listeners, and have the same trouble.
-        if flood::tell(Kind::Accept(errno(error)), Instant::now()).is_some() {
+        if log_limit::tell(Kind::Accept(errno(error)), Instant::now()).is_some() {
             log::warn!("accept: {error}; trying again in {:?}", trouble.pause);
         }
         self.trouble.set(trouble);

@@ -80,18 +80,10 @@
 //! tokio does that better today. No protocols: for HTTP there is hyper. It grew
 //! from CPython's `socketserver.py`, which is worth reading beside it.
 
-mod batch;
 mod builder;
 mod classes;
 mod connection;
-mod datagram;
 mod door;
-mod ending;
-mod flood;
-mod handler;
-mod hooks;
-mod job;
-mod life;
 mod lifecycle;
 mod limits;
 mod listener;
@@ -99,15 +91,10 @@ mod mixin;
 mod os;
 mod request;
 mod server;
-mod service;
 pub mod testing;
 
 pub use builder::Builder;
 pub use classes::*;
-pub use datagram::{DatagramContext, DatagramHandlerFn, DatagramRequestHandler, datagram_handler_fn};
-pub use handler::{HandlerFn, StreamContext, StreamRequestHandler, handler_fn};
-pub use hooks::ServerHooks;
-pub use job::{Job, Rejected, Step};
 pub use lifecycle::handle::ServerHandle;
 pub use limits::drain_report::{CutOff, DrainReport};
 pub use limits::stats::{Outcome, Stats, TimedOut};
@@ -121,5 +108,11 @@ pub use mixin::prefork::PreforkMixIn;
 pub use mixin::selector::SelectorMixIn;
 pub use mixin::threading::ThreadingMixIn;
 pub use mixin::{Acceptor, MixIn, Sequential};
+pub use request::datagram_handler::{
+    DatagramContext, DatagramHandlerFn, DatagramRequestHandler, datagram_handler_fn,
+};
+pub use request::hooks::ServerHooks;
+pub use request::job::{Job, Rejected, Step};
+pub use request::stream_handler::{HandlerFn, StreamContext, StreamRequestHandler, handler_fn};
 pub use request::{Request, RequestError};
 pub use server::{Datagram, DatagramServer, Family, Inet, Kind, Server, Stream, StreamServer, Unix};

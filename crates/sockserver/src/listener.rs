@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use sock::{AF_INET, AF_INET6, Address, AddressError, IPPROTO_IPV6, IPV6_V6ONLY, Socket, SocketKind};
 
-use crate::hooks::ServerHooks;
 #[cfg(unix)]
 use crate::os::unix_bind;
+use crate::request::hooks::ServerHooks;
 
 /// How listeners are made: the builder's class variables about them.
 #[derive(Clone)]

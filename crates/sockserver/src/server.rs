@@ -16,7 +16,6 @@ use sock::{
 };
 
 use crate::door::{Door, Settings};
-use crate::hooks::ServerHooks;
 use crate::lifecycle::handle::ServerHandle;
 #[cfg(all(unix, feature = "signals"))]
 use crate::lifecycle::signals::Signals;
@@ -25,8 +24,9 @@ use crate::limits::stats::Stats;
 use crate::listener::BoundPath;
 use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
+use crate::request::core::Core;
+use crate::request::hooks::ServerHooks;
 use crate::request::{RequestError, guard};
-use crate::service::Core;
 
 /// A server of kind `K` whose requests run where the mixin `M` says.
 ///

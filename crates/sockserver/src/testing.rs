@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 use sock::{Address, Socket, socketpair};
 
 use crate::connection::wrapping::Wraps;
-use crate::handler::StreamRequestHandler;
-use crate::hooks::Defaults;
-use crate::job::Job;
 use crate::lifecycle::handle::ServerHandle;
 use crate::limits::Limits;
 use crate::limits::stats::Outcome;
 use crate::mixin::MixIn;
 use crate::request::Arrival;
+use crate::request::core::{Core, Service};
+use crate::request::hooks::Defaults;
+use crate::request::job::Job;
+use crate::request::stream_handler::StreamRequestHandler;
 use crate::server::{Kind, Server};
-use crate::service::{Core, Service};
 
 /// Runs a handler over a pair of sockets, with `client` at the other end, and
 /// returns what `client` returns and what became of the handler.

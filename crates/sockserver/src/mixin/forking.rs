@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sock::{Address, AsFd, POLLIN, Poll};
 
-use crate::flood::{self, Kind};
-use crate::job::{Job, Rejected};
 use crate::lifecycle::handle::ServerHandle;
 use crate::limits::Deadline;
 use crate::limits::drain_report::DrainReport;
@@ -18,6 +16,8 @@ use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 use crate::os::child_channel::{self, Line, Word};
 use crate::os::process::{self, Fork, Pid, Waited};
+use crate::request::job::{Job, Rejected};
+use crate::request::log_limit::{self, Kind};
 
 /// Serves each request in a child process of its own. Unix only.
 ///
@@ -93,7 +93,7 @@ fn tell(pid: Pid, client_address: &Address, waited: Waited, ended: Outcome) {
     match waited {
         Waited::Killed(signal) if ended == Outcome::Failed => {
             let what = format!("child {pid} that served {client_address} was killed by signal {signal}");
-            match flood::tell(Kind::Killed(signal), now) {
+            match log_limit::tell(Kind::Killed(signal), now) {
                 None => log::debug!("{what}"),
                 Some(0) => log::error!("{what}"),
                 Some(more) => log::error!("{what}, and {more} more before it"),
@@ -101,7 +101,7 @@ fn tell(pid: Pid, client_address: &Address, waited: Waited, ended: Outcome) {
         }
         // The next children know that this one has told its error.
         Waited::Exited(FAILED | PANICKED) => {
-            let _ = flood::tell(Kind::InChild, now);
+            let _ = log_limit::tell(Kind::InChild, now);
         }
         _ => {}
     }
@@ -339,7 +339,7 @@ impl MixIn for ForkingMixIn {
 /// The child's whole life. It leaves through `exit_now` alone: unwinding or
 /// returning would run its parent's loop a second time.
 fn serve_in_child(mut job: Job, line: Arc<Line>) -> ! {
-    flood::enter_child();
+    log_limit::enter_child();
     child_channel::enter(line);
     let outcome = match panic::catch_unwind(AssertUnwindSafe(|| job.run_in_child())) {
         Ok(outcome) => outcome,

@@ -31,14 +31,14 @@ use std::time::{Duration, Instant};
 use sock::{BorrowedFd, POLLIN, Poll};
 
 use crate::door::{Accepted, Door};
-use crate::flood;
-use crate::hooks;
-use crate::job::{Job, Rejected};
 use crate::lifecycle::handle::ServerHandle;
 #[cfg(all(unix, feature = "signals"))]
 use crate::lifecycle::signals::Signals;
 use crate::limits::drain_report::DrainReport;
 use crate::request::guard;
+use crate::request::hooks;
+use crate::request::job::{Job, Rejected};
+use crate::request::log_limit;
 
 /// Where requests run: what CPython's two mixins override between them.
 ///
@@ -364,7 +364,7 @@ impl<'a> Acceptor<'a> {
         // The default does not panic.
         self.overridden.set(Some(run.as_ref().copied().unwrap_or(true)));
         if let Err(error) = run {
-            match flood::tell(flood::kind(&error), Instant::now()) {
+            match log_limit::tell(log_limit::kind(&error), Instant::now()) {
                 None => log::debug!("service_actions {error}"),
                 Some(0) => log::error!("service_actions {error}"),
                 Some(more) => log::error!("service_actions {error}; and {more} more panics before it"),

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use crate::job::Job;
 use crate::limits::slab::Pages;
 use crate::os::poller::Event;
+use crate::request::job::Job;
 
 /// The connections of a selector, by the key of their events.
 #[derive(Default)]

@@ -9,12 +9,12 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use sock::{SHUT_RDWR, Socket, socketpair};
 
-use crate::job::{Job, Rejected};
 use crate::lifecycle::handle::ServerHandle;
 use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 use crate::mixin::threads::Threads;
 use crate::mixin::worker::{Entrance, Worker};
+use crate::request::job::{Job, Rejected};
 
 /// Serves requests in a fixed number of threads.
 ///

@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sock::{AsFd, Socket, socketpair};
 
-use crate::flood::{self, Kind};
-use crate::job::{Job, Rejected};
 use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::scoreboard::Scoreboard;
 use crate::limits::drain_report::{CutOff, DrainReport};
@@ -19,6 +17,8 @@ use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
 use crate::mixin::prefork_worker::{self, LISTENER_GONE};
 use crate::os::process::{self, Fork, Pid, Waited};
+use crate::request::job::{Job, Rejected};
+use crate::request::log_limit::{self, Kind};
 
 /// A worker that ends sooner than this has not really started.
 const YOUNG: Duration = Duration::from_secs(1);
@@ -376,7 +376,7 @@ impl Pace {
 
 /// Tells of a trouble, one line of a kind in a second.
 fn tell(kind: Kind, what: &str) {
-    match flood::tell(kind, Instant::now()) {
+    match log_limit::tell(kind, Instant::now()) {
         None => log::debug!("{what}"),
         Some(0) => log::error!("{what}"),
         Some(more) => log::error!("{what}, and {more} more before it"),

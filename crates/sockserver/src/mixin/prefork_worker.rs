@@ -17,7 +17,7 @@ use crate::limits::drain_report::{CutOff, DrainReport};
 use crate::mixin::worker::{Entrance, Worker};
 use crate::os::accept_interrupt::{Caller, accepting};
 use crate::os::process;
-use crate::service::Core;
+use crate::request::core::Core;
 
 /// Exit status of a worker whose listener is of no more use.
 pub(crate) const LISTENER_GONE: i32 = 3;

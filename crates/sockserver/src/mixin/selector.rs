@@ -16,9 +16,6 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use sock::{AsFd, Socket, socketpair};
 
 use crate::door::{Accepted, Door};
-use crate::flood::{self, Kind};
-use crate::job::{Job, Rejected};
-use crate::life::Tried;
 use crate::lifecycle::current_server::Accepting;
 use crate::lifecycle::handle::ServerHandle;
 use crate::mixin::Acceptor;
@@ -27,6 +24,9 @@ use crate::mixin::parked::{Park, Parked, Parking};
 use crate::os::interleave;
 use crate::os::poller::{self, Event, Poller};
 use crate::os::process;
+use crate::request::job::{Job, Rejected};
+use crate::request::log_limit::{self, Kind};
+use crate::request::serve::Tried;
 
 /// How long a worker that has nothing to do stays, when there are more than wanted.
 const KEEP_IDLE: Duration = Duration::from_secs(5);
@@ -605,7 +605,7 @@ impl Shared {
             }
             if self.look(work, &mut seen) {
                 if let Err(error) = self.start_worker() {
-                    if flood::tell(Kind::NoThread(sock::errno(&error)), Instant::now()).is_some() {
+                    if log_limit::tell(Kind::NoThread(sock::errno(&error)), Instant::now()).is_some() {
                         log::warn!("no more workers: {error}");
                     }
                 }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::job::{Job, Rejected};
 use crate::lifecycle::handle::ServerHandle;
 use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
+use crate::request::job::{Job, Rejected};
 
 /// How long a thread that has nothing to do waits for the next request.
 const KEEP_IDLE: Duration = Duration::from_secs(5);

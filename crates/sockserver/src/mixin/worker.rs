@@ -14,11 +14,11 @@ use sock::AsFd;
 use sock::{POLLIN, Poll, Socket, poll};
 
 use crate::door::{Accepted, Door};
-use crate::job::{Job, Spare};
 use crate::lifecycle::current_server::Accepting;
 use crate::os::interleave;
 #[cfg(unix)]
 use crate::os::poller::{self, Poller};
+use crate::request::job::{Job, Spare};
 
 /// How often a worker looks for room while every permit is taken: only one of
 /// those who wait is woken when one is given back.

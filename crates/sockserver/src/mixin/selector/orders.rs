@@ -9,9 +9,9 @@ mod tests {
     use super::super::Shared;
     use crate::classes::SelectorTCPServer;
     use crate::door::Door;
-    use crate::handler::handler_fn;
     use crate::os::interleave::checker::{Actor, every_order_within, tick};
     use crate::os::interleave::{self, point};
+    use crate::request::stream_handler::handler_fn;
 
     /// So often the watch may have to look until all have work that can have some.
     const LOOKS: usize = 6;

@@ -9,9 +9,9 @@ mod tests {
     use super::super::{Entrance, Worker};
     use crate::classes::ThreadPoolTCPServer;
     use crate::door::Door;
-    use crate::handler::handler_fn;
     use crate::os::interleave::checker::{Actor, every_order_within};
     use crate::os::interleave::point;
+    use crate::request::stream_handler::handler_fn;
 
     struct World {
         server: ThreadPoolTCPServer,

@@ -1,5 +1,15 @@
 //! A request as hooks see it, and how one can fail.
 
+pub(crate) mod close;
+pub(crate) mod core;
+pub(crate) mod datagram_batch;
+pub(crate) mod datagram_handler;
+pub(crate) mod hooks;
+pub(crate) mod job;
+pub(crate) mod log_limit;
+pub(crate) mod serve;
+pub(crate) mod stream_handler;
+
 use std::any::Any;
 use std::error::Error;
 use std::fmt;

@@ -7,11 +7,11 @@ use sock::{Lingered, POLLIN, Poll};
 
 use crate::connection::poll_through_signals;
 use crate::connection::state::Phase;
-use crate::hooks::tell_error;
-use crate::life::Life;
 use crate::limits::Deadline;
 use crate::limits::stats::Outcome;
 use crate::os::child_channel;
+use crate::request::hooks::tell_error;
+use crate::request::serve::Life;
 use crate::request::{Request, RequestError, guard};
 
 impl Life {

@@ -5,11 +5,11 @@ use std::io;
 use std::sync::Arc;
 
 use crate::connection::wrapping::Wraps;
-use crate::datagram::ErasedDatagramHandler;
-use crate::handler::ErasedHandler;
-use crate::hooks::ServerHooks;
 use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::registry::Registry;
+use crate::request::datagram_handler::ErasedDatagramHandler;
+use crate::request::hooks::ServerHooks;
+use crate::request::stream_handler::ErasedHandler;
 
 /// What all requests of a server share.
 pub(crate) struct Core {

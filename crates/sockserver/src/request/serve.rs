@@ -8,17 +8,17 @@ use sock::{AddressError, IPPROTO_TCP, Socket, SocketReader, SocketWriter, TCP_NO
 use crate::connection::Connection;
 use crate::connection::buffer_pool::put_away;
 use crate::connection::state::Phase;
-use crate::datagram;
-use crate::handler::{ErasedHandler, StreamContext};
-use crate::hooks;
 use crate::lifecycle::current_server::Serving;
 use crate::lifecycle::deadline_timer::Watch;
 use crate::lifecycle::registry::{Entry, Registry};
 use crate::limits::Deadline;
 use crate::limits::stats::Outcome;
 use crate::os::child_channel::{self, Word};
+use crate::request::core::{Core, Service};
+use crate::request::datagram_handler;
+use crate::request::hooks;
+use crate::request::stream_handler::{ErasedHandler, StreamContext};
 use crate::request::{Request, RequestError, guard};
-use crate::service::{Core, Service};
 
 /// A job's own; it goes from hand to hand as a pointer. A connection that waits costs
 /// no more than this and its [`Connection`], so both are kept small.
@@ -315,7 +315,7 @@ impl Life {
             return Ok(());
         };
         let client_address = self.entry.client_address();
-        datagram::serve(&**make, packet, packet.socket(), client_address, &self.core.handle)
+        datagram_handler::serve(&**make, packet, packet.socket(), client_address, &self.core.handle)
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use sock::{Address, Socket};
 
-use crate::batch;
 use crate::connection::datagram::Packet;
 use crate::lifecycle::handle::ServerHandle;
+use crate::request::datagram_batch;
 use crate::request::{RequestError, guard};
 
 /// Serves one datagram. Python: `socketserver.DatagramRequestHandler`.
@@ -65,7 +65,7 @@ pub trait DatagramRequestHandler: Send + 'static {
     ///
     /// Are reported.
     fn finish(&mut self, cx: &mut DatagramContext<'_>) -> io::Result<()> {
-        if !cx.wfile.is_empty() && !batch::keep(&mut cx.wfile, cx.client_address) {
+        if !cx.wfile.is_empty() && !datagram_batch::keep(&mut cx.wfile, cx.client_address) {
             cx.socket.sendto(&cx.wfile, cx.client_address)?;
         }
         Ok(())

@@ -8,8 +8,8 @@ use sock::{Address, Socket};
 use sock::{MSG_DONTWAIT, RecvBatch};
 
 use crate::connection::datagram::Packet;
-use crate::hooks::{ServerHooks, tell_error};
 use crate::request::RequestError;
+use crate::request::hooks::{ServerHooks, tell_error};
 
 /// Datagrams that came together and wait for their turn.
 #[derive(Default)]

@@ -9,9 +9,9 @@ use std::time::Instant;
 use sock::{Address, SHUT_WR, Socket, StreamSocket};
 
 use crate::connection::wrapping::Wrapped;
-use crate::flood;
 #[cfg(unix)]
 use crate::os::unix_bind;
+use crate::request::log_limit;
 use crate::request::{Request, RequestError, guard};
 
 /// The steps of a server that can be replaced; each has Python's default.
@@ -131,8 +131,11 @@ pub trait ServerHooks: Send + Sync + 'static {
     /// make as many as they like.
     fn handle_error(&self, error: &RequestError, client_address: &Address) {
         let (peer, errno) = (client_address.to_string(), error.errno());
-        let told =
-            if error.is_disconnect() { None } else { flood::tell(flood::kind(error), Instant::now()) };
+        let told = if error.is_disconnect() {
+            None
+        } else {
+            log_limit::tell(log_limit::kind(error), Instant::now())
+        };
         match told {
             None => log::debug!(peer = peer.as_str(), errno = errno; "request from {peer}: {error}"),
             Some(0) => log::error!(peer = peer.as_str(), errno = errno; "request from {peer}: {error}"),

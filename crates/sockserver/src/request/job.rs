@@ -11,14 +11,14 @@ use sock::{Address, Socket};
 use crate::connection::Connection;
 #[cfg(unix)]
 use crate::connection::state::Phase;
-use crate::life::{Input, Life, Tried};
 use crate::lifecycle::registry::TooManyOfOne;
 use crate::limits::permits::Permit;
 use crate::limits::stats::Outcome;
-use crate::request::{Arrival, Request, RequestError, guard};
-use crate::service::Core;
+use crate::request::core::Core;
 #[cfg(unix)]
-use crate::service::Service;
+use crate::request::core::Service;
+use crate::request::serve::{Input, Life, Tried};
+use crate::request::{Arrival, Request, RequestError, guard};
 
 /// One request, to be served by whatever a [`MixIn`](crate::MixIn) chooses.
 ///
