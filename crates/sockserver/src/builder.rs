@@ -15,15 +15,15 @@ use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::signals::Signals;
 use crate::limits::{Deadline, Limits, WhenFull};
 use crate::listener::{self, BoundPath, Listener, Options};
-#[cfg(unix)]
-use crate::mixin::forking::ForkingMixIn;
-use crate::mixin::pool::{ThreadPoolMixIn, WhenQueueFull};
-#[cfg(unix)]
-use crate::mixin::prefork::PreforkMixIn;
-#[cfg(unix)]
-use crate::mixin::selector::SelectorMixIn;
-use crate::mixin::threading::ThreadingMixIn;
 use crate::mixin::{MixIn, Sequential};
+#[cfg(unix)]
+use crate::models::forking::ForkingMixIn;
+use crate::models::pool::{ThreadPoolMixIn, WhenQueueFull};
+#[cfg(unix)]
+use crate::models::prefork::PreforkMixIn;
+#[cfg(unix)]
+use crate::models::selector::SelectorMixIn;
+use crate::models::threading::ThreadingMixIn;
 use crate::request::core::{Core, Service};
 use crate::request::datagram_handler::DatagramRequestHandler;
 use crate::request::hooks::{Defaults, ServerHooks};

@@ -1,8 +1,8 @@
 //! The directory of classes: each name with its line of Python.
 
 use crate::mixin::Sequential;
-use crate::mixin::pool::ThreadPoolMixIn;
-use crate::mixin::threading::ThreadingMixIn;
+use crate::models::pool::ThreadPoolMixIn;
+use crate::models::threading::ThreadingMixIn;
 use crate::server::{DatagramServer, Inet, StreamServer, Unix};
 
 /// `class TCPServer(BaseServer)`: one connection after the other.
@@ -54,7 +54,7 @@ pub use forking::*;
 /// A child process for each request, where the system can fork.
 #[cfg(unix)]
 mod forking {
-    use crate::mixin::forking::ForkingMixIn;
+    use crate::models::forking::ForkingMixIn;
     use crate::server::{DatagramServer, Inet, StreamServer, Unix};
 
     /// `class ForkingTCPServer(ForkingMixIn, TCPServer)`.
@@ -78,7 +78,7 @@ pub use selecting::*;
 /// Connections that wait without a thread.
 #[cfg(unix)]
 mod selecting {
-    use crate::mixin::selector::SelectorMixIn;
+    use crate::models::selector::SelectorMixIn;
     use crate::server::{Inet, StreamServer, Unix};
 
     /// A few threads for all connections: like `class SelectorTCPServer(SelectorMixIn,
@@ -96,7 +96,7 @@ pub use preforking::*;
 /// Processes that are there before their clients.
 #[cfg(unix)]
 mod preforking {
-    use crate::mixin::prefork::PreforkMixIn;
+    use crate::models::prefork::PreforkMixIn;
     use crate::server::{DatagramServer, Inet, StreamServer, Unix};
 
     /// Worker processes: like `class PreforkTCPServer(PreforkMixIn, TCPServer)`, which

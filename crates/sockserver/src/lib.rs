@@ -88,6 +88,7 @@ mod lifecycle;
 mod limits;
 mod listener;
 mod mixin;
+mod models;
 mod os;
 mod request;
 mod server;
@@ -99,15 +100,15 @@ pub use lifecycle::handle::ServerHandle;
 pub use limits::drain_report::{CutOff, DrainReport};
 pub use limits::stats::{Outcome, Stats, TimedOut};
 pub use limits::{Deadline, WhenFull};
-#[cfg(unix)]
-pub use mixin::forking::ForkingMixIn;
-pub use mixin::pool::{ThreadPoolMixIn, WhenQueueFull};
-#[cfg(unix)]
-pub use mixin::prefork::PreforkMixIn;
-#[cfg(unix)]
-pub use mixin::selector::SelectorMixIn;
-pub use mixin::threading::ThreadingMixIn;
 pub use mixin::{Acceptor, MixIn, Sequential};
+#[cfg(unix)]
+pub use models::forking::ForkingMixIn;
+pub use models::pool::{ThreadPoolMixIn, WhenQueueFull};
+#[cfg(unix)]
+pub use models::prefork::PreforkMixIn;
+#[cfg(unix)]
+pub use models::selector::SelectorMixIn;
+pub use models::threading::ThreadingMixIn;
 pub use request::datagram_handler::{
     DatagramContext, DatagramHandlerFn, DatagramRequestHandler, datagram_handler_fn,
 };

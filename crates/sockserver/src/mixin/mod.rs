@@ -9,21 +9,6 @@
 //! 6. [`SelectorMixIn`](crate::SelectorMixIn) in a few threads; connections between two
 //!    requests wait without one (Unix).
 
-#[cfg(unix)]
-pub(crate) mod forking;
-#[cfg(unix)]
-pub(crate) mod parked;
-pub(crate) mod pool;
-#[cfg(unix)]
-pub(crate) mod prefork;
-#[cfg(unix)]
-pub(crate) mod prefork_worker;
-#[cfg(unix)]
-pub(crate) mod selector;
-pub(crate) mod threading;
-pub(crate) mod threads;
-pub(crate) mod worker;
-
 use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};

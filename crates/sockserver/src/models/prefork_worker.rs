@@ -14,7 +14,7 @@ use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::scoreboard::Slot;
 use crate::limits::clock::NEVER;
 use crate::limits::drain_report::{CutOff, DrainReport};
-use crate::mixin::worker::{Entrance, Worker};
+use crate::models::accept_worker::{Entrance, Worker};
 use crate::os::accept_interrupt::{Caller, accepting};
 use crate::os::process;
 use crate::request::core::Core;

@@ -15,7 +15,7 @@ use crate::lifecycle::scoreboard::Scoreboard;
 use crate::limits::drain_report::{CutOff, DrainReport};
 use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
-use crate::mixin::prefork_worker::{self, LISTENER_GONE};
+use crate::models::prefork_worker::{self, LISTENER_GONE};
 use crate::os::process::{self, Fork, Pid, Waited};
 use crate::request::job::{Job, Rejected};
 use crate::request::log_limit::{self, Kind};

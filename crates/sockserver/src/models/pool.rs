@@ -12,8 +12,8 @@ use sock::{SHUT_RDWR, Socket, socketpair};
 use crate::lifecycle::handle::ServerHandle;
 use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
-use crate::mixin::threads::Threads;
-use crate::mixin::worker::{Entrance, Worker};
+use crate::models::accept_worker::{Entrance, Worker};
+use crate::models::worker_threads::Threads;
 use crate::request::job::{Job, Rejected};
 
 /// Serves requests in a fixed number of threads.

@@ -20,7 +20,7 @@ use crate::lifecycle::current_server::Accepting;
 use crate::lifecycle::handle::ServerHandle;
 use crate::mixin::Acceptor;
 use crate::mixin::MixIn;
-use crate::mixin::parked::{Park, Parked, Parking};
+use crate::models::idle_slab::{Park, Parked, Parking};
 use crate::os::interleave;
 use crate::os::poller::{self, Event, Poller};
 use crate::os::process;

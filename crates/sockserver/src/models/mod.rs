@@ -1,0 +1,16 @@
+//! The process models: where requests run.
+
+pub(crate) mod accept_worker;
+#[cfg(unix)]
+pub(crate) mod forking;
+#[cfg(unix)]
+pub(crate) mod idle_slab;
+pub(crate) mod pool;
+#[cfg(unix)]
+pub(crate) mod prefork;
+#[cfg(unix)]
+pub(crate) mod prefork_worker;
+#[cfg(unix)]
+pub(crate) mod selector;
+pub(crate) mod threading;
+pub(crate) mod worker_threads;
