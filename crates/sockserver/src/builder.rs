@@ -8,14 +8,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sock::{Address, Socket, ToAddress};
 
+use crate::accept::acceptor::Settings;
+use crate::accept::listener::{self, BoundPath, Listener, Options};
+use crate::accept::mixin::{MixIn, Sequential};
 use crate::connection::wrapping::Wraps;
-use crate::door::Settings;
 use crate::lifecycle::handle::ServerHandle;
 #[cfg(all(unix, feature = "signals"))]
 use crate::lifecycle::signals::Signals;
 use crate::limits::{Deadline, Limits, WhenFull};
-use crate::listener::{self, BoundPath, Listener, Options};
-use crate::mixin::{MixIn, Sequential};
 #[cfg(unix)]
 use crate::models::forking::ForkingMixIn;
 use crate::models::pool::{ThreadPoolMixIn, WhenQueueFull};

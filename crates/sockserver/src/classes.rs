@@ -1,6 +1,6 @@
 //! The directory of classes: each name with its line of Python.
 
-use crate::mixin::Sequential;
+use crate::accept::mixin::Sequential;
 use crate::models::pool::ThreadPoolMixIn;
 use crate::models::threading::ThreadingMixIn;
 use crate::server::{DatagramServer, Inet, StreamServer, Unix};

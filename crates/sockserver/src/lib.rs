@@ -80,27 +80,25 @@
 //! tokio does that better today. No protocols: for HTTP there is hyper. It grew
 //! from CPython's `socketserver.py`, which is worth reading beside it.
 
+mod accept;
 mod builder;
 mod classes;
 mod connection;
-mod door;
 mod lifecycle;
 mod limits;
-mod listener;
-mod mixin;
 mod models;
 mod os;
 mod request;
 mod server;
 pub mod testing;
 
+pub use accept::mixin::{Acceptor, MixIn, Sequential};
 pub use builder::Builder;
 pub use classes::*;
 pub use lifecycle::handle::ServerHandle;
 pub use limits::drain_report::{CutOff, DrainReport};
 pub use limits::stats::{Outcome, Stats, TimedOut};
 pub use limits::{Deadline, WhenFull};
-pub use mixin::{Acceptor, MixIn, Sequential};
 #[cfg(unix)]
 pub use models::forking::ForkingMixIn;
 pub use models::pool::{ThreadPoolMixIn, WhenQueueFull};

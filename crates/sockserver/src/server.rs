@@ -15,15 +15,15 @@ use sock::{
     SocketKind, ToAddress,
 };
 
-use crate::door::{Door, Settings};
+use crate::accept::acceptor::{Door, Settings};
+use crate::accept::listener::BoundPath;
+use crate::accept::mixin::Acceptor;
+use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
 #[cfg(all(unix, feature = "signals"))]
 use crate::lifecycle::signals::Signals;
 use crate::limits::drain_report::DrainReport;
 use crate::limits::stats::Stats;
-use crate::listener::BoundPath;
-use crate::mixin::Acceptor;
-use crate::mixin::MixIn;
 use crate::request::core::Core;
 use crate::request::hooks::ServerHooks;
 use crate::request::{RequestError, guard};

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use sock::{Address, Socket, socketpair};
 
+use crate::accept::mixin::MixIn;
 use crate::connection::wrapping::Wraps;
 use crate::lifecycle::handle::ServerHandle;
 use crate::limits::Limits;
 use crate::limits::stats::Outcome;
-use crate::mixin::MixIn;
 use crate::request::Arrival;
 use crate::request::core::{Core, Service};
 use crate::request::hooks::Defaults;

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use sock::AsFd;
 use sock::{POLLIN, Poll, Socket, poll};
 
-use crate::door::{Accepted, Door};
+use crate::accept::acceptor::{Accepted, Door};
 use crate::lifecycle::current_server::Accepting;
 use crate::os::interleave;
 #[cfg(unix)]

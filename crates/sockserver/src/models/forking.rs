@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sock::{Address, AsFd, POLLIN, Poll};
 
+use crate::accept::mixin::Acceptor;
+use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
 use crate::limits::Deadline;
 use crate::limits::drain_report::DrainReport;
 use crate::limits::stats::Outcome;
-use crate::mixin::Acceptor;
-use crate::mixin::MixIn;
 use crate::os::child_channel::{self, Line, Word};
 use crate::os::process::{self, Fork, Pid, Waited};
 use crate::request::job::{Job, Rejected};

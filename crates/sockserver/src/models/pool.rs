@@ -9,9 +9,9 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use sock::{SHUT_RDWR, Socket, socketpair};
 
+use crate::accept::mixin::Acceptor;
+use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
-use crate::mixin::Acceptor;
-use crate::mixin::MixIn;
 use crate::models::accept_worker::{Entrance, Worker};
 use crate::models::worker_threads::Threads;
 use crate::request::job::{Job, Rejected};

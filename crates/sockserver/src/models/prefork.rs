@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sock::{AsFd, Socket, socketpair};
 
+use crate::accept::mixin::Acceptor;
+use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::scoreboard::Scoreboard;
 use crate::limits::drain_report::{CutOff, DrainReport};
-use crate::mixin::Acceptor;
-use crate::mixin::MixIn;
 use crate::models::prefork_worker::{self, LISTENER_GONE};
 use crate::os::process::{self, Fork, Pid, Waited};
 use crate::request::job::{Job, Rejected};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use sock::{Address, MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, SHUT_RDWR, Socket, poll, socketpair};
 
-use crate::door::Door;
+use crate::accept::acceptor::Door;
 use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::scoreboard::Slot;
 use crate::limits::clock::NEVER;

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use sock::{AsFd, Socket, socketpair};
 
-use crate::door::{Accepted, Door};
+use crate::accept::acceptor::{Accepted, Door};
+use crate::accept::mixin::Acceptor;
+use crate::accept::mixin::MixIn;
 use crate::lifecycle::current_server::Accepting;
 use crate::lifecycle::handle::ServerHandle;
-use crate::mixin::Acceptor;
-use crate::mixin::MixIn;
 use crate::models::idle_slab::{Park, Parked, Parking};
 use crate::os::interleave;
 use crate::os::poller::{self, Event, Poller};

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::accept::mixin::Acceptor;
+use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
-use crate::mixin::Acceptor;
-use crate::mixin::MixIn;
 use crate::request::job::{Job, Rejected};
 
 /// How long a thread that has nothing to do waits for the next request.

@@ -7,8 +7,8 @@ mod tests {
     use sock::{SHUT_RDWR, Socket, create_connection, socketpair};
 
     use super::super::{Entrance, Worker};
+    use crate::accept::acceptor::Door;
     use crate::classes::ThreadPoolTCPServer;
-    use crate::door::Door;
     use crate::os::interleave::checker::{Actor, every_order_within};
     use crate::os::interleave::point;
     use crate::request::stream_handler::handler_fn;

@@ -7,8 +7,8 @@ mod tests {
     use sock::{Socket, create_connection};
 
     use super::super::Shared;
+    use crate::accept::acceptor::Door;
     use crate::classes::SelectorTCPServer;
-    use crate::door::Door;
     use crate::os::interleave::checker::{Actor, every_order_within, tick};
     use crate::os::interleave::{self, point};
     use crate::request::stream_handler::handler_fn;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use sock::{BorrowedFd, POLLIN, Poll};
 
-use crate::door::{Accepted, Door};
+use crate::accept::acceptor::{Accepted, Door};
 use crate::lifecycle::handle::ServerHandle;
 #[cfg(all(unix, feature = "signals"))]
 use crate::lifecycle::signals::Signals;
