@@ -81,20 +81,19 @@
 //! from CPython's `socketserver.py`, which is worth reading beside it.
 
 mod accept;
-mod builder;
-mod classes;
+mod api;
 mod connection;
 mod lifecycle;
 mod limits;
 mod models;
 mod os;
 mod request;
-mod server;
-pub mod testing;
 
 pub use accept::mixin::{Acceptor, MixIn, Sequential};
-pub use builder::Builder;
-pub use classes::*;
+pub use api::builder::Builder;
+pub use api::classes::*;
+pub use api::server::{Datagram, DatagramServer, Family, Inet, Kind, Server, Stream, StreamServer, Unix};
+pub use api::testing;
 pub use lifecycle::handle::ServerHandle;
 pub use limits::drain_report::{CutOff, DrainReport};
 pub use limits::stats::{Outcome, Stats, TimedOut};
@@ -114,4 +113,3 @@ pub use request::hooks::ServerHooks;
 pub use request::job::{Job, Rejected, Step};
 pub use request::stream_handler::{HandlerFn, StreamContext, StreamRequestHandler, handler_fn};
 pub use request::{Request, RequestError};
-pub use server::{Datagram, DatagramServer, Family, Inet, Kind, Server, Stream, StreamServer, Unix};

@@ -8,7 +8,7 @@ mod tests {
 
     use super::super::{Entrance, Worker};
     use crate::accept::acceptor::Door;
-    use crate::classes::ThreadPoolTCPServer;
+    use crate::api::classes::ThreadPoolTCPServer;
     use crate::os::interleave::checker::{Actor, every_order_within};
     use crate::os::interleave::point;
     use crate::request::stream_handler::handler_fn;

@@ -8,7 +8,7 @@ mod tests {
 
     use super::super::Shared;
     use crate::accept::acceptor::Door;
-    use crate::classes::SelectorTCPServer;
+    use crate::api::classes::SelectorTCPServer;
     use crate::os::interleave::checker::{Actor, every_order_within, tick};
     use crate::os::interleave::{self, point};
     use crate::request::stream_handler::handler_fn;

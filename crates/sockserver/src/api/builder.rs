@@ -11,6 +11,9 @@ use sock::{Address, Socket, ToAddress};
 use crate::accept::acceptor::Settings;
 use crate::accept::listener::{self, BoundPath, Listener, Options};
 use crate::accept::mixin::{MixIn, Sequential};
+#[cfg(unix)]
+use crate::api::server::Unix;
+use crate::api::server::{Datagram, Family, Kind, Server, Stream};
 use crate::connection::wrapping::Wraps;
 use crate::lifecycle::handle::ServerHandle;
 #[cfg(all(unix, feature = "signals"))]
@@ -28,9 +31,6 @@ use crate::request::core::{Core, Service};
 use crate::request::datagram_handler::DatagramRequestHandler;
 use crate::request::hooks::{Defaults, ServerHooks};
 use crate::request::stream_handler::StreamRequestHandler;
-#[cfg(unix)]
-use crate::server::Unix;
-use crate::server::{Datagram, Family, Kind, Server, Stream};
 
 /// A server before it is bound: its class variables can still be set.
 ///

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use sock::{Address, Socket, socketpair};
 
 use crate::accept::mixin::MixIn;
+use crate::api::server::{Kind, Server};
 use crate::connection::wrapping::Wraps;
 use crate::lifecycle::handle::ServerHandle;
 use crate::limits::Limits;
@@ -22,7 +23,6 @@ use crate::request::core::{Core, Service};
 use crate::request::hooks::Defaults;
 use crate::request::job::Job;
 use crate::request::stream_handler::StreamRequestHandler;
-use crate::server::{Kind, Server};
 
 /// Runs a handler over a pair of sockets, with `client` at the other end, and
 /// returns what `client` returns and what became of the handler.

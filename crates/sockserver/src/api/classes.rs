@@ -1,9 +1,9 @@
 //! The directory of classes: each name with its line of Python.
 
 use crate::accept::mixin::Sequential;
+use crate::api::server::{DatagramServer, Inet, StreamServer, Unix};
 use crate::models::pool::ThreadPoolMixIn;
 use crate::models::threading::ThreadingMixIn;
-use crate::server::{DatagramServer, Inet, StreamServer, Unix};
 
 /// `class TCPServer(BaseServer)`: one connection after the other.
 #[doc(alias = "TcpServer")]
@@ -54,8 +54,8 @@ pub use forking::*;
 /// A child process for each request, where the system can fork.
 #[cfg(unix)]
 mod forking {
+    use crate::api::server::{DatagramServer, Inet, StreamServer, Unix};
     use crate::models::forking::ForkingMixIn;
-    use crate::server::{DatagramServer, Inet, StreamServer, Unix};
 
     /// `class ForkingTCPServer(ForkingMixIn, TCPServer)`.
     #[doc(alias = "ForkingTcpServer")]
@@ -78,8 +78,8 @@ pub use selecting::*;
 /// Connections that wait without a thread.
 #[cfg(unix)]
 mod selecting {
+    use crate::api::server::{Inet, StreamServer, Unix};
     use crate::models::selector::SelectorMixIn;
-    use crate::server::{Inet, StreamServer, Unix};
 
     /// A few threads for all connections: like `class SelectorTCPServer(SelectorMixIn,
     /// TCPServer)`, which Python does not have.
@@ -96,8 +96,8 @@ pub use preforking::*;
 /// Processes that are there before their clients.
 #[cfg(unix)]
 mod preforking {
+    use crate::api::server::{DatagramServer, Inet, StreamServer, Unix};
     use crate::models::prefork::PreforkMixIn;
-    use crate::server::{DatagramServer, Inet, StreamServer, Unix};
 
     /// Worker processes: like `class PreforkTCPServer(PreforkMixIn, TCPServer)`, which
     /// Python does not have.
