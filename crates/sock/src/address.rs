@@ -25,12 +25,12 @@ use std::path::{Path, PathBuf};
 
 use socket2::SockAddr;
 
+use crate::call::trace::{Outcome, call};
 #[cfg(target_os = "linux")]
 use crate::consts::{AF_CAN, AF_NETLINK, AF_PACKET, AF_VSOCK};
 use crate::consts::{AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, AddressFamily};
 use crate::error::{GaiError, invalid, invalid_as, out_of_range, wrong_type};
 use crate::sys::{self, RawHints, c};
-use crate::trace::{Outcome, call};
 
 #[cfg(target_os = "linux")]
 use linux::Wire;

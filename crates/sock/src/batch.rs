@@ -7,12 +7,12 @@ use std::io;
 use socket2::SockAddr;
 
 use crate::address::{Address, ToAddress};
+use crate::call::deadline::Readiness;
+use crate::call::trace::{Outcome, call};
 use crate::consts::{MSG_TRUNC, MsgFlags};
 use crate::error::invalid;
 use crate::socket::Socket;
 use crate::sys::{AsFd, batch};
-use crate::timeout::Readiness;
-use crate::trace::{Outcome, call};
 
 /// Room for the datagrams that [`Socket::recvmmsg`] receives.
 ///

@@ -22,6 +22,9 @@ use std::io;
 #[cfg(unix)]
 use std::io::IoSliceMut;
 
+use crate::call::deadline::{self, Deadline, POLLERR, POLLHUP, Readiness};
+#[cfg(unix)]
+use crate::call::deadline::{Events, POLLIN, Poll, poll};
 #[cfg(unix)]
 use crate::consts::{AF_INET, AF_INET6, AF_UNIX, MSG_PEEK};
 use crate::consts::{MSG_WAITALL, MsgFlags, SOCK_STREAM};
@@ -29,9 +32,6 @@ use crate::socket::Socket;
 use crate::sys::{self, AsFd};
 #[cfg(unix)]
 use crate::sys::{c, message};
-use crate::timeout::{self, Deadline, POLLERR, POLLHUP, Readiness};
-#[cfg(unix)]
-use crate::timeout::{Events, POLLIN, Poll, poll};
 
 impl Socket {
     /// Makes `attempt` as the mode and the flags say, with a deadline of its own.
@@ -57,7 +57,7 @@ impl Socket {
         attempt: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
         let mut deadline = self.deadline_with_flags(readiness, flags);
-        timeout::retry_after(error, self.as_fd(), readiness, &mut deadline, attempt)
+        deadline::retry_after(error, self.as_fd(), readiness, &mut deadline, attempt)
     }
 
     /// The deadline of a call with flags that begins now. With a timeout they change nothing: the
@@ -101,7 +101,7 @@ impl Socket {
             skip -= skip.min(piece.len());
             while !rest.is_empty() {
                 // A signal ends a call that has sent something, and the hook is for the next one.
-                let events = timeout::wait_until_signal(self.as_fd(), Readiness::Writable, &mut deadline);
+                let events = deadline::wait_until_signal(self.as_fd(), Readiness::Writable, &mut deadline);
                 let Ok(events) = events else {
                     return sent;
                 };
@@ -160,7 +160,7 @@ impl Socket {
             return self.peek_rest(buffers, so_far, least, flags, &mut deadline);
         }
         while so_far.bytes < least && !self.ends_behind(so_far) && !self.at_mark() {
-            let events = timeout::wait_until_signal(self.as_fd(), Readiness::Readable, &mut deadline);
+            let events = deadline::wait_until_signal(self.as_fd(), Readiness::Readable, &mut deadline);
             let Ok(events) = events else { return };
             // What has come is received before the error, which is the next call's.
             if events & (POLLERR | POLLHUP) != 0 && !self.has_input() || self.at_mark() {

@@ -4,13 +4,13 @@ use std::fmt;
 use std::io;
 
 use crate::address::{Address, ToAddress};
+use crate::call::cancel;
+use crate::call::deadline::{self, Deadline, Readiness};
+use crate::call::trace::call;
 use crate::consts::{MsgFlags, Shutdown};
 use crate::error::errno_name;
-use crate::interrupt;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd, c};
-use crate::timeout::{self, Deadline, Readiness};
-use crate::trace::call;
 
 /// A connection's begin and end.
 impl Socket {
@@ -55,7 +55,7 @@ impl Socket {
                 Ok(()) => return Ok(()),
                 Err(error) if blocks && sys::queue_is_full(family, &error) => {
                     match deadline.pause(self.as_fd(), Readiness::Writable) {
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupt::ask_hook()?,
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => cancel::ask_hook()?,
                         result => result?,
                     }
                 }
@@ -64,7 +64,7 @@ impl Socket {
                         && self.getblocking()
                         && sys::connect_begins_anew(family) =>
                 {
-                    interrupt::ask_hook()?;
+                    cancel::ask_hook()?;
                     deadline.left_to_wait(self.as_fd(), Readiness::Writable)?;
                 }
                 Err(error) => break error,
@@ -74,7 +74,7 @@ impl Socket {
             Some(sys::CONNECT_GOES_ON) if deadline.waits() => {}
             // An earlier one, which a blocking connect waits for.
             Some(c::EALREADY) if blocks => {}
-            Some(c::EINTR) if self.getblocking() => interrupt::ask_hook()?,
+            Some(c::EINTR) if self.getblocking() => cancel::ask_hook()?,
             _ => return Err(error),
         }
         self.await_connection(error, deadline)
@@ -82,7 +82,7 @@ impl Socket {
 
     /// Waits until a connection is made that goes on, as `error` said; fails as connect(2) does.
     fn await_connection(&self, error: io::Error, deadline: &mut Deadline<'_>) -> io::Result<()> {
-        if let Err(over) = timeout::wait(self.as_fd(), Readiness::Writable, deadline) {
+        if let Err(over) = deadline::wait(self.as_fd(), Readiness::Writable, deadline) {
             // When SO_SNDTIMEO is over connect(2) says that it goes on.
             return Err(match (over.raw_os_error(), error.raw_os_error()) {
                 (Some(c::EAGAIN), Some(c::EINTR)) => io::Error::from_raw_os_error(sys::CONNECT_GOES_ON),
@@ -198,7 +198,7 @@ impl Socket {
 /// A pending error of a socket, as `SO_ERROR` tells it.
 struct Pending(Option<io::Error>);
 
-impl crate::trace::Outcome for Pending {
+impl crate::call::trace::Outcome for Pending {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             None => f.write_str("0, 0"),

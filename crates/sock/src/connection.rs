@@ -6,12 +6,12 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::address::{Address, Host};
+use crate::call::cancel;
+use crate::call::deadline::{POLLOUT, Poll, getdefaulttimeout, poll};
 use crate::consts::SOCK_STREAM;
 use crate::error::{invalid, out_of_range, timed_out};
-use crate::interrupt;
 use crate::resolve::{AddrInfo, Hints, getaddrinfo_with};
 use crate::socket::Socket;
-use crate::timeout::{POLLOUT, Poll, getdefaulttimeout, poll};
 
 /// How [`create_connection_with`] connects.
 ///
@@ -267,7 +267,7 @@ impl Attempts<'_> {
                 running.iter().map(|attempt| Poll::new(&attempt.sock, POLLOUT)).collect();
             match poll(&mut set, left) {
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupt::ask_hook()?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => cancel::ask_hook()?,
                 Err(error) => return Err(error),
             }
             let ready: Vec<bool> = set.iter().map(|poll| poll.revents() != 0).collect();

@@ -3,11 +3,11 @@
 use std::io;
 
 use crate::address::ToAddress;
+use crate::call::trace::call;
 use crate::consts::{AF_INET, AF_INET6, AddressFamily, IPPROTO_IPV6, IPV6_V6ONLY, SOCK_STREAM, SocketKind};
 use crate::error::{AddressError, invalid};
 use crate::socket::Socket;
 use crate::sys;
-use crate::trace::call;
 
 /// Creates two sockets that are connected to each other.
 ///

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::io;
 
+use crate::call::trace::{Outcome, call};
 use crate::consts::AF_UNIX;
 use crate::error::invalid_as;
 use crate::socket::Socket;
 use crate::sys::{AsFd, c, peer};
-use crate::trace::{Outcome, call};
 
 /// A process, its user and its group, as the system vouches for them.
 ///

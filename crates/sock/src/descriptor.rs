@@ -2,8 +2,8 @@
 
 use std::io;
 
+use crate::call::trace::call;
 use crate::sys::{self, AsRawFd, BorrowedFd, OwnedFd, c};
-use crate::trace::call;
 
 /// Closes a socket's descriptor and tells what the system said.
 ///

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::io;
 
+use crate::call::trace::call;
 use crate::consts::{AddressFamily, IPPROTO_IP, OptionName, SO_TYPE, SOL_SOCKET, SocketKind};
 use crate::sys::{self, AsFd, AsRawFd, OwnedFd, c};
-use crate::trace::call;
 
 /// A descriptor that could not become a [`Socket`](crate::Socket), and why.
 ///

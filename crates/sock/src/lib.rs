@@ -66,6 +66,7 @@ mod ancillary;
 mod batch;
 mod blocking;
 mod buffer;
+mod call;
 #[cfg(unix)]
 mod cmsg;
 mod connect;
@@ -81,7 +82,6 @@ mod error;
 mod inet;
 #[cfg(unix)]
 mod interface;
-mod interrupt;
 mod linger;
 mod makefile;
 #[cfg(unix)]
@@ -99,8 +99,6 @@ mod socket;
 mod stream;
 mod sys;
 mod tcp_info;
-mod timeout;
-mod trace;
 mod transfer;
 #[cfg(windows)]
 mod windows;
@@ -113,6 +111,10 @@ pub use ancillary::PacketInfo;
 #[cfg(unix)]
 pub use batch::{Datagram, RecvBatch, SentBatch};
 pub use buffer::ReadBuffer;
+pub use call::cancel::{Canceller, set_interrupt_hook, was_cancelled, was_interrupted};
+pub use call::deadline::{
+    Deadline, Events, POLLERR, POLLHUP, POLLIN, POLLOUT, Poll, getdefaulttimeout, poll, setdefaulttimeout,
+};
 #[cfg(unix)]
 pub use cmsg::{Ancillary, CMSG_LEN, CMSG_SPACE};
 pub use connection::{ConnectError, ConnectionOptions, create_connection, create_connection_with};
@@ -128,7 +130,6 @@ pub use error::{AddressError, ArgumentError, ArgumentFault, GaiError, HostError,
 pub use inet::{htonl, htons, inet_aton, inet_ntoa, inet_ntop, inet_pton, ntohl, ntohs};
 #[cfg(unix)]
 pub use interface::{if_indextoname, if_nameindex, if_nametoindex};
-pub use interrupt::{Canceller, set_interrupt_hook, was_cancelled, was_interrupted};
 pub use linger::Lingered;
 pub use makefile::{DEFAULT_BUFFER_SIZE, SocketPair, SocketReader, SocketWriter};
 #[cfg(unix)]
@@ -145,6 +146,3 @@ pub use socket::Socket;
 pub use stream::StreamSocket;
 pub use sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 pub use tcp_info::{TcpInfo, TcpState};
-pub use timeout::{
-    Deadline, Events, POLLERR, POLLHUP, POLLIN, POLLOUT, Poll, getdefaulttimeout, poll, setdefaulttimeout,
-};

@@ -4,12 +4,12 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
+use crate::call::deadline::{self, Deadline, Poll, Readiness};
 use crate::consts::{AF_INET, AF_INET6};
 use crate::error::timed_out;
 use crate::socket::Socket;
 use crate::sys::AsFd;
 use crate::tcp_info::TcpState;
-use crate::timeout::{self, Deadline, Poll, Readiness};
 
 /// Why [`Socket::linger_for`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,13 +129,13 @@ impl Socket {
     fn pause(&self, pause: Duration, ended: bool) -> io::Result<()> {
         let waited = match ended {
             // After shutdown(SHUT_RD) the socket is always readable.
-            true => timeout::poll(&mut [Poll::new(self, 0)], Some(pause)).map(|ready| {
+            true => deadline::poll(&mut [Poll::new(self, 0)], Some(pause)).map(|ready| {
                 // After the end of both sides poll(2) reports that at once, each time.
                 if ready > 0 {
                     thread::sleep(pause);
                 }
             }),
-            false => timeout::wait(self.as_fd(), Readiness::Readable, &mut self.deadline_of(Some(pause)))
+            false => deadline::wait(self.as_fd(), Readiness::Readable, &mut self.deadline_of(Some(pause)))
                 .map(drop),
         };
         match waited {
@@ -183,8 +183,10 @@ impl Scratch {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+    use crate::call::cancel::was_cancelled;
+    use crate::connection::create_connection;
     use crate::consts::{SHUT_RD, SHUT_RDWR, SHUT_WR, SO_RCVBUF, SOL_SOCKET};
-    use crate::{connection::create_connection, create::create_server, interrupt::was_cancelled};
+    use crate::create::create_server;
 
     const LIMIT: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(50);

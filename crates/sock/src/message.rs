@@ -5,13 +5,13 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::address::{Address, ToAddress};
+use crate::call::deadline::Readiness;
+use crate::call::trace::{Outcome, call};
 use crate::cmsg::{Ancillary, CMSG_LEN};
 use crate::consts::MsgFlags;
 use crate::error::invalid;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd, c, message};
-use crate::timeout::Readiness;
-use crate::trace::{Outcome, call};
 use crate::transfer::connected;
 
 /// Room for the items that only end a receive.

@@ -3,9 +3,9 @@
 use std::io;
 
 use crate::address::Address;
+use crate::call::trace::call;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
-use crate::trace::call;
 
 /// Names of a socket, and who inherits it.
 impl Socket {

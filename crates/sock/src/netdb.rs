@@ -4,11 +4,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::address::{Address, ToAddress, c_string};
+use crate::call::trace::call;
 use crate::consts::{AF_INET, AF_UNSPEC};
 use crate::error::{GaiError, HostError, invalid};
 use crate::resolve::gethostname;
 use crate::sys;
-use crate::trace::call;
 
 /// IPv4 address of a host.
 ///

@@ -4,11 +4,11 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use crate::call::trace::{Outcome, call};
 use crate::consts::{LevelName, OptionName, SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET};
 use crate::error::invalid;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
-use crate::trace::{Outcome, call};
 
 /// Options, by C's names: `setsockopt(SOL_SOCKET, SO_REUSEADDR, true)`.
 impl Socket {

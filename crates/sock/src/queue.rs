@@ -2,9 +2,9 @@
 
 use std::io;
 
+use crate::call::trace::call;
 use crate::socket::Socket;
 use crate::sys::{AsFd, queue};
-use crate::trace::call;
 
 /// Queue lengths: the columns `Recv-Q` and `Send-Q` of ss(8) and netstat(8).
 impl Socket {
@@ -82,9 +82,10 @@ impl Socket {
 
 #[cfg(test)]
 mod tests {
-    use crate::create::socketpair;
     #[cfg(unix)]
-    use crate::{connection::create_connection, create::create_server};
+    use crate::connection::create_connection;
+    use crate::create::create_server;
+    use crate::create::socketpair;
 
     #[test]
     fn what_was_not_received_is_counted() {

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::io;
 
 use crate::address::{self, Address};
+use crate::call::trace::call;
 use crate::consts::{AF_UNSPEC, AddressFamily, AddressInfo, SocketKind};
 use crate::error::out_of_range;
 use crate::sys::{self, RawHints};
-use crate::trace::call;
 
 /// One way to reach a service. Python: an item of `getaddrinfo`'s list.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
+use crate::call::deadline::Readiness;
+use crate::call::trace::call;
 use crate::consts::SOCK_STREAM;
 use crate::error::invalid;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
-use crate::timeout::Readiness;
-use crate::trace::call;
 
 /// Most that is asked of sendfile(2) at once (Python's limit too).
 const LARGEST_PIECE: u64 = 1 << 30;

@@ -6,13 +6,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::address::{Address, ToAddress};
+use crate::call::cancel::{Cancellation, Canceller};
+use crate::call::deadline::{self, Deadline, Readiness, Timeout};
+use crate::call::trace::call;
 use crate::consts::{AddressFamily, SOMAXCONN, SocketKind};
 use crate::descriptor;
 use crate::detect::{FromFdError, detect};
-use crate::interrupt::{Cancellation, Canceller};
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use crate::timeout::{self, Deadline, Readiness, Timeout};
-use crate::trace::call;
 
 /// A socket: one BSD descriptor with Python's methods.
 ///
@@ -125,7 +125,7 @@ impl Socket {
     fn take_default_mode(&self, kind: SocketKind) -> io::Result<()> {
         if kind.is_nonblocking() {
             self.timeout.set(Some(Duration::ZERO))
-        } else if let Some(timeout) = timeout::getdefaulttimeout() {
+        } else if let Some(timeout) = deadline::getdefaulttimeout() {
             self.settimeout(timeout)
         } else {
             Ok(())
@@ -641,7 +641,7 @@ impl Socket {
         readiness: Readiness,
         attempt: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
-        timeout::retry_after(error, self.as_fd(), readiness, &mut self.deadline(), attempt)
+        deadline::retry_after(error, self.as_fd(), readiness, &mut self.deadline(), attempt)
     }
 }
 

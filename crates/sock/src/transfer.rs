@@ -6,12 +6,12 @@ use std::io::IoSliceMut;
 use std::time::Duration;
 
 use crate::address::{Address, ToAddress};
+use crate::call::cancel;
+use crate::call::deadline::{self, Deadline, POLLIN, Poll, Readiness, poll};
+use crate::call::trace::call;
 use crate::consts::{AF_INET, MSG_TRUNC, MsgFlags};
-use crate::interrupt;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
-use crate::timeout::{self, Deadline, POLLIN, Poll, Readiness, poll};
-use crate::trace::call;
 
 /// The calls that move bytes. A call that can succeed at once is one system
 /// call, in every mode.
@@ -101,7 +101,7 @@ impl Socket {
         flags: MsgFlags,
         deadline: &mut Deadline<'_>,
     ) -> io::Result<usize> {
-        timeout::retry(self.as_fd(), Readiness::Writable, deadline, || self.send_once(data, flags))
+        deadline::retry(self.as_fd(), Readiness::Writable, deadline, || self.send_once(data, flags))
     }
 
     #[inline]
@@ -167,7 +167,7 @@ impl Socket {
             // A peer that always takes a little must not keep it going for ever,
             // nor keep a signal from being heard (CPython looks here too).
             deadline.check()?;
-            interrupt::ask_hook()?;
+            cancel::ask_hook()?;
         }
     }
 
@@ -320,7 +320,7 @@ impl Socket {
         if deadline.stands_in_for_blocking() && self.receives_in_pieces(buffer.len(), MsgFlags::NONE) {
             return self.recv_into(buffer);
         }
-        timeout::retry(self.as_fd(), Readiness::Readable, deadline, || {
+        deadline::retry(self.as_fd(), Readiness::Readable, deadline, || {
             self.recv_once(buffer, MsgFlags::NONE)
         })
     }
@@ -376,7 +376,7 @@ impl Socket {
         match attempt() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 let mut never = Deadline::new(Some(Duration::ZERO));
-                timeout::retry_after(error, self.as_fd(), Readiness::Readable, &mut never, attempt)
+                deadline::retry_after(error, self.as_fd(), Readiness::Readable, &mut never, attempt)
             }
             result => result,
         }

@@ -16,10 +16,10 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::call::cancel::{self, Cancellation, Left};
+use crate::call::trace::call;
 use crate::error::{out_of_range, timed_out};
-use crate::interrupt::{self, Cancellation, Left};
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, c};
-use crate::trace::call;
 
 /// A timeout in one word: nanoseconds, all ones for none.
 #[derive(Debug)]
@@ -185,7 +185,7 @@ impl<'a> Deadline<'a> {
             match poll(&mut [Poll::new(&fd, readiness.events())], Some(left)) {
                 // As the kernel would say.
                 Ok(0) => return Err(io::Error::from_raw_os_error(c::EAGAIN)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupt::ask_hook()?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => cancel::ask_hook()?,
                 Err(error) => return Err(error),
                 Ok(_) => return Ok(()),
             }
@@ -346,7 +346,7 @@ fn after(
 ) -> io::Result<()> {
     match error.kind() {
         io::ErrorKind::Interrupted => {
-            interrupt::ask_hook()?;
+            cancel::ask_hook()?;
             deadline.in_the_kernel(fd, readiness)
         }
         io::ErrorKind::WouldBlock if deadline.waits() => wait(fd, readiness, deadline).map(drop),
@@ -368,7 +368,7 @@ pub(crate) fn wait(
 ) -> io::Result<Events> {
     loop {
         match wait_until_signal(fd, readiness, deadline) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupt::ask_hook()?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => cancel::ask_hook()?,
             result => return result,
         }
     }

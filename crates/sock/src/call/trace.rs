@@ -19,8 +19,8 @@ use crate::sys::AsRawFd;
 /// Runs a call and logs it: `call!("listen({fd}, {backlog})" => self.inner.listen(backlog))`.
 macro_rules! call {
     ($line:literal $(, $argument:expr)* => $call:expr) => {
-        if $crate::trace::enabled() {
-            $crate::trace::timed(|| (format!($line $(, $argument)*), std::time::Instant::now(), $call))
+        if $crate::call::trace::enabled() {
+            $crate::call::trace::timed(|| (format!($line $(, $argument)*), std::time::Instant::now(), $call))
         } else {
             $call
         }

@@ -1,0 +1,5 @@
+//! What every call has: a deadline, cancellation, a line in the trace.
+
+pub(crate) mod cancel;
+pub(crate) mod deadline;
+pub(crate) mod trace;
