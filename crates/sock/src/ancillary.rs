@@ -434,7 +434,7 @@ mod tests {
         assert_eq!(find(&message, Ancillary::as_ttl), 7);
         let info = find(&message, Ancillary::as_pktinfo);
         assert_eq!((info.local.to_string(), info.destination), ("127.0.0.5".into(), info.local));
-        assert_eq!(crate::interface::if_indextoname(info.interface).unwrap(), "lo");
+        assert_eq!(crate::netdb::interface::if_indextoname(info.interface).unwrap(), "lo");
         // The sender's address is the one that was asked for.
         assert_eq!(message.address.ip(), Some([127, 0, 0, 9].into()));
     }

@@ -10,7 +10,7 @@ use crate::call::cancel;
 use crate::call::deadline::{POLLOUT, Poll, getdefaulttimeout, poll};
 use crate::consts::SOCK_STREAM;
 use crate::error::{invalid, out_of_range, timed_out};
-use crate::resolve::{AddrInfo, Hints, getaddrinfo_with};
+use crate::netdb::getaddrinfo::{AddrInfo, Hints, getaddrinfo_with};
 use crate::socket::Socket;
 
 /// How [`create_connection_with`] connects.

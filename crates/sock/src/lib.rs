@@ -79,9 +79,6 @@ mod credentials;
 mod descriptor;
 mod detect;
 mod error;
-mod inet;
-#[cfg(unix)]
-mod interface;
 mod linger;
 mod makefile;
 #[cfg(unix)]
@@ -93,7 +90,6 @@ mod options;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
 mod queue;
-mod resolve;
 mod sendfile;
 mod socket;
 mod stream;
@@ -127,21 +123,21 @@ pub use credentials::Credentials;
 pub use descriptor::{close, dup};
 pub use detect::FromFdError;
 pub use error::{AddressError, ArgumentError, ArgumentFault, GaiError, HostError, errno, errno_name};
-pub use inet::{htonl, htons, inet_aton, inet_ntoa, inet_ntop, inet_pton, ntohl, ntohs};
-#[cfg(unix)]
-pub use interface::{if_indextoname, if_nameindex, if_nametoindex};
 pub use linger::Lingered;
 pub use makefile::{DEFAULT_BUFFER_SIZE, SocketPair, SocketReader, SocketWriter};
 #[cfg(unix)]
 pub use message::{Message, MessageInto, ReceivedFds};
+#[cfg(unix)]
+pub use netdb::getaddrinfo::sethostname;
+pub use netdb::getaddrinfo::{AddrInfo, Hints, Service, getaddrinfo, getaddrinfo_with, gethostname};
+pub use netdb::inet::{htonl, htons, inet_aton, inet_ntoa, inet_ntop, inet_pton, ntohl, ntohs};
+#[cfg(unix)]
+pub use netdb::interface::{if_indextoname, if_nameindex, if_nametoindex};
 pub use netdb::{
     HostEntry, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, getnameinfo, getprotobyname,
     getservbyname, getservbyport,
 };
 pub use options::{Linger, ToOption};
-#[cfg(unix)]
-pub use resolve::sethostname;
-pub use resolve::{AddrInfo, Hints, Service, getaddrinfo, getaddrinfo_with, gethostname};
 pub use socket::Socket;
 pub use stream::StreamSocket;
 pub use sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -178,7 +178,7 @@ mod tests {
     use super::*;
     use crate::consts::*;
     use crate::error::errno_name;
-    use crate::interface::if_nametoindex;
+    use crate::netdb::interface::if_nametoindex;
 
     const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 76, 1);
 

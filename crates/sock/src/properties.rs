@@ -11,7 +11,7 @@ use crate::address::{Address, ToAddress};
 #[cfg(unix)]
 use crate::cmsg::Ancillary;
 use crate::consts::{AF_INET, AF_INET6, AddressFamily};
-use crate::inet::{inet_aton, inet_ntoa, inet_ntop, inet_pton};
+use crate::netdb::inet::{inet_aton, inet_ntoa, inet_ntop, inet_pton};
 use crate::sys;
 
 /// Bytes as recvmsg(2) might leave them in a control buffer.

@@ -1,5 +1,10 @@
 //! Names of services, protocols and peers: `<netdb.h>`.
 
+pub(crate) mod getaddrinfo;
+pub(crate) mod inet;
+#[cfg(unix)]
+pub(crate) mod interface;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -7,7 +12,7 @@ use crate::address::{Address, ToAddress, c_string};
 use crate::call::trace::call;
 use crate::consts::{AF_INET, AF_UNSPEC};
 use crate::error::{GaiError, HostError, invalid};
-use crate::resolve::gethostname;
+use crate::netdb::getaddrinfo::gethostname;
 use crate::sys;
 
 /// IPv4 address of a host.
