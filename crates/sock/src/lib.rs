@@ -60,73 +60,36 @@
 //! reading beside it, and stands on `socket2`.
 
 mod address;
-#[cfg(unix)]
-mod ancillary;
-#[cfg(unix)]
-mod batch;
-mod blocking;
 mod buffer;
 mod call;
-#[cfg(unix)]
-mod cmsg;
-mod connect;
 mod connection;
 mod consts;
 mod convert;
 mod create;
-#[cfg(unix)]
-mod credentials;
-mod descriptor;
-mod detect;
 mod error;
-mod linger;
 mod makefile;
-#[cfg(unix)]
-mod message;
-mod multicast;
-mod names;
 mod netdb;
-mod options;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
-mod queue;
-mod sendfile;
 mod socket;
 mod stream;
 mod sys;
-mod tcp_info;
-mod transfer;
-#[cfg(windows)]
-mod windows;
 
 pub use address::{Address, Host, ToAddress, UnixAddress};
 #[cfg(target_os = "linux")]
 pub use address::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress};
-#[cfg(unix)]
-pub use ancillary::PacketInfo;
-#[cfg(unix)]
-pub use batch::{Datagram, RecvBatch, SentBatch};
 pub use buffer::ReadBuffer;
 pub use call::cancel::{Canceller, set_interrupt_hook, was_cancelled, was_interrupted};
 pub use call::deadline::{
     Deadline, Events, POLLERR, POLLHUP, POLLIN, POLLOUT, Poll, getdefaulttimeout, poll, setdefaulttimeout,
 };
-#[cfg(unix)]
-pub use cmsg::{Ancillary, CMSG_LEN, CMSG_SPACE};
 pub use connection::{ConnectError, ConnectionOptions, create_connection, create_connection_with};
 pub use consts::*;
 pub use create::{
     ServerOptions, create_server, create_server_with, has_dualstack_ipv6, socketpair, socketpair_with,
 };
-#[cfg(unix)]
-pub use credentials::Credentials;
-pub use descriptor::{close, dup};
-pub use detect::FromFdError;
 pub use error::{AddressError, ArgumentError, ArgumentFault, GaiError, HostError, errno, errno_name};
-pub use linger::Lingered;
 pub use makefile::{DEFAULT_BUFFER_SIZE, SocketPair, SocketReader, SocketWriter};
-#[cfg(unix)]
-pub use message::{Message, MessageInto, ReceivedFds};
 #[cfg(unix)]
 pub use netdb::getaddrinfo::sethostname;
 pub use netdb::getaddrinfo::{AddrInfo, Hints, Service, getaddrinfo, getaddrinfo_with, gethostname};
@@ -137,8 +100,21 @@ pub use netdb::{
     HostEntry, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, getnameinfo, getprotobyname,
     getservbyname, getservbyport,
 };
-pub use options::{Linger, ToOption};
 pub use socket::Socket;
+#[cfg(unix)]
+pub use socket::ancillary::PacketInfo;
+#[cfg(unix)]
+pub use socket::batch::{Datagram, RecvBatch, SentBatch};
+#[cfg(unix)]
+pub use socket::cmsg::{Ancillary, CMSG_LEN, CMSG_SPACE};
+#[cfg(unix)]
+pub use socket::credentials::Credentials;
+pub use socket::descriptor::{close, dup};
+pub use socket::from_fd::FromFdError;
+pub use socket::linger::Lingered;
+#[cfg(unix)]
+pub use socket::message::{Message, MessageInto, ReceivedFds};
+pub use socket::options::{Linger, ToOption};
+pub use socket::tcp_info::{TcpInfo, TcpState};
 pub use stream::StreamSocket;
 pub use sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-pub use tcp_info::{TcpInfo, TcpState};

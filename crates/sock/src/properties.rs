@@ -8,10 +8,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::address::{Address, ToAddress};
-#[cfg(unix)]
-use crate::cmsg::Ancillary;
 use crate::consts::{AF_INET, AF_INET6, AddressFamily};
 use crate::netdb::inet::{inet_aton, inet_ntoa, inet_ntop, inet_pton};
+#[cfg(unix)]
+use crate::socket::cmsg::Ancillary;
 use crate::sys;
 
 /// Bytes as recvmsg(2) might leave them in a control buffer.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::buffer::ReadBuffer;
 use crate::consts::Shutdown;
-use crate::linger::Lingered;
 use crate::socket::Socket;
+use crate::socket::linger::Lingered;
 use crate::sys;
 
 /// A connected stream: a plain [`Socket`], or one with TLS on top.

@@ -1,5 +1,30 @@
 //! The socket itself: its life from `socket(2)` to `close(2)`, and its mode.
 
+pub(crate) mod addr;
+#[cfg(unix)]
+pub(crate) mod ancillary;
+#[cfg(unix)]
+pub(crate) mod batch;
+pub(crate) mod blocking;
+#[cfg(unix)]
+pub(crate) mod cmsg;
+pub(crate) mod connect;
+#[cfg(unix)]
+pub(crate) mod credentials;
+pub(crate) mod descriptor;
+pub(crate) mod from_fd;
+pub(crate) mod linger;
+#[cfg(unix)]
+pub(crate) mod message;
+pub(crate) mod multicast;
+pub(crate) mod options;
+pub(crate) mod queue;
+pub(crate) mod send_recv;
+pub(crate) mod sendfile;
+pub(crate) mod tcp_info;
+#[cfg(windows)]
+pub(crate) mod windows;
+
 use std::fmt;
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -10,8 +35,7 @@ use crate::call::cancel::{Cancellation, Canceller};
 use crate::call::deadline::{self, Deadline, Readiness, Timeout};
 use crate::call::trace::call;
 use crate::consts::{AddressFamily, SOMAXCONN, SocketKind};
-use crate::descriptor;
-use crate::detect::{FromFdError, detect};
+use crate::socket::from_fd::{FromFdError, detect};
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// A socket: one BSD descriptor with Python's methods.

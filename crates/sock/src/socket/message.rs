@@ -7,12 +7,12 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use crate::address::{Address, ToAddress};
 use crate::call::deadline::Readiness;
 use crate::call::trace::{Outcome, call};
-use crate::cmsg::{Ancillary, CMSG_LEN};
 use crate::consts::MsgFlags;
 use crate::error::invalid;
 use crate::socket::Socket;
+use crate::socket::cmsg::{Ancillary, CMSG_LEN};
+use crate::socket::send_recv::connected;
 use crate::sys::{self, AsFd, c, message};
-use crate::transfer::connected;
 
 /// Room for the items that only end a receive.
 const HIDDEN: usize = 256;

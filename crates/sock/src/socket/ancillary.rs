@@ -13,10 +13,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime};
 
-use crate::cmsg::Ancillary;
 use crate::consts::{IPPROTO_IP, IPPROTO_IPV6, IPV6_HOPLIMIT, IPV6_PKTINFO, IPV6_TCLASS, SOL_SOCKET};
+use crate::socket::cmsg::Ancillary;
 #[cfg(target_os = "linux")]
-use crate::credentials::Credentials;
+use crate::socket::credentials::Credentials;
 use crate::sys::c;
 
 /// Which way a packet came in, or shall go out.
@@ -396,8 +396,8 @@ mod tests {
     use super::*;
     use crate::consts::*;
     use crate::create::socketpair;
-    use crate::message::Message;
     use crate::socket::Socket;
+    use crate::socket::message::Message;
 
     /// A socket that is asked for `options`, and what it got with a packet that was
     /// sent with `items`.

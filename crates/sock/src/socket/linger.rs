@@ -8,8 +8,8 @@ use crate::call::deadline::{self, Deadline, Poll, Readiness};
 use crate::consts::{AF_INET, AF_INET6};
 use crate::error::timed_out;
 use crate::socket::Socket;
+use crate::socket::tcp_info::TcpState;
 use crate::sys::AsFd;
-use crate::tcp_info::TcpState;
 
 /// Why [`Socket::linger_for`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
