@@ -62,7 +62,6 @@
 mod address;
 mod buffer;
 mod call;
-mod connection;
 mod consts;
 mod convert;
 mod create;
@@ -83,9 +82,11 @@ pub use call::cancel::{Canceller, set_interrupt_hook, was_cancelled, was_interru
 pub use call::deadline::{
     Deadline, Events, POLLERR, POLLHUP, POLLIN, POLLOUT, Poll, getdefaulttimeout, poll, setdefaulttimeout,
 };
-pub use connection::{ConnectError, ConnectionOptions, create_connection, create_connection_with};
 pub use consts::*;
-pub use create::{
+pub use create::create_connection::{
+    ConnectError, ConnectionOptions, create_connection, create_connection_with,
+};
+pub use create::create_server::{
     ServerOptions, create_server, create_server_with, has_dualstack_ipv6, socketpair, socketpair_with,
 };
 pub use error::{AddressError, ArgumentError, ArgumentFault, GaiError, HostError, errno, errno_name};

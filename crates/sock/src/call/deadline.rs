@@ -534,7 +534,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn signals_do_not_put_off_the_systems_own_timeout() {
-        let (ours, theirs) = crate::create::socketpair().unwrap();
+        let (ours, theirs) = crate::create::create_server::socketpair().unwrap();
         ours.set_recv_timeout(Duration::from_millis(50)).unwrap();
         let (mut tries, begin) = (0, Instant::now());
         let mut interrupted = || {

@@ -395,7 +395,7 @@ mod tests {
 
     use super::*;
     use crate::consts::*;
-    use crate::create::socketpair;
+    use crate::create::create_server::socketpair;
     use crate::socket::Socket;
     use crate::socket::message::Message;
 

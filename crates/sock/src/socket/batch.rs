@@ -342,7 +342,7 @@ mod tests {
 
     use super::*;
     use crate::consts::{AF_INET, AF_UNIX, MSG_DONTWAIT, SOCK_DGRAM};
-    use crate::create::socketpair_with;
+    use crate::create::create_server::socketpair_with;
 
     fn pair() -> (Socket, Socket) {
         socketpair_with(AF_UNIX, SOCK_DGRAM, 0).unwrap()

@@ -97,7 +97,7 @@ impl Outcome for Credentials {
 mod tests {
     use super::*;
     use crate::consts::{AF_INET, SOCK_DGRAM, SOCK_STREAM};
-    use crate::create::socketpair;
+    use crate::create::create_server::socketpair;
     use crate::error::{errno, errno_name};
 
     #[test]

@@ -184,9 +184,9 @@ impl Scratch {
 mod tests {
     use super::*;
     use crate::call::cancel::was_cancelled;
-    use crate::connection::create_connection;
     use crate::consts::{SHUT_RD, SHUT_RDWR, SHUT_WR, SO_RCVBUF, SOL_SOCKET};
-    use crate::create::create_server;
+    use crate::create::create_connection::create_connection;
+    use crate::create::create_server::create_server;
 
     const LIMIT: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(50);

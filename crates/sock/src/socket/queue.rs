@@ -83,9 +83,9 @@ impl Socket {
 #[cfg(test)]
 mod tests {
     #[cfg(unix)]
-    use crate::connection::create_connection;
-    use crate::create::create_server;
-    use crate::create::socketpair;
+    use crate::create::create_connection::create_connection;
+    use crate::create::create_server::create_server;
+    use crate::create::create_server::socketpair;
 
     #[test]
     fn what_was_not_received_is_counted() {
@@ -100,8 +100,12 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn of_datagrams_only_the_next_counts() {
-        let (ours, theirs) =
-            crate::create::socketpair_with(crate::consts::AF_UNIX, crate::consts::SOCK_DGRAM, 0).unwrap();
+        let (ours, theirs) = crate::create::create_server::socketpair_with(
+            crate::consts::AF_UNIX,
+            crate::consts::SOCK_DGRAM,
+            0,
+        )
+        .unwrap();
         for length in [3, 5] {
             theirs.send(&vec![0; length]).unwrap();
         }

@@ -289,9 +289,9 @@ pub(crate) mod layout {
 #[cfg(all(test, any(target_os = "linux", target_os = "freebsd")))]
 mod tests {
     use super::*;
-    use crate::connection::create_connection;
     use crate::consts::{AF_INET, AF_UNIX, SHUT_WR, SOCK_STREAM};
-    use crate::create::create_server;
+    use crate::create::create_connection::create_connection;
+    use crate::create::create_server::create_server;
 
     fn connected() -> (Socket, Socket, Socket) {
         let server = create_server(("127.0.0.1", 0)).unwrap();

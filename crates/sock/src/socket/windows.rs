@@ -61,8 +61,8 @@ impl Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::create_connection;
-    use crate::create::create_server;
+    use crate::create::create_connection::create_connection;
+    use crate::create::create_server::create_server;
 
     #[test]
     fn a_shared_socket_is_the_same_connection() {

@@ -385,7 +385,7 @@ mod tests {
     use super::*;
     use crate::address::ToAddress;
     use crate::consts::{AF_INET, AF_INET6};
-    use crate::create::create_server;
+    use crate::create::create_server::create_server;
 
     fn answer(address: Address) -> AddrInfo {
         AddrInfo { family: address.family(), kind: SOCK_STREAM, proto: 0, canonname: None, address }
