@@ -60,13 +60,10 @@
 //! reading beside it, and stands on `socket2`.
 
 mod address;
-mod buffer;
 mod call;
 mod consts;
-mod convert;
 mod create;
 mod error;
-mod makefile;
 mod netdb;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
@@ -77,7 +74,6 @@ mod sys;
 pub use address::{Address, Host, ToAddress, UnixAddress};
 #[cfg(target_os = "linux")]
 pub use address::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress};
-pub use buffer::ReadBuffer;
 pub use call::cancel::{Canceller, set_interrupt_hook, was_cancelled, was_interrupted};
 pub use call::deadline::{
     Deadline, Events, POLLERR, POLLHUP, POLLIN, POLLOUT, Poll, getdefaulttimeout, poll, setdefaulttimeout,
@@ -90,7 +86,6 @@ pub use create::create_server::{
     ServerOptions, create_server, create_server_with, has_dualstack_ipv6, socketpair, socketpair_with,
 };
 pub use error::{AddressError, ArgumentError, ArgumentFault, GaiError, HostError, errno, errno_name};
-pub use makefile::{DEFAULT_BUFFER_SIZE, SocketPair, SocketReader, SocketWriter};
 #[cfg(unix)]
 pub use netdb::getaddrinfo::sethostname;
 pub use netdb::getaddrinfo::{AddrInfo, Hints, Service, getaddrinfo, getaddrinfo_with, gethostname};
@@ -118,4 +113,6 @@ pub use socket::message::{Message, MessageInto, ReceivedFds};
 pub use socket::options::{Linger, ToOption};
 pub use socket::tcp_info::{TcpInfo, TcpState};
 pub use stream::StreamSocket;
+pub use stream::buffer::ReadBuffer;
+pub use stream::makefile::{DEFAULT_BUFFER_SIZE, SocketPair, SocketReader, SocketWriter};
 pub use sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

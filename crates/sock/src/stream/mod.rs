@@ -1,13 +1,17 @@
 //! What a handler may do with its peer, whatever is underneath.
 
+pub(crate) mod buffer;
+pub(crate) mod convert;
+pub(crate) mod makefile;
+
 use std::any::Any;
 use std::io;
 use std::time::Duration;
 
-use crate::buffer::ReadBuffer;
 use crate::consts::Shutdown;
 use crate::socket::Socket;
 use crate::socket::linger::Lingered;
+use crate::stream::buffer::ReadBuffer;
 use crate::sys;
 
 /// A connected stream: a plain [`Socket`], or one with TLS on top.

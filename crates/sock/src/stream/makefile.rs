@@ -14,9 +14,9 @@
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 
-use crate::buffer::ReadBuffer;
 use crate::socket::Socket;
 use crate::stream::StreamSocket;
+use crate::stream::buffer::ReadBuffer;
 use crate::sys;
 
 /// Buffer size of a file where none is given. Python: `io.DEFAULT_BUFFER_SIZE`.

@@ -10,8 +10,8 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 #[cfg(unix)]
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
-use crate::makefile::SocketWriter;
 use crate::socket::Socket;
+use crate::stream::makefile::SocketWriter;
 use crate::sys::OwnedFd;
 
 macro_rules! convert {
