@@ -8,14 +8,14 @@ use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::{SupportedProtocolVersion, version};
 use rustls_pki_types::UnixTime;
 
-use crate::chain::{Chain, Chooser};
+use crate::cert::resolver::{Chain, Chooser};
+use crate::cert::trust::Trust;
+use crate::cert::verifier::{self, Demands};
 use crate::error::{Reason, SSLError, misconfigured};
 use crate::keylog::KeyLogFile;
 use crate::names::{TLSVersion, VerifyMode};
 use crate::provider::provider;
 use crate::sessions::{ClientSessions, FOR_EVER, Sessions};
-use crate::trust::Trust;
-use crate::verify::{self, Demands};
 
 /// The settings that make a configuration.
 pub(crate) struct Plan {
@@ -77,7 +77,7 @@ pub(crate) fn server(plan: &Plan, now: UnixTime) -> io::Result<ServerConfig> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&versions(plan)?)
         .map_err(|error| misconfigured(error.to_string()))?;
-    let builder = match verify::client_verifier(&plan.trust, plan.demands, now)? {
+    let builder = match verifier::client_verifier(&plan.trust, plan.demands, now)? {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
@@ -104,7 +104,7 @@ pub(crate) fn client(plan: &Plan, _now: UnixTime) -> io::Result<ClientConfig> {
         .with_protocol_versions(&versions(plan)?)
         .map_err(|error| misconfigured(error.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(verify::server_verifier(&plan.trust, plan.demands)?);
+        .with_custom_certificate_verifier(verifier::server_verifier(&plan.trust, plan.demands)?);
     let mut config = builder.with_client_cert_resolver(Arc::new(Chooser(plan.chains.clone())));
     config.alpn_protocols.clone_from(&plan.alpn);
     // Each connection has a store of its own: see `ConnectionSessions`.

@@ -11,7 +11,11 @@ use parking_lot::{Mutex, RwLock};
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::alert::AlertDescription;
-use crate::chain::{Chain, Source};
+use crate::cert::pem::Pem;
+use crate::cert::resolver::{Chain, Source};
+use crate::cert::sources::{Authority, CADATA, remember};
+use crate::cert::trust::Trust;
+use crate::cert::verifier::Demands;
 use crate::config::{self, Made, Plan};
 use crate::error::{Reason, invalid};
 use crate::keylog::KeyLogFile;
@@ -19,12 +23,8 @@ use crate::names::{
     CERT_NONE, CERT_REQUIRED, PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, Protocol, Purpose, TLSVersion,
     VERIFY_DEFAULT, VerifyFlags, VerifyMode,
 };
-use crate::pem::Pem;
 use crate::sessions::Sessions;
-use crate::sources::{Authority, CADATA, remember};
 use crate::stats::{Counters, SessionStats, count};
-use crate::trust::Trust;
-use crate::verify::Demands;
 
 /// A context with the defaults that are right for a purpose.
 ///

@@ -3,8 +3,8 @@
 use rustls::{Error as TlsError, PeerIncompatible};
 
 use crate::alert::AlertDescription;
+use crate::cert::verifier;
 use crate::error::{Reason, SSLError};
-use crate::verify;
 
 /// What a goodbye says that comes too early.
 pub(crate) const CLOSED_IN_HANDSHAKE: &str =
@@ -15,7 +15,7 @@ pub(crate) fn sorted(error: &TlsError) -> SSLError {
     let (reason, message) = match error {
         TlsError::InvalidCertificate(why) => (
             Reason::CertificateVerifyFailed,
-            format!("certificate verify failed: {}", verify::explain(why)),
+            format!("certificate verify failed: {}", verifier::explain(why)),
         ),
         TlsError::NoCertificatesPresented => {
             (Reason::PeerDidNotReturnACertificate, "the peer did not return a certificate".into())

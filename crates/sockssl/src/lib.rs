@@ -116,28 +116,20 @@
 
 mod alert;
 mod cert;
-mod chain;
 mod config;
 mod context;
-mod crl;
 mod engine;
 mod error;
 mod failure;
 mod inspect;
 mod keylog;
 mod names;
-mod path;
-mod pem;
 mod provider;
 mod sessions;
 mod socket;
-mod sources;
 mod stats;
-mod trust;
-mod verify;
 mod wire;
 mod wrap;
-mod x509;
 
 pub use alert::*;
 pub use cert::{PeerCertificate, cert_time};

@@ -19,10 +19,10 @@ use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSes
 use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use crate::cert::x509::X509;
 use crate::error::misconfigured;
 use crate::provider;
 use crate::stats::{Counters, count};
-use crate::x509::X509;
 
 /// A judgement that holds for ever, such as that of a peer without a certificate.
 pub(crate) const FOR_EVER: u64 = u64::MAX;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 
-use crate::pem::Pem;
-use crate::trust::Trust;
+use crate::cert::pem::Pem;
+use crate::cert::trust::Trust;
 
 /// Where trust comes from, now and at each reload.
 #[derive(Clone)]

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use rustls::DistinguishedName;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 
-use crate::crl::Lists;
+use crate::cert::crl::Lists;
+use crate::cert::pem::Pem;
+use crate::cert::x509::{Invalid, X509, canonical};
 use crate::error::{Reason, in_file, misconfigured};
-use crate::pem::Pem;
-use crate::x509::{Invalid, X509, canonical};
 
 /// Trusted certificates and revocation lists.
 #[derive(Clone, Default)]

@@ -1,5 +1,14 @@
 //! Certificates, parsed for people and programs.
 
+pub(crate) mod crl;
+pub(crate) mod path;
+pub(crate) mod pem;
+pub(crate) mod resolver;
+pub(crate) mod sources;
+pub(crate) mod trust;
+pub(crate) mod verifier;
+pub(crate) mod x509;
+
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};

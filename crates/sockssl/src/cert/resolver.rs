@@ -9,11 +9,11 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{Error as TlsError, SignatureAlgorithm, SignatureScheme};
 
+use crate::cert::pem::Pem;
+use crate::cert::verifier::explain;
+use crate::cert::x509::X509;
 use crate::error::{Reason, in_file};
-use crate::pem::Pem;
 use crate::provider::provider;
-use crate::verify::explain;
-use crate::x509::X509;
 
 /// A certificate with its key, and where they came from.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rustls::{CertificateError, OtherError};
 
-use crate::x509::{
+use crate::cert::x509::{
     DIGITAL_SIGNATURE, Invalid, Item, KEY_AGREEMENT, KEY_CERT_SIGN, KEY_ENCIPHERMENT, X509, single,
 };
 
@@ -239,7 +239,7 @@ fn is_within(constraints: &[u8], kind: u32, matches: impl Fn(&[u8]) -> bool) -> 
     let what = "nameConstraints";
     for subtrees in single(constraints, what)?.sequence(what)? {
         let mut bases = Vec::new();
-        for subtree in crate::x509::items(subtrees.value, what)? {
+        for subtree in crate::cert::x509::items(subtrees.value, what)? {
             match subtree.sequence(what)?[..] {
                 [base] if base.context() == Some(kind) => bases.push(base),
                 [_] => {}

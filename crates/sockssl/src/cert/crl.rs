@@ -17,12 +17,12 @@ use std::sync::Arc;
 use rustls::CertificateError;
 use rustls_pki_types::{CertificateRevocationListDer, UnixTime};
 
-use crate::error::{Reason, in_file};
-use crate::path::refusal;
-use crate::x509::{
+use crate::cert::path::refusal;
+use crate::cert::x509::{
     CRL_SIGN, Extension, Invalid, Item, Signed, X509, canonical, extensions, key_identifier, single,
     standard,
 };
+use crate::error::{Reason, in_file};
 
 /// How many lists of one issuer and scope are kept: the newest, and some that it cannot
 /// replace yet, because it is from the future, or because nothing proves who signed it.
@@ -465,7 +465,9 @@ fn point_names(field: &Item<'_>) -> Result<Vec<Vec<u8>>, Invalid> {
     let what = "a distribution point's name";
     let name = single(field.value, what)?;
     match name.context() {
-        Some(0) => Ok(crate::x509::items(name.value, what)?.iter().map(|name| name.raw.to_vec()).collect()),
+        Some(0) => {
+            Ok(crate::cert::x509::items(name.value, what)?.iter().map(|name| name.raw.to_vec()).collect())
+        }
         // Relative to the issuer.
         Some(1) => Ok(vec![name.raw.to_vec()]),
         _ => Err(Invalid::new("a distribution point's name is of a kind that is not known")),

@@ -17,14 +17,14 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, VerifiedPath};
 
+use crate::cert::path::{self, Purpose};
+use crate::cert::trust::Trust;
+use crate::cert::x509::{DIGITAL_SIGNATURE, X509};
 use crate::cert::{Parsed, cert_time_of, printable};
 use crate::error::misconfigured;
 use crate::names::{VERIFY_CRL_CHECK_CHAIN, VERIFY_DEFAULT, VerifyFlags, VerifyMode};
-use crate::path::{self, Purpose};
 use crate::provider::provider;
 use crate::sessions;
-use crate::trust::Trust;
-use crate::x509::{DIGITAL_SIGNATURE, X509};
 
 /// What a context asks of its peers.
 #[derive(Clone, Copy)]
@@ -542,7 +542,7 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, KeyPair};
 
     use super::*;
-    use crate::pem::Pem;
+    use crate::cert::pem::Pem;
 
     /// What no side of ours can show: `load_cert_chain` refuses a part of them.
     fn leaf(oid: &[u64], critical: bool, value: &[u8]) -> CertificateParams {
