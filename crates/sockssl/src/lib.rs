@@ -117,25 +117,21 @@
 mod alert;
 mod cert;
 mod config;
+mod conn;
 mod context;
-mod engine;
 mod error;
 mod failure;
-mod inspect;
 mod keylog;
 mod names;
 mod provider;
 mod sessions;
-mod socket;
 mod stats;
-mod wire;
-mod wrap;
 
 pub use alert::*;
 pub use cert::{PeerCertificate, cert_time};
+pub use conn::socket::SSLSocket;
+pub use conn::wrap::WrapOptions;
 pub use context::{SSLContext, create_default_context};
 pub use error::{Reason, SSLError};
 pub use names::*;
-pub use socket::SSLSocket;
 pub use stats::SessionStats;
-pub use wrap::WrapOptions;

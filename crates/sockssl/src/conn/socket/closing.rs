@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sock::{AF_UNIX, Deadline, Shutdown, Socket};
 
 use super::SSLSocket;
-use crate::wire::{Input, await_acknowledgement};
+use crate::conn::record_io::{Input, await_acknowledgement};
 
 /// How long a close waits on a socket without timeout.
 const LINGER: Duration = Duration::from_secs(5);

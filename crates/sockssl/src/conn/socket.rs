@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use sock::{AddressError, Deadline, SHUT_WR, Socket};
 
-use crate::engine::Engine;
+use crate::conn::engine::Engine;
+use crate::conn::record_io::{Incoming, Input, Outgoing, timed_out_or_would_block};
 use crate::error::{Reason, SSLError};
 use crate::stats::{Counters, count};
-use crate::wire::{Incoming, Input, Outgoing, timed_out_or_would_block};
 
 /// A socket with TLS on it.
 ///

@@ -6,11 +6,11 @@ use std::time::Duration;
 use rustls_pki_types::ServerName;
 use sock::{SOCK_STREAM, Socket};
 
+use crate::conn::engine::Engine;
+use crate::conn::socket::{Role, SSLSocket};
 use crate::context::SSLContext;
-use crate::engine::Engine;
 use crate::error::{invalid, misconfigured};
 use crate::names::{PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER};
-use crate::socket::{Role, SSLSocket};
 use crate::stats::count;
 
 /// How a socket is wrapped. Python: the keyword arguments of `wrap_socket`.

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use sock::{Lingered, Shutdown, Socket, SocketPair, SocketReader, SocketWriter, StreamSocket};
 
 use crate::cert::{Parsed, PeerCertificate};
+use crate::conn::socket::SSLSocket;
 use crate::context::SSLContext;
 use crate::error::{Reason, SSLError};
 use crate::names::{cipher_name, version_name};
-use crate::socket::SSLSocket;
 
 /// What a connection tells about itself. Before the handshake there is nothing
 /// to tell; none of these waits for it.
