@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sock::{AF_INET, AF_INET6, Address, AddressError, IPPROTO_IPV6, IPV6_V6ONLY, Socket, SocketKind};
 
+use crate::os::bound_path::{BoundPath, Place, Turn};
 #[cfg(unix)]
 use crate::os::unix_bind;
 use crate::request::hooks::ServerHooks;
@@ -106,42 +107,4 @@ pub(crate) fn inherits_timeouts(
         && [AF_INET, AF_INET6].contains(&socket.family())
         && socket.set_recv_timeout(receive).is_ok()
         && socket.set_send_timeout(send).is_ok()
-}
-
-use path::Place;
-pub(crate) use path::{BoundPath, Turn};
-
-#[cfg(unix)]
-mod path;
-
-#[cfg(not(unix))]
-mod path {
-    use std::io;
-
-    use sock::Address;
-
-    /// Nothing: servers have no paths here.
-    pub(crate) struct BoundPath;
-
-    /// Nothing either.
-    pub(crate) struct Place;
-
-    /// Nor this.
-    pub(crate) struct Turn;
-
-    impl Turn {
-        pub(super) fn wait(_: Option<&Place>) -> io::Result<Turn> {
-            Ok(Turn)
-        }
-    }
-
-    impl Place {
-        pub(super) fn of(_: &Address) -> io::Result<Option<Place>> {
-            Ok(None)
-        }
-
-        pub(super) fn bound(self, _: Option<u32>) -> io::Result<Option<BoundPath>> {
-            Ok(None)
-        }
-    }
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use sock::{Address, Socket, ToAddress};
 
 use crate::accept::acceptor::Settings;
-use crate::accept::listener::{self, BoundPath, Listener, Options};
+use crate::accept::listener::{self, Listener, Options};
 use crate::accept::mixin::{MixIn, Sequential};
 #[cfg(unix)]
 use crate::api::server::Unix;
@@ -27,6 +27,7 @@ use crate::models::prefork::PreforkMixIn;
 #[cfg(unix)]
 use crate::models::selector::SelectorMixIn;
 use crate::models::threading::ThreadingMixIn;
+use crate::os::bound_path::BoundPath;
 use crate::request::core::{Core, Service};
 use crate::request::datagram_handler::DatagramRequestHandler;
 use crate::request::hooks::{Defaults, ServerHooks};

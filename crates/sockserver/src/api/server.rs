@@ -16,7 +16,6 @@ use sock::{
 };
 
 use crate::accept::acceptor::{Door, Settings};
-use crate::accept::listener::BoundPath;
 use crate::accept::mixin::Acceptor;
 use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
@@ -24,6 +23,7 @@ use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::signals::Signals;
 use crate::limits::drain_report::DrainReport;
 use crate::limits::stats::Stats;
+use crate::os::bound_path::BoundPath;
 use crate::request::core::Core;
 use crate::request::hooks::ServerHooks;
 use crate::request::{RequestError, guard};

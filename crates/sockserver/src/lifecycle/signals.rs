@@ -11,8 +11,8 @@ use signal_hook::SigId;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use sock::{POLLIN, Poll, SHUT_RDWR, Socket, poll, socketpair};
 
-use crate::accept::listener::BoundPath;
 use crate::lifecycle::handle::ServerHandle;
+use crate::os::bound_path::BoundPath;
 use crate::os::process;
 
 /// How long the loop may take to return after a drain that left a handler behind.

@@ -5,6 +5,11 @@
 pub(crate) mod accept_interrupt;
 #[cfg(unix)]
 pub(crate) mod bind;
+#[cfg(unix)]
+pub(crate) mod bound_path;
+#[cfg(not(unix))]
+#[path = "bound_path_unsupported.rs"]
+pub(crate) mod bound_path;
 pub(crate) mod child_channel;
 pub(crate) mod interleave;
 #[cfg(unix)]

@@ -31,7 +31,7 @@ pub(crate) struct BoundPath {
 
 /// Which file it is: device and inode.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileId(u64, u64);
+pub(crate) struct FileId(u64, u64);
 
 impl FileId {
     // The types differ from system to system.
@@ -62,7 +62,7 @@ impl Place {
     /// # Errors
     ///
     /// Returns an error if the directory cannot be opened for want of descriptors or memory.
-    pub(super) fn of(address: &Address) -> io::Result<Option<Place>> {
+    pub(crate) fn of(address: &Address) -> io::Result<Option<Place>> {
         let Some(path) = address.path() else { return Ok(None) };
         let Some(name) = path.file_name() else { return Ok(None) };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -85,7 +85,7 @@ impl Place {
     /// more than that.
     // The type of the mode differs from system to system.
     #[allow(clippy::unnecessary_cast)]
-    pub(super) fn bound(self, mode: Option<u32>) -> io::Result<Option<BoundPath>> {
+    pub(crate) fn bound(self, mode: Option<u32>) -> io::Result<Option<BoundPath>> {
         let stat = self.stat().ok().filter(is_socket);
         let (Some(stat), Some(mode)) = (stat, mode) else {
             return match mode {
@@ -108,7 +108,7 @@ impl Place {
 
     /// The socket there, if nobody listens on it any more: its server was killed. Only a
     /// connect that is refused says so. `None` if it is another thing.
-    pub(super) fn stale(&self, kind: SocketKind) -> io::Result<Option<FileId>> {
+    pub(crate) fn stale(&self, kind: SocketKind) -> io::Result<Option<FileId>> {
         // Held open, its number is no other's. Not through a symbolic link: what that points to
         // is not ours to remove.
         #[cfg(target_os = "linux")]
@@ -140,7 +140,7 @@ impl Place {
     ///
     /// unlink(2) removes whatever has the name. So the file is moved aside, where no other
     /// process takes its place, and looked at there before it goes.
-    pub(super) fn remove(&self, file: FileId) -> io::Result<bool> {
+    pub(crate) fn remove(&self, file: FileId) -> io::Result<bool> {
         let is = |name: &OsStr| {
             let stat = fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW);
             stat.is_ok_and(|stat| FileId::of(&stat) == file)
@@ -165,7 +165,7 @@ impl Place {
         Ok(false)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -212,7 +212,7 @@ impl Turn {
     /// # Errors
     ///
     /// Returns an error if the directory cannot be locked for want of descriptors, memory or locks.
-    pub(super) fn wait(place: Option<&Place>) -> io::Result<Turn> {
+    pub(crate) fn wait(place: Option<&Place>) -> io::Result<Turn> {
         place.map_or(Ok(Turn::Nobodys), Turn::in_folder_of)
     }
 
@@ -239,7 +239,7 @@ impl Turn {
     }
 
     /// Whether a path that is stale may be taken.
-    pub(super) fn is_mine(&self) -> bool {
+    pub(crate) fn is_mine(&self) -> bool {
         !matches!(self, Turn::Anothers)
     }
 }
