@@ -10,12 +10,13 @@ use rustls_pki_types::UnixTime;
 
 use crate::cert::resolver::{Chain, Chooser};
 use crate::cert::trust::Trust;
+use crate::cert::validity::NEVER_EXPIRES;
 use crate::cert::verifier::{self, Demands};
 use crate::error::{Reason, SSLError, misconfigured};
 use crate::keylog::KeyLogFile;
 use crate::names::{TLSVersion, VerifyMode};
 use crate::provider::provider;
-use crate::sessions::{ClientSessions, FOR_EVER, Sessions};
+use crate::sessions::{ClientSessions, Sessions};
 
 /// The settings that make a configuration.
 pub(crate) struct Plan {
@@ -54,7 +55,7 @@ impl<T> Made<T> {
     pub(crate) fn new(plan: &Plan, make: fn(&Plan, UnixTime) -> io::Result<T>) -> io::Result<Made<T>> {
         let now = UnixTime::now();
         let ends = plan.chains.iter().flat_map(Chain::ends);
-        let shown_until = ends.filter(|&end| end >= now.as_secs()).min().unwrap_or(FOR_EVER);
+        let shown_until = ends.filter(|&end| end >= now.as_secs()).min().unwrap_or(NEVER_EXPIRES);
         Ok(Made {
             config: Arc::new(make(plan, now)?),
             judges: plan.demands.mode != VerifyMode::CERT_NONE,

@@ -6,7 +6,6 @@
 //! is not used, and a whole handshake judges the peer as it is then. What else a judgement
 //! depends on is a setting of the context, which starts with no session when it changes.
 
-use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
@@ -19,45 +18,10 @@ use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSes
 use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::cert::x509::X509;
+use crate::cert::validity::{NEVER_EXPIRES, chain_valid_until, current_validity, limit_validity};
 use crate::error::misconfigured;
 use crate::provider;
 use crate::stats::{Counters, count};
-
-/// A judgement that holds for ever, such as that of a peer without a certificate.
-pub(crate) const FOR_EVER: u64 = u64::MAX;
-
-/// Until when a judgement of this chain holds, in seconds since 1970, the last included.
-/// Other certificates than the peer's own did not count for it if they had expired before.
-pub(crate) fn chain_holds_until<'a>(
-    chain: impl IntoIterator<Item = &'a CertificateDer<'a>>,
-    now: UnixTime,
-) -> u64 {
-    let now = now.as_secs();
-    // One that cannot be parsed may end at any time.
-    let end = |der: &CertificateDer<'_>| X509::parse(der).map_or(now, |parsed| parsed.validity.1);
-    let ends = chain.into_iter().map(end).enumerate().filter(|&(at, end)| at == 0 || end >= now);
-    ends.map(|(_, end)| end).min().unwrap_or(FOR_EVER)
-}
-
-thread_local! {
-    /// Until when both certificates are good, of the connection that the TLS library works on
-    /// in this thread. It tells neither the verifier nor the ticketer which one it is.
-    static JUDGED_UNTIL: Cell<u64> = const { Cell::new(FOR_EVER) };
-}
-
-/// Notes until when the judgement of a client holds, while the library calls its verifier.
-pub(crate) fn judged_until(until: u64) {
-    JUDGED_UNTIL.set(JUDGED_UNTIL.get().min(until));
-}
-
-/// Has the library work on a connection whose sessions end at `until`.
-pub(crate) fn with_judgement<T>(until: &mut u64, work: impl FnOnce() -> T) -> T {
-    JUDGED_UNTIL.set(*until);
-    let result = work();
-    *until = JUDGED_UNTIL.replace(FOR_EVER);
-    result
-}
 
 /// What a server remembers of its clients, to go on with where it was. Made anew
 /// when it judges clients in another way: a resumed session is not judged.
@@ -92,7 +56,7 @@ struct Limited<T: ?Sized> {
 }
 
 fn with_limit(session: &[u8]) -> Vec<u8> {
-    [&JUDGED_UNTIL.get().to_be_bytes(), session].concat()
+    [&current_validity().to_be_bytes(), session].concat()
 }
 
 /// The session, if it may still be resumed. Then the next one ends no later.
@@ -102,7 +66,7 @@ fn within_limit(limited: Vec<u8>) -> Option<Vec<u8>> {
     if UnixTime::now().as_secs() > until {
         return None;
     }
-    judged_until(until);
+    limit_validity(until);
     Some(session.to_vec())
 }
 
@@ -112,7 +76,7 @@ impl ProducesTickets for Limited<dyn ProducesTickets> {
     }
 
     fn lifetime(&self) -> u32 {
-        let left = JUDGED_UNTIL.get().saturating_sub(UnixTime::now().as_secs());
+        let left = current_validity().saturating_sub(UnixTime::now().as_secs());
         self.inner.lifetime().min(u32::try_from(left).unwrap_or(u32::MAX))
     }
 
@@ -197,7 +161,12 @@ pub(crate) struct ConnectionSessions {
 impl ConnectionSessions {
     /// Of a client that judges its servers, or does not.
     pub(crate) fn new(shared: Arc<ClientSessions>, judges: bool) -> ConnectionSessions {
-        ConnectionSessions { shared, judges, until: OnceLock::new(), offered: AtomicU64::new(FOR_EVER) }
+        ConnectionSessions {
+            shared,
+            judges,
+            until: OnceLock::new(),
+            offered: AtomicU64::new(NEVER_EXPIRES),
+        }
     }
 
     /// Learns the server's chain, before it gives a session. One that was not shown now, but
@@ -205,9 +174,9 @@ impl ConnectionSessions {
     pub(crate) fn learn(&self, chain: Option<&[CertificateDer<'_>]>, is_resumed: bool) {
         if let Some(chain) = chain.filter(|_| self.until.get().is_none()) {
             let until = match (self.judges, is_resumed) {
-                (false, _) => FOR_EVER,
+                (false, _) => NEVER_EXPIRES,
                 (true, true) => self.offered.load(Ordering::Relaxed),
-                (true, false) => chain_holds_until(chain, UnixTime::now()),
+                (true, false) => chain_valid_until(chain, UnixTime::now()),
             };
             let _ = self.until.set(until);
         }
@@ -277,15 +246,16 @@ impl fmt::Debug for ConnectionSessions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cert::validity::with_validity;
 
     /// Clients may offer a ticket for longer than its lifetime.
     #[test]
     fn a_session_is_given_back_only_while_its_judgement_holds() {
         let sessions = Sessions::new(&Arc::default()).unwrap();
         let now = UnixTime::now().as_secs();
-        for (until, holds) in [(now - 1, false), (now + 1000, true), (FOR_EVER, true)] {
+        for (until, holds) in [(now - 1, false), (now + 1000, true), (NEVER_EXPIRES, true)] {
             let mut judged = until;
-            let (ticket, lifetime) = with_judgement(&mut judged, || {
+            let (ticket, lifetime) = with_validity(&mut judged, || {
                 assert!(sessions.store.put(b"id".to_vec(), b"session".to_vec()));
                 (sessions.ticketer.encrypt(b"session").unwrap(), sessions.ticketer.lifetime())
             });
@@ -297,10 +267,10 @@ mod tests {
                 &|| sessions.store.get(b"id"),
                 &|| sessions.store.take(b"id"),
             ] {
-                let mut judged = FOR_EVER;
-                assert_eq!(with_judgement(&mut judged, take), expected, "{until}");
+                let mut judged = NEVER_EXPIRES;
+                assert_eq!(with_validity(&mut judged, take), expected, "{until}");
                 // What is given out next ends no later.
-                assert_eq!(judged, if holds { until } else { FOR_EVER });
+                assert_eq!(judged, if holds { until } else { NEVER_EXPIRES });
             }
         }
         assert!(sessions.ticketer.lifetime() > 0);
@@ -320,19 +290,19 @@ mod tests {
         for (chain, expected) in [
             (vec![&after, &before], 2_000_000_001),
             (vec![&before, &after], 1_999_999_999),
-            (vec![], FOR_EVER),
+            (vec![], NEVER_EXPIRES),
         ] {
-            assert_eq!(chain_holds_until(chain, now), expected);
+            assert_eq!(chain_valid_until(chain, now), expected);
         }
         let broken = CertificateDer::from(vec![0]);
-        assert_eq!(chain_holds_until([&after, &broken], now), 2_000_000_000);
+        assert_eq!(chain_valid_until([&after, &broken], now), 2_000_000_000);
     }
 
     /// Else a server that answers late gets the session renewed without end.
     #[test]
     fn a_session_that_is_resumed_keeps_its_end() {
         for (judges, is_resumed, expected) in
-            [(true, true, 7), (true, false, FOR_EVER), (false, true, FOR_EVER)]
+            [(true, true, 7), (true, false, NEVER_EXPIRES), (false, true, NEVER_EXPIRES)]
         {
             let sessions = ConnectionSessions::new(Arc::default(), judges);
             sessions.offer((7, ()));

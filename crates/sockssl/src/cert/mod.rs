@@ -6,6 +6,7 @@ pub(crate) mod pem;
 pub(crate) mod resolver;
 pub(crate) mod sources;
 pub(crate) mod trust;
+pub(crate) mod validity;
 pub(crate) mod verifier;
 pub(crate) mod x509;
 

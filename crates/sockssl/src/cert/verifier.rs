@@ -19,12 +19,12 @@ use webpki::{EndEntityCert, VerifiedPath};
 
 use crate::cert::path::{self, Purpose};
 use crate::cert::trust::Trust;
+use crate::cert::validity;
 use crate::cert::x509::{DIGITAL_SIGNATURE, X509};
 use crate::cert::{Parsed, cert_time_of, printable};
 use crate::error::misconfigured;
 use crate::names::{VERIFY_CRL_CHECK_CHAIN, VERIFY_DEFAULT, VerifyFlags, VerifyMode};
 use crate::provider::provider;
-use crate::sessions;
 
 /// What a context asks of its peers.
 #[derive(Clone, Copy)]
@@ -420,8 +420,8 @@ impl ClientCertVerifier for ClientJudge {
         now: UnixTime,
     ) -> Result<ClientCertVerified, TlsError> {
         self.judge.judge_client(end_entity, intermediates, now)?;
-        let chain = sessions::chain_holds_until(iter::once(end_entity).chain(intermediates), now);
-        sessions::judged_until(chain.min(self.holds_until));
+        let chain = validity::chain_valid_until(iter::once(end_entity).chain(intermediates), now);
+        validity::limit_validity(chain.min(self.holds_until));
         Ok(ClientCertVerified::assertion())
     }
 

@@ -9,11 +9,12 @@ use rustls::{ClientConnection, Connection, HandshakeKind};
 use rustls_pki_types::ServerName;
 
 use crate::alert::AlertDescription;
+use crate::cert::validity::{NEVER_EXPIRES, with_validity};
 use crate::config::Made;
 use crate::context::SSLContext;
 use crate::error::{Reason, SSLError};
 use crate::failure::{CLOSED_IN_HANDSHAKE, sorted};
-use crate::sessions::{ConnectionSessions, FOR_EVER, with_judgement};
+use crate::sessions::ConnectionSessions;
 
 /// The state of a connection. Nothing in here waits.
 pub(crate) struct Engine {
@@ -23,7 +24,7 @@ pub(crate) struct Engine {
     judged: bool,
     /// Until when our own certificates and the judgement of a client hold: no session may
     /// end later.
-    judged_until: u64,
+    limit_validity: u64,
     /// Where a client keeps the sessions that its server gives it.
     sessions: Option<Arc<ConnectionSessions>>,
     /// An alert made here, where the library has no connection yet.
@@ -73,7 +74,7 @@ impl Engine {
             state,
             context,
             judged,
-            judged_until: FOR_EVER,
+            limit_validity: NEVER_EXPIRES,
             sessions: None,
             alert,
             failed: None,
@@ -128,7 +129,7 @@ impl Engine {
                 if config.cert_resolver.resolve(accepted.client_hello()).is_none() {
                     return Err(self.refuse_without_certificate());
                 }
-                match with_judgement(&mut self.judged_until, || accepted.into_connection(config)) {
+                match with_validity(&mut self.limit_validity, || accepted.into_connection(config)) {
                     Ok(connection) => {
                         self.state = State::Live(Box::new(Connection::Server(connection)));
                         Ok(())
@@ -167,7 +168,7 @@ impl Engine {
             SSLError::new(Reason::BadConfiguration, error.to_string())
         })?;
         self.judged = made.judges;
-        self.judged_until = made.shown_until;
+        self.limit_validity = made.shown_until;
         Ok(made.config)
     }
 
@@ -202,7 +203,7 @@ impl Engine {
                 break;
             }
             let handshaking = connection.is_handshaking();
-            let processed = with_judgement(&mut self.judged_until, || connection.process_new_packets());
+            let processed = with_validity(&mut self.limit_validity, || connection.process_new_packets());
             // Before the record that brings a session.
             if let Some(sessions) = &self.sessions {
                 let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
