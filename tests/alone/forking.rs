@@ -264,7 +264,7 @@ impl MixIn for Shared {
         true
     }
 
-    fn forks_for_each(&self) -> bool {
+    fn forks_per_request(&self) -> bool {
         true
     }
 
@@ -280,7 +280,7 @@ fn leaves_a_childs_own_descriptors_alone() {
         // More than the numbers that are free below those in use.
         let pairs: Vec<_> = (0..20).map(|_| sock::socketpair()).collect::<io::Result<_>>()?;
         // In the parent it ends the conversation with the children.
-        let report = own.drain_elsewhere(Duration::ZERO, &|| true);
+        let report = own.drain_workers(Duration::ZERO, &|| true);
         let all_carry = pairs.iter().all(|(one, other)| {
             let carries = |from: &Socket, to: &Socket| {
                 from.send(b"!").is_ok() && to.recv(1).is_ok_and(|got| got == b"!")

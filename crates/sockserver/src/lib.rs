@@ -89,7 +89,7 @@ mod models;
 mod os;
 mod request;
 
-pub use accept::mixin::{Acceptor, MixIn, Sequential};
+pub use accept::mixin::{AcceptLoop, MixIn, Sequential};
 pub use api::builder::Builder;
 pub use api::classes::*;
 pub use api::server::{Datagram, DatagramServer, Family, Inet, Kind, Server, Stream, StreamServer, Unix};

@@ -1,4 +1,4 @@
-//! The door of a server: taking a request from a listener, with the errors sorted.
+//! The acceptor of a server: taking a request from a listener, with the errors sorted.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -21,33 +21,33 @@ use crate::request::job::{Job, Rejected, Spare};
 use crate::request::log_limit::{self, Kind};
 use crate::request::{Arrival, RequestError, guard};
 
-/// First pause when resources have run out; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// First pause when resources have run out; it doubles up to [`MAX_DELAY`].
+const FIRST_DELAY: Duration = Duration::from_millis(5);
+const MAX_DELAY: Duration = Duration::from_secs(1);
 /// How many clients may be lost one after the other before the loop slows down.
-const MOST_IN_A_ROW: u32 = 100;
+const MAX_CONSECUTIVE_ERRORS: u32 = 100;
 
 /// Takes requests, one at a time, for one thread; another thread has its own.
-pub(crate) struct Door {
+pub(crate) struct Acceptor {
     core: Arc<Core>,
     listeners: Vec<Arc<Socket>>,
     settings: Settings,
-    /// Datagrams are served as they come: see [`serve_here`](Self::serve_here).
-    serves_here: bool,
+    /// Datagrams are served as they come: see [`serve_inline`](Self::serve_inline).
+    serves_inline: bool,
     /// The listener whose turn it is: each gets its share.
-    next: Cell<usize>,
-    last: Cell<usize>,
+    next_listener: Cell<usize>,
+    current_listener: Cell<usize>,
     /// Datagrams of each listener that came together.
     incoming: Vec<RefCell<Incoming>>,
     /// Listeners that are of no more use.
-    gone: Vec<Cell<bool>>,
+    disabled: Vec<Cell<bool>>,
     /// A permit for the next request, kept while nobody comes.
     permit: Cell<Option<Permit>>,
     /// A job that has ended in this thread: the next one.
     spare: Cell<Option<Spare>>,
-    trouble: Cell<Trouble>,
+    accept_backoff: Cell<Backoff>,
     /// Pauses between requests that cannot be started.
-    stuck: Cell<Trouble>,
+    spawn_backoff: Cell<Backoff>,
 }
 
 /// What serving needs of the builder's class variables.
@@ -62,10 +62,10 @@ pub(crate) struct Settings {
 
 /// Want of resources that goes on.
 #[derive(Clone, Copy, Default)]
-struct Trouble {
-    pause: Duration,
+struct Backoff {
+    delay: Duration,
     /// Clients that were lost since the last one that was not.
-    in_a_row: u32,
+    consecutive_errors: u32,
 }
 
 /// What an attempt to accept came to.
@@ -87,7 +87,7 @@ pub(crate) enum Accepted {
 
 /// What an error of accept(2) means for the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meaning {
+enum AcceptErrorKind {
     Nothing,
     Again,
     Pause,
@@ -99,70 +99,70 @@ enum Meaning {
 /// Linux reports errors that are pending on the new connection, which are that
 /// client's alone (accept(2), "Error handling"); running out of resources
 /// passes, but not by trying again at once.
-fn meaning(error: &io::Error) -> Meaning {
+fn classify_accept_error(error: &io::Error) -> AcceptErrorKind {
     // The thread has been called out of accept(2): nobody came.
     if sock::was_interrupted(error) {
-        return Meaning::Nothing;
+        return AcceptErrorKind::Nothing;
     }
     let Some(number) = errno(error) else {
         return match error.kind() {
             // A listener that was given a timeout says so.
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Meaning::Nothing,
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => AcceptErrorKind::Nothing,
             // No system call: a get_request that found fault with its client.
-            _ => Meaning::Again,
+            _ => AcceptErrorKind::Again,
         };
     };
     match errno_name(number) {
-        Some("EAGAIN") => Meaning::Nothing,
-        Some("EINTR" | "ECONNABORTED" | "ECONNRESET" | "EPROTO" | "EPERM") => Meaning::Again,
+        Some("EAGAIN") => AcceptErrorKind::Nothing,
+        Some("EINTR" | "ECONNABORTED" | "ECONNRESET" | "EPROTO" | "EPERM") => AcceptErrorKind::Again,
         Some(
             "ENETDOWN" | "ENOPROTOOPT" | "EHOSTDOWN" | "ENONET" | "EHOSTUNREACH" | "EOPNOTSUPP"
             | "ENETUNREACH" | "ETIMEDOUT" | "ECONNREFUSED",
-        ) => Meaning::Again,
-        Some("EBADF" | "ENOTSOCK" | "EINVAL") => Meaning::ListenerGone,
+        ) => AcceptErrorKind::Again,
+        Some("EBADF" | "ENOTSOCK" | "EINVAL") => AcceptErrorKind::ListenerGone,
         // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever nobody has heard of.
-        _ => Meaning::Pause,
+        _ => AcceptErrorKind::Pause,
     }
 }
 
-impl Door {
-    pub(crate) fn new(core: &Arc<Core>, listeners: &[Arc<Socket>], settings: Settings) -> Door {
+impl Acceptor {
+    pub(crate) fn new(core: &Arc<Core>, listeners: &[Arc<Socket>], settings: Settings) -> Acceptor {
         // Single requests take turns too.
         let turn = if listeners.len() > 1 { core.registry().stats().accepted } else { 0 };
-        Door {
+        Acceptor {
             core: Arc::clone(core),
             listeners: listeners.to_vec(),
             settings,
-            serves_here: false,
-            next: Cell::new(turn as usize),
-            last: Cell::new(0),
+            serves_inline: false,
+            next_listener: Cell::new(turn as usize),
+            current_listener: Cell::new(0),
             incoming: listeners.iter().map(|_| RefCell::default()).collect(),
-            gone: vec![Cell::new(false); listeners.len()],
+            disabled: vec![Cell::new(false); listeners.len()],
             permit: Cell::new(None),
             spare: Cell::new(None),
-            trouble: Cell::default(),
-            stuck: Cell::default(),
+            accept_backoff: Cell::default(),
+            spawn_backoff: Cell::default(),
         }
     }
 
-    /// The door of a loop that does nothing with a job but run it: a datagram needs none,
+    /// The acceptor of a loop that does nothing with a job but run it: a datagram needs none,
     /// unless a hook or a limit has a say.
-    pub(crate) fn of_a_loop_that_answers(self) -> Door {
+    pub(crate) fn with_inline_datagrams(self) -> Acceptor {
         let needs_no_job = matches!(*self.core.service, Service::Datagram(_))
             && !self.core.has_hooks()
             && self.core.registry().limits().max_connections_per_ip.is_none();
-        Door { serves_here: needs_no_job, ..self }
+        Acceptor { serves_inline: needs_no_job, ..self }
     }
 
-    /// A door to the same listeners for another thread.
-    pub(crate) fn another(&self) -> Door {
-        Door::new(&self.core, &self.listeners, self.settings)
+    /// A acceptor to the same listeners for another thread.
+    pub(crate) fn clone_for_thread(&self) -> Acceptor {
+        Acceptor::new(&self.core, &self.listeners, self.settings)
     }
 
-    /// A door to the same listeners for another process.
+    /// A acceptor to the same listeners for another process.
     #[cfg(unix)]
-    pub(crate) fn for_core(&self, core: &Arc<Core>) -> Door {
-        Door::new(core, &self.listeners, self.settings)
+    pub(crate) fn clone_for_process(&self, core: &Arc<Core>) -> Acceptor {
+        Acceptor::new(core, &self.listeners, self.settings)
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -179,19 +179,27 @@ impl Door {
 
     /// The listeners that are still of use.
     pub(crate) fn listeners(&self) -> impl Iterator<Item = &Arc<Socket>> {
-        self.listeners.iter().zip(&self.gone).filter(|(_, gone)| !gone.get()).map(|(listener, _)| listener)
+        self.listeners
+            .iter()
+            .zip(&self.disabled)
+            .filter(|(_, gone)| !gone.get())
+            .map(|(listener, _)| listener)
     }
 
     /// The listeners that are of no more use.
     #[cfg(unix)]
-    pub(crate) fn lost_listeners(&self) -> impl Iterator<Item = &Arc<Socket>> {
-        self.listeners.iter().zip(&self.gone).filter(|(_, gone)| gone.get()).map(|(listener, _)| listener)
+    pub(crate) fn disabled_listeners(&self) -> impl Iterator<Item = &Arc<Socket>> {
+        self.listeners
+            .iter()
+            .zip(&self.disabled)
+            .filter(|(_, gone)| gone.get())
+            .map(|(listener, _)| listener)
     }
 
     /// Whether to wait for a client is accept(2)'s own business, where one listener for
     /// connections is all there is to wait for.
     #[cfg(unix)]
-    pub(crate) fn wait_in_accept(&self, wait: bool) -> io::Result<()> {
+    pub(crate) fn set_blocking_accept(&self, wait: bool) -> io::Result<()> {
         match (&*self.core.service, &self.listeners[..]) {
             (Service::Stream(_), [listener]) => listener.setblocking(wait),
             _ => Ok(()),
@@ -200,7 +208,7 @@ impl Door {
 
     /// Whether another request may come in now.
     #[cfg(unix)]
-    pub(crate) fn has_room(&self) -> bool {
+    pub(crate) fn has_permits(&self) -> bool {
         self.core.registry().permits.are_left()
     }
 
@@ -210,10 +218,10 @@ impl Door {
         // Its own end must not wake the loop from the pause it is the reason for.
         self.core.registry().permits.ask_no_more();
         Job::end_rejected(rejected);
-        let mut stuck = self.stuck.get();
-        stuck.pause = (stuck.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-        self.stuck.set(stuck);
-        stuck.pause
+        let mut stuck = self.spawn_backoff.get();
+        stuck.delay = (stuck.delay * 2).clamp(FIRST_DELAY, MAX_DELAY);
+        self.spawn_backoff.set(stuck);
+        stuck.delay
     }
 
     /// Runs what serves a request in this thread, and keeps what the next one can use.
@@ -240,24 +248,24 @@ impl Door {
         let served = datagram_batch::collecting(serve);
         if !self.has_more() {
             // Whichever listener it was: a batch is of one alone.
-            datagram_batch::flush(&self.listeners[self.last.get()], &*self.core.hooks);
+            datagram_batch::flush(&self.listeners[self.current_listener.get()], &*self.core.hooks);
         }
         served
     }
 
     /// Whether datagrams have been received that nobody has served yet.
     pub(crate) fn has_more(&self) -> bool {
-        self.incoming[self.last.get()].borrow().has_more()
+        self.incoming[self.current_listener.get()].borrow().has_more()
     }
 
     /// Notes that a job could be started.
-    pub(crate) fn started(&self) {
-        self.stuck.take();
+    pub(crate) fn reset_spawn_backoff(&self) {
+        self.spawn_backoff.take();
     }
 
     /// Takes a request from one of the listeners, if one is there, and verifies it.
     pub(crate) fn accept(&self) -> io::Result<Accepted> {
-        if self.waits_when_full() && !self.hold_permit() {
+        if self.waits_when_full() && !self.reserve_permit() {
             return Ok(Accepted::Full);
         }
         let count = self.listeners.len();
@@ -266,12 +274,12 @@ impl Door {
             // A batch is served to its end before another listener has its turn.
             let place = match count {
                 1 => 0,
-                _ if self.has_more() => self.last.get(),
-                _ => self.next.get() % count,
+                _ if self.has_more() => self.current_listener.get(),
+                _ => self.next_listener.get() % count,
             };
-            self.next.set(place + 1);
-            self.last.set(place);
-            if self.gone[place].get() {
+            self.next_listener.set(place + 1);
+            self.current_listener.set(place);
+            if self.disabled[place].get() {
                 continue;
             }
             found = self.accept_from(place)?;
@@ -290,7 +298,7 @@ impl Door {
     ///
     /// Not where requests beyond the limit are refused: one that is kept by a worker whom
     /// nobody comes to would have another one refused.
-    fn hold_permit(&self) -> bool {
+    fn reserve_permit(&self) -> bool {
         let permit = self.permit.take().or_else(|| self.core.registry().permits.take());
         let has_one = permit.is_some();
         self.permit.set(permit);
@@ -302,7 +310,7 @@ impl Door {
         if let Some(pause) = self.core.registry().permits.accept_pause() {
             return Ok(Accepted::Pause(pause));
         }
-        if !self.trouble.get().pause.is_zero() {
+        if !self.accept_backoff.get().delay.is_zero() {
             // Asked before the attempt: a descriptor that is freed during it counts.
             self.core.registry().permits.ask_to_be_woken();
         }
@@ -313,41 +321,45 @@ impl Door {
         let error = match accepted {
             Ok(accepted) => {
                 // Trouble that comes and goes is one trouble for the log.
-                self.trouble.take();
+                self.accept_backoff.take();
                 return Ok(accepted);
             }
             Err(error) => error,
         };
-        match meaning(&error) {
-            Meaning::Nothing => Ok(Accepted::Nothing),
-            Meaning::Again => {
+        match classify_accept_error(&error) {
+            AcceptErrorKind::Nothing => Ok(Accepted::Nothing),
+            AcceptErrorKind::Again => {
                 log::debug!("client lost before it was accepted: {error}");
                 self.core.registry().lost_before_accept();
-                let mut trouble = self.trouble.get();
-                trouble.in_a_row += 1;
-                self.trouble.set(trouble);
+                let mut trouble = self.accept_backoff.get();
+                trouble.consecutive_errors += 1;
+                self.accept_backoff.set(trouble);
                 // So many clients in a row are no accident: better slow than spinning.
-                if trouble.in_a_row > MOST_IN_A_ROW {
-                    return Ok(Accepted::Pause(self.back_off(&error)));
+                if trouble.consecutive_errors > MAX_CONSECUTIVE_ERRORS {
+                    return Ok(Accepted::Pause(self.next_delay(&error)));
                 }
                 Ok(Accepted::Again)
             }
-            Meaning::Pause => Ok(Accepted::Pause(self.back_off(&error))),
+            AcceptErrorKind::Pause => Ok(Accepted::Pause(self.next_delay(&error))),
             // A drain has shut it down: the loop sees that it is to stop.
-            Meaning::ListenerGone if self.is_stopping() => Ok(Accepted::Nothing),
-            Meaning::ListenerGone => self.lose(place, error),
+            AcceptErrorKind::ListenerGone if self.is_stopping() => Ok(Accepted::Nothing),
+            AcceptErrorKind::ListenerGone => self.disable_listener(place, error),
         }
     }
 
     /// Goes on without a listener, if there is another.
-    fn lose(&self, place: usize, error: io::Error) -> io::Result<Accepted> {
-        self.gone[place].set(true);
+    fn disable_listener(&self, place: usize, error: io::Error) -> io::Result<Accepted> {
+        self.disabled[place].set(true);
         if self.listeners().next().is_none() {
             return Err(error);
         }
         // Each worker finds out for itself.
         if log_limit::tell(Kind::Lost(place), Instant::now()).is_some() {
-            log::error!("listener {} of {} is gone, the others go on: {error}", place + 1, self.gone.len());
+            log::error!(
+                "listener {} of {} is gone, the others go on: {error}",
+                place + 1,
+                self.disabled.len()
+            );
         }
         Ok(Accepted::Again)
     }
@@ -379,8 +391,8 @@ impl Door {
         let (mut packet, client_address) =
             self.incoming[place].borrow_mut().take(listener, size, max_batch)?;
         packet.truncate(max_packet_size);
-        let serve = || self.serve_here(make, listener, &packet, &client_address);
-        if self.serves_here && self.batching(serve) {
+        let serve = || self.serve_inline(make, listener, &packet, &client_address);
+        if self.serves_inline && self.batching(serve) {
             return Ok(Accepted::Served);
         }
         packet.came_through(listener);
@@ -389,7 +401,7 @@ impl Door {
 
     /// Serves a datagram without a job: nobody but this loop has to do with it. False if
     /// another loop does so at the moment.
-    fn serve_here(
+    fn serve_inline(
         &self,
         make: &MakeDatagramHandler,
         socket: &Socket,
@@ -439,15 +451,15 @@ impl Door {
     }
 
     /// The next pause, and one line in the log, but not one for every pause.
-    fn back_off(&self, error: &io::Error) -> Duration {
-        let mut trouble = self.trouble.get();
-        trouble.pause = (trouble.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+    fn next_delay(&self, error: &io::Error) -> Duration {
+        let mut trouble = self.accept_backoff.get();
+        trouble.delay = (trouble.delay * 2).clamp(FIRST_DELAY, MAX_DELAY);
         // Other workers stand at the same listeners, and have the same trouble.
         if log_limit::tell(Kind::Accept(errno(error)), Instant::now()).is_some() {
-            log::warn!("accept: {error}; trying again in {:?}", trouble.pause);
+            log::warn!("accept: {error}; trying again in {:?}", trouble.delay);
         }
-        self.trouble.set(trouble);
-        trouble.pause
+        self.accept_backoff.set(trouble);
+        trouble.delay
     }
 }
 
@@ -458,26 +470,29 @@ mod tests {
     #[test]
     fn accept_errors_are_sorted() {
         let table = [
-            ("EAGAIN", Meaning::Nothing),
-            ("EINTR", Meaning::Again),
-            ("ECONNABORTED", Meaning::Again),
-            ("EPERM", Meaning::Again),
-            ("ENONET", Meaning::Again),
-            ("EHOSTUNREACH", Meaning::Again),
-            ("EMFILE", Meaning::Pause),
-            ("ENOMEM", Meaning::Pause),
-            ("EXDEV", Meaning::Pause),
-            ("EBADF", Meaning::ListenerGone),
-            ("EINVAL", Meaning::ListenerGone),
+            ("EAGAIN", AcceptErrorKind::Nothing),
+            ("EINTR", AcceptErrorKind::Again),
+            ("ECONNABORTED", AcceptErrorKind::Again),
+            ("EPERM", AcceptErrorKind::Again),
+            ("ENONET", AcceptErrorKind::Again),
+            ("EHOSTUNREACH", AcceptErrorKind::Again),
+            ("EMFILE", AcceptErrorKind::Pause),
+            ("ENOMEM", AcceptErrorKind::Pause),
+            ("EXDEV", AcceptErrorKind::Pause),
+            ("EBADF", AcceptErrorKind::ListenerGone),
+            ("EINVAL", AcceptErrorKind::ListenerGone),
         ];
         for (name, expected) in table {
             // Windows' numbers begin at 10,000, and it lacks a few.
             let Some(number) = (1..12_000).find(|&number| errno_name(number) == Some(name)) else {
                 continue;
             };
-            assert_eq!(meaning(&io::Error::from_raw_os_error(number)), expected, "{name}");
+            assert_eq!(classify_accept_error(&io::Error::from_raw_os_error(number)), expected, "{name}");
         }
-        assert_eq!(meaning(&io::Error::other("a hook's own")), Meaning::Again);
-        assert_eq!(meaning(&io::Error::from(io::ErrorKind::TimedOut)), Meaning::Nothing);
+        assert_eq!(classify_accept_error(&io::Error::other("a hook's own")), AcceptErrorKind::Again);
+        assert_eq!(
+            classify_accept_error(&io::Error::from(io::ErrorKind::TimedOut)),
+            AcceptErrorKind::Nothing
+        );
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use sock::{BorrowedFd, POLLIN, Poll};
 
-use crate::accept::acceptor::{Accepted, Door};
+use crate::accept::acceptor::{Accepted, Acceptor};
 use crate::lifecycle::handle::ServerHandle;
 #[cfg(all(unix, feature = "signals"))]
 use crate::lifecycle::signals::Signals;
@@ -58,7 +58,7 @@ use crate::request::log_limit;
 ///
 /// # When this isn't enough
 ///
-/// Accepting, limits and hooks are the [`Acceptor`]'s, whoever runs the loop.
+/// Accepting, limits and hooks are the [`AcceptLoop`]'s, whoever runs the loop.
 pub trait MixIn: Send + Sync + 'static {
     /// Serves the request, now or later, here or elsewhere: [`Job::run`].
     ///
@@ -69,13 +69,13 @@ pub trait MixIn: Send + Sync + 'static {
     fn process_request(&self, job: Job) -> Result<(), Rejected>;
 
     /// Runs the loop until the server is told to stop. By default one turn of
-    /// the acceptor after the other in this thread.
+    /// the accept_loop after the other in this thread.
     ///
     /// # Errors
     ///
     /// The listener's, when it is of no more use.
-    fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
-        while acceptor.turn(&[])? {}
+    fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
+        while accept_loop.run_once(&[])? {}
         Ok(())
     }
 
@@ -111,24 +111,24 @@ pub trait MixIn: Send + Sync + 'static {
     /// Whether each request has a process of its own, in which nobody watches its
     /// deadlines but the system.
     #[doc(hidden)]
-    fn forks_for_each(&self) -> bool {
+    fn forks_per_request(&self) -> bool {
         false
     }
 
     /// Whether `process_request` runs the job in this thread and does nothing else: the
     /// answers to a batch of datagrams may then go together, and a single one needs no job.
     #[doc(hidden)]
-    fn answers_in_loop(&self) -> bool {
+    fn runs_inline(&self) -> bool {
         false
     }
 
     /// Takes in what children have told, before the loop judges their deadlines.
     #[doc(hidden)]
-    fn hear_children(&self) {}
+    fn poll_children(&self) {}
 
     /// Drains requests that other processes serve; `None` if there are no such.
     #[doc(hidden)]
-    fn drain_elsewhere(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> Option<DrainReport> {
+    fn drain_workers(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> Option<DrainReport> {
         let _ = (limit, hurry);
         None
     }
@@ -146,34 +146,34 @@ impl MixIn for Sequential {
         Ok(())
     }
 
-    fn answers_in_loop(&self) -> bool {
+    fn runs_inline(&self) -> bool {
         true
     }
 }
 
 /// How many turns wait at once after an attempt that was in vain.
-const QUIET: u32 = 8;
+const SPECULATION_SKIPS: u32 = 8;
 
 /// The server's side of a loop: it waits, accepts and verifies; a
 /// [`MixIn`] decides when and where what comes of it runs.
-pub struct Acceptor<'a> {
-    door: Door,
+pub struct AcceptLoop<'a> {
+    acceptor: Acceptor,
     mixin: &'a dyn MixIn,
     /// For how many turns it waits before it tries.
-    quiet: Cell<u32>,
+    skip_speculation: Cell<u32>,
     /// Whether somebody has overridden `service_actions`; found out by calling it.
     overridden: Cell<Option<bool>>,
     #[cfg(all(unix, feature = "signals"))]
     signals: Option<&'a Signals>,
 }
 
-impl<'a> Acceptor<'a> {
-    pub(crate) fn new(door: Door, mixin: &'a dyn MixIn) -> Acceptor<'a> {
-        let door = if mixin.answers_in_loop() { door.of_a_loop_that_answers() } else { door };
-        Acceptor {
-            door,
+impl<'a> AcceptLoop<'a> {
+    pub(crate) fn new(acceptor: Acceptor, mixin: &'a dyn MixIn) -> AcceptLoop<'a> {
+        let acceptor = if mixin.runs_inline() { acceptor.with_inline_datagrams() } else { acceptor };
+        AcceptLoop {
+            acceptor,
             mixin,
-            quiet: Cell::new(0),
+            skip_speculation: Cell::new(0),
             overridden: Cell::new(None),
             #[cfg(all(unix, feature = "signals"))]
             signals: None,
@@ -182,8 +182,8 @@ impl<'a> Acceptor<'a> {
 
     /// Has the loop itself look for signals.
     #[cfg(all(unix, feature = "signals"))]
-    pub(crate) fn watching(self, signals: Option<&'a Signals>) -> Acceptor<'a> {
-        Acceptor { signals, ..self }
+    pub(crate) fn with_signals(self, signals: Option<&'a Signals>) -> AcceptLoop<'a> {
+        AcceptLoop { signals, ..self }
     }
 
     /// One turn of the loop: takes a request if one is there, else waits; hands
@@ -195,69 +195,69 @@ impl<'a> Acceptor<'a> {
     /// # Errors
     ///
     /// The listener's, when it is of no more use.
-    pub fn turn(&self, watch: &[BorrowedFd<'_>]) -> io::Result<bool> {
-        self.turn_within(watch, None)
+    pub fn run_once(&self, watch: &[BorrowedFd<'_>]) -> io::Result<bool> {
+        self.run_once_within(watch, None)
     }
 
-    /// [`turn`](Self::turn), which waits no longer than `limit`.
-    pub(crate) fn turn_within(
+    /// [`run_once`](Self::run_once), which waits no longer than `limit`.
+    pub(crate) fn run_once_within(
         &self,
         watch: &[BorrowedFd<'_>],
         limit: Option<Duration>,
     ) -> io::Result<bool> {
         // What has been received is served, also when the server is to stop.
-        if self.is_stopping() && !self.door.has_more() {
+        if self.is_stopping() && !self.acceptor.has_more() {
             return Ok(false);
         }
-        let mut accepted = self.try_first()?;
+        let mut accepted = self.accept_speculatively()?;
         // One follows the other: nobody has anything to do in between but this.
         while let Accepted::Served = accepted {
-            self.look_around()?;
+            self.run_housekeeping()?;
             if self.is_stopping() {
-                return Ok(self.door.has_more());
+                return Ok(self.acceptor.has_more());
             }
-            accepted = self.try_first()?;
+            accepted = self.accept_speculatively()?;
         }
         if let Accepted::Nothing = accepted {
             self.wait(true, watch, shorter(limit, self.idle_limit()))?;
             if self.is_stopping() {
                 return Ok(false);
             }
-            accepted = self.door.accept()?;
+            accepted = self.acceptor.accept()?;
         }
         match accepted {
             Accepted::Job(job) => {
                 if let Some(pause) = self.process(job) {
-                    self.door.core().registry().permits.ask_to_be_woken();
+                    self.acceptor.core().registry().permits.ask_to_be_woken();
                     self.wait(false, watch, Some(pause))?;
                 }
                 // Where one client follows the other nobody ever waits.
-                self.look_around()?;
+                self.run_housekeeping()?;
             }
-            Accepted::Served => self.look_around()?,
+            Accepted::Served => self.run_housekeeping()?,
             Accepted::Nothing | Accepted::Refused | Accepted::Again => {}
             Accepted::Pause(pause) => {
                 // A descriptor may be free before the pause is over.
-                self.door.core().registry().permits.ask_to_be_woken();
+                self.acceptor.core().registry().permits.ask_to_be_woken();
                 self.wait(false, watch, Some(pause))?;
             }
             Accepted::Full => self.wait(false, watch, shorter(limit, self.idle_limit()))?,
         }
         self.service_actions();
-        Ok(!self.is_stopping() || self.door.has_more())
+        Ok(!self.is_stopping() || self.acceptor.has_more())
     }
 
     /// Takes a request without waiting, unless lately nobody was there who did not have to
     /// be waited for: an attempt in vain costs as much as two waits that are over at once.
-    fn try_first(&self) -> io::Result<Accepted> {
-        let quiet = self.quiet.get();
-        if quiet > 0 && !self.door.has_more() {
-            self.quiet.set(quiet - 1);
+    fn accept_speculatively(&self) -> io::Result<Accepted> {
+        let quiet = self.skip_speculation.get();
+        if quiet > 0 && !self.acceptor.has_more() {
+            self.skip_speculation.set(quiet - 1);
             return Ok(Accepted::Nothing);
         }
-        let accepted = self.door.accept()?;
+        let accepted = self.acceptor.accept()?;
         if let Accepted::Nothing = accepted {
-            self.quiet.set(QUIET);
+            self.skip_speculation.set(SPECULATION_SKIPS);
         }
         Ok(accepted)
     }
@@ -269,7 +269,11 @@ impl<'a> Acceptor<'a> {
     /// # Errors
     ///
     /// Those of poll(2).
-    pub fn rest(&self, watch: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<bool> {
+    pub fn wait_without_accepting(
+        &self,
+        watch: &[BorrowedFd<'_>],
+        limit: Option<Duration>,
+    ) -> io::Result<bool> {
         if !self.is_stopping() {
             self.wait(false, watch, shorter(limit, self.idle_limit()))?;
             self.service_actions();
@@ -282,13 +286,13 @@ impl<'a> Acceptor<'a> {
     pub(crate) fn one_request(&self, timeout: Option<Duration>) -> io::Result<bool> {
         let due = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.mixin.service_actions();
-        self.look_around()?;
+        self.run_housekeeping()?;
         loop {
-            if self.door.core().registry().is_draining() || self.is_asked_by_a_signal() {
+            if self.acceptor.core().registry().is_draining() || self.signal_received() {
                 return Ok(true);
             }
             let left = due.map(|due| due.saturating_duration_since(Instant::now()));
-            match self.door.accept()? {
+            match self.acceptor.accept()? {
                 Accepted::Job(job) => {
                     self.process(job);
                     return Ok(true);
@@ -306,46 +310,46 @@ impl<'a> Acceptor<'a> {
     }
 
     fn is_stopping(&self) -> bool {
-        self.door.is_stopping()
+        self.acceptor.is_stopping()
     }
 
     #[cfg(all(unix, feature = "signals"))]
-    pub(crate) fn is_asked_by_a_signal(&self) -> bool {
+    pub(crate) fn signal_received(&self) -> bool {
         self.signals.is_some_and(|signals| signals.asked().is_some())
     }
 
     #[cfg(not(all(unix, feature = "signals")))]
-    pub(crate) fn is_asked_by_a_signal(&self) -> bool {
+    pub(crate) fn signal_received(&self) -> bool {
         false
     }
 
     /// Hands a job to the mixin. Returns how long to wait if it could not be started.
     fn process(&self, job: Job) -> Option<Duration> {
-        let served = match self.mixin.answers_in_loop() {
-            true => self.door.serving(|| self.door.batching(|| self.mixin.process_request(job))),
+        let served = match self.mixin.runs_inline() {
+            true => self.acceptor.serving(|| self.acceptor.batching(|| self.mixin.process_request(job))),
             false => self.mixin.process_request(job),
         };
         match served {
             Ok(()) => {
-                self.door.started();
+                self.acceptor.reset_spawn_backoff();
                 None
             }
-            Err(rejected) => Some(self.door.reject(rejected)),
+            Err(rejected) => Some(self.acceptor.reject(rejected)),
         }
     }
 
-    /// The door this loop stands at.
-    pub(crate) fn door(&self) -> &Door {
-        &self.door
+    /// The acceptor this loop stands at.
+    pub(crate) fn acceptor(&self) -> &Acceptor {
+        &self.acceptor
     }
 
     fn service_actions(&self) {
         self.mixin.service_actions();
-        if !self.door.core().has_hooks() {
+        if !self.acceptor.core().has_hooks() {
             self.overridden.set(Some(false));
             return;
         }
-        let run = guard(|| Ok(hooks::service_actions(&*self.door.core().hooks)));
+        let run = guard(|| Ok(hooks::service_actions(&*self.acceptor.core().hooks)));
         // The default does not panic.
         self.overridden.set(Some(run.as_ref().copied().unwrap_or(true)));
         if let Err(error) = run {
@@ -363,18 +367,18 @@ impl<'a> Acceptor<'a> {
         if self.overridden.get().is_none() {
             self.service_actions();
         }
-        (self.overridden.get() == Some(true)).then_some(self.door.settings().poll_interval)
+        (self.overridden.get() == Some(true)).then_some(self.acceptor.settings().poll_interval)
     }
 
     /// Sleeps until one of `watch`, or a listener if `accepting`, is readable, the
     /// server is to stop, or `limit` has passed.
     fn wait(&self, accepting: bool, watch: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<()> {
-        let (waker, registry) = (self.door.core().handle.waker(), self.door.core().registry());
+        let (waker, registry) = (self.acceptor.core().handle.waker(), self.acceptor.core().registry());
         let due = if registry.reaper.is_forbidden() { registry.next_due() } else { None };
         let mut set = Vec::with_capacity(4 + watch.len());
         set.push(waker.poll());
         if accepting {
-            set.extend(self.door.listeners().map(|listener| Poll::new(listener, POLLIN)));
+            set.extend(self.acceptor.listeners().map(|listener| Poll::new(listener, POLLIN)));
         }
         set.extend(watch.iter().map(|fd| Poll::new(fd, POLLIN)));
         #[cfg(all(unix, feature = "signals"))]
@@ -383,21 +387,21 @@ impl<'a> Acceptor<'a> {
         if set[0].revents() != 0 {
             waker.drain();
         }
-        self.look_around()
+        self.run_housekeeping()
     }
 
     /// Sees to signals and deadlines, where no thread does.
-    fn look_around(&self) -> io::Result<()> {
+    fn run_housekeeping(&self) -> io::Result<()> {
         #[cfg(all(unix, feature = "signals"))]
         if let Some(signals) = self.signals {
             signals.notice();
-            if self.is_asked_by_a_signal() {
-                self.door.core().handle.request_shutdown()?;
+            if self.signal_received() {
+                self.acceptor.core().handle.request_shutdown()?;
             }
         }
-        let registry = self.door.core().registry();
+        let registry = self.acceptor.core().registry();
         if registry.reaper.is_forbidden() && registry.next_due() == Some(Duration::ZERO) {
-            self.mixin.hear_children();
+            self.mixin.poll_children();
             registry.reap();
         }
         Ok(())

@@ -350,7 +350,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     }
 
     fn passes_timeouts_on(&self, socket: &Socket) -> bool {
-        let receive = match self.mixin.forks_for_each() {
+        let receive = match self.mixin.forks_per_request() {
             true => self.limits.of_receive(Deadline::FirstByte),
             false => self.limits.read_timeout,
         };
@@ -402,7 +402,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             hooks: Arc::from(self.hooks),
             handle,
             inherits_timeouts,
-            inherits_first_byte: self.mixin.forks_for_each(),
+            inherits_first_byte: self.mixin.forks_per_request(),
             lifts_read_limit,
             wraps: self.wraps,
         };

@@ -1,7 +1,7 @@
 //! The server: one engine for connections and datagrams.
 //!
 //! This file is the journey of a request, seen from the top: the loop is
-//! [`Acceptor::turn`](crate::Acceptor::turn), the worker's part [`Job::step`](crate::Job::step).
+//! [`AcceptLoop::run_once`](crate::AcceptLoop::run_once), the worker's part [`Job::step`](crate::Job::step).
 
 use std::fmt;
 use std::io;
@@ -15,8 +15,8 @@ use sock::{
     SocketKind, ToAddress,
 };
 
-use crate::accept::acceptor::{Door, Settings};
-use crate::accept::mixin::Acceptor;
+use crate::accept::acceptor::{Acceptor, Settings};
+use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
 #[cfg(all(unix, feature = "signals"))]
@@ -77,7 +77,7 @@ impl<K: Kind, M: MixIn> Server<K, M> {
             return Ok(());
         }
         log::debug!("serving {}", self.server_address());
-        let ended = self.mixin.serve(&self.acceptor());
+        let ended = self.mixin.serve(&self.accept_loop());
         drop(serving);
         self.drain_if_a_signal_says_so();
         registry.wait_for_drains();
@@ -144,7 +144,7 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         if self.mixin.forks() {
             handle.request_shutdown()?;
             handle.refuse_clients();
-            if let Some(report) = self.mixin.drain_elsewhere(limit, hurry) {
+            if let Some(report) = self.mixin.drain_workers(limit, hurry) {
                 self.core.registry().set_report(report.clone());
                 return Ok(report);
             }
@@ -227,16 +227,16 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     #[cfg(not(all(unix, feature = "signals")))]
     fn drain_if_a_signal_says_so(&self) {}
 
-    fn acceptor(&self) -> Acceptor<'_> {
+    fn accept_loop(&self) -> AcceptLoop<'_> {
         self.acceptor_with(self.settings)
     }
 
-    fn acceptor_with(&self, settings: Settings) -> Acceptor<'_> {
-        let door = Door::new(&self.core, &self.sockets, settings);
-        let acceptor = Acceptor::new(door, &self.mixin);
+    fn acceptor_with(&self, settings: Settings) -> AcceptLoop<'_> {
+        let acceptor = Acceptor::new(&self.core, &self.sockets, settings);
+        let accept_loop = AcceptLoop::new(acceptor, &self.mixin);
         #[cfg(all(unix, feature = "signals"))]
-        let acceptor = acceptor.watching(self.signals.as_ref().filter(|_| self.mixin.forks()));
-        acceptor
+        let accept_loop = accept_loop.with_signals(self.signals.as_ref().filter(|_| self.mixin.forks()));
+        accept_loop
     }
 }
 

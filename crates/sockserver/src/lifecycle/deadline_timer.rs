@@ -46,7 +46,7 @@ pub(crate) trait Expire: Send + Sync + 'static {
     fn shortest_deadline(&self) -> Option<Duration>;
 }
 
-/// What [`Reaper::next`] is where nobody is to be woken.
+/// What [`Reaper::next_listener`] is where nobody is to be woken.
 const FORBIDDEN: u64 = 0;
 
 /// A deadline is kept to within a tenth of the shortest, at most this.

@@ -316,7 +316,7 @@ impl Drop for Serving<'_> {
         let shared = &*self.handle.shared;
         let mut run = shared.run.lock();
         *run = Run::Ended;
-        // Whoever accepts has ended by now: every door of the loop is closed.
+        // Whoever accepts has ended by now: every acceptor of the loop is closed.
         shared.stop.store(false, Ordering::Release);
         shared.waker.drain();
         shared.ended.notify_all();

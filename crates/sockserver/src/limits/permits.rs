@@ -24,7 +24,7 @@ pub(crate) struct Permits {
 }
 
 /// Pause after a connection that a worker had no descriptor or thread for, in milliseconds. It
-/// doubles up to [`LONGEST_PAUSE`], which is short, since what is freed does not end it.
+/// doubles up to [`MAX_DELAY`], which is short, since what is freed does not end it.
 const FIRST_PAUSE: u64 = 5;
 const LONGEST_PAUSE: u64 = 160;
 

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use sock::AsFd;
 use sock::{POLLIN, Poll, Socket, poll};
 
-use crate::accept::acceptor::{Accepted, Door};
+use crate::accept::acceptor::{Accepted, Acceptor};
 use crate::lifecycle::current_server::Accepting;
 use crate::os::interleave;
 #[cfg(unix)]
@@ -24,20 +24,20 @@ use crate::request::job::{Job, Spare};
 /// those who wait is woken when one is given back.
 const FULL_LOOKS: Duration = Duration::from_millis(50);
 
-/// The door of one worker, until the loop that it belongs to closes it. A worker that looks
-/// later finds no door, whatever has become of the loop's stop since.
+/// The acceptor of one worker, until the loop that it belongs to closes it. A worker that looks
+/// later finds no acceptor, whatever has become of the loop's stop since.
 #[derive(Clone)]
 pub(crate) struct Entrance(Arc<Mutex<Inside>>);
 
 struct Inside {
-    door: Option<Door>,
+    acceptor: Option<Acceptor>,
     /// Only what has been received is still served.
     closed: bool,
 }
 
 impl Entrance {
-    pub(crate) fn new(door: Door) -> Entrance {
-        Entrance(Arc::new(Mutex::new(Inside { door: Some(door), closed: false })))
+    pub(crate) fn new(acceptor: Acceptor) -> Entrance {
+        Entrance(Arc::new(Mutex::new(Inside { acceptor: Some(acceptor), closed: false })))
     }
 
     /// Has the worker accept no more. Waits for the attempt that it makes at this moment.
@@ -45,7 +45,7 @@ impl Entrance {
         let mut inside = interleave::lock(&self.0);
         inside.closed = true;
         // The listener may be closed from now on.
-        inside.door.take_if(|door| !door.has_more());
+        inside.acceptor.take_if(|acceptor| !acceptor.has_more());
     }
 
     /// `None` when the worker is to stop.
@@ -53,18 +53,18 @@ impl Entrance {
     fn accept(&self, spare: Option<Spare>) -> io::Result<Option<Accepted>> {
         let mut inside = interleave::lock(&self.0);
         let closed = inside.closed;
-        let stops = |door: &mut Door| (closed || door.is_stopping()) && !door.has_more();
-        inside.door.take_if(stops);
-        let Some(door) = &inside.door else { return Ok(None) };
-        door.keep(spare);
+        let stops = |acceptor: &mut Acceptor| (closed || acceptor.is_stopping()) && !acceptor.has_more();
+        inside.acceptor.take_if(stops);
+        let Some(acceptor) = &inside.acceptor else { return Ok(None) };
+        acceptor.keep(spare);
         // Only a hook could ask.
-        let core = door.core();
+        let core = acceptor.core();
         let _accepting = core.has_hooks().then(|| Accepting::begin(core.registry()));
-        door.accept().map(Some)
+        acceptor.accept().map(Some)
     }
 
-    fn with_door<T>(&self, act: impl FnOnce(&Door) -> T) -> Option<T> {
-        interleave::lock(&self.0).door.as_ref().map(act)
+    fn with_door<T>(&self, act: impl FnOnce(&Acceptor) -> T) -> Option<T> {
+        interleave::lock(&self.0).acceptor.as_ref().map(act)
     }
 }
 
@@ -84,12 +84,12 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(entrance: Entrance, stop: Arc<Socket>) -> io::Result<Worker> {
-        let live = entrance.with_door(|door| door.listeners().count()).unwrap_or_default();
+        let live = entrance.with_door(|acceptor| acceptor.listeners().count()).unwrap_or_default();
         #[cfg(unix)]
         let poller = {
             let poller = Poller::new()?;
-            let listens = |door: &Door| {
-                let mut listeners = door.listeners();
+            let listens = |acceptor: &Acceptor| {
+                let mut listeners = acceptor.listeners();
                 listeners.try_for_each(|listener| poller.add_exclusive(listener.as_fd(), 0))
             };
             entrance.with_door(listens).transpose()?;
@@ -138,11 +138,11 @@ impl Worker {
 
     /// Listens no more to listeners that are gone: they would be ready for ever.
     fn leave_lost(&self) {
-        self.entrance.with_door(|door| {
-            let live = door.listeners().count();
+        self.entrance.with_door(|acceptor| {
+            let live = acceptor.listeners().count();
             if self.live.replace(live) != live {
                 #[cfg(unix)]
-                for listener in door.lost_listeners() {
+                for listener in acceptor.disabled_listeners() {
                     let _ = self.poller.remove(listener.as_fd());
                 }
             }
@@ -161,8 +161,9 @@ impl Worker {
 
     #[cfg(not(unix))]
     fn wait(&self, limit: Option<Duration>) -> io::Result<bool> {
-        // Not under the lock, which whoever closes the door waits for.
-        let listeners: Option<Vec<_>> = self.entrance.with_door(|door| door.listeners().cloned().collect());
+        // Not under the lock, which whoever closes the acceptor waits for.
+        let listeners: Option<Vec<_>> =
+            self.entrance.with_door(|acceptor| acceptor.listeners().cloned().collect());
         let listeners = listeners.unwrap_or_default();
         let mut set = vec![Poll::new(&*self.stop, POLLIN)];
         set.extend(listeners.iter().map(|listener| Poll::new(&**listener, POLLIN)));

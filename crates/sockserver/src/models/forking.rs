@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sock::{Address, AsFd, POLLIN, Poll};
 
-use crate::accept::mixin::Acceptor;
+use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
 use crate::limits::Deadline;
@@ -174,7 +174,7 @@ impl ForkingMixIn {
 
     /// Collects children that have ended. Python: `collect_children`.
     fn collect_children(&self) {
-        self.hear_children();
+        self.poll_children();
         let mut children = self.children.lock();
         if children.is_empty() {
             return;
@@ -257,7 +257,7 @@ impl MixIn for ForkingMixIn {
         }
     }
 
-    fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
+    fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
         process::refuse_threads()?;
         // What a thread has to itself is set up here once, not in every child.
         crate::connection::buffer_pool::warm_up();
@@ -265,9 +265,9 @@ impl MixIn for ForkingMixIn {
         let watch = [line.parents().as_fd()];
         loop {
             let goes_on = if self.active_children() >= self.max_children {
-                acceptor.rest(&watch, self.next_look())
+                accept_loop.wait_without_accepting(&watch, self.next_look())
             } else {
-                acceptor.turn_within(&watch, self.next_look())
+                accept_loop.run_once_within(&watch, self.next_look())
             };
             if !goes_on? {
                 return Ok(());
@@ -275,7 +275,7 @@ impl MixIn for ForkingMixIn {
         }
     }
 
-    fn hear_children(&self) {
+    fn poll_children(&self) {
         let Some(line) = &*self.line.lock() else { return };
         let mut children = self.children.lock();
         if children.is_empty() {
@@ -323,12 +323,12 @@ impl MixIn for ForkingMixIn {
         true
     }
 
-    fn forks_for_each(&self) -> bool {
+    fn forks_per_request(&self) -> bool {
         true
     }
 
     /// Only the children know which of them are between two requests.
-    fn drain_elsewhere(&self, _: Duration, _: &dyn Fn() -> bool) -> Option<DrainReport> {
+    fn drain_workers(&self, _: Duration, _: &dyn Fn() -> bool) -> Option<DrainReport> {
         if let Some(line) = &*self.line.lock() {
             line.say_the_end();
         }

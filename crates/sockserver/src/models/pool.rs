@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use sock::{SHUT_RDWR, Socket, socketpair};
 
-use crate::accept::mixin::Acceptor;
+use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
 use crate::models::accept_worker::{Entrance, Worker};
@@ -92,7 +92,7 @@ impl ThreadPoolMixIn {
     }
 
     /// Workers that accept by themselves, while this loop only waits for its end.
-    fn serve_without_queue(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
+    fn serve_without_queue(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
         self.threads.start(self.workers)?;
         let (ours, theirs) = socketpair()?;
         let (theirs, failed) = (Arc::new(theirs), Arc::new(Mutex::new(None)));
@@ -100,13 +100,13 @@ impl ThreadPoolMixIn {
         // All pollers are there before the first client takes a descriptor.
         let mut workers = Vec::with_capacity(self.workers);
         for _ in 0..self.workers {
-            let entrance = Entrance::new(acceptor.door().another());
+            let entrance = Entrance::new(accept_loop.acceptor().clone_for_thread());
             entrances.entrances.push(entrance.clone());
             workers.push(Worker::new(entrance, Arc::clone(&theirs))?);
         }
         for worker in workers {
             let failed = Arc::clone(&failed);
-            let handle = acceptor.door().core().handle.clone();
+            let handle = accept_loop.acceptor().core().handle.clone();
             self.threads.run(move || {
                 if let Err(error) = work(&worker) {
                     failed.lock().get_or_insert(error);
@@ -115,7 +115,7 @@ impl ThreadPoolMixIn {
             });
         }
         loop {
-            if !acceptor.rest(&[], None)? {
+            if !accept_loop.wait_without_accepting(&[], None)? {
                 return Ok(());
             }
             if let Some(error) = failed.lock().take() {
@@ -127,7 +127,7 @@ impl ThreadPoolMixIn {
     /// One loop that accepts, and workers that take from its queue.
     fn serve_with_queue(
         &self,
-        acceptor: &Acceptor<'_>,
+        accept_loop: &AcceptLoop<'_>,
         length: usize,
         when_full: WhenQueueFull,
     ) -> io::Result<()> {
@@ -135,7 +135,7 @@ impl ThreadPoolMixIn {
         let (jobs, taken) = bounded(length);
         for _ in 0..self.workers {
             let (taken, waiting): (Receiver<Job>, _) = (taken.clone(), Arc::clone(&self.waiting));
-            let handle = acceptor.door().core().handle.clone();
+            let handle = accept_loop.acceptor().core().handle.clone();
             self.threads.run(move || {
                 for job in taken {
                     if waiting.swap(false, Ordering::SeqCst) {
@@ -153,7 +153,11 @@ impl ThreadPoolMixIn {
             if full() {
                 self.waiting.store(true, Ordering::SeqCst);
             }
-            let goes_on = if full() { acceptor.rest(&[], None)? } else { acceptor.turn(&[])? };
+            let goes_on = if full() {
+                accept_loop.wait_without_accepting(&[], None)?
+            } else {
+                accept_loop.run_once(&[])?
+            };
             if !goes_on {
                 return Ok(());
             }
@@ -221,10 +225,10 @@ impl MixIn for ThreadPoolMixIn {
         Ok(())
     }
 
-    fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
+    fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
         match self.queue {
-            None => self.serve_without_queue(acceptor),
-            Some((length, when_full)) => self.serve_with_queue(acceptor, length, when_full),
+            None => self.serve_without_queue(accept_loop),
+            Some((length, when_full)) => self.serve_with_queue(accept_loop, length, when_full),
         }
     }
 

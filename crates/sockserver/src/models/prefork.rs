@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sock::{AsFd, Socket, socketpair};
 
-use crate::accept::mixin::Acceptor;
+use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::scoreboard::Scoreboard;
@@ -23,7 +23,7 @@ use crate::request::log_limit::{self, Kind};
 /// A worker that ends sooner than this has not really started.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// Pause before a worker that failed is replaced; it doubles up to [`LONGEST_PAUSE`].
+/// Pause before a worker that failed is replaced; it doubles up to [`MAX_DELAY`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -146,7 +146,12 @@ impl PreforkMixIn {
     }
 
     /// Starts a worker in a place that is free.
-    fn start(&self, place: usize, board: &Arc<Scoreboard>, acceptor: &Acceptor<'_>) -> io::Result<Pid> {
+    fn start(
+        &self,
+        place: usize,
+        board: &Arc<Scoreboard>,
+        accept_loop: &AcceptLoop<'_>,
+    ) -> io::Result<Pid> {
         // What is printed but not yet written out would be written by both.
         let _ = io::stdout().flush();
         let quota = self.quota();
@@ -167,7 +172,7 @@ impl PreforkMixIn {
                 drop(control);
                 self.squad.lock().workers.clear();
                 let ran = panic::catch_unwind(AssertUnwindSafe(|| {
-                    prefork_worker::run(acceptor.door(), theirs, slot, quota, self.heartbeat)
+                    prefork_worker::run(accept_loop.acceptor(), theirs, slot, quota, self.heartbeat)
                 }));
                 let _ = io::stdout().flush();
                 process::exit_now(ran.unwrap_or(101))
@@ -390,14 +395,14 @@ impl MixIn for PreforkMixIn {
         Ok(())
     }
 
-    fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
+    fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
         process::refuse_threads()?;
-        let registry = Arc::clone(acceptor.door().core().registry());
+        let registry = Arc::clone(accept_loop.acceptor().core().registry());
         // Each serves one request at a time.
         let workers = self.workers.min(registry.limits().max_connections);
         let board = self.board(workers)?;
         registry.set_elsewhere(Arc::clone(&board));
-        acceptor.door().wait_in_accept(true)?;
+        accept_loop.acceptor().set_blocking_accept(true)?;
         let mut pace = Pace::default();
         let served = loop {
             let ended = self.collect();
@@ -414,7 +419,7 @@ impl MixIn for PreforkMixIn {
                 let free = self.squad.lock().workers.iter().position(Option::is_none);
                 pace.careful &= free.is_some();
                 if let Some(place) = free {
-                    match self.start(place, &board, acceptor) {
+                    match self.start(place, &board, accept_loop) {
                         Ok(pid) => pace.started(place, pid),
                         Err(error) => {
                             tell(Kind::NotForked, &format!("a worker cannot be forked: {error}"));
@@ -429,7 +434,7 @@ impl MixIn for PreforkMixIn {
             let controls = self.controls();
             let watch: Vec<_> = controls.iter().map(|control| control.as_fd()).collect();
             let limit = pace.wait().into_iter().chain([self.heartbeat / 3]).min();
-            match acceptor.rest(&watch, limit) {
+            match accept_loop.wait_without_accepting(&watch, limit) {
                 Ok(true) => {}
                 Ok(false) => break Ok(()),
                 Err(error) => break Err(error),
@@ -439,10 +444,10 @@ impl MixIn for PreforkMixIn {
         self.tell("stop\n");
         // A drain that a signal asks for has no time for workers that do not answer, and
         // shuts the listener down.
-        if !acceptor.is_asked_by_a_signal() {
+        if !accept_loop.signal_received() {
             self.wait_until_stopped(&board);
         }
-        served.and(acceptor.door().wait_in_accept(false))
+        served.and(accept_loop.acceptor().set_blocking_accept(false))
     }
 
     fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
@@ -459,7 +464,7 @@ impl MixIn for PreforkMixIn {
         true
     }
 
-    fn drain_elsewhere(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> Option<DrainReport> {
+    fn drain_workers(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> Option<DrainReport> {
         let begin = Instant::now();
         let controls = self.controls();
         self.dismiss(Some(limit));

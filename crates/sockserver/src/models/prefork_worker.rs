@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use sock::{Address, MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, SHUT_RDWR, Socket, poll, socketpair};
 
-use crate::accept::acceptor::Door;
+use crate::accept::acceptor::Acceptor;
 use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::scoreboard::Slot;
 use crate::limits::clock::NEVER;
@@ -36,13 +36,13 @@ const LOOKS: Duration = Duration::from_secs(1);
 /// Serves requests until it is told to stop, or has served `quota`. Returns the
 /// exit status.
 pub(crate) fn run(
-    door: &Door,
+    acceptor: &Acceptor,
     control: Socket,
     slot: Slot,
     quota: Option<u64>,
     heartbeat: Duration,
 ) -> i32 {
-    match serve_as_told(door, control, slot, quota, heartbeat) {
+    match serve_as_told(acceptor, control, slot, quota, heartbeat) {
         Ok(true) => 0,
         Ok(false) => LISTENER_GONE,
         Err(error) => {
@@ -54,22 +54,22 @@ pub(crate) fn run(
 
 /// False when the listener is of no more use.
 fn serve_as_told(
-    door: &Door,
+    acceptor: &Acceptor,
     control: Socket,
     slot: Slot,
     quota: Option<u64>,
     heartbeat: Duration,
 ) -> io::Result<bool> {
-    let core = Arc::new(Core::for_worker(door.core())?);
+    let core = Arc::new(Core::for_worker(acceptor.core())?);
     core.hooks.start_worker()?;
     core.registry().set_mirror(slot.clone());
     let (stopping, stop) = socketpair()?;
-    let worker = Worker::new(Entrance::new(door.for_core(&core)), Arc::new(stop))?;
+    let worker = Worker::new(Entrance::new(acceptor.clone_for_process(&core)), Arc::new(stop))?;
     let serving = Arc::new(AtomicBool::new(true));
     let orders = Orders {
         control,
         handle: core.handle.clone(),
-        listeners: door.listeners().cloned().collect(),
+        listeners: acceptor.listeners().cloned().collect(),
         stopping,
         serving: Arc::clone(&serving),
         slot: slot.clone(),

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use sock::{AsFd, Socket, socketpair};
 
-use crate::accept::acceptor::{Accepted, Door};
-use crate::accept::mixin::Acceptor;
+use crate::accept::acceptor::{Accepted, Acceptor};
+use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
 use crate::lifecycle::current_server::Accepting;
 use crate::lifecycle::handle::ServerHandle;
@@ -115,12 +115,12 @@ impl MixIn for SelectorMixIn {
         Ok(())
     }
 
-    fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
-        process::expect_descriptors(acceptor.door().core().registry().limits().max_connections);
+    fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
+        process::expect_descriptors(accept_loop.acceptor().core().registry().limits().max_connections);
         let shared = self.start()?;
-        shared.open(acceptor.door().another())?;
+        shared.open(accept_loop.acceptor().clone_for_thread())?;
         let served = loop {
-            match acceptor.rest(&[], None) {
+            match accept_loop.wait_without_accepting(&[], None) {
                 // Somebody has gone: there may be room, or a descriptor.
                 Ok(true) => shared.open_again()?,
                 Ok(false) => break Ok(()),
@@ -185,8 +185,8 @@ struct Shared {
     work: Mutex<Work>,
     /// A worker that sits here is woken for work.
     idle: Condvar,
-    /// The door, while the server serves; one worker at a time stands at it.
-    door: Mutex<Option<Door>>,
+    /// The acceptor, while the server serves; one worker at a time stands at it.
+    acceptor: Mutex<Option<Acceptor>>,
     watch: Mutex<Option<thread::Thread>>,
     stopped: AtomicBool,
     waker: Waker,
@@ -248,7 +248,7 @@ impl Shared {
             poller,
             work: Mutex::default(),
             idle: Condvar::new(),
-            door: Mutex::new(None),
+            acceptor: Mutex::new(None),
             watch: Mutex::new(None),
             stopped: AtomicBool::new(false),
             waker: Waker { ours, theirs },
@@ -278,41 +278,41 @@ impl Shared {
     }
 
     /// Lets requests in.
-    fn open(&self, door: Door) -> io::Result<()> {
-        // Locked until the door is there: a client that waits already is told of once.
-        let mut open = interleave::lock(&self.door);
-        for listener in door.listeners() {
+    fn open(&self, acceptor: Acceptor) -> io::Result<()> {
+        // Locked until the acceptor is there: a client that waits already is told of once.
+        let mut open = interleave::lock(&self.acceptor);
+        for listener in acceptor.listeners() {
             self.poller.add_edge(listener.as_fd(), LISTENERS)?;
         }
         let mut work = self.work.lock();
         // Of the loop before.
         (work.shut_until, work.failed) = (None, None);
         drop(work);
-        *open = Some(door);
+        *open = Some(acceptor);
         Ok(())
     }
 
     /// Lets no more in.
     fn close(&self) {
-        let door = interleave::lock(&self.door).take();
-        if let Some(door) = door {
-            self.shut(&door);
+        let acceptor = interleave::lock(&self.acceptor).take();
+        if let Some(acceptor) = acceptor {
+            self.shut(&acceptor);
         }
     }
 
-    fn shut(&self, door: &Door) {
-        for listener in door.listeners() {
+    fn shut(&self, acceptor: &Acceptor) {
+        for listener in acceptor.listeners() {
             let _ = self.poller.remove(listener.as_fd());
         }
     }
 
     /// Lets requests in again, if they were shut out for a while.
     fn open_again(&self) -> io::Result<()> {
-        let door = interleave::lock(&self.door);
+        let acceptor = interleave::lock(&self.acceptor);
         if self.work.lock().shut_until.take().is_none() {
             return Ok(());
         }
-        for listener in door.iter().flat_map(Door::listeners) {
+        for listener in acceptor.iter().flat_map(Acceptor::listeners) {
             match self.poller.add_edge(listener.as_fd(), LISTENERS) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     // It is tried again, or clients would wait for ever.
@@ -377,8 +377,8 @@ impl Shared {
         });
         if let Err(error) = &waited {
             log::error!("waiting for connections: {error}");
-            if let Some(door) = &*interleave::lock(&self.door) {
-                door.core().handle.waker().wake();
+            if let Some(acceptor) = &*interleave::lock(&self.acceptor) {
+                acceptor.core().handle.waker().wake();
             }
         }
         interleave::point();
@@ -451,8 +451,8 @@ impl Shared {
     /// Accepts a request, to be served at once: mostly what it asks has come with it.
     /// Whether there are more, another worker sees, or this one when it is done.
     fn let_in(&self) -> Option<Job> {
-        let door = interleave::lock(&self.door);
-        let open = door.as_ref().filter(|open| !open.is_stopping())?;
+        let acceptor = interleave::lock(&self.acceptor);
+        let open = acceptor.as_ref().filter(|open| !open.is_stopping())?;
         let core = open.core();
         let accepting = core.has_hooks().then(|| Accepting::begin(core.registry()));
         let accepted = open.accept();
@@ -485,26 +485,26 @@ impl Shared {
     /// look, and not this worker, which may stay in its handler. While another worker waits
     /// in the poller it is the poller that tells again, if there are some; otherwise the
     /// event is queued, and whoever has nothing to do takes it up before it waits.
-    fn look_again(&self, door: &Door) {
+    fn look_again(&self, acceptor: &Acceptor) {
         let mut work = self.work.lock();
         if !work.polling {
             work.events.push_back(Event { key: LISTENERS, hang_up: false });
             return;
         }
         drop(work);
-        for listener in door.listeners() {
+        for listener in acceptor.listeners() {
             // One that has been taken out of the poller is entered again later.
             let _ = self.poller.rearm_edge(listener.as_fd(), LISTENERS);
         }
     }
 
     /// Lets clients wait in the listeners' queues until then, or until somebody goes.
-    fn shut_for(&self, door: &Door, until: Option<Instant>) {
-        self.shut(door);
+    fn shut_for(&self, acceptor: &Acceptor, until: Option<Instant>) {
+        self.shut(acceptor);
         self.work.lock().shut_until = Some(until);
         // Somebody may have gone in between, and the wake-up be over already.
-        if until.is_none() && door.has_room() {
-            door.core().handle.waker().wake();
+        if until.is_none() && acceptor.has_permits() {
+            acceptor.core().handle.waker().wake();
         }
         // The poller's wait has to know of the end of the pause.
         if until.is_some() {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::accept::mixin::Acceptor;
+use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
 use crate::request::job::{Job, Rejected};
@@ -96,10 +96,12 @@ impl MixIn for ThreadingMixIn {
         }
     }
 
-    fn serve(&self, acceptor: &Acceptor<'_>) -> io::Result<()> {
+    fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
         #[cfg(unix)]
-        crate::os::process::expect_descriptors(acceptor.door().core().registry().limits().max_connections);
-        while acceptor.turn(&[])? {}
+        crate::os::process::expect_descriptors(
+            accept_loop.acceptor().core().registry().limits().max_connections,
+        );
+        while accept_loop.run_once(&[])? {}
         Ok(())
     }
 

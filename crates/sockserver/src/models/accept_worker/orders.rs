@@ -7,7 +7,7 @@ mod tests {
     use sock::{SHUT_RDWR, Socket, create_connection, socketpair};
 
     use super::super::{Entrance, Worker};
-    use crate::accept::acceptor::Door;
+    use crate::accept::acceptor::Acceptor;
     use crate::api::classes::ThreadPoolTCPServer;
     use crate::os::interleave::checker::{Actor, every_order_within};
     use crate::os::interleave::point;
@@ -35,7 +35,7 @@ mod tests {
         clients.iter().for_each(|client| drop(client.shutdown(sock::SHUT_WR)));
         let (ours, theirs) = socketpair().unwrap();
         let theirs = Arc::new(theirs);
-        let entrance = || Entrance::new(Door::new(&server.core, &server.sockets, server.settings));
+        let entrance = || Entrance::new(Acceptor::new(&server.core, &server.sockets, server.settings));
         let entrances = [entrance(), entrance()];
         let worker = |entrance: &Entrance| {
             let (entrance, stop) = (entrance.clone(), Arc::clone(&theirs));

@@ -7,7 +7,7 @@ mod tests {
     use sock::{Socket, create_connection};
 
     use super::super::Shared;
-    use crate::accept::acceptor::Door;
+    use crate::accept::acceptor::Acceptor;
     use crate::api::classes::SelectorTCPServer;
     use crate::os::interleave::checker::{Actor, every_order_within, tick};
     use crate::os::interleave::{self, point};
@@ -49,7 +49,7 @@ mod tests {
         let clients = vec![connect()];
         let shared = Arc::new(Shared::new(2, 2).unwrap());
         shared.work.lock().count = 2;
-        shared.open(Door::new(&server.core, &server.sockets, server.settings)).unwrap();
+        shared.open(Acceptor::new(&server.core, &server.sockets, server.settings)).unwrap();
         let worker = || {
             let shared = Arc::clone(&shared);
             Box::new(move || shared.run_worker()) as Actor
