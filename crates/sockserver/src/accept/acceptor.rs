@@ -72,26 +72,26 @@ struct Backoff {
 pub(crate) enum Accepted {
     Job(Job),
     /// A datagram that has been served already.
-    Served,
+    ServedInline,
     /// Nobody is there.
-    Nothing,
+    WouldBlock,
     /// A request that was refused, and is closed.
     Refused,
     /// That client is gone; there may be another.
-    Again,
+    Retry,
     /// Resources have run out: try again after this long.
-    Pause(Duration),
+    Backoff(Duration),
     /// Every permit is taken.
-    Full,
+    AtCapacity,
 }
 
 /// What an error of accept(2) means for the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AcceptErrorKind {
-    Nothing,
-    Again,
-    Pause,
-    ListenerGone,
+    WouldBlock,
+    Transient,
+    Exhausted,
+    ListenerClosed,
 }
 
 /// Sorts the errors of accept(2), and of recvfrom(2) on a datagram server.
@@ -102,26 +102,26 @@ enum AcceptErrorKind {
 fn classify_accept_error(error: &io::Error) -> AcceptErrorKind {
     // The thread has been called out of accept(2): nobody came.
     if sock::was_interrupted(error) {
-        return AcceptErrorKind::Nothing;
+        return AcceptErrorKind::WouldBlock;
     }
     let Some(number) = errno(error) else {
         return match error.kind() {
             // A listener that was given a timeout says so.
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => AcceptErrorKind::Nothing,
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => AcceptErrorKind::WouldBlock,
             // No system call: a get_request that found fault with its client.
-            _ => AcceptErrorKind::Again,
+            _ => AcceptErrorKind::Transient,
         };
     };
     match errno_name(number) {
-        Some("EAGAIN") => AcceptErrorKind::Nothing,
-        Some("EINTR" | "ECONNABORTED" | "ECONNRESET" | "EPROTO" | "EPERM") => AcceptErrorKind::Again,
+        Some("EAGAIN") => AcceptErrorKind::WouldBlock,
+        Some("EINTR" | "ECONNABORTED" | "ECONNRESET" | "EPROTO" | "EPERM") => AcceptErrorKind::Transient,
         Some(
             "ENETDOWN" | "ENOPROTOOPT" | "EHOSTDOWN" | "ENONET" | "EHOSTUNREACH" | "EOPNOTSUPP"
             | "ENETUNREACH" | "ETIMEDOUT" | "ECONNREFUSED",
-        ) => AcceptErrorKind::Again,
-        Some("EBADF" | "ENOTSOCK" | "EINVAL") => AcceptErrorKind::ListenerGone,
+        ) => AcceptErrorKind::Transient,
+        Some("EBADF" | "ENOTSOCK" | "EINVAL") => AcceptErrorKind::ListenerClosed,
         // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever nobody has heard of.
-        _ => AcceptErrorKind::Pause,
+        _ => AcceptErrorKind::Exhausted,
     }
 }
 
@@ -266,10 +266,10 @@ impl Acceptor {
     /// Takes a request from one of the listeners, if one is there, and verifies it.
     pub(crate) fn accept(&self) -> io::Result<Accepted> {
         if self.waits_when_full() && !self.reserve_permit() {
-            return Ok(Accepted::Full);
+            return Ok(Accepted::AtCapacity);
         }
         let count = self.listeners.len();
-        let mut found = Accepted::Nothing;
+        let mut found = Accepted::WouldBlock;
         for _ in 0..count {
             // A batch is served to its end before another listener has its turn.
             let place = match count {
@@ -283,7 +283,7 @@ impl Acceptor {
                 continue;
             }
             found = self.accept_from(place)?;
-            if !matches!(found, Accepted::Nothing) {
+            if !matches!(found, Accepted::WouldBlock) {
                 break;
             }
         }
@@ -308,7 +308,7 @@ impl Acceptor {
     fn accept_from(&self, place: usize) -> io::Result<Accepted> {
         let listener = &self.listeners[place];
         if let Some(pause) = self.core.registry().permits.accept_pause() {
-            return Ok(Accepted::Pause(pause));
+            return Ok(Accepted::Backoff(pause));
         }
         if !self.accept_backoff.get().delay.is_zero() {
             // Asked before the attempt: a descriptor that is freed during it counts.
@@ -327,8 +327,8 @@ impl Acceptor {
             Err(error) => error,
         };
         match classify_accept_error(&error) {
-            AcceptErrorKind::Nothing => Ok(Accepted::Nothing),
-            AcceptErrorKind::Again => {
+            AcceptErrorKind::WouldBlock => Ok(Accepted::WouldBlock),
+            AcceptErrorKind::Transient => {
                 log::debug!("client lost before it was accepted: {error}");
                 self.core.registry().lost_before_accept();
                 let mut trouble = self.accept_backoff.get();
@@ -336,14 +336,14 @@ impl Acceptor {
                 self.accept_backoff.set(trouble);
                 // So many clients in a row are no accident: better slow than spinning.
                 if trouble.consecutive_errors > MAX_CONSECUTIVE_ERRORS {
-                    return Ok(Accepted::Pause(self.next_delay(&error)));
+                    return Ok(Accepted::Backoff(self.next_delay(&error)));
                 }
-                Ok(Accepted::Again)
+                Ok(Accepted::Retry)
             }
-            AcceptErrorKind::Pause => Ok(Accepted::Pause(self.next_delay(&error))),
+            AcceptErrorKind::Exhausted => Ok(Accepted::Backoff(self.next_delay(&error))),
             // A drain has shut it down: the loop sees that it is to stop.
-            AcceptErrorKind::ListenerGone if self.is_stopping() => Ok(Accepted::Nothing),
-            AcceptErrorKind::ListenerGone => self.disable_listener(place, error),
+            AcceptErrorKind::ListenerClosed if self.is_stopping() => Ok(Accepted::WouldBlock),
+            AcceptErrorKind::ListenerClosed => self.disable_listener(place, error),
         }
     }
 
@@ -361,7 +361,7 @@ impl Acceptor {
                 self.disabled.len()
             );
         }
-        Ok(Accepted::Again)
+        Ok(Accepted::Retry)
     }
 
     fn accept_connection(&self, listener: &Socket) -> io::Result<Accepted> {
@@ -393,7 +393,7 @@ impl Acceptor {
         packet.truncate(max_packet_size);
         let serve = || self.serve_inline(make, listener, &packet, &client_address);
         if self.serves_inline && self.batching(serve) {
-            return Ok(Accepted::Served);
+            return Ok(Accepted::ServedInline);
         }
         packet.came_through(listener);
         Ok(self.verify(Arrival::Datagram(packet), client_address))
@@ -470,17 +470,17 @@ mod tests {
     #[test]
     fn accept_errors_are_sorted() {
         let table = [
-            ("EAGAIN", AcceptErrorKind::Nothing),
-            ("EINTR", AcceptErrorKind::Again),
-            ("ECONNABORTED", AcceptErrorKind::Again),
-            ("EPERM", AcceptErrorKind::Again),
-            ("ENONET", AcceptErrorKind::Again),
-            ("EHOSTUNREACH", AcceptErrorKind::Again),
-            ("EMFILE", AcceptErrorKind::Pause),
-            ("ENOMEM", AcceptErrorKind::Pause),
-            ("EXDEV", AcceptErrorKind::Pause),
-            ("EBADF", AcceptErrorKind::ListenerGone),
-            ("EINVAL", AcceptErrorKind::ListenerGone),
+            ("EAGAIN", AcceptErrorKind::WouldBlock),
+            ("EINTR", AcceptErrorKind::Transient),
+            ("ECONNABORTED", AcceptErrorKind::Transient),
+            ("EPERM", AcceptErrorKind::Transient),
+            ("ENONET", AcceptErrorKind::Transient),
+            ("EHOSTUNREACH", AcceptErrorKind::Transient),
+            ("EMFILE", AcceptErrorKind::Exhausted),
+            ("ENOMEM", AcceptErrorKind::Exhausted),
+            ("EXDEV", AcceptErrorKind::Exhausted),
+            ("EBADF", AcceptErrorKind::ListenerClosed),
+            ("EINVAL", AcceptErrorKind::ListenerClosed),
         ];
         for (name, expected) in table {
             // Windows' numbers begin at 10,000, and it lacks a few.
@@ -489,10 +489,10 @@ mod tests {
             };
             assert_eq!(classify_accept_error(&io::Error::from_raw_os_error(number)), expected, "{name}");
         }
-        assert_eq!(classify_accept_error(&io::Error::other("a hook's own")), AcceptErrorKind::Again);
+        assert_eq!(classify_accept_error(&io::Error::other("a hook's own")), AcceptErrorKind::Transient);
         assert_eq!(
             classify_accept_error(&io::Error::from(io::ErrorKind::TimedOut)),
-            AcceptErrorKind::Nothing
+            AcceptErrorKind::WouldBlock
         );
     }
 }

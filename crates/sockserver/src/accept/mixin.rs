@@ -211,14 +211,14 @@ impl<'a> AcceptLoop<'a> {
         }
         let mut accepted = self.accept_speculatively()?;
         // One follows the other: nobody has anything to do in between but this.
-        while let Accepted::Served = accepted {
+        while let Accepted::ServedInline = accepted {
             self.run_housekeeping()?;
             if self.is_stopping() {
                 return Ok(self.acceptor.has_more());
             }
             accepted = self.accept_speculatively()?;
         }
-        if let Accepted::Nothing = accepted {
+        if let Accepted::WouldBlock = accepted {
             self.wait(true, watch, shorter(limit, self.idle_limit()))?;
             if self.is_stopping() {
                 return Ok(false);
@@ -234,14 +234,14 @@ impl<'a> AcceptLoop<'a> {
                 // Where one client follows the other nobody ever waits.
                 self.run_housekeeping()?;
             }
-            Accepted::Served => self.run_housekeeping()?,
-            Accepted::Nothing | Accepted::Refused | Accepted::Again => {}
-            Accepted::Pause(pause) => {
+            Accepted::ServedInline => self.run_housekeeping()?,
+            Accepted::WouldBlock | Accepted::Refused | Accepted::Retry => {}
+            Accepted::Backoff(pause) => {
                 // A descriptor may be free before the pause is over.
                 self.acceptor.core().registry().permits.ask_to_be_woken();
                 self.wait(false, watch, Some(pause))?;
             }
-            Accepted::Full => self.wait(false, watch, shorter(limit, self.idle_limit()))?,
+            Accepted::AtCapacity => self.wait(false, watch, shorter(limit, self.idle_limit()))?,
         }
         self.service_actions();
         Ok(!self.is_stopping() || self.acceptor.has_more())
@@ -253,10 +253,10 @@ impl<'a> AcceptLoop<'a> {
         let quiet = self.skip_speculation.get();
         if quiet > 0 && !self.acceptor.has_more() {
             self.skip_speculation.set(quiet - 1);
-            return Ok(Accepted::Nothing);
+            return Ok(Accepted::WouldBlock);
         }
         let accepted = self.acceptor.accept()?;
-        if let Accepted::Nothing = accepted {
+        if let Accepted::WouldBlock = accepted {
             self.skip_speculation.set(SPECULATION_SKIPS);
         }
         Ok(accepted)
@@ -297,12 +297,12 @@ impl<'a> AcceptLoop<'a> {
                     self.process(job);
                     return Ok(true);
                 }
-                Accepted::Served | Accepted::Refused => return Ok(true),
+                Accepted::ServedInline | Accepted::Refused => return Ok(true),
                 _ if left == Some(Duration::ZERO) => return Ok(false),
-                Accepted::Again => {}
-                Accepted::Nothing => self.wait(true, &[], left)?,
-                Accepted::Full => self.wait(false, &[], left)?,
-                Accepted::Pause(pause) => {
+                Accepted::Retry => {}
+                Accepted::WouldBlock => self.wait(true, &[], left)?,
+                Accepted::AtCapacity => self.wait(false, &[], left)?,
+                Accepted::Backoff(pause) => {
                     self.wait(false, &[], Some(left.map_or(pause, |left| left.min(pause))))?;
                 }
             }

@@ -117,15 +117,15 @@ impl Worker {
             let Some(accepted) = self.entrance.accept(self.spare.take())? else { return Ok(None) };
             match accepted {
                 Accepted::Job(job) => return Ok(Some(job)),
-                Accepted::Served | Accepted::Refused => {}
-                Accepted::Again => self.leave_lost(),
-                Accepted::Nothing => {
+                Accepted::ServedInline | Accepted::Refused => {}
+                Accepted::Retry => self.leave_lost(),
+                Accepted::WouldBlock => {
                     if !self.wait(limit)? {
                         return Ok(None);
                     }
                 }
-                Accepted::Full => self.rest(FULL_LOOKS)?,
-                Accepted::Pause(pause) => self.rest(pause)?,
+                Accepted::AtCapacity => self.rest(FULL_LOOKS)?,
+                Accepted::Backoff(pause) => self.rest(pause)?,
             }
         }
     }

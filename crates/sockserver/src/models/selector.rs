@@ -463,12 +463,12 @@ impl Shared {
                 return Some(job);
             }
             // This worker takes up the next event itself.
-            Ok(Accepted::Served | Accepted::Refused | Accepted::Again) => {
+            Ok(Accepted::ServedInline | Accepted::Refused | Accepted::Retry) => {
                 self.work.lock().events.push_back(Event { key: LISTENERS, hang_up: false });
             }
-            Ok(Accepted::Nothing) => {}
-            Ok(Accepted::Full) => self.shut_for(open, None),
-            Ok(Accepted::Pause(pause)) => {
+            Ok(Accepted::WouldBlock) => {}
+            Ok(Accepted::AtCapacity) => self.shut_for(open, None),
+            Ok(Accepted::Backoff(pause)) => {
                 open.core().registry().permits.ask_to_be_woken();
                 self.shut_for(open, Some(Instant::now() + pause));
             }
