@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sock::{Address, Socket, errno, errno_name};
 
-use crate::connection::datagram::Packet;
+use crate::connection::datagram::DatagramBuf;
 use crate::lifecycle::current_server::Serving;
 use crate::lifecycle::registry::log_end;
 use crate::limits::WhenFull;
@@ -85,7 +85,7 @@ pub(crate) enum Accepted {
     AtCapacity,
 }
 
-/// What an error of accept(2) means for the loop.
+/// What an error of accept(2) transport for the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AcceptErrorKind {
     WouldBlock,
@@ -395,7 +395,7 @@ impl Acceptor {
         if self.serves_inline && self.batching(serve) {
             return Ok(Accepted::ServedInline);
         }
-        packet.came_through(listener);
+        packet.set_socket(listener);
         Ok(self.verify(Arrival::Datagram(packet), client_address))
     }
 
@@ -405,7 +405,7 @@ impl Acceptor {
         &self,
         make: &MakeDatagramHandler,
         socket: &Socket,
-        packet: &Packet,
+        packet: &DatagramBuf,
         client_address: &Address,
     ) -> bool {
         let registry = self.core.registry();

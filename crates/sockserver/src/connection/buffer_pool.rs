@@ -10,20 +10,20 @@ thread_local! {
 
 /// Makes this thread's spare buffer, so that the children it forks have it.
 #[cfg(unix)]
-pub(crate) fn warm_up() {
+pub(crate) fn prewarm() {
     SPARE.set(ReadBuffer::new(sock::DEFAULT_BUFFER_SIZE));
 }
 
 /// The worker's buffer, or a new one; what is in it is old.
 #[inline]
-pub(crate) fn lend(size: usize) -> ReadBuffer {
+pub(crate) fn take_buffer(size: usize) -> ReadBuffer {
     let spare = SPARE.take();
     if spare.size() == size { spare } else { ReadBuffer::new(size) }
 }
 
 /// Gives the worker its buffer back, if it is one; what is in it, the next receive replaces.
 #[inline]
-pub(crate) fn put_away(buffer: ReadBuffer) {
+pub(crate) fn recycle_buffer(buffer: ReadBuffer) {
     if buffer.size() > 0 {
         SPARE.set(buffer);
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sock::{Address, Socket};
 
 /// A datagram that was received, in a buffer that the thread that serves it gets back.
-pub(crate) struct Packet(Option<Box<Received>>);
+pub(crate) struct DatagramBuf(Option<Box<Received>>);
 
 #[derive(Default)]
 struct Received {
@@ -19,20 +19,20 @@ struct Received {
     socket: Option<Arc<Socket>>,
 }
 
-impl Packet {
+impl DatagramBuf {
     /// The first `size` bytes of what `receive` puts there, which tells how much that is,
     /// and from whom.
     pub(crate) fn receive(
         size: usize,
         receive: impl FnOnce(&mut [u8]) -> io::Result<(usize, Address)>,
-    ) -> io::Result<(Packet, Address)> {
+    ) -> io::Result<(DatagramBuf, Address)> {
         let mut received = SPARE.take().unwrap_or_default();
         if received.buffer.len() < size {
             received.buffer.resize(size, 0);
         }
         let told = receive(&mut received.buffer[..size]);
         received.len = told.as_ref().map_or(0, |(len, _)| *len);
-        let packet = Packet(Some(received));
+        let packet = DatagramBuf(Some(received));
         told.map(|(_, address)| (packet, address))
     }
 
@@ -45,7 +45,7 @@ impl Packet {
     }
 
     /// Notes the socket it came through.
-    pub(crate) fn came_through(&mut self, socket: &Arc<Socket>) {
+    pub(crate) fn set_socket(&mut self, socket: &Arc<Socket>) {
         if let Some(received) = &mut self.0 {
             received.socket = Some(Arc::clone(socket));
         }
@@ -69,7 +69,7 @@ impl Packet {
     }
 }
 
-impl Drop for Packet {
+impl Drop for DatagramBuf {
     fn drop(&mut self) {
         if let Some(received) = &mut self.0 {
             // It may be the last to hold it.

@@ -19,10 +19,12 @@ use std::time::Duration;
 use crossbeam_utils::atomic::AtomicCell;
 use sock::{Address, Lingered, Poll, ReadBuffer, SHUT_RD, SHUT_RDWR, Shutdown, Socket, StreamSocket, poll};
 
-use crate::connection::buffer_pool::{lend, put_away};
-use crate::connection::recv_timeout::{CALLS, NOBODY, NOT_LATE, READ, Reads, WRITE, place_of};
-use crate::connection::state::{OVER, Phase, State};
-use crate::connection::transport::Means;
+use crate::connection::buffer_pool::{recycle_buffer, take_buffer};
+use crate::connection::recv_timeout::{
+    CALLS, NONE_ARMED, NOT_LATE, READ, RecvTimeoutState, WRITE, place_of,
+};
+use crate::connection::state::{ConnState, FIRST_TERMINAL, PackedState};
+use crate::connection::transport::Transport;
 use crate::connection::wrapping::Wrapped;
 use crate::limits::Deadline;
 use crate::limits::clock::{Clock, NEVER};
@@ -38,13 +40,13 @@ use crate::os::process;
 /// ended a call.
 pub(crate) struct Connection {
     pub(crate) client_address: Address,
-    /// Where it stands and until when: see [`State`].
+    /// Where it stands and until when: see [`PackedState`].
     state: AtomicU64,
     /// When it was accepted: see [`Clock::stamp`](crate::limits::clock::Clock::stamp).
     since: u32,
     /// The deadline that ended the last call: see [`CALLS`].
     late: AtomicU8,
-    reads: Reads,
+    reads: RecvTimeoutState,
     /// What is known of the receiving side, and the worker's alone: see below.
     flags: AtomicU8,
     /// What any thread of the handler's may have to say: see below.
@@ -53,31 +55,31 @@ pub(crate) struct Connection {
     /// whichever way the handler reads.
     ahead: AtomicCell<ReadBuffer>,
     /// What it goes over from the beginning.
-    means: Option<Means>,
+    transport: Option<Transport>,
     /// What `wrap_request` has returned, which is set while the connection is shared. Used
-    /// only if `means` is `None`: a [`OnceLock`] that is created with a value runs its `Once`.
-    wrapped: OnceLock<Means>,
+    /// only if `transport` is `None`: a [`OnceLock`] that is created with a value runs its `Once`.
+    wrapped: OnceLock<Transport>,
     /// `None` between two requests, of which this serves one after the other.
     permit: Option<Permit>,
 }
 
 /// The client has ended its side: nothing unread can be lost by closing.
-const HEARD_THE_END: u8 = 1;
+const EOF_RECEIVED: u8 = 1;
 /// The last receive took all there was.
 const DRAINED: u8 = 2;
 /// Something is in [`Connection::ahead`].
-const AHEAD: u8 = 4;
+const HAS_READ_AHEAD: u8 = 4;
 /// The system does not know of the next receive's deadline.
-const UNTOLD: u8 = 8;
+const RECV_TIMEOUT_STALE: u8 = 8;
 /// It has waited for a next request before.
 const WAITED: u8 = 16;
 /// The system's deadline was lifted once.
-const LIFTED: u8 = 32;
+const DISARMED_ONCE: u8 = 32;
 
 /// Somebody has had the socket in hand, and may hold a second descriptor.
-const SEEN: u8 = 1;
+const SOCKET_EXPOSED: u8 = 1;
 /// A word has come, or been said, and the next one changes nothing.
-const HEARD: u8 = 2;
+const ACTIVE: u8 = 2;
 
 impl Connection {
     /// One that goes over its socket, or will go over what a hook makes of it.
@@ -85,13 +87,13 @@ impl Connection {
         Connection {
             client_address,
             since: permit.clock().stamp(),
-            state: AtomicU64::new(State { phase: Phase::Queued, due: NEVER }.pack()),
+            state: AtomicU64::new(PackedState { state: ConnState::Queued, due: NEVER }.pack()),
             late: AtomicU8::new(NOT_LATE),
-            reads: Reads::of(READ, READ),
+            reads: RecvTimeoutState::of(READ, READ),
             flags: AtomicU8::new(0),
             notes: AtomicU8::new(0),
             ahead: AtomicCell::default(),
-            means: socket.map(Means::Socket),
+            transport: socket.map(Transport::Socket),
             wrapped: OnceLock::new(),
             permit: Some(permit),
         }
@@ -100,25 +102,25 @@ impl Connection {
     /// Makes it another client's, after [`close`](Self::close).
     pub(crate) fn renew(&mut self, client_address: Address, socket: Option<Socket>, permit: Permit) {
         self.client_address = client_address;
-        self.means = socket.map(Means::Socket);
+        self.transport = socket.map(Transport::Socket);
         self.since = permit.clock().stamp();
         self.permit = Some(permit);
-        *self.state.get_mut() = State { phase: Phase::Queued, due: NEVER }.pack();
+        *self.state.get_mut() = PackedState { state: ConnState::Queued, due: NEVER }.pack();
         *self.late.get_mut() = NOT_LATE;
-        self.reads = Reads::of(READ, READ);
+        self.reads = RecvTimeoutState::of(READ, READ);
         *self.flags.get_mut() = 0;
         *self.notes.get_mut() = 0;
     }
 
     /// Closes what it goes over, and forgets what has been read ahead.
     pub(crate) fn close(&mut self) {
-        drop((self.means.take(), self.wrapped.take()));
+        drop((self.transport.take(), self.wrapped.take()));
         self.ahead.take();
     }
 
     #[inline]
-    fn means(&self) -> Option<&Means> {
-        self.means.as_ref().or_else(|| self.wrapped.get())
+    fn transport(&self) -> Option<&Transport> {
+        self.transport.as_ref().or_else(|| self.wrapped.get())
     }
 
     /// The permit of the request that has ended.
@@ -131,16 +133,16 @@ impl Connection {
     }
 
     /// Whether there is anything to close.
-    pub(crate) fn has_means(&self) -> bool {
-        self.means().is_some()
+    pub(crate) fn is_open(&self) -> bool {
+        self.transport().is_some()
     }
 
     pub(crate) fn age(&self) -> Duration {
         self.clock().since(self.since)
     }
 
-    pub(crate) fn phase(&self) -> Phase {
-        self.load().phase
+    pub(crate) fn state(&self) -> ConnState {
+        self.load().state
     }
 
     /// When it is overdue, in the clock's milliseconds.
@@ -155,38 +157,42 @@ impl Connection {
     }
 
     #[inline]
-    fn look_of(&self, State { phase, due }: State) -> u64 {
-        if phase == Phase::Silent { due.min(self.clock().due(Deadline::Request)) } else { due }
+    fn look_of(&self, PackedState { state, due }: PackedState) -> u64 {
+        if state == ConnState::AwaitingFirstByte {
+            due.min(self.clock().due(Deadline::Request))
+        } else {
+            due
+        }
     }
 
-    fn load(&self) -> State {
-        State::unpack(self.state.load(Ordering::Acquire))
+    fn load(&self) -> PackedState {
+        PackedState::unpack(self.state.load(Ordering::Acquire))
     }
 
-    /// Enters a phase, with its deadline beginning now. False when the connection has
+    /// Enters a state, with its deadline beginning now. False when the connection has
     /// been ended meanwhile.
-    pub(crate) fn enter(&self, phase: Phase) -> bool {
-        self.enter_until(phase).is_some()
+    pub(crate) fn enter(&self, state: ConnState) -> bool {
+        self.enter_until(state).is_some()
     }
 
-    /// Enters a phase, and tells when to look at it at the latest.
+    /// Enters a state, and tells when to look at it at the latest.
     ///
-    /// Inlined, so that of a phase that is known nothing has to be looked up.
+    /// Inlined, so that of a state that is known nothing has to be looked up.
     #[inline(always)]
-    pub(crate) fn enter_until(&self, phase: Phase) -> Option<u64> {
-        let due = phase.deadline().map_or(NEVER, |deadline| self.clock().due(deadline));
-        let state = State { phase, due };
+    pub(crate) fn enter_until(&self, state: ConnState) -> Option<u64> {
+        let due = state.deadline().map_or(NEVER, |deadline| self.clock().due(deadline));
+        let state = PackedState { state, due };
         let next = state.pack();
-        let update = |word| (word & 15 < OVER).then_some(next);
+        let update = |word| (word & 15 < FIRST_TERMINAL).then_some(next);
         let entered = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
         entered.ok().map(|_| self.look_of(state))
     }
 
     /// Why nothing may follow, if the connection has been ended.
     pub(crate) fn ended(&self) -> Option<io::Error> {
-        match self.phase() {
-            Phase::Overdue(deadline) => Some(self.timed_out(deadline)),
-            Phase::Drained => {
+        match self.state() {
+            ConnState::Overdue(deadline) => Some(self.timed_out(deadline)),
+            ConnState::DrainAborted => {
                 Some(io::Error::new(io::ErrorKind::ConnectionAborted, "the server is stopping"))
             }
             _ => None,
@@ -196,48 +202,48 @@ impl Connection {
     /// Ends it if its deadline is over by `now`. Returns the deadline if so.
     pub(crate) fn end_if_overdue(&self, now: u64) -> Option<Deadline> {
         let state = self.load();
-        let deadline = state.phase.deadline().filter(|_| state.due <= now)?;
+        let deadline = state.state.deadline().filter(|_| state.due <= now)?;
         point();
-        let overdue = State { phase: Phase::Overdue(deadline), due: NEVER }.pack();
+        let overdue = PackedState { state: ConnState::Overdue(deadline), due: NEVER }.pack();
         let ended = self.state.compare_exchange(state.pack(), overdue, Ordering::AcqRel, Ordering::Relaxed);
         ended.ok().map(|_| {
-            self.sever(SHUT_RDWR);
+            self.abort(SHUT_RDWR);
             deadline
         })
     }
 
     /// Ends it if it is in one of the phases, for a drain.
-    pub(crate) fn end_for_drain(&self, phases: &[Phase], end: Phase) -> bool {
-        let drained = State { phase: end, due: NEVER };
-        let ended = self.replace(|old| phases.contains(&old.phase).then_some(drained));
+    pub(crate) fn end_for_drain(&self, phases: &[ConnState], end: ConnState) -> bool {
+        let drained = PackedState { state: end, due: NEVER };
+        let ended = self.replace(|old| phases.contains(&old.state).then_some(drained));
         if ended {
-            // Of one that is dismissed only the receiving side: see `Phase::is_over`.
-            self.sever(if end == Phase::Dismissed { SHUT_RD } else { SHUT_RDWR });
+            // Of one that is dismissed only the receiving side: see `ConnState::is_terminal`.
+            self.abort(if end == ConnState::DrainClosed { SHUT_RD } else { SHUT_RDWR });
         }
         ended
     }
 
-    fn replace(&self, next: impl Fn(State) -> Option<State>) -> bool {
-        let update = |word| next(State::unpack(word)).map(State::pack);
+    fn replace(&self, next: impl Fn(PackedState) -> Option<PackedState>) -> bool {
+        let update = |word| next(PackedState::unpack(word)).map(PackedState::pack);
         self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, update).is_ok()
     }
 
     /// Ends it for a drain if it is idle: no request has begun, and none waits. Of a request
     /// that a worker receives at this moment the worker's change of the state counts, before
-    /// this one or after it: see [`Phase::is_over`].
+    /// this one or after it: see [`ConnState::is_terminal`].
     pub(crate) fn dismiss_if_idle(&self) -> bool {
         let state = self.load();
-        if !state.phase.is_idle() || self.has_input() {
+        if !state.state.is_idle() || self.has_input() {
             return false;
         }
         point();
         // This very state: another one may have come with input that was not seen.
-        let dismissed = State { phase: Phase::Dismissed, due: NEVER }.pack();
+        let dismissed = PackedState { state: ConnState::DrainClosed, due: NEVER }.pack();
         let ended =
             self.state.compare_exchange(state.pack(), dismissed, Ordering::AcqRel, Ordering::Relaxed);
         point();
         ended.is_ok_and(|_| {
-            self.sever(SHUT_RD);
+            self.abort(SHUT_RD);
             true
         })
     }
@@ -249,36 +255,36 @@ impl Connection {
     }
 
     /// Wakes whoever waits for the client, with the end of everything.
-    fn sever(&self, how: Shutdown) {
-        if let Some(means) = self.means() {
-            means.sever(how);
+    fn abort(&self, how: Shutdown) {
+        if let Some(transport) = self.transport() {
+            transport.abort(how);
         }
     }
 
     fn socket_underneath(&self) -> Option<&Socket> {
-        self.means()?.socket()
+        self.transport()?.socket()
     }
 
-    pub(crate) fn serve_over(&self, stream: Wrapped) {
-        let _ = self.wrapped.set(Means::Wrapped(stream));
+    pub(crate) fn set_stream(&self, stream: Wrapped) {
+        let _ = self.wrapped.set(Transport::Wrapped(stream));
     }
 
     /// A child process serves it: to cut it off is to kill the child. Returns what it
     /// went over in this one.
     #[cfg(unix)]
-    pub(crate) fn serve_in_child(&mut self, pid: process::Pid) -> Option<Means> {
+    pub(crate) fn serve_in_child(&mut self, pid: process::Pid) -> Option<Transport> {
         let former = self.wrapped.take();
-        self.means.replace(Means::Child(pid)).or(former)
+        self.transport.replace(Transport::Child(pid)).or(former)
     }
 
     /// What the handler talks over, once it may.
     pub(crate) fn stream(&self) -> Option<&dyn StreamSocket> {
-        self.means()?.stream()
+        self.transport()?.stream()
     }
 
     /// The deadline that ended the connection, or its last call.
-    pub(crate) fn late(&self) -> Option<Deadline> {
-        if let Phase::Overdue(deadline) = self.phase() {
+    pub(crate) fn expired_deadline(&self) -> Option<Deadline> {
+        if let ConnState::Overdue(deadline) = self.state() {
             return Some(deadline);
         }
         CALLS.get(usize::from(self.late.load(Ordering::Relaxed))).copied()
@@ -286,12 +292,12 @@ impl Connection {
 
     /// Gives the next receive another deadline than the usual: for a process that
     /// nobody watches.
-    pub(crate) fn limit_next_read(&self, deadline: Deadline) {
-        let (reading_for, told_for) = (place_of(deadline), self.reads.told_for());
+    pub(crate) fn set_next_read_deadline(&self, deadline: Deadline) {
+        let (reading_for, told_for) = (place_of(deadline), self.reads.armed());
         self.reads.set(reading_for, told_for);
-        self.set_flag(UNTOLD, told_for != reading_for);
+        self.set_flag(RECV_TIMEOUT_STALE, told_for != reading_for);
         if reading_for != READ {
-            self.notes.fetch_and(!HEARD, Ordering::Relaxed);
+            self.notes.fetch_and(!ACTIVE, Ordering::Relaxed);
         }
     }
 
@@ -299,75 +305,77 @@ impl Connection {
     /// the first receive within a request tells the system again. Once, not for each request,
     /// and not before the second: most of those that end soon end after the first.
     #[inline]
-    pub(crate) fn lift_limit(&self) {
-        if self.flags.load(Ordering::Relaxed) & LIFTED == 0 {
-            self.lift_limit_once();
+    pub(crate) fn disarm_recv_timeout(&self) {
+        if self.flags.load(Ordering::Relaxed) & DISARMED_ONCE == 0 {
+            self.disarm_recv_timeout_once();
         }
     }
 
     #[cold]
-    fn lift_limit_once(&self) {
+    fn disarm_recv_timeout_once(&self) {
         if self.flags.load(Ordering::Relaxed) & WAITED == 0 {
             return self.set_flag(WAITED, true);
         }
-        self.set_flag(LIFTED, true);
-        let lifted = self.bare().map(|socket| socket.set_recv_timeout(None));
+        self.set_flag(DISARMED_ONCE, true);
+        let lifted = self.plain_socket().map(|socket| socket.set_recv_timeout(None));
         if let Some(Ok(())) = lifted {
-            self.reads.set(READ, NOBODY);
-            self.set_flag(UNTOLD, true);
+            self.reads.set(READ, NONE_ARMED);
+            self.set_flag(RECV_TIMEOUT_STALE, true);
         }
     }
 
     /// Whether the system has yet to be told of a deadline.
-    fn is_untold(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & UNTOLD != 0
+    fn is_recv_timeout_stale(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & RECV_TIMEOUT_STALE != 0
     }
 
     /// The system knows of this deadline already.
-    pub(crate) fn has_limit(&self, deadline: Deadline) {
-        self.reads.set(self.reads.reading_for(), place_of(deadline));
-        self.limit_next_read(Deadline::Read);
+    pub(crate) fn assume_armed(&self, deadline: Deadline) {
+        self.reads.set(self.reads.wanted(), place_of(deadline));
+        self.set_next_read_deadline(Deadline::Read);
     }
 
     /// Tells the system how long the next receive may take. Not before there is one:
     /// mostly there is none.
     #[cold]
-    fn tell_limit(&self) {
-        let reading_for = self.reads.reading_for();
+    fn arm_recv_timeout(&self) {
+        let reading_for = self.reads.wanted();
         let limit = self.clock().limits().of_receive(CALLS[usize::from(reading_for)]);
         if let Some(Err(error)) = self.socket_underneath().map(|socket| socket.set_recv_timeout(limit)) {
             // A receive without its deadline may never end: there must be nothing to wait for.
             log::warn!("set the receive timeout for {}: {error}", self.client_address);
-            self.sever(SHUT_RDWR);
+            self.abort(SHUT_RDWR);
         }
         self.reads.set(reading_for, reading_for);
         // Any thread of the handler's may come by here.
-        self.flags.fetch_and(!UNTOLD, Ordering::Relaxed);
+        self.flags.fetch_and(!RECV_TIMEOUT_STALE, Ordering::Relaxed);
     }
 
-    pub(crate) fn heard_the_end(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & HEARD_THE_END != 0
+    pub(crate) fn eof_received(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & EOF_RECEIVED != 0
     }
 
     /// Whether closing it is all that is left to do: the client has ended, all it sent
     /// has been read, and no second descriptor keeps the socket open.
-    pub(crate) fn ends_with_its_close(&self) -> bool {
-        self.heard_the_end() && self.notes.load(Ordering::Relaxed) & SEEN == 0 && self.bare().is_some()
+    pub(crate) fn can_close_without_shutdown(&self) -> bool {
+        self.eof_received()
+            && self.notes.load(Ordering::Relaxed) & SOCKET_EXPOSED == 0
+            && self.plain_socket().is_some()
     }
 
     /// The socket itself, if it goes over that and nothing of a hook's.
-    pub(crate) fn bare(&self) -> Option<&Socket> {
-        match self.means()? {
-            Means::Socket(socket) => Some(socket),
+    pub(crate) fn plain_socket(&self) -> Option<&Socket> {
+        match self.transport()? {
+            Transport::Socket(socket) => Some(socket),
             _ => None,
         }
     }
 
     /// Whether something may be left that has come until the last receive: read ahead, or
-    /// not received yet; true also means that nobody knows.
+    /// not received yet; true also transport that nobody knows.
     #[cfg(unix)]
     pub(crate) fn has_more(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & (AHEAD | DRAINED) != DRAINED
+        self.flags.load(Ordering::Relaxed) & (HAS_READ_AHEAD | DRAINED) != DRAINED
     }
 
     /// For the worker that serves it alone. Where others may come in between, they change
@@ -378,14 +386,14 @@ impl Connection {
     }
 
     /// Somebody gets the socket in hand, and may receive from it.
-    fn hand_out(&self) {
-        self.note(SEEN);
-        if self.is_untold() {
-            self.tell_limit();
+    fn expose_socket(&self) {
+        self.add_note(SOCKET_EXPOSED);
+        if self.is_recv_timeout_stale() {
+            self.arm_recv_timeout();
         }
     }
 
-    fn note(&self, note: u8) {
+    fn add_note(&self, note: u8) {
         if self.notes.load(Ordering::Relaxed) & note == 0 {
             self.notes.fetch_or(note, Ordering::Relaxed);
         }
@@ -394,58 +402,58 @@ impl Connection {
     /// Receives, under a deadline that somebody watches.
     #[inline]
     fn recv_covered(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(means) = self.means() else { return Err(io::ErrorKind::NotConnected.into()) };
-        match means.recv_into(buffer) {
-            Ok(received @ 1..) => Ok(self.heard(means, received, buffer.len())),
+        let Some(transport) = self.transport() else { return Err(io::ErrorKind::NotConnected.into()) };
+        match transport.recv_into(buffer) {
+            Ok(received @ 1..) => Ok(self.after_recv(transport, received, buffer.len())),
             Ok(0) if buffer.is_empty() => Ok(0),
-            other => self.judge(other, Deadline::Read),
+            other => self.map_error(other, Deadline::Read),
         }
     }
 
     /// Receives what is there, without waiting.
     fn recv_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(means) = self.means() else { return Err(io::ErrorKind::NotConnected.into()) };
-        match means.recv_nowait(buffer) {
-            Ok(received @ 1..) => Ok(self.heard(means, received, buffer.len())),
+        let Some(transport) = self.transport() else { return Err(io::ErrorKind::NotConnected.into()) };
+        match transport.recv_nowait(buffer) {
+            Ok(received @ 1..) => Ok(self.after_recv(transport, received, buffer.len())),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.ended().is_none() => Err(error),
-            other => self.judge(other, Deadline::Read),
+            other => self.map_error(other, Deadline::Read),
         }
     }
 
     /// Takes note of what was received into `room`.
     #[inline]
-    fn heard(&self, means: &Means, received: usize, room: usize) -> usize {
+    fn after_recv(&self, transport: &Transport, received: usize, room: usize) -> usize {
         point();
-        let drained = received < room && !means.holds_back();
+        let drained = received < room && !transport.may_buffer_input();
         if drained != (self.flags.load(Ordering::Relaxed) & DRAINED != 0) {
             self.set_flag(DRAINED, drained);
         }
-        self.spoke();
+        self.on_activity();
         received
     }
 
     /// The first byte, in either direction, begins the first request.
     #[inline]
-    fn spoke(&self) {
-        if self.notes.load(Ordering::Relaxed) & HEARD == 0 {
-            self.first_word();
+    fn on_activity(&self) {
+        if self.notes.load(Ordering::Relaxed) & ACTIVE == 0 {
+            self.on_first_byte();
         }
     }
 
     #[cold]
-    fn first_word(&self) {
-        self.note(HEARD);
-        if self.reads.reading_for() != READ {
-            self.limit_next_read(Deadline::Read);
+    fn on_first_byte(&self) {
+        self.add_note(ACTIVE);
+        if self.reads.wanted() != READ {
+            self.set_next_read_deadline(Deadline::Read);
         }
-        if matches!(self.phase(), Phase::Silent | Phase::Dismissed) {
-            self.enter(Phase::Busy);
+        if matches!(self.state(), ConnState::AwaitingFirstByte | ConnState::DrainClosed) {
+            self.enter(ConnState::Serving);
         }
     }
 
-    /// What a call's failure, or its end of file, means here.
+    /// What a call's failure, or its end of file, transport here.
     #[cold]
-    fn judge(&self, result: io::Result<usize>, deadline: Deadline) -> io::Result<usize> {
+    fn map_error(&self, result: io::Result<usize>, deadline: Deadline) -> io::Result<usize> {
         if let Some(ended) = self.ended() {
             return Err(ended);
         }
@@ -453,14 +461,14 @@ impl Connection {
             // SO_RCVTIMEO and SO_SNDTIMEO say EAGAIN; a mode of the handler's own speaks for itself.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.blocks() => {
                 let late = match deadline {
-                    Deadline::Read => self.reads.reading_for(),
+                    Deadline::Read => self.reads.wanted(),
                     _ => WRITE,
                 };
                 self.late.store(late, Ordering::Relaxed);
                 Err(self.timed_out(CALLS[usize::from(late)]))
             }
             Ok(0) => {
-                self.set_flag(HEARD_THE_END, true);
+                self.set_flag(EOF_RECEIVED, true);
                 Ok(0)
             }
             result => result,
@@ -479,8 +487,8 @@ impl Connection {
 
 impl StreamSocket for Connection {
     fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.flags.load(Ordering::Relaxed) & (AHEAD | UNTOLD) != 0 {
-            if let Some(received) = self.recv_ahead(buffer) {
+        if self.flags.load(Ordering::Relaxed) & (HAS_READ_AHEAD | RECV_TIMEOUT_STALE) != 0 {
+            if let Some(received) = self.recv_from_read_ahead(buffer) {
                 return Ok(received);
             }
         }
@@ -490,43 +498,44 @@ impl StreamSocket for Connection {
     /// Inlined into `sendall`, which is what a handler's writes come to.
     #[inline(always)]
     fn send(&self, data: &[u8]) -> io::Result<usize> {
-        let Some(means) = self.means() else { return Err(io::ErrorKind::NotConnected.into()) };
-        match means.send(data) {
+        let Some(transport) = self.transport() else { return Err(io::ErrorKind::NotConnected.into()) };
+        match transport.send(data) {
             Ok(sent) => {
-                self.spoke();
+                self.on_activity();
                 Ok(sent)
             }
-            error => self.judge(error, Deadline::Write),
+            error => self.map_error(error, Deadline::Write),
         }
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.means().map_or(Err(io::ErrorKind::NotConnected.into()), |means| means.shutdown(how))
+        self.transport()
+            .map_or(Err(io::ErrorKind::NotConnected.into()), |transport| transport.shutdown(how))
     }
 
     fn fill(&self, buffer: &mut ReadBuffer, size: usize) -> io::Result<()> {
-        if self.has_ahead() {
-            let mut ahead = self.take_ahead();
+        if self.has_read_ahead() {
+            let mut ahead = self.take_read_ahead();
             // No copy; but a reader of another size may be one that reads nothing ahead.
             if ahead.size() == size {
                 std::mem::swap(&mut ahead, buffer);
-                put_away(ahead);
+                recycle_buffer(ahead);
                 return Ok(());
             }
-            self.give_back(ahead);
+            self.return_buffer(ahead);
         }
         if buffer.size() != size {
-            *buffer = lend(size);
+            *buffer = take_buffer(size);
         }
         buffer.receive(|room| self.recv_into(room)).map(drop)
     }
 
     fn pending(&self) -> usize {
         let mut ahead = 0;
-        if self.has_ahead() {
-            let buffer = self.take_ahead();
+        if self.has_read_ahead() {
+            let buffer = self.take_read_ahead();
             ahead = buffer.unread().len();
-            self.give_back(buffer);
+            self.return_buffer(buffer);
         }
         ahead + self.stream().map_or(0, |stream| stream.pending())
     }
@@ -548,12 +557,12 @@ impl StreamSocket for Connection {
     }
 
     fn as_any(&self) -> Option<&dyn Any> {
-        self.hand_out();
+        self.expose_socket();
         self.stream().and_then(|stream| stream.as_any())
     }
 
     fn socket(&self) -> &Socket {
-        self.hand_out();
+        self.expose_socket();
         self.socket_underneath().expect("a handler runs only over a stream")
     }
 }
@@ -573,7 +582,7 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
             .field("client_address", &self.client_address)
-            .field("phase", &self.phase())
+            .field("state", &self.state())
             .finish_non_exhaustive()
     }
 }
@@ -597,13 +606,18 @@ mod tests {
     fn only_what_is_overdue_is_ended_and_what_is_ended_stays_so() {
         let connection = connection();
         assert_eq!(connection.end_if_overdue(u64::MAX), None, "nobody has begun it");
-        assert!(connection.enter(Phase::Silent));
+        assert!(connection.enter(ConnState::AwaitingFirstByte));
         let due = connection.due();
         assert_eq!(connection.end_if_overdue(due.saturating_sub(1)), None);
         assert_eq!(connection.end_if_overdue(due), Some(Deadline::FirstByte));
-        assert!(!connection.enter(Phase::Busy));
-        assert_eq!(connection.late(), Some(Deadline::FirstByte));
-        assert!(!connection.end_for_drain(&[Phase::Silent, Phase::Busy], Phase::Drained));
+        assert!(!connection.enter(ConnState::Serving));
+        assert_eq!(connection.expired_deadline(), Some(Deadline::FirstByte));
+        assert!(
+            !connection.end_for_drain(
+                &[ConnState::AwaitingFirstByte, ConnState::Serving],
+                ConnState::DrainAborted
+            )
+        );
     }
 
     #[cfg(unix)]
@@ -614,9 +628,12 @@ mod tests {
         let permits = Permits::new(limits, Arc::new(Waker::new().unwrap()));
         let (ours, _theirs) = sock::socketpair().unwrap();
         let connection = Connection::new(Address::None, Some(ours), permits.take().unwrap());
-        connection.limit_next_read(Deadline::Idle);
+        connection.set_next_read_deadline(Deadline::Idle);
         let late = connection.await_input(10, false).unwrap_err();
-        assert_eq!((late.kind(), connection.late()), (io::ErrorKind::TimedOut, Some(Deadline::Idle)));
+        assert_eq!(
+            (late.kind(), connection.expired_deadline()),
+            (io::ErrorKind::TimedOut, Some(Deadline::Idle))
+        );
     }
 
     #[cfg(unix)]
@@ -634,13 +651,13 @@ mod tests {
             let (system, before) = (ours.dup().unwrap(), Some(Duration::from_secs(7)));
             ours.set_recv_timeout(before).unwrap();
             let connection = Connection::new(Address::None, Some(ours), permits.take().unwrap());
-            connection.lift_limit();
+            connection.disarm_recv_timeout();
             assert_eq!(system.recv_timeout().unwrap(), before, "not yet");
-            connection.lift_limit();
+            connection.disarm_recv_timeout();
             assert_eq!(system.recv_timeout().unwrap(), None);
             receives(&connection);
             assert_eq!(system.recv_timeout().unwrap(), Limits::default().read_timeout);
-            connection.lift_limit();
+            connection.disarm_recv_timeout();
             assert_eq!(system.recv_timeout().unwrap(), Limits::default().read_timeout, "once");
         }
     }
@@ -648,10 +665,16 @@ mod tests {
     #[test]
     fn a_drain_ends_only_the_phases_it_names() {
         let connection = connection();
-        connection.enter(Phase::Busy);
-        assert!(!connection.end_for_drain(&[Phase::Silent, Phase::Between], Phase::Dismissed));
-        connection.enter(Phase::Between);
-        assert!(connection.end_for_drain(&[Phase::Silent, Phase::Between], Phase::Dismissed));
-        assert_eq!(connection.phase(), Phase::Dismissed);
+        connection.enter(ConnState::Serving);
+        assert!(
+            !connection
+                .end_for_drain(&[ConnState::AwaitingFirstByte, ConnState::Idle], ConnState::DrainClosed)
+        );
+        connection.enter(ConnState::Idle);
+        assert!(
+            connection
+                .end_for_drain(&[ConnState::AwaitingFirstByte, ConnState::Idle], ConnState::DrainClosed)
+        );
+        assert_eq!(connection.state(), ConnState::DrainClosed);
     }
 }

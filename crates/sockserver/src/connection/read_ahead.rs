@@ -4,12 +4,10 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-#[cfg(unix)]
-use sock::MSG_DONTWAIT;
-use sock::{MSG_PEEK, POLLIN, Poll, ReadBuffer, Socket, StreamSocket};
+use sock::{MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, ReadBuffer, Socket, StreamSocket};
 
-use super::{AHEAD, Connection, WAITED, poll_through_signals};
-use crate::connection::buffer_pool::{lend, put_away};
+use super::{Connection, HAS_READ_AHEAD, WAITED, poll_through_signals};
+use crate::connection::buffer_pool::{recycle_buffer, take_buffer};
 use crate::connection::recv_timeout::{IDLE, READ};
 use crate::limits::Deadline;
 
@@ -19,25 +17,25 @@ impl Connection {
     ///
     /// `size` is how much may be read ahead; 0 only looks.
     pub(crate) fn await_input(&self, size: usize, nowait: bool) -> io::Result<bool> {
-        if self.has_ahead() {
+        if self.has_read_ahead() {
             return Ok(true);
         }
         if size == 0 {
             return self.look_for_input(nowait);
         }
-        let mut buffer = lend(size);
+        let mut buffer = take_buffer(size);
         // Of two deadlines that nobody else watches the system has to know the right one.
-        if !nowait && self.reads.reading_for() != READ && self.is_untold() {
-            self.tell_limit();
+        if !nowait && self.reads.wanted() != READ && self.is_recv_timeout_stale() {
+            self.arm_recv_timeout();
         }
         let received = match nowait {
             true => buffer.receive(|room| self.recv_nowait(room)),
             false => buffer.receive(|room| self.recv_covered(room)),
         };
         if let Ok(1..) = received {
-            self.put_ahead(buffer);
+            self.store_read_ahead(buffer);
         } else {
-            put_away(buffer);
+            recycle_buffer(buffer);
         }
         received.map(|received| received > 0)
     }
@@ -45,7 +43,7 @@ impl Connection {
     /// [`await_input`](Self::await_input) between two requests in a child: false also
     /// at the parent's word that there will be none, and when none came in time.
     #[cold]
-    pub(crate) fn await_input_or_word(&self, size: usize, parent: &Socket) -> io::Result<bool> {
+    pub(crate) fn await_input_or_drain(&self, size: usize, parent: &Socket) -> io::Result<bool> {
         // One limit for the whole: what a stream on top takes for itself gives no more time.
         let mut limit = sock::Deadline::new(self.clock().limits().of(Deadline::Idle));
         // The first time it is tried at once: mostly the client has said all it has to say.
@@ -92,17 +90,12 @@ impl Connection {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
                 let late = Err(io::ErrorKind::WouldBlock.into());
-                return self.judge(late, Deadline::Read).map(|_| false);
+                return self.map_error(late, Deadline::Read).map(|_| false);
             }
-            #[cfg(unix)]
-            let flags = MSG_PEEK | MSG_DONTWAIT;
-            // Windows has no such flag. Input was there a moment ago.
-            #[cfg(not(unix))]
-            let flags = MSG_PEEK;
-            match socket.recv_with_flags(1, flags).map(|data| data.len()) {
-                Ok(0) => return self.judge(Ok(0), Deadline::Read).map(|_| false),
+            match socket.recv_with_flags(1, MSG_PEEK | MSG_DONTWAIT).map(|data| data.len()) {
+                Ok(0) => return self.map_error(Ok(0), Deadline::Read).map(|_| false),
                 Ok(_) => {
-                    self.spoke();
+                    self.on_activity();
                     return Ok(true);
                 }
                 // A thread of the handler's has read it meanwhile.
@@ -113,61 +106,61 @@ impl Connection {
     }
 
     /// Whether input was read that nobody has asked for yet.
-    pub(crate) fn has_ahead(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & AHEAD != 0
+    pub(crate) fn has_read_ahead(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & HAS_READ_AHEAD != 0
     }
 
     /// Keeps input that the next receive gets.
-    fn put_ahead(&self, buffer: ReadBuffer) {
+    fn store_read_ahead(&self, buffer: ReadBuffer) {
         self.ahead.store(buffer);
-        self.set_flag(AHEAD, true);
+        self.set_flag(HAS_READ_AHEAD, true);
     }
 
-    pub(super) fn take_ahead(&self) -> ReadBuffer {
-        self.set_flag(AHEAD, false);
+    pub(super) fn take_read_ahead(&self) -> ReadBuffer {
+        self.set_flag(HAS_READ_AHEAD, false);
         self.ahead.take()
     }
 
     /// Takes a reader's buffer back; what is unread in it is the next reader's.
     #[inline]
-    pub(crate) fn give_back(&self, buffer: ReadBuffer) {
+    pub(crate) fn return_buffer(&self, buffer: ReadBuffer) {
         if buffer.unread().is_empty() {
-            put_away(buffer);
-        } else if self.has_ahead() {
-            self.put_before_ahead(buffer);
+            recycle_buffer(buffer);
+        } else if self.has_read_ahead() {
+            self.prepend_read_ahead(buffer);
         } else {
-            self.put_ahead(buffer);
+            self.store_read_ahead(buffer);
         }
     }
 
     /// Keeps what a reader of the handler's own left, which came before the rest.
     #[cold]
-    fn put_before_ahead(&self, mut buffer: ReadBuffer) {
-        let mut rest = self.take_ahead();
+    fn prepend_read_ahead(&self, mut buffer: ReadBuffer) {
+        let mut rest = self.take_read_ahead();
         let mut both = ReadBuffer::new(buffer.unread().len() + rest.unread().len());
         let joined = both.receive(|room| {
             let count = buffer.take(room);
             Ok(count + rest.take(&mut room[count..]))
         });
         // Without memory for both, the end is lost, and not the middle.
-        self.put_ahead(if joined.is_ok() { both } else { buffer });
+        self.store_read_ahead(if joined.is_ok() { both } else { buffer });
     }
 
     /// Before a receive: what was read ahead, if there is some; else the system knows of
     /// the limit.
     #[cold]
-    pub(super) fn recv_ahead(&self, room: &mut [u8]) -> Option<usize> {
-        if !self.has_ahead() {
-            self.tell_limit();
+    pub(super) fn recv_from_read_ahead(&self, room: &mut [u8]) -> Option<usize> {
+        if !self.has_read_ahead() {
+            self.arm_recv_timeout();
             return None;
         }
-        let mut ahead = self.take_ahead();
+        let mut ahead = self.take_read_ahead();
         // Nothing, if two threads receive at once.
         if ahead.size() == 0 {
             return None;
         }
         let count = ahead.take(room);
-        self.give_back(ahead);
+        self.return_buffer(ahead);
         Some(count)
     }
 }

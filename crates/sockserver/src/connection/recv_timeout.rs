@@ -12,7 +12,7 @@ pub(crate) const WRITE: u8 = 1;
 pub(crate) const IDLE: u8 = 3;
 pub(crate) const NOT_LATE: u8 = u8::MAX;
 /// The system has been told of no deadline.
-pub(crate) const NOBODY: u8 = 15;
+pub(crate) const NONE_ARMED: u8 = 15;
 
 pub(crate) fn place_of(deadline: Deadline) -> u8 {
     CALLS.iter().position(|call| *call == deadline).unwrap_or_default() as u8
@@ -20,18 +20,18 @@ pub(crate) fn place_of(deadline: Deadline) -> u8 {
 
 /// The deadline that the next receive is for, READ but in a process that nobody watches,
 /// and the one that the system has been told of. They share a byte.
-pub(crate) struct Reads(AtomicU8);
+pub(crate) struct RecvTimeoutState(AtomicU8);
 
-impl Reads {
-    pub(crate) fn of(reading_for: u8, told_for: u8) -> Reads {
-        Reads(AtomicU8::new(reading_for | told_for << 4))
+impl RecvTimeoutState {
+    pub(crate) fn of(reading_for: u8, told_for: u8) -> RecvTimeoutState {
+        RecvTimeoutState(AtomicU8::new(reading_for | told_for << 4))
     }
 
-    pub(crate) fn reading_for(&self) -> u8 {
+    pub(crate) fn wanted(&self) -> u8 {
         self.0.load(Ordering::Relaxed) & 15
     }
 
-    pub(crate) fn told_for(&self) -> u8 {
+    pub(crate) fn armed(&self) -> u8 {
         self.0.load(Ordering::Relaxed) >> 4
     }
 

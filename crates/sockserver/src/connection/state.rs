@@ -4,97 +4,97 @@ use crate::limits::Deadline;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum ConnState {
     /// Accepted, and not yet begun by a worker.
     Queued,
     /// In `wrap_request`.
     Wrapping,
     /// The client has said nothing yet, and been told nothing.
-    Silent,
+    AwaitingFirstByte,
     /// A request is being served.
-    Busy,
+    Serving,
     /// Between two requests.
-    Between,
+    Idle,
     /// Ended by a deadline.
     Overdue(Deadline),
     /// Ended by a drain that found it idle.
-    Dismissed,
+    DrainClosed,
     /// Ended by a drain whose time was over.
-    Drained,
+    DrainAborted,
 }
 
-/// A phase and when it is overdue, in one word: so that either the worker goes
+/// A state and when it is overdue, in one word: so that either the worker goes
 /// on or the reaper ends it, and never both.
 #[derive(Clone, Copy)]
-pub(crate) struct State {
-    pub(crate) phase: Phase,
+pub(crate) struct PackedState {
+    pub(crate) state: ConnState,
     pub(crate) due: u64,
 }
 
-const PHASES: [Phase; 11] = [
-    Phase::Queued,
-    Phase::Wrapping,
-    Phase::Silent,
-    Phase::Busy,
-    Phase::Between,
-    Phase::Dismissed,
-    Phase::Overdue(Deadline::Wrap),
-    Phase::Overdue(Deadline::FirstByte),
-    Phase::Overdue(Deadline::Idle),
-    Phase::Overdue(Deadline::Request),
-    Phase::Drained,
+const STATES: [ConnState; 11] = [
+    ConnState::Queued,
+    ConnState::Wrapping,
+    ConnState::AwaitingFirstByte,
+    ConnState::Serving,
+    ConnState::Idle,
+    ConnState::DrainClosed,
+    ConnState::Overdue(Deadline::Wrap),
+    ConnState::Overdue(Deadline::FirstByte),
+    ConnState::Overdue(Deadline::Idle),
+    ConnState::Overdue(Deadline::Request),
+    ConnState::DrainAborted,
 ];
 
-/// From here on a phase is the last.
-pub(crate) const OVER: u64 = 6;
+/// From here on a state is the last.
+pub(crate) const FIRST_TERMINAL: u64 = 6;
 
-impl State {
+impl PackedState {
     pub(crate) fn pack(self) -> u64 {
-        self.due << 4 | self.phase.number()
+        self.due << 4 | self.state.number()
     }
 
-    pub(crate) fn unpack(word: u64) -> State {
-        State { phase: PHASES[(word & 15) as usize], due: word >> 4 }
+    pub(crate) fn unpack(word: u64) -> PackedState {
+        PackedState { state: STATES[(word & 15) as usize], due: word >> 4 }
     }
 }
 
-impl Phase {
-    /// Its place in [`PHASES`].
+impl ConnState {
+    /// Its place in [`STATES`].
     fn number(self) -> u64 {
         match self {
-            Phase::Queued => 0,
-            Phase::Wrapping => 1,
-            Phase::Silent => 2,
-            Phase::Busy => 3,
-            Phase::Between => 4,
-            Phase::Dismissed => 5,
-            Phase::Overdue(Deadline::Wrap) => 6,
-            Phase::Overdue(Deadline::FirstByte) => 7,
-            Phase::Overdue(Deadline::Idle) => 8,
+            ConnState::Queued => 0,
+            ConnState::Wrapping => 1,
+            ConnState::AwaitingFirstByte => 2,
+            ConnState::Serving => 3,
+            ConnState::Idle => 4,
+            ConnState::DrainClosed => 5,
+            ConnState::Overdue(Deadline::Wrap) => 6,
+            ConnState::Overdue(Deadline::FirstByte) => 7,
+            ConnState::Overdue(Deadline::Idle) => 8,
             // No other deadline ends a connection.
-            Phase::Overdue(_) => 9,
-            Phase::Drained => 10,
+            ConnState::Overdue(_) => 9,
+            ConnState::DrainAborted => 10,
         }
     }
 
     /// Whether nothing may follow. One that was dismissed goes on if its client
     /// spoke at the same moment: its answer still gets through.
-    pub(crate) fn is_over(self) -> bool {
-        self.number() >= OVER
+    pub(crate) fn is_terminal(self) -> bool {
+        self.number() >= FIRST_TERMINAL
     }
 
     /// Whether no request has begun: a drain closes the connection at once.
     pub(crate) fn is_idle(self) -> bool {
-        matches!(self, Phase::Silent | Phase::Between)
+        matches!(self, ConnState::AwaitingFirstByte | ConnState::Idle)
     }
 
     /// The deadline that is running.
     pub(crate) fn deadline(self) -> Option<Deadline> {
         match self {
-            Phase::Wrapping => Some(Deadline::Wrap),
-            Phase::Silent => Some(Deadline::FirstByte),
-            Phase::Busy => Some(Deadline::Request),
-            Phase::Between => Some(Deadline::Idle),
+            ConnState::Wrapping => Some(Deadline::Wrap),
+            ConnState::AwaitingFirstByte => Some(Deadline::FirstByte),
+            ConnState::Serving => Some(Deadline::Request),
+            ConnState::Idle => Some(Deadline::Idle),
             _ => None,
         }
     }
@@ -107,10 +107,10 @@ mod tests {
 
     #[test]
     fn a_state_fits_into_its_word() {
-        for phase in PHASES {
+        for state in STATES {
             for due in [0, 1, 12_345_678, NEVER] {
-                let state = State::unpack(State { phase, due }.pack());
-                assert_eq!((state.phase, state.due), (phase, due));
+                let unpacked = PackedState::unpack(PackedState { state, due }.pack());
+                assert_eq!((unpacked.state, unpacked.due), (state, due));
             }
         }
     }

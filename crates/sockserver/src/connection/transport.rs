@@ -10,7 +10,7 @@ use crate::connection::wrapping::Wrapped;
 use crate::os::process;
 
 /// What serves a connection, and how it is cut off.
-pub(crate) enum Means {
+pub(crate) enum Transport {
     Socket(Socket),
     /// What `wrap_request` has made of it.
     Wrapped(Wrapped),
@@ -19,39 +19,39 @@ pub(crate) enum Means {
     Child(process::Pid),
 }
 
-impl Means {
+impl Transport {
     /// The socket at the bottom, in this process.
     pub(crate) fn socket(&self) -> Option<&Socket> {
         match self {
-            Means::Socket(socket) => Some(socket),
-            Means::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => Some(stream.socket()),
+            Transport::Socket(socket) => Some(socket),
+            Transport::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => Some(stream.socket()),
             #[cfg(unix)]
-            Means::Child(_) => None,
+            Transport::Child(_) => None,
         }
     }
 
     /// What a handler talks over.
     pub(crate) fn stream(&self) -> Option<&dyn StreamSocket> {
         match self {
-            Means::Socket(socket) => Some(socket),
-            Means::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => Some(&**stream),
+            Transport::Socket(socket) => Some(socket),
+            Transport::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => Some(&**stream),
             #[cfg(unix)]
-            Means::Child(_) => None,
+            Transport::Child(_) => None,
         }
     }
 
     /// Whether there is a stream on top, which may hold something back.
-    pub(crate) fn holds_back(&self) -> bool {
-        matches!(self, Means::Wrapped(Wrapped::Other(_)))
+    pub(crate) fn may_buffer_input(&self) -> bool {
+        matches!(self, Transport::Wrapped(Wrapped::Other(_)))
     }
 
     /// Wakes whoever waits for the client, with the end of everything.
-    pub(crate) fn sever(&self, how: Shutdown) {
+    pub(crate) fn abort(&self, how: Shutdown) {
         if let Some(socket) = self.socket() {
             let _ = socket.shutdown(how);
         }
         #[cfg(unix)]
-        if let Means::Child(pid) = self {
+        if let Transport::Child(pid) = self {
             process::kill(*pid);
         }
     }
@@ -59,29 +59,29 @@ impl Means {
     #[inline]
     pub(crate) fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Means::Socket(socket) => socket.recv_into(buffer),
-            Means::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => stream.recv_into(buffer),
+            Transport::Socket(socket) => socket.recv_into(buffer),
+            Transport::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => stream.recv_into(buffer),
             #[cfg(unix)]
-            Means::Child(_) => Err(io::ErrorKind::NotConnected.into()),
+            Transport::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
     #[inline]
     pub(crate) fn send(&self, data: &[u8]) -> io::Result<usize> {
         match self {
-            Means::Socket(socket) => socket.send(data),
-            Means::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => stream.send(data),
+            Transport::Socket(socket) => socket.send(data),
+            Transport::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => stream.send(data),
             #[cfg(unix)]
-            Means::Child(_) => Err(io::ErrorKind::NotConnected.into()),
+            Transport::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         match self {
-            Means::Socket(socket) => socket.shutdown(how),
-            Means::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => stream.shutdown(how),
+            Transport::Socket(socket) => socket.shutdown(how),
+            Transport::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => stream.shutdown(how),
             #[cfg(unix)]
-            Means::Child(_) => Err(io::ErrorKind::NotConnected.into()),
+            Transport::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -89,11 +89,11 @@ impl Means {
     #[inline]
     pub(crate) fn recv_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Means::Socket(socket) => socket.recv_into_nowait(buffer),
-            Means::Wrapped(Wrapped::Plain(stream)) => stream.socket().recv_into_nowait(buffer),
-            Means::Wrapped(Wrapped::Other(stream)) => recv_nowait_over(&**stream, buffer),
+            Transport::Socket(socket) => socket.recv_into_nowait(buffer),
+            Transport::Wrapped(Wrapped::Plain(stream)) => stream.socket().recv_into_nowait(buffer),
+            Transport::Wrapped(Wrapped::Other(stream)) => recv_nowait_over(&**stream, buffer),
             #[cfg(unix)]
-            Means::Child(_) => Err(io::ErrorKind::NotConnected.into()),
+            Transport::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 }

@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use sock::{Address, SHUT_RDWR, Socket};
 
 use crate::connection::Connection;
-use crate::connection::state::Phase;
+use crate::connection::state::ConnState;
 use crate::lifecycle::current_server::{Accepting, Serving};
 use crate::lifecycle::deadline_timer::{Expire, Reaper};
 #[cfg(unix)]
@@ -20,7 +20,7 @@ use crate::lifecycle::scoreboard::{Scoreboard, Slot};
 use crate::limits::clock::NEVER;
 use crate::limits::drain_report::{CutOff, DrainReport};
 use crate::limits::permits::{Permit, Permits};
-use crate::limits::slab::Pages;
+use crate::limits::slab::ChunkedVec;
 use crate::limits::stats::{Outcome, Stats};
 use crate::limits::{Deadline, Limits};
 use crate::os::interleave::{self, point};
@@ -55,7 +55,7 @@ pub(crate) struct Registry {
 #[derive(Default)]
 struct Book {
     stats: Stats,
-    entries: Pages<Option<Arc<Connection>>>,
+    entries: ChunkedVec<Option<Arc<Connection>>>,
     free: Vec<u32>,
     /// Second descriptors of connections that `wrap_request` has the first of.
     wrapping: HashMap<u32, Arc<Socket>>,
@@ -209,7 +209,7 @@ impl Registry {
 
     pub(crate) fn stats(&self) -> Stats {
         let book = self.book.lock();
-        let between = book.connections().filter(|connection| connection.phase() == Phase::Between);
+        let between = book.connections().filter(|connection| connection.state() == ConnState::Idle);
         let stats = Stats { between_requests: between.count() as u64, ..book.stats };
         #[cfg(unix)]
         let stats = self.elsewhere.get().map_or(stats, |board| board.stats().plus(&stats));
@@ -222,7 +222,7 @@ impl Registry {
         let mut from = 0;
         while let Some(held) = self.hold_next(&mut from, |connection| connection.due() <= now) {
             let Some(deadline) = held.connection().end_if_overdue(now) else { continue };
-            held.sever_wrapping();
+            held.abort_wrapping();
             let client_address = held.connection().client_address.clone();
             drop(held);
             log::debug!("request from {client_address} ended: {deadline} deadline");
@@ -328,7 +328,7 @@ impl Registry {
         let all = before.in_flight + (book.stats.accepted - before.accepted);
         let idle = book.dismissed - dismissed;
         // Nothing of those that came too late to be cut off has ended either.
-        let late = book.connections().filter(|connection| !connection.phase().is_over()).count();
+        let late = book.connections().filter(|connection| !connection.state().is_terminal()).count();
         let late = late + book.in_loop.iter().filter(|datagram| !datagram.was_cut).count();
         let finished = all.saturating_sub(idle + (cut.len() + late) as u64);
         let report = DrainReport { finished, idle, cut, left: book.stats.in_flight, took: begin.elapsed() };
@@ -353,10 +353,10 @@ impl Registry {
         self.book.lock().report.clone()
     }
 
-    /// Closes the connections on which no request waits or is served, until `is_over`.
+    /// Closes the connections on which no request waits or is served, until `is_terminal`.
     pub(crate) fn end_idle(&self, is_over: &dyn Fn() -> bool) {
         let mut from = 0;
-        while let Some(held) = self.hold_next(&mut from, |connection| connection.phase().is_idle()) {
+        while let Some(held) = self.hold_next(&mut from, |connection| connection.state().is_idle()) {
             point();
             held.connection().dismiss_if_idle();
             point();
@@ -370,18 +370,18 @@ impl Registry {
     /// Cuts off what is still there, and returns it; a connection that a deadline has ended
     /// already is there because its handler does not return.
     pub(crate) fn cut_all(&self) -> Vec<CutOff> {
-        use Phase::{Between, Busy, Dismissed, Queued, Silent, Wrapping};
-        let phases = [Queued, Wrapping, Silent, Busy, Between, Dismissed];
-        let is_left = |phase| phases.contains(&phase) || matches!(phase, Phase::Overdue(_));
+        use ConnState::{AwaitingFirstByte, DrainClosed, Idle, Queued, Serving, Wrapping};
+        let phases = [Queued, Wrapping, AwaitingFirstByte, Serving, Idle, DrainClosed];
+        let is_left = |phase| phases.contains(&phase) || matches!(phase, ConnState::Overdue(_));
         let (mut cut, mut from) = (Vec::new(), 0);
-        while let Some(held) = self.hold_next(&mut from, |connection| is_left(connection.phase())) {
+        while let Some(held) = self.hold_next(&mut from, |connection| is_left(connection.state())) {
             point();
             let connection = held.connection();
-            let ended = connection.end_for_drain(&phases, Phase::Drained);
+            let ended = connection.end_for_drain(&phases, ConnState::DrainAborted);
             if ended {
-                held.sever_wrapping();
+                held.abort_wrapping();
             }
-            if ended || matches!(connection.phase(), Phase::Overdue(_)) {
+            if ended || matches!(connection.state(), ConnState::Overdue(_)) {
                 let client_address = connection.client_address.clone();
                 cut.push(CutOff { client_address, age: connection.age() });
             }
@@ -538,7 +538,7 @@ impl Entry {
     /// Has the next receive watched by the system, where no reaper does it.
     pub(crate) fn limit_next_read(&self, registry: &Registry, deadline: Deadline) {
         if registry.reaper.is_forbidden() {
-            self.connection.limit_next_read(deadline);
+            self.connection.set_next_read_deadline(deadline);
         }
     }
 
@@ -549,7 +549,7 @@ impl Entry {
     /// Enters a phase and has its deadline watched. False when the connection has
     /// been ended meanwhile.
     #[inline(always)]
-    pub(crate) fn enter(&self, registry: &Arc<Registry>, phase: Phase) -> bool {
+    pub(crate) fn enter(&self, registry: &Arc<Registry>, phase: ConnState) -> bool {
         let next_look = self.connection.enter_until(phase);
         if let Some(next_look) = next_look {
             Reaper::watch(registry, next_look);
@@ -585,7 +585,7 @@ impl Entry {
 
     /// Closes what the connection goes over, if there is such a thing.
     pub(crate) fn close(&mut self, registry: &Registry) {
-        if self.stands != Stands::Open || !self.connection.has_means() {
+        if self.stands != Stands::Open || !self.connection.is_open() {
             return;
         }
         self.stands = Stands::Closed;
@@ -600,7 +600,7 @@ impl Entry {
     fn leave(&self, registry: &Registry, book: &mut MutexGuard<'_, Book>) {
         let connection = &self.connection;
         book.forget_ip(&connection.client_address, registry.limits().max_connections_per_ip);
-        book.dismissed += u64::from(connection.phase() == Phase::Dismissed);
+        book.dismissed += u64::from(connection.state() == ConnState::DrainClosed);
         book.entries[self.slot as usize] = None;
         book.free.push(self.slot);
         registry.wait_for_release(book, self.slot);
@@ -655,7 +655,7 @@ impl Held<'_> {
     }
 
     /// Wakes a hook that waits for its client, with the end of everything.
-    fn sever_wrapping(&self) {
+    fn abort_wrapping(&self) {
         if let Some(socket) = &self.wrapping {
             let _ = socket.shutdown(SHUT_RDWR);
         }

@@ -3,35 +3,35 @@
 use std::ops::{Index, IndexMut};
 
 /// How many items are allocated at once.
-const PAGE: usize = 256;
+const CHUNK: usize = 256;
 
 /// A list that never moves what is in it: of thousands of idle connections each is to
 /// be small, and a vector holds up to twice what it needs, and leaves holes as it grows.
-pub(crate) struct Pages<T>(Vec<Vec<T>>);
+pub(crate) struct ChunkedVec<T>(Vec<Vec<T>>);
 
-impl<T> Default for Pages<T> {
-    fn default() -> Pages<T> {
-        Pages(Vec::new())
+impl<T> Default for ChunkedVec<T> {
+    fn default() -> ChunkedVec<T> {
+        ChunkedVec(Vec::new())
     }
 }
 
-impl<T> Pages<T> {
+impl<T> ChunkedVec<T> {
     /// Puts an item at the end, and returns its place.
     pub(crate) fn push(&mut self, item: T) -> usize {
         let place = self.len();
-        if place % PAGE == 0 {
-            self.0.push(Vec::with_capacity(PAGE));
+        if place % CHUNK == 0 {
+            self.0.push(Vec::with_capacity(CHUNK));
         }
-        self.0[place / PAGE].push(item);
+        self.0[place / CHUNK].push(item);
         place
     }
 
     pub(crate) fn get_mut(&mut self, place: usize) -> Option<&mut T> {
-        self.0.get_mut(place / PAGE)?.get_mut(place % PAGE)
+        self.0.get_mut(place / CHUNK)?.get_mut(place % CHUNK)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.last().map_or(0, |last| (self.0.len() - 1) * PAGE + last.len())
+        self.0.last().map_or(0, |last| (self.0.len() - 1) * CHUNK + last.len())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
@@ -39,17 +39,17 @@ impl<T> Pages<T> {
     }
 }
 
-impl<T> Index<usize> for Pages<T> {
+impl<T> Index<usize> for ChunkedVec<T> {
     type Output = T;
 
     fn index(&self, place: usize) -> &T {
-        &self.0[place / PAGE][place % PAGE]
+        &self.0[place / CHUNK][place % CHUNK]
     }
 }
 
-impl<T> IndexMut<usize> for Pages<T> {
+impl<T> IndexMut<usize> for ChunkedVec<T> {
     fn index_mut(&mut self, place: usize) -> &mut T {
-        &mut self.0[place / PAGE][place % PAGE]
+        &mut self.0[place / CHUNK][place % CHUNK]
     }
 }
 
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn items_stay_where_they_are() {
-        let mut pages = Pages::default();
+        let mut pages = ChunkedVec::default();
         for item in 0..1000 {
             assert_eq!(pages.push(item), item);
         }
@@ -67,6 +67,6 @@ mod tests {
         assert_eq!((pages.len(), pages[998], pages.get_mut(1000)), (1000, 998, None));
         assert_eq!(pages.get_mut(usize::MAX), None);
         assert!(pages.iter().eq((0..999).collect::<Vec<_>>().iter().chain(&[0])));
-        assert!(pages.0.iter().all(|page| page.capacity() == PAGE));
+        assert!(pages.0.iter().all(|page| page.capacity() == CHUNK));
     }
 }

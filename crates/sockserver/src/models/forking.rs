@@ -260,7 +260,7 @@ impl MixIn for ForkingMixIn {
     fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
         process::refuse_threads()?;
         // What a thread has to itself is set up here once, not in every child.
-        crate::connection::buffer_pool::warm_up();
+        crate::connection::buffer_pool::prewarm();
         let line = self.line()?;
         let watch = [line.parents().as_fd()];
         loop {

@@ -2,14 +2,14 @@
 
 use std::io;
 
-use crate::limits::slab::Pages;
+use crate::limits::slab::ChunkedVec;
 use crate::os::poller::Event;
 use crate::request::job::Job;
 
 /// The connections of a selector, by the key of their events.
 #[derive(Default)]
 pub(crate) struct Parking {
-    places: Pages<Place>,
+    places: ChunkedVec<Place>,
     free: Vec<u32>,
     parked: usize,
     closed: bool,

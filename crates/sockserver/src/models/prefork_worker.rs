@@ -140,7 +140,7 @@ struct Orders {
 
 impl Orders {
     /// Says every now and then that the worker is alive; does what the parent says, or
-    /// what its end means.
+    /// what its end transport.
     fn obey(&self, look: Duration) {
         let Orders { control, handle, serving, .. } = self;
         self.beat_until_told(look);
@@ -166,7 +166,7 @@ impl Orders {
         let limit = Duration::from_millis(limit.unwrap_or(u64::MAX));
         handle.registry().begin_drain();
         let still_serves = || serving.load(Ordering::Acquire);
-        // One more word means that there is no time left.
+        // One more word transport that there is no time left.
         let hurry = || {
             let more = control.recv_with_flags(1, MSG_PEEK | MSG_DONTWAIT);
             more.is_ok_and(|word| !word.is_empty())

@@ -275,7 +275,7 @@ mod tests {
     use super::checker::{Actor, every_order};
     use super::{block_until, point};
     use crate::connection::Connection;
-    use crate::connection::state::Phase;
+    use crate::connection::state::ConnState;
     use crate::lifecycle::registry::{Entry, Registry};
     use crate::limits::permits::Permits;
     use crate::limits::stats::Outcome;
@@ -395,7 +395,7 @@ mod tests {
                 let ends = Arc::new(Mutex::new(Ends::default()));
                 let (served, all) = (Arc::clone(&connection), Arc::clone(&ends));
                 let worker = move || {
-                    for phase in [Phase::Silent, Phase::Busy, Phase::Between] {
+                    for phase in [ConnState::AwaitingFirstByte, ConnState::Serving, ConnState::Idle] {
                         let went_on = served.enter(phase);
                         all.lock().went_on.push(went_on);
                         point();
@@ -408,12 +408,14 @@ mod tests {
                 };
                 let (drained, cut) = (Arc::clone(&connection), Arc::clone(&ends));
                 let drain = move || {
-                    let idle = [Phase::Silent, Phase::Between];
-                    drained.end_for_drain(&idle, Phase::Dismissed);
+                    let idle = [ConnState::AwaitingFirstByte, ConnState::Idle];
+                    drained.end_for_drain(&idle, ConnState::DrainClosed);
                     point();
-                    use Phase::{Between, Busy, Dismissed, Queued, Silent};
-                    let ended =
-                        drained.end_for_drain(&[Queued, Silent, Busy, Between, Dismissed], Phase::Drained);
+                    use ConnState::{AwaitingFirstByte, DrainClosed, Idle, Queued, Serving};
+                    let ended = drained.end_for_drain(
+                        &[Queued, AwaitingFirstByte, Serving, Idle, DrainClosed],
+                        ConnState::DrainAborted,
+                    );
                     cut.lock().cut = ended;
                 };
                 let actors: Vec<Actor> = vec![Box::new(worker), Box::new(reaper), Box::new(drain)];
@@ -422,11 +424,11 @@ mod tests {
             |(connection, ends)| {
                 let Ends { late, cut, went_on } = &*ends.lock();
                 let expected = match (late, cut) {
-                    (Some(deadline), false) => Phase::Overdue(*deadline),
-                    (None, true) => Phase::Drained,
+                    (Some(deadline), false) => ConnState::Overdue(*deadline),
+                    (None, true) => ConnState::DrainAborted,
                     both => panic!("ended by {both:?}"),
                 };
-                assert_eq!(connection.phase(), expected);
+                assert_eq!(connection.state(), expected);
                 assert!(went_on.is_sorted_by(|before, after| before >= after), "{went_on:?}: it went on");
             },
         );
@@ -472,7 +474,7 @@ mod tests {
         }
         let permit = registry.permits.take().unwrap();
         let (entry, _) = registry.enter(Address::None, Some(ours), permit);
-        assert!(entry.enter(registry, Phase::Between));
+        assert!(entry.enter(registry, ConnState::Idle));
         (entry, theirs)
     }
 
@@ -498,7 +500,7 @@ mod tests {
                     };
                     block_until(&is_there);
                     let received = connection.recv_into(&mut [0; 100]).unwrap();
-                    if received > 0 && entry.enter(&served, Phase::Busy) {
+                    if received > 0 && entry.enter(&served, ConnState::Serving) {
                         connection.sendall(b"its answer\n").unwrap();
                     }
                     drop(connection);

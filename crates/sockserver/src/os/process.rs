@@ -99,7 +99,7 @@ pub(crate) fn refuse_threads() -> io::Result<()> {
 
 /// What glibc (2.32 and newer) tells without a call: it has started no second thread, or
 /// none since the fork that made this process (`__libc_single_threaded`, sys/single_threaded.h).
-/// False means nothing: those it has started may have ended.
+/// False transport nothing: those it has started may have ended.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn is_known_to_be_alone() -> bool {
     use std::sync::OnceLock;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sock::{Lingered, POLLIN, Poll};
 
 use crate::connection::poll_through_signals;
-use crate::connection::state::Phase;
+use crate::connection::state::ConnState;
 use crate::limits::Deadline;
 use crate::limits::stats::Outcome;
 use crate::os::child_channel;
@@ -18,12 +18,12 @@ impl Life {
     /// What became of a request whose handler is content.
     pub(crate) fn ended_well(&self) -> Outcome {
         let connection = self.entry.connection();
-        match (connection.phase(), connection.late()) {
-            (Phase::Overdue(deadline), _)
+        match (connection.state(), connection.expired_deadline()) {
+            (ConnState::Overdue(deadline), _)
             | (_, Some(deadline @ Deadline::Idle))
             // A read deadline that is shorter than the idle one.
-            | (Phase::Between, Some(deadline)) => Outcome::TimedOut(deadline),
-            (Phase::Drained, _) => Outcome::Cut,
+            | (ConnState::Idle, Some(deadline)) => Outcome::TimedOut(deadline),
+            (ConnState::DrainAborted, _) => Outcome::Cut,
             _ => Outcome::Finished,
         }
     }
@@ -31,10 +31,10 @@ impl Life {
     /// Tells of a handler's error, which may be no more than that of a deadline.
     pub(crate) fn fail(&mut self, error: RequestError) {
         let connection = self.entry.connection();
-        let error = match (error, connection.late()) {
+        let error = match (error, connection.expired_deadline()) {
             (RequestError::Failed(error), Some(deadline))
                 if error.kind() == io::ErrorKind::TimedOut
-                    || connection.phase() == Phase::Overdue(deadline) =>
+                    || connection.state() == ConnState::Overdue(deadline) =>
             {
                 RequestError::TimedOut(deadline, error)
             }
@@ -61,7 +61,7 @@ impl Life {
     }
 
     fn was_cut(&self) -> bool {
-        self.entry.connection().phase() == Phase::Drained
+        self.entry.connection().state() == ConnState::DrainAborted
     }
 
     /// Ends it, in the usual order. What panics on the way is told, and the rest
@@ -115,7 +115,7 @@ impl Life {
             drop(self.request.take());
         }
         // What wrap_request made goes with it. A child's bare socket goes with the process.
-        if comes_to(7) && !(child_channel::is_one() && self.entry.connection().bare().is_some()) {
+        if comes_to(7) && !(child_channel::is_one() && self.entry.connection().plain_socket().is_some()) {
             self.entry.close(self.core.registry());
         }
         self.closed = true;
@@ -126,13 +126,15 @@ impl Life {
     /// have: a call less for each short connection. A child's parent may be late with
     /// closing its copy.
     fn may_just_close(&self) -> bool {
-        !self.core.has_hooks() && !child_channel::is_one() && self.entry.connection().ends_with_its_close()
+        !self.core.has_hooks()
+            && !child_channel::is_one()
+            && self.entry.connection().can_close_without_shutdown()
     }
 
     /// How long ending it may keep the worker.
     fn linger_timeout(&self) -> Duration {
         let was_cut = matches!(self.outcome, Some(Outcome::TimedOut(_) | Outcome::Cut));
-        match was_cut || self.was_cut() || self.entry.connection().phase() == Phase::Queued {
+        match was_cut || self.was_cut() || self.entry.connection().state() == ConnState::Queued {
             true => Duration::ZERO,
             false => self.registry().limits().linger_timeout,
         }
@@ -140,7 +142,7 @@ impl Life {
 
     /// Prepares a stream on top, such as TLS, for its end.
     fn limit_close(&self, request: &Request, limit: &mut sock::Deadline<'_>) {
-        let is_bare = self.entry.connection().bare().is_some();
+        let is_bare = self.entry.connection().plain_socket().is_some();
         let Some(stream) = request.stream().filter(|_| !is_bare) else { return };
         stream.set_close_timeout(limit.left().unwrap_or_default());
         if self.has_failed() {
@@ -156,10 +158,10 @@ impl Life {
     /// One that nobody serves, because it is refused, is not waited for: the loop does it.
     fn linger(&self, request: &Request, limit: &mut sock::Deadline<'_>) {
         let connection = self.entry.connection();
-        let Some(stream) = request.stream().filter(|_| !connection.heard_the_end()) else { return };
+        let Some(stream) = request.stream().filter(|_| !connection.eof_received()) else { return };
         // A stream on top has to know all the same: else it waits when it is dropped.
-        let is_refused = connection.phase() == Phase::Queued;
-        if self.linger_timeout().is_zero() && !is_refused && connection.bare().is_some() {
+        let is_refused = connection.state() == ConnState::Queued;
+        if self.linger_timeout().is_zero() && !is_refused && connection.plain_socket().is_some() {
             return;
         }
         // A drain may have cut it off while `shutdown_request` was waiting.

@@ -7,7 +7,7 @@ use sock::{Address, Socket};
 #[cfg(unix)]
 use sock::{MSG_DONTWAIT, RecvBatch};
 
-use crate::connection::datagram::Packet;
+use crate::connection::datagram::DatagramBuf;
 use crate::request::RequestError;
 use crate::request::hooks::{ServerHooks, tell_error};
 
@@ -26,7 +26,7 @@ impl Incoming {
         socket: &Socket,
         max_packet_size: usize,
         max_batch: usize,
-    ) -> io::Result<(Packet, Address)> {
+    ) -> io::Result<(DatagramBuf, Address)> {
         #[cfg(unix)]
         if max_batch > 1 {
             let batch = match &mut self.batch {
@@ -39,14 +39,14 @@ impl Incoming {
             }
             let datagram = batch.get(self.next).ok_or(io::ErrorKind::WouldBlock)?;
             self.next += 1;
-            return Packet::receive(datagram.data().len(), |buffer| {
+            return DatagramBuf::receive(datagram.data().len(), |buffer| {
                 buffer.copy_from_slice(datagram.data());
                 Ok((buffer.len(), datagram.address()))
             });
         }
         #[cfg(not(unix))]
         let _ = max_batch;
-        Packet::receive(max_packet_size, |buffer| socket.recvfrom_into_nowait(buffer))
+        DatagramBuf::receive(max_packet_size, |buffer| socket.recvfrom_into_nowait(buffer))
     }
 
     /// Whether more datagrams of the batch wait.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sock::{Address, Socket};
 
-use crate::connection::datagram::Packet;
+use crate::connection::datagram::DatagramBuf;
 use crate::lifecycle::handle::ServerHandle;
 use crate::request::datagram_batch;
 use crate::request::{RequestError, guard};
@@ -147,7 +147,7 @@ impl<H: DatagramRequestHandler> ErasedDatagramHandler for H {
 /// Serves one datagram: makes its handler, sets it up, runs and finishes it.
 pub(crate) fn serve(
     make: &(dyn Fn() -> Box<dyn ErasedDatagramHandler> + Send + Sync),
-    packet: &Packet,
+    packet: &DatagramBuf,
     socket: &Socket,
     client_address: &Address,
     server: &ServerHandle,

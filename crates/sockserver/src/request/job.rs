@@ -10,7 +10,7 @@ use sock::{Address, Socket};
 #[cfg(unix)]
 use crate::connection::Connection;
 #[cfg(unix)]
-use crate::connection::state::Phase;
+use crate::connection::state::ConnState;
 use crate::lifecycle::registry::TooManyOfOne;
 use crate::limits::permits::Permit;
 use crate::limits::stats::Outcome;
@@ -120,7 +120,10 @@ impl Job {
     /// Ends a connection that has no request.
     #[cfg(unix)]
     pub(crate) fn dismiss(mut self) {
-        self.0.entry.connection().end_for_drain(&[Phase::Silent, Phase::Between], Phase::Dismissed);
+        self.0
+            .entry
+            .connection()
+            .end_for_drain(&[ConnState::AwaitingFirstByte, ConnState::Idle], ConnState::DrainClosed);
         if self.0.handler.is_some() {
             // The handler sees the end, and finishes.
             while self.try_step() == Tried::Again {}
@@ -157,15 +160,15 @@ impl Job {
         let Life { core, entry, .. } = &mut *self.0;
         entry.leave_to_child(core.registry(), pid);
         let wraps = matches!(*self.0.core.service, Service::Stream(_)) && self.0.core.wraps.may_take_long();
-        self.0.enter(if wraps { Phase::Wrapping } else { Phase::Busy });
+        self.0.enter(if wraps { ConnState::Wrapping } else { ConnState::Serving });
     }
 
     /// The child has sent that `wrap_request` is done, and whether it is the default.
     #[cfg(unix)]
     pub(crate) fn wrapped_in_child(&self, is_default: bool) {
         self.0.core.wraps.learn(is_default);
-        if self.0.entry.connection().phase() == Phase::Wrapping {
-            self.0.enter(Phase::Busy);
+        if self.0.entry.connection().state() == ConnState::Wrapping {
+            self.0.enter(ConnState::Serving);
         }
     }
 
@@ -173,9 +176,9 @@ impl Job {
     #[cfg(unix)]
     pub(crate) fn ended_in_child(mut self, outcome: Outcome) -> Outcome {
         let connection = self.0.entry.connection();
-        let outcome = match connection.phase() {
-            Phase::Overdue(deadline) => Outcome::TimedOut(deadline),
-            Phase::Drained => Outcome::Cut,
+        let outcome = match connection.state() {
+            ConnState::Overdue(deadline) => Outcome::TimedOut(deadline),
+            ConnState::DrainAborted => Outcome::Cut,
             _ => outcome,
         };
         self.0.outcome = Some(outcome);

@@ -20,14 +20,14 @@ use std::sync::Arc;
 use sock::{Socket, StreamSocket};
 
 use crate::connection::Connection;
-use crate::connection::datagram::Packet;
+use crate::connection::datagram::DatagramBuf;
 use crate::limits::Deadline;
 use crate::limits::stats::Outcome;
 
 /// What has come, before it is in the register.
 pub(crate) enum Arrival {
     Connection(Socket),
-    Datagram(Packet),
+    Datagram(DatagramBuf),
 }
 
 /// What a server got from its socket: a connection, or a datagram.
@@ -43,7 +43,7 @@ enum Inner {
     Accepted(Box<Socket>),
     /// As its handler talks over it.
     Served(Arc<Connection>),
-    Datagram(Packet),
+    Datagram(DatagramBuf),
 }
 
 impl Request {
@@ -55,11 +55,11 @@ impl Request {
         Request { inner: Inner::Served(connection) }
     }
 
-    pub(crate) fn datagram(packet: Packet) -> Request {
+    pub(crate) fn datagram(packet: DatagramBuf) -> Request {
         Request { inner: Inner::Datagram(packet) }
     }
 
-    pub(crate) fn as_datagram(&self) -> Option<&Packet> {
+    pub(crate) fn as_datagram(&self) -> Option<&DatagramBuf> {
         match &self.inner {
             Inner::Datagram(packet) => Some(packet),
             _ => None,
@@ -87,14 +87,14 @@ impl Request {
     /// The datagram's bytes; `None` for a connection.
     #[must_use]
     pub fn packet(&self) -> Option<&[u8]> {
-        self.as_datagram().map(Packet::data)
+        self.as_datagram().map(DatagramBuf::data)
     }
 
     /// Whether the datagram was longer than the server's `max_packet_size`; never of a
     /// connection.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
-        self.as_datagram().is_some_and(Packet::is_truncated)
+        self.as_datagram().is_some_and(DatagramBuf::is_truncated)
     }
 
     /// The socket underneath: the connection's own, or the one the datagram came through.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use sock::{AddressError, IPPROTO_TCP, Socket, SocketReader, SocketWriter, TCP_NODELAY};
 
 use crate::connection::Connection;
-use crate::connection::buffer_pool::put_away;
-use crate::connection::state::Phase;
+use crate::connection::buffer_pool::recycle_buffer;
+use crate::connection::state::ConnState;
 use crate::lifecycle::current_server::Serving;
 use crate::lifecycle::deadline_timer::Watch;
 use crate::lifecycle::registry::{Entry, Registry};
@@ -84,7 +84,7 @@ impl Life {
 
     /// Enters a phase: see [`Entry::enter`].
     #[inline(always)]
-    pub(crate) fn enter(&self, phase: Phase) -> bool {
+    pub(crate) fn enter(&self, phase: ConnState) -> bool {
         self.entry.enter(self.registry(), phase)
     }
 
@@ -150,7 +150,7 @@ impl Life {
             // says nothing for too long, has ended the conversation.
             Ok(there) => there || !*handled,
             Err(error) if input == Input::IfThere && error.kind() == io::ErrorKind::WouldBlock => {
-                connection.give_back(cx.rfile.into_buffer());
+                connection.return_buffer(cx.rfile.into_buffer());
                 return Ok(Tried::NoInput);
             }
             Err(error) => {
@@ -160,7 +160,7 @@ impl Life {
                 false
             }
         };
-        if comes && (!*handled || entry.enter(registry, Phase::Busy)) {
+        if comes && (!*handled || entry.enter(registry, ConnState::Serving)) {
             *handled = true;
             cx.close_connection = true;
             served = guard(|| {
@@ -168,21 +168,21 @@ impl Life {
                 if cx.close_connection { Ok(()) } else { cx.wfile.flush() }
             });
             if served.is_ok() && !cx.close_connection && !registry.is_draining() {
-                let more = !cx.rfile.buffer().is_empty() || connection.has_ahead();
+                let more = !cx.rfile.buffer().is_empty() || connection.has_read_ahead();
                 let goes_on = if more {
-                    entry.enter(registry, Phase::Busy)
+                    entry.enter(registry, ConnState::Serving)
                 } else {
                     entry.limit_next_read(registry, Deadline::Idle);
-                    entry.enter(registry, Phase::Between)
+                    entry.enter(registry, ConnState::Idle)
                 };
                 if goes_on {
-                    connection.give_back(cx.rfile.into_buffer());
+                    connection.return_buffer(cx.rfile.into_buffer());
                     return Ok(Tried::Again);
                 }
             }
         }
         let finished = guard(|| handler.finish(&mut cx));
-        put_away(cx.rfile.into_buffer());
+        recycle_buffer(cx.rfile.into_buffer());
         served.and(finished).map(|()| Tried::Ended)
     }
 
@@ -192,7 +192,7 @@ impl Life {
         let Service::Stream(make) = &*self.core.service else {
             return Ok(());
         };
-        if let Some(socket) = self.entry.connection().bare() {
+        if let Some(socket) = self.entry.connection().plain_socket() {
             self.limit_calls(socket)?;
         }
         if let Some(request) = self.request.take() {
@@ -201,7 +201,7 @@ impl Life {
                 Err(served) => served,
             });
         }
-        if !self.enter(Phase::Silent) {
+        if !self.enter(ConnState::AwaitingFirstByte) {
             // Its time was over before it had a handler: there was nobody to wake.
             return Err(RequestError::Failed(self.ended_before()));
         }
@@ -231,7 +231,7 @@ impl Life {
             set.and_then(|()| socket.set_send_timeout(limits.write_timeout))
                 .map_err(RequestError::Failed)?;
         } else if self.core.inherits_first_byte {
-            self.entry.connection().has_limit(Deadline::FirstByte);
+            self.entry.connection().assume_armed(Deadline::FirstByte);
         }
         Ok(())
     }
@@ -251,7 +251,7 @@ impl Life {
             wraps.learn(is_default);
             child_channel::tell(if is_default { Word::WrappedByDefault } else { Word::Wrapped });
         }
-        connection.serve_over(wrapped?.0);
+        connection.set_stream(wrapped?.0);
         Ok(Request::served(Arc::clone(connection)))
     }
 
@@ -268,7 +268,7 @@ impl Life {
             let second = socket.dup().map_err(|error| self.refuse_to_wrap("dup the socket of", error))?;
             self.entry.set_wrapping(self.registry(), Some(second));
         }
-        let watched = if self.enter(Phase::Wrapping) {
+        let watched = if self.enter(ConnState::Wrapping) {
             self.watch_deadline().map_err(|error| self.refuse_to_wrap("watch the deadline of", error))
         } else {
             // A drain ended it before there was a second descriptor to do it by.
@@ -327,11 +327,11 @@ fn set_up_handler(handler: &mut dyn ErasedHandler, cx: &mut StreamContext<'_>) -
 /// Waits for a connection's next request: see [`Connection::await_input`].
 #[inline]
 fn await_input(core: &Core, connection: &Connection, size: usize, input: Input) -> io::Result<bool> {
-    if let Some(awaited) = child_channel::with_line(|line| connection.await_input_or_word(size, line)) {
+    if let Some(awaited) = child_channel::with_line(|line| connection.await_input_or_drain(size, line)) {
         return awaited;
     }
     if input == Input::Await && core.lifts_read_limit && core.registry().reaper.watches() {
-        connection.lift_limit();
+        connection.disarm_recv_timeout();
     }
     connection.await_input(size, input == Input::IfThere)
 }
