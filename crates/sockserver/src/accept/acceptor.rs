@@ -409,7 +409,7 @@ impl Acceptor {
         client_address: &Address,
     ) -> bool {
         let registry = self.core.registry();
-        let Some(number) = registry.begin_in_loop(client_address) else {
+        let Some(number) = registry.begin_inline(client_address) else {
             return false;
         };
         let serving = Serving::begin(registry);
@@ -422,7 +422,7 @@ impl Acceptor {
             }
         };
         drop(serving);
-        log_end(number, client_address, registry.end_in_loop(outcome));
+        log_end(number, client_address, registry.end_inline(outcome));
         true
     }
 

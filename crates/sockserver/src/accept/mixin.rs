@@ -402,7 +402,7 @@ impl<'a> AcceptLoop<'a> {
         let registry = self.acceptor.core().registry();
         if registry.reaper.is_forbidden() && registry.next_due() == Some(Duration::ZERO) {
             self.mixin.poll_children();
-            registry.reap();
+            registry.expire_overdue();
         }
         Ok(())
     }

@@ -209,7 +209,7 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     /// it tells a `main` whether somebody was cut off.
     #[must_use]
     pub fn drained(&self) -> Option<DrainReport> {
-        self.core.registry().report()
+        self.core.registry().last_report()
     }
 
     #[cfg(all(unix, feature = "signals"))]

@@ -169,7 +169,7 @@ impl ServerHandle {
         let _announced = shared.registry.announce_drain();
         let this_loop = self.request()?;
         let own_loop = matches!(this_loop, Run::Serving(thread, _) if thread == thread::current().id());
-        if own_loop || shared.registry.is_served_here() || shared.registry.is_accepting_here() {
+        if own_loop || shared.registry.is_serving_thread() || shared.registry.is_accepting_here() {
             return Err(cannot_wait("drain"));
         }
         shared.registry.begin_drain();
@@ -321,7 +321,7 @@ impl Drop for Serving<'_> {
         shared.waker.drain();
         shared.ended.notify_all();
         drop(run);
-        shared.registry.loop_ended();
+        shared.registry.notify_loop_ended();
     }
 }
 

@@ -29,15 +29,15 @@ use crate::os::process::Pid;
 use crate::os::waker::Waker;
 
 /// How long a drain waits for what it has cut off to end.
-const GRACE: Duration = Duration::from_millis(150);
+const ABORT_GRACE: Duration = Duration::from_millis(150);
 
 /// How often a drain looks for connections that have become idle.
-const DRAIN_LOOKS: Duration = Duration::from_millis(10);
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Everything a server serves at the moment, and what became of the rest.
 pub(crate) struct Registry {
     pub(crate) permits: Arc<Permits>,
-    book: Mutex<Book>,
+    table: Mutex<Table>,
     /// Something has ended while a drain waits.
     ended: Condvar,
     /// A line has been released that its owner waits for: see [`Held`].
@@ -46,14 +46,14 @@ pub(crate) struct Registry {
     pub(crate) reaper: Reaper,
     /// What other processes serve for this server.
     #[cfg(unix)]
-    elsewhere: OnceLock<Arc<Scoreboard>>,
+    worker_scoreboard: OnceLock<Arc<Scoreboard>>,
     /// Where a worker process shows its counters.
     #[cfg(unix)]
-    mirror: OnceLock<Slot>,
+    own_slot: OnceLock<Slot>,
 }
 
 #[derive(Default)]
-struct Book {
+struct Table {
     stats: Stats,
     entries: ChunkedVec<Option<Arc<Connection>>>,
     free: Vec<u32>,
@@ -67,19 +67,19 @@ struct Book {
     /// Drains that run at the moment.
     drains: usize,
     /// What a drain left behind, because its handler does not return.
-    given_up: bool,
+    abandoned: bool,
     /// What a loop serves itself.
-    in_loop: Option<InLoop>,
+    inline: Option<InlineRequest>,
     /// Connections that a drain found idle, and that have gone without another word.
-    dismissed: u64,
+    closed_idle: u64,
     report: Option<DrainReport>,
 }
 
 /// A datagram that a loop serves itself: a drain names it, and nobody else wants to know.
-struct InLoop {
+struct InlineRequest {
     client_address: Address,
     since: u32,
-    was_cut: bool,
+    aborted: bool,
 }
 
 /// A request's line in the register, until somebody says how the request ended.
@@ -90,12 +90,12 @@ pub(crate) struct Entry {
     /// The server's first request is 1.
     number: u64,
     slot: u32,
-    stands: Stands,
+    state: EntryState,
 }
 
 /// How much of an entry is still there.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stands {
+enum EntryState {
     Open,
     /// Whatever there was to close.
     Closed,
@@ -104,38 +104,38 @@ enum Stands {
 }
 
 /// The same address has too many connections already.
-pub(crate) struct TooManyOfOne;
+pub(crate) struct PerIpLimitReached;
 
 impl Registry {
     pub(crate) fn new(limits: Limits, waker: Arc<Waker>) -> Arc<Registry> {
         Arc::new(Registry {
             permits: Permits::new(limits, waker),
-            book: Mutex::default(),
+            table: Mutex::default(),
             ended: Condvar::new(),
             released: Condvar::new(),
             draining: AtomicBool::new(false),
             reaper: Reaper::default(),
             #[cfg(unix)]
-            elsewhere: OnceLock::new(),
+            worker_scoreboard: OnceLock::new(),
             #[cfg(unix)]
-            mirror: OnceLock::new(),
+            own_slot: OnceLock::new(),
         })
     }
 
     #[cfg(unix)]
-    pub(crate) fn set_elsewhere(&self, board: Arc<Scoreboard>) {
-        let _ = self.elsewhere.set(board);
+    pub(crate) fn set_worker_scoreboard(&self, board: Arc<Scoreboard>) {
+        let _ = self.worker_scoreboard.set(board);
     }
 
     #[cfg(unix)]
-    pub(crate) fn set_mirror(&self, slot: Slot) {
-        let _ = self.mirror.set(slot);
+    pub(crate) fn set_own_slot(&self, slot: Slot) {
+        let _ = self.own_slot.set(slot);
     }
 
     /// Shows a change of the counters to the parent process, if there is one.
-    fn show(&self, stats: &Stats) {
+    fn publish(&self, stats: &Stats) {
         #[cfg(unix)]
-        if let Some(mirror) = self.mirror.get() {
+        if let Some(mirror) = self.own_slot.get() {
             mirror.show(stats);
         }
         #[cfg(not(unix))]
@@ -152,72 +152,72 @@ impl Registry {
         client_address: Address,
         socket: Option<Socket>,
         permit: Permit,
-    ) -> (Entry, Result<(), TooManyOfOne>) {
+    ) -> (Entry, Result<(), PerIpLimitReached>) {
         let connection = Arc::new(Connection::new(client_address, socket, permit));
-        let mut entry = Entry { connection, number: 0, slot: 0, stands: Stands::Open };
-        let allowed = self.note(&mut entry);
+        let mut entry = Entry { connection, number: 0, slot: 0, state: EntryState::Open };
+        let allowed = self.insert(&mut entry);
         (entry, allowed)
     }
 
     /// Gives an entry its line.
-    fn note(&self, entry: &mut Entry) -> Result<(), TooManyOfOne> {
-        let mut book = self.book.lock();
-        book.stats.begin();
-        self.show(&book.stats);
-        let allowed = book.count_ip(entry.client_address(), self.limits().max_connections_per_ip);
-        entry.slot = match book.free.pop() {
+    fn insert(&self, entry: &mut Entry) -> Result<(), PerIpLimitReached> {
+        let mut table = self.table.lock();
+        table.stats.begin();
+        self.publish(&table.stats);
+        let allowed = table.count_ip(entry.client_address(), self.limits().max_connections_per_ip);
+        entry.slot = match table.free.pop() {
             Some(slot) => slot,
-            None => book.entries.push(None) as u32,
+            None => table.entries.push(None) as u32,
         };
-        book.entries[entry.slot as usize] = Some(Arc::clone(&entry.connection));
-        entry.number = book.stats.accepted;
-        entry.stands = Stands::Open;
+        table.entries[entry.slot as usize] = Some(Arc::clone(&entry.connection));
+        entry.number = table.stats.accepted;
+        entry.state = EntryState::Open;
         allowed
     }
 
     /// Enters a datagram that the loop serves itself, and returns its number; `None` if
     /// another loop does so at the moment.
-    pub(crate) fn begin_in_loop(&self, client_address: &Address) -> Option<u64> {
-        let mut book = self.book.lock();
-        if book.in_loop.is_some() {
+    pub(crate) fn begin_inline(&self, client_address: &Address) -> Option<u64> {
+        let mut table = self.table.lock();
+        if table.inline.is_some() {
             return None;
         }
-        book.stats.begin();
-        self.show(&book.stats);
+        table.stats.begin();
+        self.publish(&table.stats);
         let (client_address, since) = (client_address.clone(), self.permits.clock().stamp());
-        book.in_loop = Some(InLoop { client_address, since, was_cut: false });
-        Some(book.stats.accepted)
+        table.inline = Some(InlineRequest { client_address, since, aborted: false });
+        Some(table.stats.accepted)
     }
 
     /// The end of that; returns what it is counted as.
-    pub(crate) fn end_in_loop(&self, outcome: Outcome) -> Outcome {
-        let mut book = self.book.lock();
-        let was_cut = book.in_loop.take().is_some_and(|datagram| datagram.was_cut);
+    pub(crate) fn end_inline(&self, outcome: Outcome) -> Outcome {
+        let mut table = self.table.lock();
+        let was_cut = table.inline.take().is_some_and(|datagram| datagram.aborted);
         let outcome = match outcome {
             Outcome::Finished | Outcome::Failed if was_cut => Outcome::Cut,
             outcome => outcome,
         };
-        self.count(&mut book, outcome);
+        self.count(&mut table, outcome);
         outcome
     }
 
     pub(crate) fn lost_before_accept(&self) {
-        let mut book = self.book.lock();
-        book.stats.lost_before_accept += 1;
-        self.show(&book.stats);
+        let mut table = self.table.lock();
+        table.stats.lost_before_accept += 1;
+        self.publish(&table.stats);
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let book = self.book.lock();
-        let between = book.connections().filter(|connection| connection.state() == ConnState::Idle);
-        let stats = Stats { between_requests: between.count() as u64, ..book.stats };
+        let table = self.table.lock();
+        let between = table.connections().filter(|connection| connection.state() == ConnState::Idle);
+        let stats = Stats { between_requests: between.count() as u64, ..table.stats };
         #[cfg(unix)]
-        let stats = self.elsewhere.get().map_or(stats, |board| board.stats().plus(&stats));
+        let stats = self.worker_scoreboard.get().map_or(stats, |board| board.stats().plus(&stats));
         stats
     }
 
     /// Ends what is overdue. Returns when something may be overdue next.
-    pub(crate) fn reap(&self) -> u64 {
+    pub(crate) fn expire_overdue(&self) -> u64 {
         let now = self.now();
         let mut from = 0;
         while let Some(held) = self.hold_next(&mut from, |connection| connection.due() <= now) {
@@ -227,42 +227,42 @@ impl Registry {
             drop(held);
             log::debug!("request from {client_address} ended: {deadline} deadline");
         }
-        let book = self.book.lock();
-        book.connections().map(|connection| connection.next_look()).min().unwrap_or(NEVER)
+        let table = self.table.lock();
+        table.connections().map(|connection| connection.next_look()).min().unwrap_or(NEVER)
     }
 
     /// Holds the next line whose connection is `wanted`, from the line `from` on.
     fn hold_next(&self, from: &mut u32, wanted: impl Fn(&Connection) -> bool) -> Option<Held<'_>> {
-        let mut book = self.book.lock();
-        let next = book.lines_from(*from).find(|(_, connection)| wanted(connection));
+        let mut table = self.table.lock();
+        let next = table.lines_from(*from).find(|(_, connection)| wanted(connection));
         let (slot, connection) = next.map(|(slot, connection)| (slot, Arc::clone(connection)))?;
-        let wrapping = book.wrapping.get(&slot).cloned();
+        let wrapping = table.wrapping.get(&slot).cloned();
         *from = slot + 1;
-        book.held.push(slot);
+        table.held.push(slot);
         Some(Held { registry: self, slot, connection: Some(connection), wrapping })
     }
 
     /// Waits until nothing but its owner holds a line. The owner closes the connection,
     /// which may take long; whoever holds the line must not be the last to drop it.
     #[inline]
-    fn wait_for_release(&self, book: &mut MutexGuard<'_, Book>, slot: u32) {
-        if !book.held.is_empty() {
-            self.wait_while_held(book, slot);
+    fn wait_for_release(&self, table: &mut MutexGuard<'_, Table>, slot: u32) {
+        if !table.held.is_empty() {
+            self.wait_while_held(table, slot);
         }
     }
 
     #[cold]
-    fn wait_while_held(&self, book: &mut MutexGuard<'_, Book>, slot: u32) {
-        if book.held.contains(&slot) {
-            book.waiting_for_release += 1;
-            interleave::wait(&self.released, book, |book| !book.held.contains(&slot));
-            book.waiting_for_release -= 1;
+    fn wait_while_held(&self, table: &mut MutexGuard<'_, Table>, slot: u32) {
+        if table.held.contains(&slot) {
+            table.waiting_for_release += 1;
+            interleave::wait(&self.released, table, |table| !table.held.contains(&slot));
+            table.waiting_for_release -= 1;
         }
     }
 
     /// How long until something may be overdue, for a loop that has no reaper.
     pub(crate) fn next_due(&self) -> Option<Duration> {
-        let next = self.book.lock().connections().map(|connection| connection.due()).min();
+        let next = self.table.lock().connections().map(|connection| connection.due()).min();
         let left = next.filter(|&next| next < NEVER)?.saturating_sub(self.now());
         Some(Duration::from_millis(left))
     }
@@ -272,9 +272,9 @@ impl Registry {
     }
 
     /// Has loops that end wait for a drain that is about to begin.
-    pub(crate) fn announce_drain(&self) -> Announced<'_> {
-        self.book.lock().drains += 1;
-        Announced { registry: self }
+    pub(crate) fn announce_drain(&self) -> DrainGuard<'_> {
+        self.table.lock().drains += 1;
+        DrainGuard { registry: self }
     }
 
     /// From now on nothing is served that has not been accepted.
@@ -295,66 +295,67 @@ impl Registry {
         let begin = Instant::now();
         let until = begin.checked_add(limit);
         let (before, dismissed) = {
-            let book = self.book.lock();
-            (book.stats, book.dismissed)
+            let table = self.table.lock();
+            (table.stats, table.closed_idle)
         };
         let is_over = || until.is_some_and(|until| Instant::now() >= until) || hurry();
         loop {
-            self.end_idle(&is_over);
+            self.close_idle(&is_over);
             collect();
             // It makes a system call: not under the lock.
             if is_over() {
                 break;
             }
-            let mut book = self.book.lock();
-            if book.stats.in_flight == 0 && !serving() {
+            let mut table = self.table.lock();
+            if table.stats.in_flight == 0 && !serving() {
                 break;
             }
-            let look = Instant::now() + DRAIN_LOOKS;
-            self.ended.wait_until(&mut book, until.map_or(look, |until| until.min(look)));
+            let look = Instant::now() + DRAIN_POLL_INTERVAL;
+            self.ended.wait_until(&mut table, until.map_or(look, |until| until.min(look)));
         }
-        let cut = self.cut_all();
-        let grace = Instant::now() + GRACE;
-        let mut book = loop {
+        let cut = self.abort_all();
+        let grace = Instant::now() + ABORT_GRACE;
+        let mut table = loop {
             collect();
-            let mut book = self.book.lock();
+            let mut table = self.table.lock();
             let now = Instant::now();
-            if now >= grace || book.stats.in_flight == 0 && !serving() {
-                break book;
+            if now >= grace || table.stats.in_flight == 0 && !serving() {
+                break table;
             }
-            self.ended.wait_until(&mut book, grace.min(now + DRAIN_LOOKS));
+            self.ended.wait_until(&mut table, grace.min(now + DRAIN_POLL_INTERVAL));
         };
-        book.given_up |= book.stats.in_flight > 0;
-        let all = before.in_flight + (book.stats.accepted - before.accepted);
-        let idle = book.dismissed - dismissed;
+        table.abandoned |= table.stats.in_flight > 0;
+        let all = before.in_flight + (table.stats.accepted - before.accepted);
+        let idle = table.closed_idle - dismissed;
         // Nothing of those that came too late to be cut off has ended either.
-        let late = book.connections().filter(|connection| !connection.state().is_terminal()).count();
-        let late = late + book.in_loop.iter().filter(|datagram| !datagram.was_cut).count();
+        let late = table.connections().filter(|connection| !connection.state().is_terminal()).count();
+        let late = late + table.inline.iter().filter(|datagram| !datagram.aborted).count();
         let finished = all.saturating_sub(idle + (cut.len() + late) as u64);
-        let report = DrainReport { finished, idle, cut, left: book.stats.in_flight, took: begin.elapsed() };
-        book.report = Some(report.clone());
+        let report =
+            DrainReport { finished, idle, cut, left: table.stats.in_flight, took: begin.elapsed() };
+        table.report = Some(report.clone());
         report
     }
 
     /// Notes a drain that other processes have done.
     pub(crate) fn set_report(&self, report: DrainReport) {
         self.draining.store(true, Ordering::Release);
-        self.book.lock().report = Some(report);
+        self.table.lock().report = Some(report);
     }
 
     /// Tells a drain that a loop has ended.
-    pub(crate) fn loop_ended(&self) {
-        let _book = self.book.lock();
+    pub(crate) fn notify_loop_ended(&self) {
+        let _book = self.table.lock();
         self.ended.notify_all();
     }
 
     /// What the last drain came to.
-    pub(crate) fn report(&self) -> Option<DrainReport> {
-        self.book.lock().report.clone()
+    pub(crate) fn last_report(&self) -> Option<DrainReport> {
+        self.table.lock().report.clone()
     }
 
     /// Closes the connections on which no request waits or is served, until `is_terminal`.
-    pub(crate) fn end_idle(&self, is_over: &dyn Fn() -> bool) {
+    pub(crate) fn close_idle(&self, is_over: &dyn Fn() -> bool) {
         let mut from = 0;
         while let Some(held) = self.hold_next(&mut from, |connection| connection.state().is_idle()) {
             point();
@@ -369,7 +370,7 @@ impl Registry {
 
     /// Cuts off what is still there, and returns it; a connection that a deadline has ended
     /// already is there because its handler does not return.
-    pub(crate) fn cut_all(&self) -> Vec<CutOff> {
+    pub(crate) fn abort_all(&self) -> Vec<CutOff> {
         use ConnState::{AwaitingFirstByte, DrainClosed, Idle, Queued, Serving, Wrapping};
         let phases = [Queued, Wrapping, AwaitingFirstByte, Serving, Idle, DrainClosed];
         let is_left = |phase| phases.contains(&phase) || matches!(phase, ConnState::Overdue(_));
@@ -386,9 +387,9 @@ impl Registry {
                 cut.push(CutOff { client_address, age: connection.age() });
             }
         }
-        let mut book = self.book.lock();
-        if let Some(datagram) = book.in_loop.as_mut().filter(|datagram| !datagram.was_cut) {
-            datagram.was_cut = true;
+        let mut table = self.table.lock();
+        if let Some(datagram) = table.inline.as_mut().filter(|datagram| !datagram.aborted) {
+            datagram.aborted = true;
             cut.push(CutOff {
                 client_address: datagram.client_address.clone(),
                 age: self.permits.clock().since(datagram.since),
@@ -399,7 +400,7 @@ impl Registry {
 
     /// Whether this thread serves a request of the server, and so cannot wait for
     /// its end.
-    pub(crate) fn is_served_here(self: &Arc<Self>) -> bool {
+    pub(crate) fn is_serving_thread(self: &Arc<Self>) -> bool {
         Serving::is_for(self)
     }
 
@@ -410,9 +411,9 @@ impl Registry {
 
     /// Waits until no drain runs any more.
     pub(crate) fn wait_for_drains(&self) {
-        let mut book = self.book.lock();
-        while book.drains > 0 {
-            self.ended.wait(&mut book);
+        let mut table = self.table.lock();
+        while table.drains > 0 {
+            self.ended.wait(&mut table);
         }
     }
 
@@ -420,24 +421,24 @@ impl Registry {
     /// for this thread, and no longer than `close_timeout`. Returns whether nothing
     /// is left.
     pub(crate) fn wait_until_idle(self: &Arc<Self>) -> bool {
-        let own = u64::from(self.is_served_here());
+        let own = u64::from(self.is_serving_thread());
         let until = self.limits().close_timeout.and_then(|limit| Instant::now().checked_add(limit));
-        let mut book = self.book.lock();
+        let mut table = self.table.lock();
         // Whoever ends tells a drain only, so this counts as one.
-        book.drains += 1;
-        while book.stats.in_flight > own && !book.given_up {
+        table.drains += 1;
+        while table.stats.in_flight > own && !table.abandoned {
             match until {
                 Some(until) => {
-                    if self.ended.wait_until(&mut book, until).timed_out() {
+                    if self.ended.wait_until(&mut table, until).timed_out() {
                         break;
                     }
                 }
-                None => self.ended.wait(&mut book),
+                None => self.ended.wait(&mut table),
             }
         }
-        book.drains -= 1;
-        let left = book.stats.in_flight - own.min(book.stats.in_flight);
-        drop(book);
+        table.drains -= 1;
+        let left = table.stats.in_flight - own.min(table.stats.in_flight);
+        drop(table);
         if left > 0 {
             log::warn!("closed while {left} requests still run");
         }
@@ -446,15 +447,15 @@ impl Registry {
 
     /// Ends the reaper, or lets it end with the requests that are left.
     pub(crate) fn close(&self) {
-        let left = self.book.lock().stats.in_flight > 0;
+        let left = self.table.lock().stats.in_flight > 0;
         self.reaper.stop(left);
     }
 
     /// Counts a request as one that has ended.
-    fn count(&self, book: &mut Book, outcome: Outcome) {
-        book.stats.end(outcome);
-        self.show(&book.stats);
-        if book.drains > 0 {
+    fn count(&self, table: &mut Table, outcome: Outcome) {
+        table.stats.end(outcome);
+        self.publish(&table.stats);
+        if table.drains > 0 {
             self.ended.notify_all();
         }
     }
@@ -466,11 +467,11 @@ impl Expire for Registry {
     }
 
     fn expire(&self) -> u64 {
-        self.reap()
+        self.expire_overdue()
     }
 
     fn is_empty(&self) -> bool {
-        self.book.lock().stats.in_flight == 0
+        self.table.lock().stats.in_flight == 0
     }
 
     fn now(&self) -> u64 {
@@ -482,7 +483,7 @@ impl Expire for Registry {
     }
 }
 
-impl Book {
+impl Table {
     fn connections(&self) -> impl Iterator<Item = &Arc<Connection>> {
         self.entries.iter().flatten()
     }
@@ -492,13 +493,13 @@ impl Book {
         (from..self.entries.len() as u32).filter_map(line)
     }
 
-    fn count_ip(&mut self, address: &Address, most: Option<usize>) -> Result<(), TooManyOfOne> {
+    fn count_ip(&mut self, address: &Address, most: Option<usize>) -> Result<(), PerIpLimitReached> {
         let (Some(most), Some(ip)) = (most, address.ip()) else {
             return Ok(());
         };
         let count = self.by_ip.entry(ip.to_canonical()).or_default();
         *count += 1;
-        if *count > most { Err(TooManyOfOne) } else { Ok(()) }
+        if *count > most { Err(PerIpLimitReached) } else { Ok(()) }
     }
 
     fn forget_ip(&mut self, address: &Address, most: Option<usize>) {
@@ -522,12 +523,12 @@ impl Entry {
         client_address: Address,
         socket: Option<Socket>,
         permit: Permit,
-    ) -> Result<(), TooManyOfOne> {
+    ) -> Result<(), PerIpLimitReached> {
         match Arc::get_mut(&mut self.connection) {
             Some(connection) => connection.renew(client_address, socket, permit),
             None => self.connection = Arc::new(Connection::new(client_address, socket, permit)),
         }
-        registry.note(self)
+        registry.insert(self)
     }
 
     /// Who is being served.
@@ -559,13 +560,13 @@ impl Entry {
 
     /// Keeps a second descriptor for the time a hook has the first.
     pub(crate) fn set_wrapping(&self, registry: &Registry, socket: Option<Socket>) {
-        let mut book = registry.book.lock();
+        let mut table = registry.table.lock();
         let former = match socket {
-            Some(socket) => book.wrapping.insert(self.slot, Arc::new(socket)),
-            None => book.wrapping.remove(&self.slot),
+            Some(socket) => table.wrapping.insert(self.slot, Arc::new(socket)),
+            None => table.wrapping.remove(&self.slot),
         };
-        registry.wait_for_release(&mut book, self.slot);
-        drop(book);
+        registry.wait_for_release(&mut table, self.slot);
+        drop(table);
         // Closes it, which may take as long as the socket lingers.
         drop(former);
     }
@@ -573,53 +574,53 @@ impl Entry {
     /// Leaves it to a child, and closes this process's copy.
     #[cfg(unix)]
     pub(crate) fn leave_to_child(&mut self, registry: &Registry, pid: Pid) {
-        let mut book = registry.book.lock();
+        let mut table = registry.table.lock();
         // For a moment it is nobody else's.
-        book.entries[self.slot as usize] = None;
-        registry.wait_for_release(&mut book, self.slot);
+        table.entries[self.slot as usize] = None;
+        registry.wait_for_release(&mut table, self.slot);
         let copy = Arc::get_mut(&mut self.connection).and_then(|connection| connection.serve_in_child(pid));
-        book.entries[self.slot as usize] = Some(Arc::clone(&self.connection));
-        drop(book);
+        table.entries[self.slot as usize] = Some(Arc::clone(&self.connection));
+        drop(table);
         drop(copy);
     }
 
     /// Closes what the connection goes over, if there is such a thing.
     pub(crate) fn close(&mut self, registry: &Registry) {
-        if self.stands != Stands::Open || !self.connection.is_open() {
+        if self.state != EntryState::Open || !self.connection.is_open() {
             return;
         }
-        self.stands = Stands::Closed;
-        self.leave(registry, &mut registry.book.lock());
+        self.state = EntryState::Closed;
+        self.remove(registry, &mut registry.table.lock());
         // The register had the only other one.
         if let Some(connection) = Arc::get_mut(&mut self.connection) {
             connection.close();
         }
     }
 
-    /// Takes the line out of the book.
-    fn leave(&self, registry: &Registry, book: &mut MutexGuard<'_, Book>) {
+    /// Takes the line out of the table.
+    fn remove(&self, registry: &Registry, table: &mut MutexGuard<'_, Table>) {
         let connection = &self.connection;
-        book.forget_ip(&connection.client_address, registry.limits().max_connections_per_ip);
-        book.dismissed += u64::from(connection.state() == ConnState::DrainClosed);
-        book.entries[self.slot as usize] = None;
-        book.free.push(self.slot);
-        registry.wait_for_release(book, self.slot);
+        table.forget_ip(&connection.client_address, registry.limits().max_connections_per_ip);
+        table.closed_idle += u64::from(connection.state() == ConnState::DrainClosed);
+        table.entries[self.slot as usize] = None;
+        table.free.push(self.slot);
+        registry.wait_for_release(table, self.slot);
     }
 
     /// Ends the request. The permit is still there: it goes last, since only when
     /// everything else is gone the descriptor is free.
     pub(crate) fn end(&mut self, registry: &Registry, outcome: Outcome) {
         self.close(registry);
-        if self.stands == Stands::Ended {
+        if self.state == EntryState::Ended {
             return;
         }
-        let mut book = registry.book.lock();
-        if self.stands == Stands::Open {
-            self.leave(registry, &mut book);
+        let mut table = registry.table.lock();
+        if self.state == EntryState::Open {
+            self.remove(registry, &mut table);
         }
-        registry.count(&mut book, outcome);
-        drop(book);
-        self.stands = Stands::Ended;
+        registry.count(&mut table, outcome);
+        drop(table);
+        self.state = EntryState::Ended;
         log_end(self.number, self.client_address(), outcome);
     }
 
@@ -666,24 +667,24 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         // Before the owner goes on: it closes what these share with it.
         drop((self.connection.take(), self.wrapping.take()));
-        let mut book = self.registry.book.lock();
-        if let Some(place) = book.held.iter().position(|slot| *slot == self.slot) {
-            book.held.swap_remove(place);
+        let mut table = self.registry.table.lock();
+        if let Some(place) = table.held.iter().position(|slot| *slot == self.slot) {
+            table.held.swap_remove(place);
         }
-        if book.waiting_for_release > 0 {
+        if table.waiting_for_release > 0 {
             self.registry.released.notify_all();
         }
     }
 }
 
 /// A drain, from before it stops the loop until it has reported.
-pub(crate) struct Announced<'a> {
+pub(crate) struct DrainGuard<'a> {
     registry: &'a Registry,
 }
 
-impl Drop for Announced<'_> {
+impl Drop for DrainGuard<'_> {
     fn drop(&mut self) {
-        self.registry.book.lock().drains -= 1;
+        self.registry.table.lock().drains -= 1;
         self.registry.ended.notify_all();
     }
 }

@@ -401,7 +401,7 @@ impl MixIn for PreforkMixIn {
         // Each serves one request at a time.
         let workers = self.workers.min(registry.limits().max_connections);
         let board = self.board(workers)?;
-        registry.set_elsewhere(Arc::clone(&board));
+        registry.set_worker_scoreboard(Arc::clone(&board));
         accept_loop.acceptor().set_blocking_accept(true)?;
         let mut pace = Pace::default();
         let served = loop {

@@ -62,7 +62,7 @@ fn serve_as_told(
 ) -> io::Result<bool> {
     let core = Arc::new(Core::for_worker(acceptor.core())?);
     core.hooks.start_worker()?;
-    core.registry().set_mirror(slot.clone());
+    core.registry().set_own_slot(slot.clone());
     let (stopping, stop) = socketpair()?;
     let worker = Worker::new(Entrance::new(acceptor.clone_for_process(&core)), Arc::new(stop))?;
     let serving = Arc::new(AtomicBool::new(true));
@@ -209,7 +209,9 @@ impl Orders {
         }
         let stats = registry.stats();
         // Looked at twice: it may have ended in between.
-        stats.in_flight > stats.between_requests && registry.reap() == NEVER && registry.stats() == stats
+        stats.in_flight > stats.between_requests
+            && registry.expire_overdue() == NEVER
+            && registry.stats() == stats
     }
 }
 

@@ -508,9 +508,9 @@ mod tests {
                 };
                 let drained = Arc::clone(&registry);
                 let drain = move || {
-                    drained.end_idle(&|| false);
+                    drained.close_idle(&|| false);
                     point();
-                    drained.end_idle(&|| false);
+                    drained.close_idle(&|| false);
                 };
                 let actors: Vec<Actor> = vec![Box::new(client_sends), Box::new(worker), Box::new(drain)];
                 (actors, (registry, client, was_sent))
@@ -543,7 +543,7 @@ mod tests {
                     *closed.lock() = watched.sendall(b"?").is_err();
                 };
                 let drained = Arc::clone(&registry);
-                let drain = move || drop(drained.cut_all());
+                let drain = move || drop(drained.abort_all());
                 (vec![Box::new(worker) as Actor, Box::new(drain)], was_closed)
             },
             |was_closed| assert!(*was_closed.lock(), "closed when its worker says so"),

@@ -11,7 +11,7 @@ use sock::{Address, Socket};
 use crate::connection::Connection;
 #[cfg(unix)]
 use crate::connection::state::ConnState;
-use crate::lifecycle::registry::TooManyOfOne;
+use crate::lifecycle::registry::PerIpLimitReached;
 use crate::limits::permits::Permit;
 use crate::limits::stats::Outcome;
 use crate::request::core::Core;
@@ -57,7 +57,7 @@ impl Job {
         arrival: Arrival,
         client_address: Address,
         permit: Permit,
-    ) -> (Job, Result<(), TooManyOfOne>) {
+    ) -> (Job, Result<(), PerIpLimitReached>) {
         let (request, socket) = to_wrap(arrival, core);
         let (entry, allowed) = core.registry().enter(client_address, socket, permit);
         let request = request.unwrap_or_else(|| Request::served(Arc::clone(entry.connection())));
@@ -257,7 +257,7 @@ impl Spare {
         arrival: Arrival,
         client_address: Address,
         permit: Permit,
-    ) -> (Job, Result<(), TooManyOfOne>) {
+    ) -> (Job, Result<(), PerIpLimitReached>) {
         let Spare(mut life) = self;
         let (request, socket) = to_wrap(arrival, &life.core);
         let Life { core, entry, .. } = &mut *life;
