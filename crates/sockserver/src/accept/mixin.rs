@@ -30,7 +30,7 @@ use crate::request::log_limit;
 /// Python: `class ThreadingTCPServer(ThreadingMixIn, TCPServer)`. Here the mixin
 /// is a value the server owns.
 ///
-/// Its life: [`serve`](Self::serve) runs while `serve_forever` does and calls
+/// Its life: [`set_client`](Self::set_client) runs while `serve_forever` does and calls
 /// [`process_request`](Self::process_request) for each request;
 /// [`server_close`](Self::server_close) ends it.
 ///
@@ -315,7 +315,7 @@ impl<'a> AcceptLoop<'a> {
 
     #[cfg(all(unix, feature = "signals"))]
     pub(crate) fn signal_received(&self) -> bool {
-        self.signals.is_some_and(|signals| signals.asked().is_some())
+        self.signals.is_some_and(|signals| signals.requested_drain().is_some())
     }
 
     #[cfg(not(all(unix, feature = "signals")))]
@@ -374,7 +374,7 @@ impl<'a> AcceptLoop<'a> {
     /// server is to stop, or `limit` has passed.
     fn wait(&self, accepting: bool, watch: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<()> {
         let (waker, registry) = (self.acceptor.core().handle.waker(), self.acceptor.core().registry());
-        let due = if registry.reaper.is_forbidden() { registry.next_due() } else { None };
+        let due = if registry.deadline_timer.is_forbidden() { registry.next_due() } else { None };
         let mut set = Vec::with_capacity(4 + watch.len());
         set.push(waker.poll());
         if accepting {
@@ -394,13 +394,13 @@ impl<'a> AcceptLoop<'a> {
     fn run_housekeeping(&self) -> io::Result<()> {
         #[cfg(all(unix, feature = "signals"))]
         if let Some(signals) = self.signals {
-            signals.notice();
+            signals.read_signals();
             if self.signal_received() {
                 self.acceptor.core().handle.request_shutdown()?;
             }
         }
         let registry = self.acceptor.core().registry();
-        if registry.reaper.is_forbidden() && registry.next_due() == Some(Duration::ZERO) {
+        if registry.deadline_timer.is_forbidden() && registry.next_due() == Some(Duration::ZERO) {
             self.mixin.poll_children();
             registry.expire_overdue();
         }

@@ -392,10 +392,10 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             listeners.into_iter().map(|listener| (Arc::new(listener.socket), listener.path)).unzip();
         if matches!(self.service, Service::Stream(_)) && ours {
             // Sockets that others use too are theirs to close.
-            handle.closes_at_drain(&sockets);
+            handle.set_listeners_to_shut_down(&sockets);
         }
         if self.mixin.forks() {
-            handle.registry().reaper.forbid();
+            handle.registry().deadline_timer.forbid();
         }
         let core = Core {
             service: Arc::new(self.service),

@@ -143,7 +143,7 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         let handle = &self.core.handle;
         if self.mixin.forks() {
             handle.request_shutdown()?;
-            handle.refuse_clients();
+            handle.shut_down_listeners();
             if let Some(report) = self.mixin.drain_workers(limit, hurry) {
                 self.core.registry().set_report(report.clone());
                 return Ok(report);
@@ -215,8 +215,8 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     #[cfg(all(unix, feature = "signals"))]
     fn drain_if_a_signal_says_so(&self) {
         let Some(signals) = &self.signals else { return };
-        if let Some(limit) = signals.asked() {
-            match self.drain_while(limit, &|| signals.hurry()) {
+        if let Some(limit) = signals.requested_drain() {
+            match self.drain_while(limit, &|| signals.second_signal()) {
                 Ok(report) if report.cut.is_empty() => log::info!("{report}"),
                 Ok(report) => log::warn!("{report}"),
                 Err(error) => log::error!("drain: {error}"),

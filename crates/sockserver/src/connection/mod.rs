@@ -1,5 +1,5 @@
 //! One connection as the whole engine sees it: the worker that serves it, the
-//! reaper that ends it when it is overdue, the drain that waits for it.
+//! deadline_timer that ends it when it is overdue, the drain that waits for it.
 
 pub(crate) mod buffer_pool;
 pub(crate) mod datagram;

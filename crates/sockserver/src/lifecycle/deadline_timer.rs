@@ -17,20 +17,20 @@ use crate::limits::clock::NEVER;
 /// Started with the first deadline there is, and not at all in a forking server,
 /// whose loop does its work. Connections come and go without waking it: a later
 /// deadline than the one it sleeps for is seen when it wakes.
-pub(crate) struct Reaper {
+pub(crate) struct DeadlineTimer {
     /// When it wakes by itself, in the clock's milliseconds. [`NEVER`] while it
     /// looks, since what begins then wakes it again, and before it is started.
     next: AtomicU64,
     stopped: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// There was no thread for it, as the log knows: each request tries again.
-    told: AtomicBool,
+    spawn_failed: AtomicBool,
 }
 
 /// What the thread looks at: the table of connections with their deadlines.
 pub(crate) trait Expire: Send + Sync + 'static {
     /// The timer that belongs to the table.
-    fn reaper(&self) -> &Reaper;
+    fn deadline_timer(&self) -> &DeadlineTimer;
 
     /// Ends overdue connections. Returns when the next one may be due, in the clock's
     /// milliseconds, or [`NEVER`].
@@ -50,28 +50,28 @@ pub(crate) trait Expire: Send + Sync + 'static {
 const FORBIDDEN: u64 = 0;
 
 /// A deadline is kept to within a tenth of the shortest, at most this.
-const COARSEST: u64 = 250;
+const MAX_DELAY_MS: u64 = 250;
 
 /// How often it looks at what a closed server has left.
-const CLOSED: Duration = Duration::from_secs(1);
+const CLOSED_INTERVAL: Duration = Duration::from_secs(1);
 
-impl Default for Reaper {
-    fn default() -> Reaper {
-        Reaper {
+impl Default for DeadlineTimer {
+    fn default() -> DeadlineTimer {
+        DeadlineTimer {
             next: AtomicU64::new(NEVER),
             stopped: AtomicBool::default(),
             thread: Mutex::default(),
-            told: AtomicBool::default(),
+            spawn_failed: AtomicBool::default(),
         }
     }
 }
 
-impl Reaper {
+impl DeadlineTimer {
     /// Has somebody look at `due`.
     #[inline]
     pub(crate) fn watch<T: Expire>(table: &Arc<T>, due: u64) {
-        if due < table.reaper().next.load(Ordering::SeqCst) {
-            Reaper::wake_or_start(table);
+        if due < table.deadline_timer().next.load(Ordering::SeqCst) {
+            DeadlineTimer::wake_or_start(table);
         }
     }
 
@@ -86,66 +86,73 @@ impl Reaper {
     }
 
     /// Whether a thread ends what is overdue: not where it is forbidden, or none was left.
-    pub(crate) fn watches(&self) -> bool {
-        let is_there = !self.told.load(Ordering::Relaxed) && !self.stopped.load(Ordering::Relaxed);
+    pub(crate) fn is_enforcing(&self) -> bool {
+        let is_there = !self.spawn_failed.load(Ordering::Relaxed) && !self.stopped.load(Ordering::Relaxed);
         is_there && !self.is_forbidden()
     }
 
     /// Whether there was no thread for it when the last deadline began.
-    pub(crate) fn could_not_start(&self) -> bool {
-        self.told.load(Ordering::Relaxed)
+    pub(crate) fn has_failed_to_start(&self) -> bool {
+        self.spawn_failed.load(Ordering::Relaxed)
     }
 
     #[cold]
     fn wake_or_start<T: Expire>(table: &Arc<T>) {
-        let reaper = table.reaper();
-        let mut running = reaper.thread.lock();
+        let deadline_timer = table.deadline_timer();
+        let mut running = deadline_timer.thread.lock();
         if let Some(thread) = &*running {
             return thread.thread().unpark();
         }
-        if reaper.stopped.load(Ordering::Relaxed) {
+        if deadline_timer.stopped.load(Ordering::Relaxed) {
             return;
         }
         let its_own = Arc::downgrade(table);
-        let started = thread::Builder::new().name("sockserver-reaper".to_owned()).spawn(move || {
-            while let Some(table) = its_own.upgrade() {
-                let stopped = table.reaper().stopped.load(Ordering::Acquire);
-                if stopped && table.is_empty() {
-                    return;
+        let started =
+            thread::Builder::new().name("sockserver-deadline_timer".to_owned()).spawn(move || {
+                while let Some(table) = its_own.upgrade() {
+                    let stopped = table.deadline_timer().stopped.load(Ordering::Acquire);
+                    if stopped && table.is_empty() {
+                        return;
+                    }
+                    let sleep = DeadlineTimer::expire_and_rearm(&*table);
+                    drop(table);
+                    // A closed server's last requests end without a word.
+                    let sleep = if stopped {
+                        Some(sleep.map_or(CLOSED_INTERVAL, |sleep| sleep.min(CLOSED_INTERVAL)))
+                    } else {
+                        sleep
+                    };
+                    sleep.map_or_else(thread::park, thread::park_timeout);
                 }
-                let sleep = Reaper::look(&*table);
-                drop(table);
-                // A closed server's last requests end without a word.
-                let sleep =
-                    if stopped { Some(sleep.map_or(CLOSED, |sleep| sleep.min(CLOSED))) } else { sleep };
-                sleep.map_or_else(thread::park, thread::park_timeout);
-            }
-        });
+            });
         match started {
             Ok(thread) => {
                 *running = Some(thread);
-                reaper.told.store(false, Ordering::Relaxed);
+                deadline_timer.spawn_failed.store(false, Ordering::Relaxed);
             }
             // The next deadline tries again.
             Err(error) => {
-                let level =
-                    if reaper.told.swap(true, Ordering::Relaxed) { Level::Debug } else { Level::Warn };
+                let level = if deadline_timer.spawn_failed.swap(true, Ordering::Relaxed) {
+                    Level::Debug
+                } else {
+                    Level::Warn
+                };
                 log::log!(level, "deadlines are not watched: no thread: {error}");
             }
         }
     }
 
     /// Ends what is overdue. Returns how long to sleep; `None` until woken.
-    fn look<T: Expire>(table: &T) -> Option<Duration> {
-        let reaper = table.reaper();
-        reaper.next.store(NEVER, Ordering::SeqCst);
+    fn expire_and_rearm<T: Expire>(table: &T) -> Option<Duration> {
+        let deadline_timer = table.deadline_timer();
+        deadline_timer.next.store(NEVER, Ordering::SeqCst);
         let next = table.expire();
         if next == NEVER {
             return None;
         }
         let shortest = table.shortest_deadline().unwrap_or_default().as_millis() as u64;
-        let next = next.max(table.now() + (shortest / 10).clamp(1, COARSEST));
-        reaper.next.store(next, Ordering::SeqCst);
+        let next = next.max(table.now() + (shortest / 10).clamp(1, MAX_DELAY_MS));
+        deadline_timer.next.store(next, Ordering::SeqCst);
         Some(Duration::from_millis(next.saturating_sub(table.now())))
     }
 
@@ -166,34 +173,35 @@ impl Reaper {
     }
 }
 
-/// A thread that ends what is overdue, and is gone when this is dropped: where the [`Reaper`]
+/// A thread that ends what is overdue, and is gone when this is dropped: where the [`DeadlineTimer`]
 /// is forbidden, because the process is going to fork, and the loop is about to block.
-pub(crate) struct Watch {
+pub(crate) struct ScopedTimer {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Watch {
+impl ScopedTimer {
     /// # Errors
     ///
     /// Returns an error if the thread cannot be started.
-    pub(crate) fn begin<T: Expire>(table: &Arc<T>) -> io::Result<Watch> {
+    pub(crate) fn begin<T: Expire>(table: &Arc<T>) -> io::Result<ScopedTimer> {
         let (end, ended) = mpsc::channel();
         let table = Arc::clone(table);
-        let thread = thread::Builder::new().name("sockserver-reaper".to_owned()).spawn(move || {
-            loop {
-                let next = table.expire().max(table.now() + 1);
-                let sleep = Duration::from_millis(next.saturating_sub(table.now()));
-                if ended.recv_timeout(sleep) != Err(RecvTimeoutError::Timeout) {
-                    return;
+        let thread =
+            thread::Builder::new().name("sockserver-deadline_timer".to_owned()).spawn(move || {
+                loop {
+                    let next = table.expire().max(table.now() + 1);
+                    let sleep = Duration::from_millis(next.saturating_sub(table.now()));
+                    if ended.recv_timeout(sleep) != Err(RecvTimeoutError::Timeout) {
+                        return;
+                    }
                 }
-            }
-        })?;
-        Ok(Watch { end: Some(end), thread: Some(thread) })
+            })?;
+        Ok(ScopedTimer { end: Some(end), thread: Some(thread) })
     }
 }
 
-impl Drop for Watch {
+impl Drop for ScopedTimer {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {

@@ -106,12 +106,12 @@ impl ServerHandle {
     /// server is stopping, but cannot be waited for (Python waits for ever). `Unsupported` in a forked child, which cannot
     /// stop its parent's server.
     pub fn shutdown(&self) -> io::Result<()> {
-        let this_loop = self.request()?;
+        let this_loop = self.stop_loop()?;
         let Run::Serving(thread, _) = this_loop else {
             return Ok(());
         };
         if thread == thread::current().id() || self.registry().is_accepting_here() {
-            return Err(cannot_wait("shutdown"));
+            return Err(would_deadlock("shutdown"));
         }
         // A loop that somebody begins meanwhile is another one.
         let mut run = self.shared.run.lock();
@@ -156,7 +156,7 @@ impl ServerHandle {
         self.drain_while(limit, &|| false, &|| {})
     }
 
-    /// [`drain`](Self::drain), ended at once when `hurry` says so; `collect` notices
+    /// [`drain`](Self::drain), ended at once when `second_signal` says so; `collect` notices
     /// what has ended.
     pub(crate) fn drain_while(
         &self,
@@ -167,17 +167,17 @@ impl ServerHandle {
         let shared = &*self.shared;
         // Announced before the loop is stopped, which otherwise returns without it.
         let _announced = shared.registry.announce_drain();
-        let this_loop = self.request()?;
+        let this_loop = self.stop_loop()?;
         let own_loop = matches!(this_loop, Run::Serving(thread, _) if thread == thread::current().id());
         if own_loop || shared.registry.is_serving_thread() || shared.registry.is_accepting_here() {
-            return Err(cannot_wait("drain"));
+            return Err(would_deadlock("drain"));
         }
         shared.registry.begin_drain();
         // A loop that has begun since the first request is stopped by this one, and a
         // later one sees the drain.
-        let this_loop = self.request()?;
+        let this_loop = self.stop_loop()?;
         shared.waker.wake();
-        self.refuse_clients();
+        self.shut_down_listeners();
         // What a loop has accepted is not in the register for a moment.
         let serving = || matches!(this_loop, Run::Serving(..)) && *shared.run.lock() == this_loop;
         let report = shared.registry.drain(limit, hurry, collect, &serving);
@@ -186,7 +186,7 @@ impl ServerHandle {
     }
 
     /// Has clients refused from now on, those that wait in the queue included.
-    pub(crate) fn refuse_clients(&self) {
+    pub(crate) fn shut_down_listeners(&self) {
         let listeners: Vec<_> = self.shared.listeners.lock().iter().filter_map(Weak::upgrade).collect();
         for listener in listeners {
             // On a system where a listener has nothing to shut down its queue is
@@ -195,7 +195,7 @@ impl ServerHandle {
         }
     }
 
-    pub(crate) fn closes_at_drain(&self, listeners: &[Arc<Socket>]) {
+    pub(crate) fn set_listeners_to_shut_down(&self, listeners: &[Arc<Socket>]) {
         *self.shared.listeners.lock() = listeners.iter().map(Arc::downgrade).collect();
     }
 
@@ -244,11 +244,11 @@ impl ServerHandle {
     ///
     /// `Unsupported` in a forked child.
     pub fn request_shutdown(&self) -> io::Result<()> {
-        self.request().map(drop)
+        self.stop_loop().map(drop)
     }
 
     /// Tells the loop to stop, and the caller which loop that is.
-    fn request(&self) -> io::Result<Run> {
+    fn stop_loop(&self) -> io::Result<Run> {
         let shared = &*self.shared;
         if shared.pid != std::process::id() {
             return Err(io::Error::new(
@@ -266,7 +266,7 @@ impl ServerHandle {
 
     /// Stops what this process does for the server.
     #[cfg(unix)]
-    pub(crate) fn stop_here(&self) {
+    pub(crate) fn stop_local(&self) {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.waker.wake();
     }
@@ -282,18 +282,18 @@ impl ServerHandle {
     }
 
     /// Marks the loop as running until the guard is dropped.
-    pub(crate) fn begin(&self) -> io::Result<Serving<'_>> {
+    pub(crate) fn begin(&self) -> io::Result<LoopGuard<'_>> {
         let mut run = self.shared.run.lock();
         if let Run::Serving(..) = *run {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "serve_forever is running already"));
         }
         let number = self.shared.loops.fetch_add(1, Ordering::Relaxed);
         *run = Run::Serving(thread::current().id(), number);
-        Ok(Serving { handle: self })
+        Ok(LoopGuard { handle: self })
     }
 }
 
-fn cannot_wait(call: &str) -> io::Error {
+fn would_deadlock(call: &str) -> io::Error {
     let sentence = format!(
         "{call} in a thread that serves cannot wait for itself (the server stops after this request)"
     );
@@ -307,11 +307,11 @@ impl fmt::Debug for ServerHandle {
 }
 
 /// A loop that runs; dropping it tells those who wait, a panic's unwinding included.
-pub(crate) struct Serving<'a> {
+pub(crate) struct LoopGuard<'a> {
     handle: &'a ServerHandle,
 }
 
-impl Drop for Serving<'_> {
+impl Drop for LoopGuard<'_> {
     fn drop(&mut self) {
         let shared = &*self.handle.shared;
         let mut run = shared.run.lock();

@@ -14,7 +14,7 @@ use sock::{Address, SHUT_RDWR, Socket};
 use crate::connection::Connection;
 use crate::connection::state::ConnState;
 use crate::lifecycle::current_server::{Accepting, Serving};
-use crate::lifecycle::deadline_timer::{Expire, Reaper};
+use crate::lifecycle::deadline_timer::{DeadlineTimer, Expire};
 #[cfg(unix)]
 use crate::lifecycle::scoreboard::{Scoreboard, Slot};
 use crate::limits::clock::NEVER;
@@ -43,7 +43,7 @@ pub(crate) struct Registry {
     /// A line has been released that its owner waits for: see [`Held`].
     released: Condvar,
     draining: AtomicBool,
-    pub(crate) reaper: Reaper,
+    pub(crate) deadline_timer: DeadlineTimer,
     /// What other processes serve for this server.
     #[cfg(unix)]
     worker_scoreboard: OnceLock<Arc<Scoreboard>>,
@@ -114,7 +114,7 @@ impl Registry {
             ended: Condvar::new(),
             released: Condvar::new(),
             draining: AtomicBool::new(false),
-            reaper: Reaper::default(),
+            deadline_timer: DeadlineTimer::default(),
             #[cfg(unix)]
             worker_scoreboard: OnceLock::new(),
             #[cfg(unix)]
@@ -136,7 +136,7 @@ impl Registry {
     fn publish(&self, stats: &Stats) {
         #[cfg(unix)]
         if let Some(mirror) = self.own_slot.get() {
-            mirror.show(stats);
+            mirror.publish(stats);
         }
         #[cfg(not(unix))]
         let _ = stats;
@@ -260,7 +260,7 @@ impl Registry {
         }
     }
 
-    /// How long until something may be overdue, for a loop that has no reaper.
+    /// How long until something may be overdue, for a loop that has no deadline_timer.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         let next = self.table.lock().connections().map(|connection| connection.due()).min();
         let left = next.filter(|&next| next < NEVER)?.saturating_sub(self.now());
@@ -445,10 +445,10 @@ impl Registry {
         left == 0
     }
 
-    /// Ends the reaper, or lets it end with the requests that are left.
+    /// Ends the deadline_timer, or lets it end with the requests that are left.
     pub(crate) fn close(&self) {
         let left = self.table.lock().stats.in_flight > 0;
-        self.reaper.stop(left);
+        self.deadline_timer.stop(left);
     }
 
     /// Counts a request as one that has ended.
@@ -462,8 +462,8 @@ impl Registry {
 }
 
 impl Expire for Registry {
-    fn reaper(&self) -> &Reaper {
-        &self.reaper
+    fn deadline_timer(&self) -> &DeadlineTimer {
+        &self.deadline_timer
     }
 
     fn expire(&self) -> u64 {
@@ -536,9 +536,9 @@ impl Entry {
         &self.connection.client_address
     }
 
-    /// Has the next receive watched by the system, where no reaper does it.
+    /// Has the next receive watched by the system, where no deadline_timer does it.
     pub(crate) fn limit_next_read(&self, registry: &Registry, deadline: Deadline) {
-        if registry.reaper.is_forbidden() {
+        if registry.deadline_timer.is_forbidden() {
             self.connection.set_next_read_deadline(deadline);
         }
     }
@@ -553,7 +553,7 @@ impl Entry {
     pub(crate) fn enter(&self, registry: &Arc<Registry>, phase: ConnState) -> bool {
         let next_look = self.connection.enter_until(phase);
         if let Some(next_look) = next_look {
-            Reaper::watch(registry, next_look);
+            DeadlineTimer::watch(registry, next_look);
         }
         next_look.is_some()
     }

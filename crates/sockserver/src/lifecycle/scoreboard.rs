@@ -141,7 +141,7 @@ impl Scoreboard {
 
 impl Slot {
     /// Shows the counters to the parent.
-    pub(crate) fn show(&self, stats: &Stats) {
+    pub(crate) fn publish(&self, stats: &Stats) {
         self.word(SEQUENCE).fetch_add(1, Ordering::AcqRel);
         for (number, value) in stats.to_words().into_iter().enumerate() {
             self.word(STATS + number).store(value, Ordering::Release);
@@ -151,7 +151,7 @@ impl Slot {
 
     /// Says that the worker can serve from now on.
     pub(crate) fn start(&self) {
-        self.beat();
+        self.heartbeat();
         self.word(STARTED).fetch_max(ACCEPTS, Ordering::AcqRel);
     }
 
@@ -161,17 +161,17 @@ impl Slot {
     }
 
     /// Says that the worker is alive.
-    pub(crate) fn beat(&self) {
+    pub(crate) fn heartbeat(&self) {
         self.word(BEAT).store(self.now(), Ordering::Relaxed);
     }
 
     /// Says that the worker can do no more: a handler does not return.
-    pub(crate) fn give_up(&self) {
+    pub(crate) fn set_stuck(&self) {
         self.word(BEAT).store(self.now() | STUCK, Ordering::Relaxed);
     }
 
     /// Says whom the worker serves from now on.
-    pub(crate) fn serve(&self, client: &Address) {
+    pub(crate) fn set_client(&self, client: &Address) {
         let mut port = SERVES;
         if let Some(ip) = client.ip() {
             port |= KNOWN | u64::from(client.port().unwrap_or_default());
@@ -188,7 +188,7 @@ impl Slot {
     }
 
     /// Says that the client has gone.
-    pub(crate) fn serve_nobody(&self) {
+    pub(crate) fn clear_client(&self) {
         self.word(TICKET).store(0, Ordering::SeqCst);
         self.word(PORT).store(0, Ordering::SeqCst);
     }
@@ -196,7 +196,7 @@ impl Slot {
     /// Whether `most` workers serve the same address already.
     ///
     /// Workers that ask at the same moment draw tickets: the lower ticket is the earlier.
-    pub(crate) fn is_one_too_many(&self, most: usize) -> bool {
+    pub(crate) fn exceeds_per_ip_limit(&self, most: usize) -> bool {
         let key =
             |place| [PORT, CLIENT, CLIENT + 1].map(|number| self.at(place, number).load(Ordering::SeqCst));
         let [port, own @ ..] = key(self.place);
@@ -275,14 +275,14 @@ mod tests {
     #[test]
     fn what_a_worker_shows_is_seen_and_outlives_it() {
         let board = Scoreboard::new(2).unwrap();
-        board.slot(1).show(&some());
+        board.slot(1).publish(&some());
         assert_eq!(board.stats(), some());
         assert!(!board.retire(1), "it has never said that it started");
         let stats = board.stats();
         assert_eq!(stats.accepted, 2);
         assert!(stats.adds_up() && stats.in_flight == 0 && stats.failed == 1, "{stats}");
         board.slot(1).start();
-        board.slot(1).show(&some());
+        board.slot(1).publish(&some());
         assert_eq!(board.stats().accepted, 4);
         assert!(board.has_started(1) && board.retire(1) && !board.has_started(1));
     }
@@ -291,7 +291,7 @@ mod tests {
     fn a_worker_that_died_while_it_wrote_still_adds_up() {
         let board = Scoreboard::new(1).unwrap();
         let slot = board.slot(0);
-        slot.show(&some());
+        slot.publish(&some());
         slot.word(SEQUENCE).fetch_add(1, Ordering::Relaxed);
         slot.word(STATS).fetch_add(1, Ordering::Relaxed);
         assert!(board.stats().adds_up());
@@ -306,10 +306,10 @@ mod tests {
         let [one, two, three, four] = [0, 1, 2, 3].map(|place| board.slot(place));
         let address = |text: &str| Address::from(text.parse::<SocketAddr>().unwrap());
         let refused = |slot: &Slot, client: &str| {
-            slot.serve(&address(client));
-            let refused = slot.is_one_too_many(2);
+            slot.set_client(&address(client));
+            let refused = slot.exceeds_per_ip_limit(2);
             if refused {
-                slot.serve_nobody();
+                slot.clear_client();
             }
             refused
         };
@@ -317,7 +317,7 @@ mod tests {
         assert!(!refused(&two, "[::ffff:192.0.2.1]:2"));
         assert!(refused(&three, "192.0.2.1:3"));
         assert!(!refused(&three, "192.0.2.2:4"));
-        one.serve_nobody();
+        one.clear_client();
         assert!(!refused(&four, "192.0.2.1:5"));
         assert_eq!(board.client(0), None);
         assert_eq!(board.client(3).map(|(client, _)| client), Some(address("192.0.2.1:5")));
@@ -336,15 +336,15 @@ mod tests {
                     let (slot, start, client) = (board.slot(place), &start, &client);
                     scope.spawn(move || {
                         start.wait();
-                        slot.serve(client);
-                        usize::from(!slot.is_one_too_many(3))
+                        slot.set_client(client);
+                        usize::from(!slot.exceeds_per_ip_limit(3))
                     })
                 };
                 let asked: Vec<_> = (0..8).map(ask).collect();
                 asked.into_iter().map(|asked| asked.join().unwrap()).sum::<usize>()
             });
             assert_eq!(admitted, 3);
-            (0..8).for_each(|place| board.slot(place).serve_nobody());
+            (0..8).for_each(|place| board.slot(place).clear_client());
         }
     }
 
@@ -353,16 +353,16 @@ mod tests {
         let board = Scoreboard::new(4).unwrap();
         let slots = [0, 1, 2, 3].map(|place| board.slot(place));
         let client = Address::from("192.0.2.1:1".parse::<SocketAddr>().unwrap());
-        slots.iter().for_each(|slot| slot.serve(&client));
+        slots.iter().for_each(|slot| slot.set_client(&client));
         let stopped = &slots[0];
         let mark = stopped.begin_drawing();
-        assert!(!slots[1].is_one_too_many(2));
-        assert!(slots[2].is_one_too_many(2), "the stopped worker is before it");
-        assert!(slots[3].is_one_too_many(2));
+        assert!(!slots[1].exceeds_per_ip_limit(2));
+        assert!(slots[2].exceeds_per_ip_limit(2), "the stopped worker is before it");
+        assert!(slots[3].exceeds_per_ip_limit(2));
         let ticket = stopped.draw(0, mark);
         let before = (1..4).filter(|&place| stopped.ticket_of(place) < ticket);
         assert_eq!(before.collect::<Vec<_>>(), [1], "two of four are let in");
-        stopped.serve_nobody();
+        stopped.clear_client();
         let next = stopped.begin_drawing();
         assert_ne!(next, mark, "a drawing cannot be taken for a later one");
         slots[1].draw(0, mark);
@@ -379,11 +379,11 @@ mod tests {
         }
         assert!(board.stuck_for(0, Duration::from_millis(1)).is_some());
         assert!(board.stuck_for(0, Duration::from_secs(60)).is_none());
-        slot.beat();
+        slot.heartbeat();
         assert!(board.stuck_for(0, Duration::from_secs(60)).is_none());
-        slot.give_up();
+        slot.set_stuck();
         assert!(board.stuck_for(0, Duration::from_secs(60)).is_some());
-        slot.beat();
+        slot.heartbeat();
         assert!(board.stuck_for(0, Duration::from_secs(60)).is_none());
     }
 }

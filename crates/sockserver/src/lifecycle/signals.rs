@@ -16,7 +16,7 @@ use crate::os::bound_path::BoundPath;
 use crate::os::process;
 
 /// How long the loop may take to return after a drain that left a handler behind.
-const LOOP_RETURNS: Duration = Duration::from_millis(250);
+const LOOP_EXIT_LIMIT: Duration = Duration::from_millis(250);
 
 /// What was asked for by [`Builder::drain_on_signals`](crate::Builder::drain_on_signals).
 ///
@@ -65,7 +65,7 @@ impl Signals {
             } else {
                 log::warn!("{report}")
             }
-            let until = Instant::now() + LOOP_RETURNS;
+            let until = Instant::now() + LOOP_EXIT_LIMIT;
             while report.left > 0 && handle.is_stopping() {
                 if Instant::now() < until {
                     thread::sleep(Duration::from_millis(5));
@@ -87,7 +87,7 @@ impl Signals {
     }
 
     /// Takes the first signal; the loop is to end then.
-    pub(crate) fn notice(&self) {
+    pub(crate) fn read_signals(&self) {
         if !self.noticed.load(Ordering::Relaxed) && is_there(&self.came) {
             if let Some(signal) = next(&self.came) {
                 log::info!("{signal}: draining for up to {:?}", self.limit);
@@ -97,12 +97,12 @@ impl Signals {
     }
 
     /// How long to drain, if a signal has ended the loop.
-    pub(crate) fn asked(&self) -> Option<Duration> {
+    pub(crate) fn requested_drain(&self) -> Option<Duration> {
         self.noticed.load(Ordering::Relaxed).then_some(self.limit)
     }
 
     /// Whether another signal has come.
-    pub(crate) fn hurry(&self) -> bool {
+    pub(crate) fn second_signal(&self) -> bool {
         is_there(&self.came)
     }
 }

@@ -220,7 +220,7 @@ impl ForkingMixIn {
     }
 
     /// Waits until fewer than `max_children` run: for `handle_request`, since
-    /// `serve` accepts nothing while there are too many.
+    /// `set_client` accepts nothing while there are too many.
     fn wait_for_room(&self) -> io::Result<()> {
         while self.active_children() >= self.max_children {
             self.wait_for_an_end()?;

@@ -94,15 +94,15 @@ fn serve(worker: &Worker, handle: &ServerHandle, slot: &Slot, quota: Option<u64>
         match accepting(|| worker.next(Some(LOOKS))) {
             Ok(None) => {}
             Ok(Some(job)) => {
-                slot.serve(job.client_address());
-                if most.is_some_and(|most| slot.is_one_too_many(most)) {
-                    slot.serve_nobody();
+                slot.set_client(job.client_address());
+                if most.is_some_and(|most| slot.exceeds_per_ip_limit(most)) {
+                    slot.clear_client();
                     log::debug!("request from {} refused: too many connections", job.client_address());
                     job.turn_away();
                     continue;
                 }
                 worker.serve(job);
-                slot.serve_nobody();
+                slot.clear_client();
                 left -= 1;
             }
             // A parent that drains has shut it down, or another worker whose parent is
@@ -147,7 +147,7 @@ impl Orders {
         let mut lines = control.makefile_rb().lines();
         let limit = loop {
             let line = lines.next().and_then(Result::ok);
-            handle.stop_here();
+            handle.stop_local();
             if line.is_none() {
                 // The parent is gone. Whoever takes its place needs the address, however
                 // long the last request here takes.
@@ -194,9 +194,9 @@ impl Orders {
             over = self.is_over().then(|| over.unwrap_or_else(Instant::now));
             let since = over.map_or(Duration::ZERO, |over| over.elapsed());
             if over.is_some() && patience.is_some_and(|patience| since >= patience.mul_f32(0.9)) {
-                self.slot.give_up();
+                self.slot.set_stuck();
             } else {
-                self.slot.beat();
+                self.slot.heartbeat();
             }
         }
     }

@@ -402,7 +402,7 @@ mod tests {
                     }
                 };
                 let (watched, late) = (Arc::clone(&connection), Arc::clone(&ends));
-                let reaper = move || {
+                let deadline_timer = move || {
                     let ended = watched.end_if_overdue(u64::MAX);
                     late.lock().late = ended;
                 };
@@ -418,7 +418,7 @@ mod tests {
                     );
                     cut.lock().cut = ended;
                 };
-                let actors: Vec<Actor> = vec![Box::new(worker), Box::new(reaper), Box::new(drain)];
+                let actors: Vec<Actor> = vec![Box::new(worker), Box::new(deadline_timer), Box::new(drain)];
                 (actors, (connection, ends))
             },
             |(connection, ends)| {

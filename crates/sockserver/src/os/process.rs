@@ -186,7 +186,7 @@ pub(crate) fn kill(pid: Pid) {
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
-/// Writes the signal's number to `told` whenever it comes, in this process; a
+/// Writes the signal's number to `spawn_failed` whenever it comes, in this process; a
 /// forked child, whose copy of all this reaches its parent's socket, is left out.
 #[cfg(feature = "signals")]
 pub(crate) fn on_signal(signal: i32, told: std::sync::Arc<sock::Socket>) -> io::Result<signal_hook::SigId> {

@@ -9,7 +9,7 @@ use crate::connection::Connection;
 use crate::connection::buffer_pool::recycle_buffer;
 use crate::connection::state::ConnState;
 use crate::lifecycle::current_server::Serving;
-use crate::lifecycle::deadline_timer::Watch;
+use crate::lifecycle::deadline_timer::ScopedTimer;
 use crate::lifecycle::registry::{Entry, Registry};
 use crate::limits::Deadline;
 use crate::limits::stats::Outcome;
@@ -257,13 +257,13 @@ impl Life {
 
     /// Has `wrap_request` watched, which gets the only [`Socket`] of the connection.
     ///
-    /// To end a handshake that takes too long, the reaper or a drain has to shut the connection
+    /// To end a handshake that takes too long, the deadline_timer or a drain has to shut the connection
     /// down, and needs a descriptor of its own for that: the hook may close the first, or hand
     /// it on. If there is none, or no thread to watch the deadline, the connection is refused,
     /// and no other accepted for a while.
     ///
     /// In a forked child nobody watches: its parent kills it.
-    fn watch_wrapping(&self, socket: &Socket) -> Result<Option<Watch>, RequestError> {
+    fn watch_wrapping(&self, socket: &Socket) -> Result<Option<ScopedTimer>, RequestError> {
         if !child_channel::is_one() {
             let second = socket.dup().map_err(|error| self.refuse_to_wrap("dup the socket of", error))?;
             self.entry.set_wrapping(self.registry(), Some(second));
@@ -282,15 +282,15 @@ impl Life {
     }
 
     /// Makes sure that a thread watches the deadline of `wrap_request`, if it has one.
-    fn watch_deadline(&self) -> io::Result<Option<Watch>> {
+    fn watch_deadline(&self) -> io::Result<Option<ScopedTimer>> {
         let registry = self.registry();
         if registry.limits().wrap_timeout.is_none() || child_channel::is_one() {
             return Ok(None);
         }
-        let watched = if registry.reaper.is_forbidden() {
+        let watched = if registry.deadline_timer.is_forbidden() {
             // `handle_request` of a prefork server: the loop itself is about to wait.
-            Watch::begin(registry).map(Some)
-        } else if registry.reaper.could_not_start() {
+            ScopedTimer::begin(registry).map(Some)
+        } else if registry.deadline_timer.has_failed_to_start() {
             Err(io::Error::other("no thread can be started"))
         } else {
             Ok(None)
@@ -330,7 +330,7 @@ fn await_input(core: &Core, connection: &Connection, size: usize, input: Input) 
     if let Some(awaited) = child_channel::with_line(|line| connection.await_input_or_drain(size, line)) {
         return awaited;
     }
-    if input == Input::Await && core.lifts_read_limit && core.registry().reaper.watches() {
+    if input == Input::Await && core.lifts_read_limit && core.registry().deadline_timer.is_enforcing() {
         connection.disarm_recv_timeout();
     }
     connection.await_input(size, input == Input::IfThere)
