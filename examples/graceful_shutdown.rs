@@ -50,7 +50,7 @@ fn main() -> io::Result<ExitCode> {
     server.serve_forever()?;
     println!("{}", server.stats());
     match server.drained() {
-        Some(report) if !report.cut.is_empty() => {
+        Some(report) if !report.aborted.is_empty() => {
             println!("{report}");
             Ok(ExitCode::FAILURE)
         }

@@ -251,7 +251,7 @@ impl ServerHooks for Handshake {
     }
 
     fn handle_error(&self, error: &RequestError, _client_address: &Address) {
-        assert!(matches!(error, RequestError::TimedOut(sockserver::Deadline::Wrap, _)), "{error}");
+        assert!(matches!(error, RequestError::TimedOut(sockserver::DeadlineKind::Wrap, _)), "{error}");
     }
 }
 
@@ -459,12 +459,12 @@ fn those_between_requests_are_counted() {
     let server = ThreadingTCPServer::builder(sockserver::handler_fn(echo)).bind(LOOPBACK).unwrap();
     let server = testing::serve(server);
     let clients: Vec<Socket> = (0..3).map(|_| client_of(server.address())).collect();
-    until_stats(server.handle(), |stats| stats.in_flight == 3 && stats.between_requests == 0);
+    until_stats(server.handle(), |stats| stats.in_flight == 3 && stats.idle == 0);
     for client in &clients {
         client.sendall(b"hello\n").unwrap();
         assert_eq!(client.recv(100).unwrap(), b"hello\n");
     }
-    until_stats(server.handle(), |stats| stats.in_flight == 3 && stats.between_requests == 3);
+    until_stats(server.handle(), |stats| stats.in_flight == 3 && stats.idle == 3);
     clients[0].sendall(b"half").unwrap();
-    until_stats(server.handle(), |stats| stats.between_requests == 2);
+    until_stats(server.handle(), |stats| stats.idle == 2);
 }

@@ -109,7 +109,7 @@ fn the_report_tells_what_became_of_each() {
     let waiting = saying(&address, b"read\n");
     assert_eq!(waiting.recv(100).unwrap(), b"reading\n");
     clients.gate.wait_for(2);
-    until_stats(&handle, |stats| stats.in_flight == 5 && stats.between_requests == 1);
+    until_stats(&handle, |stats| stats.in_flight == 5 && stats.idle == 1);
 
     let report = thread::scope(|scope| {
         let draining = scope.spawn(|| handle.drain(Duration::from_secs(1)).unwrap());
@@ -122,15 +122,15 @@ fn the_report_tells_what_became_of_each() {
         draining.join().unwrap()
     });
     assert_eq!(rest_of(&waiting), "", "and who does not finish is cut off");
-    let peers: Vec<_> = report.cut.iter().map(|cut| cut.client_address.clone()).collect();
+    let peers: Vec<_> = report.aborted.iter().map(|cut| cut.client_address.clone()).collect();
     assert_eq!(peers, [waiting.getsockname().unwrap()], "{report}");
-    assert!(report.cut[0].age >= Duration::from_secs(1) && report.cut[0].age <= LIMIT, "{report}");
-    assert!(report.took >= Duration::from_secs(1));
-    assert_eq!((report.finished, report.idle, report.left), (2, 2, 0), "{report}");
+    assert!(report.aborted[0].age >= Duration::from_secs(1) && report.aborted[0].age <= LIMIT, "{report}");
+    assert!(report.elapsed >= Duration::from_secs(1));
+    assert_eq!((report.finished, report.idle, report.still_running), (2, 2, 0), "{report}");
     returns(&end);
     let stats = handle.stats();
-    assert!(stats.adds_up(), "{stats:?}");
-    assert_eq!((stats.accepted, stats.finished, stats.cut, stats.in_flight), (5, 4, 1, 0));
+    assert!(stats.is_consistent(), "{stats:?}");
+    assert_eq!((stats.accepted, stats.finished, stats.aborted, stats.in_flight), (5, 4, 1, 0));
     let line = report.to_string();
     assert!(line.contains("2 finished, 2 idle closed, 1 cut off: 127.0.0.1:"), "{line}");
 }
@@ -154,14 +154,14 @@ fn a_handler_that_does_not_return_is_left_behind_in_time() {
         let report = handle.drain(SOON).unwrap();
         late = late.min(begin.elapsed() - SOON);
         assert_eq!(rest_of(&busy), "gate\n");
-        let told = (report.finished + report.idle, report.cut.len(), report.left);
+        let told = (report.finished + report.idle, report.aborted.len(), report.still_running);
         assert_eq!(told, (1, 3, 3), "{report}");
         assert!(report.to_string().ends_with("; 3 handlers do not return"), "{report}");
         returns(&end);
         assert_eq!(handle.stats().in_flight, 3, "server_close does not wait for them either");
         clients.deaf.open();
         let stats = until_stats(&handle, |stats| stats.in_flight == 0);
-        assert_eq!((stats.cut, stats.finished), (3, 1));
+        assert_eq!((stats.aborted, stats.finished), (3, 1));
         if late <= GRACE {
             return;
         }
@@ -179,10 +179,13 @@ fn every_mixin_cuts_those_who_wait_for_a_client() {
         let client = saying(&address, b"read\n");
         assert_eq!(client.recv(100).unwrap(), b"reading\n");
         let report = handle.drain(SOON).unwrap();
-        assert_eq!((report.finished, report.idle, report.cut.len(), report.left), (0, 0, 1, 0));
+        assert_eq!(
+            (report.finished, report.idle, report.aborted.len(), report.still_running),
+            (0, 0, 1, 0)
+        );
         assert_eq!(rest_of(&client), "");
         returns(&end);
-        assert_eq!(handle.stats().cut, 1);
+        assert_eq!(handle.stats().aborted, 1);
     }
     cuts::<Sequential>();
     cuts::<ThreadingMixIn>();
@@ -239,7 +242,7 @@ fn before_the_start_it_is_for_the_loop_that_comes() {
     let server = TCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap();
     let early = client_of(server.server_address());
     let report = server.drain(LIMIT).unwrap();
-    assert!(report.took < LIMIT / 2, "there is nothing to wait for");
+    assert!(report.elapsed < LIMIT / 2, "there is nothing to wait for");
     server.serve_forever().unwrap();
     assert_eq!(server.drained(), Some(report));
     assert_eq!(rest_of(&early), "ConnectionReset", "refused, though it was in the queue");
@@ -259,7 +262,7 @@ fn a_server_that_has_stopped_can_be_drained_and_does_not_serve_again() {
         });
         server.shutdown().unwrap();
     });
-    assert!(server.drain(LIMIT).unwrap().cut.is_empty());
+    assert!(server.drain(LIMIT).unwrap().aborted.is_empty());
     server.serve_forever().unwrap();
     server.handle_request().unwrap();
 }
@@ -288,13 +291,13 @@ fn twice_is_once() {
     let (handle, address) = (server.handle(), server.server_address().clone());
     let end = serving(server);
     let _idle = between(&address);
-    until_stats(&handle, |stats| stats.between_requests == 1);
+    until_stats(&handle, |stats| stats.idle == 1);
     let first = handle.drain(LIMIT).unwrap();
     let second = handle.drain(LIMIT).unwrap();
     assert_eq!((first.idle, second.idle, second.finished), (1, 0, 0));
-    assert!(second.took < LIMIT / 2);
+    assert!(second.elapsed < LIMIT / 2);
     returns(&end);
-    assert!(handle.drain(LIMIT).unwrap().cut.is_empty(), "after the end too");
+    assert!(handle.drain(LIMIT).unwrap().aborted.is_empty(), "after the end too");
 }
 
 #[test]
@@ -312,7 +315,7 @@ fn several_at_once_wait_for_the_same() {
         clients.gate.open();
         for drain in [impatient, patient] {
             let report = drain.join().unwrap();
-            assert!(report.cut.is_empty() && report.left == 0, "{report}");
+            assert!(report.aborted.is_empty() && report.still_running == 0, "{report}");
         }
     });
     assert_eq!(rest_of(&busy), "gate\n");
@@ -430,7 +433,7 @@ fn a_request_that_comes_with_the_drain_is_served_whole_or_not_at_all() {
                     rest_of(&client)
                 });
                 let report = drain.join().unwrap();
-                assert!(report.cut.is_empty(), "{report}");
+                assert!(report.aborted.is_empty(), "{report}");
                 [next.join().unwrap(), new.join().unwrap()]
             });
             let whole = answers.iter().filter(|answer| answer.len() == ANSWER).count();
@@ -441,7 +444,7 @@ fn a_request_that_comes_with_the_drain_is_served_whole_or_not_at_all() {
             assert_eq!(handled.load(Ordering::SeqCst), 1 + whole, "what was handled was answered");
             returns(&end);
             let stats = handle.stats();
-            assert!(stats.adds_up() && stats.in_flight == 0, "{stats:?}");
+            assert!(stats.is_consistent() && stats.in_flight == 0, "{stats:?}");
         }
     }
     moments::<ThreadingMixIn>(60);
@@ -477,7 +480,7 @@ fn a_dismissed_client_that_spoke_in_time_counts_once() {
         draining.join().unwrap()
     });
     // Cut while their handlers were still away, and so not idle ones that went.
-    let told = (report.finished, report.idle, report.cut.len(), report.left);
+    let told = (report.finished, report.idle, report.aborted.len(), report.still_running);
     assert_eq!(told, (0, 1, 2, 2), "{report}");
     clients.gate.open();
     until_stats(&handle, |stats| stats.in_flight == 0);
@@ -499,10 +502,10 @@ fn a_handshake_is_cut_like_a_request() {
     let client = client_of(&address);
     until_stats(&handle, |stats| stats.in_flight == 1);
     let report = handle.drain(SOON).unwrap();
-    assert_eq!((report.cut.len(), report.left), (1, 0), "{report}");
+    assert_eq!((report.aborted.len(), report.still_running), (1, 0), "{report}");
     assert_eq!(rest_of(&client), "");
     returns(&end);
-    assert_eq!(handle.stats().cut, 1);
+    assert_eq!(handle.stats().aborted, 1);
 }
 
 #[test]
@@ -514,7 +517,7 @@ fn no_time_at_all_cuts_at_once() {
     let reading = saying(&address, b"read\n");
     assert_eq!(reading.recv(100).unwrap(), b"reading\n");
     let report = handle.drain(Duration::ZERO).unwrap();
-    assert_eq!((report.finished, report.cut.len(), report.left), (0, 1, 0), "{report}");
+    assert_eq!((report.finished, report.aborted.len(), report.still_running), (0, 1, 0), "{report}");
     assert_eq!(rest_of(&reading), "");
     returns(&end);
 }
@@ -546,7 +549,7 @@ fn datagrams_are_waited_for<M: MixIn + Default>() {
         gate.open();
         draining.join().unwrap()
     });
-    assert!(report.cut.is_empty() && report.took < LIMIT / 2, "{report}");
+    assert!(report.aborted.is_empty() && report.elapsed < LIMIT / 2, "{report}");
     assert_eq!(server.handle().stats().finished, 1);
     assert_eq!(client.recv_with_flags(10, sock::MSG_DONTWAIT).unwrap(), b"hello", "it is answered by then");
 }
@@ -562,12 +565,12 @@ fn a_datagram_is_named<M: MixIn + Default>() {
     let _open = OpenAtEnd(gate.clone());
     let (server, client) = gated_datagram::<M>(&gate);
     let report = server.handle().drain(Duration::ZERO).unwrap();
-    let named: Vec<_> = report.cut.iter().map(|cut| cut.client_address.clone()).collect();
+    let named: Vec<_> = report.aborted.iter().map(|cut| cut.client_address.clone()).collect();
     assert_eq!(named, [client.getsockname().unwrap()]);
-    assert_eq!((report.finished, report.left), (0, 1), "{report}");
+    assert_eq!((report.finished, report.still_running), (0, 1), "{report}");
     gate.open();
     let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
-    assert_eq!((stats.accepted, stats.cut), (1, 1), "{stats:?}");
+    assert_eq!((stats.accepted, stats.aborted), (1, 1), "{stats:?}");
 }
 
 #[test]
@@ -586,7 +589,7 @@ fn unix_sockets_are_drained_too() {
     let server = testing::serve(sockserver::ThreadingUnixStreamServer::new(&path, handler).unwrap());
     let (idle, busy) = (between(server.address()), saying(server.address(), b"gate\n"));
     clients.gate.wait_for(1);
-    until_stats(server.handle(), |stats| stats.between_requests == 1);
+    until_stats(server.handle(), |stats| stats.idle == 1);
     let report = thread::scope(|scope| {
         let draining = scope.spawn(|| server.handle().drain(LIMIT).unwrap());
         assert_eq!(rest_of(&idle), "");
@@ -628,7 +631,7 @@ fn a_client_that_has_begun_to_ask_may_ask_to_the_end() {
         assert_eq!(rest_of(&asking), "hello\n");
         draining.join().unwrap()
     });
-    assert_eq!((report.finished, report.idle, report.cut.len()), (1, 1, 0), "{report}");
+    assert_eq!((report.finished, report.idle, report.aborted.len()), (1, 1, 0), "{report}");
 }
 
 #[test]

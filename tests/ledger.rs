@@ -173,13 +173,13 @@ fn watched<T>(handle: &ServerHandle, run: impl FnOnce() -> T) -> T {
             let mut before = handle.stats();
             while !done.load(Ordering::Relaxed) {
                 let now = handle.stats();
-                assert!(now.adds_up() && now.between_requests <= now.in_flight, "{now:?}");
+                assert!(now.is_consistent() && now.idle <= now.in_flight, "{now:?}");
                 let grown = now.accepted >= before.accepted
                     && now.finished >= before.finished
                     && now.failed >= before.failed
                     && now.panicked >= before.panicked
                     && now.rejected >= before.rejected
-                    && now.cut >= before.cut
+                    && now.aborted >= before.aborted
                     && now.timed_out.total() >= before.timed_out.total();
                 assert!(grown, "{before:?} {now:?}");
                 before = now;
@@ -327,11 +327,11 @@ proptest! {
             })
         });
         let (before, report) = report;
-        prop_assert!(report.left <= report.cut.len() as u64, "{}", report);
+        prop_assert!(report.still_running <= report.aborted.len() as u64, "{}", report);
         let stats = until_stats(&handle, |stats| stats.in_flight == 0);
         // Each that was there, or came, is told of once.
-        let told = report.finished + report.idle + report.cut.len() as u64;
+        let told = report.finished + report.idle + report.aborted.len() as u64;
         prop_assert!(told <= before.in_flight + stats.accepted - before.accepted, "{}, {}", stats, report);
-        prop_assert!(report.cut.len() as u64 >= stats.cut, "{}, {}", stats, report);
+        prop_assert!(report.aborted.len() as u64 >= stats.aborted, "{}, {}", stats, report);
     }
 }

@@ -76,7 +76,7 @@ fn the_limit_is_exact_while_clients_come_and_go() {
         scope.spawn(|| {
             until("all are served", || {
                 let stats = server.handle().stats();
-                assert!(stats.in_flight <= 4 && stats.adds_up(), "{stats:?}");
+                assert!(stats.in_flight <= 4 && stats.is_consistent(), "{stats:?}");
                 stats.finished == 400
             });
         });

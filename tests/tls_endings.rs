@@ -202,7 +202,7 @@ fn an_idle_connection_ends_in_order<M: MixIn>(builder: impl Fn() -> Builder<Stre
             assert_eq!(client.recv(100).unwrap(), b"whole");
         }
         let report = server.handle().drain(LIMIT).unwrap();
-        assert!(report.cut.is_empty(), "{report}");
+        assert!(report.aborted.is_empty(), "{report}");
         assert_eq!(rest(&client), (Vec::new(), Ok(())), "{version:?}: {report}");
     }
 }
@@ -287,7 +287,7 @@ fn a_drain_ends_the_wait_for_a_client_that_reads_nothing() {
         };
         has_sent.recv_timeout(LIMIT).unwrap();
         let report = server.handle().drain(Duration::from_millis(500)).unwrap();
-        assert_eq!((report.cut.len(), report.left), (1, 0), "{report}");
+        assert_eq!((report.aborted.len(), report.still_running), (1, 0), "{report}");
         drop(client);
     }
 }

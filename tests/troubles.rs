@@ -120,7 +120,11 @@ fn a_handler_that_does_not_return_takes_nothing_from_those_that_finished() {
         }
         let report = drain.join().unwrap();
         STUCK.store(false, Ordering::Relaxed);
-        assert_eq!((report.finished, report.idle, report.cut.len(), report.left), (3, 1, 1, 1), "{report}");
+        assert_eq!(
+            (report.finished, report.idle, report.aborted.len(), report.still_running),
+            (3, 1, 1, 1),
+            "{report}"
+        );
     });
 }
 

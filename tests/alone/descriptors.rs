@@ -96,10 +96,10 @@ fn does_not_begin_after_the_end_of_a_drain() {
     gate.wait_for(1);
     // The worker comes to the others when all have been cut off.
     let report = server.handle().drain(Duration::ZERO).unwrap();
-    assert_eq!(report.cut.len(), 3, "{report:?}");
+    assert_eq!(report.aborted.len(), 3, "{report:?}");
     gate.open();
     let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
-    assert_eq!((stats.cut, gate.entered()), (3, 1), "{stats:?}");
+    assert_eq!((stats.aborted, gate.entered()), (3, 1), "{stats:?}");
     drop(clients);
 }
 
@@ -249,8 +249,8 @@ fn is_tried_once_without_a_thread() {
     let stats = until_stats(server.handle(), |stats| stats.rejected == 2);
     assert_eq!(stats.in_flight, 1, "{stats:?}");
     let report = server.handle().drain(Duration::ZERO).unwrap();
-    assert_eq!(report.cut.len(), 1, "{report:?}");
+    assert_eq!(report.aborted.len(), 1, "{report:?}");
     let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
-    assert_eq!((stats.cut, stats.rejected), (1, 2), "{stats:?}");
+    assert_eq!((stats.aborted, stats.rejected), (1, 2), "{stats:?}");
     drop((clients, no_threads));
 }

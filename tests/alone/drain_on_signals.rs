@@ -84,7 +84,7 @@ fn signals_drain_a_server() {
                 assert_eq!(idle.recv(100).unwrap(), b"hello\n");
                 busy.sendall(b"gate\n").unwrap();
                 gate.wait_for(1);
-                until_stats(&handle, |stats| stats.between_requests == 1);
+                until_stats(&handle, |stats| stats.idle == 1);
                 raise(signal);
                 assert_eq!(rest_of(&idle), "", "idle ones go");
                 assert!(refused(&address), "new ones are refused");
@@ -95,7 +95,7 @@ fn signals_drain_a_server() {
             clients.join().unwrap();
         });
         let report = server.drained().expect("a drain");
-        assert_eq!((report.finished, report.idle, report.cut.len()), (1, 1, 0), "{report}");
+        assert_eq!((report.finished, report.idle, report.aborted.len()), (1, 1, 0), "{report}");
         server.server_close().unwrap();
         assert!(!path.exists());
     }
@@ -125,7 +125,7 @@ fn a_second_signal_stops_it_now() {
     });
     assert!(begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
     let report = server.drained().expect("a drain");
-    assert!(!report.cut.is_empty() && report.left == 0, "{report}");
+    assert!(!report.aborted.is_empty() && report.still_running == 0, "{report}");
     drop((server, handle));
     check.assert_nothing_left();
 }
@@ -228,7 +228,7 @@ fn children_finish_after_ctrl_c() {
     server.serve_forever().unwrap();
     assert_eq!(rest_of(&client), "done", "the child was not killed by it");
     let report = server.drained().expect("a drain");
-    assert_eq!((report.finished, report.cut.len(), report.left), (1, 0, 0), "{report}");
+    assert_eq!((report.finished, report.aborted.len(), report.still_running), (1, 0, 0), "{report}");
     assert_eq!(children(), "");
     let stats = server.stats();
     assert_eq!((stats.accepted, stats.finished), (1, 1));
@@ -266,10 +266,10 @@ fn a_second_signal_kills_children() {
     server.serve_forever().unwrap();
     assert!(begin.elapsed() < LIMIT);
     let report = server.drained().expect("a drain");
-    assert_eq!((report.finished, report.cut.len(), report.left), (0, 1, 0), "{report}");
+    assert_eq!((report.finished, report.aborted.len(), report.still_running), (0, 1, 0), "{report}");
     assert_eq!(rest_of(&client), "");
     assert_eq!(children(), "", "killed and collected");
-    assert_eq!(server.stats().cut, 1);
+    assert_eq!(server.stats().aborted, 1);
     drop((server, client));
     assert!(!path.exists());
     drop(folder);
@@ -404,6 +404,6 @@ fn a_signal_drains_a_forking_server_of_single_requests() {
     assert!(begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
     assert_eq!(rest_of(&client), "served");
     let report = server.drained().expect("a drain");
-    assert_eq!((report.cut.len(), report.left), (0, 0), "{report}");
+    assert_eq!((report.aborted.len(), report.still_running), (0, 0), "{report}");
     assert_eq!(children(), "");
 }

@@ -74,7 +74,7 @@ impl ServerHooks for Script {
     fn service_actions(&self) {
         let Some(handle) = self.handle.get() else { return };
         let stats = handle.stats();
-        assert!(stats.adds_up(), "{stats:?}");
+        assert!(stats.is_consistent(), "{stats:?}");
         let done = (self.next.lock().unwrap())(handle);
         assert!(self.began.elapsed() < LIMIT, "it takes too long; {stats:?}");
         if done {
@@ -408,13 +408,13 @@ fn drain_reports_over_all_workers() {
     let begin = Instant::now();
     let report = server.drain(Duration::from_millis(300)).unwrap();
     assert!(begin.elapsed() < LIMIT / 2);
-    assert_eq!((report.idle, report.cut.len()), (2, 1), "{report}");
-    assert_eq!(report.cut[0].client_address, hangs.getsockname().unwrap());
+    assert_eq!((report.idle, report.aborted.len()), (2, 1), "{report}");
+    assert_eq!(report.aborted[0].client_address, hangs.getsockname().unwrap());
     for client in [&idle, &silent, &hangs] {
         assert_eq!(client.recv(100).unwrap_or_default(), b"");
     }
     let stats = server.stats();
-    assert!(stats.adds_up() && stats.accepted == 3 && stats.in_flight == 0, "{stats:?}");
+    assert!(stats.is_consistent() && stats.accepted == 3 && stats.in_flight == 0, "{stats:?}");
     server.server_close().unwrap();
 }
 

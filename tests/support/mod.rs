@@ -71,7 +71,7 @@ pub(crate) fn until_stats(handle: &ServerHandle, is_so: impl Fn(&Stats) -> bool)
     let limit = Instant::now() + LIMIT;
     loop {
         let stats = handle.stats();
-        assert!(stats.adds_up(), "{stats:?}");
+        assert!(stats.is_consistent(), "{stats:?}");
         if is_so(&stats) {
             return stats;
         }

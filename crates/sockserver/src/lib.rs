@@ -95,9 +95,9 @@ pub use api::classes::*;
 pub use api::server::{Datagram, DatagramServer, Family, Inet, Kind, Server, Stream, StreamServer, Unix};
 pub use api::testing;
 pub use lifecycle::handle::ServerHandle;
-pub use limits::drain_report::{CutOff, DrainReport};
+pub use limits::drain_report::{AbortedRequest, DrainReport};
 pub use limits::stats::{Outcome, Stats, TimedOut};
-pub use limits::{Deadline, WhenFull};
+pub use limits::{DeadlineKind, WhenFull};
 #[cfg(unix)]
 pub use models::forking::ForkingMixIn;
 pub use models::pool::{ThreadPoolMixIn, WhenQueueFull};

@@ -158,7 +158,7 @@ fn serve<K: Kind, M: MixIn>(builder: Builder<K, M>, options: &Options) -> io::Re
         println!("own status={}", child.wait()?.code().unwrap_or(-1));
     }
     served.and(closed)?;
-    let cut = drained.is_some_and(|report| !report.cut.is_empty());
+    let cut = drained.is_some_and(|report| !report.aborted.is_empty());
     Ok(if cut { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

@@ -66,23 +66,23 @@ pub(crate) fn stats(handle: &ServerHandle) {
         late.read,
         late.write,
         late.request,
-        stats.cut,
+        stats.aborted,
         stats.in_flight,
-        stats.between_requests,
+        stats.idle,
         stats.lost_before_accept,
-        u8::from(stats.adds_up()),
+        u8::from(stats.is_consistent()),
     );
 }
 
 pub(crate) fn drained(report: &DrainReport) {
-    let peers = report.cut.iter().map(|cut| format!(" peer={}", cut.client_address));
+    let peers = report.aborted.iter().map(|cut| format!(" peer={}", cut.client_address));
     println!(
         "drained finished={} idle={} cut={} left={} took={}{}",
         report.finished,
         report.idle,
-        report.cut.len(),
-        report.left,
-        report.took.as_millis(),
+        report.aborted.len(),
+        report.still_running,
+        report.elapsed.as_millis(),
         peers.collect::<String>()
     );
 }

@@ -209,14 +209,14 @@ impl Acceptor {
     /// Whether another request may come in now.
     #[cfg(unix)]
     pub(crate) fn has_permits(&self) -> bool {
-        self.core.registry().permits.are_left()
+        self.core.registry().permits.available()
     }
 
     /// Closes a job that could not be started. Returns how long to wait before the
     /// next, since threads or processes have run out.
     pub(crate) fn reject(&self, rejected: Rejected) -> Duration {
         // Its own end must not wake the loop from the pause it is the reason for.
-        self.core.registry().permits.ask_no_more();
+        self.core.registry().permits.unregister_waiter();
         Job::end_rejected(rejected);
         let mut stuck = self.spawn_backoff.get();
         stuck.delay = (stuck.delay * 2).clamp(FIRST_DELAY, MAX_DELAY);
@@ -312,7 +312,7 @@ impl Acceptor {
         }
         if !self.accept_backoff.get().delay.is_zero() {
             // Asked before the attempt: a descriptor that is freed during it counts.
-            self.core.registry().permits.ask_to_be_woken();
+            self.core.registry().permits.register_waiter();
         }
         let accepted = match &*self.core.service {
             Service::Stream(_) => self.accept_connection(listener),
@@ -428,9 +428,9 @@ impl Acceptor {
 
     fn verify(&self, arrival: Arrival, client_address: Address) -> Accepted {
         let permits = &self.core.registry().permits;
-        let (permit, too_many) = match self.permit.take().or_else(|| permits.try_take()) {
+        let (permit, too_many) = match self.permit.take().or_else(|| permits.try_acquire()) {
             Some(permit) => (permit, false),
-            None => (permits.take_to_refuse(), true),
+            None => (permits.acquire_over_limit(), true),
         };
         let (mut job, allowed) = match self.spare.take() {
             Some(spare) => spare.renew(arrival, client_address, permit),

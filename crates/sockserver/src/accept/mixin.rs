@@ -228,7 +228,7 @@ impl<'a> AcceptLoop<'a> {
         match accepted {
             Accepted::Job(job) => {
                 if let Some(pause) = self.process(job) {
-                    self.acceptor.core().registry().permits.ask_to_be_woken();
+                    self.acceptor.core().registry().permits.register_waiter();
                     self.wait(false, watch, Some(pause))?;
                 }
                 // Where one client follows the other nobody ever waits.
@@ -238,7 +238,7 @@ impl<'a> AcceptLoop<'a> {
             Accepted::WouldBlock | Accepted::Refused | Accepted::Retry => {}
             Accepted::Backoff(pause) => {
                 // A descriptor may be free before the pause is over.
-                self.acceptor.core().registry().permits.ask_to_be_woken();
+                self.acceptor.core().registry().permits.register_waiter();
                 self.wait(false, watch, Some(pause))?;
             }
             Accepted::AtCapacity => self.wait(false, watch, shorter(limit, self.idle_limit()))?,

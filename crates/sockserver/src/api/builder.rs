@@ -18,7 +18,7 @@ use crate::connection::wrapping::Wraps;
 use crate::lifecycle::handle::ServerHandle;
 #[cfg(all(unix, feature = "signals"))]
 use crate::lifecycle::signals::Signals;
-use crate::limits::{Deadline, Limits, WhenFull};
+use crate::limits::{DeadlineKind, Limits, WhenFull};
 #[cfg(unix)]
 use crate::models::forking::ForkingMixIn;
 use crate::models::pool::{ThreadPoolMixIn, WhenQueueFull};
@@ -351,7 +351,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
 
     fn passes_timeouts_on(&self, socket: &Socket) -> bool {
         let receive = match self.mixin.forks_per_request() {
-            true => self.limits.of_receive(Deadline::FirstByte),
+            true => self.limits.of_receive(DeadlineKind::FirstByte),
             false => self.limits.read_timeout,
         };
         matches!(self.service, Service::Stream(_))

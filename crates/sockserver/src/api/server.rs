@@ -217,7 +217,7 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         let Some(signals) = &self.signals else { return };
         if let Some(limit) = signals.requested_drain() {
             match self.drain_while(limit, &|| signals.second_signal()) {
-                Ok(report) if report.cut.is_empty() => log::info!("{report}"),
+                Ok(report) if report.aborted.is_empty() => log::info!("{report}"),
                 Ok(report) => log::warn!("{report}"),
                 Err(error) => log::error!("drain: {error}"),
             }

@@ -64,7 +64,7 @@ pub fn converse<H: StreamRequestHandler, T>(
         wraps: Wraps::not_there(),
     };
     let registry = Arc::clone(core.registry());
-    let (client_address, permit) = (theirs.getpeername()?, registry.permits.take_to_refuse());
+    let (client_address, permit) = (theirs.getpeername()?, registry.permits.acquire_over_limit());
     let (job, _) = Job::enter(&Arc::new(core), Arrival::Connection(theirs), client_address, permit);
     let (told, outcome) = thread::scope(|scope| {
         let served = scope.spawn(|| job.run());
@@ -150,7 +150,7 @@ impl Drop for Running {
         let drained = self.handle.drain(DRAIN);
         let Some(thread) = self.thread.take() else { return };
         let served = match &drained {
-            Ok(report) if report.left > 0 => {
+            Ok(report) if report.still_running > 0 => {
                 Err(io::Error::other(format!("handlers do not return: {report}")))
             }
             _ => thread.join().unwrap_or_else(|_| Err(io::Error::other("serve_forever panicked"))),

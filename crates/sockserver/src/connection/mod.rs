@@ -26,7 +26,7 @@ use crate::connection::recv_timeout::{
 use crate::connection::state::{ConnState, FIRST_TERMINAL, PackedState};
 use crate::connection::transport::Transport;
 use crate::connection::wrapping::Wrapped;
-use crate::limits::Deadline;
+use crate::limits::DeadlineKind;
 use crate::limits::clock::{Clock, NEVER};
 use crate::limits::permits::Permit;
 use crate::os::interleave::point;
@@ -159,7 +159,7 @@ impl Connection {
     #[inline]
     fn look_of(&self, PackedState { state, due }: PackedState) -> u64 {
         if state == ConnState::AwaitingFirstByte {
-            due.min(self.clock().due(Deadline::Request))
+            due.min(self.clock().due(DeadlineKind::Request))
         } else {
             due
         }
@@ -200,7 +200,7 @@ impl Connection {
     }
 
     /// Ends it if its deadline is over by `now`. Returns the deadline if so.
-    pub(crate) fn end_if_overdue(&self, now: u64) -> Option<Deadline> {
+    pub(crate) fn end_if_overdue(&self, now: u64) -> Option<DeadlineKind> {
         let state = self.load();
         let deadline = state.state.deadline().filter(|_| state.due <= now)?;
         point();
@@ -283,7 +283,7 @@ impl Connection {
     }
 
     /// The deadline that ended the connection, or its last call.
-    pub(crate) fn expired_deadline(&self) -> Option<Deadline> {
+    pub(crate) fn expired_deadline(&self) -> Option<DeadlineKind> {
         if let ConnState::Overdue(deadline) = self.state() {
             return Some(deadline);
         }
@@ -292,7 +292,7 @@ impl Connection {
 
     /// Gives the next receive another deadline than the usual: for a process that
     /// nobody watches.
-    pub(crate) fn set_next_read_deadline(&self, deadline: Deadline) {
+    pub(crate) fn set_next_read_deadline(&self, deadline: DeadlineKind) {
         let (reading_for, told_for) = (place_of(deadline), self.reads.armed());
         self.reads.set(reading_for, told_for);
         self.set_flag(RECV_TIMEOUT_STALE, told_for != reading_for);
@@ -330,9 +330,9 @@ impl Connection {
     }
 
     /// The system knows of this deadline already.
-    pub(crate) fn assume_armed(&self, deadline: Deadline) {
+    pub(crate) fn assume_armed(&self, deadline: DeadlineKind) {
         self.reads.set(self.reads.wanted(), place_of(deadline));
-        self.set_next_read_deadline(Deadline::Read);
+        self.set_next_read_deadline(DeadlineKind::Read);
     }
 
     /// Tells the system how long the next receive may take. Not before there is one:
@@ -406,7 +406,7 @@ impl Connection {
         match transport.recv_into(buffer) {
             Ok(received @ 1..) => Ok(self.after_recv(transport, received, buffer.len())),
             Ok(0) if buffer.is_empty() => Ok(0),
-            other => self.map_error(other, Deadline::Read),
+            other => self.map_error(other, DeadlineKind::Read),
         }
     }
 
@@ -416,7 +416,7 @@ impl Connection {
         match transport.recv_nowait(buffer) {
             Ok(received @ 1..) => Ok(self.after_recv(transport, received, buffer.len())),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.ended().is_none() => Err(error),
-            other => self.map_error(other, Deadline::Read),
+            other => self.map_error(other, DeadlineKind::Read),
         }
     }
 
@@ -444,7 +444,7 @@ impl Connection {
     fn on_first_byte(&self) {
         self.add_note(ACTIVE);
         if self.reads.wanted() != READ {
-            self.set_next_read_deadline(Deadline::Read);
+            self.set_next_read_deadline(DeadlineKind::Read);
         }
         if matches!(self.state(), ConnState::AwaitingFirstByte | ConnState::DrainClosed) {
             self.enter(ConnState::Serving);
@@ -453,7 +453,7 @@ impl Connection {
 
     /// What a call's failure, or its end of file, transport here.
     #[cold]
-    fn map_error(&self, result: io::Result<usize>, deadline: Deadline) -> io::Result<usize> {
+    fn map_error(&self, result: io::Result<usize>, deadline: DeadlineKind) -> io::Result<usize> {
         if let Some(ended) = self.ended() {
             return Err(ended);
         }
@@ -461,7 +461,7 @@ impl Connection {
             // SO_RCVTIMEO and SO_SNDTIMEO say EAGAIN; a mode of the handler's own speaks for itself.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.blocks() => {
                 let late = match deadline {
-                    Deadline::Read => self.reads.wanted(),
+                    DeadlineKind::Read => self.reads.wanted(),
                     _ => WRITE,
                 };
                 self.late.store(late, Ordering::Relaxed);
@@ -479,7 +479,7 @@ impl Connection {
         self.socket_underneath().is_some_and(|socket| socket.gettimeout().is_none())
     }
 
-    fn timed_out(&self, deadline: Deadline) -> io::Error {
+    fn timed_out(&self, deadline: DeadlineKind) -> io::Error {
         let limit = self.clock().limits().of(deadline).unwrap_or_default();
         io::Error::new(io::ErrorKind::TimedOut, format!("{deadline} deadline of {limit:?} is over"))
     }
@@ -504,7 +504,7 @@ impl StreamSocket for Connection {
                 self.on_activity();
                 Ok(sent)
             }
-            error => self.map_error(error, Deadline::Write),
+            error => self.map_error(error, DeadlineKind::Write),
         }
     }
 
@@ -609,9 +609,9 @@ mod tests {
         assert!(connection.enter(ConnState::AwaitingFirstByte));
         let due = connection.due();
         assert_eq!(connection.end_if_overdue(due.saturating_sub(1)), None);
-        assert_eq!(connection.end_if_overdue(due), Some(Deadline::FirstByte));
+        assert_eq!(connection.end_if_overdue(due), Some(DeadlineKind::FirstByte));
         assert!(!connection.enter(ConnState::Serving));
-        assert_eq!(connection.expired_deadline(), Some(Deadline::FirstByte));
+        assert_eq!(connection.expired_deadline(), Some(DeadlineKind::FirstByte));
         assert!(
             !connection.end_for_drain(
                 &[ConnState::AwaitingFirstByte, ConnState::Serving],
@@ -628,11 +628,11 @@ mod tests {
         let permits = Permits::new(limits, Arc::new(Waker::new().unwrap()));
         let (ours, _theirs) = sock::socketpair().unwrap();
         let connection = Connection::new(Address::None, Some(ours), permits.take().unwrap());
-        connection.set_next_read_deadline(Deadline::Idle);
+        connection.set_next_read_deadline(DeadlineKind::Idle);
         let late = connection.await_input(10, false).unwrap_err();
         assert_eq!(
             (late.kind(), connection.expired_deadline()),
-            (io::ErrorKind::TimedOut, Some(Deadline::Idle))
+            (io::ErrorKind::TimedOut, Some(DeadlineKind::Idle))
         );
     }
 

@@ -9,7 +9,7 @@ use sock::{MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, ReadBuffer, Socket, StreamSocke
 use super::{Connection, HAS_READ_AHEAD, WAITED, poll_through_signals};
 use crate::connection::buffer_pool::{recycle_buffer, take_buffer};
 use crate::connection::recv_timeout::{IDLE, READ};
-use crate::limits::Deadline;
+use crate::limits::DeadlineKind;
 
 impl Connection {
     /// Waits for input, or if `nowait` only looks, and keeps what comes for the
@@ -45,7 +45,7 @@ impl Connection {
     #[cold]
     pub(crate) fn await_input_or_drain(&self, size: usize, parent: &Socket) -> io::Result<bool> {
         // One limit for the whole: what a stream on top takes for itself gives no more time.
-        let mut limit = sock::Deadline::new(self.clock().limits().of(Deadline::Idle));
+        let mut limit = sock::Deadline::new(self.clock().limits().of(DeadlineKind::Idle));
         // The first time it is tried at once: mostly the client has said all it has to say.
         if self.flags.load(Ordering::Relaxed) & WAITED == 0 {
             self.set_flag(WAITED, true);
@@ -90,10 +90,10 @@ impl Connection {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
                 let late = Err(io::ErrorKind::WouldBlock.into());
-                return self.map_error(late, Deadline::Read).map(|_| false);
+                return self.map_error(late, DeadlineKind::Read).map(|_| false);
             }
             match socket.recv_with_flags(1, MSG_PEEK | MSG_DONTWAIT).map(|data| data.len()) {
-                Ok(0) => return self.map_error(Ok(0), Deadline::Read).map(|_| false),
+                Ok(0) => return self.map_error(Ok(0), DeadlineKind::Read).map(|_| false),
                 Ok(_) => {
                     self.on_activity();
                     return Ok(true);

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::limits::Deadline;
+use crate::limits::DeadlineKind;
 
 /// The deadlines that a call can end with, by their place in [`CALLS`].
-pub(crate) const CALLS: [Deadline; 4] =
-    [Deadline::Read, Deadline::Write, Deadline::FirstByte, Deadline::Idle];
+pub(crate) const CALLS: [DeadlineKind; 4] =
+    [DeadlineKind::Read, DeadlineKind::Write, DeadlineKind::FirstByte, DeadlineKind::Idle];
 pub(crate) const READ: u8 = 0;
 pub(crate) const WRITE: u8 = 1;
 pub(crate) const IDLE: u8 = 3;
@@ -14,7 +14,7 @@ pub(crate) const NOT_LATE: u8 = u8::MAX;
 /// The system has been told of no deadline.
 pub(crate) const NONE_ARMED: u8 = 15;
 
-pub(crate) fn place_of(deadline: Deadline) -> u8 {
+pub(crate) fn place_of(deadline: DeadlineKind) -> u8 {
     CALLS.iter().position(|call| *call == deadline).unwrap_or_default() as u8
 }
 

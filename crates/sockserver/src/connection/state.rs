@@ -1,6 +1,6 @@
 //! Where a connection stands, and until when.
 
-use crate::limits::Deadline;
+use crate::limits::DeadlineKind;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) enum ConnState {
     /// Between two requests.
     Idle,
     /// Ended by a deadline.
-    Overdue(Deadline),
+    Overdue(DeadlineKind),
     /// Ended by a drain that found it idle.
     DrainClosed,
     /// Ended by a drain whose time was over.
@@ -38,10 +38,10 @@ const STATES: [ConnState; 11] = [
     ConnState::Serving,
     ConnState::Idle,
     ConnState::DrainClosed,
-    ConnState::Overdue(Deadline::Wrap),
-    ConnState::Overdue(Deadline::FirstByte),
-    ConnState::Overdue(Deadline::Idle),
-    ConnState::Overdue(Deadline::Request),
+    ConnState::Overdue(DeadlineKind::Wrap),
+    ConnState::Overdue(DeadlineKind::FirstByte),
+    ConnState::Overdue(DeadlineKind::Idle),
+    ConnState::Overdue(DeadlineKind::Request),
     ConnState::DrainAborted,
 ];
 
@@ -68,9 +68,9 @@ impl ConnState {
             ConnState::Serving => 3,
             ConnState::Idle => 4,
             ConnState::DrainClosed => 5,
-            ConnState::Overdue(Deadline::Wrap) => 6,
-            ConnState::Overdue(Deadline::FirstByte) => 7,
-            ConnState::Overdue(Deadline::Idle) => 8,
+            ConnState::Overdue(DeadlineKind::Wrap) => 6,
+            ConnState::Overdue(DeadlineKind::FirstByte) => 7,
+            ConnState::Overdue(DeadlineKind::Idle) => 8,
             // No other deadline ends a connection.
             ConnState::Overdue(_) => 9,
             ConnState::DrainAborted => 10,
@@ -89,12 +89,12 @@ impl ConnState {
     }
 
     /// The deadline that is running.
-    pub(crate) fn deadline(self) -> Option<Deadline> {
+    pub(crate) fn deadline(self) -> Option<DeadlineKind> {
         match self {
-            ConnState::Wrapping => Some(Deadline::Wrap),
-            ConnState::AwaitingFirstByte => Some(Deadline::FirstByte),
-            ConnState::Serving => Some(Deadline::Request),
-            ConnState::Idle => Some(Deadline::Idle),
+            ConnState::Wrapping => Some(DeadlineKind::Wrap),
+            ConnState::AwaitingFirstByte => Some(DeadlineKind::FirstByte),
+            ConnState::Serving => Some(DeadlineKind::Request),
+            ConnState::Idle => Some(DeadlineKind::Idle),
             _ => None,
         }
     }

@@ -162,7 +162,7 @@ impl DeadlineTimer {
         }
     }
 
-    /// Ends the thread: now, or when what is `left` has ended.
+    /// Ends the thread: now, or when what is `still_running` has ended.
     pub(crate) fn stop(&self, left: bool) {
         self.stopped.store(true, Ordering::Release);
         self.wake();

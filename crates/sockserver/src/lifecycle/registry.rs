@@ -18,11 +18,11 @@ use crate::lifecycle::deadline_timer::{DeadlineTimer, Expire};
 #[cfg(unix)]
 use crate::lifecycle::scoreboard::{Scoreboard, Slot};
 use crate::limits::clock::NEVER;
-use crate::limits::drain_report::{CutOff, DrainReport};
+use crate::limits::drain_report::{AbortedRequest, DrainReport};
 use crate::limits::permits::{Permit, Permits};
 use crate::limits::slab::ChunkedVec;
 use crate::limits::stats::{Outcome, Stats};
-use crate::limits::{Deadline, Limits};
+use crate::limits::{DeadlineKind, Limits};
 use crate::os::interleave::{self, point};
 #[cfg(unix)]
 use crate::os::process::Pid;
@@ -194,7 +194,7 @@ impl Registry {
         let mut table = self.table.lock();
         let was_cut = table.inline.take().is_some_and(|datagram| datagram.aborted);
         let outcome = match outcome {
-            Outcome::Finished | Outcome::Failed if was_cut => Outcome::Cut,
+            Outcome::Finished | Outcome::Failed if was_cut => Outcome::Aborted,
             outcome => outcome,
         };
         self.count(&mut table, outcome);
@@ -210,7 +210,7 @@ impl Registry {
     pub(crate) fn stats(&self) -> Stats {
         let table = self.table.lock();
         let between = table.connections().filter(|connection| connection.state() == ConnState::Idle);
-        let stats = Stats { between_requests: between.count() as u64, ..table.stats };
+        let stats = Stats { idle: between.count() as u64, ..table.stats };
         #[cfg(unix)]
         let stats = self.worker_scoreboard.get().map_or(stats, |board| board.stats().plus(&stats));
         stats
@@ -331,8 +331,13 @@ impl Registry {
         let late = table.connections().filter(|connection| !connection.state().is_terminal()).count();
         let late = late + table.inline.iter().filter(|datagram| !datagram.aborted).count();
         let finished = all.saturating_sub(idle + (cut.len() + late) as u64);
-        let report =
-            DrainReport { finished, idle, cut, left: table.stats.in_flight, took: begin.elapsed() };
+        let report = DrainReport {
+            finished,
+            idle,
+            aborted: cut,
+            still_running: table.stats.in_flight,
+            elapsed: begin.elapsed(),
+        };
         table.report = Some(report.clone());
         report
     }
@@ -370,7 +375,7 @@ impl Registry {
 
     /// Cuts off what is still there, and returns it; a connection that a deadline has ended
     /// already is there because its handler does not return.
-    pub(crate) fn abort_all(&self) -> Vec<CutOff> {
+    pub(crate) fn abort_all(&self) -> Vec<AbortedRequest> {
         use ConnState::{AwaitingFirstByte, DrainClosed, Idle, Queued, Serving, Wrapping};
         let phases = [Queued, Wrapping, AwaitingFirstByte, Serving, Idle, DrainClosed];
         let is_left = |phase| phases.contains(&phase) || matches!(phase, ConnState::Overdue(_));
@@ -384,13 +389,13 @@ impl Registry {
             }
             if ended || matches!(connection.state(), ConnState::Overdue(_)) {
                 let client_address = connection.client_address.clone();
-                cut.push(CutOff { client_address, age: connection.age() });
+                cut.push(AbortedRequest { client_address, age: connection.age() });
             }
         }
         let mut table = self.table.lock();
         if let Some(datagram) = table.inline.as_mut().filter(|datagram| !datagram.aborted) {
             datagram.aborted = true;
-            cut.push(CutOff {
+            cut.push(AbortedRequest {
                 client_address: datagram.client_address.clone(),
                 age: self.permits.clock().since(datagram.since),
             });
@@ -537,7 +542,7 @@ impl Entry {
     }
 
     /// Has the next receive watched by the system, where no deadline_timer does it.
-    pub(crate) fn limit_next_read(&self, registry: &Registry, deadline: Deadline) {
+    pub(crate) fn limit_next_read(&self, registry: &Registry, deadline: DeadlineKind) {
         if registry.deadline_timer.is_forbidden() {
             self.connection.set_next_read_deadline(deadline);
         }

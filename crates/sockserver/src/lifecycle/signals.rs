@@ -60,13 +60,13 @@ impl Signals {
             log::info!("{signal}: draining for up to {limit:?}");
             let drained = handle.drain_while(limit, &|| is_there(&came), &|| {});
             let Ok(report) = drained else { return };
-            if report.cut.is_empty() {
+            if report.aborted.is_empty() {
                 log::info!("{report}")
             } else {
                 log::warn!("{report}")
             }
             let until = Instant::now() + LOOP_EXIT_LIMIT;
-            while report.left > 0 && handle.is_stopping() {
+            while report.still_running > 0 && handle.is_stopping() {
                 if Instant::now() < until {
                     thread::sleep(Duration::from_millis(5));
                     continue;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::limits::{Deadline, Limits};
+use crate::limits::{DeadlineKind, Limits};
 
 /// Milliseconds since the server was made, and the deadlines they are counted for.
 ///
@@ -31,7 +31,7 @@ const LAG: u64 = 1;
 
 impl Clock {
     pub(crate) fn new(limits: Limits) -> Clock {
-        use Deadline::{FirstByte, Idle, Read, Request, Wrap, Write};
+        use DeadlineKind::{FirstByte, Idle, Read, Request, Wrap, Write};
         let mut allowed = [const { AtomicU64::new(NEVER) }; 6];
         for deadline in [Wrap, FirstByte, Idle, Read, Write, Request] {
             let milliseconds = limits.of(deadline).map(|limit| limit.as_millis());
@@ -68,7 +68,7 @@ impl Clock {
 
     /// When a deadline that begins now is over; [`NEVER`] if there is none.
     #[inline]
-    pub(crate) fn due(&self, deadline: Deadline) -> u64 {
+    pub(crate) fn due(&self, deadline: DeadlineKind) -> u64 {
         match self.allowed[deadline as usize].load(Ordering::Relaxed) {
             NEVER => NEVER,
             allowed => self.now() + allowed,
@@ -98,9 +98,9 @@ mod tests {
         let limit = Duration::from_millis(50);
         let clock =
             Clock::new(Limits { idle_timeout: Some(limit), read_timeout: None, ..Limits::default() });
-        assert_eq!(clock.due(Deadline::Read), NEVER);
+        assert_eq!(clock.due(DeadlineKind::Read), NEVER);
         let begin = Instant::now();
-        let due = clock.due(Deadline::Idle);
+        let due = clock.due(DeadlineKind::Idle);
         while clock.now() < due {
             std::thread::yield_now();
         }
@@ -119,6 +119,6 @@ mod tests {
     #[test]
     fn a_deadline_the_clock_cannot_name_never_comes() {
         let clock = Clock::new(Limits { idle_timeout: Some(Duration::MAX), ..Limits::default() });
-        assert_eq!(clock.due(Deadline::Idle), NEVER);
+        assert_eq!(clock.due(DeadlineKind::Idle), NEVER);
     }
 }

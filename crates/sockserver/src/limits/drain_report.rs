@@ -18,17 +18,17 @@ pub struct DrainReport {
     pub idle: u64,
     /// Requests that were cut off at the deadline, or had been by a deadline of their
     /// own and were still there.
-    pub cut: Vec<CutOff>,
+    pub aborted: Vec<AbortedRequest>,
     /// Of those, how many handlers have not returned even so.
-    pub left: u64,
+    pub still_running: u64,
     /// How long it took.
-    pub took: Duration,
+    pub elapsed: Duration,
 }
 
 /// A request that a drain cut off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct CutOff {
+pub struct AbortedRequest {
     /// Who was being served.
     pub client_address: Address,
     /// For how long the connection had been there.
@@ -38,13 +38,17 @@ pub struct CutOff {
 /// One line, for a log.
 impl fmt::Display for DrainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let DrainReport { finished, idle, cut, left, took } = self;
-        write!(f, "drained in {took:.1?}: {finished} finished, {idle} idle closed, {} cut off", cut.len())?;
-        for (index, CutOff { client_address, age }) in cut.iter().enumerate() {
+        let DrainReport { finished, idle, aborted, still_running, elapsed } = self;
+        write!(
+            f,
+            "drained in {elapsed:.1?}: {finished} finished, {idle} idle closed, {} cut off",
+            aborted.len()
+        )?;
+        for (index, AbortedRequest { client_address, age }) in aborted.iter().enumerate() {
             write!(f, "{} {client_address} after {age:.1?}", if index == 0 { ":" } else { "," })?;
         }
-        if *left > 0 {
-            write!(f, "; {left} handlers do not return")?;
+        if *still_running > 0 {
+            write!(f, "; {still_running} handlers do not return")?;
         }
         Ok(())
     }

@@ -45,19 +45,19 @@ impl Default for Limits {
 
 impl Limits {
     /// The time a deadline allows.
-    pub(crate) fn of(&self, deadline: Deadline) -> Option<Duration> {
+    pub(crate) fn of(&self, deadline: DeadlineKind) -> Option<Duration> {
         match deadline {
-            Deadline::Wrap => self.wrap_timeout,
-            Deadline::FirstByte => self.first_byte_timeout,
-            Deadline::Idle => self.idle_timeout,
-            Deadline::Read => self.read_timeout,
-            Deadline::Write => self.write_timeout,
-            Deadline::Request => self.request_timeout,
+            DeadlineKind::Wrap => self.wrap_timeout,
+            DeadlineKind::FirstByte => self.first_byte_timeout,
+            DeadlineKind::Idle => self.idle_timeout,
+            DeadlineKind::Read => self.read_timeout,
+            DeadlineKind::Write => self.write_timeout,
+            DeadlineKind::Request => self.request_timeout,
         }
     }
 
     /// The time the system is to allow a receive that has this deadline.
-    pub(crate) fn of_receive(&self, deadline: Deadline) -> Option<Duration> {
+    pub(crate) fn of_receive(&self, deadline: DeadlineKind) -> Option<Duration> {
         self.of(deadline).into_iter().chain(self.read_timeout).min()
     }
 
@@ -68,7 +68,8 @@ impl Limits {
 
     /// The shortest of the deadlines that somebody has to watch for.
     pub(crate) fn shortest(&self) -> Option<Duration> {
-        let watched = [Deadline::Wrap, Deadline::FirstByte, Deadline::Idle, Deadline::Request];
+        let watched =
+            [DeadlineKind::Wrap, DeadlineKind::FirstByte, DeadlineKind::Idle, DeadlineKind::Request];
         watched.into_iter().filter_map(|deadline| self.of(deadline)).min()
     }
 }
@@ -88,7 +89,7 @@ pub enum WhenFull {
 /// The deadlines of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Deadline {
+pub enum DeadlineKind {
     /// For [`wrap_request`](crate::ServerHooks::wrap_request), such as a TLS handshake.
     Wrap,
     /// From the start until the client has sent, or been sent, its first byte.
@@ -103,15 +104,15 @@ pub enum Deadline {
     Request,
 }
 
-impl fmt::Display for Deadline {
+impl fmt::Display for DeadlineKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Deadline::Wrap => "wrap",
-            Deadline::FirstByte => "first byte",
-            Deadline::Idle => "idle",
-            Deadline::Read => "read",
-            Deadline::Write => "write",
-            Deadline::Request => "request",
+            DeadlineKind::Wrap => "wrap",
+            DeadlineKind::FirstByte => "first byte",
+            DeadlineKind::Idle => "idle",
+            DeadlineKind::Read => "read",
+            DeadlineKind::Write => "write",
+            DeadlineKind::Request => "request",
         })
     }
 }

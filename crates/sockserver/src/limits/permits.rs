@@ -15,7 +15,7 @@ pub(crate) struct Permits {
     /// Never more than `max_connections`, but for those that are only to be refused.
     taken: AtomicUsize,
     /// Somebody waits for a permit, or for a descriptor, and wants to be woken.
-    hungry: AtomicBool,
+    has_waiter: AtomicBool,
     waker: Arc<Waker>,
     /// Until when no connection is accepted, in the clock's milliseconds; 0 for not at all.
     pause_until: AtomicU64,
@@ -37,7 +37,7 @@ impl Permits {
         Arc::new(Permits {
             clock: Clock::new(limits),
             taken: AtomicUsize::new(0),
-            hungry: AtomicBool::new(false),
+            has_waiter: AtomicBool::new(false),
             waker,
             pause_until: AtomicU64::new(0),
             in_shortage: AtomicU32::new(0),
@@ -50,21 +50,21 @@ impl Permits {
 
     /// A permit, if one is left. Otherwise the waker is woken when one is given back.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Permit> {
-        self.try_take().or_else(|| {
+        self.try_acquire().or_else(|| {
             point();
             // First said, then looked: whoever gives back in between sees it.
-            self.ask_to_be_woken();
+            self.register_waiter();
             point();
-            self.try_take()
+            self.try_acquire()
         })
     }
 
     #[cfg(unix)]
-    pub(crate) fn are_left(&self) -> bool {
+    pub(crate) fn available(&self) -> bool {
         self.taken.load(Ordering::SeqCst) < self.clock.limits().max_connections
     }
 
-    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Permit> {
+    pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
         let most = self.clock.limits().max_connections;
         let take = |taken: usize| (taken < most).then_some(taken + 1);
         let taken = self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
@@ -72,20 +72,20 @@ impl Permits {
     }
 
     /// A permit beyond the limit, for a request that is only to be refused.
-    pub(crate) fn take_to_refuse(self: &Arc<Self>) -> Permit {
+    pub(crate) fn acquire_over_limit(self: &Arc<Self>) -> Permit {
         self.taken.fetch_add(1, Ordering::SeqCst);
         Permit(Arc::clone(self))
     }
 
     /// Wakes the loop when the next request ends: there may be a permit then, or a
     /// descriptor.
-    pub(crate) fn ask_to_be_woken(&self) {
-        self.hungry.store(true, Ordering::SeqCst);
+    pub(crate) fn register_waiter(&self) {
+        self.has_waiter.store(true, Ordering::SeqCst);
     }
 
-    /// Takes [`ask_to_be_woken`](Self::ask_to_be_woken) back.
-    pub(crate) fn ask_no_more(&self) {
-        self.hungry.store(false, Ordering::SeqCst);
+    /// Takes [`register_waiter`](Self::register_waiter) back.
+    pub(crate) fn unregister_waiter(&self) {
+        self.has_waiter.store(false, Ordering::SeqCst);
     }
 
     /// Stops accepting for a while: a worker had no descriptor or thread for its connection, and
@@ -120,10 +120,10 @@ impl Permits {
         (left > 0).then(|| Duration::from_millis(left))
     }
 
-    fn feed(&self) {
-        if self.hungry.load(Ordering::SeqCst) {
+    fn notify_waiter(&self) {
+        if self.has_waiter.load(Ordering::SeqCst) {
             point();
-            if self.hungry.swap(false, Ordering::SeqCst) {
+            if self.has_waiter.swap(false, Ordering::SeqCst) {
                 self.waker.wake();
             }
         }
@@ -141,7 +141,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::SeqCst);
         point();
-        self.0.feed();
+        self.0.notify_waiter();
     }
 }
 

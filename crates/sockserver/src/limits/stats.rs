@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::limits::Deadline;
+use crate::limits::DeadlineKind;
 
 /// How many requests came, and what became of them.
 ///
@@ -30,11 +30,11 @@ pub struct Stats {
     /// Ended by a deadline.
     pub timed_out: TimedOut,
     /// Cut off by the end of a drain's time.
-    pub cut: u64,
+    pub aborted: u64,
     /// Still there: waiting to be served, being served, between requests.
     pub in_flight: u64,
     /// Of those, how many wait for their next request.
-    pub between_requests: u64,
+    pub idle: u64,
     /// Clients that were lost before they were accepted: not in `accepted`.
     pub lost_before_accept: u64,
 }
@@ -65,14 +65,14 @@ impl TimedOut {
         wrap + first_byte + idle + read + write + request
     }
 
-    fn of(&mut self, deadline: Deadline) -> &mut u64 {
+    fn of(&mut self, deadline: DeadlineKind) -> &mut u64 {
         match deadline {
-            Deadline::Wrap => &mut self.wrap,
-            Deadline::FirstByte => &mut self.first_byte,
-            Deadline::Idle => &mut self.idle,
-            Deadline::Read => &mut self.read,
-            Deadline::Write => &mut self.write,
-            Deadline::Request => &mut self.request,
+            DeadlineKind::Wrap => &mut self.wrap,
+            DeadlineKind::FirstByte => &mut self.first_byte,
+            DeadlineKind::Idle => &mut self.idle,
+            DeadlineKind::Read => &mut self.read,
+            DeadlineKind::Write => &mut self.write,
+            DeadlineKind::Request => &mut self.request,
         }
     }
 }
@@ -94,21 +94,21 @@ pub enum Outcome {
     /// It was refused, or could not be started.
     Rejected,
     /// A deadline ended it.
-    TimedOut(Deadline),
+    TimedOut(DeadlineKind),
     /// The end of a drain's time cut it off.
-    Cut,
+    Aborted,
 }
 
 impl Stats {
     /// Whether every request that was accepted is somewhere.
     #[must_use]
-    pub fn adds_up(&self) -> bool {
+    pub fn is_consistent(&self) -> bool {
         self.accepted == self.ended() + self.in_flight
     }
 
     /// How many requests have ended.
     fn ended(&self) -> u64 {
-        self.finished + self.failed + self.panicked + self.rejected + self.timed_out.total() + self.cut
+        self.finished + self.failed + self.panicked + self.rejected + self.timed_out.total() + self.aborted
     }
 
     /// The same after the death of whoever served: what was in flight has failed.
@@ -122,7 +122,7 @@ impl Stats {
 
     /// What was read while it was written.
     #[cfg(unix)]
-    pub(crate) fn made_to_add_up(mut self) -> Stats {
+    pub(crate) fn normalized(mut self) -> Stats {
         self.accepted = self.accepted.max(self.ended());
         self.in_flight = self.accepted - self.ended();
         self
@@ -155,13 +155,13 @@ impl Stats {
     /// Every number, in the order in which processes tell them each other.
     #[cfg(unix)]
     fn numbers(&mut self) -> [&mut u64; STATS_WORDS] {
-        let Stats { accepted, finished, failed, panicked, rejected, timed_out, cut, .. } = self;
+        let Stats { accepted, finished, failed, panicked, rejected, timed_out, aborted, .. } = self;
         let TimedOut { wrap, first_byte, idle, read, write, request } = timed_out;
-        let (in_flight, between) = (&mut self.in_flight, &mut self.between_requests);
+        let (in_flight, between) = (&mut self.in_flight, &mut self.idle);
         let lost = &mut self.lost_before_accept;
         [
             accepted, finished, failed, panicked, rejected, wrap, first_byte, idle, read, write, request,
-            cut, in_flight, between, lost,
+            aborted, in_flight, between, lost,
         ]
     }
 
@@ -178,7 +178,7 @@ impl Stats {
             Outcome::Panicked => &mut self.panicked,
             Outcome::Rejected => &mut self.rejected,
             Outcome::TimedOut(deadline) => self.timed_out.of(deadline),
-            Outcome::Cut => &mut self.cut,
+            Outcome::Aborted => &mut self.aborted,
         } += 1;
     }
 }
@@ -186,11 +186,11 @@ impl Stats {
 /// One line, for a log.
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { accepted, finished, failed, panicked, rejected, cut, in_flight, .. } = self;
+        let Stats { accepted, finished, failed, panicked, rejected, aborted, in_flight, .. } = self;
         write!(
             f,
             "{accepted} accepted, {finished} finished, {failed} failed, {panicked} panicked, \
-             {rejected} rejected, {} timed out, {cut} cut, {in_flight} in flight",
+             {rejected} rejected, {} timed out, {aborted} cut, {in_flight} in flight",
             self.timed_out.total()
         )
     }

@@ -11,7 +11,7 @@ use sock::{Address, AsFd, POLLIN, Poll};
 use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
-use crate::limits::Deadline;
+use crate::limits::DeadlineKind;
 use crate::limits::drain_report::DrainReport;
 use crate::limits::stats::Outcome;
 use crate::os::child_channel::{self, Line, Word};
@@ -122,13 +122,13 @@ fn outcome(waited: Waited) -> Outcome {
 }
 
 /// Deadlines by the exit status that tells of them, from [`TIMED_OUT`] on.
-const DEADLINES: [Deadline; 6] = [
-    Deadline::Request,
-    Deadline::FirstByte,
-    Deadline::Idle,
-    Deadline::Read,
-    Deadline::Write,
-    Deadline::Wrap,
+const DEADLINES: [DeadlineKind; 6] = [
+    DeadlineKind::Request,
+    DeadlineKind::FirstByte,
+    DeadlineKind::Idle,
+    DeadlineKind::Read,
+    DeadlineKind::Write,
+    DeadlineKind::Wrap,
 ];
 
 impl Default for ForkingMixIn {

@@ -14,7 +14,7 @@ use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::scoreboard::Scoreboard;
-use crate::limits::drain_report::{CutOff, DrainReport};
+use crate::limits::drain_report::{AbortedRequest, DrainReport};
 use crate::models::prefork_worker::{self, LISTENER_GONE};
 use crate::os::process::{self, Fork, Pid, Waited};
 use crate::request::job::{Job, Rejected};
@@ -486,12 +486,14 @@ impl MixIn for PreforkMixIn {
                 })
             });
             let clients = places.filter_map(|(place, _)| squad.board.as_ref()?.client(place));
-            report.cut.extend(clients.map(|(client_address, age)| CutOff { client_address, age }));
+            report
+                .aborted
+                .extend(clients.map(|(client_address, age)| AbortedRequest { client_address, age }));
             drop(squad);
             self.kill_all();
             self.wait_until_gone(Some(LAST_WORDS), &|| false);
         }
-        report.took = begin.elapsed();
+        report.elapsed = begin.elapsed();
         Some(report)
     }
 }

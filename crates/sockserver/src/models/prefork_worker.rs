@@ -13,7 +13,7 @@ use crate::accept::acceptor::Acceptor;
 use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::scoreboard::Slot;
 use crate::limits::clock::NEVER;
-use crate::limits::drain_report::{CutOff, DrainReport};
+use crate::limits::drain_report::{AbortedRequest, DrainReport};
 use crate::models::accept_worker::{Entrance, Worker};
 use crate::os::accept_interrupt::{Caller, accepting};
 use crate::os::process;
@@ -173,7 +173,7 @@ impl Orders {
         };
         let report = handle.registry().drain(limit, &hurry, &|| {}, &still_serves);
         let _ = control.sendall(in_lines(&report).as_bytes());
-        if report.left > 0 {
+        if report.still_running > 0 {
             // Its handler does not return, and this process has nothing else to do.
             process::exit_now(1);
         }
@@ -209,16 +209,14 @@ impl Orders {
         }
         let stats = registry.stats();
         // Looked at twice: it may have ended in between.
-        stats.in_flight > stats.between_requests
-            && registry.expire_overdue() == NEVER
-            && registry.stats() == stats
+        stats.in_flight > stats.idle && registry.expire_overdue() == NEVER && registry.stats() == stats
     }
 }
 
 /// `finished idle left`, and a line for each that was cut off.
 fn in_lines(report: &DrainReport) -> String {
-    let mut text = format!("{} {} {}\n", report.finished, report.idle, report.left);
-    for CutOff { client_address, age } in &report.cut {
+    let mut text = format!("{} {} {}\n", report.finished, report.idle, report.still_running);
+    for AbortedRequest { client_address, age } in &report.aborted {
         text += &format!("{} {client_address}\n", age.as_millis());
     }
     text
@@ -237,12 +235,12 @@ pub(crate) fn read_report(control: &Socket, report: &mut DrainReport) -> bool {
     let [finished, idle, left] = numbers[..] else { return false };
     report.finished += finished;
     report.idle += idle;
-    report.left += left;
+    report.still_running += left;
     for line in lines {
         let Some((age, address)) = line.split_once(' ') else { continue };
         let client_address = address.parse::<SocketAddr>().map_or(Address::None, Address::from);
         let age = Duration::from_millis(age.parse().unwrap_or_default());
-        report.cut.push(CutOff { client_address, age });
+        report.aborted.push(AbortedRequest { client_address, age });
     }
     true
 }

@@ -93,7 +93,7 @@ impl SelectorMixIn {
 
     /// How many connections wait without a thread at the moment.
     #[must_use]
-    pub fn parked(&self) -> usize {
+    pub fn idle_connections(&self) -> usize {
         self.shared.lock().as_ref().map_or(0, |shared| shared.work.lock().parking.parked())
     }
 }
@@ -103,7 +103,7 @@ impl fmt::Debug for SelectorMixIn {
         f.debug_struct("SelectorMixIn")
             .field("workers", &self.workers)
             .field("max_workers", &self.max_workers)
-            .field("parked", &self.parked())
+            .field("parked", &self.idle_connections())
             .finish()
     }
 }
@@ -469,7 +469,7 @@ impl Shared {
             Ok(Accepted::WouldBlock) => {}
             Ok(Accepted::AtCapacity) => self.shut_for(open, None),
             Ok(Accepted::Backoff(pause)) => {
-                open.core().registry().permits.ask_to_be_woken();
+                open.core().registry().permits.register_waiter();
                 self.shut_for(open, Some(Instant::now() + pause));
             }
             Err(error) => {

@@ -279,7 +279,7 @@ mod tests {
     use crate::lifecycle::registry::{Entry, Registry};
     use crate::limits::permits::Permits;
     use crate::limits::stats::Outcome;
-    use crate::limits::{Deadline, Limits};
+    use crate::limits::{DeadlineKind, Limits};
     use crate::os::waker::Waker;
 
     fn registry(max_connections: usize) -> (Arc<Registry>, Arc<Waker>) {
@@ -352,7 +352,7 @@ mod tests {
                 let actors = (0..3).map(|_| {
                     let (registry, inside) = (Arc::clone(&registry), Arc::clone(&inside));
                     Box::new(move || {
-                        if let Some(permit) = registry.permits.try_take() {
+                        if let Some(permit) = registry.permits.try_acquire() {
                             assert!(inside.fetch_add(1, Ordering::SeqCst) < 2);
                             point();
                             inside.fetch_sub(1, Ordering::SeqCst);
@@ -363,9 +363,9 @@ mod tests {
                 (actors.collect(), registry)
             },
             |registry| {
-                let all = [registry.permits.try_take(), registry.permits.try_take()];
+                let all = [registry.permits.try_acquire(), registry.permits.try_acquire()];
                 assert!(all.iter().all(Option::is_some), "none is lost");
-                assert!(registry.permits.try_take().is_none());
+                assert!(registry.permits.try_acquire().is_none());
             },
         );
         assert!(orders > 100, "{orders}");
@@ -374,7 +374,7 @@ mod tests {
     /// What each of those who may end a connection has made of it.
     #[derive(Default)]
     struct Ends {
-        late: Option<Deadline>,
+        late: Option<DeadlineKind>,
         cut: bool,
         went_on: Vec<bool>,
     }
@@ -452,13 +452,13 @@ mod tests {
                 let watched = Arc::clone(&registry);
                 let watcher = Box::new(move || {
                     let stats = watched.stats();
-                    assert!(stats.adds_up() && stats.in_flight <= 2, "{stats:?}");
+                    assert!(stats.is_consistent() && stats.in_flight <= 2, "{stats:?}");
                 });
-                (vec![request(Outcome::Finished), request(Outcome::Cut), watcher as Actor], registry)
+                (vec![request(Outcome::Finished), request(Outcome::Aborted), watcher as Actor], registry)
             },
             |registry| {
                 let stats = registry.stats();
-                assert_eq!((stats.accepted, stats.finished, stats.cut, stats.in_flight), (2, 1, 1, 0));
+                assert_eq!((stats.accepted, stats.finished, stats.aborted, stats.in_flight), (2, 1, 1, 0));
             },
         );
         assert!(orders > 100, "{orders}");

@@ -7,7 +7,7 @@ use sock::{Lingered, POLLIN, Poll};
 
 use crate::connection::poll_through_signals;
 use crate::connection::state::ConnState;
-use crate::limits::Deadline;
+use crate::limits::DeadlineKind;
 use crate::limits::stats::Outcome;
 use crate::os::child_channel;
 use crate::request::hooks::tell_error;
@@ -20,10 +20,10 @@ impl Life {
         let connection = self.entry.connection();
         match (connection.state(), connection.expired_deadline()) {
             (ConnState::Overdue(deadline), _)
-            | (_, Some(deadline @ Deadline::Idle))
+            | (_, Some(deadline @ DeadlineKind::Idle))
             // A read deadline that is shorter than the idle one.
             | (ConnState::Idle, Some(deadline)) => Outcome::TimedOut(deadline),
-            (ConnState::DrainAborted, _) => Outcome::Cut,
+            (ConnState::DrainAborted, _) => Outcome::Aborted,
             _ => Outcome::Finished,
         }
     }
@@ -47,7 +47,7 @@ impl Life {
     pub(crate) fn report(&mut self, error: &RequestError) {
         if matches!(self.outcome, None | Some(Outcome::Finished)) {
             self.outcome = Some(match error {
-                RequestError::Failed(_) if self.was_cut() => Outcome::Cut,
+                RequestError::Failed(_) if self.was_cut() => Outcome::Aborted,
                 error => error.outcome(),
             });
         }
@@ -57,7 +57,7 @@ impl Life {
     /// Whether the client has to see that the answer is not whole. One that was idle for too
     /// long has all its answers.
     fn has_failed(&self) -> bool {
-        !matches!(self.outcome, None | Some(Outcome::Finished | Outcome::TimedOut(Deadline::Idle)))
+        !matches!(self.outcome, None | Some(Outcome::Finished | Outcome::TimedOut(DeadlineKind::Idle)))
     }
 
     fn was_cut(&self) -> bool {
@@ -133,7 +133,7 @@ impl Life {
 
     /// How long ending it may keep the worker.
     fn linger_timeout(&self) -> Duration {
-        let was_cut = matches!(self.outcome, Some(Outcome::TimedOut(_) | Outcome::Cut));
+        let was_cut = matches!(self.outcome, Some(Outcome::TimedOut(_) | Outcome::Aborted));
         match was_cut || self.was_cut() || self.entry.connection().state() == ConnState::Queued {
             true => Duration::ZERO,
             false => self.registry().limits().linger_timeout,

@@ -178,7 +178,7 @@ impl Job {
         let connection = self.0.entry.connection();
         let outcome = match connection.state() {
             ConnState::Overdue(deadline) => Outcome::TimedOut(deadline),
-            ConnState::DrainAborted => Outcome::Cut,
+            ConnState::DrainAborted => Outcome::Aborted,
             _ => outcome,
         };
         self.0.outcome = Some(outcome);

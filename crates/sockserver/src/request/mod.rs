@@ -21,7 +21,7 @@ use sock::{Socket, StreamSocket};
 
 use crate::connection::Connection;
 use crate::connection::datagram::DatagramBuf;
-use crate::limits::Deadline;
+use crate::limits::DeadlineKind;
 use crate::limits::stats::Outcome;
 
 /// What has come, before it is in the register.
@@ -133,7 +133,7 @@ pub enum RequestError {
     /// forbids it.
     Rejected(io::Error),
     /// A deadline of the server ended it.
-    TimedOut(Deadline, io::Error),
+    TimedOut(DeadlineKind, io::Error),
 }
 
 impl RequestError {

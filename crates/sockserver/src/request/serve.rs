@@ -11,7 +11,7 @@ use crate::connection::state::ConnState;
 use crate::lifecycle::current_server::Serving;
 use crate::lifecycle::deadline_timer::ScopedTimer;
 use crate::lifecycle::registry::{Entry, Registry};
-use crate::limits::Deadline;
+use crate::limits::DeadlineKind;
 use crate::limits::stats::Outcome;
 use crate::os::child_channel::{self, Word};
 use crate::request::core::{Core, Service};
@@ -172,7 +172,7 @@ impl Life {
                 let goes_on = if more {
                     entry.enter(registry, ConnState::Serving)
                 } else {
-                    entry.limit_next_read(registry, Deadline::Idle);
+                    entry.limit_next_read(registry, DeadlineKind::Idle);
                     entry.enter(registry, ConnState::Idle)
                 };
                 if goes_on {
@@ -205,7 +205,7 @@ impl Life {
             // Its time was over before it had a handler: there was nobody to wake.
             return Err(RequestError::Failed(self.ended_before()));
         }
-        self.entry.limit_next_read(self.registry(), Deadline::FirstByte);
+        self.entry.limit_next_read(self.registry(), DeadlineKind::FirstByte);
         let handler = guard(|| {
             let handler = make();
             let variables = handler.class_variables();
@@ -231,7 +231,7 @@ impl Life {
             set.and_then(|()| socket.set_send_timeout(limits.write_timeout))
                 .map_err(RequestError::Failed)?;
         } else if self.core.inherits_first_byte {
-            self.entry.connection().assume_armed(Deadline::FirstByte);
+            self.entry.connection().assume_armed(DeadlineKind::FirstByte);
         }
         Ok(())
     }
