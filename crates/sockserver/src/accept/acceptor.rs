@@ -299,7 +299,7 @@ impl Acceptor {
     /// Not where requests beyond the limit are refused: one that is kept by a worker whom
     /// nobody comes to would have another one refused.
     fn reserve_permit(&self) -> bool {
-        let permit = self.permit.take().or_else(|| self.core.registry().permits.take());
+        let permit = self.permit.take().or_else(|| self.core.registry().permits.acquire());
         let has_one = permit.is_some();
         self.permit.set(permit);
         has_one

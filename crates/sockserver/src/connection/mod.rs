@@ -599,7 +599,7 @@ mod tests {
     fn connection() -> Connection {
         let limits = Limits { first_byte_timeout: Some(Duration::ZERO), ..Limits::default() };
         let permits = Permits::new(limits, Arc::new(Waker::new().unwrap()));
-        Connection::new(Address::None, None, permits.take().unwrap())
+        Connection::new(Address::None, None, permits.acquire().unwrap())
     }
 
     #[test]
@@ -627,7 +627,7 @@ mod tests {
         let limits = Limits { idle_timeout: Some(limit), ..Limits::default() };
         let permits = Permits::new(limits, Arc::new(Waker::new().unwrap()));
         let (ours, _theirs) = sock::socketpair().unwrap();
-        let connection = Connection::new(Address::None, Some(ours), permits.take().unwrap());
+        let connection = Connection::new(Address::None, Some(ours), permits.acquire().unwrap());
         connection.set_next_read_deadline(DeadlineKind::Idle);
         let late = connection.await_input(10, false).unwrap_err();
         assert_eq!(
@@ -650,7 +650,7 @@ mod tests {
             theirs.sendall(b"!").unwrap();
             let (system, before) = (ours.dup().unwrap(), Some(Duration::from_secs(7)));
             ours.set_recv_timeout(before).unwrap();
-            let connection = Connection::new(Address::None, Some(ours), permits.take().unwrap());
+            let connection = Connection::new(Address::None, Some(ours), permits.acquire().unwrap());
             connection.disarm_recv_timeout();
             assert_eq!(system.recv_timeout().unwrap(), before, "not yet");
             connection.disarm_recv_timeout();

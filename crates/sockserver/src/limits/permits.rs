@@ -49,7 +49,7 @@ impl Permits {
     }
 
     /// A permit, if one is left. Otherwise the waker is woken when one is given back.
-    pub(crate) fn take(self: &Arc<Self>) -> Option<Permit> {
+    pub(crate) fn acquire(self: &Arc<Self>) -> Option<Permit> {
         self.try_acquire().or_else(|| {
             point();
             // First said, then looked: whoever gives back in between sees it.

@@ -328,11 +328,12 @@ mod tests {
         let orders = every_order(
             || {
                 let (registry, waker) = registry(2);
-                let [first, second] = [registry.permits.take().unwrap(), registry.permits.take().unwrap()];
+                let [first, second] =
+                    [registry.permits.acquire().unwrap(), registry.permits.acquire().unwrap()];
                 let got = Arc::new(Mutex::new(None));
                 let (wants, gets) = (Arc::clone(&registry), Arc::clone(&got));
                 let actors: Vec<Actor> = vec![
-                    Box::new(move || *gets.lock() = wants.permits.take()),
+                    Box::new(move || *gets.lock() = wants.permits.acquire()),
                     Box::new(move || drop(first)),
                     Box::new(move || drop(second)),
                 ];
@@ -390,7 +391,7 @@ mod tests {
                     ..Limits::default()
                 };
                 let permits = Permits::new(limits, Arc::new(Waker::new().unwrap()));
-                let permit = permits.take().unwrap();
+                let permit = permits.acquire().unwrap();
                 let connection = Arc::new(Connection::new(Address::None, None, permit));
                 let ends = Arc::new(Mutex::new(Ends::default()));
                 let (served, all) = (Arc::clone(&connection), Arc::clone(&ends));
@@ -443,7 +444,7 @@ mod tests {
                 let request = |outcome| {
                     let registry = Arc::clone(&registry);
                     Box::new(move || {
-                        let permit = registry.permits.take().unwrap();
+                        let permit = registry.permits.acquire().unwrap();
                         let (mut entry, _) = registry.enter(Address::None, None, permit);
                         point();
                         entry.end(&registry, outcome);
@@ -472,7 +473,7 @@ mod tests {
             socket.settimeout(None).unwrap();
             socket.set_recv_timeout(Some(Duration::from_secs(5))).unwrap();
         }
-        let permit = registry.permits.take().unwrap();
+        let permit = registry.permits.acquire().unwrap();
         let (entry, _) = registry.enter(Address::None, Some(ours), permit);
         assert!(entry.enter(registry, ConnState::Idle));
         (entry, theirs)
