@@ -13,13 +13,13 @@ use crate::lifecycle::registry::log_end;
 use crate::limits::WhenFull;
 use crate::limits::permits::Permit;
 use crate::limits::stats::Outcome;
-use crate::request::core::{Core, MakeDatagramHandler, Service};
-use crate::request::datagram_batch::{self, Incoming};
+use crate::request::core::{Core, HandlerFactory, MakeDatagramHandler};
+use crate::request::datagram_batch::{self, DatagramReceiver};
 use crate::request::datagram_handler;
-use crate::request::hooks::tell_error;
-use crate::request::job::{Job, Rejected, Spare};
-use crate::request::log_limit::{self, Kind};
-use crate::request::{Arrival, RequestError, guard};
+use crate::request::hooks::call_handle_error;
+use crate::request::job::{Job, RecycledJob, Rejected};
+use crate::request::log_limit::{self, LogKind};
+use crate::request::{Arrival, RequestError, catch_panic};
 
 /// First pause when resources have run out; it doubles up to [`MAX_DELAY`].
 const FIRST_DELAY: Duration = Duration::from_millis(5);
@@ -38,13 +38,13 @@ pub(crate) struct Acceptor {
     next_listener: Cell<usize>,
     current_listener: Cell<usize>,
     /// Datagrams of each listener that came together.
-    incoming: Vec<RefCell<Incoming>>,
+    incoming: Vec<RefCell<DatagramReceiver>>,
     /// Listeners that are of no more use.
     disabled: Vec<Cell<bool>>,
     /// A permit for the next request, kept while nobody comes.
     permit: Cell<Option<Permit>>,
     /// A job that has ended in this thread: the next one.
-    spare: Cell<Option<Spare>>,
+    spare: Cell<Option<RecycledJob>>,
     accept_backoff: Cell<Backoff>,
     /// Pauses between requests that cannot be started.
     spawn_backoff: Cell<Backoff>,
@@ -148,7 +148,7 @@ impl Acceptor {
     /// The acceptor of a loop that does nothing with a job but run it: a datagram needs none,
     /// unless a hook or a limit has a say.
     pub(crate) fn with_inline_datagrams(self) -> Acceptor {
-        let needs_no_job = matches!(*self.core.service, Service::Datagram(_))
+        let needs_no_job = matches!(*self.core.service, HandlerFactory::Datagram(_))
             && !self.core.has_hooks()
             && self.core.registry().limits().max_connections_per_ip.is_none();
         Acceptor { serves_inline: needs_no_job, ..self }
@@ -201,7 +201,7 @@ impl Acceptor {
     #[cfg(unix)]
     pub(crate) fn set_blocking_accept(&self, wait: bool) -> io::Result<()> {
         match (&*self.core.service, &self.listeners[..]) {
-            (Service::Stream(_), [listener]) => listener.setblocking(wait),
+            (HandlerFactory::Stream(_), [listener]) => listener.setblocking(wait),
             _ => Ok(()),
         }
     }
@@ -226,13 +226,13 @@ impl Acceptor {
 
     /// Runs what serves a request in this thread, and keeps what the next one can use.
     pub(crate) fn serving<T>(&self, serve: impl FnOnce() -> T) -> T {
-        let (served, spare) = Spare::after(serve);
+        let (served, spare) = RecycledJob::after(serve);
         self.keep(spare);
         served
     }
 
     /// Keeps a job that has ended for the next request, and its permit.
-    pub(crate) fn keep(&self, spare: Option<Spare>) {
+    pub(crate) fn keep(&self, spare: Option<RecycledJob>) {
         if let Some(mut spare) = spare.filter(|spare| spare.is_of(&self.core)) {
             self.permit.set(spare.take_permit().filter(|_| self.waits_when_full()));
             self.spare.set(Some(spare));
@@ -245,7 +245,7 @@ impl Acceptor {
         if self.settings.max_batch <= 1 {
             return serve();
         }
-        let served = datagram_batch::collecting(serve);
+        let served = datagram_batch::with_deferred_answers(serve);
         if !self.has_more() {
             // Whichever listener it was: a batch is of one alone.
             datagram_batch::flush(&self.listeners[self.current_listener.get()], &*self.core.hooks);
@@ -315,8 +315,8 @@ impl Acceptor {
             self.core.registry().permits.register_waiter();
         }
         let accepted = match &*self.core.service {
-            Service::Stream(_) => self.accept_connection(listener),
-            Service::Datagram(make) => self.receive_datagram(&**make, place, listener),
+            HandlerFactory::Stream(_) => self.accept_connection(listener),
+            HandlerFactory::Datagram(make) => self.receive_datagram(&**make, place, listener),
         };
         let error = match accepted {
             Ok(accepted) => {
@@ -354,7 +354,7 @@ impl Acceptor {
             return Err(error);
         }
         // Each worker finds out for itself.
-        if log_limit::tell(Kind::Lost(place), Instant::now()).is_some() {
+        if log_limit::check(LogKind::Lost(place), Instant::now()).is_some() {
             log::error!(
                 "listener {} of {} is gone, the others go on: {error}",
                 place + 1,
@@ -365,7 +365,7 @@ impl Acceptor {
     }
 
     fn accept_connection(&self, listener: &Socket) -> io::Result<Accepted> {
-        let taken = guard(|| self.core.hooks.get_request(listener));
+        let taken = catch_panic(|| self.core.hooks.get_request(listener));
         match taken {
             Ok((socket, client_address)) => Ok(self.verify(Arrival::Connection(socket), client_address)),
             Err(RequestError::Panicked(message)) => {
@@ -417,7 +417,7 @@ impl Acceptor {
         {
             Ok(()) => Outcome::Finished,
             Err(error) => {
-                tell_error(&*self.core.hooks, &error, client_address);
+                call_handle_error(&*self.core.hooks, &error, client_address);
                 error.outcome()
             }
         };
@@ -438,7 +438,7 @@ impl Acceptor {
         };
         if too_many || allowed.is_err() {
             log::debug!("request from {} refused: too many connections", job.client_address());
-            job.turn_away();
+            job.refuse_with_hook();
             return Accepted::Refused;
         }
         match job.verify() {
@@ -446,7 +446,7 @@ impl Acceptor {
             Ok(false) => log::debug!("request from {} refused", job.client_address()),
             Err(error) => job.report(&error),
         }
-        job.refuse();
+        job.close_unserved();
         Accepted::Refused
     }
 
@@ -455,7 +455,7 @@ impl Acceptor {
         let mut trouble = self.accept_backoff.get();
         trouble.delay = (trouble.delay * 2).clamp(FIRST_DELAY, MAX_DELAY);
         // Other workers stand at the same listeners, and have the same trouble.
-        if log_limit::tell(Kind::Accept(errno(error)), Instant::now()).is_some() {
+        if log_limit::check(LogKind::Accept(errno(error)), Instant::now()).is_some() {
             log::warn!("accept: {error}; trying again in {:?}", trouble.delay);
         }
         self.accept_backoff.set(trouble);

@@ -20,7 +20,7 @@ use crate::lifecycle::handle::ServerHandle;
 #[cfg(all(unix, feature = "signals"))]
 use crate::lifecycle::signals::Signals;
 use crate::limits::drain_report::DrainReport;
-use crate::request::guard;
+use crate::request::catch_panic;
 use crate::request::hooks;
 use crate::request::job::{Job, Rejected};
 use crate::request::log_limit;
@@ -30,7 +30,7 @@ use crate::request::log_limit;
 /// Python: `class ThreadingTCPServer(ThreadingMixIn, TCPServer)`. Here the mixin
 /// is a value the server owns.
 ///
-/// Its life: [`set_client`](Self::set_client) runs while `serve_forever` does and calls
+/// Its state: [`set_client`](Self::set_client) runs while `serve_forever` does and calls
 /// [`process_request`](Self::process_request) for each request;
 /// [`server_close`](Self::server_close) ends it.
 ///
@@ -349,11 +349,11 @@ impl<'a> AcceptLoop<'a> {
             self.overridden.set(Some(false));
             return;
         }
-        let run = guard(|| Ok(hooks::service_actions(&*self.acceptor.core().hooks)));
+        let run = catch_panic(|| Ok(hooks::service_actions(&*self.acceptor.core().hooks)));
         // The default does not panic.
         self.overridden.set(Some(run.as_ref().copied().unwrap_or(true)));
         if let Err(error) = run {
-            match log_limit::tell(log_limit::kind(&error), Instant::now()) {
+            match log_limit::check(log_limit::kind_of(&error), Instant::now()) {
                 None => log::debug!("service_actions {error}"),
                 Some(0) => log::error!("service_actions {error}"),
                 Some(more) => log::error!("service_actions {error}; and {more} more panics before it"),

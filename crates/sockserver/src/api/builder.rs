@@ -28,7 +28,7 @@ use crate::models::prefork::PreforkMixIn;
 use crate::models::selector::SelectorMixIn;
 use crate::models::threading::ThreadingMixIn;
 use crate::os::bound_path::BoundPath;
-use crate::request::core::{Core, Service};
+use crate::request::core::{Core, HandlerFactory};
 use crate::request::datagram_handler::DatagramRequestHandler;
 use crate::request::hooks::{Defaults, ServerHooks};
 use crate::request::stream_handler::StreamRequestHandler;
@@ -74,7 +74,7 @@ use crate::request::stream_handler::StreamRequestHandler;
 /// ```
 #[must_use = "a builder does nothing until `bind`"]
 pub struct Builder<K, M> {
-    service: Service,
+    service: HandlerFactory,
     hooks: Box<dyn ServerHooks>,
     wraps: Wraps,
     mixin: M,
@@ -109,7 +109,7 @@ impl<F: Family, M: MixIn + Default> Server<Stream<F>, M> {
     pub fn builder<H: StreamRequestHandler>(
         handler: impl Fn() -> H + Send + Sync + 'static,
     ) -> Builder<Stream<F>, M> {
-        Builder::begin(Service::Stream(Box::new(move || Box::new(handler()))))
+        Builder::begin(HandlerFactory::Stream(Box::new(move || Box::new(handler()))))
     }
 }
 
@@ -135,12 +135,12 @@ impl<F: Family, M: MixIn + Default> Server<Datagram<F>, M> {
     pub fn builder<H: DatagramRequestHandler>(
         handler: impl Fn() -> H + Send + Sync + 'static,
     ) -> Builder<Datagram<F>, M> {
-        Builder::begin(Service::Datagram(Box::new(move || Box::new(handler()))))
+        Builder::begin(HandlerFactory::Datagram(Box::new(move || Box::new(handler()))))
     }
 }
 
 impl<K: Kind, M: MixIn> Builder<K, M> {
-    fn begin(service: Service) -> Self
+    fn begin(service: HandlerFactory) -> Self
     where
         M: Default,
     {
@@ -354,12 +354,12 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             true => self.limits.of_receive(DeadlineKind::FirstByte),
             false => self.limits.read_timeout,
         };
-        matches!(self.service, Service::Stream(_))
+        matches!(self.service, HandlerFactory::Stream(_))
             && listener::inherits_timeouts(socket, receive, self.limits.write_timeout)
     }
 
     fn activate(&self, socket: &Socket, address: &Address) -> io::Result<()> {
-        if let Service::Stream(_) = self.service {
+        if let HandlerFactory::Stream(_) = self.service {
             let activated = self.hooks.server_activate(socket, self.options.request_queue_size);
             activated.map_err(|error| sock::AddressError::wrap("listen on", address, error))?;
             // Accepting is tried first and waited for only then; the datagram
@@ -390,7 +390,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
         let handle = ServerHandle::new(self.limits)?;
         let (sockets, paths): (Vec<_>, Vec<_>) =
             listeners.into_iter().map(|listener| (Arc::new(listener.socket), listener.path)).unzip();
-        if matches!(self.service, Service::Stream(_)) && ours {
+        if matches!(self.service, HandlerFactory::Stream(_)) && ours {
             // Sockets that others use too are theirs to close.
             handle.set_listeners_to_shut_down(&sockets);
         }

@@ -26,14 +26,14 @@ use crate::limits::stats::Stats;
 use crate::os::bound_path::BoundPath;
 use crate::request::core::Core;
 use crate::request::hooks::ServerHooks;
-use crate::request::{RequestError, guard};
+use crate::request::{RequestError, catch_panic};
 
 /// A server of kind `K` whose requests run where the mixin `M` says.
 ///
 /// Python: `socketserver.BaseServer`. Its names are in the directory of
 /// [classes](crate#classes), such as [`ThreadingTCPServer`](crate::ThreadingTCPServer).
 ///
-/// Its life:
+/// Its state:
 ///
 /// 1. [`new`](Server::new), or [`builder`](Server::builder) … `bind`: the socket is
 ///    made, bound and listens.
@@ -243,7 +243,7 @@ impl<K: Kind, M: MixIn> Server<K, M> {
 impl<K, M: MixIn> Server<K, M> {
     /// Calls a hook; the error is its panic.
     fn call(&self, hook: impl FnOnce(&dyn ServerHooks)) -> Result<(), RequestError> {
-        guard(|| {
+        catch_panic(|| {
             hook(&*self.core.hooks);
             Ok(())
         })

@@ -1,6 +1,6 @@
 //! For the tests of those who write servers and handlers.
 //!
-//! - [`converse`] runs a handler over a pair of sockets: no server, no port.
+//! - [`serve_stream`] runs a handler over a pair of sockets: no server, no port.
 //! - [`set_client`] runs a server on a free port and drains it at the end of the test.
 //! - [`LeakCheck`] counts what a test has left behind.
 
@@ -19,7 +19,7 @@ use crate::lifecycle::handle::ServerHandle;
 use crate::limits::Limits;
 use crate::limits::stats::Outcome;
 use crate::request::Arrival;
-use crate::request::core::{Core, Service};
+use crate::request::core::{Core, HandlerFactory};
 use crate::request::hooks::Defaults;
 use crate::request::job::Job;
 use crate::request::stream_handler::StreamRequestHandler;
@@ -55,7 +55,7 @@ pub fn converse<H: StreamRequestHandler, T>(
 ) -> io::Result<(T, Outcome)> {
     let (theirs, ours) = socketpair()?;
     let core = Core {
-        service: Arc::new(Service::Stream(Box::new(move || Box::new(handler())))),
+        service: Arc::new(HandlerFactory::Stream(Box::new(move || Box::new(handler())))),
         hooks: Arc::new(Defaults),
         handle: ServerHandle::new(Limits::default())?,
         inherits_timeouts: false,

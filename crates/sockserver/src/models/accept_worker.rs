@@ -18,7 +18,7 @@ use crate::lifecycle::current_server::Accepting;
 use crate::os::interleave;
 #[cfg(unix)]
 use crate::os::poller::{self, Poller};
-use crate::request::job::{Job, Spare};
+use crate::request::job::{Job, RecycledJob};
 
 /// How often a worker looks for room while every permit is taken: only one of
 /// those who wait is woken when one is given back.
@@ -50,7 +50,7 @@ impl Entrance {
 
     /// `None` when the worker is to stop.
     /// `spare` is for the next request.
-    fn accept(&self, spare: Option<Spare>) -> io::Result<Option<Accepted>> {
+    fn accept(&self, spare: Option<RecycledJob>) -> io::Result<Option<Accepted>> {
         let mut inside = interleave::lock(&self.0);
         let closed = inside.closed;
         let stops = |acceptor: &mut Acceptor| (closed || acceptor.is_stopping()) && !acceptor.has_more();
@@ -79,7 +79,7 @@ pub(crate) struct Worker {
     /// Listeners it listens to.
     live: Cell<usize>,
     /// The job that has ended last.
-    spare: Cell<Option<Spare>>,
+    spare: Cell<Option<RecycledJob>>,
 }
 
 impl Worker {
@@ -132,7 +132,7 @@ impl Worker {
 
     /// Serves a request to its end.
     pub(crate) fn serve(&self, job: Job) {
-        let (_, spare) = Spare::after(|| job.run());
+        let (_, spare) = RecycledJob::after(|| job.run());
         self.spare.set(spare);
     }
 

@@ -17,7 +17,7 @@ use crate::limits::stats::Outcome;
 use crate::os::child_channel::{self, Line, Word};
 use crate::os::process::{self, Fork, Pid, Waited};
 use crate::request::job::{Job, Rejected};
-use crate::request::log_limit::{self, Kind};
+use crate::request::log_limit::{self, LogKind};
 
 /// Serves each request in a child process of its own. Unix only.
 ///
@@ -93,7 +93,7 @@ fn tell(pid: Pid, client_address: &Address, waited: Waited, ended: Outcome) {
     match waited {
         Waited::Killed(signal) if ended == Outcome::Failed => {
             let what = format!("child {pid} that served {client_address} was killed by signal {signal}");
-            match log_limit::tell(Kind::Killed(signal), now) {
+            match log_limit::check(LogKind::Killed(signal), now) {
                 None => log::debug!("{what}"),
                 Some(0) => log::error!("{what}"),
                 Some(more) => log::error!("{what}, and {more} more before it"),
@@ -101,7 +101,7 @@ fn tell(pid: Pid, client_address: &Address, waited: Waited, ended: Outcome) {
         }
         // The next children know that this one has told its error.
         Waited::Exited(FAILED | PANICKED) => {
-            let _ = log_limit::tell(Kind::InChild, now);
+            let _ = log_limit::check(LogKind::InChild, now);
         }
         _ => {}
     }
@@ -336,7 +336,7 @@ impl MixIn for ForkingMixIn {
     }
 }
 
-/// The child's whole life. It leaves through `exit_now` alone: unwinding or
+/// The child's whole state. It leaves through `exit_now` alone: unwinding or
 /// returning would run its parent's loop a second time.
 fn serve_in_child(mut job: Job, line: Arc<Line>) -> ! {
     log_limit::enter_child();

@@ -214,8 +214,8 @@ impl MixIn for ThreadPoolMixIn {
         };
         match (self.queue, jobs.try_send(job)) {
             (_, Ok(())) => {}
-            (Some((_, WhenQueueFull::Refuse)), Err(TrySendError::Full(job))) => job.turn_away(),
-            (Some((_, WhenQueueFull::Drop)), Err(TrySendError::Full(job))) => job.refuse(),
+            (Some((_, WhenQueueFull::Refuse)), Err(TrySendError::Full(job))) => job.refuse_with_hook(),
+            (Some((_, WhenQueueFull::Drop)), Err(TrySendError::Full(job))) => job.close_unserved(),
             // This loop is the only one that fills the queue, and it had room.
             (_, Err(TrySendError::Full(job))) => drop(jobs.send(job)),
             (_, Err(TrySendError::Disconnected(job))) => {

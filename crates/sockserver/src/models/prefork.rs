@@ -18,7 +18,7 @@ use crate::limits::drain_report::{AbortedRequest, DrainReport};
 use crate::models::prefork_worker::{self, LISTENER_GONE};
 use crate::os::process::{self, Fork, Pid, Waited};
 use crate::request::job::{Job, Rejected};
-use crate::request::log_limit::{self, Kind};
+use crate::request::log_limit::{self, LogKind};
 
 /// A worker that ends sooner than this has not really started.
 const YOUNG: Duration = Duration::from_secs(1);
@@ -216,7 +216,7 @@ impl PreforkMixIn {
                     if let Some(silence) = board.stuck_for(place, self.heartbeat) {
                         let what =
                             format!("worker {} has been stuck for {silence:.1?}: killing it", worker.pid);
-                        tell(Kind::Stuck, &what);
+                        tell(LogKind::Stuck, &what);
                         worker.aborted = Some(Instant::now());
                         process::abort(worker.pid);
                     }
@@ -316,9 +316,9 @@ impl Pace {
             Waited::Exited(LISTENER_GONE) => {
                 return Err(io::Error::other("the listener is of no more use"));
             }
-            Waited::Exited(status) => (Kind::Exited(status), format!("exited with status {status}")),
-            Waited::Killed(signal) => (Kind::Killed(signal), format!("was killed by signal {signal}")),
-            _ => (Kind::Exited(-1), "was collected by somebody else".to_owned()),
+            Waited::Exited(status) => (LogKind::Exited(status), format!("exited with status {status}")),
+            Waited::Killed(signal) => (LogKind::Killed(signal), format!("was killed by signal {signal}")),
+            _ => (LogKind::Exited(-1), "was collected by somebody else".to_owned()),
         };
         tell(kind, &format!("worker {} {how}", worker.pid));
         if worker.born.elapsed() >= YOUNG {
@@ -380,8 +380,8 @@ impl Pace {
 }
 
 /// Tells of a trouble, one line of a kind in a second.
-fn tell(kind: Kind, what: &str) {
-    match log_limit::tell(kind, Instant::now()) {
+fn tell(kind: LogKind, what: &str) {
+    match log_limit::check(kind, Instant::now()) {
         None => log::debug!("{what}"),
         Some(0) => log::error!("{what}"),
         Some(more) => log::error!("{what}, and {more} more before it"),
@@ -422,7 +422,7 @@ impl MixIn for PreforkMixIn {
                     match self.start(place, &board, accept_loop) {
                         Ok(pid) => pace.started(place, pid),
                         Err(error) => {
-                            tell(Kind::NotForked, &format!("a worker cannot be forked: {error}"));
+                            tell(LogKind::NotForked, &format!("a worker cannot be forked: {error}"));
                             // Where there is no room for one, there is none for all that are missing.
                             pace.careful = true;
                             pace.hold_back();

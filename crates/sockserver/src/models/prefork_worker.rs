@@ -1,4 +1,4 @@
-//! The life of a worker process.
+//! The state of a worker process.
 
 use std::io::{self, BufRead};
 use std::net::SocketAddr;
@@ -98,7 +98,7 @@ fn serve(worker: &Worker, handle: &ServerHandle, slot: &Slot, quota: Option<u64>
                 if most.is_some_and(|most| slot.exceeds_per_ip_limit(most)) {
                     slot.clear_client();
                     log::debug!("request from {} refused: too many connections", job.client_address());
-                    job.turn_away();
+                    job.refuse_with_hook();
                     continue;
                 }
                 worker.serve(job);

@@ -25,8 +25,8 @@ use crate::os::interleave;
 use crate::os::poller::{self, Event, Poller};
 use crate::os::process;
 use crate::request::job::{Job, Rejected};
-use crate::request::log_limit::{self, Kind};
-use crate::request::serve::Tried;
+use crate::request::log_limit::{self, LogKind};
+use crate::request::serve::Progress;
 
 /// How long a worker that has nothing to do stays, when there are more than wanted.
 const KEEP_IDLE: Duration = Duration::from_secs(5);
@@ -144,7 +144,7 @@ impl MixIn for SelectorMixIn {
             parking.take_all()
         };
         for job in parked {
-            job.dismiss();
+            job.close_idle();
         }
         let all_done = server.wait_until_idle();
         shared.stop();
@@ -339,7 +339,7 @@ impl Shared {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// The life of a worker: take up an event; if there is none, wait in the poller;
+    /// The state of a worker: take up an event; if there is none, wait in the poller;
     /// if somebody waits there, sit down.
     fn run_worker(&self) {
         let mut told = Vec::with_capacity(64);
@@ -517,7 +517,7 @@ impl Shared {
         let mut is_new = parked.is_none();
         loop {
             match job.try_step() {
-                Tried::Ended => {
+                Progress::Done => {
                     drop(job);
                     let mut work = self.work.lock();
                     if let Some(parked) = parked {
@@ -526,15 +526,15 @@ impl Shared {
                     return work;
                 }
                 // More may have come than was read, and no event will tell of it.
-                Tried::Again if hang_up || job.connection().has_more() => continue,
+                Progress::Served if hang_up || job.connection().has_more() => continue,
                 // Mostly the end of a short conversation has come with its request: to look
                 // once more costs a tenth of what it costs to enter it in the poller.
-                Tried::Again if is_new => {
+                Progress::Served if is_new => {
                     is_new = false;
                     continue;
                 }
-                Tried::Again => {}
-                Tried::NoInput => hang_up = false,
+                Progress::Served => {}
+                Progress::WouldBlock => hang_up = false,
             }
             let place = match parked.take() {
                 Some(place) => place,
@@ -555,7 +555,7 @@ impl Shared {
                 }
                 Park::Closed(job) => {
                     drop(work);
-                    job.dismiss();
+                    job.close_idle();
                     return self.work.lock();
                 }
             }
@@ -605,7 +605,7 @@ impl Shared {
             }
             if self.look(work, &mut seen) {
                 if let Err(error) = self.start_worker() {
-                    if log_limit::tell(Kind::NoThread(sock::errno(&error)), Instant::now()).is_some() {
+                    if log_limit::check(LogKind::NoThread(sock::errno(&error)), Instant::now()).is_some() {
                         log::warn!("no more workers: {error}");
                     }
                 }

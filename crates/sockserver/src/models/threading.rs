@@ -154,7 +154,7 @@ impl ThreadingMixIn {
     }
 }
 
-/// The life of a thread: serve, sit down, serve again, until nobody comes.
+/// The state of a thread: serve, sit down, serve again, until nobody comes.
 fn work(cache: &Cache, seat: &Arc<Seat>) {
     let _ = seat.thread.set(thread::current());
     loop {

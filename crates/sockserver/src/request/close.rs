@@ -10,13 +10,13 @@ use crate::connection::state::ConnState;
 use crate::limits::DeadlineKind;
 use crate::limits::stats::Outcome;
 use crate::os::child_channel;
-use crate::request::hooks::tell_error;
-use crate::request::serve::Life;
-use crate::request::{Request, RequestError, guard};
+use crate::request::hooks::call_handle_error;
+use crate::request::serve::JobState;
+use crate::request::{Request, RequestError, catch_panic};
 
-impl Life {
+impl JobState {
     /// What became of a request whose handler is content.
-    pub(crate) fn ended_well(&self) -> Outcome {
+    pub(crate) fn successful_outcome(&self) -> Outcome {
         let connection = self.entry.connection();
         match (connection.state(), connection.expired_deadline()) {
             (ConnState::Overdue(deadline), _)
@@ -47,11 +47,11 @@ impl Life {
     pub(crate) fn report(&mut self, error: &RequestError) {
         if matches!(self.outcome, None | Some(Outcome::Finished)) {
             self.outcome = Some(match error {
-                RequestError::Failed(_) if self.was_cut() => Outcome::Aborted,
+                RequestError::Failed(_) if self.was_aborted() => Outcome::Aborted,
                 error => error.outcome(),
             });
         }
-        tell_error(&*self.core.hooks, error, self.entry.client_address());
+        call_handle_error(&*self.core.hooks, error, self.entry.client_address());
     }
 
     /// Whether the client has to see that the answer is not whole. One that was idle for too
@@ -60,7 +60,7 @@ impl Life {
         !matches!(self.outcome, None | Some(Outcome::Finished | Outcome::TimedOut(DeadlineKind::Idle)))
     }
 
-    fn was_cut(&self) -> bool {
+    fn was_aborted(&self) -> bool {
         self.entry.connection().state() == ConnState::DrainAborted
     }
 
@@ -70,7 +70,7 @@ impl Life {
         let mut stage = 0;
         let mut limit = sock::Deadline::new(Some(self.linger_timeout()));
         while !self.closed {
-            if let Err(error) = guard(|| self.end_from(&mut stage, &mut limit)) {
+            if let Err(error) = catch_panic(|| self.end_from(&mut stage, &mut limit)) {
                 self.report(&error);
             }
         }
@@ -101,11 +101,11 @@ impl Life {
             if comes_to(2) {
                 self.limit_close(request, limit);
             }
-            if comes_to(3) && !self.may_just_close() {
+            if comes_to(3) && !self.can_close_without_shutdown() {
                 self.core.hooks.shutdown_request(request);
             }
             if comes_to(4) {
-                self.linger(request, limit);
+                self.lingering_close(request, limit);
             }
             if comes_to(5) {
                 self.core.hooks.close_request(request);
@@ -125,7 +125,7 @@ impl Life {
     /// Whether closing tells the client all that the default of `shutdown_request` would
     /// have: a call less for each short connection. A child's parent may be late with
     /// closing its copy.
-    fn may_just_close(&self) -> bool {
+    fn can_close_without_shutdown(&self) -> bool {
         !self.core.has_hooks()
             && !child_channel::is_one()
             && self.entry.connection().can_close_without_shutdown()
@@ -134,7 +134,7 @@ impl Life {
     /// How long ending it may keep the worker.
     fn linger_timeout(&self) -> Duration {
         let was_cut = matches!(self.outcome, Some(Outcome::TimedOut(_) | Outcome::Aborted));
-        match was_cut || self.was_cut() || self.entry.connection().state() == ConnState::Queued {
+        match was_cut || self.was_aborted() || self.entry.connection().state() == ConnState::Queued {
             true => Duration::ZERO,
             false => self.registry().limits().linger_timeout,
         }
@@ -156,7 +156,7 @@ impl Life {
     /// while the answer is still to be sent it is waited for.
     ///
     /// One that nobody serves, because it is refused, is not waited for: the loop does it.
-    fn linger(&self, request: &Request, limit: &mut sock::Deadline<'_>) {
+    fn lingering_close(&self, request: &Request, limit: &mut sock::Deadline<'_>) {
         let connection = self.entry.connection();
         let Some(stream) = request.stream().filter(|_| !connection.eof_received()) else { return };
         // A stream on top has to know all the same: else it waits when it is dropped.
@@ -165,7 +165,7 @@ impl Life {
             return;
         }
         // A drain may have cut it off while `shutdown_request` was waiting.
-        let left = if self.was_cut() { Duration::ZERO } else { limit.left().unwrap_or_default() };
+        let left = if self.was_aborted() { Duration::ZERO } else { limit.left().unwrap_or_default() };
         let Ok(Lingered::Acknowledged { discarded: 1.. }) = stream.linger_for(left) else {
             return;
         };
@@ -180,7 +180,7 @@ impl Life {
     }
 }
 
-impl Drop for Life {
+impl Drop for JobState {
     fn drop(&mut self) {
         self.leave();
     }

@@ -13,7 +13,7 @@ use crate::request::stream_handler::ErasedHandler;
 
 /// What all requests of a server share.
 pub(crate) struct Core {
-    pub(crate) service: Arc<Service>,
+    pub(crate) service: Arc<HandlerFactory>,
     pub(crate) hooks: Arc<dyn ServerHooks>,
     pub(crate) handle: ServerHandle,
     /// Whether accepted sockets have the listener's `SO_RCVTIMEO` and `SO_SNDTIMEO`.
@@ -53,7 +53,7 @@ impl Core {
 }
 
 /// The server's factory of handlers.
-pub(crate) enum Service {
+pub(crate) enum HandlerFactory {
     Stream(Box<dyn Fn() -> Box<dyn ErasedHandler> + Send + Sync>),
     Datagram(Box<MakeDatagramHandler>),
 }

@@ -9,17 +9,17 @@ use sock::{MSG_DONTWAIT, RecvBatch};
 
 use crate::connection::datagram::DatagramBuf;
 use crate::request::RequestError;
-use crate::request::hooks::{ServerHooks, tell_error};
+use crate::request::hooks::{ServerHooks, call_handle_error};
 
 /// Datagrams that came together and wait for their turn.
 #[derive(Default)]
-pub(crate) struct Incoming {
+pub(crate) struct DatagramReceiver {
     #[cfg(unix)]
     batch: Option<RecvBatch>,
     next: usize,
 }
 
-impl Incoming {
+impl DatagramReceiver {
     /// The next datagram, from the batch or from the socket; it never waits.
     pub(crate) fn take(
         &mut self,
@@ -64,18 +64,18 @@ type Answers = Vec<(Vec<u8>, Address)>;
 thread_local! {
     /// Answers to be sent together, while the loop itself serves a batch.
     static ANSWERS: RefCell<Answers> = const { RefCell::new(Vec::new()) };
-    static COLLECTING: Cell<bool> = const { Cell::new(false) };
+    static DEFERRING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs what serves one datagram of a batch: its answer waits for the others.
-pub(crate) fn collecting<T>(serve: impl FnOnce() -> T) -> T {
-    COLLECTING.set(true);
+pub(crate) fn with_deferred_answers<T>(serve: impl FnOnce() -> T) -> T {
+    DEFERRING.set(true);
     serve()
 }
 
 /// Keeps an answer for later, if this thread serves a batch.
-pub(crate) fn keep(answer: &mut Vec<u8>, client_address: &Address) -> bool {
-    if !COLLECTING.get() {
+pub(crate) fn defer_answer(answer: &mut Vec<u8>, client_address: &Address) -> bool {
+    if !DEFERRING.get() {
         return false;
     }
     ANSWERS.with_borrow_mut(|answers| answers.push((std::mem::take(answer), client_address.clone())));
@@ -85,7 +85,7 @@ pub(crate) fn keep(answer: &mut Vec<u8>, client_address: &Address) -> bool {
 /// Sends the answers of a batch. One that cannot be sent is its client's trouble
 /// alone, and told.
 pub(crate) fn flush(socket: &Socket, hooks: &dyn ServerHooks) {
-    COLLECTING.set(false);
+    DEFERRING.set(false);
     let answers = ANSWERS.take();
     let mut rest = &answers[..];
     while !rest.is_empty() {
@@ -93,7 +93,7 @@ pub(crate) fn flush(socket: &Socket, hooks: &dyn ServerHooks) {
         rest = &rest[sent..];
         let Some((_, client_address)) = rest.first() else { return };
         let error = RequestError::Failed(error.unwrap_or_else(|| io::ErrorKind::WriteZero.into()));
-        tell_error(hooks, &error, client_address);
+        call_handle_error(hooks, &error, client_address);
         rest = &rest[1..];
     }
 }

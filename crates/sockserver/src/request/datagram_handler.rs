@@ -9,11 +9,11 @@ use sock::{Address, Socket};
 use crate::connection::datagram::DatagramBuf;
 use crate::lifecycle::handle::ServerHandle;
 use crate::request::datagram_batch;
-use crate::request::{RequestError, guard};
+use crate::request::{RequestError, catch_panic};
 
 /// Serves one datagram. Python: `socketserver.DatagramRequestHandler`.
 ///
-/// The life of a handler: the server's factory makes it in the worker,
+/// The state of a handler: the server's factory makes it in the worker,
 /// [`setup`](Self::setup), [`handle`](Self::handle), [`finish`](Self::finish)
 /// (after a `handle` that failed too, but not after a `setup` that failed), and
 /// it is dropped. What `handle` writes to `cx.wfile` goes to the sender as one
@@ -65,7 +65,7 @@ pub trait DatagramRequestHandler: Send + 'static {
     ///
     /// Are reported.
     fn finish(&mut self, cx: &mut DatagramContext<'_>) -> io::Result<()> {
-        if !cx.wfile.is_empty() && !datagram_batch::keep(&mut cx.wfile, cx.client_address) {
+        if !cx.wfile.is_empty() && !datagram_batch::defer_answer(&mut cx.wfile, cx.client_address) {
             cx.socket.sendto(&cx.wfile, cx.client_address)?;
         }
         Ok(())
@@ -163,7 +163,7 @@ pub(crate) fn serve(
     };
     let (mut made, mut is_to_finish) = (None, false);
     // One guard for all, unless something fails.
-    let mut served = guard(|| {
+    let mut served = catch_panic(|| {
         let handler: &mut Box<dyn ErasedDatagramHandler> = made.insert(make());
         handler.setup(&mut cx)?;
         is_to_finish = true;
@@ -191,11 +191,11 @@ fn end(
     is_to_finish: bool,
     cx: &mut DatagramContext<'_>,
 ) -> Result<(), RequestError> {
-    let finished = guard(|| match &mut handler {
+    let finished = catch_panic(|| match &mut handler {
         Some(handler) if is_to_finish => handler.finish(cx),
         _ => Ok(()),
     });
-    finished.and(guard(|| {
+    finished.and(catch_panic(|| {
         drop(handler);
         Ok(())
     }))

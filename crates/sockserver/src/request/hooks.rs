@@ -12,7 +12,7 @@ use crate::connection::wrapping::Wrapped;
 #[cfg(unix)]
 use crate::os::unix_bind;
 use crate::request::log_limit;
-use crate::request::{Request, RequestError, guard};
+use crate::request::{Request, RequestError, catch_panic};
 
 /// The steps of a server that can be replaced; each has Python's default.
 ///
@@ -134,7 +134,7 @@ pub trait ServerHooks: Send + Sync + 'static {
         let told = if error.is_disconnect() {
             None
         } else {
-            log_limit::tell(log_limit::kind(error), Instant::now())
+            log_limit::check(log_limit::kind_of(error), Instant::now())
         };
         match told {
             None => log::debug!(peer = peer.as_str(), errno = errno; "request from {peer}: {error}"),
@@ -229,8 +229,8 @@ pub(crate) fn service_actions(hooks: &dyn ServerHooks) -> bool {
 }
 
 /// Tells `handle_error`, whose own panic must not take the server along.
-pub(crate) fn tell_error(hooks: &dyn ServerHooks, error: &RequestError, client_address: &Address) {
-    let told = guard(|| {
+pub(crate) fn call_handle_error(hooks: &dyn ServerHooks, error: &RequestError, client_address: &Address) {
+    let told = catch_panic(|| {
         hooks.handle_error(error, client_address);
         Ok(())
     });

@@ -16,20 +16,20 @@ use crate::limits::permits::Permit;
 use crate::limits::stats::Outcome;
 use crate::request::core::Core;
 #[cfg(unix)]
-use crate::request::core::Service;
-use crate::request::serve::{Input, Life, Tried};
-use crate::request::{Arrival, Request, RequestError, guard};
+use crate::request::core::HandlerFactory;
+use crate::request::serve::{JobState, Progress, Wait};
+use crate::request::{Arrival, Request, RequestError, catch_panic};
 
 /// One request, to be served by whatever a [`MixIn`](crate::MixIn) chooses.
 ///
-/// Its life: the server makes it of an accepted and verified request;
+/// Its state: the server makes it of an accepted and verified request;
 /// [`run`](Job::run) serves it to the end, or [`step`](Job::step) does so by the
 /// piece. Whoever drops it, at whatever point, closes the connection: nothing is
 /// left open. One that cannot be started goes back with [`reject`](Job::reject).
-pub struct Job(Box<Life>);
+pub struct Job(Box<JobState>);
 
 /// A job that has ended, kept for the next request of the same server.
-pub(crate) struct Spare(Box<Life>);
+pub(crate) struct RecycledJob(Box<JobState>);
 
 /// What [`Job::step`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,28 +58,28 @@ impl Job {
         client_address: Address,
         permit: Permit,
     ) -> (Job, Result<(), PerIpLimitReached>) {
-        let (request, socket) = to_wrap(arrival, core);
+        let (request, socket) = request_or_socket(arrival, core);
         let (entry, allowed) = core.registry().enter(client_address, socket, permit);
         let request = request.unwrap_or_else(|| Request::served(Arc::clone(entry.connection())));
-        (Job(Box::new(Life::new(Arc::clone(core), request, entry))), allowed)
+        (Job(Box::new(JobState::new(Arc::clone(core), request, entry))), allowed)
     }
 
     /// Asks `verify_request`.
     pub(crate) fn verify(&self) -> Result<bool, RequestError> {
-        let Life { core, request, entry, .. } = &*self.0;
+        let JobState { core, request, entry, .. } = &*self.0;
         if !core.has_hooks() {
             return Ok(true);
         }
         let verify = |request| core.hooks.verify_request(request, entry.client_address());
-        guard(|| Ok(request.as_ref().is_some_and(verify)))
+        catch_panic(|| Ok(request.as_ref().is_some_and(verify)))
     }
 
     /// Serves the request to its end and tells what became of it.
     ///
     /// Python: `finish_request`, `handle_error`, `shutdown_request`.
     pub fn run(mut self) -> Outcome {
-        let outcome = self.run_to_the_end();
-        Spare::keep(self);
+        let outcome = self.run_to_end();
+        RecycledJob::keep(self);
         outcome
     }
 
@@ -91,10 +91,10 @@ impl Job {
     #[cfg(unix)]
     pub(crate) fn run_in_child(&mut self) -> Outcome {
         self.0.registry().permits.clock().stop();
-        self.run_to_the_end()
+        self.run_to_end()
     }
 
-    fn run_to_the_end(&mut self) -> Outcome {
+    fn run_to_end(&mut self) -> Outcome {
         while self.step() == Step::Again {}
         self.0.outcome.unwrap_or(Outcome::Finished)
     }
@@ -104,29 +104,29 @@ impl Job {
     /// It blocks as long as the handler does, and from the second step on until
     /// the next input is there. At the end of file there is no next request.
     pub fn step(&mut self) -> Step {
-        match self.0.attempt(Input::Await) {
-            Tried::Ended => Step::Done,
-            Tried::Again | Tried::NoInput => Step::Again,
+        match self.0.serve_step(Wait::Block) {
+            Progress::Done => Step::Done,
+            Progress::Served | Progress::WouldBlock => Step::Again,
         }
     }
 
     /// [`step`](Self::step), but only if input is there: it never waits for the
     /// client, only the handler does.
     #[cfg(unix)]
-    pub(crate) fn try_step(&mut self) -> Tried {
-        self.0.attempt(Input::IfThere)
+    pub(crate) fn try_step(&mut self) -> Progress {
+        self.0.serve_step(Wait::DontBlock)
     }
 
     /// Ends a connection that has no request.
     #[cfg(unix)]
-    pub(crate) fn dismiss(mut self) {
+    pub(crate) fn close_idle(mut self) {
         self.0
             .entry
             .connection()
             .end_for_drain(&[ConnState::AwaitingFirstByte, ConnState::Idle], ConnState::DrainClosed);
         if self.0.handler.is_some() {
             // The handler sees the end, and finishes.
-            while self.try_step() == Tried::Again {}
+            while self.try_step() == Progress::Served {}
         }
         self.0.outcome = self.0.outcome.or(Some(Outcome::Finished));
     }
@@ -149,7 +149,7 @@ impl Job {
     /// connection too.
     #[cfg(unix)]
     pub(crate) fn leave_to_child(&mut self, pid: crate::os::process::Pid) {
-        let closed = guard(|| {
+        let closed = catch_panic(|| {
             let request = self.0.request.take();
             request.iter().for_each(|request| self.0.core.hooks.close_request(request));
             Ok(())
@@ -157,9 +157,10 @@ impl Job {
         if let Err(error) = closed {
             self.0.report(&error);
         }
-        let Life { core, entry, .. } = &mut *self.0;
+        let JobState { core, entry, .. } = &mut *self.0;
         entry.leave_to_child(core.registry(), pid);
-        let wraps = matches!(*self.0.core.service, Service::Stream(_)) && self.0.core.wraps.may_take_long();
+        let wraps =
+            matches!(*self.0.core.service, HandlerFactory::Stream(_)) && self.0.core.wraps.may_take_long();
         self.0.enter(if wraps { ConnState::Wrapping } else { ConnState::Serving });
     }
 
@@ -198,14 +199,14 @@ impl Job {
     }
 
     /// Ends a job that a limit or `verify_request` refuses.
-    pub(crate) fn refuse(mut self) {
+    pub(crate) fn close_unserved(mut self) {
         self.0.outcome = self.0.outcome.or(Some(Outcome::Rejected));
     }
 
     /// Tells a client that it is one too many, and ends the job.
-    pub(crate) fn turn_away(mut self) {
+    pub(crate) fn refuse_with_hook(mut self) {
         if let Some(request) = &self.0.request {
-            let told = guard(|| {
+            let told = catch_panic(|| {
                 self.0.core.hooks.refuse_request(request, self.0.entry.client_address());
                 Ok(())
             });
@@ -213,7 +214,7 @@ impl Job {
                 self.0.report(&error);
             }
         }
-        self.refuse();
+        self.close_unserved();
     }
 
     /// Tells of a request's error.
@@ -222,10 +223,10 @@ impl Job {
     }
 }
 
-impl Spare {
+impl RecycledJob {
     /// Runs what serves a request, mostly in this thread: then its job and its permit
     /// can be the next request's.
-    pub(crate) fn after<T>(serve: impl FnOnce() -> T) -> (T, Option<Spare>) {
+    pub(crate) fn after<T>(serve: impl FnOnce() -> T) -> (T, Option<RecycledJob>) {
         let wanted = Wanted { before: SPARE_WANTED.replace(true) };
         let served = serve();
         drop(wanted);
@@ -233,12 +234,12 @@ impl Spare {
     }
 
     /// Ends a job, and keeps what can be used again if somebody wants it.
-    fn keep(Job(mut life): Job) {
+    fn keep(Job(mut state): Job) {
         if !SPARE_WANTED.get() {
             return;
         }
-        life.leave();
-        SPARE_JOB.set(Some(Spare(life)));
+        state.leave();
+        SPARE_JOB.set(Some(RecycledJob(state)));
     }
 
     /// Whether it can be used again for that server.
@@ -258,18 +259,18 @@ impl Spare {
         client_address: Address,
         permit: Permit,
     ) -> (Job, Result<(), PerIpLimitReached>) {
-        let Spare(mut life) = self;
-        let (request, socket) = to_wrap(arrival, &life.core);
-        let Life { core, entry, .. } = &mut *life;
+        let RecycledJob(mut state) = self;
+        let (request, socket) = request_or_socket(arrival, &state.core);
+        let JobState { core, entry, .. } = &mut *state;
         let allowed = entry.renew(core.registry(), client_address, socket, permit);
         let request = request.unwrap_or_else(|| Request::served(Arc::clone(entry.connection())));
-        life.renew(request);
-        (Job(life), allowed)
+        state.renew(request);
+        (Job(state), allowed)
     }
 }
 
 /// A request that hooks see before it is served; else the socket it is served over.
-fn to_wrap(arrival: Arrival, core: &Core) -> (Option<Request>, Option<Socket>) {
+fn request_or_socket(arrival: Arrival, core: &Core) -> (Option<Request>, Option<Socket>) {
     match arrival {
         Arrival::Datagram(packet) => (Some(Request::datagram(packet)), None),
         Arrival::Connection(socket) if core.has_hooks() => (Some(Request::accepted(socket)), None),
@@ -297,5 +298,5 @@ impl fmt::Debug for Job {
 thread_local! {
     /// Whether somebody wants the job that this thread runs, when it has ended.
     static SPARE_WANTED: Cell<bool> = const { Cell::new(false) };
-    static SPARE_JOB: Cell<Option<Spare>> = const { Cell::new(None) };
+    static SPARE_JOB: Cell<Option<RecycledJob>> = const { Cell::new(None) };
 }

@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// What makes two errors the same for the log. There are as many as the system has
 /// errors, so that what clients send cannot make more.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum LogKind {
     Panicked,
     Rejected(io::ErrorKind, Option<i32>),
     Other(io::ErrorKind, Option<i32>),
@@ -44,24 +44,24 @@ pub(crate) enum Kind {
     NotForked,
 }
 
-pub(crate) fn kind(error: &RequestError) -> Kind {
+pub(crate) fn kind_of(error: &RequestError) -> LogKind {
     match error {
-        RequestError::Panicked(_) => Kind::Panicked,
-        RequestError::Rejected(inner) => Kind::Rejected(inner.kind(), error.errno()),
+        RequestError::Panicked(_) => LogKind::Panicked,
+        RequestError::Rejected(inner) => LogKind::Rejected(inner.kind(), error.errno()),
         RequestError::Failed(inner) | RequestError::TimedOut(_, inner) => {
-            Kind::Other(inner.kind(), error.errno())
+            LogKind::Other(inner.kind(), error.errno())
         }
     }
 }
 
-struct Line {
-    kind: Kind,
+struct Window {
+    kind: LogKind,
     logged: Instant,
     since: u64,
 }
 
 /// The kinds that have come in this process.
-static LINES: Mutex<Vec<Line>> = Mutex::new(Vec::new());
+static WINDOWS: Mutex<Vec<Window>> = Mutex::new(Vec::new());
 
 /// This process is the child of one request: what it knows of others, its parent knew.
 #[cfg(unix)]
@@ -73,15 +73,15 @@ pub(crate) fn enter_child() {
 }
 
 /// Whether the error is to be told now, and how many of its kind were not.
-pub(crate) fn tell(kind: Kind, now: Instant) -> Option<u64> {
-    let mut lines = LINES.lock();
+pub(crate) fn check(kind: LogKind, now: Instant) -> Option<u64> {
+    let mut lines = WINDOWS.lock();
     #[cfg(unix)]
     if IN_CHILD.load(Ordering::Relaxed) {
-        let told = lines.iter().find(|line| line.kind == Kind::InChild);
+        let told = lines.iter().find(|line| line.kind == LogKind::InChild);
         return told.map_or(Some(0), |told| (!told.is_fresh(now)).then_some(told.since));
     }
     let Some(line) = lines.iter_mut().find(|line| line.kind == kind) else {
-        lines.push(Line { kind, logged: now, since: 0 });
+        lines.push(Window { kind, logged: now, since: 0 });
         return Some(0);
     };
     if line.is_fresh(now) {
@@ -92,7 +92,7 @@ pub(crate) fn tell(kind: Kind, now: Instant) -> Option<u64> {
     Some(std::mem::take(&mut line.since))
 }
 
-impl Line {
+impl Window {
     fn is_fresh(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.logged) < INTERVAL
     }
@@ -105,15 +105,15 @@ mod tests {
     #[test]
     fn one_line_of_a_kind_in_a_second_and_the_next_counts_the_rest() {
         let odd = |name: &'static str| {
-            kind(&RequestError::Failed(io::Error::new(io::ErrorKind::InvalidData, name)))
+            kind_of(&RequestError::Failed(io::Error::new(io::ErrorKind::InvalidData, name)))
         };
         let begin = Instant::now();
-        assert_eq!(tell(odd("one"), begin), Some(0));
-        assert_eq!(tell(odd("two"), begin), None);
-        assert_eq!(tell(odd("three"), begin + Duration::from_millis(999)), None);
-        let other = kind(&RequestError::Failed(io::Error::new(io::ErrorKind::UnexpectedEof, "four")));
-        assert_eq!(tell(other, begin), Some(0), "another kind has its own line");
-        assert_eq!(tell(odd("five"), begin + INTERVAL), Some(2));
-        assert_eq!(tell(odd("six"), begin + INTERVAL * 3), Some(0));
+        assert_eq!(check(odd("one"), begin), Some(0));
+        assert_eq!(check(odd("two"), begin), None);
+        assert_eq!(check(odd("three"), begin + Duration::from_millis(999)), None);
+        let other = kind_of(&RequestError::Failed(io::Error::new(io::ErrorKind::UnexpectedEof, "four")));
+        assert_eq!(check(other, begin), Some(0), "another kind has its own line");
+        assert_eq!(check(odd("five"), begin + INTERVAL), Some(2));
+        assert_eq!(check(odd("six"), begin + INTERVAL * 3), Some(0));
     }
 }

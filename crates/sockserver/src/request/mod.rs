@@ -206,7 +206,7 @@ impl Error for RequestError {
 }
 
 /// Runs code of the server's user: its panic is an error like others.
-pub(crate) fn guard<T>(run: impl FnOnce() -> io::Result<T>) -> Result<T, RequestError> {
+pub(crate) fn catch_panic<T>(run: impl FnOnce() -> io::Result<T>) -> Result<T, RequestError> {
     // What a panicking handler left half done is its own: it is dropped next.
     match panic::catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(RequestError::Failed),

@@ -1,4 +1,4 @@
-//! The life of a request: what a job serves, and how.
+//! The state of a request: what a job serves, and how.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use crate::lifecycle::registry::{Entry, Registry};
 use crate::limits::DeadlineKind;
 use crate::limits::stats::Outcome;
 use crate::os::child_channel::{self, Word};
-use crate::request::core::{Core, Service};
+use crate::request::core::{Core, HandlerFactory};
 use crate::request::datagram_handler;
 use crate::request::hooks;
 use crate::request::stream_handler::{ErasedHandler, StreamContext};
-use crate::request::{Request, RequestError, guard};
+use crate::request::{Request, RequestError, catch_panic};
 
 /// A job's own; it goes from hand to hand as a pointer. A connection that waits costs
 /// no more than this and its [`Connection`], so both are kept small.
-pub(crate) struct Life {
+pub(crate) struct JobState {
     pub(crate) core: Arc<Core>,
     /// `None` once the request is closed.
     pub(crate) request: Option<Request>,
@@ -40,25 +40,25 @@ pub(crate) struct Life {
 
 /// How a step waits for input.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Input {
-    Await,
+pub(crate) enum Wait {
+    Block,
     /// Not at all: somebody else waits.
-    IfThere,
+    DontBlock,
 }
 
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tried {
+pub(crate) enum Progress {
     /// A request was served, and the handler waits for the next.
-    Again,
+    Served,
     /// There is no input to serve.
-    NoInput,
-    Ended,
+    WouldBlock,
+    Done,
 }
 
-impl Life {
-    pub(crate) fn new(core: Arc<Core>, request: Request, entry: Entry) -> Life {
-        Life {
+impl JobState {
+    pub(crate) fn new(core: Arc<Core>, request: Request, entry: Entry) -> JobState {
+        JobState {
             core,
             request: Some(request),
             handler: None,
@@ -88,43 +88,43 @@ impl Life {
         self.entry.enter(self.registry(), phase)
     }
 
-    pub(crate) fn attempt(&mut self, input: Input) -> Tried {
+    pub(crate) fn serve_step(&mut self, input: Wait) -> Progress {
         let _serving = Serving::begin(self.core.registry());
         let tried = match (&*self.core.service, &self.request) {
-            (_, None) => return Tried::Ended,
-            (Service::Stream(_), Some(_)) => self.converse(input),
-            (Service::Datagram(_), Some(_)) => self.serve_datagram().map(|()| Tried::Ended),
+            (_, None) => return Progress::Done,
+            (HandlerFactory::Stream(_), Some(_)) => self.serve_stream(input),
+            (HandlerFactory::Datagram(_), Some(_)) => self.serve_datagram().map(|()| Progress::Done),
         };
         match tried {
-            Ok(goes_on @ (Tried::Again | Tried::NoInput)) => goes_on,
+            Ok(goes_on @ (Progress::Served | Progress::WouldBlock)) => goes_on,
             ended => self.ended(ended.err()),
         }
     }
 
     /// It was served to the end, or failed.
-    fn ended(&mut self, error: Option<RequestError>) -> Tried {
+    fn ended(&mut self, error: Option<RequestError>) -> Progress {
         match error {
-            None => self.outcome = self.outcome.or_else(|| Some(self.ended_well())),
+            None => self.outcome = self.outcome.or_else(|| Some(self.successful_outcome())),
             Some(error) => self.fail(error),
         }
         self.end();
-        Tried::Ended
+        Progress::Done
     }
 
     /// Serves a connection's next request; the first time also what comes before it.
-    fn converse(&mut self, input: Input) -> Result<Tried, RequestError> {
+    fn serve_stream(&mut self, input: Wait) -> Result<Progress, RequestError> {
         if self.handler.is_none() {
             self.begin()?;
         }
-        let Life { core, entry, handler: Some(handler), set_up, handled, .. } = self else {
-            return Ok(Tried::Ended);
+        let JobState { core, entry, handler: Some(handler), set_up, handled, .. } = self else {
+            return Ok(Progress::Done);
         };
         let registry = core.registry();
         let connection = entry.connection();
-        let variables = handler.class_variables();
+        let config = handler.config();
         let mut cx = StreamContext {
-            rfile: SocketReader::new(&**connection, variables.rbufsize),
-            wfile: SocketWriter::new(&**connection, variables.wbufsize),
+            rfile: SocketReader::new(&**connection, config.rbufsize),
+            wfile: SocketWriter::new(&**connection, config.wbufsize),
             request: &**connection,
             client_address: entry.client_address(),
             server: &core.handle,
@@ -138,20 +138,20 @@ impl Life {
         // The first request is the client's to begin only where nobody waits for it, and
         // unless `setup` has read some of it.
         let begins =
-            !*handled && (input == Input::Await || variables.speaks_first || !cx.rfile.buffer().is_empty());
+            !*handled && (input == Wait::Block || config.speaks_first || !cx.rfile.buffer().is_empty());
         let mut served = Ok(());
         let comes = match begins {
             true => Ok(true),
-            false => await_input(core, connection, variables.rbufsize, input),
+            false => await_input(core, connection, config.rbufsize, input),
         };
         let comes = match comes {
             // A handler sees the end of a client that never spoke; a later one has
             // nothing to lose: a client that goes away between two requests, or
             // says nothing for too long, has ended the conversation.
             Ok(there) => there || !*handled,
-            Err(error) if input == Input::IfThere && error.kind() == io::ErrorKind::WouldBlock => {
+            Err(error) if input == Wait::DontBlock && error.kind() == io::ErrorKind::WouldBlock => {
                 connection.return_buffer(cx.rfile.into_buffer());
-                return Ok(Tried::NoInput);
+                return Ok(Progress::WouldBlock);
             }
             Err(error) => {
                 if !*handled {
@@ -163,7 +163,7 @@ impl Life {
         if comes && (!*handled || entry.enter(registry, ConnState::Serving)) {
             *handled = true;
             cx.close_connection = true;
-            served = guard(|| {
+            served = catch_panic(|| {
                 handler.handle(&mut cx)?;
                 if cx.close_connection { Ok(()) } else { cx.wfile.flush() }
             });
@@ -177,23 +177,23 @@ impl Life {
                 };
                 if goes_on {
                     connection.return_buffer(cx.rfile.into_buffer());
-                    return Ok(Tried::Again);
+                    return Ok(Progress::Served);
                 }
             }
         }
-        let finished = guard(|| handler.finish(&mut cx));
+        let finished = catch_panic(|| handler.finish(&mut cx));
         recycle_buffer(cx.rfile.into_buffer());
-        served.and(finished).map(|()| Tried::Ended)
+        served.and(finished).map(|()| Progress::Done)
     }
 
     /// Wraps the request and makes its handler: Python's `finish_request` up to
     /// the handler's `__init__`.
     fn begin(&mut self) -> Result<(), RequestError> {
-        let Service::Stream(make) = &*self.core.service else {
+        let HandlerFactory::Stream(make) = &*self.core.service else {
             return Ok(());
         };
         if let Some(socket) = self.entry.connection().plain_socket() {
-            self.limit_calls(socket)?;
+            self.set_socket_deadlines(socket)?;
         }
         if let Some(request) = self.request.take() {
             self.request = Some(match request.into_accepted() {
@@ -206,14 +206,14 @@ impl Life {
             return Err(RequestError::Failed(self.ended_before()));
         }
         self.entry.limit_next_read(self.registry(), DeadlineKind::FirstByte);
-        let handler = guard(|| {
+        let handler = catch_panic(|| {
             let handler = make();
-            let variables = handler.class_variables();
+            let config = handler.config();
             if let Some(request) = &self.request {
-                if let Some(timeout) = variables.timeout {
+                if let Some(timeout) = config.timeout {
                     request.socket().settimeout(timeout)?;
                 }
-                if variables.disable_nagle_algorithm {
+                if config.disable_nagle_algorithm {
                     request.socket().setsockopt(IPPROTO_TCP, TCP_NODELAY, true)?;
                 }
             }
@@ -224,7 +224,7 @@ impl Life {
     }
 
     /// Has the system watch the calls of a connection.
-    fn limit_calls(&self, socket: &Socket) -> Result<(), RequestError> {
+    fn set_socket_deadlines(&self, socket: &Socket) -> Result<(), RequestError> {
         if !self.core.inherits_timeouts {
             let limits = self.registry().limits();
             let set = socket.set_recv_timeout(limits.read_timeout);
@@ -238,12 +238,12 @@ impl Life {
 
     /// Makes the connection talk over what `wrap_request` makes of the socket.
     fn wrap(&self, socket: Socket) -> Result<Request, RequestError> {
-        self.limit_calls(&socket)?;
+        self.set_socket_deadlines(&socket)?;
         let connection = self.entry.connection();
         let wraps = &self.core.wraps;
         let is_watched = wraps.may_take_long();
         let watch = if is_watched { self.watch_wrapping(&socket)? } else { None };
-        let wrapped = guard(|| hooks::wrap_request(&*self.core.hooks, socket));
+        let wrapped = catch_panic(|| hooks::wrap_request(&*self.core.hooks, socket));
         drop(watch);
         if is_watched {
             self.entry.set_wrapping(self.registry(), None);
@@ -311,7 +311,7 @@ impl Life {
 
     fn serve_datagram(&mut self) -> Result<(), RequestError> {
         let packet = self.request.as_ref().and_then(Request::as_datagram);
-        let (Service::Datagram(make), Some(packet)) = (&*self.core.service, packet) else {
+        let (HandlerFactory::Datagram(make), Some(packet)) = (&*self.core.service, packet) else {
             return Ok(());
         };
         let client_address = self.entry.client_address();
@@ -321,17 +321,17 @@ impl Life {
 
 #[cold]
 fn set_up_handler(handler: &mut dyn ErasedHandler, cx: &mut StreamContext<'_>) -> Result<(), RequestError> {
-    guard(|| handler.setup(cx))
+    catch_panic(|| handler.setup(cx))
 }
 
 /// Waits for a connection's next request: see [`Connection::await_input`].
 #[inline]
-fn await_input(core: &Core, connection: &Connection, size: usize, input: Input) -> io::Result<bool> {
+fn await_input(core: &Core, connection: &Connection, size: usize, input: Wait) -> io::Result<bool> {
     if let Some(awaited) = child_channel::with_line(|line| connection.await_input_or_drain(size, line)) {
         return awaited;
     }
-    if input == Input::Await && core.lifts_read_limit && core.registry().deadline_timer.is_enforcing() {
+    if input == Wait::Block && core.lifts_read_limit && core.registry().deadline_timer.is_enforcing() {
         connection.disarm_recv_timeout();
     }
-    connection.await_input(size, input == Input::IfThere)
+    connection.await_input(size, input == Wait::DontBlock)
 }

@@ -10,7 +10,7 @@ use crate::lifecycle::handle::ServerHandle;
 
 /// Serves one connection. Python: `socketserver.StreamRequestHandler`.
 ///
-/// The life of a handler:
+/// The state of a handler:
 ///
 /// 1. The server's factory makes it in the worker, for one connection. What
 ///    handlers share is what the factory's closure captures.
@@ -164,14 +164,14 @@ where
 
 /// A handler whose type is forgotten, so that servers need not name it.
 pub(crate) trait ErasedHandler: Send {
-    fn class_variables(&self) -> &'static ClassVariables;
+    fn config(&self) -> &'static HandlerConfig;
     fn setup(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()>;
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()>;
     fn finish(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()>;
 }
 
 /// The associated constants of a handler.
-pub(crate) struct ClassVariables {
+pub(crate) struct HandlerConfig {
     pub(crate) timeout: Option<Duration>,
     pub(crate) disable_nagle_algorithm: bool,
     pub(crate) rbufsize: usize,
@@ -180,9 +180,9 @@ pub(crate) struct ClassVariables {
 }
 
 impl<H: StreamRequestHandler> ErasedHandler for H {
-    fn class_variables(&self) -> &'static ClassVariables {
+    fn config(&self) -> &'static HandlerConfig {
         const {
-            &ClassVariables {
+            &HandlerConfig {
                 timeout: H::TIMEOUT,
                 disable_nagle_algorithm: H::DISABLE_NAGLE_ALGORITHM,
                 rbufsize: H::RBUFSIZE,

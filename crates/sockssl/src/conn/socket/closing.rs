@@ -42,7 +42,7 @@ impl SSLSocket {
                 let mut deadline = self.closing_deadline(Duration::from_secs(1));
                 let _ = self.send_close_notify(&mut deadline, Input::Keep);
                 if self.may_be_reset() && sock.family() != AF_UNIX {
-                    // As in `linger`. The receiving side stays open until then.
+                    // As in `lingering_close`. The receiving side stays open until then.
                     sock.shutdown(Shutdown::Write)?;
                     await_acknowledgement(sock, &mut deadline, self.allowance());
                     // It fails if the peer has closed meanwhile.
