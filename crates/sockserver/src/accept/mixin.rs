@@ -370,7 +370,7 @@ impl<'a> AcceptLoop<'a> {
         (self.overridden.get() == Some(true)).then_some(self.acceptor.settings().poll_interval)
     }
 
-    /// Sleeps until one of `watch`, or a listener if `accepting`, is readable, the
+    /// Sleeps until one of `watch`, or a listener if `while_accepting`, is readable, the
     /// server is to stop, or `limit` has passed.
     fn wait(&self, accepting: bool, watch: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<()> {
         let (waker, registry) = (self.acceptor.core().handle.waker(), self.acceptor.core().registry());

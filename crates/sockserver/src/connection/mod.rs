@@ -29,7 +29,7 @@ use crate::connection::wrapping::Wrapped;
 use crate::limits::DeadlineKind;
 use crate::limits::clock::{Clock, NEVER};
 use crate::limits::permits::Permit;
-use crate::os::interleave::point;
+use crate::os::interleave::yield_point;
 #[cfg(unix)]
 use crate::os::process;
 
@@ -203,7 +203,7 @@ impl Connection {
     pub(crate) fn end_if_overdue(&self, now: u64) -> Option<DeadlineKind> {
         let state = self.load();
         let deadline = state.state.deadline().filter(|_| state.due <= now)?;
-        point();
+        yield_point();
         let overdue = PackedState { state: ConnState::Overdue(deadline), due: NEVER }.pack();
         let ended = self.state.compare_exchange(state.pack(), overdue, Ordering::AcqRel, Ordering::Relaxed);
         ended.ok().map(|_| {
@@ -236,12 +236,12 @@ impl Connection {
         if !state.state.is_idle() || self.has_input() {
             return false;
         }
-        point();
+        yield_point();
         // This very state: another one may have come with input that was not seen.
         let dismissed = PackedState { state: ConnState::DrainClosed, due: NEVER }.pack();
         let ended =
             self.state.compare_exchange(state.pack(), dismissed, Ordering::AcqRel, Ordering::Relaxed);
-        point();
+        yield_point();
         ended.is_ok_and(|_| {
             self.abort(SHUT_RD);
             true
@@ -423,7 +423,7 @@ impl Connection {
     /// Takes note of what was received into `room`.
     #[inline]
     fn after_recv(&self, transport: &Transport, received: usize, room: usize) -> usize {
-        point();
+        yield_point();
         let drained = received < room && !transport.may_buffer_input();
         if drained != (self.flags.load(Ordering::Relaxed) & DRAINED != 0) {
             self.set_flag(DRAINED, drained);

@@ -23,7 +23,7 @@ use crate::limits::permits::{Permit, Permits};
 use crate::limits::slab::ChunkedVec;
 use crate::limits::stats::{Outcome, Stats};
 use crate::limits::{DeadlineKind, Limits};
-use crate::os::interleave::{self, point};
+use crate::os::interleave::{self, yield_point};
 #[cfg(unix)]
 use crate::os::process::Pid;
 use crate::os::waker::Waker;
@@ -363,9 +363,9 @@ impl Registry {
     pub(crate) fn close_idle(&self, is_over: &dyn Fn() -> bool) {
         let mut from = 0;
         while let Some(held) = self.hold_next(&mut from, |connection| connection.state().is_idle()) {
-            point();
+            yield_point();
             held.connection().dismiss_if_idle();
-            point();
+            yield_point();
             drop(held);
             if is_over() {
                 return;
@@ -381,7 +381,7 @@ impl Registry {
         let is_left = |phase| phases.contains(&phase) || matches!(phase, ConnState::Overdue(_));
         let (mut cut, mut from) = (Vec::new(), 0);
         while let Some(held) = self.hold_next(&mut from, |connection| is_left(connection.state())) {
-            point();
+            yield_point();
             let connection = held.connection();
             let ended = connection.end_for_drain(&phases, ConnState::DrainAborted);
             if ended {

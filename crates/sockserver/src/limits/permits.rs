@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::limits::Limits;
 use crate::limits::clock::Clock;
-use crate::os::interleave::point;
+use crate::os::interleave::yield_point;
 use crate::os::waker::Waker;
 
 /// Where permits come from, and go back to.
@@ -51,10 +51,10 @@ impl Permits {
     /// A permit, if one is left. Otherwise the waker is woken when one is given back.
     pub(crate) fn acquire(self: &Arc<Self>) -> Option<Permit> {
         self.try_acquire().or_else(|| {
-            point();
+            yield_point();
             // First said, then looked: whoever gives back in between sees it.
             self.register_waiter();
-            point();
+            yield_point();
             self.try_acquire()
         })
     }
@@ -122,7 +122,7 @@ impl Permits {
 
     fn notify_waiter(&self) {
         if self.has_waiter.load(Ordering::SeqCst) {
-            point();
+            yield_point();
             if self.has_waiter.swap(false, Ordering::SeqCst) {
                 self.waker.wake();
             }
@@ -140,7 +140,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::SeqCst);
-        point();
+        yield_point();
         self.0.notify_waiter();
     }
 }

@@ -113,7 +113,7 @@ impl Worker {
     /// The listener's, when it is of no more use.
     pub(crate) fn next(&self, limit: Option<Duration>) -> io::Result<Option<Job>> {
         loop {
-            interleave::point();
+            interleave::yield_point();
             let Some(accepted) = self.entrance.accept(self.spare.take())? else { return Ok(None) };
             match accepted {
                 Accepted::Job(job) => return Ok(Some(job)),

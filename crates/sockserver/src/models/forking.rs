@@ -14,8 +14,8 @@ use crate::lifecycle::handle::ServerHandle;
 use crate::limits::DeadlineKind;
 use crate::limits::drain_report::DrainReport;
 use crate::limits::stats::Outcome;
-use crate::os::child_channel::{self, Line, Word};
-use crate::os::process::{self, Fork, Pid, Waited};
+use crate::os::child_channel::{self, ChildChannel, ChildMessage};
+use crate::os::process::{self, Fork, Pid, WaitStatus};
 use crate::request::job::{Job, Rejected};
 use crate::request::log_limit::{self, LogKind};
 
@@ -50,7 +50,7 @@ pub struct ForkingMixIn {
     /// When every child was asked for last.
     asked: Mutex<Option<Instant>>,
     /// To all children, from the first one on.
-    line: Mutex<Option<Arc<Line>>>,
+    line: Mutex<Option<Arc<ChildChannel>>>,
 }
 
 #[derive(Debug)]
@@ -88,10 +88,10 @@ fn exit_status(outcome: Outcome) -> i32 {
 
 /// Tells of a child that somebody has killed, unless it was us: for being late, or at
 /// the end of a drain.
-fn tell(pid: Pid, client_address: &Address, waited: Waited, ended: Outcome) {
+fn tell(pid: Pid, client_address: &Address, waited: WaitStatus, ended: Outcome) {
     let now = Instant::now();
     match waited {
-        Waited::Killed(signal) if ended == Outcome::Failed => {
+        WaitStatus::Killed(signal) if ended == Outcome::Failed => {
             let what = format!("child {pid} that served {client_address} was killed by signal {signal}");
             match log_limit::check(LogKind::Killed(signal), now) {
                 None => log::debug!("{what}"),
@@ -100,18 +100,18 @@ fn tell(pid: Pid, client_address: &Address, waited: Waited, ended: Outcome) {
             }
         }
         // The next children know that this one has told its error.
-        Waited::Exited(FAILED | PANICKED) => {
+        WaitStatus::Exited(FAILED | PANICKED) => {
             let _ = log_limit::check(LogKind::InChild, now);
         }
         _ => {}
     }
 }
 
-fn outcome(waited: Waited) -> Outcome {
+fn outcome(waited: WaitStatus) -> Outcome {
     match waited {
-        Waited::Exited(0) => Outcome::Finished,
-        Waited::Exited(PANICKED) => Outcome::Panicked,
-        Waited::Exited(status) => {
+        WaitStatus::Exited(0) => Outcome::Finished,
+        WaitStatus::Exited(PANICKED) => Outcome::Panicked,
+        WaitStatus::Exited(status) => {
             let place = usize::try_from(status - TIMED_OUT).ok();
             let deadline = place.and_then(|place| DEADLINES.get(place));
             deadline.map_or(Outcome::Failed, |deadline| Outcome::TimedOut(*deadline))
@@ -187,8 +187,8 @@ impl ForkingMixIn {
         let mut place = 0;
         while let Some(child) = children.get_mut(place) {
             let waited =
-                if child.ends || asks_all { process::wait_child(child.pid) } else { Waited::Running };
-            if waited == Waited::Running {
+                if child.ends || asks_all { process::wait_child(child.pid) } else { WaitStatus::Running };
+            if waited == WaitStatus::Running {
                 // For one that takes longer, because it was stopped, nobody hurries.
                 child.ends &= !asks_all;
                 place += 1;
@@ -202,12 +202,12 @@ impl ForkingMixIn {
     }
 
     /// The line to the children: the one there is, or a new one.
-    fn line(&self) -> io::Result<Arc<Line>> {
+    fn line(&self) -> io::Result<Arc<ChildChannel>> {
         let mut line = self.line.lock();
         if let Some(line) = &*line {
             return Ok(Arc::clone(line));
         }
-        let new = Arc::new(Line::new()?);
+        let new = Arc::new(ChildChannel::new()?);
         *line = Some(Arc::clone(&new));
         Ok(new)
     }
@@ -231,7 +231,7 @@ impl ForkingMixIn {
 
     fn wait_for_an_end(&self) -> io::Result<()> {
         let line = self.line()?;
-        match sock::poll(&mut [Poll::new(line.parents(), POLLIN)], self.next_look()) {
+        match sock::poll(&mut [Poll::new(line.parent_end(), POLLIN)], self.next_look()) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
             _ => Ok(()),
         }
@@ -258,11 +258,11 @@ impl MixIn for ForkingMixIn {
     }
 
     fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
-        process::refuse_threads()?;
+        process::require_single_threaded()?;
         // What a thread has to itself is set up here once, not in every child.
         crate::connection::buffer_pool::prewarm();
         let line = self.line()?;
-        let watch = [line.parents().as_fd()];
+        let watch = [line.parent_end().as_fd()];
         loop {
             let goes_on = if self.active_children() >= self.max_children {
                 accept_loop.wait_without_accepting(&watch, self.next_look())
@@ -281,11 +281,11 @@ impl MixIn for ForkingMixIn {
         if children.is_empty() {
             return;
         }
-        line.hear(|pid, word| {
+        line.drain_messages(|pid, word| {
             let Some(child) = children.iter_mut().find(|child| child.pid == pid) else { return };
             match word {
-                Word::Ends => child.ends = true,
-                word => child.job.wrapped_in_child(word == Word::WrappedByDefault),
+                ChildMessage::Exiting => child.ends = true,
+                word => child.job.wrapped_in_child(word == ChildMessage::WrappedByDefault),
             }
         });
     }
@@ -330,17 +330,17 @@ impl MixIn for ForkingMixIn {
     /// Only the children know which of them are between two requests.
     fn drain_workers(&self, _: Duration, _: &dyn Fn() -> bool) -> Option<DrainReport> {
         if let Some(line) = &*self.line.lock() {
-            line.say_the_end();
+            line.close_for_children();
         }
         None
     }
 }
 
-/// The child's whole state. It leaves through `exit_now` alone: unwinding or
+/// The child's whole state. It leaves through `_exit` alone: unwinding or
 /// returning would run its parent's loop a second time.
-fn serve_in_child(mut job: Job, line: Arc<Line>) -> ! {
+fn serve_in_child(mut job: Job, line: Arc<ChildChannel>) -> ! {
     log_limit::enter_child();
-    child_channel::enter(line);
+    child_channel::enter_child(line);
     let outcome = match panic::catch_unwind(AssertUnwindSafe(|| job.run_in_child())) {
         Ok(outcome) => outcome,
         // The payload may panic once more when it is dropped.
@@ -350,6 +350,6 @@ fn serve_in_child(mut job: Job, line: Arc<Line>) -> ! {
         }
     };
     let _ = io::stdout().flush();
-    child_channel::tell(Word::Ends);
-    process::exit_now(exit_status(outcome))
+    child_channel::send(ChildMessage::Exiting);
+    process::_exit(exit_status(outcome))
 }

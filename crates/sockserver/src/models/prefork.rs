@@ -16,7 +16,7 @@ use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::scoreboard::Scoreboard;
 use crate::limits::drain_report::{AbortedRequest, DrainReport};
 use crate::models::prefork_worker::{self, LISTENER_GONE};
-use crate::os::process::{self, Fork, Pid, Waited};
+use crate::os::process::{self, Fork, Pid, WaitStatus};
 use crate::request::job::{Job, Rejected};
 use crate::request::log_limit::{self, LogKind};
 
@@ -175,20 +175,20 @@ impl PreforkMixIn {
                     prefork_worker::run(accept_loop.acceptor(), theirs, slot, quota, self.heartbeat)
                 }));
                 let _ = io::stdout().flush();
-                process::exit_now(ran.unwrap_or(101))
+                process::_exit(ran.unwrap_or(101))
             }
         }
     }
 
     /// Collects workers that have ended. Returns how.
-    fn collect(&self) -> Vec<(Worker, Waited, bool)> {
+    fn collect(&self) -> Vec<(Worker, WaitStatus, bool)> {
         let mut squad = self.squad.lock();
         let Some(board) = squad.board.clone() else { return Vec::new() };
         let mut ended = Vec::new();
         for (place, slot) in squad.workers.iter_mut().enumerate() {
             let Some(worker) = slot else { continue };
             match process::wait_child(worker.pid) {
-                Waited::Running => {}
+                WaitStatus::Running => {}
                 waited => {
                     // Whom it served is lost, and counted.
                     let started = board.retire(place);
@@ -304,20 +304,22 @@ impl Pace {
     fn note(
         &mut self,
         worker: &Worker,
-        waited: Waited,
+        waited: WaitStatus,
         started: bool,
         others_serve: bool,
     ) -> io::Result<()> {
         let (kind, how) = match waited {
-            Waited::Exited(0) => {
+            WaitStatus::Exited(0) => {
                 *self = Pace { careful: self.careful, ..Pace::default() };
                 return Ok(());
             }
-            Waited::Exited(LISTENER_GONE) => {
+            WaitStatus::Exited(LISTENER_GONE) => {
                 return Err(io::Error::other("the listener is of no more use"));
             }
-            Waited::Exited(status) => (LogKind::Exited(status), format!("exited with status {status}")),
-            Waited::Killed(signal) => (LogKind::Killed(signal), format!("was killed by signal {signal}")),
+            WaitStatus::Exited(status) => (LogKind::Exited(status), format!("exited with status {status}")),
+            WaitStatus::Killed(signal) => {
+                (LogKind::Killed(signal), format!("was killed by signal {signal}"))
+            }
             _ => (LogKind::Exited(-1), "was collected by somebody else".to_owned()),
         };
         tell(kind, &format!("worker {} {how}", worker.pid));
@@ -396,7 +398,7 @@ impl MixIn for PreforkMixIn {
     }
 
     fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
-        process::refuse_threads()?;
+        process::require_single_threaded()?;
         let registry = Arc::clone(accept_loop.acceptor().core().registry());
         // Each serves one request at a time.
         let workers = self.workers.min(registry.limits().max_connections);
@@ -518,7 +520,7 @@ mod tests {
         Worker { pid, born: Instant::now(), control: Arc::new(control), aborted: None }
     }
 
-    fn fails(pace: &mut Pace, pid: Pid, waited: Waited, others_serve: bool) -> io::Result<()> {
+    fn fails(pace: &mut Pace, pid: Pid, waited: WaitStatus, others_serve: bool) -> io::Result<()> {
         pace.note(&worker(pid), waited, false, others_serve)
     }
 
@@ -526,7 +528,7 @@ mod tests {
     fn workers_that_end_together_are_one_trouble() {
         let mut pace = Pace::default();
         for pid in 1..100 {
-            pace.note(&worker(pid), Waited::Killed(9), true, false).unwrap();
+            pace.note(&worker(pid), WaitStatus::Killed(9), true, false).unwrap();
         }
         assert_eq!(pace.pause, FIRST_PAUSE);
         assert!(!pace.careful, "they could start");
@@ -535,7 +537,7 @@ mod tests {
     #[test]
     fn failed_starts_are_enough_when_nobody_serves() {
         for (waited, others_serve) in
-            [(Waited::Exited(1), false), (Waited::Killed(6), false), (Waited::Exited(1), true)]
+            [(WaitStatus::Exited(1), false), (WaitStatus::Killed(6), false), (WaitStatus::Exited(1), true)]
         {
             let mut pace = Pace::default();
             let mut last = Ok(());
@@ -554,7 +556,7 @@ mod tests {
     fn a_start_that_succeeds_ends_the_pauses_but_not_the_care() {
         let board = Scoreboard::new(1).unwrap();
         let mut pace = Pace::default();
-        fails(&mut pace, 1, Waited::Exited(1), false).unwrap();
+        fails(&mut pace, 1, WaitStatus::Exited(1), false).unwrap();
         pace.started(0, 2);
         pace.look(&board);
         assert_eq!(pace.in_a_row, 1, "it has not started yet");

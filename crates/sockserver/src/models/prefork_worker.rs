@@ -15,7 +15,7 @@ use crate::lifecycle::scoreboard::Slot;
 use crate::limits::clock::NEVER;
 use crate::limits::drain_report::{AbortedRequest, DrainReport};
 use crate::models::accept_worker::{Entrance, Worker};
-use crate::os::accept_interrupt::{Caller, accepting};
+use crate::os::accept_interrupt::{AcceptInterrupter, while_accepting};
 use crate::os::process;
 use crate::request::core::Core;
 
@@ -73,7 +73,7 @@ fn serve_as_told(
         stopping,
         serving: Arc::clone(&serving),
         slot: slot.clone(),
-        caller: Caller::of_this_thread()?,
+        caller: AcceptInterrupter::of_this_thread()?,
     };
     let obeying = move || orders.obey(heartbeat / 3);
     let control = thread::Builder::new().name("sockserver-control".to_owned()).spawn(obeying)?;
@@ -91,7 +91,7 @@ fn serve(worker: &Worker, handle: &ServerHandle, slot: &Slot, quota: Option<u64>
     let most = handle.registry().limits().max_connections_per_ip;
     let mut left = quota.unwrap_or(u64::MAX);
     while left > 0 && !handle.is_stopping() {
-        match accepting(|| worker.next(Some(LOOKS))) {
+        match while_accepting(|| worker.next(Some(LOOKS))) {
             Ok(None) => {}
             Ok(Some(job)) => {
                 slot.set_client(job.client_address());
@@ -135,7 +135,7 @@ struct Orders {
     stopping: Socket,
     serving: Arc<AtomicBool>,
     slot: Slot,
-    caller: Caller,
+    caller: AcceptInterrupter,
 }
 
 impl Orders {
@@ -154,7 +154,7 @@ impl Orders {
                 self.listeners.iter().for_each(|listener| drop(listener.shutdown(SHUT_RDWR)));
             }
             let _ = self.stopping.shutdown(SHUT_RDWR);
-            if self.caller.call_out() {
+            if self.caller.interrupt_accept() {
                 self.slot.stop();
             }
             match line.as_deref() {
@@ -175,7 +175,7 @@ impl Orders {
         let _ = control.sendall(in_lines(&report).as_bytes());
         if report.still_running > 0 {
             // Its handler does not return, and this process has nothing else to do.
-            process::exit_now(1);
+            process::_exit(1);
         }
     }
 

@@ -116,7 +116,7 @@ impl MixIn for SelectorMixIn {
     }
 
     fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
-        process::expect_descriptors(accept_loop.acceptor().core().registry().limits().max_connections);
+        process::preallocate_fd_table(accept_loop.acceptor().core().registry().limits().max_connections);
         let shared = self.start()?;
         shared.open(accept_loop.acceptor().clone_for_thread())?;
         let served = loop {
@@ -381,7 +381,7 @@ impl Shared {
                 acceptor.core().handle.waker().wake();
             }
         }
-        interleave::point();
+        interleave::yield_point();
         let mut work = self.work.lock();
         work.polling = false;
         work.events.extend(told.drain(..));

@@ -98,7 +98,7 @@ impl MixIn for ThreadingMixIn {
 
     fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
         #[cfg(unix)]
-        crate::os::process::expect_descriptors(
+        crate::os::process::preallocate_fd_table(
             accept_loop.acceptor().core().registry().limits().max_connections,
         );
         while accept_loop.run_once(&[])? {}

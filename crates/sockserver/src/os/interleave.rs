@@ -7,9 +7,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 /// A place where another thread may come in between. Outside this crate's tests it is
 /// nothing.
 #[inline(always)]
-pub(crate) fn point() {
+pub(crate) fn yield_point() {
     #[cfg(test)]
-    checker::point();
+    checker::yield_point();
 }
 
 /// Waits until `is_ready`, of which `condvar` is notified.
@@ -24,7 +24,7 @@ pub(crate) fn wait<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>, is_ready
     }
 }
 
-/// Locks what another thread may hold at a [`point`].
+/// Locks what another thread may hold at a [`yield_point`].
 #[inline(always)]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     block_until(&|| mutex.try_lock().is_some());
@@ -86,7 +86,7 @@ pub(crate) mod checker {
         static HERE: RefCell<Option<(Arc<Schedule>, usize)>> = const { RefCell::new(None) };
     }
 
-    pub(super) fn point() {
+    pub(super) fn yield_point() {
         wait_for_turn(None, false);
     }
 
@@ -185,9 +185,9 @@ pub(crate) mod checker {
     }
 
     /// Ends the turn of a thread that panics, too.
-    struct EndsTurn(Arc<Schedule>, usize);
+    struct TurnGuard(Arc<Schedule>, usize);
 
-    impl Drop for EndsTurn {
+    impl Drop for TurnGuard {
         fn drop(&mut self) {
             HERE.set(None);
             self.0.end(self.1);
@@ -198,7 +198,7 @@ pub(crate) mod checker {
 
     /// Runs the actors in every order there is, with what `begin` makes for each run,
     /// and `check`s each end. Returns how many orders there were.
-    pub(crate) fn every_order<T>(begin: impl Fn() -> (Vec<Actor>, T), check: impl Fn(T)) -> usize {
+    pub(crate) fn explore<T>(begin: impl Fn() -> (Vec<Actor>, T), check: impl Fn(T)) -> usize {
         every_order_within(usize::MAX, begin, check)
     }
 
@@ -212,7 +212,7 @@ pub(crate) mod checker {
         let (mut choices, mut orders): (Vec<(usize, usize)>, usize) = (Vec::new(), 0);
         loop {
             let (actors, world) = begin();
-            one_order(actors, &mut choices, interruptions);
+            run_schedule(actors, &mut choices, interruptions);
             check(world);
             orders += 1;
             while choices.last().is_some_and(|(choice, count)| choice + 1 == *count) {
@@ -226,16 +226,16 @@ pub(crate) mod checker {
     }
 
     /// One run: the choices that are given, and after them always the first.
-    fn one_order(actors: Vec<Actor>, choices: &mut Vec<(usize, usize)>, mut interruptions: usize) {
+    fn run_schedule(actors: Vec<Actor>, choices: &mut Vec<(usize, usize)>, mut interruptions: usize) {
         let state = State { actors: vec![Standing::default(); actors.len()], ..State::default() };
         let schedule = Arc::new(Schedule { state: Mutex::new(state), changed: Condvar::new() });
         thread::scope(|scope| {
             for (me, actor) in actors.into_iter().enumerate() {
                 let schedule = Arc::clone(&schedule);
                 scope.spawn(move || {
-                    let _ends = EndsTurn(Arc::clone(&schedule), me);
+                    let _ends = TurnGuard(Arc::clone(&schedule), me);
                     HERE.set(Some((schedule, me)));
-                    point();
+                    yield_point();
                     actor();
                 });
             }
@@ -272,8 +272,8 @@ mod tests {
     use parking_lot::Mutex;
     use sock::{Address, POLLIN, Poll, Socket, StreamSocket};
 
-    use super::checker::{Actor, every_order};
-    use super::{block_until, point};
+    use super::checker::{Actor, explore};
+    use super::{block_until, yield_point};
     use crate::connection::Connection;
     use crate::connection::state::ConnState;
     use crate::lifecycle::registry::{Entry, Registry};
@@ -301,14 +301,14 @@ mod tests {
     #[test]
     fn the_checker_tries_every_order() {
         let seen = Mutex::new(std::collections::BTreeSet::new());
-        let orders = every_order(
+        let orders = explore(
             || {
                 let log = Arc::new(Mutex::new(String::new()));
                 let actor = |name: &'static str| {
                     let log = Arc::clone(&log);
                     Box::new(move || {
                         log.lock().push_str(name);
-                        point();
+                        yield_point();
                         log.lock().push_str(name);
                     }) as Actor
                 };
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn who_finds_no_permit_is_woken_when_one_is_given_back() {
-        let orders = every_order(
+        let orders = explore(
             || {
                 let (registry, waker) = registry(2);
                 let [first, second] =
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn permits_are_never_more_than_the_limit() {
-        let orders = every_order(
+        let orders = explore(
             || {
                 let (registry, _) = registry(2);
                 let inside = Arc::new(AtomicUsize::new(0));
@@ -355,7 +355,7 @@ mod tests {
                     Box::new(move || {
                         if let Some(permit) = registry.permits.try_acquire() {
                             assert!(inside.fetch_add(1, Ordering::SeqCst) < 2);
-                            point();
+                            yield_point();
                             inside.fetch_sub(1, Ordering::SeqCst);
                             drop(permit);
                         }
@@ -382,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_ended_by_one_alone_and_nothing_follows() {
-        let orders = every_order(
+        let orders = explore(
             || {
                 let limits = Limits {
                     first_byte_timeout: Some(Duration::ZERO),
@@ -399,7 +399,7 @@ mod tests {
                     for phase in [ConnState::AwaitingFirstByte, ConnState::Serving, ConnState::Idle] {
                         let went_on = served.enter(phase);
                         all.lock().went_on.push(went_on);
-                        point();
+                        yield_point();
                     }
                 };
                 let (watched, late) = (Arc::clone(&connection), Arc::clone(&ends));
@@ -411,7 +411,7 @@ mod tests {
                 let drain = move || {
                     let idle = [ConnState::AwaitingFirstByte, ConnState::Idle];
                     drained.end_for_drain(&idle, ConnState::DrainClosed);
-                    point();
+                    yield_point();
                     use ConnState::{AwaitingFirstByte, DrainClosed, Idle, Queued, Serving};
                     let ended = drained.end_for_drain(
                         &[Queued, AwaitingFirstByte, Serving, Idle, DrainClosed],
@@ -438,7 +438,7 @@ mod tests {
 
     #[test]
     fn the_ledger_adds_up_between_any_two_steps() {
-        let orders = every_order(
+        let orders = explore(
             || {
                 let (registry, _) = registry(10);
                 let request = |outcome| {
@@ -446,7 +446,7 @@ mod tests {
                     Box::new(move || {
                         let permit = registry.permits.acquire().unwrap();
                         let (mut entry, _) = registry.enter(Address::None, None, permit);
-                        point();
+                        yield_point();
                         entry.end(&registry, outcome);
                     }) as Actor
                 };
@@ -483,7 +483,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_drain_loses_no_request_that_was_sent_and_blocks_on_none() {
-        let orders = every_order(
+        let orders = explore(
             || {
                 let (registry, _) = registry(10);
                 let (mut entry, client) = idle_connection(&registry);
@@ -510,7 +510,7 @@ mod tests {
                 let drained = Arc::clone(&registry);
                 let drain = move || {
                     drained.close_idle(&|| false);
-                    point();
+                    yield_point();
                     drained.close_idle(&|| false);
                 };
                 let actors: Vec<Actor> = vec![Box::new(client_sends), Box::new(worker), Box::new(drain)];
@@ -529,7 +529,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_connection_is_closed_by_its_worker_and_never_by_a_drain_that_looks_at_it() {
-        let orders = every_order(
+        let orders = explore(
             || {
                 let (registry, _) = registry(10);
                 let (mut entry, client) = idle_connection(&registry);

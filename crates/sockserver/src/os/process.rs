@@ -22,8 +22,8 @@ pub(crate) enum Fork {
 /// allows the child of a threaded process hardly anything (fork(2),
 /// signal-safety(7)).
 pub(crate) fn fork() -> io::Result<Fork> {
-    refuse_threads()?;
-    // SAFETY: on Linux `refuse_threads` has returned an error unless this is the only thread,
+    require_single_threaded()?;
+    // SAFETY: on Linux `require_single_threaded` has returned an error unless this is the only thread,
     // so the child is a copy of the whole process and may do what the parent may. Other systems
     // are not asked for the number of threads: there the documentation of `ForkingMixIn` and
     // `PreforkMixIn` requires the caller to have started none. If there are others, fork(2)
@@ -68,8 +68,8 @@ unsafe fn replace_descriptor(old: i32, new: i32) -> i32 {
 
 /// Returns an error if other threads run beside this one, and on Linux also if that cannot be
 /// found out. Other systems are not asked.
-pub(crate) fn refuse_threads() -> io::Result<()> {
-    if is_known_to_be_alone() || cfg!(not(target_os = "linux")) {
+pub(crate) fn require_single_threaded() -> io::Result<()> {
+    if is_single_threaded() || cfg!(not(target_os = "linux")) {
         return Ok(());
     }
     let mut threads = thread_count();
@@ -101,7 +101,7 @@ pub(crate) fn refuse_threads() -> io::Result<()> {
 /// none since the fork that made this process (`__libc_single_threaded`, sys/single_threaded.h).
 /// False transport nothing: those it has started may have ended.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn is_known_to_be_alone() -> bool {
+fn is_single_threaded() -> bool {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -119,7 +119,7 @@ fn is_known_to_be_alone() -> bool {
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn is_known_to_be_alone() -> bool {
+fn is_single_threaded() -> bool {
     false
 }
 
@@ -146,14 +146,14 @@ fn thread_count() -> Option<usize> {
 /// Ends this process at once: no destructors, no handlers of `atexit`, nothing
 /// of the parent's that the child only has a copy of.
 #[inline]
-pub(crate) fn exit_now(status: i32) -> ! {
+pub(crate) fn _exit(status: i32) -> ! {
     // SAFETY: _exit takes any status and does not return.
     unsafe { libc::_exit(status) }
 }
 
 /// What became of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waited {
+pub(crate) enum WaitStatus {
     Running,
     /// It has ended by itself, with this status; no zombie is left.
     Exited(i32),
@@ -165,16 +165,16 @@ pub(crate) enum Waited {
 
 /// Asks for one child, and only for this one: `waitpid(-1)` would take the
 /// children of other code in the process.
-pub(crate) fn wait_child(pid: Pid) -> Waited {
+pub(crate) fn wait_child(pid: Pid) -> WaitStatus {
     let mut status = 0;
     loop {
         // SAFETY: the status is written during the call.
         match unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } {
-            0 => return Waited::Running,
+            0 => return WaitStatus::Running,
             -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-            -1 => return Waited::Gone,
-            _ if libc::WIFSIGNALED(status) => return Waited::Killed(libc::WTERMSIG(status)),
-            _ => return Waited::Exited(libc::WEXITSTATUS(status)),
+            -1 => return WaitStatus::Gone,
+            _ if libc::WIFSIGNALED(status) => return WaitStatus::Killed(libc::WTERMSIG(status)),
+            _ => return WaitStatus::Exited(libc::WEXITSTATUS(status)),
         }
     }
 }
@@ -245,13 +245,13 @@ pub(crate) fn default_unless(signal: i32, is_caught: fn() -> bool) -> io::Result
 /// allowed. In a process with threads the kernel waits some milliseconds each time it
 /// doubles the table, and with it whoever accepts (`expand_fdtable`, `synchronize_rcu`).
 #[cfg(target_os = "linux")]
-pub(crate) fn expect_descriptors(count: usize) {
+pub(crate) fn preallocate_fd_table(count: usize) {
     // SAFETY: fcntl takes any numbers, and the descriptor it makes is ours.
     unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();
         libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
         let allowed = usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX);
-        let last = allowed.min(count).min(MOST_EXPECTED).saturating_sub(1);
+        let last = allowed.min(count).min(MAX_PREALLOCATED).saturating_sub(1);
         // Of a descriptor that is always there, or else nothing happens.
         let made = libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, last as libc::c_int);
         if made >= 0 {
@@ -261,11 +261,11 @@ pub(crate) fn expect_descriptors(count: usize) {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn expect_descriptors(_: usize) {}
+pub(crate) fn preallocate_fd_table(_: usize) {}
 
 /// Eight bytes of the kernel's memory each.
 #[cfg(target_os = "linux")]
-const MOST_EXPECTED: usize = 1 << 14;
+const MAX_PREALLOCATED: usize = 1 << 14;
 
 /// Time of the clock that stands still between two ticks of the kernel.
 #[cfg(target_os = "linux")]

@@ -115,7 +115,9 @@ impl JobState {
             drop(self.request.take());
         }
         // What wrap_request made goes with it. A child's bare socket goes with the process.
-        if comes_to(7) && !(child_channel::is_one() && self.entry.connection().plain_socket().is_some()) {
+        if comes_to(7)
+            && !(child_channel::in_forked_child() && self.entry.connection().plain_socket().is_some())
+        {
             self.entry.close(self.core.registry());
         }
         self.closed = true;
@@ -127,7 +129,7 @@ impl JobState {
     /// closing its copy.
     fn can_close_without_shutdown(&self) -> bool {
         !self.core.has_hooks()
-            && !child_channel::is_one()
+            && !child_channel::in_forked_child()
             && self.entry.connection().can_close_without_shutdown()
     }
 

@@ -13,7 +13,7 @@ use crate::lifecycle::deadline_timer::ScopedTimer;
 use crate::lifecycle::registry::{Entry, Registry};
 use crate::limits::DeadlineKind;
 use crate::limits::stats::Outcome;
-use crate::os::child_channel::{self, Word};
+use crate::os::child_channel::{self, ChildMessage};
 use crate::request::core::{Core, HandlerFactory};
 use crate::request::datagram_handler;
 use crate::request::hooks;
@@ -82,7 +82,7 @@ impl JobState {
         self.core.registry()
     }
 
-    /// Enters a phase: see [`Entry::enter`].
+    /// Enters a phase: see [`Entry::enter_child`].
     #[inline(always)]
     pub(crate) fn enter(&self, phase: ConnState) -> bool {
         self.entry.enter(self.registry(), phase)
@@ -249,7 +249,11 @@ impl JobState {
             self.entry.set_wrapping(self.registry(), None);
             let is_default = matches!(&wrapped, Ok((_, default_of)) if wraps.is_default(*default_of));
             wraps.learn(is_default);
-            child_channel::tell(if is_default { Word::WrappedByDefault } else { Word::Wrapped });
+            child_channel::send(if is_default {
+                ChildMessage::WrappedByDefault
+            } else {
+                ChildMessage::Wrapped
+            });
         }
         connection.set_stream(wrapped?.0);
         Ok(Request::served(Arc::clone(connection)))
@@ -264,7 +268,7 @@ impl JobState {
     ///
     /// In a forked child nobody watches: its parent kills it.
     fn watch_wrapping(&self, socket: &Socket) -> Result<Option<ScopedTimer>, RequestError> {
-        if !child_channel::is_one() {
+        if !child_channel::in_forked_child() {
             let second = socket.dup().map_err(|error| self.refuse_to_wrap("dup the socket of", error))?;
             self.entry.set_wrapping(self.registry(), Some(second));
         }
@@ -284,7 +288,7 @@ impl JobState {
     /// Makes sure that a thread watches the deadline of `wrap_request`, if it has one.
     fn watch_deadline(&self) -> io::Result<Option<ScopedTimer>> {
         let registry = self.registry();
-        if registry.limits().wrap_timeout.is_none() || child_channel::is_one() {
+        if registry.limits().wrap_timeout.is_none() || child_channel::in_forked_child() {
             return Ok(None);
         }
         let watched = if registry.deadline_timer.is_forbidden() {
@@ -327,7 +331,7 @@ fn set_up_handler(handler: &mut dyn ErasedHandler, cx: &mut StreamContext<'_>) -
 /// Waits for a connection's next request: see [`Connection::await_input`].
 #[inline]
 fn await_input(core: &Core, connection: &Connection, size: usize, input: Wait) -> io::Result<bool> {
-    if let Some(awaited) = child_channel::with_line(|line| connection.await_input_or_drain(size, line)) {
+    if let Some(awaited) = child_channel::with_channel(|line| connection.await_input_or_drain(size, line)) {
         return awaited;
     }
     if input == Wait::Block && core.lifts_read_limit && core.registry().deadline_timer.is_enforcing() {

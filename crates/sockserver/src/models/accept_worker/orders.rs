@@ -10,7 +10,7 @@ mod tests {
     use crate::accept::acceptor::Acceptor;
     use crate::api::classes::ThreadPoolTCPServer;
     use crate::os::interleave::checker::{Actor, every_order_within};
-    use crate::os::interleave::point;
+    use crate::os::interleave::yield_point;
     use crate::request::stream_handler::handler_fn;
 
     struct World {
@@ -52,7 +52,7 @@ mod tests {
         actors.push(Box::new(move || {
             ours.shutdown(SHUT_RDWR).unwrap();
             entrances.iter().for_each(Entrance::close);
-            point();
+            yield_point();
             count.store(handle.stats().accepted, Ordering::SeqCst);
         }));
         (actors, World { server, _clients: clients, at_the_stop })

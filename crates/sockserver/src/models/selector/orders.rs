@@ -10,7 +10,7 @@ mod tests {
     use crate::accept::acceptor::Acceptor;
     use crate::api::classes::SelectorTCPServer;
     use crate::os::interleave::checker::{Actor, every_order_within, tick};
-    use crate::os::interleave::{self, point};
+    use crate::os::interleave::{self, yield_point};
     use crate::request::stream_handler::handler_fn;
 
     /// So often the watch may have to look until all have work that can have some.
@@ -56,7 +56,7 @@ mod tests {
         };
         let client = move || {
             let _client = connect();
-            point();
+            yield_point();
         };
         let (watched, all_ended) = (Arc::clone(&shared), Arc::clone(&ended));
         let watch = move || {
