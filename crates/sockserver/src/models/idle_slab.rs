@@ -35,9 +35,9 @@ pub(crate) struct Parked {
 
 /// What became of a connection that was to wait.
 pub(crate) enum Park {
-    Parked,
+    Inserted,
     /// Something has come for it while it was served; and the end, if so.
-    Came(Job, bool),
+    EventPending(Job, bool),
     /// Nobody is to wait any more.
     Closed(Job),
 }
@@ -78,7 +78,7 @@ impl Parking {
     pub(crate) fn park(&mut self, parked: Parked, job: Job) -> Park {
         let place = &mut self.places[parked.place as usize];
         if std::mem::take(&mut place.came) {
-            return Park::Came(job, std::mem::take(&mut place.hang_up));
+            return Park::EventPending(job, std::mem::take(&mut place.hang_up));
         }
         if self.closed {
             self.leave(parked);
@@ -86,7 +86,7 @@ impl Parking {
         }
         place.job = Some(job);
         self.parked += 1;
-        Park::Parked
+        Park::Inserted
     }
 
     /// Takes the connection out that an event is for; nothing if it is gone, or if

@@ -548,8 +548,8 @@ impl Shared {
             };
             let mut work = self.work.lock();
             match work.parking.park(place, job) {
-                Park::Parked => return work,
-                Park::Came(back, ended) => {
+                Park::Inserted => return work,
+                Park::EventPending(back, ended) => {
                     (parked, job) = (Some(place), back);
                     hang_up |= ended;
                 }
