@@ -22,7 +22,7 @@ use crate::request::job::{Job, RecycledJob};
 
 /// How often a worker looks for room while every permit is taken: only one of
 /// those who wait is woken when one is given back.
-const FULL_LOOKS: Duration = Duration::from_millis(50);
+const CAPACITY_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The acceptor of one worker, until the loop that it belongs to closes it. A worker that looks
 /// later finds no acceptor, whatever has become of the loop's stop since.
@@ -69,7 +69,7 @@ impl Entrance {
 }
 
 /// Accepts for one thread or process among several.
-pub(crate) struct Worker {
+pub(crate) struct AcceptWorker {
     entrance: Entrance,
     /// Readable when the worker is to stop.
     stop: Arc<Socket>,
@@ -82,8 +82,8 @@ pub(crate) struct Worker {
     spare: Cell<Option<RecycledJob>>,
 }
 
-impl Worker {
-    pub(crate) fn new(entrance: Entrance, stop: Arc<Socket>) -> io::Result<Worker> {
+impl AcceptWorker {
+    pub(crate) fn new(entrance: Entrance, stop: Arc<Socket>) -> io::Result<AcceptWorker> {
         let live = entrance.with_door(|acceptor| acceptor.listeners().count()).unwrap_or_default();
         #[cfg(unix)]
         let poller = {
@@ -96,7 +96,7 @@ impl Worker {
             poller.add_level(stop.as_fd(), 1)?;
             poller
         };
-        Ok(Worker {
+        Ok(AcceptWorker {
             entrance,
             stop,
             #[cfg(unix)]
@@ -118,14 +118,14 @@ impl Worker {
             match accepted {
                 Accepted::Job(job) => return Ok(Some(job)),
                 Accepted::ServedInline | Accepted::Refused => {}
-                Accepted::Retry => self.leave_lost(),
+                Accepted::Retry => self.remove_disabled_listeners(),
                 Accepted::WouldBlock => {
                     if !self.wait(limit)? {
                         return Ok(None);
                     }
                 }
-                Accepted::AtCapacity => self.rest(FULL_LOOKS)?,
-                Accepted::Backoff(pause) => self.rest(pause)?,
+                Accepted::AtCapacity => self.pause(CAPACITY_POLL_INTERVAL)?,
+                Accepted::Backoff(pause) => self.pause(pause)?,
             }
         }
     }
@@ -137,7 +137,7 @@ impl Worker {
     }
 
     /// Listens no more to listeners that are gone: they would be ready for ever.
-    fn leave_lost(&self) {
+    fn remove_disabled_listeners(&self) {
         self.entrance.with_door(|acceptor| {
             let live = acceptor.listeners().count();
             if self.live.replace(live) != live {
@@ -171,7 +171,7 @@ impl Worker {
         Ok(set[0].revents() == 0 && (limit.is_none() || ready > 0))
     }
 
-    fn rest(&self, limit: Duration) -> io::Result<()> {
+    fn pause(&self, limit: Duration) -> io::Result<()> {
         match poll(&mut [Poll::new(&*self.stop, POLLIN)], Some(limit)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
             _ => Ok(()),

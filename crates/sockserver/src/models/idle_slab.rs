@@ -8,18 +8,18 @@ use crate::request::job::Job;
 
 /// The connections of a selector, by the key of their events.
 #[derive(Default)]
-pub(crate) struct Parking {
-    places: ChunkedVec<Place>,
+pub(crate) struct IdleSlab {
+    places: ChunkedVec<Slot>,
     free: Vec<u32>,
-    parked: usize,
+    len: usize,
     closed: bool,
 }
 
 /// One place; its generation tells its connection from those before it.
-struct Place {
+struct Slot {
     generation: u32,
     /// Something has come while a worker serves it.
-    came: bool,
+    event_pending: bool,
     /// The end has come too: see [`Event`].
     hang_up: bool,
     /// `None` while a worker serves it, and while the place is free.
@@ -28,13 +28,13 @@ struct Place {
 
 /// Whose place it is while a worker serves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Parked {
+pub(crate) struct Key {
     place: u32,
     generation: u32,
 }
 
 /// What became of a connection that was to wait.
-pub(crate) enum Park {
+pub(crate) enum InsertResult {
     Inserted,
     /// Something has come for it while it was served; and the end, if so.
     EventPending(Job, bool),
@@ -42,32 +42,32 @@ pub(crate) enum Park {
     Closed(Job),
 }
 
-impl Parked {
-    pub(crate) fn key(self) -> u64 {
+impl Key {
+    pub(crate) fn as_u64(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.place)
     }
 }
 
-impl Parking {
+impl IdleSlab {
     /// Takes a place for a connection that a worker serves.
-    pub(crate) fn enter(&mut self) -> io::Result<Parked> {
+    pub(crate) fn reserve(&mut self) -> io::Result<Key> {
         let place = match self.free.pop() {
             Some(place) => place,
             None => {
                 // The last keys are the poller's own.
                 let place = u32::try_from(self.places.len()).ok().filter(|place| *place < u32::MAX - 1);
                 let place = place.ok_or_else(|| io::Error::other("too many connections"))?;
-                self.places.push(Place { generation: 0, came: false, hang_up: false, job: None });
+                self.places.push(Slot { generation: 0, event_pending: false, hang_up: false, job: None });
                 place
             }
         };
         let taken = &mut self.places[place as usize];
-        (taken.came, taken.hang_up) = (false, false);
-        Ok(Parked { place, generation: taken.generation })
+        (taken.event_pending, taken.hang_up) = (false, false);
+        Ok(Key { place, generation: taken.generation })
     }
 
     /// Gives the place up.
-    pub(crate) fn leave(&mut self, parked: Parked) {
+    pub(crate) fn release(&mut self, parked: Key) {
         let left = &mut self.places[parked.place as usize];
         left.generation = left.generation.wrapping_add(1) & 0x7fff_ffff;
         left.job = None;
@@ -75,35 +75,35 @@ impl Parking {
     }
 
     /// Lets the connection wait here, unless it has something to do.
-    pub(crate) fn park(&mut self, parked: Parked, job: Job) -> Park {
+    pub(crate) fn insert(&mut self, parked: Key, job: Job) -> InsertResult {
         let place = &mut self.places[parked.place as usize];
-        if std::mem::take(&mut place.came) {
-            return Park::EventPending(job, std::mem::take(&mut place.hang_up));
+        if std::mem::take(&mut place.event_pending) {
+            return InsertResult::EventPending(job, std::mem::take(&mut place.hang_up));
         }
         if self.closed {
-            self.leave(parked);
-            return Park::Closed(job);
+            self.release(parked);
+            return InsertResult::Closed(job);
         }
         place.job = Some(job);
-        self.parked += 1;
-        Park::Inserted
+        self.len += 1;
+        InsertResult::Inserted
     }
 
     /// Takes the connection out that an event is for; nothing if it is gone, or if
     /// a worker has it, which is told.
-    pub(crate) fn resume(&mut self, event: Event) -> Option<(Parked, Job)> {
+    pub(crate) fn take_for_event(&mut self, event: Event) -> Option<(Key, Job)> {
         let Event { key, hang_up } = event;
-        let parked = Parked { place: key as u32, generation: (key >> 32) as u32 };
+        let parked = Key { place: key as u32, generation: (key >> 32) as u32 };
         let place = self.places.get_mut(parked.place as usize)?;
         if place.generation != parked.generation {
             return None;
         }
         let Some(job) = place.job.take() else {
-            place.came = true;
+            place.event_pending = true;
             place.hang_up |= hang_up;
             return None;
         };
-        self.parked -= 1;
+        self.len -= 1;
         Some((parked, job))
     }
 
@@ -111,16 +111,16 @@ impl Parking {
     pub(crate) fn take_all(&mut self) -> Vec<Job> {
         let all = self.places.iter().enumerate();
         let parked = all.filter(|(_, place)| place.job.is_some());
-        let key = |(number, place): (usize, &Place)| {
-            Parked { place: number as u32, generation: place.generation }.key()
+        let key = |(number, place): (usize, &Slot)| {
+            Key { place: number as u32, generation: place.generation }.as_u64()
         };
         let keys: Vec<u64> = parked.map(key).collect();
         let taken: Vec<_> =
-            keys.into_iter().filter_map(|key| self.resume(Event { key, hang_up: false })).collect();
+            keys.into_iter().filter_map(|key| self.take_for_event(Event { key, hang_up: false })).collect();
         taken
             .into_iter()
             .map(|(parked, job)| {
-                self.leave(parked);
+                self.release(parked);
                 job
             })
             .collect()
@@ -131,7 +131,7 @@ impl Parking {
         self.closed = true;
     }
 
-    pub(crate) fn parked(&self) -> usize {
-        self.parked
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 }

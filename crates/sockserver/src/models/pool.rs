@@ -12,7 +12,7 @@ use sock::{SHUT_RDWR, Socket, socketpair};
 use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
-use crate::models::accept_worker::{Entrance, Worker};
+use crate::models::accept_worker::{AcceptWorker, Entrance};
 use crate::models::worker_threads::Threads;
 use crate::request::job::{Job, Rejected};
 
@@ -102,7 +102,7 @@ impl ThreadPoolMixIn {
         for _ in 0..self.workers {
             let entrance = Entrance::new(accept_loop.acceptor().clone_for_thread());
             entrances.entrances.push(entrance.clone());
-            workers.push(Worker::new(entrance, Arc::clone(&theirs))?);
+            workers.push(AcceptWorker::new(entrance, Arc::clone(&theirs))?);
         }
         for worker in workers {
             let failed = Arc::clone(&failed);
@@ -197,7 +197,7 @@ impl Drop for Queue<'_> {
 }
 
 /// What a worker does that accepts by itself.
-fn work(worker: &Worker) -> io::Result<()> {
+fn work(worker: &AcceptWorker) -> io::Result<()> {
     while let Some(job) = worker.next(None)? {
         worker.serve(job);
     }

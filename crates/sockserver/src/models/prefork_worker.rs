@@ -14,7 +14,7 @@ use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::scoreboard::Slot;
 use crate::limits::clock::NEVER;
 use crate::limits::drain_report::{AbortedRequest, DrainReport};
-use crate::models::accept_worker::{Entrance, Worker};
+use crate::models::accept_worker::{AcceptWorker, Entrance};
 use crate::os::accept_interrupt::{AcceptInterrupter, while_accepting};
 use crate::os::process;
 use crate::request::core::Core;
@@ -64,7 +64,7 @@ fn serve_as_told(
     core.hooks.start_worker()?;
     core.registry().set_own_slot(slot.clone());
     let (stopping, stop) = socketpair()?;
-    let worker = Worker::new(Entrance::new(acceptor.clone_for_process(&core)), Arc::new(stop))?;
+    let worker = AcceptWorker::new(Entrance::new(acceptor.clone_for_process(&core)), Arc::new(stop))?;
     let serving = Arc::new(AtomicBool::new(true));
     let orders = Orders {
         control,
@@ -87,7 +87,7 @@ fn serve_as_told(
     Ok(served)
 }
 
-fn serve(worker: &Worker, handle: &ServerHandle, slot: &Slot, quota: Option<u64>) -> bool {
+fn serve(worker: &AcceptWorker, handle: &ServerHandle, slot: &Slot, quota: Option<u64>) -> bool {
     let most = handle.registry().limits().max_connections_per_ip;
     let mut left = quota.unwrap_or(u64::MAX);
     while left > 0 && !handle.is_stopping() {

@@ -20,7 +20,7 @@ use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
 use crate::lifecycle::current_server::Accepting;
 use crate::lifecycle::handle::ServerHandle;
-use crate::models::idle_slab::{Park, Parked, Parking};
+use crate::models::idle_slab::{IdleSlab, InsertResult, Key};
 use crate::os::interleave;
 use crate::os::poller::{self, Event, Poller};
 use crate::os::process;
@@ -94,7 +94,7 @@ impl SelectorMixIn {
     /// How many connections wait without a thread at the moment.
     #[must_use]
     pub fn idle_connections(&self) -> usize {
-        self.shared.lock().as_ref().map_or(0, |shared| shared.work.lock().parking.parked())
+        self.shared.lock().as_ref().map_or(0, |shared| shared.work.lock().parking.len())
     }
 }
 
@@ -200,7 +200,7 @@ struct Work {
     events: VecDeque<Event>,
     /// Grows with every event that is taken up: if it does not, all are stuck.
     progress: u64,
-    parking: Parking,
+    parking: IdleSlab,
     /// A worker waits in the poller. Then no event is queued that no worker is about to take
     /// up: whoever is in a handler would leave it there for as long.
     polling: bool,
@@ -437,7 +437,7 @@ impl Shared {
 
     fn take_up<'a>(&'a self, event: Event, mut work: MutexGuard<'a, Work>) -> MutexGuard<'a, Work> {
         if event.key != LISTENERS {
-            let Some((parked, job)) = work.parking.resume(event) else { return work };
+            let Some((parked, job)) = work.parking.take_for_event(event) else { return work };
             drop(work);
             return self.serve(job, Some(parked), event.hang_up);
         }
@@ -513,7 +513,7 @@ impl Shared {
     }
 
     /// Serves a connection until it has no more input, then parks it.
-    fn serve(&self, mut job: Job, mut parked: Option<Parked>, mut hang_up: bool) -> MutexGuard<'_, Work> {
+    fn serve(&self, mut job: Job, mut parked: Option<Key>, mut hang_up: bool) -> MutexGuard<'_, Work> {
         let mut is_new = parked.is_none();
         loop {
             match job.try_step() {
@@ -521,7 +521,7 @@ impl Shared {
                     drop(job);
                     let mut work = self.work.lock();
                     if let Some(parked) = parked {
-                        work.parking.leave(parked);
+                        work.parking.release(parked);
                     }
                     return work;
                 }
@@ -547,13 +547,13 @@ impl Shared {
                 },
             };
             let mut work = self.work.lock();
-            match work.parking.park(place, job) {
-                Park::Inserted => return work,
-                Park::EventPending(back, ended) => {
+            match work.parking.insert(place, job) {
+                InsertResult::Inserted => return work,
+                InsertResult::EventPending(back, ended) => {
                     (parked, job) = (Some(place), back);
                     hang_up |= ended;
                 }
-                Park::Closed(job) => {
+                InsertResult::Closed(job) => {
                     drop(work);
                     job.close_idle();
                     return self.work.lock();
@@ -562,15 +562,15 @@ impl Shared {
         }
     }
 
-    fn register(&self, job: &Job) -> io::Result<Parked> {
-        let parked = self.work.lock().parking.enter()?;
+    fn register(&self, job: &Job) -> io::Result<Key> {
+        let parked = self.work.lock().parking.reserve()?;
         let connection = job.connection();
         let added = match connection.stream() {
-            Some(stream) => self.poller.add_edge(stream.socket().as_fd(), parked.key()),
+            Some(stream) => self.poller.add_edge(stream.socket().as_fd(), parked.as_u64()),
             None => Err(io::ErrorKind::NotConnected.into()),
         };
         if let Err(error) = added {
-            self.work.lock().parking.leave(parked);
+            self.work.lock().parking.release(parked);
             return Err(error);
         }
         Ok(parked)

@@ -15,10 +15,10 @@ use crate::lifecycle::handle::ServerHandle;
 use crate::request::job::{Job, Rejected};
 
 /// How long a thread that has nothing to do waits for the next request.
-const KEEP_IDLE: Duration = Duration::from_secs(5);
+const IDLE_LIFETIME: Duration = Duration::from_secs(5);
 
 /// How many threads may have ended before the list of all is swept.
-const SWEEP: usize = 16;
+const SWEEP_AFTER: usize = 16;
 
 /// Serves each request in a thread of its own.
 ///
@@ -35,7 +35,7 @@ pub struct ThreadingMixIn {
     daemon_threads: bool,
     no_block_on_close: bool,
     stack_size: Option<usize>,
-    joins: Mutex<Joins>,
+    joins: Mutex<JoinHandles>,
 }
 
 impl ThreadingMixIn {
@@ -75,7 +75,7 @@ impl fmt::Debug for ThreadingMixIn {
         f.debug_struct("ThreadingMixIn")
             .field("daemon_threads", &self.daemon_threads)
             .field("block_on_close", &!self.no_block_on_close)
-            .field("idle_threads", &self.cache.idle.lock().seats.len())
+            .field("idle_threads", &self.cache.idle.lock().workers.len())
             .finish()
     }
 }
@@ -83,13 +83,13 @@ impl fmt::Debug for ThreadingMixIn {
 impl MixIn for ThreadingMixIn {
     fn process_request(&self, job: Job) -> Result<(), Rejected> {
         // An ended thread keeps its stack until its handle is let go.
-        if self.cache.left.load(Ordering::Relaxed) >= SWEEP {
-            self.cache.left.store(0, Ordering::Relaxed);
+        if self.cache.exited.load(Ordering::Relaxed) >= SWEEP_AFTER {
+            self.cache.exited.store(0, Ordering::Relaxed);
             self.joins.lock().sweep();
         }
         match self.cache.take() {
-            Some(seat) => {
-                seat.give(job);
+            Some(worker) => {
+                worker.give(job);
                 Ok(())
             }
             None => self.start_thread(job),
@@ -106,8 +106,8 @@ impl MixIn for ThreadingMixIn {
     }
 
     fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
-        for seat in self.cache.close() {
-            seat.wake();
+        for worker in self.cache.close() {
+            worker.wake();
         }
         if self.no_block_on_close || self.daemon_threads {
             return Ok(());
@@ -129,16 +129,16 @@ impl MixIn for ThreadingMixIn {
 
 impl ThreadingMixIn {
     fn start_thread(&self, job: Job) -> Result<(), Rejected> {
-        // The job waits in the seat, not in the closure: a thread that cannot be
+        // The job waits in the worker, not in the closure: a thread that cannot be
         // started would take its closure along.
-        let seat = Arc::new(Seat::default());
-        *seat.job.lock() = Some(job);
-        let (cache, its_seat) = (Arc::clone(&self.cache), Arc::clone(&seat));
+        let worker = Arc::new(IdleWorker::default());
+        *worker.job.lock() = Some(job);
+        let (cache, its_worker) = (Arc::clone(&self.cache), Arc::clone(&worker));
         let mut builder = thread::Builder::new().name("sockserver".to_owned());
         if let Some(bytes) = self.stack_size {
             builder = builder.stack_size(bytes);
         }
-        let started = builder.spawn(move || work(&cache, &its_seat));
+        let started = builder.spawn(move || work(&cache, &its_worker));
         match started {
             Ok(handle) => {
                 if !self.daemon_threads {
@@ -146,7 +146,7 @@ impl ThreadingMixIn {
                 }
                 Ok(())
             }
-            Err(error) => match seat.job.lock().take() {
+            Err(error) => match worker.job.lock().take() {
                 Some(job) => Err(job.reject(error)),
                 None => Ok(()),
             },
@@ -155,21 +155,21 @@ impl ThreadingMixIn {
 }
 
 /// The state of a thread: serve, sit down, serve again, until nobody comes.
-fn work(cache: &Cache, seat: &Arc<Seat>) {
-    let _ = seat.thread.set(thread::current());
+fn work(cache: &Cache, worker: &Arc<IdleWorker>) {
+    let _ = worker.thread.set(thread::current());
     loop {
-        let job = seat.job.lock().take();
+        let job = worker.job.lock().take();
         if let Some(job) = job {
             job.run();
         }
-        if !cache.sit_down(seat) {
+        if !cache.push_idle(worker) {
             return;
         }
-        let until = Instant::now() + KEEP_IDLE;
-        while seat.job.lock().is_none() {
+        let until = Instant::now() + IDLE_LIFETIME;
+        while worker.job.lock().is_none() {
             let left = until.saturating_duration_since(Instant::now());
-            if (left.is_zero() || cache.is_closed()) && cache.stand_up(seat) {
-                cache.left.fetch_add(1, Ordering::Relaxed);
+            if (left.is_zero() || cache.is_closed()) && cache.remove_idle(worker) {
+                cache.exited.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             // Chosen but not yet given its job, it waits without a limit.
@@ -180,12 +180,12 @@ fn work(cache: &Cache, seat: &Arc<Seat>) {
 
 /// Where a thread sits while it has nothing to do, and finds its next job.
 #[derive(Default)]
-struct Seat {
+struct IdleWorker {
     job: Mutex<Option<Job>>,
     thread: OnceLock<Thread>,
 }
 
-impl Seat {
+impl IdleWorker {
     fn give(&self, job: Job) {
         *self.job.lock() = Some(job);
         self.wake();
@@ -203,56 +203,56 @@ impl Seat {
 struct Cache {
     idle: Mutex<Idle>,
     /// Threads that have gone for want of work since the last sweep.
-    left: AtomicUsize,
+    exited: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Idle {
-    seats: Vec<Arc<Seat>>,
+    workers: Vec<Arc<IdleWorker>>,
     closed: bool,
 }
 
 impl Cache {
-    fn take(&self) -> Option<Arc<Seat>> {
-        self.idle.lock().seats.pop()
+    fn take(&self) -> Option<Arc<IdleWorker>> {
+        self.idle.lock().workers.pop()
     }
 
     /// Lets the thread wait for a job, unless the server is closed.
-    fn sit_down(&self, seat: &Arc<Seat>) -> bool {
+    fn push_idle(&self, worker: &Arc<IdleWorker>) -> bool {
         let mut idle = self.idle.lock();
         if !idle.closed {
-            idle.seats.push(Arc::clone(seat));
+            idle.workers.push(Arc::clone(worker));
         }
         !idle.closed
     }
 
     /// Lets the thread go, unless it has been chosen for a job meanwhile.
-    fn stand_up(&self, seat: &Arc<Seat>) -> bool {
+    fn remove_idle(&self, worker: &Arc<IdleWorker>) -> bool {
         let mut idle = self.idle.lock();
-        let before = idle.seats.len();
-        idle.seats.retain(|other| !Arc::ptr_eq(other, seat));
-        idle.seats.len() < before || idle.closed && seat.job.lock().is_none()
+        let before = idle.workers.len();
+        idle.workers.retain(|other| !Arc::ptr_eq(other, worker));
+        idle.workers.len() < before || idle.closed && worker.job.lock().is_none()
     }
 
     fn is_closed(&self) -> bool {
         self.idle.lock().closed
     }
 
-    fn close(&self) -> Vec<Arc<Seat>> {
+    fn close(&self) -> Vec<Arc<IdleWorker>> {
         let mut idle = self.idle.lock();
         idle.closed = true;
-        std::mem::take(&mut idle.seats)
+        std::mem::take(&mut idle.workers)
     }
 }
 
 /// The threads to wait for at the end. Those that have ended are forgotten now and
 /// then (CPython kept all: gh-81374).
 #[derive(Default)]
-struct Joins {
+struct JoinHandles {
     handles: Vec<JoinHandle<()>>,
 }
 
-impl Joins {
+impl JoinHandles {
     fn sweep(&mut self) {
         self.handles.retain(|handle| !handle.is_finished());
     }

@@ -6,7 +6,7 @@ mod tests {
 
     use sock::{SHUT_RDWR, Socket, create_connection, socketpair};
 
-    use super::super::{Entrance, Worker};
+    use super::super::{AcceptWorker, Entrance};
     use crate::accept::acceptor::Acceptor;
     use crate::api::classes::ThreadPoolTCPServer;
     use crate::os::interleave::checker::{Actor, every_order_within};
@@ -40,7 +40,7 @@ mod tests {
         let worker = |entrance: &Entrance| {
             let (entrance, stop) = (entrance.clone(), Arc::clone(&theirs));
             Box::new(move || {
-                let worker = Worker::new(entrance, stop).unwrap();
+                let worker = AcceptWorker::new(entrance, stop).unwrap();
                 while let Some(job) = worker.next(None).unwrap() {
                     worker.serve(job);
                 }
