@@ -21,20 +21,20 @@ use crate::request::job::{Job, Rejected};
 use crate::request::log_limit::{self, LogKind};
 
 /// A worker that ends sooner than this has not really started.
-const YOUNG: Duration = Duration::from_secs(1);
+const MIN_UPTIME: Duration = Duration::from_secs(1);
 
 /// Pause before a worker that failed is replaced; it doubles up to [`MAX_DELAY`].
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const FIRST_DELAY: Duration = Duration::from_millis(5);
+const MAX_DELAY: Duration = Duration::from_secs(1);
 
 /// How many workers may fail to start in a row.
-const MOST_IN_A_ROW: u32 = 10;
+const MAX_FAILED_STARTS: u32 = 10;
 
 /// How long `serve_forever` waits for workers to say that they accept no more.
 const LONGEST_STOP: Duration = Duration::from_secs(1);
 
 /// How long a stuck worker has between SIGABRT and SIGKILL.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const ABORT_GRACE: Duration = Duration::from_secs(1);
 
 /// Serves requests in processes that are forked before the first client. Unix only.
 ///
@@ -59,17 +59,17 @@ pub struct PreforkMixIn {
     max_requests: Option<u64>,
     jitter: u64,
     heartbeat: Duration,
-    squad: Mutex<Squad>,
+    squad: Mutex<Workers>,
 }
 
 /// The workers there are, and what those before them have done.
 #[derive(Default)]
-struct Squad {
-    workers: Vec<Option<Worker>>,
+struct Workers {
+    workers: Vec<Option<WorkerHandle>>,
     board: Option<Arc<Scoreboard>>,
 }
 
-struct Worker {
+struct WorkerHandle {
     pid: Pid,
     born: Instant,
     /// Its other end is the worker's alone: it ends when the worker does.
@@ -162,7 +162,7 @@ impl PreforkMixIn {
             Fork::Parent(pid) => {
                 log::debug!("worker {pid} started");
                 let worker =
-                    Worker { pid, born: Instant::now(), control: Arc::new(control), aborted: None };
+                    WorkerHandle { pid, born: Instant::now(), control: Arc::new(control), aborted: None };
                 self.squad.lock().workers[place] = Some(worker);
                 Ok(pid)
             }
@@ -181,7 +181,7 @@ impl PreforkMixIn {
     }
 
     /// Collects workers that have ended. Returns how.
-    fn collect(&self) -> Vec<(Worker, WaitStatus, bool)> {
+    fn collect(&self) -> Vec<(WorkerHandle, WaitStatus, bool)> {
         let mut squad = self.squad.lock();
         let Some(board) = squad.board.clone() else { return Vec::new() };
         let mut ended = Vec::new();
@@ -210,7 +210,7 @@ impl PreforkMixIn {
         for (place, slot) in self.squad.lock().workers.iter_mut().enumerate() {
             let Some(worker) = slot else { continue };
             match worker.aborted {
-                Some(aborted) if aborted.elapsed() >= LAST_WORDS => process::kill(worker.pid),
+                Some(aborted) if aborted.elapsed() >= ABORT_GRACE => process::kill(worker.pid),
                 Some(_) => {}
                 None => {
                     if let Some(silence) = board.stuck_for(place, self.heartbeat) {
@@ -230,7 +230,7 @@ impl PreforkMixIn {
     }
 
     /// Tells all workers to accept no more, and to be gone within `limit`.
-    fn dismiss(&self, limit: Option<Duration>) {
+    fn send_drain(&self, limit: Option<Duration>) {
         let limit = limit.map_or(u64::MAX, |limit| limit.as_millis() as u64);
         self.tell(&format!("drain {limit}\n"));
     }
@@ -242,14 +242,14 @@ impl PreforkMixIn {
         }
     }
 
-    fn is_gone(&self) -> bool {
+    fn all_exited(&self) -> bool {
         self.collect();
         self.squad.lock().workers.iter().all(Option::is_none)
     }
 
-    fn wait_until_gone(&self, limit: Option<Duration>, hurry: &dyn Fn() -> bool) -> bool {
+    fn wait_until_exited(&self, limit: Option<Duration>, hurry: &dyn Fn() -> bool) -> bool {
         let until = limit.and_then(|limit| Instant::now().checked_add(limit));
-        while !self.is_gone() {
+        while !self.all_exited() {
             if until.is_some_and(|until| Instant::now() >= until) || hurry() {
                 return false;
             }
@@ -281,36 +281,36 @@ impl PreforkMixIn {
 
 /// How the next worker is to be started, after one that ended.
 #[derive(Default)]
-struct Pace {
+struct RespawnThrottle {
     pause: Duration,
     not_before: Option<Instant>,
     /// Attempts to start that failed, one after the other.
     in_a_row: u32,
     /// One has failed, and not all places are taken since: one at a time is tried.
-    careful: bool,
+    probing: bool,
     /// The last attempt of that kind, while it is under way.
-    attempt: Option<Attempt>,
+    attempt: Option<Probe>,
 }
 
 /// A worker that may not be able to start, and how long the next waits for it.
-struct Attempt {
+struct Probe {
     place: usize,
     pid: Pid,
     until: Instant,
 }
 
-impl Pace {
+impl RespawnThrottle {
     /// Takes note of an end. Fails when no worker can start, and none is left.
     fn note(
         &mut self,
-        worker: &Worker,
+        worker: &WorkerHandle,
         waited: WaitStatus,
         started: bool,
         others_serve: bool,
     ) -> io::Result<()> {
         let (kind, how) = match waited {
             WaitStatus::Exited(0) => {
-                *self = Pace { careful: self.careful, ..Pace::default() };
+                *self = RespawnThrottle { probing: self.probing, ..RespawnThrottle::default() };
                 return Ok(());
             }
             WaitStatus::Exited(LISTENER_GONE) => {
@@ -323,8 +323,8 @@ impl Pace {
             _ => (LogKind::Exited(-1), "was collected by somebody else".to_owned()),
         };
         tell(kind, &format!("worker {} {how}", worker.pid));
-        if worker.born.elapsed() >= YOUNG {
-            *self = Pace { careful: self.careful, ..Pace::default() };
+        if worker.born.elapsed() >= MIN_UPTIME {
+            *self = RespawnThrottle { probing: self.probing, ..RespawnThrottle::default() };
             return Ok(());
         }
         // Those that end together are one trouble.
@@ -332,17 +332,17 @@ impl Pace {
         if self.wait().is_some() && !attempted {
             return Ok(());
         }
-        self.hold_back();
+        self.back_off();
         // Who kills one that could start, from outside, says nothing about the next.
         if started {
             self.in_a_row = 0;
         } else {
             self.in_a_row += 1;
-            self.careful = true;
+            self.probing = true;
             // While others serve there is something to lose.
-            if self.in_a_row >= MOST_IN_A_ROW && !others_serve {
+            if self.in_a_row >= MAX_FAILED_STARTS && !others_serve {
                 let sentence =
-                    format!("workers cannot start: {MOST_IN_A_ROW} in a row failed, the last {how}");
+                    format!("workers cannot start: {MAX_FAILED_STARTS} in a row failed, the last {how}");
                 return Err(io::Error::other(sentence));
             }
         }
@@ -351,9 +351,9 @@ impl Pace {
 
     /// Takes note of a start.
     fn started(&mut self, place: usize, pid: Pid) {
-        if self.careful {
-            self.attempt = Some(Attempt { place, pid, until: Instant::now() + LONGEST_PAUSE });
-            self.not_before = Some(Instant::now() + self.pause.max(FIRST_PAUSE));
+        if self.probing {
+            self.attempt = Some(Probe { place, pid, until: Instant::now() + MAX_DELAY });
+            self.not_before = Some(Instant::now() + self.pause.max(FIRST_DELAY));
         }
     }
 
@@ -363,14 +363,14 @@ impl Pace {
     fn look(&mut self, board: &Scoreboard) {
         let Some(attempt) = &self.attempt else { return };
         if board.has_started(attempt.place) {
-            *self = Pace { careful: true, ..Pace::default() };
+            *self = RespawnThrottle { probing: true, ..RespawnThrottle::default() };
         } else if self.wait().is_none() && Instant::now() < attempt.until {
-            self.not_before = Some(Instant::now() + FIRST_PAUSE);
+            self.not_before = Some(Instant::now() + FIRST_DELAY);
         }
     }
 
-    fn hold_back(&mut self) {
-        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+    fn back_off(&mut self) {
+        self.pause = (self.pause * 2).clamp(FIRST_DELAY, MAX_DELAY);
         self.not_before = Some(Instant::now() + self.pause);
     }
 
@@ -405,7 +405,7 @@ impl MixIn for PreforkMixIn {
         let board = self.board(workers)?;
         registry.set_worker_scoreboard(Arc::clone(&board));
         accept_loop.acceptor().set_blocking_accept(true)?;
-        let mut pace = Pace::default();
+        let mut pace = RespawnThrottle::default();
         let served = loop {
             let ended = self.collect();
             let others_serve = self.has_started(&board);
@@ -419,15 +419,15 @@ impl MixIn for PreforkMixIn {
             pace.look(&board);
             if pace.wait().is_none() {
                 let free = self.squad.lock().workers.iter().position(Option::is_none);
-                pace.careful &= free.is_some();
+                pace.probing &= free.is_some();
                 if let Some(place) = free {
                     match self.start(place, &board, accept_loop) {
                         Ok(pid) => pace.started(place, pid),
                         Err(error) => {
                             tell(LogKind::NotForked, &format!("a worker cannot be forked: {error}"));
                             // Where there is no room for one, there is none for all that are missing.
-                            pace.careful = true;
-                            pace.hold_back();
+                            pace.probing = true;
+                            pace.back_off();
                         }
                     }
                     continue;
@@ -453,11 +453,11 @@ impl MixIn for PreforkMixIn {
     }
 
     fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
-        self.dismiss(server.close_timeout());
-        if !self.wait_until_gone(server.close_timeout(), &|| false) {
+        self.send_drain(server.close_timeout());
+        if !self.wait_until_exited(server.close_timeout(), &|| false) {
             log::warn!("workers do not leave: killing them");
             self.kill_all();
-            self.wait_until_gone(Some(LAST_WORDS), &|| false);
+            self.wait_until_exited(Some(ABORT_GRACE), &|| false);
         }
         Ok(())
     }
@@ -469,12 +469,12 @@ impl MixIn for PreforkMixIn {
     fn drain_workers(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> Option<DrainReport> {
         let begin = Instant::now();
         let controls = self.controls();
-        self.dismiss(Some(limit));
+        self.send_drain(Some(limit));
         // Each has the same time to cut off what is left, and to say so.
-        let mut in_time = self.wait_until_gone(Some(limit + prefork_worker::GRACE), hurry);
+        let mut in_time = self.wait_until_exited(Some(limit + prefork_worker::GRACE), hurry);
         if !in_time && hurry() {
             self.tell("hurry\n");
-            in_time = self.wait_until_gone(Some(prefork_worker::GRACE), &|| false);
+            in_time = self.wait_until_exited(Some(prefork_worker::GRACE), &|| false);
         }
         let mut report = DrainReport::default();
         let silent: Vec<_> =
@@ -493,7 +493,7 @@ impl MixIn for PreforkMixIn {
                 .extend(clients.map(|(client_address, age)| AbortedRequest { client_address, age }));
             drop(squad);
             self.kill_all();
-            self.wait_until_gone(Some(LAST_WORDS), &|| false);
+            self.wait_until_exited(Some(ABORT_GRACE), &|| false);
         }
         report.elapsed = begin.elapsed();
         Some(report)
@@ -515,23 +515,28 @@ impl fmt::Debug for PreforkMixIn {
 mod tests {
     use super::*;
 
-    fn worker(pid: Pid) -> Worker {
+    fn worker(pid: Pid) -> WorkerHandle {
         let (control, _) = socketpair().unwrap();
-        Worker { pid, born: Instant::now(), control: Arc::new(control), aborted: None }
+        WorkerHandle { pid, born: Instant::now(), control: Arc::new(control), aborted: None }
     }
 
-    fn fails(pace: &mut Pace, pid: Pid, waited: WaitStatus, others_serve: bool) -> io::Result<()> {
+    fn fails(
+        pace: &mut RespawnThrottle,
+        pid: Pid,
+        waited: WaitStatus,
+        others_serve: bool,
+    ) -> io::Result<()> {
         pace.note(&worker(pid), waited, false, others_serve)
     }
 
     #[test]
     fn workers_that_end_together_are_one_trouble() {
-        let mut pace = Pace::default();
+        let mut pace = RespawnThrottle::default();
         for pid in 1..100 {
             pace.note(&worker(pid), WaitStatus::Killed(9), true, false).unwrap();
         }
-        assert_eq!(pace.pause, FIRST_PAUSE);
-        assert!(!pace.careful, "they could start");
+        assert_eq!(pace.pause, FIRST_DELAY);
+        assert!(!pace.probing, "they could start");
     }
 
     #[test]
@@ -539,36 +544,36 @@ mod tests {
         for (waited, others_serve) in
             [(WaitStatus::Exited(1), false), (WaitStatus::Killed(6), false), (WaitStatus::Exited(1), true)]
         {
-            let mut pace = Pace::default();
+            let mut pace = RespawnThrottle::default();
             let mut last = Ok(());
-            for pid in 1..=MOST_IN_A_ROW as Pid {
+            for pid in 1..=MAX_FAILED_STARTS as Pid {
                 last.unwrap();
-                assert_eq!(pace.careful, pid > 1, "one at a time after the first");
+                assert_eq!(pace.probing, pid > 1, "one at a time after the first");
                 pace.started(0, pid);
                 last = fails(&mut pace, pid, waited, others_serve);
             }
             assert_eq!(last.is_err(), !others_serve, "{waited:?} {last:?}");
-            assert_eq!(pace.pause, LONGEST_PAUSE);
+            assert_eq!(pace.pause, MAX_DELAY);
         }
     }
 
     #[test]
     fn a_start_that_succeeds_ends_the_pauses_but_not_the_care() {
         let board = Scoreboard::new(1).unwrap();
-        let mut pace = Pace::default();
+        let mut pace = RespawnThrottle::default();
         fails(&mut pace, 1, WaitStatus::Exited(1), false).unwrap();
         pace.started(0, 2);
         pace.look(&board);
         assert_eq!(pace.in_a_row, 1, "it has not started yet");
         board.slot(0).start();
         pace.look(&board);
-        assert!(pace.in_a_row == 0 && pace.wait().is_none() && pace.careful);
+        assert!(pace.in_a_row == 0 && pace.wait().is_none() && pace.probing);
     }
 
     #[test]
     fn the_next_attempt_waits_for_one_that_outlasts_its_pause() {
         let board = Scoreboard::new(1).unwrap();
-        let mut pace = Pace { careful: true, ..Pace::default() };
+        let mut pace = RespawnThrottle { probing: true, ..RespawnThrottle::default() };
         pace.started(0, 1);
         // Its pause is over, and nobody knows yet what becomes of it.
         pace.not_before = Some(Instant::now());

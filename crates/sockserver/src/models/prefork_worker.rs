@@ -26,12 +26,12 @@ pub(crate) const LISTENER_GONE: i32 = 3;
 pub(crate) const GRACE: Duration = Duration::from_millis(200);
 
 /// How long after its listener a worker hears that it is to stop.
-const IN_A_MOMENT: Duration = Duration::from_millis(250);
+const SHORT_WAIT: Duration = Duration::from_millis(250);
 
 /// How often a worker that waits at several listeners looks for clients nobody has told it
 /// of: who was woken for one may have been killed, or stopped, before it could accept.
 /// One that waits in accept(2) itself has the client when it is woken.
-const LOOKS: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves requests until it is told to stop, or has served `quota`. Returns the
 /// exit status.
@@ -42,7 +42,7 @@ pub(crate) fn run(
     quota: Option<u64>,
     heartbeat: Duration,
 ) -> i32 {
-    match serve_as_told(acceptor, control, slot, quota, heartbeat) {
+    match serve_until_stopped(acceptor, control, slot, quota, heartbeat) {
         Ok(true) => 0,
         Ok(false) => LISTENER_GONE,
         Err(error) => {
@@ -53,7 +53,7 @@ pub(crate) fn run(
 }
 
 /// False when the listener is of no more use.
-fn serve_as_told(
+fn serve_until_stopped(
     acceptor: &Acceptor,
     control: Socket,
     slot: Slot,
@@ -66,7 +66,7 @@ fn serve_as_told(
     let (stopping, stop) = socketpair()?;
     let worker = AcceptWorker::new(Entrance::new(acceptor.clone_for_process(&core)), Arc::new(stop))?;
     let serving = Arc::new(AtomicBool::new(true));
-    let orders = Orders {
+    let orders = ControlThread {
         control,
         handle: core.handle.clone(),
         listeners: acceptor.listeners().cloned().collect(),
@@ -75,7 +75,7 @@ fn serve_as_told(
         slot: slot.clone(),
         caller: AcceptInterrupter::of_this_thread()?,
     };
-    let obeying = move || orders.obey(heartbeat / 3);
+    let obeying = move || orders.run_control(heartbeat / 3);
     let control = thread::Builder::new().name("sockserver-control".to_owned()).spawn(obeying)?;
     slot.start();
     let served = serve(&worker, &core.handle, &slot, quota);
@@ -91,7 +91,7 @@ fn serve(worker: &AcceptWorker, handle: &ServerHandle, slot: &Slot, quota: Optio
     let most = handle.registry().limits().max_connections_per_ip;
     let mut left = quota.unwrap_or(u64::MAX);
     while left > 0 && !handle.is_stopping() {
-        match while_accepting(|| worker.next(Some(LOOKS))) {
+        match while_accepting(|| worker.next(Some(POLL_INTERVAL))) {
             Ok(None) => {}
             Ok(Some(job)) => {
                 slot.set_client(job.client_address());
@@ -107,7 +107,7 @@ fn serve(worker: &AcceptWorker, handle: &ServerHandle, slot: &Slot, quota: Optio
             }
             // A parent that drains has shut it down, or another worker whose parent is
             // gone; this one hears of it in a moment.
-            Err(_) if is_told_to_stop(handle) => {}
+            Err(_) if stop_requested(handle) => {}
             Err(error) => {
                 log::error!("worker: {error}");
                 return false;
@@ -117,8 +117,8 @@ fn serve(worker: &AcceptWorker, handle: &ServerHandle, slot: &Slot, quota: Optio
     true
 }
 
-fn is_told_to_stop(handle: &ServerHandle) -> bool {
-    let until = Instant::now() + IN_A_MOMENT;
+fn stop_requested(handle: &ServerHandle) -> bool {
+    let until = Instant::now() + SHORT_WAIT;
     while !handle.is_stopping() && Instant::now() < until {
         thread::sleep(Duration::from_millis(1));
     }
@@ -126,7 +126,7 @@ fn is_told_to_stop(handle: &ServerHandle) -> bool {
 }
 
 /// What the thread beside the one that serves goes by.
-struct Orders {
+struct ControlThread {
     /// The parent's word.
     control: Socket,
     handle: ServerHandle,
@@ -138,12 +138,12 @@ struct Orders {
     caller: AcceptInterrupter,
 }
 
-impl Orders {
+impl ControlThread {
     /// Says every now and then that the worker is alive; does what the parent says, or
     /// what its end transport.
-    fn obey(&self, look: Duration) {
-        let Orders { control, handle, serving, .. } = self;
-        self.beat_until_told(look);
+    fn run_control(&self, look: Duration) {
+        let ControlThread { control, handle, serving, .. } = self;
+        self.heartbeat_until_command(look);
         let mut lines = control.makefile_rb().lines();
         let limit = loop {
             let line = lines.next().and_then(Result::ok);
@@ -172,7 +172,7 @@ impl Orders {
             more.is_ok_and(|word| !word.is_empty())
         };
         let report = handle.registry().drain(limit, &hurry, &|| {}, &still_serves);
-        let _ = control.sendall(in_lines(&report).as_bytes());
+        let _ = control.sendall(encode_report(&report).as_bytes());
         if report.still_running > 0 {
             // Its handler does not return, and this process has nothing else to do.
             process::_exit(1);
@@ -181,7 +181,7 @@ impl Orders {
 
     /// A stopped process says nothing, whatever it does; one whose handler does not
     /// return gives up. A long conversation is neither.
-    fn beat_until_told(&self, look: Duration) {
+    fn heartbeat_until_command(&self, look: Duration) {
         let limits = self.handle.registry().limits();
         let patience = if limits.wrap_timeout.is_some() { Some(look) } else { limits.request_timeout };
         let mut over: Option<Instant> = None;
@@ -214,7 +214,7 @@ impl Orders {
 }
 
 /// `finished idle left`, and a line for each that was cut off.
-fn in_lines(report: &DrainReport) -> String {
+fn encode_report(report: &DrainReport) -> String {
     let mut text = format!("{} {} {}\n", report.finished, report.idle, report.still_running);
     for AbortedRequest { client_address, age } in &report.aborted {
         text += &format!("{} {client_address}\n", age.as_millis());
