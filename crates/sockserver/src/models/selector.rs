@@ -29,13 +29,13 @@ use crate::request::log_limit::{self, LogKind};
 use crate::request::serve::Progress;
 
 /// How long a worker that has nothing to do stays, when there are more than wanted.
-const KEEP_IDLE: Duration = Duration::from_secs(5);
+const IDLE_LIFETIME: Duration = Duration::from_secs(5);
 
 /// How often somebody looks whether all workers are stuck in their handlers.
 const TICK: Duration = Duration::from_millis(2);
 
 /// How long that goes on after the last request.
-const TICKS_AFTER: u32 = 50;
+const IDLE_TICKS: u32 = 50;
 
 /// How soon listeners that could not be entered in the poller are tried again.
 const OPEN_RETRY: Duration = Duration::from_millis(100);
@@ -94,7 +94,7 @@ impl SelectorMixIn {
     /// How many connections wait without a thread at the moment.
     #[must_use]
     pub fn idle_connections(&self) -> usize {
-        self.shared.lock().as_ref().map_or(0, |shared| shared.work.lock().parking.len())
+        self.shared.lock().as_ref().map_or(0, |shared| shared.work.lock().idle_slab.len())
     }
 }
 
@@ -122,7 +122,7 @@ impl MixIn for SelectorMixIn {
         let served = loop {
             match accept_loop.wait_without_accepting(&[], None) {
                 // Somebody has gone: there may be room, or a descriptor.
-                Ok(true) => shared.open_again()?,
+                Ok(true) => shared.resume_accepting()?,
                 Ok(false) => break Ok(()),
                 Err(error) => break Err(error),
             }
@@ -139,7 +139,7 @@ impl MixIn for SelectorMixIn {
             return Ok(());
         };
         let parked = {
-            let parking = &mut shared.work.lock().parking;
+            let parking = &mut shared.work.lock().idle_slab;
             parking.close();
             parking.take_all()
         };
@@ -168,7 +168,7 @@ impl SelectorMixIn {
         }
         let shared = Arc::new(Shared::new(self.workers, self.max_workers)?);
         let started = (0..self.workers).try_for_each(|_| shared.start_worker());
-        if let Err(error) = started.and_then(|()| shared.start_watch()) {
+        if let Err(error) = started.and_then(|()| shared.start_monitor()) {
             // Those that could be started have nobody else to end them.
             shared.stop();
             return Err(error);
@@ -187,7 +187,7 @@ struct Shared {
     idle: Condvar,
     /// The acceptor, while the server serves; one worker at a time stands at it.
     acceptor: Mutex<Option<Acceptor>>,
-    watch: Mutex<Option<thread::Thread>>,
+    monitor: Mutex<Option<thread::Thread>>,
     stopped: AtomicBool,
     waker: Waker,
     workers: usize,
@@ -199,13 +199,13 @@ struct Work {
     /// Events nobody has taken up yet.
     events: VecDeque<Event>,
     /// Grows with every event that is taken up: if it does not, all are stuck.
-    progress: u64,
-    parking: IdleSlab,
+    completed_events: u64,
+    idle_slab: IdleSlab,
     /// A worker waits in the poller. Then no event is queued that no worker is about to take
     /// up: whoever is in a handler would leave it there for as long.
     polling: bool,
     /// The watch sleeps until a wait in the poller is over.
-    watch_sleeps: bool,
+    monitor_sleeps: bool,
     /// What a worker that sits has to wait for, where every order is checked.
     #[cfg(test)]
     notified: usize,
@@ -217,7 +217,7 @@ struct Work {
     /// The listeners are of no more use.
     failed: Option<io::Error>,
     /// Nothing is accepted until then, or until somebody has gone.
-    shut_until: Option<Option<Instant>>,
+    accept_paused_until: Option<Option<Instant>>,
 }
 
 /// Ends the wait in the poller.
@@ -249,7 +249,7 @@ impl Shared {
             work: Mutex::default(),
             idle: Condvar::new(),
             acceptor: Mutex::new(None),
-            watch: Mutex::new(None),
+            monitor: Mutex::new(None),
             stopped: AtomicBool::new(false),
             waker: Waker { ours, theirs },
             workers,
@@ -268,11 +268,12 @@ impl Shared {
         Ok(())
     }
 
-    fn start_watch(self: &Arc<Self>) -> io::Result<()> {
+    fn start_monitor(self: &Arc<Self>) -> io::Result<()> {
         let shared = Arc::clone(self);
-        let watch =
-            thread::Builder::new().name("sockserver-watch".to_owned()).spawn(move || shared.run_watch())?;
-        *self.watch.lock() = Some(watch.thread().clone());
+        let watch = thread::Builder::new()
+            .name("sockserver-watch".to_owned())
+            .spawn(move || shared.run_monitor())?;
+        *self.monitor.lock() = Some(watch.thread().clone());
         self.work.lock().threads.push(watch);
         Ok(())
     }
@@ -286,7 +287,7 @@ impl Shared {
         }
         let mut work = self.work.lock();
         // Of the loop before.
-        (work.shut_until, work.failed) = (None, None);
+        (work.accept_paused_until, work.failed) = (None, None);
         drop(work);
         *open = Some(acceptor);
         Ok(())
@@ -296,27 +297,27 @@ impl Shared {
     fn close(&self) {
         let acceptor = interleave::lock(&self.acceptor).take();
         if let Some(acceptor) = acceptor {
-            self.shut(&acceptor);
+            self.remove_listeners(&acceptor);
         }
     }
 
-    fn shut(&self, acceptor: &Acceptor) {
+    fn remove_listeners(&self, acceptor: &Acceptor) {
         for listener in acceptor.listeners() {
             let _ = self.poller.remove(listener.as_fd());
         }
     }
 
     /// Lets requests in again, if they were shut out for a while.
-    fn open_again(&self) -> io::Result<()> {
+    fn resume_accepting(&self) -> io::Result<()> {
         let acceptor = interleave::lock(&self.acceptor);
-        if self.work.lock().shut_until.take().is_none() {
+        if self.work.lock().accept_paused_until.take().is_none() {
             return Ok(());
         }
         for listener in acceptor.iter().flat_map(Acceptor::listeners) {
             match self.poller.add_edge(listener.as_fd(), LISTENERS) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     // It is tried again, or clients would wait for ever.
-                    self.work.lock().shut_until = Some(Some(Instant::now() + OPEN_RETRY));
+                    self.work.lock().accept_paused_until = Some(Some(Instant::now() + OPEN_RETRY));
                     return Err(error);
                 }
                 _ => {}
@@ -330,7 +331,7 @@ impl Shared {
         // A worker that has not seen it yet sits by now, and is woken.
         self.wake_idle(self.work.lock(), true);
         self.waker.wake();
-        if let Some(watch) = &*self.watch.lock() {
+        if let Some(watch) = &*self.monitor.lock() {
             watch.unpark();
         }
     }
@@ -346,8 +347,8 @@ impl Shared {
         let mut work = self.work.lock();
         while !self.is_stopped() {
             if let Some(event) = work.events.pop_front() {
-                work.progress += 1;
-                work = self.take_up(event, work);
+                work.completed_events += 1;
+                work = self.dispatch(event, work);
             } else if !work.polling {
                 work.polling = true;
                 let limit = work.limit();
@@ -388,15 +389,15 @@ impl Shared {
         if let Err(error) = waited {
             work.failed.get_or_insert(error);
         }
-        let wakes_watch = std::mem::take(&mut work.watch_sleeps);
-        let opens = work.is_over();
+        let wakes_watch = std::mem::take(&mut work.monitor_sleeps);
+        let opens = work.pause_expired();
         if wakes_watch || opens {
             drop(work);
             if wakes_watch {
-                self.wake_watch();
+                self.wake_monitor();
             }
             if opens {
-                let _ = self.open_again();
+                let _ = self.resume_accepting();
             }
             work = self.work.lock();
         }
@@ -414,7 +415,7 @@ impl Shared {
             work.idle -= 1;
             return false;
         }
-        let timed_out = self.idle.wait_for(work, KEEP_IDLE).timed_out();
+        let timed_out = self.idle.wait_for(work, IDLE_LIFETIME).timed_out();
         work.idle -= 1;
         timed_out
     }
@@ -435,14 +436,14 @@ impl Shared {
         }
     }
 
-    fn take_up<'a>(&'a self, event: Event, mut work: MutexGuard<'a, Work>) -> MutexGuard<'a, Work> {
+    fn dispatch<'a>(&'a self, event: Event, mut work: MutexGuard<'a, Work>) -> MutexGuard<'a, Work> {
         if event.key != LISTENERS {
-            let Some((parked, job)) = work.parking.take_for_event(event) else { return work };
+            let Some((parked, job)) = work.idle_slab.take_for_event(event) else { return work };
             drop(work);
             return self.serve(job, Some(parked), event.hang_up);
         }
         drop(work);
-        match self.let_in() {
+        match self.accept_one() {
             Some(job) => self.serve(job, None, false),
             None => self.work.lock(),
         }
@@ -450,7 +451,7 @@ impl Shared {
 
     /// Accepts a request, to be served at once: mostly what it asks has come with it.
     /// Whether there are more, another worker sees, or this one when it is done.
-    fn let_in(&self) -> Option<Job> {
+    fn accept_one(&self) -> Option<Job> {
         let acceptor = interleave::lock(&self.acceptor);
         let open = acceptor.as_ref().filter(|open| !open.is_stopping())?;
         let core = open.core();
@@ -459,7 +460,7 @@ impl Shared {
         drop(accepting);
         match accepted {
             Ok(Accepted::Job(job)) => {
-                self.look_again(open);
+                self.reschedule_listeners(open);
                 return Some(job);
             }
             // This worker takes up the next event itself.
@@ -467,13 +468,13 @@ impl Shared {
                 self.work.lock().events.push_back(Event { key: LISTENERS, hang_up: false });
             }
             Ok(Accepted::WouldBlock) => {}
-            Ok(Accepted::AtCapacity) => self.shut_for(open, None),
+            Ok(Accepted::AtCapacity) => self.pause_accepting(open, None),
             Ok(Accepted::Backoff(pause)) => {
                 open.core().registry().permits.register_waiter();
-                self.shut_for(open, Some(Instant::now() + pause));
+                self.pause_accepting(open, Some(Instant::now() + pause));
             }
             Err(error) => {
-                self.shut(open);
+                self.remove_listeners(open);
                 self.work.lock().failed = Some(error);
                 open.core().handle.waker().wake();
             }
@@ -485,7 +486,7 @@ impl Shared {
     /// look, and not this worker, which may stay in its handler. While another worker waits
     /// in the poller it is the poller that tells again, if there are some; otherwise the
     /// event is queued, and whoever has nothing to do takes it up before it waits.
-    fn look_again(&self, acceptor: &Acceptor) {
+    fn reschedule_listeners(&self, acceptor: &Acceptor) {
         let mut work = self.work.lock();
         if !work.polling {
             work.events.push_back(Event { key: LISTENERS, hang_up: false });
@@ -499,9 +500,9 @@ impl Shared {
     }
 
     /// Lets clients wait in the listeners' queues until then, or until somebody goes.
-    fn shut_for(&self, acceptor: &Acceptor, until: Option<Instant>) {
-        self.shut(acceptor);
-        self.work.lock().shut_until = Some(until);
+    fn pause_accepting(&self, acceptor: &Acceptor, until: Option<Instant>) {
+        self.remove_listeners(acceptor);
+        self.work.lock().accept_paused_until = Some(until);
         // Somebody may have gone in between, and the wake-up be over already.
         if until.is_none() && acceptor.has_permits() {
             acceptor.core().handle.waker().wake();
@@ -521,7 +522,7 @@ impl Shared {
                     drop(job);
                     let mut work = self.work.lock();
                     if let Some(parked) = parked {
-                        work.parking.release(parked);
+                        work.idle_slab.release(parked);
                     }
                     return work;
                 }
@@ -547,7 +548,7 @@ impl Shared {
                 },
             };
             let mut work = self.work.lock();
-            match work.parking.insert(place, job) {
+            match work.idle_slab.insert(place, job) {
                 InsertResult::Inserted => return work,
                 InsertResult::EventPending(back, ended) => {
                     (parked, job) = (Some(place), back);
@@ -563,22 +564,22 @@ impl Shared {
     }
 
     fn register(&self, job: &Job) -> io::Result<Key> {
-        let parked = self.work.lock().parking.reserve()?;
+        let parked = self.work.lock().idle_slab.reserve()?;
         let connection = job.connection();
         let added = match connection.stream() {
             Some(stream) => self.poller.add_edge(stream.socket().as_fd(), parked.as_u64()),
             None => Err(io::ErrorKind::NotConnected.into()),
         };
         if let Err(error) = added {
-            self.work.lock().parking.release(parked);
+            self.work.lock().idle_slab.release(parked);
             return Err(error);
         }
         Ok(parked)
     }
 
     #[cold]
-    fn wake_watch(&self) {
-        if let Some(watch) = &*self.watch.lock() {
+    fn wake_monitor(&self) {
+        if let Some(watch) = &*self.monitor.lock() {
             watch.unpark();
         }
     }
@@ -586,18 +587,18 @@ impl Shared {
     /// Looks now and then whether anybody still takes up work: if not, all are
     /// stuck in their handlers, and one more is needed. To wake one more worker for
     /// every event would cost more than the event.
-    fn run_watch(self: &Arc<Self>) {
+    fn run_monitor(self: &Arc<Self>) {
         let (mut seen, mut quiet) = (0, 0);
         while !self.is_stopped() {
             thread::park_timeout(TICK);
             let mut work = self.work.lock();
-            let is_calm = work.polling && work.events.is_empty() && work.progress == seen;
+            let is_calm = work.polling && work.events.is_empty() && work.completed_events == seen;
             quiet = if is_calm { quiet + 1 } else { 0 };
-            if quiet > TICKS_AFTER {
+            if quiet > IDLE_TICKS {
                 // Under the lock: the worker in the poller sees it, however soon it returns.
-                work.watch_sleeps = true;
+                work.monitor_sleeps = true;
                 drop(work);
-                while self.work.lock().watch_sleeps && !self.is_stopped() {
+                while self.work.lock().monitor_sleeps && !self.is_stopped() {
                     thread::park();
                 }
                 quiet = 0;
@@ -616,9 +617,9 @@ impl Shared {
     /// Wakes a worker if there is work that none has taken up since the last look. Returns
     /// whether there is none that could be woken.
     fn look(&self, work: MutexGuard<'_, Work>, seen: &mut u64) -> bool {
-        let is_stuck = work.progress == *seen && (!work.polling || !work.events.is_empty());
+        let is_stuck = work.completed_events == *seen && (!work.polling || !work.events.is_empty());
         let is_backlog = work.events.len() > 8 && work.count - work.idle < self.workers;
-        *seen = work.progress;
+        *seen = work.completed_events;
         if !is_stuck && !is_backlog {
             return false;
         }
@@ -633,12 +634,12 @@ impl Shared {
 impl Work {
     /// How long the poller may wait.
     fn limit(&self) -> Option<Duration> {
-        let until = self.shut_until.flatten()?;
+        let until = self.accept_paused_until.flatten()?;
         Some(until.saturating_duration_since(Instant::now()))
     }
 
     /// Whether a pause is over.
-    fn is_over(&self) -> bool {
-        self.shut_until.flatten().is_some_and(|until| Instant::now() >= until)
+    fn pause_expired(&self) -> bool {
+        self.accept_paused_until.flatten().is_some_and(|until| Instant::now() >= until)
     }
 }
