@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sock::{Address, Socket, errno, errno_name};
 
 use crate::connection::datagram::DatagramBuf;
-use crate::lifecycle::current_server::Serving;
+use crate::lifecycle::current_server::ServingThread;
 use crate::lifecycle::registry::log_end;
 use crate::limits::WhenFull;
 use crate::limits::permits::Permit;
@@ -412,7 +412,7 @@ impl Acceptor {
         let Some(number) = registry.begin_inline(client_address) else {
             return false;
         };
-        let serving = Serving::begin(registry);
+        let serving = ServingThread::begin(registry);
         let outcome = match datagram_handler::serve(make, packet, socket, client_address, &self.core.handle)
         {
             Ok(()) => Outcome::Finished,

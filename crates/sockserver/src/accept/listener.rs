@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sock::{AF_INET, AF_INET6, Address, AddressError, IPPROTO_IPV6, IPV6_V6ONLY, Socket, SocketKind};
 
-use crate::os::bound_path::{BoundPath, Place, Turn};
+use crate::os::bound_path::{BoundPath, DirEntry, DirLock};
 #[cfg(unix)]
 use crate::os::unix_bind;
 use crate::request::hooks::ServerHooks;
@@ -26,7 +26,7 @@ pub(crate) struct Listener {
     pub(crate) path: Option<BoundPath>,
     pub(crate) socket: Socket,
     /// Others wait until it listens.
-    pub(crate) turn: Option<Turn>,
+    pub(crate) turn: Option<DirLock>,
 }
 
 /// Makes a socket and binds it: Python's `server_bind`.
@@ -55,8 +55,8 @@ pub(crate) fn bind(
         let sentence = "only a path has a mode: anybody may connect to an abstract name";
         return Err(named("set the mode of")(io::Error::new(io::ErrorKind::InvalidInput, sentence)));
     }
-    let place = Place::of(address).map_err(named("open the directory of"))?;
-    let turn = Turn::wait(place.as_ref()).map_err(named("lock the directory of"))?;
+    let place = DirEntry::of(address).map_err(named("open the directory of"))?;
+    let turn = DirLock::wait(place.as_ref()).map_err(named("lock the directory of"))?;
     #[cfg(unix)]
     let bound = bind_to_path(&socket, address, kind, options, hooks, place.as_ref(), &turn);
     #[cfg(not(unix))]
@@ -81,13 +81,13 @@ fn bind_to_path(
     kind: SocketKind,
     options: &Options,
     hooks: &dyn ServerHooks,
-    place: Option<&Place>,
-    turn: &Turn,
+    place: Option<&DirEntry>,
+    turn: &DirLock,
 ) -> io::Result<()> {
     let mode = options.unix_mode.map(|mode| unix_bind::Mode::of(socket, mode));
     let bind = || unix_bind::with_mode(mode, || hooks.server_bind(socket, address));
     match (bind(), place) {
-        (Err(error), Some(place)) if error.kind() == io::ErrorKind::AddrInUse && turn.is_mine() => {
+        (Err(error), Some(place)) if error.kind() == io::ErrorKind::AddrInUse && turn.is_held() => {
             let Some(stale) = place.stale(kind)? else { return Err(error) };
             log::warn!("{} is a socket without a server: taking its place", place.path().display());
             if place.remove(stale)? { bind() } else { Err(error) }

@@ -231,7 +231,7 @@ impl Connection {
     /// Ends it for a drain if it is idle: no request has begun, and none waits. Of a request
     /// that a worker receives at this moment the worker's change of the state counts, before
     /// this one or after it: see [`ConnState::is_terminal`].
-    pub(crate) fn dismiss_if_idle(&self) -> bool {
+    pub(crate) fn close_if_idle(&self) -> bool {
         let state = self.load();
         if !state.state.is_idle() || self.has_input() {
             return false;

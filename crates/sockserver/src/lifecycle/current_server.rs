@@ -6,19 +6,19 @@ use std::thread::LocalKey;
 
 /// Marks the thread as one that serves a request of a server, until it is dropped: it cannot
 /// wait for the end of all requests.
-pub(crate) struct Serving {
+pub(crate) struct ServingThread {
     before: usize,
 }
 
 /// Marks the thread as one that accepts for a server, until it is dropped: whoever stops the
 /// server waits for it, so a hook that runs here cannot wait for the stop.
-pub(crate) struct Accepting {
+pub(crate) struct AcceptingThread {
     before: usize,
 }
 
-impl Serving {
-    pub(crate) fn begin<T>(server: &Arc<T>) -> Serving {
-        Serving { before: SERVING.replace(Arc::as_ptr(server).addr()) }
+impl ServingThread {
+    pub(crate) fn begin<T>(server: &Arc<T>) -> ServingThread {
+        ServingThread { before: SERVING.replace(Arc::as_ptr(server).addr()) }
     }
 
     pub(crate) fn is_for<T>(server: &Arc<T>) -> bool {
@@ -26,9 +26,9 @@ impl Serving {
     }
 }
 
-impl Accepting {
-    pub(crate) fn begin<T>(server: &Arc<T>) -> Accepting {
-        Accepting { before: ACCEPTING.replace(Arc::as_ptr(server).addr()) }
+impl AcceptingThread {
+    pub(crate) fn begin<T>(server: &Arc<T>) -> AcceptingThread {
+        AcceptingThread { before: ACCEPTING.replace(Arc::as_ptr(server).addr()) }
     }
 
     pub(crate) fn is_for<T>(server: &Arc<T>) -> bool {
@@ -40,13 +40,13 @@ fn is_for<T>(role: &'static LocalKey<Cell<usize>>, server: &Arc<T>) -> bool {
     role.get() == Arc::as_ptr(server).addr()
 }
 
-impl Drop for Serving {
+impl Drop for ServingThread {
     fn drop(&mut self) {
         SERVING.set(self.before);
     }
 }
 
-impl Drop for Accepting {
+impl Drop for AcceptingThread {
     fn drop(&mut self) {
         ACCEPTING.set(self.before);
     }

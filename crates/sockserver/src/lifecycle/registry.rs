@@ -13,7 +13,7 @@ use sock::{Address, SHUT_RDWR, Socket};
 
 use crate::connection::Connection;
 use crate::connection::state::ConnState;
-use crate::lifecycle::current_server::{Accepting, Serving};
+use crate::lifecycle::current_server::{AcceptingThread, ServingThread};
 use crate::lifecycle::deadline_timer::{DeadlineTimer, Expire};
 #[cfg(unix)]
 use crate::lifecycle::scoreboard::{Scoreboard, Slot};
@@ -40,7 +40,7 @@ pub(crate) struct Registry {
     table: Mutex<Table>,
     /// Something has ended while a drain waits.
     ended: Condvar,
-    /// A line has been released that its owner waits for: see [`Held`].
+    /// A line has been released that its owner waits for: see [`EntryGuard`].
     released: Condvar,
     draining: AtomicBool,
     pub(crate) deadline_timer: DeadlineTimer,
@@ -59,8 +59,8 @@ struct Table {
     free: Vec<u32>,
     /// Second descriptors of connections that `wrap_request` has the first of.
     wrapping: HashMap<u32, Arc<Socket>>,
-    /// Lines that are looked at without the lock: see [`Held`].
-    held: Vec<u32>,
+    /// Lines that are looked at without the lock: see [`EntryGuard`].
+    guarded: Vec<u32>,
     /// Owners of lines that wait for [`Registry::released`].
     waiting_for_release: usize,
     by_ip: HashMap<IpAddr, usize>,
@@ -220,7 +220,7 @@ impl Registry {
     pub(crate) fn expire_overdue(&self) -> u64 {
         let now = self.now();
         let mut from = 0;
-        while let Some(held) = self.hold_next(&mut from, |connection| connection.due() <= now) {
+        while let Some(held) = self.guard_next(&mut from, |connection| connection.due() <= now) {
             let Some(deadline) = held.connection().end_if_overdue(now) else { continue };
             held.abort_wrapping();
             let client_address = held.connection().client_address.clone();
@@ -232,30 +232,30 @@ impl Registry {
     }
 
     /// Holds the next line whose connection is `wanted`, from the line `from` on.
-    fn hold_next(&self, from: &mut u32, wanted: impl Fn(&Connection) -> bool) -> Option<Held<'_>> {
+    fn guard_next(&self, from: &mut u32, wanted: impl Fn(&Connection) -> bool) -> Option<EntryGuard<'_>> {
         let mut table = self.table.lock();
-        let next = table.lines_from(*from).find(|(_, connection)| wanted(connection));
+        let next = table.iter_slots_from(*from).find(|(_, connection)| wanted(connection));
         let (slot, connection) = next.map(|(slot, connection)| (slot, Arc::clone(connection)))?;
         let wrapping = table.wrapping.get(&slot).cloned();
         *from = slot + 1;
-        table.held.push(slot);
-        Some(Held { registry: self, slot, connection: Some(connection), wrapping })
+        table.guarded.push(slot);
+        Some(EntryGuard { registry: self, slot, connection: Some(connection), wrapping })
     }
 
     /// Waits until nothing but its owner holds a line. The owner closes the connection,
     /// which may take long; whoever holds the line must not be the last to drop it.
     #[inline]
     fn wait_for_release(&self, table: &mut MutexGuard<'_, Table>, slot: u32) {
-        if !table.held.is_empty() {
+        if !table.guarded.is_empty() {
             self.wait_while_held(table, slot);
         }
     }
 
     #[cold]
     fn wait_while_held(&self, table: &mut MutexGuard<'_, Table>, slot: u32) {
-        if table.held.contains(&slot) {
+        if table.guarded.contains(&slot) {
             table.waiting_for_release += 1;
-            interleave::wait(&self.released, table, |table| !table.held.contains(&slot));
+            interleave::wait(&self.released, table, |table| !table.guarded.contains(&slot));
             table.waiting_for_release -= 1;
         }
     }
@@ -362,9 +362,9 @@ impl Registry {
     /// Closes the connections on which no request waits or is served, until `is_terminal`.
     pub(crate) fn close_idle(&self, is_over: &dyn Fn() -> bool) {
         let mut from = 0;
-        while let Some(held) = self.hold_next(&mut from, |connection| connection.state().is_idle()) {
+        while let Some(held) = self.guard_next(&mut from, |connection| connection.state().is_idle()) {
             yield_point();
-            held.connection().dismiss_if_idle();
+            held.connection().close_if_idle();
             yield_point();
             drop(held);
             if is_over() {
@@ -380,7 +380,7 @@ impl Registry {
         let phases = [Queued, Wrapping, AwaitingFirstByte, Serving, Idle, DrainClosed];
         let is_left = |phase| phases.contains(&phase) || matches!(phase, ConnState::Overdue(_));
         let (mut cut, mut from) = (Vec::new(), 0);
-        while let Some(held) = self.hold_next(&mut from, |connection| is_left(connection.state())) {
+        while let Some(held) = self.guard_next(&mut from, |connection| is_left(connection.state())) {
             yield_point();
             let connection = held.connection();
             let ended = connection.end_for_drain(&phases, ConnState::DrainAborted);
@@ -406,12 +406,12 @@ impl Registry {
     /// Whether this thread serves a request of the server, and so cannot wait for
     /// its end.
     pub(crate) fn is_serving_thread(self: &Arc<Self>) -> bool {
-        Serving::is_for(self)
+        ServingThread::is_for(self)
     }
 
     /// Whether this thread accepts for the server, and so cannot wait for its stop.
     pub(crate) fn is_accepting_here(self: &Arc<Self>) -> bool {
-        Accepting::is_for(self)
+        AcceptingThread::is_for(self)
     }
 
     /// Waits until no drain runs any more.
@@ -493,7 +493,7 @@ impl Table {
         self.entries.iter().flatten()
     }
 
-    fn lines_from(&self, from: u32) -> impl Iterator<Item = (u32, &Arc<Connection>)> {
+    fn iter_slots_from(&self, from: u32) -> impl Iterator<Item = (u32, &Arc<Connection>)> {
         let line = move |slot| Some((slot, self.entries[slot as usize].as_ref()?));
         (from..self.entries.len() as u32).filter_map(line)
     }
@@ -647,7 +647,7 @@ pub(crate) fn log_end(number: u64, client_address: &Address, outcome: Outcome) {
 /// A line that somebody other than its owner looks at. No system call and no code of the
 /// user's runs under the register's lock; the owner closes the connection only when the
 /// line has been released.
-struct Held<'a> {
+struct EntryGuard<'a> {
     registry: &'a Registry,
     slot: u32,
     /// There until it is released.
@@ -655,7 +655,7 @@ struct Held<'a> {
     wrapping: Option<Arc<Socket>>,
 }
 
-impl Held<'_> {
+impl EntryGuard<'_> {
     fn connection(&self) -> &Connection {
         self.connection.as_ref().expect("it is held")
     }
@@ -668,13 +668,13 @@ impl Held<'_> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for EntryGuard<'_> {
     fn drop(&mut self) {
         // Before the owner goes on: it closes what these share with it.
         drop((self.connection.take(), self.wrapping.take()));
         let mut table = self.registry.table.lock();
-        if let Some(place) = table.held.iter().position(|slot| *slot == self.slot) {
-            table.held.swap_remove(place);
+        if let Some(place) = table.guarded.iter().position(|slot| *slot == self.slot) {
+            table.guarded.swap_remove(place);
         }
         if table.waiting_for_release > 0 {
             self.registry.released.notify_all();

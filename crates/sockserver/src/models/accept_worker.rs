@@ -14,7 +14,7 @@ use sock::AsFd;
 use sock::{POLLIN, Poll, Socket, poll};
 
 use crate::accept::acceptor::{Accepted, Acceptor};
-use crate::lifecycle::current_server::Accepting;
+use crate::lifecycle::current_server::AcceptingThread;
 use crate::os::interleave;
 #[cfg(unix)]
 use crate::os::poller::{self, Poller};
@@ -27,17 +27,17 @@ const CAPACITY_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// The acceptor of one worker, until the loop that it belongs to closes it. A worker that looks
 /// later finds no acceptor, whatever has become of the loop's stop since.
 #[derive(Clone)]
-pub(crate) struct Entrance(Arc<Mutex<Inside>>);
+pub(crate) struct AcceptGate(Arc<Mutex<GateState>>);
 
-struct Inside {
+struct GateState {
     acceptor: Option<Acceptor>,
     /// Only what has been received is still served.
     closed: bool,
 }
 
-impl Entrance {
-    pub(crate) fn new(acceptor: Acceptor) -> Entrance {
-        Entrance(Arc::new(Mutex::new(Inside { acceptor: Some(acceptor), closed: false })))
+impl AcceptGate {
+    pub(crate) fn new(acceptor: Acceptor) -> AcceptGate {
+        AcceptGate(Arc::new(Mutex::new(GateState { acceptor: Some(acceptor), closed: false })))
     }
 
     /// Has the worker accept no more. Waits for the attempt that it makes at this moment.
@@ -59,7 +59,7 @@ impl Entrance {
         acceptor.keep(spare);
         // Only a hook could ask.
         let core = acceptor.core();
-        let _accepting = core.has_hooks().then(|| Accepting::begin(core.registry()));
+        let _accepting = core.has_hooks().then(|| AcceptingThread::begin(core.registry()));
         acceptor.accept().map(Some)
     }
 
@@ -70,7 +70,7 @@ impl Entrance {
 
 /// Accepts for one thread or process among several.
 pub(crate) struct AcceptWorker {
-    entrance: Entrance,
+    gate: AcceptGate,
     /// Readable when the worker is to stop.
     stop: Arc<Socket>,
     /// Each worker has its own, so that a client wakes one of them and not all.
@@ -83,8 +83,8 @@ pub(crate) struct AcceptWorker {
 }
 
 impl AcceptWorker {
-    pub(crate) fn new(entrance: Entrance, stop: Arc<Socket>) -> io::Result<AcceptWorker> {
-        let live = entrance.with_door(|acceptor| acceptor.listeners().count()).unwrap_or_default();
+    pub(crate) fn new(gate: AcceptGate, stop: Arc<Socket>) -> io::Result<AcceptWorker> {
+        let live = gate.with_door(|acceptor| acceptor.listeners().count()).unwrap_or_default();
         #[cfg(unix)]
         let poller = {
             let poller = Poller::new()?;
@@ -92,12 +92,12 @@ impl AcceptWorker {
                 let mut listeners = acceptor.listeners();
                 listeners.try_for_each(|listener| poller.add_exclusive(listener.as_fd(), 0))
             };
-            entrance.with_door(listens).transpose()?;
+            gate.with_door(listens).transpose()?;
             poller.add_level(stop.as_fd(), 1)?;
             poller
         };
         Ok(AcceptWorker {
-            entrance,
+            gate,
             stop,
             #[cfg(unix)]
             poller,
@@ -114,7 +114,7 @@ impl AcceptWorker {
     pub(crate) fn next(&self, limit: Option<Duration>) -> io::Result<Option<Job>> {
         loop {
             interleave::yield_point();
-            let Some(accepted) = self.entrance.accept(self.spare.take())? else { return Ok(None) };
+            let Some(accepted) = self.gate.accept(self.spare.take())? else { return Ok(None) };
             match accepted {
                 Accepted::Job(job) => return Ok(Some(job)),
                 Accepted::ServedInline | Accepted::Refused => {}
@@ -138,7 +138,7 @@ impl AcceptWorker {
 
     /// Listens no more to listeners that are gone: they would be ready for ever.
     fn remove_disabled_listeners(&self) {
-        self.entrance.with_door(|acceptor| {
+        self.gate.with_door(|acceptor| {
             let live = acceptor.listeners().count();
             if self.live.replace(live) != live {
                 #[cfg(unix)]
@@ -163,7 +163,7 @@ impl AcceptWorker {
     fn wait(&self, limit: Option<Duration>) -> io::Result<bool> {
         // Not under the lock, which whoever closes the acceptor waits for.
         let listeners: Option<Vec<_>> =
-            self.entrance.with_door(|acceptor| acceptor.listeners().cloned().collect());
+            self.gate.with_door(|acceptor| acceptor.listeners().cloned().collect());
         let listeners = listeners.unwrap_or_default();
         let mut set = vec![Poll::new(&*self.stop, POLLIN)];
         set.extend(listeners.iter().map(|listener| Poll::new(&**listener, POLLIN)));

@@ -12,8 +12,8 @@ use sock::{SHUT_RDWR, Socket, socketpair};
 use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
-use crate::models::accept_worker::{AcceptWorker, Entrance};
-use crate::models::worker_threads::Threads;
+use crate::models::accept_worker::{AcceptGate, AcceptWorker};
+use crate::models::worker_threads::WorkerThreads;
 use crate::request::job::{Job, Rejected};
 
 /// Serves requests in a fixed number of threads.
@@ -31,7 +31,7 @@ use crate::request::job::{Job, Rejected};
 pub struct ThreadPoolMixIn {
     workers: usize,
     queue: Option<(usize, WhenQueueFull)>,
-    threads: Threads,
+    threads: WorkerThreads,
     jobs: Mutex<Option<Sender<Job>>>,
     /// The loop waits for room in the queue.
     waiting: Arc<AtomicBool>,
@@ -56,7 +56,7 @@ impl Default for ThreadPoolMixIn {
         ThreadPoolMixIn {
             workers: 8,
             queue: None,
-            threads: Threads::default(),
+            threads: WorkerThreads::default(),
             jobs: Mutex::default(),
             waiting: Arc::default(),
         }
@@ -96,13 +96,13 @@ impl ThreadPoolMixIn {
         self.threads.start(self.workers)?;
         let (ours, theirs) = socketpair()?;
         let (theirs, failed) = (Arc::new(theirs), Arc::new(Mutex::new(None)));
-        let mut entrances = Entrances { entrances: Vec::with_capacity(self.workers), stop: ours };
+        let mut entrances = AcceptGates { gates: Vec::with_capacity(self.workers), stop: ours };
         // All pollers are there before the first client takes a descriptor.
         let mut workers = Vec::with_capacity(self.workers);
         for _ in 0..self.workers {
-            let entrance = Entrance::new(accept_loop.acceptor().clone_for_thread());
-            entrances.entrances.push(entrance.clone());
-            workers.push(AcceptWorker::new(entrance, Arc::clone(&theirs))?);
+            let gate = AcceptGate::new(accept_loop.acceptor().clone_for_thread());
+            entrances.gates.push(gate.clone());
+            workers.push(AcceptWorker::new(gate, Arc::clone(&theirs))?);
         }
         for worker in workers {
             let failed = Arc::clone(&failed);
@@ -166,17 +166,17 @@ impl ThreadPoolMixIn {
 }
 
 /// Where the workers of one loop accept, closed at its end however it ends.
-struct Entrances {
-    entrances: Vec<Entrance>,
+struct AcceptGates {
+    gates: Vec<AcceptGate>,
     /// Its end wakes every worker that waits.
     stop: Socket,
 }
 
-impl Drop for Entrances {
+impl Drop for AcceptGates {
     fn drop(&mut self) {
         let _ = self.stop.shutdown(SHUT_RDWR);
         // From here on none accepts. Those that serve a request finish it.
-        self.entrances.iter().for_each(Entrance::close);
+        self.gates.iter().for_each(AcceptGate::close);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::scoreboard::Slot;
 use crate::limits::clock::NEVER;
 use crate::limits::drain_report::{AbortedRequest, DrainReport};
-use crate::models::accept_worker::{AcceptWorker, Entrance};
+use crate::models::accept_worker::{AcceptGate, AcceptWorker};
 use crate::os::accept_interrupt::{AcceptInterrupter, while_accepting};
 use crate::os::process;
 use crate::request::core::Core;
@@ -64,7 +64,7 @@ fn serve_until_stopped(
     core.hooks.start_worker()?;
     core.registry().set_own_slot(slot.clone());
     let (stopping, stop) = socketpair()?;
-    let worker = AcceptWorker::new(Entrance::new(acceptor.clone_for_process(&core)), Arc::new(stop))?;
+    let worker = AcceptWorker::new(AcceptGate::new(acceptor.clone_for_process(&core)), Arc::new(stop))?;
     let serving = Arc::new(AtomicBool::new(true));
     let orders = ControlThread {
         control,

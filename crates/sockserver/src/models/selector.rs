@@ -18,7 +18,7 @@ use sock::{AsFd, Socket, socketpair};
 use crate::accept::acceptor::{Accepted, Acceptor};
 use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
-use crate::lifecycle::current_server::Accepting;
+use crate::lifecycle::current_server::AcceptingThread;
 use crate::lifecycle::handle::ServerHandle;
 use crate::models::idle_slab::{IdleSlab, InsertResult, Key};
 use crate::os::interleave;
@@ -355,7 +355,7 @@ impl Shared {
                 drop(work);
                 work = self.poll(&mut told, limit);
             } else {
-                let timed_out = self.sit(&mut work);
+                let timed_out = self.wait_idle(&mut work);
                 if timed_out && work.count > self.workers {
                     break;
                 }
@@ -405,7 +405,7 @@ impl Shared {
     }
 
     /// Waits to be woken for work. Returns whether none has come for long.
-    fn sit(&self, work: &mut MutexGuard<'_, Work>) -> bool {
+    fn wait_idle(&self, work: &mut MutexGuard<'_, Work>) -> bool {
         work.idle += 1;
         #[cfg(test)]
         if interleave::checker::is_checking() {
@@ -455,7 +455,7 @@ impl Shared {
         let acceptor = interleave::lock(&self.acceptor);
         let open = acceptor.as_ref().filter(|open| !open.is_stopping())?;
         let core = open.core();
-        let accepting = core.has_hooks().then(|| Accepting::begin(core.registry()));
+        let accepting = core.has_hooks().then(|| AcceptingThread::begin(core.registry()));
         let accepted = open.accept();
         drop(accepting);
         match accepted {
@@ -604,7 +604,7 @@ impl Shared {
                 quiet = 0;
                 continue;
             }
-            if self.look(work, &mut seen) {
+            if self.check_progress(work, &mut seen) {
                 if let Err(error) = self.start_worker() {
                     if log_limit::check(LogKind::NoThread(sock::errno(&error)), Instant::now()).is_some() {
                         log::warn!("no more workers: {error}");
@@ -616,7 +616,7 @@ impl Shared {
 
     /// Wakes a worker if there is work that none has taken up since the last look. Returns
     /// whether there is none that could be woken.
-    fn look(&self, work: MutexGuard<'_, Work>, seen: &mut u64) -> bool {
+    fn check_progress(&self, work: MutexGuard<'_, Work>, seen: &mut u64) -> bool {
         let is_stuck = work.completed_events == *seen && (!work.polling || !work.events.is_empty());
         let is_backlog = work.events.len() > 8 && work.count - work.idle < self.workers;
         *seen = work.completed_events;

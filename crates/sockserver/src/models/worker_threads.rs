@@ -11,7 +11,7 @@ type Task = Box<dyn FnOnce() + Send>;
 /// Threads that outlive the loops they work for. One that is busy with a task of a former
 /// loop takes the next loop's when it is done, so there are never more than wanted.
 #[derive(Default)]
-pub(crate) struct Threads(Mutex<State>);
+pub(crate) struct WorkerThreads(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -19,7 +19,7 @@ struct State {
     running: Vec<JoinHandle<()>>,
 }
 
-impl Threads {
+impl WorkerThreads {
     /// Starts those of `count` threads that do not run yet.
     pub(crate) fn start(&self, count: usize) -> io::Result<()> {
         let mut state = self.0.lock();
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn there_are_never_more_threads_than_wanted_and_no_task_is_lost() {
         const LIMIT: Duration = Duration::from_secs(20);
-        let threads = Threads::default();
+        let threads = WorkerThreads::default();
         let (told, hear) = mpsc::channel();
         let (release, blocked) = mpsc::channel::<()>();
         threads.start(2).unwrap();

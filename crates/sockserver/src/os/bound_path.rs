@@ -13,7 +13,7 @@ use sock::{AF_UNIX, Address, Socket, SocketKind};
 
 /// A name in a directory. The directory is held open: whatever becomes of the path to it, the
 /// name is looked up in this one.
-pub(crate) struct Place {
+pub(crate) struct DirEntry {
     folder: OwnedFd,
     name: OsString,
     /// For the log.
@@ -25,7 +25,7 @@ pub(crate) struct Place {
 /// It goes before its socket is closed: as long as that is open, the file's number
 /// is no other's.
 pub(crate) struct BoundPath {
-    place: Place,
+    place: DirEntry,
     file: FileId,
 }
 
@@ -56,18 +56,18 @@ fn is_shortage(error: rustix::io::Errno) -> bool {
     [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOLCK].contains(&error)
 }
 
-impl Place {
+impl DirEntry {
     /// Where the address is; `None` if it is no path, or one that bind(2) is going to fail for.
     ///
     /// # Errors
     ///
     /// Returns an error if the directory cannot be opened for want of descriptors or memory.
-    pub(crate) fn of(address: &Address) -> io::Result<Option<Place>> {
+    pub(crate) fn of(address: &Address) -> io::Result<Option<DirEntry>> {
         let Some(path) = address.path() else { return Ok(None) };
         let Some(name) = path.file_name() else { return Ok(None) };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         match fs::open(folder.unwrap_or(Path::new(".")), LOOK_UP | DIRECTORY, fs::Mode::empty()) {
-            Ok(folder) => Ok(Some(Place { folder, name: name.to_owned(), path: path.to_owned() })),
+            Ok(folder) => Ok(Some(DirEntry { folder, name: name.to_owned(), path: path.to_owned() })),
             Err(error) if is_shortage(error) => Err(error.into()),
             Err(_) => Ok(None),
         }
@@ -184,7 +184,7 @@ fn unused_name() -> String {
 /// Removes the path, unless it has become another's.
 impl Drop for BoundPath {
     fn drop(&mut self) {
-        let _turn = Turn::in_folder_of(&self.place);
+        let _turn = DirLock::lock_dir_of(&self.place);
         if let Err(error) = self.place.remove(self.file) {
             log::warn!("unlink {}: {error}", self.place.path.display());
         }
@@ -195,7 +195,7 @@ impl Drop for BoundPath {
 /// between another's look and its deed, nor that of one which is bound and does not
 /// listen yet. The folder is locked for it (flock(2)): nothing is left behind, not
 /// even by a process that is killed.
-pub(crate) enum Turn {
+pub(crate) enum DirLock {
     Mine {
         _folder: OwnedFd,
     },
@@ -206,31 +206,31 @@ pub(crate) enum Turn {
 }
 
 /// How long to wait for others' turns, which are short.
-const PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
-impl Turn {
+impl DirLock {
     /// # Errors
     ///
     /// Returns an error if the directory cannot be locked for want of descriptors, memory or locks.
-    pub(crate) fn wait(place: Option<&Place>) -> io::Result<Turn> {
-        place.map_or(Ok(Turn::Nobodys), Turn::in_folder_of)
+    pub(crate) fn wait(place: Option<&DirEntry>) -> io::Result<DirLock> {
+        place.map_or(Ok(DirLock::Nobodys), DirLock::lock_dir_of)
     }
 
-    fn in_folder_of(place: &Place) -> io::Result<Turn> {
+    fn lock_dir_of(place: &DirEntry) -> io::Result<DirLock> {
         let folder = match fs::openat(&place.folder, ".", OFlags::RDONLY | DIRECTORY, fs::Mode::empty()) {
             Ok(folder) => folder,
             Err(error) if is_shortage(error) => return Err(error.into()),
-            Err(_) => return Ok(Turn::Nobodys),
+            Err(_) => return Ok(DirLock::Nobodys),
         };
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + LOCK_TIMEOUT;
         loop {
             match fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Turn::Mine { _folder: folder }),
+                Ok(()) => return Ok(DirLock::Mine { _folder: folder }),
                 Err(error) if is_shortage(error) => return Err(error.into()),
                 Err(error) if io::Error::from(error).kind() != io::ErrorKind::WouldBlock => {
-                    return Ok(Turn::Nobodys);
+                    return Ok(DirLock::Nobodys);
                 }
-                Err(_) if Instant::now() >= until => return Ok(Turn::Anothers),
+                Err(_) if Instant::now() >= until => return Ok(DirLock::Anothers),
                 Err(_) => {
                     let _ = sock::poll(&mut [], Some(Duration::from_millis(1)));
                 }
@@ -239,8 +239,8 @@ impl Turn {
     }
 
     /// Whether a path that is stale may be taken.
-    pub(crate) fn is_mine(&self) -> bool {
-        !matches!(self, Turn::Anothers)
+    pub(crate) fn is_held(&self) -> bool {
+        !matches!(self, DirLock::Anothers)
     }
 }
 
@@ -262,11 +262,11 @@ mod tests {
         }
     }
 
-    fn bound_at(path: &Path) -> (Socket, Place) {
+    fn bound_at(path: &Path) -> (Socket, DirEntry) {
         let socket = Socket::new(AF_UNIX, sock::SOCK_STREAM, 0).unwrap();
         socket.bind(path).unwrap();
         let address = socket.getsockname().unwrap();
-        (socket, Place::of(&address).unwrap().unwrap())
+        (socket, DirEntry::of(&address).unwrap().unwrap())
     }
 
     fn names(folder: &Path) -> Vec<String> {

@@ -8,10 +8,10 @@ use sock::Address;
 pub(crate) struct BoundPath;
 
 /// Nothing either.
-pub(crate) struct Place;
+pub(crate) struct DirEntry;
 
 /// Nor this.
-pub(crate) struct Turn;
+pub(crate) struct DirLock;
 
 impl Turn {
     pub(crate) fn wait(_: Option<&Place>) -> io::Result<Turn> {

@@ -8,7 +8,7 @@ use sock::{AddressError, IPPROTO_TCP, Socket, SocketReader, SocketWriter, TCP_NO
 use crate::connection::Connection;
 use crate::connection::buffer_pool::recycle_buffer;
 use crate::connection::state::ConnState;
-use crate::lifecycle::current_server::Serving;
+use crate::lifecycle::current_server::ServingThread;
 use crate::lifecycle::deadline_timer::ScopedTimer;
 use crate::lifecycle::registry::{Entry, Registry};
 use crate::limits::DeadlineKind;
@@ -89,7 +89,7 @@ impl JobState {
     }
 
     pub(crate) fn serve_step(&mut self, input: Wait) -> Progress {
-        let _serving = Serving::begin(self.core.registry());
+        let _serving = ServingThread::begin(self.core.registry());
         let tried = match (&*self.core.service, &self.request) {
             (_, None) => return Progress::Done,
             (HandlerFactory::Stream(_), Some(_)) => self.serve_stream(input),

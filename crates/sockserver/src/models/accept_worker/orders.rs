@@ -6,7 +6,7 @@ mod tests {
 
     use sock::{SHUT_RDWR, Socket, create_connection, socketpair};
 
-    use super::super::{AcceptWorker, Entrance};
+    use super::super::{AcceptGate, AcceptWorker};
     use crate::accept::acceptor::Acceptor;
     use crate::api::classes::ThreadPoolTCPServer;
     use crate::os::interleave::checker::{Actor, every_order_within};
@@ -35,12 +35,12 @@ mod tests {
         clients.iter().for_each(|client| drop(client.shutdown(sock::SHUT_WR)));
         let (ours, theirs) = socketpair().unwrap();
         let theirs = Arc::new(theirs);
-        let entrance = || Entrance::new(Acceptor::new(&server.core, &server.sockets, server.settings));
-        let entrances = [entrance(), entrance()];
-        let worker = |entrance: &Entrance| {
-            let (entrance, stop) = (entrance.clone(), Arc::clone(&theirs));
+        let gate = || AcceptGate::new(Acceptor::new(&server.core, &server.sockets, server.settings));
+        let entrances = [gate(), gate()];
+        let worker = |gate: &AcceptGate| {
+            let (gate, stop) = (gate.clone(), Arc::clone(&theirs));
             Box::new(move || {
-                let worker = AcceptWorker::new(entrance, stop).unwrap();
+                let worker = AcceptWorker::new(gate, stop).unwrap();
                 while let Some(job) = worker.next(None).unwrap() {
                     worker.serve(job);
                 }
@@ -51,7 +51,7 @@ mod tests {
         let count = Arc::clone(&at_the_stop);
         actors.push(Box::new(move || {
             ours.shutdown(SHUT_RDWR).unwrap();
-            entrances.iter().for_each(Entrance::close);
+            entrances.iter().for_each(AcceptGate::close);
             yield_point();
             count.store(handle.stats().accepted, Ordering::SeqCst);
         }));

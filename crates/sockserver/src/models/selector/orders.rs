@@ -66,7 +66,7 @@ mod tests {
                 if all_ended.load(Ordering::SeqCst) == 2 {
                     break;
                 }
-                watched.look(watched.work.lock(), &mut seen);
+                watched.check_progress(watched.work.lock(), &mut seen);
             }
             let served = all_ended.load(Ordering::SeqCst);
             watched.close();
