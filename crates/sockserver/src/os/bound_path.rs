@@ -196,13 +196,13 @@ impl Drop for BoundPath {
 /// listen yet. The folder is locked for it (flock(2)): nothing is left behind, not
 /// even by a process that is killed.
 pub(crate) enum DirLock {
-    Mine {
+    Held {
         _folder: OwnedFd,
     },
     /// Somebody holds the lock, and does not let go.
-    Anothers,
+    Contended,
     /// The folder cannot be locked, because it may not be read or is far away.
-    Nobodys,
+    Unavailable,
 }
 
 /// How long to wait for others' turns, which are short.
@@ -213,24 +213,24 @@ impl DirLock {
     ///
     /// Returns an error if the directory cannot be locked for want of descriptors, memory or locks.
     pub(crate) fn wait(place: Option<&DirEntry>) -> io::Result<DirLock> {
-        place.map_or(Ok(DirLock::Nobodys), DirLock::lock_dir_of)
+        place.map_or(Ok(DirLock::Unavailable), DirLock::lock_dir_of)
     }
 
     fn lock_dir_of(place: &DirEntry) -> io::Result<DirLock> {
         let folder = match fs::openat(&place.folder, ".", OFlags::RDONLY | DIRECTORY, fs::Mode::empty()) {
             Ok(folder) => folder,
             Err(error) if is_shortage(error) => return Err(error.into()),
-            Err(_) => return Ok(DirLock::Nobodys),
+            Err(_) => return Ok(DirLock::Unavailable),
         };
         let until = Instant::now() + LOCK_TIMEOUT;
         loop {
             match fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(DirLock::Mine { _folder: folder }),
+                Ok(()) => return Ok(DirLock::Held { _folder: folder }),
                 Err(error) if is_shortage(error) => return Err(error.into()),
                 Err(error) if io::Error::from(error).kind() != io::ErrorKind::WouldBlock => {
-                    return Ok(DirLock::Nobodys);
+                    return Ok(DirLock::Unavailable);
                 }
-                Err(_) if Instant::now() >= until => return Ok(DirLock::Anothers),
+                Err(_) if Instant::now() >= until => return Ok(DirLock::Contended),
                 Err(_) => {
                     let _ = sock::poll(&mut [], Some(Duration::from_millis(1)));
                 }
@@ -240,7 +240,7 @@ impl DirLock {
 
     /// Whether a path that is stale may be taken.
     pub(crate) fn is_held(&self) -> bool {
-        !matches!(self, DirLock::Anothers)
+        !matches!(self, DirLock::Contended)
     }
 }
 
