@@ -211,17 +211,17 @@ fn read_u32(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// What stands behind the family field.
-pub(super) trait Wire {
+pub(super) trait ToSockaddrBytes {
     fn to_wire(self) -> Vec<u8>;
 }
 
-impl Wire for NetlinkAddress {
+impl ToSockaddrBytes for NetlinkAddress {
     fn to_wire(self) -> Vec<u8> {
         [&[0; 2][..], &self.pid.to_ne_bytes(), &self.groups.to_ne_bytes()].concat()
     }
 }
 
-impl Wire for PacketAddress {
+impl ToSockaddrBytes for PacketAddress {
     fn to_wire(self) -> Vec<u8> {
         [
             &self.protocol.to_be_bytes()[..],
@@ -234,13 +234,13 @@ impl Wire for PacketAddress {
     }
 }
 
-impl Wire for VsockAddress {
+impl ToSockaddrBytes for VsockAddress {
     fn to_wire(self) -> Vec<u8> {
         [&[0; 2][..], &self.port.to_ne_bytes(), &self.cid.to_ne_bytes(), &[0; 4]].concat()
     }
 }
 
-impl Wire for CanAddress {
+impl ToSockaddrBytes for CanAddress {
     fn to_wire(self) -> Vec<u8> {
         [&[0; 2][..], &self.ifindex.to_ne_bytes(), &self.protocol].concat()
     }

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use socket2::SockAddr;
 
-use crate::call::trace::{Outcome, call};
+use crate::call::trace::{TraceValue, call};
 #[cfg(target_os = "linux")]
 use crate::consts::{AF_CAN, AF_NETLINK, AF_PACKET, AF_VSOCK};
 use crate::consts::{AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, AddressFamily};
@@ -33,7 +33,7 @@ use crate::error::{GaiError, invalid, invalid_as, out_of_range, wrong_type};
 use crate::sys::{self, RawHints, c};
 
 #[cfg(target_os = "linux")]
-use linux::Wire;
+use linux::ToSockaddrBytes;
 #[cfg(target_os = "linux")]
 pub use linux::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress};
 
@@ -174,14 +174,14 @@ impl Address {
     pub(crate) fn from_socket_addr(address: SocketAddr) -> Address {
         match address {
             SocketAddr::V4(address) => Address::Inet(address),
-            SocketAddr::V6(address) => Address::Inet6(turn_flowinfo(address)),
+            SocketAddr::V6(address) => Address::Inet6(swap_flowinfo(address)),
         }
     }
 
     pub(crate) fn to_sys(&self) -> io::Result<SockAddr> {
         match self {
             Address::Inet(address) => Ok(SockAddr::from(*address)),
-            Address::Inet6(address) => Ok(SockAddr::from(turn_flowinfo(*address))),
+            Address::Inet6(address) => Ok(SockAddr::from(swap_flowinfo(*address))),
             Address::Unix(address) => address.to_sys(),
             #[cfg(target_os = "linux")]
             Address::Netlink(address) => other_to_sys(AF_NETLINK, &address.to_wire()),
@@ -202,7 +202,7 @@ fn other_to_sys(family: AddressFamily, bytes: &[u8]) -> io::Result<SockAddr> {
         .ok_or_else(|| invalid(format!("{family} address of {} bytes is too long", bytes.len())))
 }
 
-fn turn_flowinfo(address: SocketAddrV6) -> SocketAddrV6 {
+fn swap_flowinfo(address: SocketAddrV6) -> SocketAddrV6 {
     SocketAddrV6::new(*address.ip(), address.port(), address.flowinfo().to_be(), address.scope_id())
 }
 
@@ -484,9 +484,9 @@ pub(crate) fn lookup(
     let service_text = service.map(|service| c_string("service", service)).transpose()?;
     let family = AddressFamily::from(hints.family);
     let RawHints { kind, proto, flags, .. } = hints;
-    call!("getaddrinfo({}, {}, {family}, {kind}, {proto}, {flags})", Quoted(host), Quoted(service) => {
+    call!("getaddrinfo({}, {}, {family}, {kind}, {proto}, {flags})", DisplayQuoted(host), DisplayQuoted(service) => {
         sys::getaddrinfo(host_text.as_deref(), service_text.as_deref(), hints).map_err(|(code, system)| {
-            let mut what = Quoted(host).to_string();
+            let mut what = DisplayQuoted(host).to_string();
             if let Some(service) = service {
                 what = format!("{what} service {service:?}");
             }
@@ -498,9 +498,9 @@ pub(crate) fn lookup(
     })
 }
 
-struct Quoted<'a>(Option<&'a str>);
+struct DisplayQuoted<'a>(Option<&'a str>);
 
-impl fmt::Display for Quoted<'_> {
+impl fmt::Display for DisplayQuoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(text) => write!(f, "{text:?}"),
@@ -513,28 +513,28 @@ pub(crate) fn c_string(argument: &str, text: &str) -> io::Result<CString> {
     CString::new(text).map_err(|_| wrong_type(format!("{argument} {text:?} must not contain a NUL")))
 }
 
-impl Outcome for SockAddr {
+impl TraceValue for SockAddr {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "0, {}", Address::from_sys(self))
     }
 }
 
 /// Received bytes and the sender's address: `16, 127.0.0.1:4242`.
-impl Outcome for (usize, Address) {
+impl TraceValue for (usize, Address) {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {}", self.0, self.1)
     }
 }
 
 /// The same with the address as the system returns it.
-impl<T: Outcome> Outcome for (T, SockAddr) {
+impl<T: TraceValue> TraceValue for (T, SockAddr) {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.show(f)?;
         write!(f, ", {}", Address::from_sys(&self.1))
     }
 }
 
-impl Outcome for (Vec<u8>, SockAddr) {
+impl TraceValue for (Vec<u8>, SockAddr) {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {}", self.0.len(), Address::from_sys(&self.1))
     }

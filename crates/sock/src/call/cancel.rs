@@ -37,10 +37,10 @@ pub fn set_interrupt_hook(hook: Option<fn() -> bool>) -> Option<fn() -> bool> {
 }
 
 /// Asks the hook; fails if it says stop.
-pub(crate) fn ask_hook() -> io::Result<()> {
+pub(crate) fn check_interrupt_hook() -> io::Result<()> {
     let hook = *HOOK.read().unwrap_or_else(PoisonError::into_inner);
     match hook {
-        Some(goes_on) if !goes_on() => Err(Left::Interrupted.into()),
+        Some(goes_on) if !goes_on() => Err(Aborted::Interrupted.into()),
         _ => Ok(()),
     }
 }
@@ -60,7 +60,7 @@ pub(crate) fn ask_hook() -> io::Result<()> {
 /// ```
 #[must_use]
 pub fn was_interrupted(error: &io::Error) -> bool {
-    Left::of(error) == Some(Left::Interrupted)
+    Aborted::of(error) == Some(Aborted::Interrupted)
 }
 
 /// Whether a call failed because of [`Canceller::cancel`].
@@ -75,38 +75,38 @@ pub fn was_interrupted(error: &io::Error) -> bool {
 /// ```
 #[must_use]
 pub fn was_cancelled(error: &io::Error) -> bool {
-    Left::of(error) == Some(Left::Cancelled)
+    Aborted::of(error) == Some(Aborted::Cancelled)
 }
 
 /// Why a call was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Left {
+pub(crate) enum Aborted {
     Interrupted,
     Cancelled,
 }
 
-impl Left {
-    fn of(error: &io::Error) -> Option<Left> {
+impl Aborted {
+    fn of(error: &io::Error) -> Option<Aborted> {
         error.get_ref()?.downcast_ref().copied()
     }
 }
 
-impl From<Left> for io::Error {
-    fn from(why: Left) -> io::Error {
+impl From<Aborted> for io::Error {
+    fn from(why: Aborted) -> io::Error {
         io::Error::other(why)
     }
 }
 
-impl fmt::Display for Left {
+impl fmt::Display for Aborted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Left::Interrupted => "interrupted by a signal",
-            Left::Cancelled => "cancelled by another thread",
+            Aborted::Interrupted => "interrupted by a signal",
+            Aborted::Cancelled => "cancelled by another thread",
         })
     }
 }
 
-impl Error for Left {}
+impl Error for Aborted {}
 
 /// Ends the waits of a socket from any thread.
 ///

@@ -16,7 +16,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::call::cancel::{self, Cancellation, Left};
+use crate::call::cancel::{self, Aborted, Cancellation};
 use crate::call::trace::call;
 use crate::error::{out_of_range, timed_out};
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, c};
@@ -120,7 +120,7 @@ pub struct Deadline<'a> {
     timeout: Option<Duration>,
     at: Option<Instant>,
     /// When the kernel's own timeout is over, once a signal has come: see
-    /// [`in_the_kernel`](Self::in_the_kernel).
+    /// [`enforce_kernel_timeout`](Self::enforce_kernel_timeout).
     kernel: Option<Option<Instant>>,
     cancellation: Option<&'a Cancellation>,
     /// How many waits in a row were over at once, though the attempt behind them could not go on.
@@ -141,7 +141,7 @@ impl<'a> Deadline<'a> {
         Deadline { timeout, at: None, kernel: None, cancellation: None, false_readiness: 0 }
     }
 
-    pub(crate) fn or(self, cancellation: Option<&'a Cancellation>) -> Deadline<'a> {
+    pub(crate) fn with_cancellation(self, cancellation: Option<&'a Cancellation>) -> Deadline<'a> {
         Deadline { cancellation, ..self }
     }
 
@@ -174,7 +174,7 @@ impl<'a> Deadline<'a> {
     /// the kernel would begin anew with the next attempt, so that signals could put it
     /// off for ever. Its beginning is known from the first signal on: such a call takes
     /// twice its time at most.
-    fn in_the_kernel(&mut self, fd: BorrowedFd<'_>, readiness: Readiness) -> io::Result<()> {
+    fn enforce_kernel_timeout(&mut self, fd: BorrowedFd<'_>, readiness: Readiness) -> io::Result<()> {
         // With a cancellation the wait for the next attempt keeps it.
         if self.timeout.is_some() || self.cancellation.is_some() {
             return Ok(());
@@ -185,7 +185,7 @@ impl<'a> Deadline<'a> {
             match poll(&mut [Poll::new(&fd, readiness.events())], Some(left)) {
                 // As the kernel would say.
                 Ok(0) => return Err(io::Error::from_raw_os_error(c::EAGAIN)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => cancel::ask_hook()?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => cancel::check_interrupt_hook()?,
                 Err(error) => return Err(error),
                 Ok(_) => return Ok(()),
             }
@@ -243,7 +243,7 @@ impl<'a> Deadline<'a> {
         };
         match poll(&mut [Poll::new(&cancellation.watched(), POLLIN)], Some(pause)) {
             Ok(0) => Ok(()),
-            Ok(_) => Err(Left::Cancelled.into()),
+            Ok(_) => Err(Aborted::Cancelled.into()),
             Err(error) => Err(error),
         }
     }
@@ -261,7 +261,7 @@ impl<'a> Deadline<'a> {
     /// Whether a call that would block has to wait here. In blocking mode the
     /// kernel waits: EAGAIN then comes only from `SO_RCVTIMEO`, `SO_SNDTIMEO` or
     /// a descriptor somebody else made non-blocking, and is the caller's to judge.
-    pub(crate) fn waits(&self) -> bool {
+    pub(crate) fn must_wait(&self) -> bool {
         !self.is_nonblocking() && (self.timeout.is_some() || self.cancellation.is_some())
     }
 }
@@ -317,7 +317,7 @@ pub(crate) fn retry_after<T>(
 ) -> io::Result<T> {
     deadline.next_call();
     loop {
-        after(fd, readiness, deadline, error)?;
+        wait_before_retry(fd, readiness, deadline, error)?;
         match attempt() {
             Ok(value) => return Ok(value),
             Err(next) => error = next,
@@ -338,7 +338,7 @@ fn behind_epipe(fd: BorrowedFd<'_>) -> Option<io::Error> {
 
 /// Returns when it makes sense to try again after `error`.
 #[cold]
-fn after(
+fn wait_before_retry(
     fd: BorrowedFd<'_>,
     readiness: Readiness,
     deadline: &mut Deadline<'_>,
@@ -346,10 +346,10 @@ fn after(
 ) -> io::Result<()> {
     match error.kind() {
         io::ErrorKind::Interrupted => {
-            cancel::ask_hook()?;
-            deadline.in_the_kernel(fd, readiness)
+            cancel::check_interrupt_hook()?;
+            deadline.enforce_kernel_timeout(fd, readiness)
         }
-        io::ErrorKind::WouldBlock if deadline.waits() => wait(fd, readiness, deadline).map(drop),
+        io::ErrorKind::WouldBlock if deadline.must_wait() => wait(fd, readiness, deadline).map(drop),
         _ => Err(error),
     }
 }
@@ -368,7 +368,7 @@ pub(crate) fn wait(
 ) -> io::Result<Events> {
     loop {
         match wait_until_signal(fd, readiness, deadline) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => cancel::ask_hook()?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => cancel::check_interrupt_hook()?,
             result => return result,
         }
     }
@@ -395,7 +395,7 @@ pub(crate) fn wait_until_signal(
         let watched = 1 + usize::from(cancelled.is_some());
         match poll(&mut set[..watched], left) {
             Ok(0) => {}
-            Ok(_) if watched == 2 && set[1].revents() != 0 => return Err(Left::Cancelled.into()),
+            Ok(_) if watched == 2 && set[1].revents() != 0 => return Err(Aborted::Cancelled.into()),
             Ok(_) => {
                 let waited = begin.elapsed() >= Duration::from_millis(1);
                 deadline.false_readiness = if waited { 0 } else { deadline.false_readiness + 1 };
@@ -459,26 +459,26 @@ impl<'a> Poll<'a> {
 /// # std::io::Result::Ok(())
 /// ```
 pub fn poll(set: &mut [Poll<'_>], timeout: Option<Duration>) -> io::Result<usize> {
-    call!("poll({}, {})", Asked(set), Limit(timeout) => sys::poll(set, timeout))
+    call!("poll({}, {})", DisplayPollSet(set), DisplayTimeout(timeout) => sys::poll(set, timeout))
 }
 
 /// What is waited for, as strace shows it: `[{3, POLLIN}]`.
-struct Asked<'a, 'b>(&'a [Poll<'b>]);
+struct DisplayPollSet<'a, 'b>(&'a [Poll<'b>]);
 
-impl fmt::Display for Asked<'_, '_> {
+impl fmt::Display for DisplayPollSet<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "[";
         for poll in self.0 {
-            write!(f, "{separator}{{{}, {}}}", poll.fd.as_raw_fd(), EventNames(poll.events))?;
+            write!(f, "{separator}{{{}, {}}}", poll.fd.as_raw_fd(), DisplayEvents(poll.events))?;
             separator = ", ";
         }
         f.write_str(if self.0.is_empty() { "[]" } else { "]" })
     }
 }
 
-struct Limit(Option<Duration>);
+struct DisplayTimeout(Option<Duration>);
 
-impl fmt::Display for Limit {
+impl fmt::Display for DisplayTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(timeout) => write!(f, "{timeout:?}"),
@@ -487,9 +487,9 @@ impl fmt::Display for Limit {
     }
 }
 
-struct EventNames(Events);
+struct DisplayEvents(Events);
 
-impl fmt::Display for EventNames {
+impl fmt::Display for DisplayEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             POLLIN => f.write_str("POLLIN"),

@@ -35,56 +35,58 @@ pub(crate) fn enabled() -> bool {
 
 #[cold]
 #[inline(never)]
-pub(crate) fn timed<T: Outcome>(call: impl FnOnce() -> (String, Instant, io::Result<T>)) -> io::Result<T> {
+pub(crate) fn timed<T: TraceValue>(
+    call: impl FnOnce() -> (String, Instant, io::Result<T>),
+) -> io::Result<T> {
     let (line, begin, result) = call();
     let took = begin.elapsed();
-    log::trace!(target: "sock::call", "{line} = {} <{took:.1?}>", Shown(&result));
+    log::trace!(target: "sock::call", "{line} = {} <{took:.1?}>", DisplayResult(&result));
     result
 }
 
 /// How the value of a call that succeeded is shown.
-pub(crate) trait Outcome {
+pub(crate) trait TraceValue {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 }
 
-impl Outcome for () {
+impl TraceValue for () {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("0")
     }
 }
 
 /// A flag, as its bit.
-impl Outcome for bool {
+impl TraceValue for bool {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", i32::from(*self))
     }
 }
 
-impl Outcome for usize {
+impl TraceValue for usize {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
 }
 
-impl Outcome for String {
+impl TraceValue for String {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:?}")
     }
 }
 
-impl Outcome for crate::sys::RawHost {
+impl TraceValue for crate::sys::RawHost {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}, {:?}", self.name, self.addresses)
     }
 }
 
-impl Outcome for socket2::Socket {
+impl TraceValue for socket2::Socket {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.as_raw_fd())
     }
 }
 
-impl Outcome for (socket2::Socket, socket2::Socket) {
+impl TraceValue for (socket2::Socket, socket2::Socket) {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("0, [")?;
         self.0.show(f)?;
@@ -95,13 +97,13 @@ impl Outcome for (socket2::Socket, socket2::Socket) {
 }
 
 /// Received bytes: their number, as recv(2) returns it.
-impl Outcome for (Vec<u8>, ()) {
+impl TraceValue for (Vec<u8>, ()) {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.len().show(f)
     }
 }
 
-impl Outcome for Vec<crate::sys::RawAddrInfo> {
+impl TraceValue for Vec<crate::sys::RawAddrInfo> {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("0, [")?;
         for (index, answer) in self.iter().enumerate() {
@@ -112,9 +114,9 @@ impl Outcome for Vec<crate::sys::RawAddrInfo> {
     }
 }
 
-struct Shown<'a, T>(&'a io::Result<T>);
+struct DisplayResult<'a, T>(&'a io::Result<T>);
 
-impl<T: Outcome> fmt::Display for Shown<'_, T> {
+impl<T: TraceValue> fmt::Display for DisplayResult<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Ok(value) => value.show(f),
@@ -141,7 +143,7 @@ mod tests {
     #[test]
     fn a_failed_call_shows_its_errno_by_name() {
         let refused = io::Error::from_raw_os_error(crate::sys::c::ECONNREFUSED);
-        assert_eq!(Shown::<()>(&Err(refused)).to_string(), "-1 ECONNREFUSED (Connection refused)");
-        assert_eq!(Shown(&Ok(17_usize)).to_string(), "17");
+        assert_eq!(DisplayResult::<()>(&Err(refused)).to_string(), "-1 ECONNREFUSED (Connection refused)");
+        assert_eq!(DisplayResult(&Ok(17_usize)).to_string(), "17");
     }
 }

@@ -171,9 +171,9 @@ where
     let until = options.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
     let mut attempts = Attempts { options, until, failed: Vec::new() };
     let connected = if options.happy_eyeballs {
-        attempts.race(by_turns(answers))?
+        attempts.race(interleave_families(answers))?
     } else {
-        attempts.one_by_one(answers)?
+        attempts.connect_in_order(answers)?
     };
     connected.ok_or_else(|| match attempts.failed.is_empty() {
         true => invalid(format!("host {host:?} has no address")),
@@ -182,7 +182,7 @@ where
 }
 
 /// Families alternating, the first answer's first (RFC 8305, section 4).
-fn by_turns(answers: Vec<AddrInfo>) -> Vec<AddrInfo> {
+fn interleave_families(answers: Vec<AddrInfo>) -> Vec<AddrInfo> {
     let first = answers.first().map(|answer| answer.family);
     let (one, other): (Vec<_>, Vec<_>) =
         answers.into_iter().partition(|answer| Some(answer.family) == first);
@@ -212,7 +212,7 @@ struct Attempt {
 }
 
 impl Attempts<'_> {
-    fn one_by_one(&mut self, answers: Vec<AddrInfo>) -> io::Result<Option<Socket>> {
+    fn connect_in_order(&mut self, answers: Vec<AddrInfo>) -> io::Result<Option<Socket>> {
         for answer in answers {
             if self.until.is_none() {
                 // Exactly Python's: the connect itself waits, in the socket's mode.
@@ -267,7 +267,7 @@ impl Attempts<'_> {
                 running.iter().map(|attempt| Poll::new(&attempt.sock, POLLOUT)).collect();
             match poll(&mut set, left) {
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => cancel::ask_hook()?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => cancel::check_interrupt_hook()?,
                 Err(error) => return Err(error),
             }
             let ready: Vec<bool> = set.iter().map(|poll| poll.revents() != 0).collect();
@@ -293,7 +293,7 @@ impl Attempts<'_> {
         sock.setblocking(false)?;
         match sock.connect(&answer.address) {
             Ok(()) => Ok((sock, true)),
-            Err(error) if Socket::connect_goes_on(&error) => Ok((sock, false)),
+            Err(error) if Socket::connect_in_progress(&error) => Ok((sock, false)),
             Err(error) => Err(error),
         }
     }
@@ -455,7 +455,7 @@ mod tests {
             let begin = Instant::now();
             let sock = match happy_eyeballs {
                 true => attempts.race(answers),
-                false => attempts.one_by_one(answers),
+                false => attempts.connect_in_order(answers),
             };
             assert!(sock.unwrap().is_none());
             assert!(begin.elapsed() >= deadline && begin.elapsed() < Duration::from_secs(30));
@@ -470,15 +470,15 @@ mod tests {
         let [one, two] = ["::1", "::2"].map(|text| address(text, AF_INET6));
         let [three, four] = ["127.0.0.1", "127.0.0.2"].map(|text| address(text, AF_INET));
         let answers = vec![one.clone(), two.clone(), three.clone(), four.clone()];
-        assert_eq!(by_turns(answers), [one, three, two, four]);
-        assert_eq!(by_turns(Vec::new()), []);
+        assert_eq!(interleave_families(answers), [one, three, two, four]);
+        assert_eq!(interleave_families(Vec::new()), []);
     }
 
     #[test]
     fn an_error_tells_every_address_and_is_the_last_ones() {
         let options = ConnectionOptions::new();
         let mut attempts = attempts(&options);
-        assert!(attempts.one_by_one(vec![refusing(), refusing()]).unwrap().is_none());
+        assert!(attempts.connect_in_order(vec![refusing(), refusing()]).unwrap().is_none());
         let error = ConnectError::error(attempts.failed);
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         assert!(crate::errno(&error).is_some());

@@ -187,7 +187,7 @@ pub fn getservbyname<'a>(name: &str, protocol: impl Into<Option<&'a str>>) -> io
     let protocol = protocol.into();
     let of = protocol.map(|protocol| c_string("protocol", protocol)).transpose()?;
     sys::getservbyname(&c_string("service", name)?, of.as_deref())
-        .ok_or_else(|| not_found(format!("service {name:?}{}", behind(protocol))))
+        .ok_or_else(|| not_found(format!("service {name:?}{}", protocol_suffix(protocol))))
 }
 
 /// Name of the service at a port.
@@ -210,7 +210,7 @@ pub fn getservbyport<'a>(port: u16, protocol: impl Into<Option<&'a str>>) -> io:
     let protocol = protocol.into();
     let of = protocol.map(|protocol| c_string("protocol", protocol)).transpose()?;
     sys::getservbyport(port, of.as_deref())
-        .ok_or_else(|| not_found(format!("service at port {port}{}", behind(protocol))))
+        .ok_or_else(|| not_found(format!("service at port {port}{}", protocol_suffix(protocol))))
 }
 
 /// Number of a protocol, for [`Socket::new`](crate::Socket::new).
@@ -233,7 +233,7 @@ pub fn getprotobyname(name: &str) -> io::Result<i32> {
     sys::getprotobyname(&c_string("protocol", name)?).ok_or_else(|| not_found(format!("protocol {name:?}")))
 }
 
-fn behind(protocol: Option<&str>) -> String {
+fn protocol_suffix(protocol: Option<&str>) -> String {
     protocol.map_or(String::new(), |protocol| format!(" of {protocol:?}"))
 }
 

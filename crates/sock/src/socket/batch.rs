@@ -8,7 +8,7 @@ use socket2::SockAddr;
 
 use crate::address::{Address, ToAddress};
 use crate::call::deadline::Readiness;
-use crate::call::trace::{Outcome, call};
+use crate::call::trace::{TraceValue, call};
 use crate::consts::{MSG_TRUNC, MsgFlags};
 use crate::error::invalid;
 use crate::socket::Socket;
@@ -327,7 +327,7 @@ impl Socket {
     }
 }
 
-impl Outcome for SentBatch {
+impl TraceValue for SentBatch {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.error {
             None => write!(f, "{}", self.count),

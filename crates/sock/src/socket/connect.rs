@@ -55,7 +55,9 @@ impl Socket {
                 Ok(()) => return Ok(()),
                 Err(error) if blocks && sys::queue_is_full(family, &error) => {
                     match deadline.pause(self.as_fd(), Readiness::Writable) {
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => cancel::ask_hook()?,
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                            cancel::check_interrupt_hook()?
+                        }
                         result => result?,
                     }
                 }
@@ -64,17 +66,17 @@ impl Socket {
                         && self.getblocking()
                         && sys::connect_begins_anew(family) =>
                 {
-                    cancel::ask_hook()?;
+                    cancel::check_interrupt_hook()?;
                     deadline.left_to_wait(self.as_fd(), Readiness::Writable)?;
                 }
                 Err(error) => break error,
             }
         };
         match error.raw_os_error() {
-            Some(sys::CONNECT_GOES_ON) if deadline.waits() => {}
+            Some(sys::CONNECT_IN_PROGRESS) if deadline.must_wait() => {}
             // An earlier one, which a blocking connect waits for.
             Some(c::EALREADY) if blocks => {}
-            Some(c::EINTR) if self.getblocking() => cancel::ask_hook()?,
+            Some(c::EINTR) if self.getblocking() => cancel::check_interrupt_hook()?,
             _ => return Err(error),
         }
         self.await_connection(error, deadline)
@@ -85,7 +87,7 @@ impl Socket {
         if let Err(over) = deadline::wait(self.as_fd(), Readiness::Writable, deadline) {
             // When SO_SNDTIMEO is over connect(2) says that it goes on.
             return Err(match (over.raw_os_error(), error.raw_os_error()) {
-                (Some(c::EAGAIN), Some(c::EINTR)) => io::Error::from_raw_os_error(sys::CONNECT_GOES_ON),
+                (Some(c::EAGAIN), Some(c::EINTR)) => io::Error::from_raw_os_error(sys::CONNECT_IN_PROGRESS),
                 (Some(c::EAGAIN), _) => error,
                 _ => over,
             });
@@ -96,25 +98,26 @@ impl Socket {
     /// After a send with `MSG_FASTOPEN` that failed only because the connection is not made yet:
     /// waits for it where a blocking call would have, and returns whether to send again.
     pub(crate) fn opens_slowly(&self, sent: &io::Result<usize>, flags: MsgFlags) -> io::Result<bool> {
-        let opens = sent.as_ref().is_err_and(Self::connect_goes_on) && flags.as_raw() & sys::FASTOPEN != 0;
+        let opens =
+            sent.as_ref().is_err_and(Self::connect_in_progress) && flags.as_raw() & sys::FASTOPEN != 0;
         let mut deadline = self.deadline_with_flags(Readiness::Writable, flags);
         if !opens || !deadline.stands_in_for_blocking() {
             return Ok(false);
         }
-        let error = io::Error::from_raw_os_error(sys::CONNECT_GOES_ON);
+        let error = io::Error::from_raw_os_error(sys::CONNECT_IN_PROGRESS);
         self.await_connection(error, &mut deadline).map(|()| true)
     }
 
     /// Whether a non-blocking connect failed only because it goes on.
-    pub(crate) fn connect_goes_on(error: &io::Error) -> bool {
-        error.raw_os_error() == Some(sys::CONNECT_GOES_ON)
+    pub(crate) fn connect_in_progress(error: &io::Error) -> bool {
+        error.raw_os_error() == Some(sys::CONNECT_IN_PROGRESS)
     }
 
     /// How a connect ended that went on: with an error, or `None`.
     pub(crate) fn pending_error(&self) -> io::Result<Option<io::Error>> {
         let fd = self.fileno();
         let pending =
-            call!("getsockopt({fd}, SOL_SOCKET, SO_ERROR)" => self.inner().take_error().map(Pending))?.0;
+            call!("getsockopt({fd}, SOL_SOCKET, SO_ERROR)" => self.inner().take_error().map(PendingConnect))?.0;
         Ok(pending.filter(|error| error.raw_os_error() != Some(c::EISCONN)))
     }
 
@@ -196,9 +199,9 @@ impl Socket {
 }
 
 /// A pending error of a socket, as `SO_ERROR` tells it.
-struct Pending(Option<io::Error>);
+struct PendingConnect(Option<io::Error>);
 
-impl crate::call::trace::Outcome for Pending {
+impl crate::call::trace::TraceValue for PendingConnect {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             None => f.write_str("0, 0"),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use crate::call::trace::{Outcome, call};
+use crate::call::trace::{TraceValue, call};
 use crate::consts::AF_UNIX;
 use crate::error::invalid_as;
 use crate::socket::Socket;
@@ -83,7 +83,7 @@ impl Socket {
     }
 }
 
-impl Outcome for Credentials {
+impl TraceValue for Credentials {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Credentials { pid, uid, gid } = self;
         match pid {

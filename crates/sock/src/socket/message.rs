@@ -6,7 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::address::{Address, ToAddress};
 use crate::call::deadline::Readiness;
-use crate::call::trace::{Outcome, call};
+use crate::call::trace::{TraceValue, call};
 use crate::consts::MsgFlags;
 use crate::error::invalid;
 use crate::socket::Socket;
@@ -470,7 +470,7 @@ pub struct ReceivedFds {
     pub address: Address,
 }
 
-impl Outcome for message::Received {
+impl TraceValue for message::Received {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let flags = MsgFlags::from(self.flags);
         write!(

@@ -125,17 +125,12 @@ impl Socket {
         kind: SocketKind,
         proto: i32,
     ) -> io::Result<Socket> {
-        let sock = Socket::in_blocking_mode(inner, family, kind, proto);
-        sock.take_default_mode(kind)?;
+        let sock = Socket::from_inner(inner, family, kind, proto);
+        sock.apply_default_timeout(kind)?;
         Ok(sock)
     }
 
-    fn in_blocking_mode(
-        inner: socket2::Socket,
-        family: AddressFamily,
-        kind: SocketKind,
-        proto: i32,
-    ) -> Socket {
+    fn from_inner(inner: socket2::Socket, family: AddressFamily, kind: SocketKind, proto: i32) -> Socket {
         Socket {
             inner: Some(inner),
             family,
@@ -146,7 +141,7 @@ impl Socket {
         }
     }
 
-    fn take_default_mode(&self, kind: SocketKind) -> io::Result<()> {
+    fn apply_default_timeout(&self, kind: SocketKind) -> io::Result<()> {
         if kind.is_nonblocking() {
             self.timeout.set(Some(Duration::ZERO))
         } else if let Some(timeout) = deadline::getdefaulttimeout() {
@@ -192,19 +187,19 @@ impl Socket {
     ) -> Result<Socket, FromFdError> {
         let inner = socket2::Socket::from(fd);
         match detect(&inner, family, kind, proto) {
-            Ok((family, kind, proto)) => Socket::adopt_or_give_back(inner, family, kind, proto),
+            Ok((family, kind, proto)) => Socket::adopt_or_return(inner, family, kind, proto),
             Err(error) => Err(FromFdError { error, fd: inner.into() }),
         }
     }
 
-    fn adopt_or_give_back(
+    fn adopt_or_return(
         inner: socket2::Socket,
         family: AddressFamily,
         kind: SocketKind,
         proto: i32,
     ) -> Result<Socket, FromFdError> {
-        let mut sock = Socket::in_blocking_mode(inner, family, kind, proto);
-        match sock.take_default_mode(kind) {
+        let mut sock = Socket::from_inner(inner, family, kind, proto);
+        match sock.apply_default_timeout(kind) {
             Ok(()) => Ok(sock),
             Err(error) => {
                 let inner = sock.inner.take().expect("it was put there above");
@@ -304,7 +299,7 @@ impl Socket {
         let fd = self.fileno();
         let (inner, address) =
             self.retry(Readiness::Readable, || call!("accept({fd})" => self.inner().accept()))?;
-        if sys::ACCEPT_INHERITS_NONBLOCK && self.is_nonblocking_for_the_system() {
+        if sys::ACCEPT_INHERITS_NONBLOCK && self.needs_o_nonblock() {
             inner.set_nonblocking(false)?;
         }
         let sock = Socket::adopt(inner, self.family, self.kind, self.proto)?;
@@ -391,7 +386,7 @@ impl Socket {
     pub fn dup(&self) -> io::Result<Socket> {
         let fd = self.fileno();
         let inner = call!("fcntl({fd}, F_DUPFD_CLOEXEC)" => self.inner().try_clone())?;
-        let twin = Socket::in_blocking_mode(inner, self.family, self.kind, self.proto);
+        let twin = Socket::from_inner(inner, self.family, self.kind, self.proto);
         twin.timeout.set(self.gettimeout())?;
         // It does not block either, so somebody has to wait for it.
         if let Some(cancellation) = self.cancellation.get() {
@@ -444,7 +439,7 @@ impl Socket {
         let fd = self.fileno();
         let before = self.gettimeout();
         self.timeout.set(timeout)?;
-        let nonblocking = self.is_nonblocking_for_the_system();
+        let nonblocking = self.needs_o_nonblock();
         call!("fcntl({fd}, F_SETFL, O_NONBLOCK: {nonblocking})" => self.inner().set_nonblocking(nonblocking))
             .inspect_err(|_| self.timeout.set(before).unwrap_or_default())
     }
@@ -612,7 +607,7 @@ impl Socket {
     }
 
     /// Whether the descriptor does not block, whatever the mode makes of that.
-    fn is_nonblocking_for_the_system(&self) -> bool {
+    fn needs_o_nonblock(&self) -> bool {
         self.gettimeout().is_some() || self.cancellation.get().is_some()
     }
 
@@ -642,7 +637,7 @@ impl Socket {
     /// [`deadline`](Self::deadline) with another timeout.
     #[inline]
     pub(crate) fn deadline_of(&self, timeout: Option<Duration>) -> Deadline<'_> {
-        Deadline::new(timeout).or(self.cancellation())
+        Deadline::new(timeout).with_cancellation(self.cancellation())
     }
 
     /// Makes `serve_step` as the mode says, with a deadline of its own.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use crate::call::trace::{Outcome, call};
+use crate::call::trace::{TraceValue, call};
 use crate::consts::{LevelName, OptionName, SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET};
 use crate::error::invalid;
 use crate::socket::Socket;
@@ -38,7 +38,7 @@ impl Socket {
         let fd = self.fileno();
         value.with_bytes(|value| {
             let (name, of_level) = (OptionName(level, option), LevelName(level));
-            call!("setsockopt({fd}, {of_level}, {name}, {})", Value(value) =>
+            call!("setsockopt({fd}, {of_level}, {name}, {})", DisplayValue(value) =>
                 sys::setsockopt(self.as_fd(), level, option, value))
         })?;
         if let Some(cancellation) = self.cancellation().filter(|_| sys::is_low_water(level, option)) {
@@ -97,7 +97,7 @@ impl Socket {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn set_reuse_address(&self, reuse: bool) -> io::Result<()> {
-        self.setsockopt(SOL_SOCKET, sys::SERVER_OPTION, reuse)
+        self.setsockopt(SOL_SOCKET, sys::REUSEADDR_FOR_SERVERS, reuse)
     }
 
     /// Lets several servers share a port, each with its own queue.
@@ -172,7 +172,8 @@ impl Socket {
     /// The system's.
     pub fn linger(&self) -> io::Result<Linger> {
         let bytes = self.getsockopt_bytes(SOL_SOCKET, sys::LINGER_OPTION, sys::LINGER_SIZE)?;
-        let (l_onoff, l_linger) = sys::read_linger(&bytes).ok_or_else(|| nonsense("SO_LINGER", &bytes))?;
+        let (l_onoff, l_linger) =
+            sys::read_linger(&bytes).ok_or_else(|| unexpected_length("SO_LINGER", &bytes))?;
         Ok(Linger { l_onoff, l_linger })
     }
 
@@ -270,7 +271,7 @@ impl Socket {
 
     fn system_timeout(&self, option: i32, name: &str) -> io::Result<Option<Duration>> {
         let bytes = self.getsockopt_bytes(SOL_SOCKET, option, sys::TIMEVAL_SIZE)?;
-        let timeout = sys::read_timeval(&bytes).ok_or_else(|| nonsense(name, &bytes))?;
+        let timeout = sys::read_timeval(&bytes).ok_or_else(|| unexpected_length(name, &bytes))?;
         Ok((!timeout.is_zero()).then_some(timeout))
     }
 
@@ -337,10 +338,10 @@ impl Socket {
         }
         let fd = self.fileno();
         let mut value = vec![0; buflen];
-        let Answer(len) = {
+        let DisplayOption(len) = {
             let (name, of_level) = (OptionName(level, option), LevelName(level));
             call!("getsockopt({fd}, {of_level}, {name}, {buflen})" =>
-                sys::getsockopt(self.as_fd(), level, option, &mut value).map(Answer))?
+                sys::getsockopt(self.as_fd(), level, option, &mut value).map(DisplayOption))?
         };
         value.truncate(len);
         Ok(value)
@@ -348,7 +349,7 @@ impl Socket {
 }
 
 /// An answer of the system that is not what the option's manual page says.
-fn nonsense(option: &str, bytes: &[u8]) -> io::Error {
+fn unexpected_length(option: &str, bytes: &[u8]) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{option} of {} bytes", bytes.len()))
 }
 
@@ -424,9 +425,9 @@ impl ToOption for Ipv6Addr {
 }
 
 /// A value as the trace shows it: an `int` as one, anything else as bytes.
-struct Value<'a>(&'a [u8]);
+struct DisplayValue<'a>(&'a [u8]);
 
-impl std::fmt::Display for Value<'_> {
+impl std::fmt::Display for DisplayValue<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0.try_into() {
             Ok(int) => write!(f, "{}", i32::from_ne_bytes(int)),
@@ -436,9 +437,9 @@ impl std::fmt::Display for Value<'_> {
 }
 
 /// Length of an option's value; the call itself returns 0.
-struct Answer(usize);
+struct DisplayOption(usize);
 
-impl Outcome for Answer {
+impl TraceValue for DisplayOption {
     fn show(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "0, {} bytes", self.0)
     }

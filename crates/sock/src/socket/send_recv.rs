@@ -167,7 +167,7 @@ impl Socket {
             // A peer that always takes a little must not keep it going for ever,
             // nor keep a signal from being heard (CPython looks here too).
             deadline.check()?;
-            cancel::ask_hook()?;
+            cancel::check_interrupt_hook()?;
         }
     }
 

@@ -11,7 +11,7 @@ use crate::socket::Socket;
 use crate::sys::{self, AsFd};
 
 /// Most that is asked of sendfile(2) at once (Python's limit too).
-const LARGEST_PIECE: u64 = 1 << 30;
+const MAX_CHUNK: u64 = 1 << 30;
 
 /// What is read at once where there is no sendfile(2) for it.
 const BUFFER_SIZE: u64 = 1 << 16;
@@ -114,7 +114,7 @@ impl Socket {
     fn sendfile_all(&self, file: &File, offset: u64, count: Option<u64>, sent: &mut u64) -> io::Result<()> {
         let (fd, file_fd) = (self.fileno(), sys::file_number(file));
         loop {
-            let piece = count.map_or(LARGEST_PIECE, |count| (count - *sent).min(LARGEST_PIECE));
+            let piece = count.map_or(MAX_CHUNK, |count| (count - *sent).min(MAX_CHUNK));
             if piece == 0 {
                 return Ok(());
             }
@@ -140,7 +140,7 @@ impl Socket {
             file.seek(SeekFrom::Start(offset))?;
         }
         let mut sent = 0;
-        let result = self.send_what_is_read(file, count, &mut sent);
+        let result = self.send_read_bytes(file, count, &mut sent);
         // A pipe has no position to be set.
         if sent > 0 && file.stream_position().is_ok() {
             file.seek(SeekFrom::Start(offset + sent))?;
@@ -148,12 +148,7 @@ impl Socket {
         result.map(|()| sent)
     }
 
-    fn send_what_is_read(
-        &self,
-        file: &mut impl Read,
-        count: Option<u64>,
-        sent: &mut u64,
-    ) -> io::Result<()> {
+    fn send_read_bytes(&self, file: &mut impl Read, count: Option<u64>, sent: &mut u64) -> io::Result<()> {
         let mut buffer = vec![0; count.map_or(BUFFER_SIZE, |count| count.min(BUFFER_SIZE)) as usize];
         loop {
             let left = count.map_or(BUFFER_SIZE, |count| count - *sent).min(buffer.len() as u64);

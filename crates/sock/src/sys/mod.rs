@@ -21,7 +21,7 @@
 //! | `queue` | what waits to be received, and to be sent |
 //! | `gai_strerror`, `hstrerror`, `h_errno`, `netdb_h` | the resolver's words, and its older calls |
 //! | `gethostname`, `start_up` | the host's name, what comes before any call |
-//! | `CONNECT_GOES_ON`, `SEND_FLAGS`, `DONTWAIT`, `KIND_FLAGS`, `SERVER_OPTION`, `ACCEPT_INHERITS_NONBLOCK` | what differs by a number |
+//! | `CONNECT_IN_PROGRESS`, `SEND_FLAGS`, `DONTWAIT`, `KIND_FLAGS`, `REUSEADDR_FOR_SERVERS`, `ACCEPT_INHERITS_NONBLOCK` | what differs by a number |
 //!
 //! Unix alone has `message`, `batch` and `peer`: ancillary data, many datagrams in one
 //! call, credentials.

@@ -35,7 +35,7 @@ fn text(buffer: &[u8]) -> String {
 
 /// The calls below answer in memory that is theirs and is written over by the
 /// next one, in whatever thread (CPython holds a lock too).
-fn one_at_a_time() -> MutexGuard<'static, ()> {
+fn lock_netdb() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
     super::start_up();
     LOCK.lock().unwrap_or_else(PoisonError::into_inner)
@@ -54,7 +54,7 @@ pub(crate) struct RawHost {
 
 /// gethostbyname(3). The error is its `h_errno`.
 pub(crate) fn gethostbyname(name: &CStr) -> Result<RawHost, i32> {
-    let _lock = one_at_a_time();
+    let _lock = lock_netdb();
     // SAFETY: the name ends in NUL; the answer is read before the lock is released.
     unsafe { read_host(netdb_h::gethostbyname(name.as_ptr().cast())) }
 }
@@ -68,7 +68,7 @@ pub(crate) fn gethostbyaddr(address: IpAddr) -> Result<RawHost, i32> {
     // WinSock has only 16 bits for it.
     #[allow(clippy::useless_conversion)]
     let family = i32::from(family);
-    let _lock = one_at_a_time();
+    let _lock = lock_netdb();
     // SAFETY: the address is as long as told; the answer is read before the lock
     // is released.
     unsafe { read_host(netdb_h::gethostbyaddr(bytes.as_ptr().cast(), bytes.len() as _, family)) }
@@ -121,14 +121,14 @@ fn ip(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 pub(crate) fn getservbyname(name: &CStr, protocol: Option<&CStr>) -> Option<u16> {
-    let _lock = one_at_a_time();
+    let _lock = lock_netdb();
     // SAFETY: the strings end in NUL; the answer is read before the lock is released.
     let entry = unsafe { c::getservbyname(name.as_ptr().cast(), pointer(protocol).cast()).as_ref() }?;
     Some(u16::from_be(entry.s_port as u16))
 }
 
 pub(crate) fn getservbyport(port: u16, protocol: Option<&CStr>) -> Option<String> {
-    let _lock = one_at_a_time();
+    let _lock = lock_netdb();
     // SAFETY: the string ends in NUL; the answer is read before the lock is
     // released, and its name is a C string.
     unsafe {
@@ -138,7 +138,7 @@ pub(crate) fn getservbyport(port: u16, protocol: Option<&CStr>) -> Option<String
 }
 
 pub(crate) fn getprotobyname(name: &CStr) -> Option<i32> {
-    let _lock = one_at_a_time();
+    let _lock = lock_netdb();
     // SAFETY: the string ends in NUL; the answer is read before the lock is released.
     let entry = unsafe { c::getprotobyname(name.as_ptr().cast()).as_ref() }?;
     // WinSock has only 16 bits for it.

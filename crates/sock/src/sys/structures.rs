@@ -11,7 +11,7 @@ use super::c;
 use super::whole_milliseconds;
 
 /// Copies fields to their places in a structure of `size` bytes.
-fn laid_out(size: usize, fields: &[(usize, &[u8])]) -> Vec<u8> {
+fn as_bytes(size: usize, fields: &[(usize, &[u8])]) -> Vec<u8> {
     let mut bytes = vec![0; size];
     for (at, field) in fields {
         bytes[*at..*at + field.len()].copy_from_slice(field);
@@ -59,7 +59,7 @@ pub(crate) fn timeval(timeout: Duration) -> Vec<u8> {
     let microseconds = timeout.as_nanos().div_ceil(1000);
     let seconds = c::time_t::try_from(microseconds / 1_000_000).unwrap_or(c::time_t::MAX);
     let rest = (microseconds % 1_000_000) as c::suseconds_t;
-    laid_out(
+    as_bytes(
         TIMEVAL_SIZE,
         &[
             (offset_of!(c::timeval, tv_sec), &seconds.to_ne_bytes()),
@@ -98,14 +98,14 @@ use c::{group_req as GroupReq, group_source_req as GroupSourceReq};
 pub(crate) fn group_request(interface: u32, group: &SockAddr, source: Option<&SockAddr>) -> Vec<u8> {
     let interface = interface.to_ne_bytes();
     match source {
-        None => laid_out(
+        None => as_bytes(
             size_of::<GroupReq>(),
             &[
                 (offset_of!(GroupReq, gr_interface), &interface),
                 (offset_of!(GroupReq, gr_group), address_bytes(group)),
             ],
         ),
-        Some(source) => laid_out(
+        Some(source) => as_bytes(
             size_of::<GroupSourceReq>(),
             &[
                 (offset_of!(GroupSourceReq, gsr_interface), &interface),

@@ -13,7 +13,7 @@ use super::{Poll, c, whole_milliseconds};
 pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// What a non-blocking connect says when it goes on.
-pub(crate) const CONNECT_GOES_ON: i32 = c::EINPROGRESS;
+pub(crate) const CONNECT_IN_PROGRESS: i32 = c::EINPROGRESS;
 
 /// Flags of every send: a peer that is gone is `EPIPE`, never the signal
 /// `SIGPIPE`, whatever the process has set (Python ignores the signal instead).
@@ -44,7 +44,7 @@ pub(crate) fn socketpair(
 
 /// Sets options of a listener that Python's `create_server` sets: here a restart
 /// at once may bind the port. A system that refuses is no reason not to serve.
-pub(crate) const SERVER_OPTION: i32 = c::SO_REUSEADDR;
+pub(crate) const REUSEADDR_FOR_SERVERS: i32 = c::SO_REUSEADDR;
 
 /// The flag of a receive that never waits.
 pub(crate) const DONTWAIT: Option<i32> = Some(c::MSG_DONTWAIT);

@@ -41,7 +41,7 @@ impl<T: AsRawSocket> AsRawFd for T {
 }
 
 /// What a non-blocking connect says when it goes on.
-pub(crate) const CONNECT_GOES_ON: i32 = c::EAGAIN;
+pub(crate) const CONNECT_IN_PROGRESS: i32 = c::EAGAIN;
 
 /// There is no signal to be kept from.
 pub(crate) const SEND_FLAGS: i32 = 0;
@@ -54,7 +54,7 @@ pub(crate) const PAIR_FAMILY: i32 = c::AF_INET as i32;
 
 /// `SO_REUSEADDR` lets two servers share a port here, one of them in vain; this
 /// keeps others away.
-pub(crate) const SERVER_OPTION: i32 = c::SO_EXCLUSIVEADDRUSE;
+pub(crate) const REUSEADDR_FOR_SERVERS: i32 = c::SO_EXCLUSIVEADDRUSE;
 
 /// There is no flag of a receive that never waits.
 pub(crate) const DONTWAIT: Option<i32> = None;

@@ -278,7 +278,7 @@ fn request_or_socket(arrival: Arrival, core: &Core) -> (Option<Request>, Option<
     }
 }
 
-/// Nobody wants spare jobs beyond [`Spare::after`], which a panic may leave.
+/// Nobody wants spare jobs beyond [`Spare::wait_before_retry`], which a panic may leave.
 struct Wanted {
     before: bool,
 }
