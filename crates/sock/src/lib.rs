@@ -88,7 +88,7 @@ pub use create::create_server::{
 pub use error::{AddressError, ArgumentError, ArgumentFault, GaiError, HostError, errno, errno_name};
 #[cfg(unix)]
 pub use netdb::getaddrinfo::sethostname;
-pub use netdb::getaddrinfo::{AddrInfo, Hints, Service, getaddrinfo, getaddrinfo_with, gethostname};
+pub use netdb::getaddrinfo::{AddrInfo, Hints, ServiceName, getaddrinfo, getaddrinfo_with, gethostname};
 pub use netdb::inet::{htonl, htons, inet_aton, inet_ntoa, inet_ntop, inet_pton, ntohl, ntohs};
 #[cfg(unix)]
 pub use netdb::interface::{if_indextoname, if_nameindex, if_nametoindex};

@@ -50,7 +50,7 @@ impl Default for Hints {
 }
 
 /// A service: a port, a name such as `"http"`, or none.
-pub trait Service {
+pub trait ServiceName {
     /// The service as getaddrinfo(3) takes it.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ pub trait Service {
 
 macro_rules! port {
     ($($type:ty)*) => {$(
-        impl Service for $type {
+        impl ServiceName for $type {
             fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
                 match u16::try_from(*self) {
                     Ok(port) => Ok(Some(Cow::Owned(port.to_string()))),
@@ -73,7 +73,7 @@ macro_rules! port {
 }
 port! { u16 i32 u32 i64 u64 usize }
 
-impl Service for str {
+impl ServiceName for str {
     fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
         if is_number(self) && self.trim_ascii().parse::<u16>().is_err() {
             return Err(out_of_range(format!("port must be 0-65535, not {self:?}")));
@@ -88,21 +88,21 @@ fn is_number(service: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-impl Service for String {
+impl ServiceName for String {
     fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
         self.as_str().text()
     }
 }
 
-impl<T: Service + ?Sized> Service for &T {
+impl<T: ServiceName + ?Sized> ServiceName for &T {
     fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
         (**self).text()
     }
 }
 
-impl<T: Service> Service for Option<T> {
+impl<T: ServiceName> ServiceName for Option<T> {
     fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
-        self.as_ref().map_or(Ok(None), Service::text)
+        self.as_ref().map_or(Ok(None), ServiceName::text)
     }
 }
 
@@ -125,7 +125,7 @@ impl<T: Service> Service for Option<T> {
 /// ```
 pub fn getaddrinfo<'h>(
     host: impl Into<Option<&'h str>>,
-    service: impl Service,
+    service: impl ServiceName,
 ) -> io::Result<Vec<AddrInfo>> {
     getaddrinfo_with(host, service, &Hints::default())
 }
@@ -150,7 +150,7 @@ pub fn getaddrinfo<'h>(
 /// ```
 pub fn getaddrinfo_with<'h>(
     host: impl Into<Option<&'h str>>,
-    service: impl Service,
+    service: impl ServiceName,
     hints: &Hints,
 ) -> io::Result<Vec<AddrInfo>> {
     let raw = RawHints {
