@@ -8,10 +8,10 @@ use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::{SupportedProtocolVersion, version};
 use rustls_pki_types::UnixTime;
 
-use crate::cert::resolver::{Chain, Chooser};
+use crate::cert::resolver::{CertChain, CertResolver};
 use crate::cert::trust::Trust;
 use crate::cert::validity::NEVER_EXPIRES;
-use crate::cert::verifier::{self, Demands};
+use crate::cert::verifier::{self, VerifyPolicy};
 use crate::error::{Reason, SSLError, misconfigured};
 use crate::keylog::KeyLogFile;
 use crate::names::{TLSVersion, VerifyMode};
@@ -19,10 +19,10 @@ use crate::provider::provider;
 use crate::sessions::{ClientSessions, Sessions};
 
 /// The settings that make a configuration.
-pub(crate) struct Plan {
-    pub(crate) chains: Vec<Chain>,
+pub(crate) struct ConfigSpec {
+    pub(crate) chains: Vec<CertChain>,
     pub(crate) trust: Arc<Trust>,
-    pub(crate) demands: Demands,
+    pub(crate) demands: VerifyPolicy,
     pub(crate) minimum: TLSVersion,
     pub(crate) maximum: TLSVersion,
     pub(crate) alpn: Vec<Vec<u8>>,
@@ -32,7 +32,7 @@ pub(crate) struct Plan {
 }
 
 /// What was made of a plan.
-pub(crate) struct Made<T> {
+pub(crate) struct CachedConfig<T> {
     pub(crate) config: Arc<T>,
     /// Whether peers' certificates are judged: what was not judged is not shown.
     pub(crate) judges: bool,
@@ -45,18 +45,21 @@ pub(crate) struct Made<T> {
     until: u64,
 }
 
-impl<T> Clone for Made<T> {
-    fn clone(&self) -> Made<T> {
-        Made { config: Arc::clone(&self.config), sessions: self.sessions.clone(), ..*self }
+impl<T> Clone for CachedConfig<T> {
+    fn clone(&self) -> CachedConfig<T> {
+        CachedConfig { config: Arc::clone(&self.config), sessions: self.sessions.clone(), ..*self }
     }
 }
 
-impl<T> Made<T> {
-    pub(crate) fn new(plan: &Plan, make: fn(&Plan, UnixTime) -> io::Result<T>) -> io::Result<Made<T>> {
+impl<T> CachedConfig<T> {
+    pub(crate) fn new(
+        plan: &ConfigSpec,
+        make: fn(&ConfigSpec, UnixTime) -> io::Result<T>,
+    ) -> io::Result<CachedConfig<T>> {
         let now = UnixTime::now();
-        let ends = plan.chains.iter().flat_map(Chain::ends);
+        let ends = plan.chains.iter().flat_map(CertChain::ends);
         let shown_until = ends.filter(|&end| end >= now.as_secs()).min().unwrap_or(NEVER_EXPIRES);
-        Ok(Made {
+        Ok(CachedConfig {
             config: Arc::new(make(plan, now)?),
             judges: plan.demands.mode != VerifyMode::CERT_NONE,
             sessions: (plan.num_tickets > 0).then(Arc::default),
@@ -65,12 +68,12 @@ impl<T> Made<T> {
         })
     }
 
-    pub(crate) fn holds(&self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         UnixTime::now().as_secs() < self.until
     }
 }
 
-pub(crate) fn server(plan: &Plan, now: UnixTime) -> io::Result<ServerConfig> {
+pub(crate) fn server(plan: &ConfigSpec, now: UnixTime) -> io::Result<ServerConfig> {
     if plan.chains.is_empty() {
         let message = "a server needs a certificate: call load_cert_chain";
         return Err(SSLError::new(Reason::NoCertificateAssigned, message).into());
@@ -82,7 +85,7 @@ pub(crate) fn server(plan: &Plan, now: UnixTime) -> io::Result<ServerConfig> {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_cert_resolver(Arc::new(Chooser(plan.chains.clone())));
+    let mut config = builder.with_cert_resolver(Arc::new(CertResolver(plan.chains.clone())));
     // As OP_CIPHER_SERVER_PREFERENCE, which Python sets.
     config.ignore_client_order = true;
     config.alpn_protocols.clone_from(&plan.alpn);
@@ -100,13 +103,13 @@ pub(crate) fn server(plan: &Plan, now: UnixTime) -> io::Result<ServerConfig> {
     Ok(config)
 }
 
-pub(crate) fn client(plan: &Plan, _now: UnixTime) -> io::Result<ClientConfig> {
+pub(crate) fn client(plan: &ConfigSpec, _now: UnixTime) -> io::Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&versions(plan)?)
         .map_err(|error| misconfigured(error.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(verifier::server_verifier(&plan.trust, plan.demands)?);
-    let mut config = builder.with_client_cert_resolver(Arc::new(Chooser(plan.chains.clone())));
+    let mut config = builder.with_client_cert_resolver(Arc::new(CertResolver(plan.chains.clone())));
     config.alpn_protocols.clone_from(&plan.alpn);
     // Each connection has a store of its own: see `ConnectionSessions`.
     config.resumption = Resumption::disabled();
@@ -116,7 +119,7 @@ pub(crate) fn client(plan: &Plan, _now: UnixTime) -> io::Result<ClientConfig> {
     Ok(config)
 }
 
-fn versions(plan: &Plan) -> io::Result<Vec<&'static SupportedProtocolVersion>> {
+fn versions(plan: &ConfigSpec) -> io::Result<Vec<&'static SupportedProtocolVersion>> {
     let all = [(TLSVersion::TLSv1_2, &version::TLS12), (TLSVersion::TLSv1_3, &version::TLS13)];
     let wanted: Vec<_> = all
         .into_iter()

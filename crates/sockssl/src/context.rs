@@ -12,11 +12,11 @@ use rustls::{ClientConfig, ServerConfig};
 
 use crate::alert::AlertDescription;
 use crate::cert::pem::Pem;
-use crate::cert::resolver::{Chain, Source};
+use crate::cert::resolver::{CertChain, Source};
 use crate::cert::sources::{Authority, CADATA, remember};
 use crate::cert::trust::Trust;
-use crate::cert::verifier::Demands;
-use crate::config::{self, Made, Plan};
+use crate::cert::verifier::VerifyPolicy;
+use crate::config::{self, CachedConfig, ConfigSpec};
 use crate::error::{Reason, invalid};
 use crate::keylog::KeyLogFile;
 use crate::names::{
@@ -96,12 +96,12 @@ struct Inner {
 
 /// What can be set, and what was made of it.
 struct Settings {
-    plan: Plan,
+    plan: ConfigSpec,
     trusted: Vec<Authority>,
     sni_callback: Option<Arc<SniCallback>>,
     keylog_filename: Option<PathBuf>,
-    server: Option<Made<ServerConfig>>,
-    client: Option<Made<ClientConfig>>,
+    server: Option<CachedConfig<ServerConfig>>,
+    client: Option<CachedConfig<ClientConfig>>,
 }
 
 type SniCallback = dyn Fn(Option<&str>) -> Result<Option<SSLContext>, AlertDescription> + Send + Sync;
@@ -114,10 +114,10 @@ impl SSLContext {
     #[must_use]
     pub fn new(protocol: Protocol) -> SSLContext {
         let client = protocol == PROTOCOL_TLS_CLIENT;
-        let plan = Plan {
+        let plan = ConfigSpec {
             chains: Vec::new(),
             trust: Arc::default(),
-            demands: Demands {
+            demands: VerifyPolicy {
                 mode: if client { CERT_REQUIRED } else { CERT_NONE },
                 flags: VERIFY_DEFAULT,
                 check_hostname: client,
@@ -214,9 +214,9 @@ impl SSLContext {
     ) -> io::Result<()> {
         let _loading = self.inner.loading.lock();
         let (certfile, keyfile) = (certfile.to_owned(), keyfile.to_owned());
-        let chain = Chain::load(Source { certfile, keyfile, password, server_name })?;
+        let chain = CertChain::load(Source { certfile, keyfile, password, server_name })?;
         self.change(|settings| {
-            settings.plan.chains.retain(|loaded| !loaded.stands_for_the_same_as(&chain));
+            settings.plan.chains.retain(|loaded| !loaded.replaces(&chain));
             settings.plan.chains.push(chain);
         });
         Ok(())
@@ -303,7 +303,7 @@ impl SSLContext {
             let settings = self.inner.settings.read();
             (settings.plan.chains.clone(), settings.trusted.clone())
         };
-        let chains = chains.iter().map(Chain::reload).collect::<io::Result<Vec<_>>>()?;
+        let chains = chains.iter().map(CertChain::reload).collect::<io::Result<Vec<_>>>()?;
         let mut trust = Trust::default();
         for authority in &trusted {
             authority.load(&mut trust)?;
@@ -341,7 +341,7 @@ impl SSLContext {
         if mode == CERT_NONE && self.check_hostname() {
             return Err(invalid("verify_mode cannot be CERT_NONE while check_hostname is on"));
         }
-        self.judge_anew(|demands| demands.mode = mode);
+        self.change_policy(|demands| demands.mode = mode);
         Ok(())
     }
 
@@ -355,7 +355,7 @@ impl SSLContext {
     /// Sets whether names are checked; to do so makes certificates required.
     /// Python: `check_hostname = …`.
     pub fn set_check_hostname(&self, check: bool) {
-        self.judge_anew(|demands| {
+        self.change_policy(|demands| {
             demands.check_hostname = check;
             if check && demands.mode == CERT_NONE {
                 demands.mode = CERT_REQUIRED;
@@ -374,7 +374,7 @@ impl SSLContext {
     /// alternative names; by default not. The authorities' name constraints hold for it.
     /// Python: `hostname_checks_common_name`, by default true.
     pub fn set_hostname_checks_common_name(&self, check: bool) {
-        self.judge_anew(|demands| demands.common_name = check);
+        self.change_policy(|demands| demands.common_name = check);
     }
 
     /// How revocation lists are asked. Python: `verify_flags`.
@@ -385,7 +385,7 @@ impl SSLContext {
 
     /// Sets how revocation lists are asked. Python: `verify_flags = …`.
     pub fn set_verify_flags(&self, flags: VerifyFlags) {
-        self.judge_anew(|demands| demands.flags = flags);
+        self.change_policy(|demands| demands.flags = flags);
     }
 
     /// The lowest version that is spoken. Python: `minimum_version`.
@@ -522,24 +522,24 @@ impl SSLContext {
         self.inner.settings.read().plan.chains.iter().any(|chain| chain.is_for(name))
     }
 
-    pub(crate) fn server_config(&self) -> io::Result<Made<ServerConfig>> {
-        if let Some(made) = self.inner.settings.read().server.as_ref().filter(|made| made.holds()) {
+    pub(crate) fn server_config(&self) -> io::Result<CachedConfig<ServerConfig>> {
+        if let Some(made) = self.inner.settings.read().server.as_ref().filter(|made| made.is_valid()) {
             return Ok(made.clone());
         }
         let mut settings = self.inner.settings.write();
         if settings.plan.sessions.is_none() {
             settings.plan.sessions = Some(Sessions::new(&self.inner.counters)?);
         }
-        let made = Made::new(&settings.plan, config::server)?;
+        let made = CachedConfig::new(&settings.plan, config::server)?;
         Ok(settings.server.insert(made).clone())
     }
 
-    pub(crate) fn client_config(&self) -> io::Result<Made<ClientConfig>> {
-        if let Some(made) = self.inner.settings.read().client.as_ref().filter(|made| made.holds()) {
+    pub(crate) fn client_config(&self) -> io::Result<CachedConfig<ClientConfig>> {
+        if let Some(made) = self.inner.settings.read().client.as_ref().filter(|made| made.is_valid()) {
             return Ok(made.clone());
         }
         let mut settings = self.inner.settings.write();
-        let made = Made::new(&settings.plan, config::client)?;
+        let made = CachedConfig::new(&settings.plan, config::client)?;
         Ok(settings.client.insert(made).clone())
     }
 
@@ -556,7 +556,7 @@ impl SSLContext {
         }
     }
 
-    fn judge_anew(&self, change: impl FnOnce(&mut Demands)) {
+    fn change_policy(&self, change: impl FnOnce(&mut VerifyPolicy)) {
         self.change(|settings| {
             change(&mut settings.plan.demands);
             settings.plan.sessions = None;

@@ -11,11 +11,11 @@ pub(crate) const CLOSED_IN_HANDSHAKE: &str =
     "the peer closed the connection (close_notify) before the handshake was done";
 
 /// Sorts what the TLS library says; the one place where it is read.
-pub(crate) fn sorted(error: &TlsError) -> SSLError {
+pub(crate) fn ssl_error(error: &TlsError) -> SSLError {
     let (reason, message) = match error {
         TlsError::InvalidCertificate(why) => (
             Reason::CertificateVerifyFailed,
-            format!("certificate verify failed: {}", verifier::explain(why)),
+            format!("certificate verify failed: {}", verifier::describe(why)),
         ),
         TlsError::NoCertificatesPresented => {
             (Reason::PeerDidNotReturnACertificate, "the peer did not return a certificate".into())

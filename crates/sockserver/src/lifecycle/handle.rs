@@ -156,7 +156,7 @@ impl ServerHandle {
         self.drain_while(limit, &|| false, &|| {})
     }
 
-    /// [`drain`](Self::drain), ended at once when `second_signal` says so; `collect` notices
+    /// [`drain`](Self::drain), ended at once when `second_signal` says so; `write_tls` notices
     /// what has ended.
     pub(crate) fn drain_while(
         &self,

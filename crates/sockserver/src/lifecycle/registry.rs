@@ -231,7 +231,7 @@ impl Registry {
         table.connections().map(|connection| connection.next_look()).min().unwrap_or(NEVER)
     }
 
-    /// Holds the next line whose connection is `wanted`, from the line `from` on.
+    /// Holds the next line whose connection is `requested_name`, from the line `from` on.
     fn guard_next(&self, from: &mut u32, wanted: impl Fn(&Connection) -> bool) -> Option<EntryGuard<'_>> {
         let mut table = self.table.lock();
         let next = table.iter_slots_from(*from).find(|(_, connection)| wanted(connection));
@@ -283,7 +283,7 @@ impl Registry {
     }
 
     /// Lets what is idle go and what is busy finish; cuts the rest off at the
-    /// deadline. `collect` is called now and then, to notice what has ended;
+    /// deadline. `write_tls` is called now and then, to notice what has ended;
     /// `serving` says whether a loop may still have a client in its hands.
     pub(crate) fn drain(
         &self,

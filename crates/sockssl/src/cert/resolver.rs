@@ -10,14 +10,14 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error as TlsError, SignatureAlgorithm, SignatureScheme};
 
 use crate::cert::pem::Pem;
-use crate::cert::verifier::explain;
+use crate::cert::verifier::describe;
 use crate::cert::x509::X509;
 use crate::error::{Reason, in_file};
 use crate::provider::provider;
 
 /// A certificate with its key, and where they came from.
 #[derive(Clone, Debug)]
-pub(crate) struct Chain {
+pub(crate) struct CertChain {
     source: Source,
     key: Arc<CertifiedKey>,
 }
@@ -49,9 +49,9 @@ const KEYS: &str = "RSA of 2048 to 8192 bits, nor ECDSA on P-256, P-384 or P-521
 #[cfg(not(feature = "aws-lc-rs"))]
 const KEYS: &str = "RSA of 2048 to 8192 bits, nor ECDSA on P-256 or P-384, nor Ed25519";
 
-impl Chain {
+impl CertChain {
     /// Reads both files and sees whether they belong together.
-    pub(crate) fn load(source: Source) -> io::Result<Chain> {
+    pub(crate) fn load(source: Source) -> io::Result<CertChain> {
         let Source { certfile, keyfile, password, .. } = &source;
         let certificates = Pem::read(certfile)?;
         if certificates.certificates.is_empty() {
@@ -79,30 +79,30 @@ impl Chain {
                 return Err(in_file(keyfile, Reason::KeyValuesMismatch, message));
             }
             Err(TlsError::InvalidCertificate(error)) => {
-                let why = explain(&error);
+                let why = describe(&error);
                 return Err(in_file(certfile, Reason::BadPem, format_args!("the certificate: {why}")));
             }
             Err(error) => {
                 return Err(in_file(certfile, Reason::BadPem, format_args!("the certificate: {error}")));
             }
         }
-        Ok(Chain { source, key: Arc::new(key) })
+        Ok(CertChain { source, key: Arc::new(key) })
     }
 
     /// The same files, read once more.
-    pub(crate) fn reload(&self) -> io::Result<Chain> {
-        Chain::load(self.source.clone())
+    pub(crate) fn reload(&self) -> io::Result<CertChain> {
+        CertChain::load(self.source.clone())
     }
 
     /// Whether `other` is for the same peers, so that the later one counts.
-    pub(crate) fn stands_for_the_same_as(&self, other: &Chain) -> bool {
+    pub(crate) fn replaces(&self, other: &CertChain) -> bool {
         self.source.server_name == other.source.server_name && self.algorithm() == other.algorithm()
     }
 
     /// Whether clients that ask for this name may get it.
     pub(crate) fn is_for(&self, name: Option<&str>) -> bool {
         let name = name.map(str::to_ascii_lowercase);
-        rank(self.source.server_name.as_deref(), name.as_deref()).is_some()
+        match_rank(self.source.server_name.as_deref(), name.as_deref()).is_some()
     }
 
     /// When its certificates expire, in seconds since 1970.
@@ -118,14 +118,14 @@ impl Chain {
 
 /// Chooses among the certificates: by the server's name, then by what the peer can check.
 #[derive(Debug)]
-pub(crate) struct Chooser(pub(crate) Vec<Chain>);
+pub(crate) struct CertResolver(pub(crate) Vec<CertChain>);
 
-impl Chooser {
+impl CertResolver {
     fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let name = name.map(str::to_ascii_lowercase);
-        let mut best: Option<(u8, &Chain)> = None;
+        let mut best: Option<(u8, &CertChain)> = None;
         for chain in self.0.iter().filter(|chain| chain.key.key.choose_scheme(schemes).is_some()) {
-            let Some(rank) = rank(chain.source.server_name.as_deref(), name.as_deref()) else {
+            let Some(rank) = match_rank(chain.source.server_name.as_deref(), name.as_deref()) else {
                 continue;
             };
             // The last one loaded, among equals.
@@ -138,7 +138,7 @@ impl Chooser {
 }
 
 /// How well a certificate's name fits the wanted one; `None` for not at all.
-fn rank(own: Option<&str>, wanted: Option<&str>) -> Option<u8> {
+fn match_rank(own: Option<&str>, wanted: Option<&str>) -> Option<u8> {
     match (own, wanted) {
         (None, _) => Some(0),
         (Some(own), Some(wanted)) if own == wanted => Some(2),
@@ -152,13 +152,13 @@ fn rank(own: Option<&str>, wanted: Option<&str>) -> Option<u8> {
     }
 }
 
-impl ResolvesServerCert for Chooser {
+impl ResolvesServerCert for CertResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.choose(hello.server_name(), hello.signature_schemes())
     }
 }
 
-impl ResolvesClientCert for Chooser {
+impl ResolvesClientCert for CertResolver {
     fn resolve(&self, _roots: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         // OpenSSL too shows it whatever authorities the server names.
         self.choose(None, schemes)
@@ -175,13 +175,13 @@ mod tests {
 
     #[test]
     fn the_nearest_name_is_the_best() {
-        assert_eq!(rank(None, None), Some(0));
-        assert_eq!(rank(None, Some("a.example")), Some(0));
-        assert_eq!(rank(Some("a.example"), Some("a.example")), Some(2));
-        assert_eq!(rank(Some("*.example"), Some("a.example")), Some(1));
-        assert_eq!(rank(Some("*.example"), Some("b.a.example")), None);
-        assert_eq!(rank(Some("*.example"), Some(".example")), None);
-        assert_eq!(rank(Some("a.example"), None), None);
-        assert_eq!(rank(Some("a.example"), Some("b.example")), None);
+        assert_eq!(match_rank(None, None), Some(0));
+        assert_eq!(match_rank(None, Some("a.example")), Some(0));
+        assert_eq!(match_rank(Some("a.example"), Some("a.example")), Some(2));
+        assert_eq!(match_rank(Some("*.example"), Some("a.example")), Some(1));
+        assert_eq!(match_rank(Some("*.example"), Some("b.a.example")), None);
+        assert_eq!(match_rank(Some("*.example"), Some(".example")), None);
+        assert_eq!(match_rank(Some("a.example"), None), None);
+        assert_eq!(match_rank(Some("a.example"), Some("b.example")), None);
     }
 }

@@ -28,14 +28,14 @@ use crate::provider::provider;
 
 /// What a context asks of its peers.
 #[derive(Clone, Copy)]
-pub(crate) struct Demands {
+pub(crate) struct VerifyPolicy {
     pub(crate) mode: VerifyMode,
     pub(crate) flags: VerifyFlags,
     pub(crate) check_hostname: bool,
     pub(crate) common_name: bool,
 }
 
-impl Demands {
+impl VerifyPolicy {
     fn check(&self, trust: &Trust) -> io::Result<()> {
         if self.mode == VerifyMode::CERT_NONE {
             return Ok(());
@@ -55,16 +55,16 @@ impl Demands {
 /// A client's judgement of a server.
 pub(crate) fn server_verifier(
     trust: &Arc<Trust>,
-    demands: Demands,
+    demands: VerifyPolicy,
 ) -> io::Result<Arc<dyn ServerCertVerifier>> {
     demands.check(trust)?;
-    Ok(Arc::new(ServerJudge(Judge { trust: Arc::clone(trust), demands })))
+    Ok(Arc::new(ServerVerifier(Judge { trust: Arc::clone(trust), demands })))
 }
 
 /// A server's judgement of its clients; `None` when it asks for no certificate.
 pub(crate) fn client_verifier(
     trust: &Arc<Trust>,
-    demands: Demands,
+    demands: VerifyPolicy,
     now: UnixTime,
 ) -> io::Result<Option<Arc<dyn ClientCertVerifier>>> {
     if demands.mode == VerifyMode::CERT_NONE {
@@ -74,13 +74,13 @@ pub(crate) fn client_verifier(
     let hints = trust.hints(now);
     let holds_until = trust.holds_until(now).saturating_sub(1);
     let judge = Judge { trust: Arc::clone(trust), demands };
-    Ok(Some(Arc::new(ClientJudge { judge, hints, holds_until })))
+    Ok(Some(Arc::new(ClientVerifier { judge, hints, holds_until })))
 }
 
 /// Judges certificates of peers by what is trusted and demanded.
 struct Judge {
     trust: Arc<Trust>,
-    demands: Demands,
+    demands: VerifyPolicy,
 }
 
 /// A certificate that is refused: why, and which one, if it is not the peer's own.
@@ -114,7 +114,7 @@ impl Judge {
             return Ok(());
         }
         self.judge(end_entity, intermediates, Some(server_name), now)
-            .map_err(|refused| refuse(refused, end_entity))
+            .map_err(|refused| annotate_error(refused, end_entity))
     }
 
     /// Judges a client's certificates now.
@@ -124,7 +124,8 @@ impl Judge {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), TlsError> {
-        self.judge(end_entity, intermediates, None, now).map_err(|refused| refuse(refused, end_entity))
+        self.judge(end_entity, intermediates, None, now)
+            .map_err(|refused| annotate_error(refused, end_entity))
     }
 
     /// Judges a server's certificates if there is a name, and else a client's.
@@ -335,9 +336,9 @@ macro_rules! signatures_by_library {
     };
 }
 
-struct ServerJudge(Judge);
+struct ServerVerifier(Judge);
 
-impl ServerJudge {
+impl ServerVerifier {
     /// In TLS 1.2 a server's key that is not RSA's does nothing but sign: OpenSSL too
     /// refuses one whose key usage leaves that out (`ssl_check_srvr_ecc_cert_and_alg`).
     fn check_signing_key(
@@ -362,12 +363,12 @@ impl ServerJudge {
         let exempt = path::may_issue_its_own(&parsed) && self.0.trust.is_loaded(cert);
         match exempt || parsed.has_key_usage(DIGITAL_SIGNATURE) {
             true => Ok(()),
-            false => Err(refuse(CertificateError::InvalidPurpose.into(), cert)),
+            false => Err(annotate_error(CertificateError::InvalidPurpose.into(), cert)),
         }
     }
 }
 
-impl ServerCertVerifier for ServerJudge {
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -383,20 +384,20 @@ impl ServerCertVerifier for ServerJudge {
     signatures_by_library!();
 }
 
-impl fmt::Debug for ServerJudge {
+impl fmt::Debug for ServerVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ServerJudge")
     }
 }
 
-struct ClientJudge {
+struct ClientVerifier {
     judge: Judge,
     hints: Vec<DistinguishedName>,
     /// Until when authorities and lists are as they are now, the last second included.
     holds_until: u64,
 }
 
-impl ClientJudge {
+impl ClientVerifier {
     /// What a client's key may be used for is judged with its certificate.
     #[allow(clippy::unused_self, clippy::unnecessary_wraps)]
     fn check_signing_key(&self, _: &CertificateDer<'_>, _: SignatureScheme) -> Result<(), TlsError> {
@@ -404,7 +405,7 @@ impl ClientJudge {
     }
 }
 
-impl ClientCertVerifier for ClientJudge {
+impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
         self.judge.demands.mode == VerifyMode::CERT_REQUIRED
     }
@@ -428,7 +429,7 @@ impl ClientCertVerifier for ClientJudge {
     signatures_by_library!();
 }
 
-impl fmt::Debug for ClientJudge {
+impl fmt::Debug for ClientVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClientJudge")
     }
@@ -441,7 +442,7 @@ thread_local! {
 }
 
 /// Notes whose certificate it is, and gives the error the alert it deserves.
-fn refuse(refused: Refused, end_entity: &CertificateDer<'_>) -> TlsError {
+fn annotate_error(refused: Refused, end_entity: &CertificateDer<'_>) -> TlsError {
     let error = refused.error;
     let parsed = Parsed::from_der(refused.whose.as_ref().unwrap_or(end_entity));
     let mut whose = match &parsed {
@@ -481,7 +482,7 @@ fn refuse(refused: Refused, end_entity: &CertificateDer<'_>) -> TlsError {
 }
 
 /// What the library has only a word for.
-fn by_its_word(word: &str) -> String {
+fn describe_other(word: &str) -> String {
     match word {
         "UnsupportedCertVersion" => VERSION_3,
         "CaUsedAsEndEntity" => "an authority's own certificate, shown by a peer",
@@ -499,7 +500,7 @@ fn by_its_word(word: &str) -> String {
 pub(crate) const VERSION_3: &str = "a certificate of version 1: TLS needs version 3, which has extensions";
 
 /// What was wrong with a certificate, and whose it was: OpenSSL's words where it has some.
-pub(crate) fn explain(error: &CertificateError) -> String {
+pub(crate) fn describe(error: &CertificateError) -> String {
     use CertificateError as E;
     let what = match error {
         E::Expired => "certificate has expired".into(),
@@ -526,7 +527,7 @@ pub(crate) fn explain(error: &CertificateError) -> String {
         | E::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             "signed with an algorithm that is too weak, or unknown".into()
         }
-        E::Other(why) => by_its_word(&why.to_string()),
+        E::Other(why) => describe_other(&why.to_string()),
         other => other.to_string(),
     };
     match REFUSED.take() {
@@ -570,7 +571,7 @@ mod tests {
                 judgements.extend([false, false]);
                 continue;
             }
-            let demands = Demands {
+            let demands = VerifyPolicy {
                 mode: VerifyMode::CERT_REQUIRED,
                 flags: VERIFY_DEFAULT,
                 check_hostname,

@@ -10,10 +10,10 @@ use rustls_pki_types::ServerName;
 
 use crate::alert::AlertDescription;
 use crate::cert::validity::{NEVER_EXPIRES, with_validity};
-use crate::config::Made;
+use crate::config::CachedConfig;
 use crate::context::SSLContext;
 use crate::error::{Reason, SSLError};
-use crate::failure::{CLOSED_IN_HANDSHAKE, sorted};
+use crate::failure::{CLOSED_IN_HANDSHAKE, ssl_error};
 use crate::sessions::ConnectionSessions;
 
 /// The state of a connection. Nothing in here waits.
@@ -38,16 +38,16 @@ pub(crate) struct Engine {
 
 enum State {
     /// A server that has not heard a whole ClientHello: which context counts is open.
-    Hello(Box<Acceptor>),
-    Live(Box<Connection>),
-    Over,
+    AwaitingClientHello(Box<Acceptor>),
+    Established(Box<Connection>),
+    Failed,
 }
 
 impl Engine {
     pub(crate) fn server(context: &SSLContext) -> io::Result<Engine> {
         // Its faults are the server's own, and not this client's.
         context.server_config()?;
-        Ok(Engine::new(State::Hello(Box::default()), context, None))
+        Ok(Engine::new(State::AwaitingClientHello(Box::default()), context, None))
     }
 
     pub(crate) fn client(
@@ -55,13 +55,13 @@ impl Engine {
         name: ServerName<'static>,
         server_name: Option<&str>,
     ) -> io::Result<Engine> {
-        let Made { mut config, judges, sessions, .. } = context.client_config()?;
+        let CachedConfig { mut config, judges, sessions, .. } = context.client_config()?;
         let sessions = sessions.map(|sessions| Arc::new(ConnectionSessions::new(sessions, judges)));
         if let Some(sessions) = &sessions {
             Arc::make_mut(&mut config).resumption = Resumption::store(Arc::clone(sessions) as _);
         }
-        let connection = ClientConnection::new(config, name).map_err(|e| sorted(&e))?;
-        let state = State::Live(Box::new(Connection::Client(connection)));
+        let connection = ClientConnection::new(config, name).map_err(|e| ssl_error(&e))?;
+        let state = State::Established(Box::new(Connection::Client(connection)));
         let server_name = server_name.map(str::to_owned);
         Ok(Engine { judged: judges, sessions, ..Engine::new(state, context, server_name) })
     }
@@ -85,13 +85,13 @@ impl Engine {
     }
 
     /// Takes in a record, or bytes that are none.
-    pub(crate) fn feed(&mut self, record: &[u8]) -> Result<(), SSLError> {
+    pub(crate) fn read_tls(&mut self, record: &[u8]) -> Result<(), SSLError> {
         self.check()?;
         let fed = match &self.state {
-            State::Hello(_) => self.feed_hello(record),
-            State::Live(_) => self.feed_live(record),
+            State::AwaitingClientHello(_) => self.feed_hello(record),
+            State::Established(_) => self.feed_live(record),
             // Somebody's callback has panicked in the middle of it.
-            State::Over => Err(SSLError::new(Reason::Internal, "the handshake was given up")),
+            State::Failed => Err(SSLError::new(Reason::Internal, "the handshake was given up")),
         };
         fed.inspect_err(|error| self.failed = Some(error.clone()))
     }
@@ -109,7 +109,7 @@ impl Engine {
                 "no version of TLS in common: the client speaks an older one",
             ));
         }
-        let State::Hello(acceptor) = &mut self.state else {
+        let State::AwaitingClientHello(acceptor) = &mut self.state else {
             return Ok(());
         };
         let mut rest = record;
@@ -124,18 +124,18 @@ impl Engine {
             Ok(Some(accepted)) => {
                 let name = accepted.client_hello().server_name().map(str::to_owned);
                 self.server_name = name;
-                self.state = State::Over;
+                self.state = State::Failed;
                 let config = self.choose_config()?;
                 if config.cert_resolver.resolve(accepted.client_hello()).is_none() {
                     return Err(self.refuse_without_certificate());
                 }
                 match with_validity(&mut self.limit_validity, || accepted.into_connection(config)) {
                     Ok(connection) => {
-                        self.state = State::Live(Box::new(Connection::Server(connection)));
+                        self.state = State::Established(Box::new(Connection::Server(connection)));
                         Ok(())
                     }
                     Err((error, mut alert)) => {
-                        let error = sorted(&error);
+                        let error = ssl_error(&error);
                         match error.reason() {
                             // The library says access_denied where no certificate fits.
                             Reason::NoSharedCipher => self.alert = plain_alert(40),
@@ -147,7 +147,7 @@ impl Engine {
             }
             Err((error, mut alert)) => {
                 let _ = alert.write_all(&mut self.alert);
-                Err(sorted(&error))
+                Err(ssl_error(&error))
             }
         }
     }
@@ -159,7 +159,7 @@ impl Engine {
             Ok(Some(context)) => self.context = context,
             Err(alert) => {
                 self.alert = plain_alert(alert.as_raw());
-                let message = format!("the client asked for {}, which is refused", wanted(name));
+                let message = format!("the client asked for {}, which is refused", requested_name(name));
                 return Err(SSLError::new(Reason::UnrecognizedName, message));
             }
         }
@@ -182,19 +182,19 @@ impl Engine {
         self.alert = plain_alert(alert);
         SSLError::new(
             reason,
-            format!("the client asked for {}, and no certificate is for {what}", wanted(name)),
+            format!("the client asked for {}, and no certificate is for {what}", requested_name(name)),
         )
     }
 
     fn refuse_stranger(&mut self, bytes: &[u8]) -> SSLError {
         // RFC 8446, 5: a record of another type is an unexpected message.
         self.alert = plain_alert(10);
-        stranger(bytes)
+        detect_plaintext_peer(bytes)
             .unwrap_or_else(|| SSLError::new(Reason::WrongVersionNumber, "the peer does not speak TLS"))
     }
 
     fn feed_live(&mut self, record: &[u8]) -> Result<(), SSLError> {
-        let State::Live(connection) = &mut self.state else {
+        let State::Established(connection) = &mut self.state else {
             return Ok(());
         };
         let mut rest = record;
@@ -212,8 +212,8 @@ impl Engine {
             match processed {
                 Ok(state) => self.peer_closed |= state.peer_has_closed(),
                 Err(error) => {
-                    let stranger = handshaking.then(|| stranger(record)).flatten();
-                    return Err(stranger.unwrap_or_else(|| sorted(&error)));
+                    let stranger = handshaking.then(|| detect_plaintext_peer(record)).flatten();
+                    return Err(stranger.unwrap_or_else(|| ssl_error(&error)));
                 }
             }
         }
@@ -225,7 +225,7 @@ impl Engine {
 
     /// Plaintext that is there; `None` if more has to be fed first. 0 is the end.
     pub(crate) fn read(&mut self, out: &mut [u8]) -> Result<Option<usize>, SSLError> {
-        if let State::Live(connection) = &mut self.state {
+        if let State::Established(connection) = &mut self.state {
             match connection.reader().read(out) {
                 Ok(count) => return Ok(Some(count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -240,22 +240,22 @@ impl Engine {
     pub(crate) fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.check()?;
         match &mut self.state {
-            State::Live(connection) if !self.closed => connection.writer().write(data),
+            State::Established(connection) if !self.closed => connection.writer().write(data),
             _ => Err(io::Error::new(io::ErrorKind::BrokenPipe, "TLS was shut down")),
         }
     }
 
     pub(crate) fn wants_write(&self) -> bool {
         match &self.state {
-            State::Live(connection) => connection.wants_write(),
+            State::Established(connection) => connection.wants_write(),
             _ => !self.alert.is_empty(),
         }
     }
 
     /// Moves what has to be sent into `out`.
-    pub(crate) fn collect(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn write_tls(&mut self, out: &mut Vec<u8>) {
         out.append(&mut self.alert);
-        if let State::Live(connection) = &mut self.state {
+        if let State::Established(connection) = &mut self.state {
             while connection.wants_write() {
                 // Into memory: it neither fails nor stops halfway.
                 if connection.write_tls(out).is_err() {
@@ -271,7 +271,7 @@ impl Engine {
         // direction ends by itself (RFC 8446, 6.1).
         let is_cut = |error: &SSLError| error.reason() == Reason::UnexpectedEof;
         let may_end = self.failed.as_ref().is_none_or(is_cut);
-        if let State::Live(connection) = &mut self.state {
+        if let State::Established(connection) = &mut self.state {
             if !self.closed && may_end {
                 self.closed = true;
                 connection.send_close_notify();
@@ -294,15 +294,15 @@ impl Engine {
 
     pub(crate) fn is_handshaking(&self) -> bool {
         match &self.state {
-            State::Hello(_) | State::Over => true,
-            State::Live(connection) => connection.is_handshaking(),
+            State::AwaitingClientHello(_) | State::Failed => true,
+            State::Established(connection) => connection.is_handshaking(),
         }
     }
 
     pub(crate) fn pending(&mut self) -> usize {
         match &mut self.state {
             // Without new packets this only counts.
-            State::Live(connection) if self.failed.is_none() => {
+            State::Established(connection) if self.failed.is_none() => {
                 connection.process_new_packets().map_or(0, |state| state.plaintext_bytes_to_read())
             }
             _ => 0,
@@ -315,7 +315,7 @@ impl Engine {
 
     pub(crate) fn live(&self) -> Option<&Connection> {
         match &self.state {
-            State::Live(connection) => Some(connection),
+            State::Established(connection) => Some(connection),
             _ => None,
         }
     }
@@ -324,7 +324,7 @@ impl Engine {
         &self.context
     }
 
-    pub(crate) fn is_judged(&self) -> bool {
+    pub(crate) fn peer_verified(&self) -> bool {
         self.judged
     }
 
@@ -338,7 +338,7 @@ impl Engine {
 }
 
 /// What a client asked for.
-fn wanted(name: Option<&str>) -> String {
+fn requested_name(name: Option<&str>) -> String {
     name.map_or("no name".into(), |name| format!("the name '{name}'"))
 }
 
@@ -365,7 +365,7 @@ fn is_too_old(record: &[u8]) -> bool {
 }
 
 /// Who speaks something else that can be told.
-fn stranger(bytes: &[u8]) -> Option<SSLError> {
+fn detect_plaintext_peer(bytes: &[u8]) -> Option<SSLError> {
     const REQUESTS: [&[u8]; 8] =
         [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"PATCH "];
     let begins = |word: &&[u8]| bytes.starts_with(word) || (bytes.len() >= 4 && word.starts_with(bytes));

@@ -33,7 +33,7 @@ impl SSLSocket {
     ///
     /// [`BadPem`](Reason::BadPem) for one that cannot be parsed.
     pub fn getpeercert(&self) -> io::Result<Option<PeerCertificate>> {
-        if !self.engine.lock().is_judged() {
+        if !self.engine.lock().peer_verified() {
             return Ok(None);
         }
         let Some(der) = self.getpeercert_binary() else {

@@ -16,13 +16,13 @@ const LONGEST: usize = HEADER + (1 << 14) + 2048;
 /// Received bytes, cut into records. What follows the last record of TLS stays
 /// here, so that nothing is lost when the connection goes on without.
 #[derive(Default)]
-pub(crate) struct Incoming {
+pub(crate) struct RecordReader {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
 }
 
-impl Incoming {
+impl RecordReader {
     /// Where the next record is, once all of it has come. Bytes that begin no
     /// record are given as they are, for the library to refuse.
     pub(crate) fn next(&self) -> Option<Range<usize>> {
@@ -69,12 +69,12 @@ impl Incoming {
 
 /// Records that were made and not yet sent.
 #[derive(Default)]
-pub(crate) struct Outgoing {
+pub(crate) struct SendBuffer {
     pub(crate) bytes: Vec<u8>,
     sent: usize,
 }
 
-impl Outgoing {
+impl SendBuffer {
     pub(crate) fn is_empty(&self) -> bool {
         self.sent == self.bytes.len()
     }
@@ -209,8 +209,8 @@ fn timed_out() -> io::Error {
 mod tests {
     use super::*;
 
-    fn with(bytes: &[u8]) -> Incoming {
-        Incoming { bytes: bytes.to_vec(), start: 0, end: bytes.len() }
+    fn with(bytes: &[u8]) -> RecordReader {
+        RecordReader { bytes: bytes.to_vec(), start: 0, end: bytes.len() }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use sock::{AddressError, Deadline, SHUT_WR, Socket};
 
 use crate::conn::engine::Engine;
-use crate::conn::record_io::{Incoming, Input, Outgoing, timed_out_or_would_block};
+use crate::conn::record_io::{Input, RecordReader, SendBuffer, timed_out_or_would_block};
 use crate::error::{Reason, SSLError};
 use crate::stats::{Counters, count};
 
@@ -46,26 +46,26 @@ pub struct SSLSocket {
     /// `None` only while it is being taken apart.
     sock: Option<Socket>,
     pub(crate) engine: Mutex<Engine>,
-    incoming: Mutex<Incoming>,
-    outgoing: Mutex<Outgoing>,
+    incoming: Mutex<RecordReader>,
+    outgoing: Mutex<SendBuffer>,
     /// The handshake is done.
-    ready: AtomicBool,
+    handshake_done: AtomicBool,
     /// We want to hear no more: the end of the connection is no cut.
-    deaf: AtomicBool,
+    read_closed: AtomicBool,
     /// No close_notify is to be sent: see [`abort`](Self::abort).
     aborted: AtomicBool,
     /// Somebody else has waited until it is safe to close.
     lingered: AtomicBool,
     /// The end of a [`set_close_timeout`](sock::StreamSocket::set_close_timeout).
     close_by: Mutex<Option<Instant>>,
-    pub(crate) role: Role,
+    pub(crate) role: ConnInfo,
 }
 
 /// The most that one record holds (RFC 8446, 5.1).
 const RECORD: usize = 1 << 14;
 
 /// What does not change about a connection.
-pub(crate) struct Role {
+pub(crate) struct ConnInfo {
     pub(crate) server_side: bool,
     pub(crate) suppress_ragged_eofs: bool,
     pub(crate) handshake_timeout: Option<Duration>,
@@ -75,14 +75,14 @@ pub(crate) struct Role {
 }
 
 impl SSLSocket {
-    pub(crate) fn new(sock: Socket, engine: Engine, role: Role) -> SSLSocket {
+    pub(crate) fn new(sock: Socket, engine: Engine, role: ConnInfo) -> SSLSocket {
         SSLSocket {
             sock: Some(sock),
             engine: Mutex::new(engine),
             incoming: Mutex::default(),
             outgoing: Mutex::default(),
-            ready: AtomicBool::new(false),
-            deaf: AtomicBool::new(false),
+            handshake_done: AtomicBool::new(false),
+            read_closed: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             lingered: AtomicBool::new(false),
             close_by: Mutex::new(None),
@@ -117,7 +117,7 @@ impl SSLSocket {
     /// socket's timeout is one for both, a handshake's own comes on top.
     fn begin(&self) -> io::Result<Deadline<'_>> {
         let sock = self.socket();
-        if self.ready.load(Ordering::Acquire) {
+        if self.handshake_done.load(Ordering::Acquire) {
             return Ok(sock.deadline());
         }
         let (own, before) = (self.role.handshake_timeout, sock.gettimeout());
@@ -177,7 +177,7 @@ impl SSLSocket {
             if let Some(count) = self.plaintext(buffer)? {
                 return Ok(count);
             }
-            if !self.pump(&mut incoming, deadline)? {
+            if !self.read_record(&mut incoming, deadline)? {
                 return Ok(0);
             }
             // Who waits for an answer of the library's, such as a refusal to negotiate
@@ -209,7 +209,7 @@ impl SSLSocket {
         let result = self.send_some(&mut outgoing, data, &mut deadline).map(|(count, _)| count);
         drop(outgoing);
         self.send_answers();
-        result.map_err(|error| self.alert_behind(error))
+        result.map_err(|error| self.alert_instead_of_reset(error))
     }
 
     /// Sends all of `data`.
@@ -246,14 +246,14 @@ impl SSLSocket {
         }
         drop(outgoing);
         self.send_answers();
-        result.map_err(|error| self.alert_behind(error))
+        result.map_err(|error| self.alert_instead_of_reset(error))
     }
 
     /// Encrypts some of `data`, and sends that as far as the deadline lets it.
     /// The second result tells whether all went.
     fn send_some(
         &self,
-        outgoing: &mut Outgoing,
+        outgoing: &mut SendBuffer,
         data: &[u8],
         deadline: &mut Deadline<'_>,
     ) -> io::Result<(usize, io::Result<()>)> {
@@ -261,7 +261,7 @@ impl SSLSocket {
         let count = {
             let mut engine = self.engine.lock();
             let count = engine.write(data)?;
-            engine.collect(&mut outgoing.bytes);
+            engine.write_tls(&mut outgoing.bytes);
             count
         };
         match outgoing.flush(self.socket(), deadline) {
@@ -289,7 +289,7 @@ impl SSLSocket {
     #[must_use]
     pub fn pending(&self) -> usize {
         let pending = self.engine.lock().pending();
-        if pending > 0 || !self.ready.load(Ordering::Acquire) {
+        if pending > 0 || !self.handshake_done.load(Ordering::Acquire) {
             return pending;
         }
         // A whole record may lie here, which poll(2) on the socket knows nothing of.
@@ -299,7 +299,7 @@ impl SSLSocket {
         let mut engine = self.engine.lock();
         while engine.pending() == 0 && !engine.peer_closed() {
             let Some(record) = incoming.next() else { break };
-            let fed = engine.feed(incoming.get(&record));
+            let fed = engine.read_tls(incoming.get(&record));
             incoming.consume(&record);
             if fed.is_err() {
                 break;
@@ -338,7 +338,7 @@ impl SSLSocket {
                 }
                 None => {}
             }
-            if !self.pump(&mut incoming, &mut deadline)? {
+            if !self.read_record(&mut incoming, &mut deadline)? {
                 break;
             }
         }
@@ -350,7 +350,7 @@ impl SSLSocket {
 
     fn handshake_within(&self, deadline: &mut Deadline<'_>) -> io::Result<()> {
         let mut incoming = self.lock(&self.incoming, deadline)?;
-        if self.ready.load(Ordering::Acquire) {
+        if self.handshake_done.load(Ordering::Acquire) {
             return Ok(());
         }
         // The point in time is fixed now: bytes that always come just in time must
@@ -371,7 +371,11 @@ impl SSLSocket {
                 match flushed {
                     Err(error) if may_go_on(&error) => return Err(self.in_handshake(error)),
                     Err(error) if handshaking || !self.role.server_side => {
-                        return Err(self.in_handshake(self.last_words(&mut incoming, error, deadline)));
+                        return Err(self.in_handshake(self.alert_before_error(
+                            &mut incoming,
+                            error,
+                            deadline,
+                        )));
                     }
                     // Tickets of a server whose client is gone: the next call will say so.
                     _ => {}
@@ -380,9 +384,9 @@ impl SSLSocket {
             if !handshaking {
                 break;
             }
-            if let Err(error) = self.pump(&mut incoming, deadline) {
+            if let Err(error) = self.read_record(&mut incoming, deadline) {
                 if SSLError::of(&error).is_some() {
-                    self.part();
+                    self.lingering_close();
                 }
                 return Err(self.in_handshake(error));
             }
@@ -391,7 +395,7 @@ impl SSLSocket {
                 return Err(self.in_handshake(timed_out_or_would_block(self.socket())));
             }
         }
-        self.ready.store(true, Ordering::Release);
+        self.handshake_done.store(true, Ordering::Release);
         let engine = self.engine.lock();
         let counters = &self.role.counters;
         count(if self.role.server_side { &counters.accept_good } else { &counters.connect_good });
@@ -416,14 +420,14 @@ impl SSLSocket {
 
     /// Why a handshake cannot be answered any more: the peer may have said so
     /// before it left.
-    fn last_words(
+    fn alert_before_error(
         &self,
-        incoming: &mut Incoming,
+        incoming: &mut RecordReader,
         error: io::Error,
         deadline: &mut Deadline<'_>,
     ) -> io::Error {
         loop {
-            match self.pump(incoming, deadline) {
+            match self.read_record(incoming, deadline) {
                 Ok(true) => {}
                 Err(said) if is_alert(&said) => return said,
                 _ => return error,
@@ -437,10 +441,10 @@ impl SSLSocket {
     }
 
     /// Takes in one record, received before or now; false at the end of the connection.
-    fn pump(&self, incoming: &mut Incoming, deadline: &mut Deadline<'_>) -> io::Result<bool> {
+    fn read_record(&self, incoming: &mut RecordReader, deadline: &mut Deadline<'_>) -> io::Result<bool> {
         loop {
             if let Some(record) = incoming.next() {
-                let fed = self.engine.lock().feed(incoming.get(&record));
+                let fed = self.engine.lock().read_tls(incoming.get(&record));
                 incoming.consume(&record);
                 return fed.map(|()| true).map_err(|error| self.fail(error));
             }
@@ -452,12 +456,13 @@ impl SSLSocket {
 
     /// The connection ended without a goodbye.
     fn end_of_file(&self) -> io::Result<bool> {
-        let handshaking = !self.ready.load(Ordering::Acquire) && self.engine.lock().is_handshaking();
+        let handshaking =
+            !self.handshake_done.load(Ordering::Acquire) && self.engine.lock().is_handshaking();
         if handshaking {
             let message = "the peer closed the connection before the handshake was done";
             return Err(self.fail(SSLError::new(Reason::ClosedInHandshake, message)));
         }
-        if self.role.suppress_ragged_eofs || self.deaf.load(Ordering::Acquire) {
+        if self.role.suppress_ragged_eofs || self.read_closed.load(Ordering::Acquire) {
             return Ok(false);
         }
         let message = "the connection was cut: it ended without a close_notify";
@@ -474,7 +479,7 @@ impl SSLSocket {
 
     /// Ends a handshake that failed so that its alert arrives: to close with
     /// something unread would be a reset, which overtakes it.
-    fn part(&self) {
+    fn lingering_close(&self) {
         let sock = self.socket();
         let _ = sock.shutdown(SHUT_WR);
         let mut waste = [0; 4096];
@@ -488,7 +493,7 @@ impl SSLSocket {
     }
 
     /// The alert behind a reset: who is refused hears a reason, if there is one.
-    fn alert_behind(&self, error: io::Error) -> io::Error {
+    fn alert_instead_of_reset(&self, error: io::Error) -> io::Error {
         if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
             || error.raw_os_error().is_none()
         {
@@ -506,7 +511,7 @@ impl SSLSocket {
             if !there || self.engine.lock().pending() > 0 {
                 return error;
             }
-            match self.pump(&mut incoming, &mut Deadline::new(Some(Duration::ZERO))) {
+            match self.read_record(&mut incoming, &mut Deadline::new(Some(Duration::ZERO))) {
                 Ok(true) => {}
                 Err(alert)
                     if matches!(SSLError::of(&alert).map(SSLError::reason), Some(Reason::Alert(_))) =>
@@ -519,10 +524,10 @@ impl SSLSocket {
     }
 
     /// Sends what earlier calls left, and then what the library has to say.
-    fn flush_within(&self, outgoing: &mut Outgoing, deadline: &mut Deadline<'_>) -> io::Result<()> {
+    fn flush_within(&self, outgoing: &mut SendBuffer, deadline: &mut Deadline<'_>) -> io::Result<()> {
         loop {
             outgoing.flush(self.socket(), deadline)?;
-            self.engine.lock().collect(&mut outgoing.bytes);
+            self.engine.lock().write_tls(&mut outgoing.bytes);
             if outgoing.is_empty() {
                 return Ok(());
             }
@@ -536,7 +541,7 @@ impl SSLSocket {
             let Some(mut outgoing) = self.outgoing.try_lock() else {
                 return;
             };
-            self.engine.lock().collect(&mut outgoing.bytes);
+            self.engine.lock().write_tls(&mut outgoing.bytes);
             if outgoing
                 .flush_by(self.socket(), &mut Deadline::new(Some(Duration::ZERO)), Input::Keep)
                 .is_err()

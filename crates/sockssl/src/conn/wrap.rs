@@ -7,7 +7,7 @@ use rustls_pki_types::ServerName;
 use sock::{SOCK_STREAM, Socket};
 
 use crate::conn::engine::Engine;
-use crate::conn::socket::{Role, SSLSocket};
+use crate::conn::socket::{ConnInfo, SSLSocket};
 use crate::context::SSLContext;
 use crate::error::{invalid, misconfigured};
 use crate::names::{PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER};
@@ -168,7 +168,7 @@ impl SSLContext {
         peer: String,
         options: &WrapOptions,
     ) -> io::Result<SSLSocket> {
-        let role = Role {
+        let role = ConnInfo {
             server_side,
             suppress_ragged_eofs: options.suppress_ragged_eofs,
             handshake_timeout: options.handshake_timeout,

@@ -33,12 +33,12 @@ impl SSLSocket {
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let sock = self.socket();
         match how {
-            Shutdown::Read => self.deaf.store(true, Ordering::Release),
+            Shutdown::Read => self.read_closed.store(true, Ordering::Release),
             Shutdown::Write => {
                 let _ = self.send_close_notify(&mut self.closing_deadline(LINGER), Input::Keep);
             }
             Shutdown::Both => {
-                self.deaf.store(true, Ordering::Release);
+                self.read_closed.store(true, Ordering::Release);
                 let mut deadline = self.closing_deadline(Duration::from_secs(1));
                 let _ = self.send_close_notify(&mut deadline, Input::Keep);
                 if self.may_be_reset() && sock.family() != AF_UNIX {
@@ -97,7 +97,7 @@ impl SSLSocket {
 
     /// Sends what is left and the close_notify, and waits until it is safe to close.
     pub(super) fn finish(&self) -> io::Result<()> {
-        let Some(sock) = self.sock.as_ref().filter(|_| self.ready.load(Ordering::Acquire)) else {
+        let Some(sock) = self.sock.as_ref().filter(|_| self.handshake_done.load(Ordering::Acquire)) else {
             return Ok(());
         };
         if thread::panicking() {
@@ -133,7 +133,7 @@ impl SSLSocket {
         }
         // The FIN sends the close_notify on its way, which may wait for an acknowledgement
         // (RFC 896). After SHUT_RD, input that follows a FIN resets the connection.
-        if !self.deaf.load(Ordering::Acquire) {
+        if !self.read_closed.load(Ordering::Acquire) {
             sock.shutdown(Shutdown::Write)?;
         }
         linger(left)
@@ -166,7 +166,7 @@ impl SSLSocket {
     /// Sends what is left, and the close_notify once. What was cut off before it stays cut
     /// off: then there is none.
     fn send_close_notify(&self, deadline: &mut Deadline<'_>, input: Input) -> io::Result<()> {
-        let Some(sock) = self.sock.as_ref().filter(|_| self.ready.load(Ordering::Acquire)) else {
+        let Some(sock) = self.sock.as_ref().filter(|_| self.handshake_done.load(Ordering::Acquire)) else {
             return Ok(());
         };
         // Whoever is sending is not interrupted, and not waited for.
@@ -180,7 +180,7 @@ impl SSLSocket {
             return Ok(());
         }
         engine.close();
-        engine.collect(&mut outgoing.bytes);
+        engine.write_tls(&mut outgoing.bytes);
         drop(engine);
         outgoing.flush_by(sock, deadline, input)
     }
