@@ -64,7 +64,7 @@ impl<T> CachedConfig<T> {
             judges: plan.demands.mode != VerifyMode::CERT_NONE,
             sessions: (plan.num_tickets > 0).then(Arc::default),
             shown_until,
-            until: plan.trust.holds_until(now).min(shown_until.saturating_add(1)),
+            until: plan.trust.valid_until(now).min(shown_until.saturating_add(1)),
         })
     }
 

@@ -68,11 +68,11 @@ struct Entry {
 
 /// The lists that were loaded.
 #[derive(Clone, Default)]
-pub(crate) struct Lists {
+pub(crate) struct RevocationLists {
     entries: Vec<Entry>,
 }
 
-impl Lists {
+impl RevocationLists {
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -496,7 +496,7 @@ mod tests {
             params.serial_number = Some(SerialNumber::from(serial));
             params.signed_by(&leaf_key, &root, &key).unwrap()
         };
-        let mut lists = Lists::default();
+        let mut lists = RevocationLists::default();
         for age in (0..3 * KEPT as u64).rev() {
             let time = time::OffsetDateTime::now_utc() - Duration::from_secs((age + 1) * 3600);
             let revoked = rcgen::RevokedCertParams {
@@ -533,7 +533,7 @@ mod tests {
         let root = params.self_signed(&key).unwrap();
         let known = [X509::parse(root.der()).unwrap()];
         for issuers in [&known[..], &[]] {
-            let (mut lists, start) = (Lists::default(), UnixTime::now());
+            let (mut lists, start) = (RevocationLists::default(), UnixTime::now());
             for age in (0..40).rev() {
                 let time = time::OffsetDateTime::now_utc() - Duration::from_secs(age * 3600);
                 let list = CertificateRevocationListParams {

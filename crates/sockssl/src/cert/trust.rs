@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls::DistinguishedName;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 
-use crate::cert::crl::Lists;
+use crate::cert::crl::RevocationLists;
 use crate::cert::pem::Pem;
 use crate::cert::x509::{Invalid, X509, canonical};
 use crate::error::{Reason, in_file, misconfigured};
@@ -22,7 +22,7 @@ pub(crate) struct Trust {
     anchors: Vec<TrustAnchor<'static>>,
     /// Their certificates, in the same order.
     authorities: Vec<Arc<Loaded>>,
-    lists: Lists,
+    lists: RevocationLists,
 }
 
 /// A certificate, and from when until when it is valid.
@@ -107,7 +107,7 @@ impl Trust {
 
     /// Until when what is made of this holds: the next time an authority or a list becomes
     /// valid, or is valid no more. In seconds since 1970.
-    pub(crate) fn holds_until(&self, now: UnixTime) -> u64 {
+    pub(crate) fn valid_until(&self, now: UnixTime) -> u64 {
         let now = now.as_secs();
         let changes = self
             .authorities
@@ -121,7 +121,7 @@ impl Trust {
         self.certificates.is_empty()
     }
 
-    pub(crate) fn lists(&self) -> &Lists {
+    pub(crate) fn lists(&self) -> &RevocationLists {
         &self.lists
     }
 

@@ -72,7 +72,7 @@ pub(crate) fn client_verifier(
     }
     demands.check(trust)?;
     let hints = trust.hints(now);
-    let holds_until = trust.holds_until(now).saturating_sub(1);
+    let holds_until = trust.valid_until(now).saturating_sub(1);
     let judge = Judge { trust: Arc::clone(trust), demands };
     Ok(Some(Arc::new(ClientVerifier { judge, hints, holds_until })))
 }
