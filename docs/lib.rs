@@ -28,6 +28,9 @@ pub mod design {}
 #[doc = include_str!("contributing.md")]
 pub mod contributing {}
 
+#[doc = include_str!("style.md")]
+pub mod style {}
+
 #[doc = include_str!("performance.md")]
 pub mod performance {}
 
