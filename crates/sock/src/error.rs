@@ -5,7 +5,7 @@
 //! | Python | here |
 //! | --- | --- |
 //! | `OSError` with an errno | [`io::Error`] with [`raw_os_error`](io::Error::raw_os_error), untouched |
-//! | `ConnectionRefusedError`, `BrokenPipeError`, … | the same, told apart by [`io::Error::kind_of`] |
+//! | `ConnectionRefusedError`, `BrokenPipeError`, … | the same, told apart by [`io::Error::kind`] |
 //! | `TimeoutError` of a socket's timeout | kind [`TimedOut`](io::ErrorKind::TimedOut), without an errno |
 //! | `BlockingIOError` | kind [`WouldBlock`](io::ErrorKind::WouldBlock) |
 //! | `socket.gaierror`, `socket.herror` | a [`GaiError`], a [`HostError`] inside the [`io::Error`] |
@@ -115,7 +115,7 @@ impl GaiError {
         // By name: not every system has each code.
         let kind = match consts::gai_name(code) {
             Some("EAI_SYSTEM") => return system,
-            // NotFound where the answer is "there is none", so that `kind_of()` helps.
+            // NotFound where the answer is "there is none", so that `kind()` helps.
             Some("EAI_NONAME" | "EAI_NODATA" | "EAI_ADDRFAMILY" | "EAI_FAMILY") => io::ErrorKind::NotFound,
             Some("EAI_AGAIN") => io::ErrorKind::HostUnreachable,
             _ => io::ErrorKind::Other,

@@ -46,7 +46,7 @@ fn converse((server, client): &(SSLContext, SSLContext)) -> bool {
 }
 
 /// Both contexts for each version. They resume sessions, and renew them each time, until
-/// something ends; then `wait_before_retry` is called.
+/// something ends; then `after` is called.
 fn resume_until(
     end: OffsetDateTime,
     contexts: impl Fn() -> (SSLContext, SSLContext),

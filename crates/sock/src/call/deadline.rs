@@ -291,7 +291,7 @@ impl Readiness {
     }
 }
 
-/// Makes `serve_step` until it succeeds or fails for good, waiting in between as
+/// Makes `attempt` until it succeeds or fails for good, waiting in between as
 /// the mode says. EINTR means "again" in every mode (PEP 475), unless the hook
 /// says otherwise.
 #[inline]

@@ -34,7 +34,7 @@ use crate::sys::{self, AsFd};
 use crate::sys::{c, message};
 
 impl Socket {
-    /// Makes `serve_step` as the mode and the flags say, with a deadline of its own.
+    /// Makes `attempt` as the mode and the flags say, with a deadline of its own.
     #[inline]
     pub(crate) fn retry_with_flags<T>(
         &self,

@@ -125,7 +125,7 @@ impl Socket {
         }
     }
 
-    /// Waits for input, for no longer than `delay`.
+    /// Waits for input, for no longer than `pause`.
     fn pause(&self, pause: Duration, ended: bool) -> io::Result<()> {
         let waited = match ended {
             // After shutdown(SHUT_RD) the socket is always readable.

@@ -93,7 +93,7 @@ impl Socket {
     ///
     /// Python: `socket.socket(family, type, proto)`. System call: socket(2).
     /// The usual arguments are `AF_INET, SOCK_STREAM, 0` (Python's defaults).
-    /// `SOCK_NONBLOCK` in `kind_of` sets the timeout to zero; otherwise it is
+    /// `SOCK_NONBLOCK` in `kind` sets the timeout to zero; otherwise it is
     /// [`getdefaulttimeout`](crate::getdefaulttimeout).
     ///
     /// # Errors
@@ -640,7 +640,7 @@ impl Socket {
         Deadline::new(timeout).with_cancellation(self.cancellation())
     }
 
-    /// Makes `serve_step` as the mode says, with a deadline of its own.
+    /// Makes `attempt` as the mode says, with a deadline of its own.
     #[inline]
     pub(crate) fn retry<T>(
         &self,

@@ -17,7 +17,7 @@
 //! | `socketpair`, `PAIR_FAMILY` | two sockets connected to each other |
 //! | `sendfile`, `sendfile_cannot` | a file to a socket without a copy, and when to copy instead |
 //! | `unix_address`, `path_from_bytes` | Unix names as bytes |
-//! | `LINGER_OPTION`, `lingering_close`, `timeval`, `group_request` and what reads them | the structures that options take |
+//! | `LINGER_OPTION`, `linger`, `timeval`, `group_request` and what reads them | the structures that options take |
 //! | `queue` | what waits to be received, and to be sent |
 //! | `gai_strerror`, `hstrerror`, `h_errno`, `netdb_h` | the resolver's words, and its older calls |
 //! | `gethostname`, `start_up` | the host's name, what comes before any call |

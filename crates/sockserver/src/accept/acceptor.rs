@@ -85,7 +85,7 @@ pub(crate) enum Accepted {
     AtCapacity,
 }
 
-/// What an error of accept(2) transport for the loop.
+/// What an error of accept(2) means for the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AcceptErrorKind {
     WouldBlock,

@@ -190,7 +190,7 @@ impl<'a> AcceptLoop<'a> {
     /// it to the mixin; calls `service_actions`. Returns false when the server
     /// is to stop; a request is never accepted after that (bpo-35017).
     ///
-    /// The wait also ends when a descriptor of `monitor` becomes readable.
+    /// The wait also ends when a descriptor of `watch` becomes readable.
     ///
     /// # Errors
     ///
@@ -262,7 +262,7 @@ impl<'a> AcceptLoop<'a> {
         Ok(accepted)
     }
 
-    /// A turn that accepts nothing: waits for a descriptor of `monitor`, up to
+    /// A turn that accepts nothing: waits for a descriptor of `watch`, up to
     /// `limit`, and lets clients wait in the listener's queue. Returns false when
     /// the server is to stop.
     ///
@@ -370,7 +370,7 @@ impl<'a> AcceptLoop<'a> {
         (self.overridden.get() == Some(true)).then_some(self.acceptor.settings().poll_interval)
     }
 
-    /// Sleeps until one of `monitor`, or a listener if `while_accepting`, is readable, the
+    /// Sleeps until one of `watch`, or a listener if `accepting`, is readable, the
     /// server is to stop, or `limit` has passed.
     fn wait(&self, accepting: bool, watch: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<()> {
         let (waker, registry) = (self.acceptor.core().handle.waker(), self.acceptor.core().registry());

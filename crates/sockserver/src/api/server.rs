@@ -33,7 +33,7 @@ use crate::request::{RequestError, catch_panic};
 /// Python: `socketserver.BaseServer`. Its names are in the directory of
 /// [classes](crate#classes), such as [`ThreadingTCPServer`](crate::ThreadingTCPServer).
 ///
-/// Its state:
+/// Its life:
 ///
 /// 1. [`new`](Server::new), or [`builder`](Server::builder) … `bind`: the socket is
 ///    made, bound and listens.

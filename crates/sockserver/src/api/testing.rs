@@ -1,7 +1,7 @@
 //! For the tests of those who write servers and handlers.
 //!
-//! - [`serve_stream`] runs a handler over a pair of sockets: no server, no port.
-//! - [`set_client`] runs a server on a free port and drains it at the end of the test.
+//! - [`converse`] runs a handler over a pair of sockets: no server, no port.
+//! - [`serve`] runs a server on a free port and drains it at the end of the test.
 //! - [`LeakCheck`] counts what a test has left behind.
 
 use std::fmt;
@@ -79,7 +79,7 @@ pub fn converse<H: StreamRequestHandler, T>(
 
 /// A server that serves in a thread of its own, until this is dropped.
 ///
-/// Made by [`set_client`].
+/// Made by [`serve`].
 #[derive(Debug)]
 pub struct Running {
     handle: ServerHandle,

@@ -1,5 +1,5 @@
 //! One connection as the whole engine sees it: the worker that serves it, the
-//! deadline_timer that ends it when it is overdue, the drain that waits for it.
+//! deadline timer that ends it when it is overdue, the drain that waits for it.
 
 pub(crate) mod buffer_pool;
 pub(crate) mod datagram;
@@ -372,7 +372,7 @@ impl Connection {
     }
 
     /// Whether something may be left that has come until the last receive: read ahead, or
-    /// not received yet; true also transport that nobody knows.
+    /// not received yet; true also means that nobody knows.
     #[cfg(unix)]
     pub(crate) fn has_more(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & (HAS_READ_AHEAD | DRAINED) != DRAINED
@@ -451,7 +451,7 @@ impl Connection {
         }
     }
 
-    /// What a call's failure, or its end of file, transport here.
+    /// What a call's failure, or its end of file, means here.
     #[cold]
     fn map_error(&self, result: io::Result<usize>, deadline: DeadlineKind) -> io::Result<usize> {
         if let Some(ended) = self.ended() {

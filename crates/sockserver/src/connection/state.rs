@@ -24,7 +24,7 @@ pub(crate) enum ConnState {
 }
 
 /// A state and when it is overdue, in one word: so that either the worker goes
-/// on or the deadline_timer ends it, and never both.
+/// on or the deadline timer ends it, and never both.
 #[derive(Clone, Copy)]
 pub(crate) struct PackedState {
     pub(crate) state: ConnState,

@@ -107,24 +107,23 @@ impl DeadlineTimer {
             return;
         }
         let its_own = Arc::downgrade(table);
-        let started =
-            thread::Builder::new().name("sockserver-deadline_timer".to_owned()).spawn(move || {
-                while let Some(table) = its_own.upgrade() {
-                    let stopped = table.deadline_timer().stopped.load(Ordering::Acquire);
-                    if stopped && table.is_empty() {
-                        return;
-                    }
-                    let sleep = DeadlineTimer::expire_and_rearm(&*table);
-                    drop(table);
-                    // A closed server's last requests end without a word.
-                    let sleep = if stopped {
-                        Some(sleep.map_or(CLOSED_INTERVAL, |sleep| sleep.min(CLOSED_INTERVAL)))
-                    } else {
-                        sleep
-                    };
-                    sleep.map_or_else(thread::park, thread::park_timeout);
+        let started = thread::Builder::new().name("sockserver-deadlines".to_owned()).spawn(move || {
+            while let Some(table) = its_own.upgrade() {
+                let stopped = table.deadline_timer().stopped.load(Ordering::Acquire);
+                if stopped && table.is_empty() {
+                    return;
                 }
-            });
+                let sleep = DeadlineTimer::expire_and_rearm(&*table);
+                drop(table);
+                // A closed server's last requests end without a word.
+                let sleep = if stopped {
+                    Some(sleep.map_or(CLOSED_INTERVAL, |sleep| sleep.min(CLOSED_INTERVAL)))
+                } else {
+                    sleep
+                };
+                sleep.map_or_else(thread::park, thread::park_timeout);
+            }
+        });
         match started {
             Ok(thread) => {
                 *running = Some(thread);
@@ -162,7 +161,7 @@ impl DeadlineTimer {
         }
     }
 
-    /// Ends the thread: now, or when what is `still_running` has ended.
+    /// Ends the thread: now, or when what is `left` has ended.
     pub(crate) fn stop(&self, left: bool) {
         self.stopped.store(true, Ordering::Release);
         self.wake();
@@ -187,16 +186,15 @@ impl ScopedTimer {
     pub(crate) fn begin<T: Expire>(table: &Arc<T>) -> io::Result<ScopedTimer> {
         let (end, ended) = mpsc::channel();
         let table = Arc::clone(table);
-        let thread =
-            thread::Builder::new().name("sockserver-deadline_timer".to_owned()).spawn(move || {
-                loop {
-                    let next = table.expire().max(table.now() + 1);
-                    let sleep = Duration::from_millis(next.saturating_sub(table.now()));
-                    if ended.recv_timeout(sleep) != Err(RecvTimeoutError::Timeout) {
-                        return;
-                    }
+        let thread = thread::Builder::new().name("sockserver-deadlines".to_owned()).spawn(move || {
+            loop {
+                let next = table.expire().max(table.now() + 1);
+                let sleep = Duration::from_millis(next.saturating_sub(table.now()));
+                if ended.recv_timeout(sleep) != Err(RecvTimeoutError::Timeout) {
+                    return;
                 }
-            })?;
+            }
+        })?;
         Ok(ScopedTimer { end: Some(end), thread: Some(thread) })
     }
 }

@@ -156,7 +156,7 @@ impl ServerHandle {
         self.drain_while(limit, &|| false, &|| {})
     }
 
-    /// [`drain`](Self::drain), ended at once when `second_signal` says so; `write_tls` notices
+    /// [`drain`](Self::drain), ended at once when `hurry` says so; `collect` notices
     /// what has ended.
     pub(crate) fn drain_while(
         &self,

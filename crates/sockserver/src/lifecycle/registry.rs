@@ -231,7 +231,7 @@ impl Registry {
         table.connections().map(|connection| connection.next_look()).min().unwrap_or(NEVER)
     }
 
-    /// Holds the next line whose connection is `requested_name`, from the line `from` on.
+    /// Holds the next line whose connection is `wanted`, from the line `from` on.
     fn guard_next(&self, from: &mut u32, wanted: impl Fn(&Connection) -> bool) -> Option<EntryGuard<'_>> {
         let mut table = self.table.lock();
         let next = table.iter_slots_from(*from).find(|(_, connection)| wanted(connection));
@@ -260,7 +260,7 @@ impl Registry {
         }
     }
 
-    /// How long until something may be overdue, for a loop that has no deadline_timer.
+    /// How long until something may be overdue, for a loop that has no deadline timer.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         let next = self.table.lock().connections().map(|connection| connection.due()).min();
         let left = next.filter(|&next| next < NEVER)?.saturating_sub(self.now());
@@ -283,7 +283,7 @@ impl Registry {
     }
 
     /// Lets what is idle go and what is busy finish; cuts the rest off at the
-    /// deadline. `write_tls` is called now and then, to notice what has ended;
+    /// deadline. `collect` is called now and then, to notice what has ended;
     /// `serving` says whether a loop may still have a client in its hands.
     pub(crate) fn drain(
         &self,
@@ -359,7 +359,7 @@ impl Registry {
         self.table.lock().report.clone()
     }
 
-    /// Closes the connections on which no request waits or is served, until `is_terminal`.
+    /// Closes the connections on which no request waits or is served, until `is_over`.
     pub(crate) fn close_idle(&self, is_over: &dyn Fn() -> bool) {
         let mut from = 0;
         while let Some(held) = self.guard_next(&mut from, |connection| connection.state().is_idle()) {
@@ -450,7 +450,7 @@ impl Registry {
         left == 0
     }
 
-    /// Ends the deadline_timer, or lets it end with the requests that are left.
+    /// Ends the deadline timer, or lets it end with the requests that are left.
     pub(crate) fn close(&self) {
         let left = self.table.lock().stats.in_flight > 0;
         self.deadline_timer.stop(left);
@@ -541,7 +541,7 @@ impl Entry {
         &self.connection.client_address
     }
 
-    /// Has the next receive watched by the system, where no deadline_timer does it.
+    /// Has the next receive watched by the system, where no deadline timer does it.
     pub(crate) fn limit_next_read(&self, registry: &Registry, deadline: DeadlineKind) {
         if registry.deadline_timer.is_forbidden() {
             self.connection.set_next_read_deadline(deadline);

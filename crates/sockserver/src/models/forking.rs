@@ -220,7 +220,7 @@ impl ForkingMixIn {
     }
 
     /// Waits until fewer than `max_children` run: for `handle_request`, since
-    /// `set_client` accepts nothing while there are too many.
+    /// `serve` accepts nothing while there are too many.
     fn wait_for_room(&self) -> io::Result<()> {
         while self.active_children() >= self.max_children {
             self.wait_for_an_end()?;
@@ -336,7 +336,7 @@ impl MixIn for ForkingMixIn {
     }
 }
 
-/// The child's whole state. It leaves through `_exit` alone: unwinding or
+/// The child's whole life. It leaves through `_exit` alone: unwinding or
 /// returning would run its parent's loop a second time.
 fn serve_in_child(mut job: Job, line: Arc<ChildChannel>) -> ! {
     log_limit::enter_child();

@@ -1,4 +1,4 @@
-//! The state of a worker process.
+//! The life of a worker process.
 
 use std::io::{self, BufRead};
 use std::net::SocketAddr;
@@ -140,7 +140,7 @@ struct ControlThread {
 
 impl ControlThread {
     /// Says every now and then that the worker is alive; does what the parent says, or
-    /// what its end transport.
+    /// what its end means.
     fn run_control(&self, look: Duration) {
         let ControlThread { control, handle, serving, .. } = self;
         self.heartbeat_until_command(look);
@@ -166,7 +166,7 @@ impl ControlThread {
         let limit = Duration::from_millis(limit.unwrap_or(u64::MAX));
         handle.registry().begin_drain();
         let still_serves = || serving.load(Ordering::Acquire);
-        // One more word transport that there is no time left.
+        // One more word means that there is no time left.
         let hurry = || {
             let more = control.recv_with_flags(1, MSG_PEEK | MSG_DONTWAIT);
             more.is_ok_and(|word| !word.is_empty())

@@ -340,7 +340,7 @@ impl Shared {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// The state of a worker: take up an event; if there is none, wait in the poller;
+    /// The life of a worker: take up an event; if there is none, wait in the poller;
     /// if somebody waits there, sit down.
     fn run_worker(&self) {
         let mut told = Vec::with_capacity(64);

@@ -154,7 +154,7 @@ impl ThreadingMixIn {
     }
 }
 
-/// The state of a thread: serve, sit down, serve again, until nobody comes.
+/// The life of a thread: serve, sit down, serve again, until nobody comes.
 fn work(cache: &Cache, worker: &Arc<IdleWorker>) {
     let _ = worker.thread.set(thread::current());
     loop {

@@ -99,7 +99,7 @@ pub(crate) fn require_single_threaded() -> io::Result<()> {
 
 /// What glibc (2.32 and newer) tells without a call: it has started no second thread, or
 /// none since the fork that made this process (`__libc_single_threaded`, sys/single_threaded.h).
-/// False transport nothing: those it has started may have ended.
+/// False means nothing: those it has started may have ended.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn is_single_threaded() -> bool {
     use std::sync::OnceLock;
@@ -186,7 +186,7 @@ pub(crate) fn kill(pid: Pid) {
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
-/// Writes the signal's number to `spawn_failed` whenever it comes, in this process; a
+/// Writes the signal's number to `told` whenever it comes, in this process; a
 /// forked child, whose copy of all this reaches its parent's socket, is left out.
 #[cfg(feature = "signals")]
 pub(crate) fn on_signal(signal: i32, told: std::sync::Arc<sock::Socket>) -> io::Result<signal_hook::SigId> {

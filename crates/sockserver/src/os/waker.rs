@@ -20,7 +20,7 @@ impl Waker {
 
     /// Wakes the loop, now or when it waits next.
     pub(crate) fn wake(&self) {
-        // The one error there is, a full buffer, transport that wake-ups are waiting.
+        // The one error there is, a full buffer, means that wake-ups are waiting.
         let _ = self.theirs.send(b"!");
     }
 

@@ -21,7 +21,7 @@ pub(crate) struct Core {
     /// Whether the former is the deadline for the first byte.
     pub(crate) inherits_first_byte: bool,
     /// Whether the system's deadline for receives is lifted between two requests: there the
-    /// deadline_timer watches a shorter one, and the system's costs a timer each time.
+    /// deadline timer watches a shorter one, and the system's costs a timer each time.
     pub(crate) lifts_read_limit: bool,
     pub(crate) wraps: Wraps,
 }

@@ -13,7 +13,7 @@ use crate::request::{RequestError, catch_panic};
 
 /// Serves one datagram. Python: `socketserver.DatagramRequestHandler`.
 ///
-/// The state of a handler: the server's factory makes it in the worker,
+/// The life of a handler: the server's factory makes it in the worker,
 /// [`setup`](Self::setup), [`handle`](Self::handle), [`finish`](Self::finish)
 /// (after a `handle` that failed too, but not after a `setup` that failed), and
 /// it is dropped. What `handle` writes to `cx.wfile` goes to the sender as one

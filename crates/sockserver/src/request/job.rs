@@ -22,7 +22,7 @@ use crate::request::{Arrival, Request, RequestError, catch_panic};
 
 /// One request, to be served by whatever a [`MixIn`](crate::MixIn) chooses.
 ///
-/// Its state: the server makes it of an accepted and verified request;
+/// Its life: the server makes it of an accepted and verified request;
 /// [`run`](Job::run) serves it to the end, or [`step`](Job::step) does so by the
 /// piece. Whoever drops it, at whatever point, closes the connection: nothing is
 /// left open. One that cannot be started goes back with [`reject`](Job::reject).
@@ -278,7 +278,7 @@ fn request_or_socket(arrival: Arrival, core: &Core) -> (Option<Request>, Option<
     }
 }
 
-/// Nobody wants spare jobs beyond [`Spare::wait_before_retry`], which a panic may leave.
+/// Nobody wants spare jobs beyond [`Spare::after`], which a panic may leave.
 struct Wanted {
     before: bool,
 }

@@ -32,7 +32,7 @@ pub(crate) enum Arrival {
 
 /// What a server got from its socket: a connection, or a datagram.
 ///
-/// Python: `stop_loop`, which is a socket or the tuple `(data, socket)`.
+/// Python: `request`, which is a socket or the tuple `(data, socket)`.
 pub struct Request {
     inner: Inner,
 }

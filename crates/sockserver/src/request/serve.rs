@@ -1,4 +1,4 @@
-//! The state of a request: what a job serves, and how.
+//! The life of a request: what a job serves, and how.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -82,7 +82,7 @@ impl JobState {
         self.core.registry()
     }
 
-    /// Enters a phase: see [`Entry::enter_child`].
+    /// Enters a phase: see [`Entry::enter`].
     #[inline(always)]
     pub(crate) fn enter(&self, phase: ConnState) -> bool {
         self.entry.enter(self.registry(), phase)
@@ -261,7 +261,7 @@ impl JobState {
 
     /// Has `wrap_request` watched, which gets the only [`Socket`] of the connection.
     ///
-    /// To end a handshake that takes too long, the deadline_timer or a drain has to shut the connection
+    /// To end a handshake that takes too long, the deadline timer or a drain has to shut the connection
     /// down, and needs a descriptor of its own for that: the hook may close the first, or hand
     /// it on. If there is none, or no thread to watch the deadline, the connection is refused,
     /// and no other accepted for a while.

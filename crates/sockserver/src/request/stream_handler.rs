@@ -10,7 +10,7 @@ use crate::lifecycle::handle::ServerHandle;
 
 /// Serves one connection. Python: `socketserver.StreamRequestHandler`.
 ///
-/// The state of a handler:
+/// The life of a handler:
 ///
 /// 1. The server's factory makes it in the worker, for one connection. What
 ///    handlers share is what the factory's closure captures.
