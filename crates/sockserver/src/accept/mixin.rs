@@ -30,7 +30,7 @@ use crate::request::log_limit;
 /// Python: `class ThreadingTCPServer(ThreadingMixIn, TCPServer)`. Here the mixin
 /// is a value the server owns.
 ///
-/// Its state: [`set_client`](Self::set_client) runs while `serve_forever` does and calls
+/// Its life: [`serve`](Self::serve) runs while `serve_forever` does and calls
 /// [`process_request`](Self::process_request) for each request;
 /// [`server_close`](Self::server_close) ends it.
 ///

@@ -43,17 +43,17 @@ pub struct Stats {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TimedOut {
-    /// See [`Deadline::Wrap`].
+    /// See [`DeadlineKind::Wrap`].
     pub wrap: u64,
-    /// See [`Deadline::FirstByte`].
+    /// See [`DeadlineKind::FirstByte`].
     pub first_byte: u64,
-    /// See [`Deadline::Idle`].
+    /// See [`DeadlineKind::Idle`].
     pub idle: u64,
-    /// See [`Deadline::Read`].
+    /// See [`DeadlineKind::Read`].
     pub read: u64,
-    /// See [`Deadline::Write`].
+    /// See [`DeadlineKind::Write`].
     pub write: u64,
-    /// See [`Deadline::Request`].
+    /// See [`DeadlineKind::Request`].
     pub request: u64,
 }
 

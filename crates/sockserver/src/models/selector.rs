@@ -271,7 +271,7 @@ impl Shared {
     fn start_monitor(self: &Arc<Self>) -> io::Result<()> {
         let shared = Arc::clone(self);
         let watch = thread::Builder::new()
-            .name("sockserver-watch".to_owned())
+            .name("sockserver-monitor".to_owned())
             .spawn(move || shared.run_monitor())?;
         *self.monitor.lock() = Some(watch.thread().clone());
         self.work.lock().threads.push(watch);
