@@ -149,7 +149,7 @@ impl ServerHandle {
     ///     scope.spawn(|| server.serve_forever());
     ///     handle.drain(Duration::from_secs(10))
     /// })?;
-    /// assert!(report.cut.is_empty());
+    /// assert!(report.aborted.is_empty());
     /// # std::io::Result::Ok(())
     /// ```
     pub fn drain(&self, limit: Duration) -> io::Result<DrainReport> {
@@ -211,7 +211,7 @@ impl ServerHandle {
     /// server.handle_request()?;
     /// let stats = server.handle().stats();
     /// assert_eq!((stats.accepted, stats.finished), (1, 1));
-    /// assert!(stats.adds_up());
+    /// assert!(stats.is_consistent());
     /// # std::io::Result::Ok(())
     /// ```
     #[must_use]
