@@ -4,7 +4,9 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sock::{MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, ReadBuffer, Socket, StreamSocket};
+#[cfg(unix)]
+use sock::MSG_DONTWAIT;
+use sock::{MSG_PEEK, POLLIN, Poll, ReadBuffer, Socket, StreamSocket};
 
 use super::{Connection, HAS_READ_AHEAD, WAITED, poll_through_signals};
 use crate::connection::buffer_pool::{recycle_buffer, take_buffer};
@@ -92,7 +94,12 @@ impl Connection {
                 let late = Err(io::ErrorKind::WouldBlock.into());
                 return self.map_error(late, DeadlineKind::Read).map(|_| false);
             }
-            match socket.recv_with_flags(1, MSG_PEEK | MSG_DONTWAIT).map(|data| data.len()) {
+            #[cfg(unix)]
+            let flags = MSG_PEEK | MSG_DONTWAIT;
+            // Windows has no such flag. Input was there a moment ago.
+            #[cfg(not(unix))]
+            let flags = MSG_PEEK;
+            match socket.recv_with_flags(1, flags).map(|data| data.len()) {
                 Ok(0) => return self.map_error(Ok(0), DeadlineKind::Read).map(|_| false),
                 Ok(_) => {
                     self.on_activity();

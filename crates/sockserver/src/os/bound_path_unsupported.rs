@@ -13,14 +13,14 @@ pub(crate) struct DirEntry;
 /// Nor this.
 pub(crate) struct DirLock;
 
-impl Turn {
-    pub(crate) fn wait(_: Option<&Place>) -> io::Result<Turn> {
-        Ok(Turn)
+impl DirLock {
+    pub(crate) fn wait(_: Option<&DirEntry>) -> io::Result<DirLock> {
+        Ok(DirLock)
     }
 }
 
-impl Place {
-    pub(crate) fn of(_: &Address) -> io::Result<Option<Place>> {
+impl DirEntry {
+    pub(crate) fn of(_: &Address) -> io::Result<Option<DirEntry>> {
         Ok(None)
     }
 
