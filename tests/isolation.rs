@@ -126,7 +126,11 @@ fn survives_all<K: sockserver::Kind, M: sockserver::MixIn>(
         let rude = client_of(&address);
         rude.sendall(b"read on\nand on").unwrap();
         reset(rude);
-        told("disconnect: ");
+        // recv(2) of wine returns the end of file if the reset came before the call; a C program
+        // shows the same.
+        if !cfg!(windows) {
+            told("disconnect: ");
+        }
         still_serves();
         reset(client_of(&address));
         still_serves();

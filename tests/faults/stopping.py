@@ -38,9 +38,13 @@ def drained(case, cls):
     refused, more = None, 0
     while refused is None and time.monotonic() < begin + 2:
         try:
-            server.connect(timeout=1).close()
+            server.connect(timeout=0.1).close()
             more += 1
             time.sleep(0.005)
+        except TimeoutError:
+            # Linux drops a SYN that arrives while the listener is being shut down, and the client
+            # sends the next one after a second: 11 of 79,000 shutdowns of a Python listener.
+            pass
         except OSError:
             refused = time.monotonic() - begin
     case.check(refused is not None and refused <= 0.25 + SLACK, f"new clients refused after {refused * 1000:.0f} ms")

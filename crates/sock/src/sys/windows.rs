@@ -151,9 +151,6 @@ pub(crate) fn poll(entries: &mut [Poll<'_>], timeout: Option<Duration>) -> io::R
     Ok(ready as usize)
 }
 
-/// No signal interrupts a call here.
-pub(crate) const POLLRDHUP: i16 = 0;
-
 /// Out-of-band data is never waited for.
 pub(crate) fn never_waits(_family: i32, stream: bool, receives: bool, flags: i32) -> bool {
     receives && stream && flags & c::MSG_OOB != 0
@@ -169,6 +166,7 @@ pub(crate) fn queue_is_full(_family: i32, _error: &io::Error) -> bool {
     false
 }
 
+/// No signal interrupts a call here.
 pub(crate) fn kernel_timeout(_: BorrowedFd<'_>, _: bool) -> Option<Duration> {
     None
 }

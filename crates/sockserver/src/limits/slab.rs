@@ -26,6 +26,8 @@ impl<T> ChunkedVec<T> {
         place
     }
 
+    // Its callers, the slab of idle connections and the table of children, are for Unix only.
+    #[cfg(any(unix, test))]
     pub(crate) fn get_mut(&mut self, place: usize) -> Option<&mut T> {
         self.0.get_mut(place / CHUNK)?.get_mut(place % CHUNK)
     }

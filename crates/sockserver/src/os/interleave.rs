@@ -479,7 +479,8 @@ mod tests {
         (entry, theirs)
     }
 
-    // Under wine a shut-down receiving side ends the connection in another way.
+    // Unix only: these tests see the close by a send that fails at once. A pair on Windows is a TCP
+    // connection, where a send after the peer has closed succeeds.
     #[cfg(unix)]
     #[test]
     fn a_drain_loses_no_request_that_was_sent_and_blocks_on_none() {
@@ -525,7 +526,8 @@ mod tests {
         assert!(orders > 100, "{orders}");
     }
 
-    // Under wine a shut-down receiving side ends the connection in another way.
+    // Unix only: these tests see the close by a send that fails at once. A pair on Windows is a TCP
+    // connection, where a send after the peer has closed succeeds.
     #[cfg(unix)]
     #[test]
     fn a_connection_is_closed_by_its_worker_and_never_by_a_drain_that_looks_at_it() {
