@@ -1,9 +1,10 @@
 //! The promise: what the 27 tests of CPython's `Lib/test/test_socketserver.py`
 //! (3.11) pin holds here too. Each test names those it stands for.
 //!
-//! Those that fork, or count descriptors, are in `tests/alone/cpython.rs`, where
+//! Those that fork, or count descriptors, are in `tests/process_tests/cpython.rs`, where
 //! the process is theirs.
 
+#[path = "../crates/sockserver/tests/support/mod.rs"]
 mod support;
 
 use std::io::{self, Read, Write};
@@ -247,7 +248,7 @@ fn wfile_writes_to_the_request() {
 }
 
 /// SocketWriterTest.`test_write`, its first half: a write is sent at once and
-/// whole. That signals do not cut a long one: `tests/alone/cpython.rs`.
+/// whole. That signals do not cut a long one: `tests/process_tests/cpython.rs`.
 #[test]
 fn a_write_is_sent_at_once_and_whole() {
     const LONG: usize = 20 << 20;
@@ -326,7 +327,7 @@ fn a_request_that_is_refused_is_shut_once() {
 }
 
 /// MiscTestCase.`test_threads_reaped` (bpo-37193): ten requests leave fewer than
-/// ten threads behind. How many are kept at most: `tests/alone`.
+/// ten threads behind. How many are kept at most: `tests/process_tests`.
 #[test]
 fn threads_are_not_piled_up() {
     let threads = Arc::new(Mutex::new(std::collections::HashSet::new()));

@@ -19,6 +19,7 @@ use sockserver::{
 };
 use sockssl::{PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext, SSLSocket, TLSVersion};
 
+#[path = "../crates/sockserver/tests/support/mod.rs"]
 mod support;
 use support::{LIMIT, LOOPBACK, client_of};
 

@@ -3,7 +3,7 @@
 //! The rows are those of CPython 3.11, observed with every method logged. Where
 //! a step is called differently here: `finish_request` is the factory that makes
 //! the handler, and `wrap_request`, which Python lacks, comes right before it.
-//! The rows of the forking mixin are in `tests/alone`, since they fork.
+//! The rows of the forking mixin are in `tests/process_tests`, since they fork.
 
 mod support;
 

@@ -2,7 +2,7 @@
 //! handlers do: new clients are refused, idle ones go at once, busy ones finish, the
 //! rest is cut off, and the report tells what became of each.
 //!
-//! A forking server's is in `tests/alone/drain.rs`.
+//! A forking server's is in `tests/process_tests/drain_on_signals.rs`.
 
 mod support;
 

@@ -12,7 +12,7 @@ mod forking_outcomes;
 mod nothing_left;
 mod preforking;
 mod signals;
-#[path = "../support/mod.rs"]
+#[path = "../../crates/sockserver/tests/support/mod.rs"]
 mod support;
 mod tls;
 mod unix_mode;

@@ -2,7 +2,7 @@
 //! server ends what it is for and nothing else, its handler learns of it, it is
 //! counted under its name, and a client that trickles does not extend it.
 //!
-//! `tests/alone/deadlines.rs` says the same of servers that fork.
+//! `tests/process_tests/forking_outcomes.rs` has the same tests for servers that fork.
 
 mod support;
 

@@ -2,7 +2,7 @@
 //! with the errno or `getaddrinfo` code where there is one; nothing panics, and
 //! nothing else is bound or called than was named.
 //!
-//! That a failure keeps no descriptor is in `no_descriptor_left.rs`.
+//! That a failure keeps no descriptor is in `descriptor_leaks.rs`.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeSet;

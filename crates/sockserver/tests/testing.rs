@@ -1,7 +1,7 @@
 //! The promise: `sockserver::testing` runs handlers and servers as they would run in
 //! earnest, tells what became of them, and leaves nothing.
 //!
-//! That `LeakCheck` finds what is left is in `tests/alone/nothing_left.rs`.
+//! That `LeakCheck` finds what is left is in `tests/process_tests/nothing_left.rs`.
 
 mod support;
 
