@@ -57,6 +57,10 @@ struct Options {
     /// How often a measurement is made again that others disturbed
     #[arg(long, default_value_t = 2)]
     retries: usize,
+    /// Compares our servers with an earlier build of them: the path of its `ours`.
+    /// No peer takes part, and no figures are kept
+    #[arg(long, value_name = "PROGRAM")]
+    earlier: Option<PathBuf>,
     /// Size of the file for bulk, MiB
     #[arg(long, default_value_t = 512)]
     file_size: usize,
@@ -87,6 +91,10 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     };
     for mode in &chosen {
         let results = measure_mode(options, mode, root.clone(), target.clone())?;
+        if options.earlier.is_some() {
+            println!("\n{}\n\n{}", mode.title, table::beside_earlier(&results));
+            continue;
+        }
         results.save(&figures)?;
         let svg = figures.join(format!("{}.svg", mode.name));
         chart::draw(mode, &results, &svg)?;
@@ -94,7 +102,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         let all = BTreeMap::from([(results.mode.clone(), results)]);
         println!("{}\nchart: {}", targets::table(&all, Some(mode.name)), svg.display());
     }
-    if matches!(options.mode.as_str(), "all" | "write") {
+    if options.earlier.is_none() && matches!(options.mode.as_str(), "all" | "write") {
         document::write(&page, &Results::load_all(&figures))?;
         println!("written: {}", page.display());
     }
@@ -116,6 +124,7 @@ fn measure_mode(
     let bench = Bench {
         root,
         target,
+        earlier: options.earlier.clone(),
         scratch: scratch.path().to_owned(),
         seconds: options.seconds,
         warm_up: options.warm_up,
@@ -183,11 +192,17 @@ fn measure_mode(
 /// The servers that are there, and the names of those that are not.
 fn take_part(options: &Options, mode: &Mode, bench: &Bench) -> (Vec<Server>, Vec<String>) {
     let mut servers = (mode.servers)();
-    let reference = servers.first().map_or("", |server| server.name);
+    let mut reference = servers.first().map_or("", |server| server.name);
+    if options.earlier.is_some() {
+        (servers, reference) = (servers::with_earlier(servers), "");
+    }
     let wanted = |server: &Server| {
         options.only.is_empty()
             || server.name == reference
-            || options.only.iter().any(|pattern| matches(pattern, server.name))
+            || options
+                .only
+                .iter()
+                .any(|pattern| matches(pattern, server.name.trim_end_matches(servers::EARLIER)))
     };
     servers.retain(wanted);
     let (there, missing): (Vec<_>, Vec<_>) =

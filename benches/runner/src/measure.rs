@@ -51,6 +51,8 @@ pub(crate) struct Bench {
     pub(crate) root: PathBuf,
     /// The folder with `release` and `peers`.
     pub(crate) target: PathBuf,
+    /// The `ours` of an earlier build.
+    pub(crate) earlier: Option<PathBuf>,
     pub(crate) scratch: PathBuf,
     pub(crate) seconds: f64,
     pub(crate) warm_up: f64,
@@ -76,6 +78,7 @@ impl Bench {
         let release = self.target.join("release");
         let words = match server.program {
             Program::Ours => vec![release.join("ours")],
+            Program::Earlier => vec![self.earlier.clone()?],
             Program::Rust => vec![release.join("peers")],
             Program::Recv => vec![release.join("recv")],
             Program::C(name) => vec![self.target.join("peers").join(name)],
@@ -84,18 +87,12 @@ impl Bench {
         };
         let found = match server.program {
             Program::Python => Command::new("python3").arg("--version").output().is_ok(),
-            Program::Ours => {
-                words[0].exists() && self.our_models().iter().any(|model| model == server.words[0])
+            Program::Ours | Program::Earlier => {
+                models(&words[0]).iter().any(|model| model == server.words[0])
             }
             _ => words[0].exists(),
         };
         found.then_some(words)
-    }
-
-    fn our_models(&self) -> Vec<String> {
-        let output = Command::new(self.target.join("release/ours")).arg("--models").output();
-        let text = output.map(|output| output.stdout).unwrap_or_default();
-        String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
     }
 
     pub(crate) fn measure(&self, mode: &Mode, server: &Server) -> io::Result<Report> {
@@ -195,6 +192,13 @@ impl Bench {
         command.args(&words[1..]);
         Ok(command)
     }
+}
+
+/// The models of a program of ours; none if it cannot be run.
+fn models(program: &Path) -> Vec<String> {
+    let output = Command::new(program).arg("--models").output();
+    let text = output.map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
 }
 
 /// A server that runs, and its children; they end with this.

@@ -25,6 +25,8 @@ impl Server {
 pub(crate) enum Program {
     /// A model of `ours`.
     Ours,
+    /// A model of the `ours` that `--earlier` names.
+    Earlier,
     /// A model of `peers`.
     Rust,
     C(&'static str),
@@ -32,6 +34,20 @@ pub(crate) enum Program {
     Python,
     /// Measures itself and prints what the load generator would.
     Recv,
+}
+
+/// What the name of an earlier build ends with.
+pub(crate) const EARLIER: &str = " (earlier)";
+
+/// Each of our servers, followed by its earlier build.
+pub(crate) fn with_earlier(servers: Vec<Server>) -> Vec<Server> {
+    let ours = servers.into_iter().filter(|server| server.program == Program::Ours);
+    ours.flat_map(|server| {
+        let name = format!("{}{EARLIER}", server.name).leak();
+        let earlier = Server { name, program: Program::Earlier, ..server.clone() };
+        [server, earlier]
+    })
+    .collect()
 }
 
 const fn server(name: &'static str, program: Program, words: &'static [&'static str]) -> Server {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::modes::Mode;
 use crate::results::{CPU, P50, P99, RATE, Results, Rounds, SWITCHES, Spread};
+use crate::servers::EARLIER;
 
 pub(crate) fn of(mode: &Mode, results: &Results) -> String {
     let (rate_unit, cpu_unit) = mode.units();
@@ -79,6 +80,32 @@ pub(crate) fn legend(results: &Results) -> String {
         "{} rounds of {} s, interleaved; {place}. Ratios are medians of each round's ratio to `{reference}`.",
         results.rounds, results.seconds
     )
+}
+
+/// Our servers, each beside its earlier build.
+pub(crate) fn beside_earlier(results: &Results) -> String {
+    let head = ["server", "cpu, now / earlier", "least..most", "rate, now / earlier", "quiet"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for now in &results.servers {
+        let name = format!("{}{EARLIER}", now.name);
+        let Some(earlier) = results.servers.iter().find(|server| server.name == name) else { continue };
+        let cpu = now.ratio(earlier, CPU);
+        let quiet =
+            |server: &Rounds| format!("{}/{}", server.quiet(), server.reports.iter().flatten().count());
+        rows.push(vec![
+            now.name.clone(),
+            cpu.map_or("".into(), |cpu| format!("{:.3}", cpu.median)),
+            cpu.map_or("".into(), |Spread { least, most, .. }| format!("{least:.2}..{most:.2}")),
+            now.ratio(earlier, RATE).map_or("".into(), |rate| format!("{:.3}", rate.median)),
+            format!("{}, {}", quiet(now), quiet(earlier)),
+        ]);
+        for server in [now, earlier] {
+            if let Some(failure) = &server.failure {
+                rows.push(vec![format!("{} failed: {failure}", server.name)]);
+            }
+        }
+    }
+    format!("{} rounds of {} s, by turns.\n\n{}", results.rounds, results.seconds, render(&rows))
 }
 
 fn ratios(results: &Results, server: &Rounds) -> Vec<String> {
