@@ -1,8 +1,17 @@
-//! The documents of this project. They are a library so that every page is
-//! compiled and every program on it runs.
+//! The documents of this project. They are a library so that every code block
+//! is compiled and run as a doctest.
 
 #[doc = include_str!("../README.md")]
 pub mod readme {}
+
+#[doc = include_str!("../crates/sock/README.md")]
+pub mod readme_of_sock {}
+
+#[doc = include_str!("../crates/sockserver/README.md")]
+pub mod readme_of_sockserver {}
+
+#[doc = include_str!("../crates/sockssl/README.md")]
+pub mod readme_of_sockssl {}
 
 #[doc = include_str!("porting.md")]
 pub mod porting {}
