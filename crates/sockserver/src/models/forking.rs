@@ -17,7 +17,7 @@ use crate::limits::stats::Outcome;
 use crate::os::child_channel::{self, ChildChannel, ChildMessage};
 use crate::os::process::{self, Fork, Pid, WaitStatus};
 use crate::request::job::{Job, Rejected};
-use crate::request::log_limit::{self, LogKind};
+use crate::request::log_limit::{self, LogKind, log_limited};
 
 /// Serves each request in a child process of its own. Unix only.
 ///
@@ -86,22 +86,18 @@ fn exit_status(outcome: Outcome) -> i32 {
     }
 }
 
-/// Tells of a child that somebody has killed, unless it was us: for being late, or at
-/// the end of a drain.
-fn tell(pid: Pid, client_address: &Address, waited: WaitStatus, ended: Outcome) {
-    let now = Instant::now();
+/// Logs that a child was killed by a signal, unless this process killed it because of a deadline
+/// or at the end of a drain.
+fn log_exit(pid: Pid, client_address: &Address, waited: WaitStatus, ended: Outcome) {
     match waited {
-        WaitStatus::Killed(signal) if ended == Outcome::Failed => {
-            let what = format!("child {pid} that served {client_address} was killed by signal {signal}");
-            match log_limit::check(LogKind::Killed(signal), now) {
-                None => log::debug!("{what}"),
-                Some(0) => log::error!("{what}"),
-                Some(more) => log::error!("{what}, and {more} more before it"),
-            }
-        }
-        // The next children know that this one has told its error.
+        WaitStatus::Killed(signal) if ended == Outcome::Failed => log_limited!(
+            error,
+            LogKind::Killed(signal),
+            "child {pid} that served {client_address} was killed by signal {signal}"
+        ),
+        // Children inherit this window, so a later child does not log its error as well.
         WaitStatus::Exited(FAILED | PANICKED) => {
-            let _ = log_limit::check(LogKind::InChild, now);
+            let _ = log_limit::check(LogKind::InChild, Instant::now());
         }
         _ => {}
     }
@@ -197,7 +193,7 @@ impl ForkingMixIn {
             let Child { pid, job, .. } = children.swap_remove(place);
             let client_address = job.client_address().clone();
             let ended = job.ended_in_child(outcome(waited));
-            tell(pid, &client_address, waited, ended);
+            log_exit(pid, &client_address, waited, ended);
         }
     }
 

@@ -18,7 +18,7 @@ use crate::limits::drain_report::{AbortedRequest, DrainReport};
 use crate::models::prefork_worker::{self, LISTENER_GONE};
 use crate::os::process::{self, Fork, Pid, WaitStatus};
 use crate::request::job::{Job, Rejected};
-use crate::request::log_limit::{self, LogKind};
+use crate::request::log_limit::{LogKind, log_limited};
 
 /// A worker that ends sooner than this has not really started.
 const MIN_UPTIME: Duration = Duration::from_secs(1);
@@ -214,9 +214,12 @@ impl PreforkMixIn {
                 Some(_) => {}
                 None => {
                     if let Some(silence) = board.stuck_for(place, self.heartbeat) {
-                        let what =
-                            format!("worker {} has been stuck for {silence:.1?}: killing it", worker.pid);
-                        tell(LogKind::Stuck, &what);
+                        log_limited!(
+                            error,
+                            LogKind::Stuck,
+                            "worker {} sent no heartbeat for {silence:.1?}; sending SIGKILL",
+                            worker.pid
+                        );
                         worker.aborted = Some(Instant::now());
                         process::abort(worker.pid);
                     }
@@ -322,7 +325,7 @@ impl RespawnThrottle {
             }
             _ => (LogKind::Exited(-1), "was collected by somebody else".to_owned()),
         };
-        tell(kind, &format!("worker {} {how}", worker.pid));
+        log_limited!(error, kind, "worker {} {how}", worker.pid);
         if worker.born.elapsed() >= MIN_UPTIME {
             *self = RespawnThrottle { probing: self.probing, ..RespawnThrottle::default() };
             return Ok(());
@@ -381,15 +384,6 @@ impl RespawnThrottle {
     }
 }
 
-/// Tells of a trouble, one line of a kind in a second.
-fn tell(kind: LogKind, what: &str) {
-    match log_limit::check(kind, Instant::now()) {
-        None => log::debug!("{what}"),
-        Some(0) => log::error!("{what}"),
-        Some(more) => log::error!("{what}, and {more} more before it"),
-    }
-}
-
 impl MixIn for PreforkMixIn {
     /// For `handle_request`, which has no workers.
     fn process_request(&self, job: Job) -> Result<(), Rejected> {
@@ -424,7 +418,7 @@ impl MixIn for PreforkMixIn {
                     match self.start(place, &board, accept_loop) {
                         Ok(pid) => pace.started(place, pid),
                         Err(error) => {
-                            tell(LogKind::NotForked, &format!("a worker cannot be forked: {error}"));
+                            log_limited!(error, LogKind::NotForked, "cannot fork a worker: {error}");
                             // Where there is no room for one, there is none for all that are missing.
                             pace.probing = true;
                             pace.back_off();

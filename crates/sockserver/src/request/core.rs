@@ -1,4 +1,4 @@
-//! What all requests of a server share.
+//! The state that all requests of a server share.
 
 #[cfg(unix)]
 use std::io;
@@ -11,24 +11,24 @@ use crate::request::datagram_handler::ErasedDatagramHandler;
 use crate::request::hooks::ServerHooks;
 use crate::request::stream_handler::ErasedHandler;
 
-/// What all requests of a server share.
+/// The state that all requests of a server share.
 pub(crate) struct Core {
     pub(crate) service: Arc<HandlerFactory>,
     pub(crate) hooks: Arc<dyn ServerHooks>,
     pub(crate) handle: ServerHandle,
     /// Whether accepted sockets have the listener's `SO_RCVTIMEO` and `SO_SNDTIMEO`.
     pub(crate) inherits_timeouts: bool,
-    /// Whether the former is the deadline for the first byte.
+    /// Whether the inherited `SO_RCVTIMEO` is the deadline for the first byte.
     pub(crate) inherits_first_byte: bool,
-    /// Whether the system's deadline for receives is lifted between two requests: there the
-    /// deadline timer watches a shorter one, and the system's costs a timer each time.
+    /// Whether `SO_RCVTIMEO` is disarmed between two requests. There the deadline timer enforces
+    /// the shorter idle deadline, and `SO_RCVTIMEO` costs a kernel timer for each receive.
     pub(crate) lifts_read_limit: bool,
     pub(crate) wraps: Wraps,
 }
 
 impl Core {
-    /// The same for a worker process: with its own handle and register, since the
-    /// parent's are out of its reach.
+    /// Creates the state of a worker process. It has its own handle and registry, because those
+    /// of the parent are not shared between processes.
     #[cfg(unix)]
     pub(crate) fn for_worker(parent: &Core) -> io::Result<Core> {
         Ok(Core {
@@ -42,7 +42,7 @@ impl Core {
         })
     }
 
-    /// Whether somebody has replaced a hook: the defaults of most need not be called.
+    /// Whether the server has hooks of its own. The defaults of most hooks need not be called.
     pub(crate) fn has_hooks(&self) -> bool {
         !self.wraps.is_not_there()
     }
@@ -52,7 +52,7 @@ impl Core {
     }
 }
 
-/// The server's factory of handlers.
+/// The server's handler factory.
 pub(crate) enum HandlerFactory {
     Stream(Box<dyn Fn() -> Box<dyn ErasedHandler> + Send + Sync>),
     Datagram(Box<MakeDatagramHandler>),
