@@ -108,10 +108,13 @@ pub use socket::credentials::Credentials;
 pub use socket::descriptor::{close, dup};
 pub use socket::from_fd::FromFdError;
 pub use socket::linger::Lingered;
+#[cfg(target_os = "linux")]
+pub use socket::meminfo::MemInfo;
 #[cfg(unix)]
 pub use socket::message::{Message, MessageInto, ReceivedFds};
 pub use socket::options::{Linger, ToOption};
 pub use socket::tcp_info::{TcpInfo, TcpState};
+pub use socket::tcp_state::ParseTcpStateError;
 pub use stream::StreamSocket;
 pub use stream::buffer::ReadBuffer;
 pub use stream::makefile::{DEFAULT_BUFFER_SIZE, SocketPair, SocketReader, SocketWriter};

@@ -14,6 +14,8 @@ pub(crate) mod credentials;
 pub(crate) mod descriptor;
 pub(crate) mod from_fd;
 pub(crate) mod linger;
+#[cfg(target_os = "linux")]
+pub(crate) mod meminfo;
 #[cfg(unix)]
 pub(crate) mod message;
 pub(crate) mod multicast;
@@ -22,6 +24,7 @@ pub(crate) mod queue;
 pub(crate) mod send_recv;
 pub(crate) mod sendfile;
 pub(crate) mod tcp_info;
+pub(crate) mod tcp_state;
 #[cfg(windows)]
 pub(crate) mod windows;
 

@@ -84,6 +84,31 @@ pub struct TcpInfo {
     pub pacing_rate: Option<u64>,
 }
 
+#[cfg(any(target_os = "linux", target_os = "freebsd"))]
+impl TcpInfo {
+    /// Reads the bytes of a `struct tcp_info`.
+    ///
+    /// For bytes that did not come from [`Socket::tcp_info`], such as the attribute
+    /// `INET_DIAG_INFO` of Linux's sock_diag(7). Returns `None` if there are fewer than 104 bytes,
+    /// which every system has. Fields behind the last byte are `None`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{IPPROTO_TCP, TCP_INFO, TcpInfo, TcpState};
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let bytes = server.getsockopt_bytes(IPPROTO_TCP, TCP_INFO, 1024)?;
+    /// assert_eq!(TcpInfo::from_bytes(&bytes).unwrap().state, TcpState::Listen);
+    /// assert_eq!(TcpInfo::from_bytes(&bytes[..50]), None);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<TcpInfo> {
+        layout::parse(bytes)
+    }
+}
+
 /// State of a TCP connection (RFC 9293).
 ///
 /// It prints as in C, without the `TCP_`: `ESTABLISHED`.
@@ -194,7 +219,7 @@ pub(crate) mod layout {
 
     /// States in the order of their numbers: Linux's from 1 on, FreeBSD's from 0.
     #[cfg(target_os = "linux")]
-    const NUMBERS: [TcpState; 12] = [
+    pub(crate) const NUMBERS: [TcpState; 12] = [
         TcpState::Other(0),
         TcpState::Established,
         TcpState::SynSent,
@@ -209,7 +234,7 @@ pub(crate) mod layout {
         TcpState::Closing,
     ];
     #[cfg(target_os = "freebsd")]
-    const NUMBERS: [TcpState; 11] = [
+    pub(crate) const NUMBERS: [TcpState; 11] = [
         TcpState::Close,
         TcpState::Listen,
         TcpState::SynSent,
@@ -232,9 +257,8 @@ pub(crate) mod layout {
         // What FreeBSD has a place for, but nothing in it.
         let of_linux = |at: usize| word(bytes, at).filter(|_| linux);
         let long_of_linux = |at: usize| long(bytes, at).filter(|_| linux);
-        let number = bytes[0];
         Some(TcpInfo {
-            state: NUMBERS.get(usize::from(number)).copied().unwrap_or(TcpState::Other(number)),
+            state: TcpState::from_number(bytes[0]),
             retransmits: linux.then(|| u32::from(bytes[2])),
             rto: micros(word(bytes, 8)?),
             snd_mss: word(bytes, 16)?,
