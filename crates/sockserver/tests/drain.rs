@@ -343,7 +343,10 @@ fn new_clients_are_refused_and_those_in_the_queue_reset() {
         assert_eq!(rest_of(&queued), "ConnectionReset", "while others are served");
         assert!(client_is_refused(&address));
         clients.gate.open();
-        assert_eq!(draining.join().unwrap().finished, 1);
+        let report = draining.join().unwrap();
+        // The listener is shut down before the drain looks at the connections. A request that ends
+        // in between leaves its connection idle.
+        assert_eq!((report.finished + report.idle, report.aborted.len()), (1, 0), "{report}");
     });
     assert_eq!(rest_of(&busy), "gate\n");
     returns(&end);
