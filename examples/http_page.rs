@@ -18,8 +18,9 @@
 
 use std::io::{self, BufRead, Read, Write};
 
+use sockserver::kind::{Inet, Stream};
 use sockserver::{
-    Builder, ForkingTCPServer, Inet, MixIn, PreforkTCPServer, SelectorTCPServer, Stream, StreamContext,
+    Builder, ForkingTCPServer, MixIn, PreforkTCPServer, SelectorTCPServer, StreamContext,
     StreamRequestHandler, TCPServer, ThreadPoolTCPServer, ThreadingTCPServer,
 };
 

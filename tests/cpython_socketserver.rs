@@ -14,10 +14,11 @@ use std::thread;
 
 use parking_lot::Mutex;
 use sock::{AF_INET, Address, SOCK_DGRAM, SOCK_STREAM, Socket};
+use sockserver::kind::{Inet, Kind};
 use sockserver::{
-    DatagramContext, DatagramRequestHandler, DatagramServer, Inet, Kind, MixIn, Request, RequestError,
-    Sequential, Server, ServerHooks, StreamContext, StreamRequestHandler, StreamServer, TCPServer,
-    ThreadingMixIn, ThreadingTCPServer, handler_fn,
+    DatagramContext, DatagramRequestHandler, DatagramServer, MixIn, Request, RequestError, Sequential,
+    Server, ServerHooks, StreamContext, StreamRequestHandler, StreamServer, TCPServer, ThreadingMixIn,
+    ThreadingTCPServer, handler_fn,
 };
 
 use support::{LIMIT, LOOPBACK, StopAtEnd, client_of, rest_of, until};
@@ -95,7 +96,7 @@ fn matrix<M: MixIn + Default>() {
     run_server(DatagramServer::<Inet, M>::new(LOOPBACK, || Echo).unwrap(), dgram_examine);
     #[cfg(unix)]
     {
-        use sockserver::Unix;
+        use sockserver::kind::Unix;
         let folder = tempfile::tempdir().unwrap();
         let path = |name| folder.path().join(name);
         let stream = StreamServer::<Unix, M>::new(path("stream"), || Echo).unwrap();

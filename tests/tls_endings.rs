@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use sock::{Address, Socket, StreamSocket};
 #[cfg(unix)]
 use sockserver::SelectorTCPServer;
+use sockserver::kind::{Inet, Stream};
 use sockserver::testing::{self, Running};
 use sockserver::{
-    Builder, Inet, MixIn, ServerHooks, Stream, StreamContext, StreamRequestHandler, TCPServer,
-    ThreadPoolTCPServer, ThreadingTCPServer,
+    Builder, MixIn, ServerHooks, StreamContext, StreamRequestHandler, TCPServer, ThreadPoolTCPServer,
+    ThreadingTCPServer,
 };
 use sockssl::{PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext, SSLSocket, TLSVersion};
 

@@ -10,10 +10,11 @@ use std::thread;
 
 use rustix::process::{Signal, getpid, kill_process};
 use sock::{AF_UNIX, Address, MSG_DONTWAIT, SOCK_DGRAM, Socket};
+use sockserver::kind::Kind;
 use sockserver::testing::LeakCheck;
 use sockserver::{
     DatagramContext, DatagramRequestHandler, ForkingMixIn, ForkingTCPServer, ForkingUDPServer,
-    ForkingUnixDatagramServer, ForkingUnixStreamServer, Kind, Request, RequestError, Server, ServerHandle,
+    ForkingUnixDatagramServer, ForkingUnixStreamServer, Request, RequestError, Server, ServerHandle,
     ServerHooks, StreamContext, StreamRequestHandler, TCPServer, handler_fn,
 };
 

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sock::{AF_INET, SHUT_WR, SOCK_STREAM, Socket, StreamSocket};
+use sockserver::kind::{Inet, Stream};
 use sockserver::{
-    Builder, Inet, MixIn, SelectorTCPServer, ServerHooks, Stream, TCPServer, ThreadPoolTCPServer,
-    ThreadingTCPServer, WhenQueueFull, handler_fn, testing,
+    Builder, MixIn, SelectorTCPServer, ServerHooks, TCPServer, ThreadPoolTCPServer, ThreadingTCPServer,
+    WhenQueueFull, handler_fn, testing,
 };
 
 use crate::Test;

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process, kill_process_group, setsid};
 use sock::{AF_UNIX, Address, Socket};
+use sockserver::kind::Inet;
 use sockserver::testing::LeakCheck;
 use sockserver::{
-    ForkingTCPServer, ForkingUnixStreamServer, Inet, MixIn, Request, ServerHooks, StreamContext,
-    StreamServer, ThreadingTCPServer, ThreadingUnixStreamServer, UnixStreamServer, handler_fn,
+    ForkingTCPServer, ForkingUnixStreamServer, MixIn, Request, ServerHooks, StreamContext, StreamServer,
+    ThreadingTCPServer, ThreadingUnixStreamServer, UnixStreamServer, handler_fn,
 };
 
 use crate::Test;

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
 use sock::{Address, MSG_DONTWAIT, SHUT_WR, SOCK_DGRAM, Socket, StreamSocket, create_connection};
+use sockserver::kind::Inet;
 use sockserver::{
-    ForkingMixIn, ForkingTCPServer, ForkingUDPServer, Inet, Job, MixIn, PreforkTCPServer, Rejected,
-    Request, RequestError, ServerHandle, ServerHooks, StreamContext, StreamRequestHandler, StreamServer,
+    ForkingMixIn, ForkingTCPServer, ForkingUDPServer, Job, MixIn, PreforkTCPServer, Rejected, Request,
+    RequestError, ServerHandle, ServerHooks, StreamContext, StreamRequestHandler, StreamServer,
     datagram_handler_fn, handler_fn,
 };
 

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
 use sock::{Socket, StreamSocket};
+use sockserver::kind::{Inet, Stream};
 use sockserver::testing::LeakCheck;
 use sockserver::{
-    Builder, ForkingMixIn, ForkingTCPServer, Inet, ServerHandle, ServerHooks, Stats, Stream, StreamContext,
+    Builder, ForkingMixIn, ForkingTCPServer, ServerHandle, ServerHooks, Stats, StreamContext,
     StreamRequestHandler, handler_fn,
 };
 

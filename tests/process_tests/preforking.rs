@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sock::{AF_INET, SOCK_DGRAM, Socket, StreamSocket};
+use sockserver::kind::{Inet, Stream};
 use sockserver::testing::LeakCheck;
 use sockserver::{
-    Builder, DatagramContext, DatagramRequestHandler, Inet, PreforkMixIn, PreforkTCPServer,
-    PreforkUDPServer, ServerHandle, ServerHooks, Stream, StreamContext, StreamRequestHandler,
+    Builder, DatagramContext, DatagramRequestHandler, PreforkMixIn, PreforkTCPServer, PreforkUDPServer,
+    ServerHandle, ServerHooks, StreamContext, StreamRequestHandler,
 };
 
 use crate::Test;

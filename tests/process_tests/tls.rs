@@ -11,9 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sock::{Socket, StreamSocket};
+use sockserver::kind::{Inet, Stream};
 use sockserver::{
-    Builder, ForkingTCPServer, Inet, MixIn, PreforkTCPServer, SelectorTCPServer, ServerHooks, Stream,
-    StreamContext, StreamRequestHandler, TCPServer, ThreadPoolTCPServer, ThreadingTCPServer,
+    Builder, ForkingTCPServer, MixIn, PreforkTCPServer, SelectorTCPServer, ServerHooks, StreamContext,
+    StreamRequestHandler, TCPServer, ThreadPoolTCPServer, ThreadingTCPServer,
 };
 use sockssl::{PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext, SSLSocket, TLSVersion, WrapOptions};
 

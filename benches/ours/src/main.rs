@@ -9,12 +9,8 @@ use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
-use sockserver::{
-    Builder, DatagramContext, DatagramRequestHandler, DatagramServer, ForkingTCPServer,
-    ForkingUnixStreamServer, Inet, MixIn, PreforkTCPServer, SelectorTCPServer, SelectorUnixStreamServer,
-    Sequential, StreamContext, StreamRequestHandler, StreamServer, TCPServer, ThreadPoolTCPServer,
-    ThreadingTCPServer, ThreadingUnixStreamServer, UDPServer, UnixStreamServer,
-};
+use sockserver::kind::Inet;
+use sockserver::{Builder, DatagramContext, DatagramRequestHandler, DatagramServer, ForkingTCPServer, ForkingUnixStreamServer, MixIn, PreforkTCPServer, SelectorTCPServer, SelectorUnixStreamServer, Sequential, StreamContext, StreamRequestHandler, StreamServer, TCPServer, ThreadPoolTCPServer, ThreadingTCPServer, ThreadingUnixStreamServer, UDPServer, UnixStreamServer};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Model {
@@ -156,17 +152,17 @@ fn main() -> io::Result<()> {
 /// Connections that come faster than they are served wait, as they do with the peers.
 const QUEUE: i32 = 4096;
 
-fn tcp<M: MixIn>(builder: Builder<sockserver::Stream<Inet>, M>, port: &str) -> io::Result<()> {
+fn tcp<M: MixIn>(builder: Builder<sockserver::kind::Stream<Inet>, M>, port: &str) -> io::Result<()> {
     let server: StreamServer<Inet, M> =
         builder.allow_reuse_address(true).request_queue_size(QUEUE).bind(("127.0.0.1", number(port)?))?;
     server.serve_forever()
 }
 
-fn unix<M: MixIn>(builder: Builder<sockserver::Stream<sockserver::Unix>, M>, path: &str) -> io::Result<()> {
+fn unix<M: MixIn>(builder: Builder<sockserver::kind::Stream<sockserver::kind::Unix>, M>, path: &str) -> io::Result<()> {
     builder.request_queue_size(QUEUE).bind(Path::new(path))?.serve_forever()
 }
 
-fn udp(builder: Builder<sockserver::Datagram<Inet>, Sequential>, port: &str) -> io::Result<()> {
+fn udp(builder: Builder<sockserver::kind::Datagram<Inet>, Sequential>, port: &str) -> io::Result<()> {
     let server: DatagramServer<Inet, Sequential> = builder.bind(("127.0.0.1", number(port)?))?;
     server.serve_forever()
 }

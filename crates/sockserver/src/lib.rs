@@ -1,5 +1,6 @@
-//! Python's [`socketserver`](https://docs.python.org/3/library/socketserver.html)
-//! for Rust: write a handler, choose a server, serve.
+//! Python's [`socketserver`](https://docs.python.org/3/library/socketserver.html) for Rust.
+//!
+//! Write a handler, choose a server class, and call [`serve_forever`](Server::serve_forever).
 //!
 //! ```
 //! use std::io::{self, BufRead, Write};
@@ -33,52 +34,67 @@
 //! # io::Result::Ok(())
 //! ```
 //!
-//! # A request's journey
+//! # The path of a request
 //!
-//! wait → accept, with errors sorted → [`verify_request`](ServerHooks::verify_request) →
-//! [`process_request`](MixIn::process_request) → in the worker:
-//! [`wrap_request`](ServerHooks::wrap_request) → the handler is made →
-//! [`setup`](StreamRequestHandler::setup), [`handle`](StreamRequestHandler::handle),
-//! [`finish`](StreamRequestHandler::finish) →
-//! [`handle_error`](ServerHooks::handle_error) if one of them failed →
-//! [`shutdown_request`](ServerHooks::shutdown_request) →
-//! [`close_request`](ServerHooks::close_request) → close; and in the loop
-//! [`service_actions`](ServerHooks::service_actions).
+//! 1. The accept loop waits, accepts a connection, and calls
+//!    [`verify_request`](ServerHooks::verify_request).
+//! 2. [`process_request`](MixIn::process_request) passes the request to a worker: a thread, a
+//!    process, or the accept loop itself.
+//! 3. The worker calls [`wrap_request`](ServerHooks::wrap_request), creates the handler, and calls
+//!    [`setup`](StreamRequestHandler::setup), [`handle`](StreamRequestHandler::handle) and
+//!    [`finish`](StreamRequestHandler::finish). If one of them fails, it calls
+//!    [`handle_error`](ServerHooks::handle_error).
+//! 4. The worker calls [`shutdown_request`](ServerHooks::shutdown_request) and
+//!    [`close_request`](ServerHooks::close_request), and closes the connection.
+//!
+//! The accept loop also calls [`service_actions`](ServerHooks::service_actions).
 //!
 //! # Classes
 //!
 //! | requests run | TCP | UDP | Unix stream | Unix datagram |
 //! | --- | --- | --- | --- | --- |
-//! | in the loop | [`TCPServer`] | [`UDPServer`] | [`UnixStreamServer`] | [`UnixDatagramServer`] |
-//! | in threads | [`ThreadingTCPServer`] | [`ThreadingUDPServer`] | [`ThreadingUnixStreamServer`] | [`ThreadingUnixDatagramServer`] |
+//! | in the accept loop | [`TCPServer`] | [`UDPServer`] | [`UnixStreamServer`] | [`UnixDatagramServer`] |
+//! | in a thread each | [`ThreadingTCPServer`] | [`ThreadingUDPServer`] | [`ThreadingUnixStreamServer`] | [`ThreadingUnixDatagramServer`] |
 //! | in a fixed number of threads | [`ThreadPoolTCPServer`] | [`ThreadPoolUDPServer`] | [`ThreadPoolUnixStreamServer`] | [`ThreadPoolUnixDatagramServer`] |
 //! | in a few threads, idle connections in none (Unix) | [`SelectorTCPServer`] | | [`SelectorUnixStreamServer`] | |
-//! | in processes that are there before their clients (Unix) | [`PreforkTCPServer`] | [`PreforkUDPServer`] | [`PreforkUnixStreamServer`] | [`PreforkUnixDatagramServer`] |
-//! | in a process each (Unix) | [`ForkingTCPServer`] | [`ForkingUDPServer`] | [`ForkingUnixStreamServer`] | [`ForkingUnixDatagramServer`] |
+//! | in worker processes started in advance (Unix) | [`PreforkTCPServer`] | [`PreforkUDPServer`] | [`PreforkUnixStreamServer`] | [`PreforkUnixDatagramServer`] |
+//! | in a child process each (Unix) | [`ForkingTCPServer`] | [`ForkingUDPServer`] | [`ForkingUnixStreamServer`] | [`ForkingUnixDatagramServer`] |
 //!
-//! # Where Python's things are
+//! # Where Python's names are
 //!
 //! | Python | here |
 //! | --- | --- |
 //! | `class Echo(StreamRequestHandler)` | [`StreamRequestHandler`], [`DatagramRequestHandler`]; closures: [`handler_fn`], [`datagram_handler_fn`] |
 //! | `self.rfile`, `self.client_address`, … | fields of [`StreamContext`], [`DatagramContext`] |
-//! | class variables | setters of [`Builder`]; a handler's are its associated constants |
-//! | overriding a method of the server | [`ServerHooks`] |
-//! | `class T(ThreadingMixIn, TCPServer)` | [`MixIn`]: [`Sequential`], [`ThreadingMixIn`], [`ForkingMixIn`], and beyond Python [`ThreadPoolMixIn`], [`PreforkMixIn`], [`SelectorMixIn`] |
-//! | `server.shutdown()`, and what Python lacks | [`ServerHandle::drain`], [`Builder::drain_on_signals`], [`Stats`] |
+//! | class variables of a server | setters of [`Builder`] |
+//! | class variables of a handler | associated constants of [`StreamRequestHandler`] |
+//! | a method of the server that is overridden | [`ServerHooks`] |
+//! | `class T(ThreadingMixIn, TCPServer)` | [`MixIn`]: [`Sequential`], [`ThreadingMixIn`], [`ForkingMixIn`] |
 //! | `server.shutdown()` | [`ServerHandle::shutdown`] |
+//! | not in Python | [`ThreadPoolMixIn`], [`PreforkMixIn`], [`SelectorMixIn`], [`ServerHandle::drain`], [`Builder::drain_on_signals`], [`Stats`] |
 //!
 //! # Log levels
 //!
-//! `error`: a request failed and nobody else will tell; one line of a kind in a second. `warn`: accepting is
-//! backing off. `debug`: the server starts and stops, clients that went away or
-//! were refused, children. For each BSD call see `sock`'s own page.
+//! - `error`: a request failed and nothing else reports it. Limited to one line per second for each
+//!   kind of error.
+//! - `warn`: accepting has failed and is retried after a delay.
+//! - `debug`: the server starts or stops, a client disconnected or was refused, a child exited.
+//!
+//! # Features
+//!
+//! - `signals` (default): [`Builder::drain_on_signals`].
+//! - `test-util`: the module `testing`, for tests of servers and handlers. Enable it in
+//!   `[dev-dependencies]`.
 //!
 //! # What this crate does not do
 //!
-//! No async: a thousand idle connections in threads cost a thousand stacks;
-//! tokio does that better today. No protocols: for HTTP there is hyper. It grew
-//! from CPython's `socketserver.py`, which is worth reading beside it.
+//! It is not async: a thousand idle connections in threads use a thousand stacks, and tokio is the
+//! better choice for that. It has no protocols: for HTTP use hyper.
+//! It is derived from CPython's `socketserver.py`.
+
+// Parts that only the models for Unix use.
+#![cfg_attr(not(unix), allow(dead_code))]
+#![warn(missing_debug_implementations)]
 
 mod accept;
 mod api;
@@ -92,20 +108,20 @@ mod request;
 pub use accept::mixin::{AcceptLoop, MixIn, Sequential};
 pub use api::builder::Builder;
 pub use api::classes::*;
-pub use api::server::{Datagram, DatagramServer, Family, Inet, Kind, Server, Stream, StreamServer, Unix};
+pub use api::kind;
+pub use api::server::{DatagramServer, Server, StreamServer};
+#[cfg(feature = "test-util")]
 pub use api::testing;
+#[cfg(unix)]
+pub use api::unix_classes::*;
 pub use lifecycle::handle::ServerHandle;
 pub use limits::drain_report::{AbortedRequest, DrainReport};
 pub use limits::stats::{Outcome, Stats, TimedOut};
 pub use limits::{DeadlineKind, WhenFull};
-#[cfg(unix)]
-pub use models::forking::ForkingMixIn;
 pub use models::pool::{ThreadPoolMixIn, WhenQueueFull};
-#[cfg(unix)]
-pub use models::prefork::PreforkMixIn;
-#[cfg(unix)]
-pub use models::selector::SelectorMixIn;
 pub use models::threading::ThreadingMixIn;
+#[cfg(unix)]
+pub use models::{forking::ForkingMixIn, prefork::PreforkMixIn, selector::SelectorMixIn};
 pub use request::datagram_handler::{
     DatagramContext, DatagramHandlerFn, DatagramRequestHandler, datagram_handler_fn,
 };

@@ -12,9 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sock::{Address, Socket, StreamSocket};
+use sockserver::kind::{Inet, Stream};
 use sockserver::{
-    Builder, Inet, MixIn, RequestError, Sequential, ServerHooks, Stats, Stream, StreamContext,
-    StreamRequestHandler, StreamServer, ThreadingMixIn, ThreadingTCPServer, testing,
+    Builder, MixIn, RequestError, Sequential, ServerHooks, Stats, StreamContext, StreamRequestHandler,
+    StreamServer, ThreadingMixIn, ThreadingTCPServer, testing,
 };
 
 use support::{LIMIT, LOOPBACK, client_of, moment, rest_of, until_stats};

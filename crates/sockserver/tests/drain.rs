@@ -13,9 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sock::{Address, Socket, StreamSocket};
+use sockserver::kind::Inet;
 use sockserver::{
-    DatagramServer, DrainReport, Inet, MixIn, Sequential, ServerHandle, ServerHooks, StreamContext,
-    StreamServer, TCPServer, ThreadingMixIn, ThreadingTCPServer, datagram_handler_fn, handler_fn, testing,
+    DatagramServer, DrainReport, MixIn, Sequential, ServerHandle, ServerHooks, StreamContext, StreamServer,
+    TCPServer, ThreadingMixIn, ThreadingTCPServer, datagram_handler_fn, handler_fn, testing,
 };
 
 use support::{Gate, LIMIT, LOOPBACK, OpenAtEnd, client_of, moment, rest_of, until, until_stats};

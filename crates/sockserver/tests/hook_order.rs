@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use sock::{Address, Shutdown, Socket, StreamSocket, ToAddress};
+use sockserver::kind::Inet;
 use sockserver::{
-    DatagramContext, DatagramRequestHandler, DatagramServer, Inet, Job, MixIn, Rejected, Request,
-    RequestError, Sequential, ServerHandle, ServerHooks, StreamContext, StreamRequestHandler, StreamServer,
-    TCPServer, ThreadingMixIn, handler_fn, testing,
+    DatagramContext, DatagramRequestHandler, DatagramServer, Job, MixIn, Rejected, Request, RequestError,
+    Sequential, ServerHandle, ServerHooks, StreamContext, StreamRequestHandler, StreamServer, TCPServer,
+    ThreadingMixIn, handler_fn, testing,
 };
 
 use support::{LOOPBACK, StopAtEnd, client_of, rest_of};
@@ -374,7 +375,7 @@ fn with_threads_the_loop_only_starts_what_the_worker_does() {
 
 /// One datagram with `fault`, served in this thread.
 #[track_caller]
-fn calls_of_one_datagram<F: sockserver::Family>(
+fn calls_of_one_datagram<F: sockserver::kind::Family>(
     fault: Fault,
     address: impl ToAddress,
     client: &Socket,
@@ -415,7 +416,7 @@ fn unix_datagrams_go_that_way_too() {
     let client = Socket::new(sock::AF_UNIX, sock::SOCK_DGRAM, 0).unwrap();
     let unnamed = Address::Unix(sock::UnixAddress::Unnamed);
     assert_eq!(
-        calls_of_one_datagram::<sockserver::Unix>(Fault::HandlePanics, unnamed, &client),
+        calls_of_one_datagram::<sockserver::kind::Unix>(Fault::HandlePanics, unnamed, &client),
         "verify_request process_request finish_request setup handle finish handle_error shutdown_request \
          close_request"
     );

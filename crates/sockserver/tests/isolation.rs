@@ -76,7 +76,7 @@ fn reset(client: Socket) {
 }
 
 /// Lets clients misbehave and after each asks for an honest answer.
-fn survives_all<K: sockserver::Kind, M: sockserver::MixIn>(
+fn survives_all<K: sockserver::kind::Kind, M: sockserver::MixIn>(
     server: &Server<K, M>,
     errors: &mpsc::Receiver<String>,
 ) {
@@ -171,7 +171,7 @@ impl DatagramRequestHandler for Fragile {
     }
 }
 
-fn datagrams_survive_all<K: sockserver::Kind, M: sockserver::MixIn>(
+fn datagrams_survive_all<K: sockserver::kind::Kind, M: sockserver::MixIn>(
     server: Server<K, M>,
     errors: &mpsc::Receiver<String>,
 ) {

@@ -9,9 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use sock::{AF_INET, Address, SHUT_WR, SOCK_DGRAM, Socket};
+use sockserver::kind::{Inet, Stream};
 use sockserver::{
-    DatagramContext, DatagramRequestHandler, Inet, MixIn, Server, Stats, Stream, StreamContext,
-    StreamRequestHandler, TCPServer, ThreadPoolTCPServer, UDPServer,
+    DatagramContext, DatagramRequestHandler, MixIn, Server, Stats, StreamContext, StreamRequestHandler,
+    TCPServer, ThreadPoolTCPServer, UDPServer,
 };
 
 use support::{LIMIT, LOOPBACK, StopAtEnd, client_of, rest_of, until_stats};

@@ -53,7 +53,7 @@ impl StreamRequestHandler for Numbering {
 
 /// Serves `talk`'s client with one handler and returns the handler's calls.
 fn calls_of<M: MixIn>(
-    server: &Server<sockserver::Stream<sockserver::Inet>, M>,
+    server: &Server<sockserver::kind::Stream<sockserver::kind::Inet>, M>,
     calls: &mpsc::Receiver<&'static str>,
     talk: impl FnOnce(Socket),
 ) -> Vec<&'static str> {
@@ -72,7 +72,7 @@ fn calls_of<M: MixIn>(
     })
 }
 
-fn server<M: MixIn + Default>() -> (StreamServer<sockserver::Inet, M>, mpsc::Receiver<&'static str>) {
+fn server<M: MixIn + Default>() -> (StreamServer<sockserver::kind::Inet, M>, mpsc::Receiver<&'static str>) {
     let (tell, told) = mpsc::channel();
     let make = move || Numbering { calls: tell.clone(), requests: 0 };
     (StreamServer::new(("127.0.0.1", 0), make).unwrap(), told)
@@ -164,7 +164,8 @@ impl StreamRequestHandler for ManyReaders {
 #[test]
 fn what_was_read_ahead_comes_first_whoever_reads() {
     fn requests<M: MixIn + Default>() {
-        let server = StreamServer::<sockserver::Inet, M>::new(("127.0.0.1", 0), || ManyReaders).unwrap();
+        let server =
+            StreamServer::<sockserver::kind::Inet, M>::new(("127.0.0.1", 0), || ManyReaders).unwrap();
         thread::scope(|scope| {
             let _stop = StopAtEnd(server.handle());
             scope.spawn(|| server.serve_forever().unwrap());
@@ -203,7 +204,7 @@ impl StreamRequestHandler for Named {
 
 fn what_setup_read_ahead_is_served<M: MixIn + Default>() {
     let server = sockserver::testing::serve(
-        StreamServer::<sockserver::Inet, M>::new(("127.0.0.1", 0), Named::default).unwrap(),
+        StreamServer::<sockserver::kind::Inet, M>::new(("127.0.0.1", 0), Named::default).unwrap(),
     );
     let client = server.connect().unwrap();
     client.sendall(b"alice\none\ntwo\n").unwrap();
@@ -232,7 +233,7 @@ impl StreamRequestHandler for OwnReader {
 
 fn a_smaller_reader_loses_nothing<M: MixIn + Default>() {
     let server = sockserver::testing::serve(
-        StreamServer::<sockserver::Inet, M>::new(("127.0.0.1", 0), || OwnReader).unwrap(),
+        StreamServer::<sockserver::kind::Inet, M>::new(("127.0.0.1", 0), || OwnReader).unwrap(),
     );
     let client = server.connect().unwrap();
     client.sendall(b"first\n").unwrap();

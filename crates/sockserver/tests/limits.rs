@@ -11,10 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 use sock::{Address, SO_ERROR, SOL_SOCKET, Socket};
+use sockserver::kind::{Inet, Stream};
 use sockserver::{
-    Builder, Inet, Request, ServerHooks, Stream, StreamContext, TCPServer, ThreadPoolTCPServer,
-    ThreadingMixIn, ThreadingTCPServer, ThreadingUDPServer, UDPServer, WhenFull, datagram_handler_fn,
-    handler_fn, testing,
+    Builder, Request, ServerHooks, StreamContext, TCPServer, ThreadPoolTCPServer, ThreadingMixIn,
+    ThreadingTCPServer, ThreadingUDPServer, UDPServer, WhenFull, datagram_handler_fn, handler_fn, testing,
 };
 
 use support::{

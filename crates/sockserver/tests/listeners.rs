@@ -237,7 +237,7 @@ mod unix {
         UnixStreamServer::new(path, handler_fn(|cx| cx.wfile.write_all(b"served")))
     }
 
-    fn served_by<K: sockserver::Kind, M: sockserver::MixIn>(server: Server<K, M>) -> String {
+    fn served_by<K: sockserver::kind::Kind, M: sockserver::MixIn>(server: Server<K, M>) -> String {
         let server = testing::serve(server);
         rest_of(&client_of(server.address()))
     }
@@ -564,9 +564,9 @@ fn a_deadline_of_zero_for_a_call_is_refused_by_name() {
     let builder = || TCPServer::builder(sockserver::handler_fn(|_| Ok(())));
     let zero = std::time::Duration::ZERO;
     let error = builder().read_timeout(zero).bind(("127.0.0.1", 0)).unwrap_err();
-    assert_eq!(error.to_string(), "read_timeout must not be zero; None switches it off");
+    assert_eq!(error.to_string(), "read_timeout must not be zero (None disables it)");
     let error = builder().write_timeout(zero).bind(("127.0.0.1", 0)).unwrap_err();
-    assert_eq!(error.to_string(), "write_timeout must not be zero; None switches it off");
+    assert_eq!(error.to_string(), "write_timeout must not be zero (None disables it)");
 }
 
 #[test]

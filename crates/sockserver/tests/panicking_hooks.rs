@@ -109,7 +109,7 @@ fn survives<M: MixIn + Default>(place: &'static str) {
     let passed = Arc::new(AtomicUsize::new(0));
     let bomb = |passed: &Arc<AtomicUsize>| Bomb { place, passed: Arc::clone(passed) };
     let (hooks, in_factory) = (bomb(&passed), Arc::clone(&passed));
-    let server = StreamServer::<sockserver::Inet, M>::builder(move || {
+    let server = StreamServer::<sockserver::kind::Inet, M>::builder(move || {
         let bomb = Bomb { place, passed: Arc::clone(&in_factory) };
         bomb.pass("factory");
         Handler(bomb)

@@ -6,8 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sock::{Address, Socket};
+use sockserver::kind::Inet;
 use sockserver::{
-    Inet, Job, MixIn, Rejected, ServerHandle, StreamServer, TCPServer, ThreadingTCPServer, UDPServer,
+    Job, MixIn, Rejected, ServerHandle, StreamServer, TCPServer, ThreadingTCPServer, UDPServer,
     datagram_handler_fn, handler_fn, testing,
 };
 

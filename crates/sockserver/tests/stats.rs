@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sock::{Address, SOL_SOCKET, Socket};
+use sockserver::kind::{Family, Stream};
 use sockserver::{
-    Family, MixIn, Request, RequestError, Sequential, ServerHandle, ServerHooks, Stats, Stream,
-    StreamContext, StreamServer, ThreadingMixIn, WhenFull, testing,
+    MixIn, Request, RequestError, Sequential, ServerHandle, ServerHooks, Stats, StreamContext,
+    StreamServer, ThreadingMixIn, WhenFull, testing,
 };
 
 use support::{LIMIT, LOOPBACK, client_of, moment, rest_of, until_stats};
@@ -218,7 +219,7 @@ fn quietly() {
 
 /// Runs a history of clients, a few of them at once, and compares the books.
 fn history<M: MixIn + Default>(clients: &[Client], at_once: usize, most: usize) {
-    let server = server::<sockserver::Inet, M>(most);
+    let server = server::<sockserver::kind::Inet, M>(most);
     let server = testing::serve(server.bind(LOOPBACK).unwrap());
     let handle = server.handle().clone();
     let expected = watched(&handle, || {
@@ -311,7 +312,7 @@ proptest! {
         refuses in any::<bool>(),
     ) {
         let when_full = if refuses { WhenFull::Refuse } else { WhenFull::Wait };
-        let server = server::<sockserver::Inet, ThreadingMixIn>(6).when_full(when_full).bind(LOOPBACK).unwrap();
+        let server = server::<sockserver::kind::Inet, ThreadingMixIn>(6).when_full(when_full).bind(LOOPBACK).unwrap();
         let server = testing::serve(server);
         let handle = server.handle().clone();
         let report = watched(&handle, || {

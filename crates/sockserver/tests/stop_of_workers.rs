@@ -11,8 +11,9 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use sock::{Address, SOCK_DGRAM, Socket};
+use sockserver::kind::Inet;
 use sockserver::{
-    DatagramContext, DatagramRequestHandler, Inet, MixIn, Request, SelectorMixIn, Sequential, ServerHandle,
+    DatagramContext, DatagramRequestHandler, MixIn, Request, SelectorMixIn, Sequential, ServerHandle,
     ServerHooks, StreamContext, StreamServer, ThreadPoolMixIn, ThreadPoolTCPServer, ThreadPoolUDPServer,
     ThreadingMixIn, WhenQueueFull, handler_fn,
 };

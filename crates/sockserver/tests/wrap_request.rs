@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use sock::{Shutdown, Socket, StreamSocket};
 #[cfg(unix)]
 use sockserver::SelectorTCPServer;
+use sockserver::kind::{Inet, Stream};
 use sockserver::testing;
 use sockserver::{
-    Builder, Inet, MixIn, ServerHooks, Stream, StreamContext, StreamRequestHandler, TCPServer,
-    ThreadPoolTCPServer, ThreadingTCPServer,
+    Builder, MixIn, ServerHooks, StreamContext, StreamRequestHandler, TCPServer, ThreadPoolTCPServer,
+    ThreadingTCPServer,
 };
 
 const ANY: (&str, u16) = ("127.0.0.1", 0);

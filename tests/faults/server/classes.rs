@@ -5,10 +5,10 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use sock::Address;
+use sockserver::kind::{Datagram, Family, Inet, Kind, Stream, Unix};
 use sockserver::{
-    Builder, Datagram, DatagramServer, Family, ForkingMixIn, Inet, Kind, MixIn, PreforkMixIn,
-    SelectorMixIn, Sequential, Stream, StreamServer, ThreadPoolMixIn, ThreadingMixIn, Unix, WhenFull,
-    WhenQueueFull,
+    Builder, DatagramServer, ForkingMixIn, MixIn, PreforkMixIn, SelectorMixIn, Sequential, StreamServer,
+    ThreadPoolMixIn, ThreadingMixIn, WhenFull, WhenQueueFull,
 };
 
 use crate::commands::{Lines, Packets};

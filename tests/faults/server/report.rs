@@ -8,7 +8,8 @@ use std::thread;
 
 use signal_hook::consts::{SIGUSR1, SIGUSR2};
 use sock::{Address, Shutdown, Socket, StreamSocket};
-use sockserver::{DrainReport, Kind, MixIn, Request, Server, ServerHandle, ServerHooks};
+use sockserver::kind::Kind;
+use sockserver::{DrainReport, MixIn, Request, Server, ServerHandle, ServerHooks};
 
 use crate::commands;
 use crate::options::Options;

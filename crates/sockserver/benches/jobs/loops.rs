@@ -9,8 +9,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
 use criterion::Criterion;
+use sockserver::kind::Family;
 use sockserver::{
-    Family, MixIn, PreforkTCPServer, SelectorTCPServer, StreamServer, TCPServer, ThreadPoolTCPServer,
+    MixIn, PreforkTCPServer, SelectorTCPServer, StreamServer, TCPServer, ThreadPoolTCPServer,
     ThreadingTCPServer,
 };
 

@@ -4,9 +4,10 @@ use std::io::{self, BufRead, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use criterion::{BenchmarkGroup, Criterion, measurement::WallTime};
+use sockserver::kind::Family;
 use sockserver::{
-    DatagramContext, DatagramRequestHandler, Family, ForkingTCPServer, MixIn, StreamContext,
-    StreamRequestHandler, StreamServer, TCPServer, ThreadingTCPServer, UDPServer,
+    DatagramContext, DatagramRequestHandler, ForkingTCPServer, MixIn, StreamContext, StreamRequestHandler,
+    StreamServer, TCPServer, ThreadingTCPServer, UDPServer,
 };
 
 const MESSAGE: [u8; 64] = [b'x'; 64];

@@ -10,6 +10,7 @@
 //!    requests wait without one (Unix).
 
 use std::cell::Cell;
+use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,6 @@ use sock::{BorrowedFd, POLLIN, Poll};
 
 use crate::accept::acceptor::{Accepted, Acceptor};
 use crate::lifecycle::handle::ServerHandle;
-#[cfg(all(unix, feature = "signals"))]
 use crate::lifecycle::signals::Signals;
 use crate::limits::drain_report::DrainReport;
 use crate::request::catch_panic;
@@ -163,8 +163,13 @@ pub struct AcceptLoop<'a> {
     skip_speculation: Cell<u32>,
     /// Whether somebody has overridden `service_actions`; found out by calling it.
     overridden: Cell<Option<bool>>,
-    #[cfg(all(unix, feature = "signals"))]
     signals: Option<&'a Signals>,
+}
+
+impl fmt::Debug for AcceptLoop<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcceptLoop").finish_non_exhaustive()
+    }
 }
 
 impl<'a> AcceptLoop<'a> {
@@ -175,13 +180,11 @@ impl<'a> AcceptLoop<'a> {
             mixin,
             skip_speculation: Cell::new(0),
             overridden: Cell::new(None),
-            #[cfg(all(unix, feature = "signals"))]
             signals: None,
         }
     }
 
     /// Has the loop itself look for signals.
-    #[cfg(all(unix, feature = "signals"))]
     pub(crate) fn with_signals(self, signals: Option<&'a Signals>) -> AcceptLoop<'a> {
         AcceptLoop { signals, ..self }
     }
@@ -313,14 +316,8 @@ impl<'a> AcceptLoop<'a> {
         self.acceptor.is_stopping()
     }
 
-    #[cfg(all(unix, feature = "signals"))]
     pub(crate) fn signal_received(&self) -> bool {
         self.signals.is_some_and(|signals| signals.requested_drain().is_some())
-    }
-
-    #[cfg(not(all(unix, feature = "signals")))]
-    pub(crate) fn signal_received(&self) -> bool {
-        false
     }
 
     /// Hands a job to the mixin. Returns how long to wait if it could not be started.
@@ -381,7 +378,6 @@ impl<'a> AcceptLoop<'a> {
             set.extend(self.acceptor.listeners().map(|listener| Poll::new(listener, POLLIN)));
         }
         set.extend(watch.iter().map(|fd| Poll::new(fd, POLLIN)));
-        #[cfg(all(unix, feature = "signals"))]
         set.extend(self.signals.map(Signals::poll));
         ignore_interrupt(sock::poll(&mut set, shorter(limit, due)))?;
         if set[0].revents() != 0 {
@@ -392,7 +388,6 @@ impl<'a> AcceptLoop<'a> {
 
     /// Sees to signals and deadlines, where no thread does.
     fn run_housekeeping(&self) -> io::Result<()> {
-        #[cfg(all(unix, feature = "signals"))]
         if let Some(signals) = self.signals {
             signals.read_signals();
             if self.signal_received() {

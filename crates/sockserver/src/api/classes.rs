@@ -1,116 +1,115 @@
-//! The directory of classes: each name with its line of Python.
+//! The classes of Python's module, and those of the mixins that Python does not have.
 
 use crate::accept::mixin::Sequential;
-use crate::api::server::{DatagramServer, Inet, StreamServer, Unix};
+use crate::api::kind::{Datagram, Inet, Stream, Unix};
+use crate::api::server::Server;
 use crate::models::pool::ThreadPoolMixIn;
 use crate::models::threading::ThreadingMixIn;
 
-/// `class TCPServer(BaseServer)`: one connection after the other.
-#[doc(alias = "TcpServer")]
-pub type TCPServer = StreamServer<Inet, Sequential>;
-
-/// `class UDPServer(TCPServer)`: one datagram after the other.
-#[doc(alias = "UdpServer")]
-pub type UDPServer = DatagramServer<Inet, Sequential>;
-
-/// `class UnixStreamServer(TCPServer)`.
-pub type UnixStreamServer = StreamServer<Unix, Sequential>;
-
-/// `class UnixDatagramServer(UDPServer)`.
-pub type UnixDatagramServer = DatagramServer<Unix, Sequential>;
-
-/// `class ThreadingTCPServer(ThreadingMixIn, TCPServer)`.
-#[doc(alias = "ThreadingTcpServer")]
-pub type ThreadingTCPServer = StreamServer<Inet, ThreadingMixIn>;
-
-/// `class ThreadingUDPServer(ThreadingMixIn, UDPServer)`.
-#[doc(alias = "ThreadingUdpServer")]
-pub type ThreadingUDPServer = DatagramServer<Inet, ThreadingMixIn>;
-
-/// `class ThreadingUnixStreamServer(ThreadingMixIn, UnixStreamServer)`.
-pub type ThreadingUnixStreamServer = StreamServer<Unix, ThreadingMixIn>;
-
-/// `class ThreadingUnixDatagramServer(ThreadingMixIn, UnixDatagramServer)`.
-pub type ThreadingUnixDatagramServer = DatagramServer<Unix, ThreadingMixIn>;
-
-/// A fixed number of threads: like `class ThreadPoolTCPServer(ThreadPoolMixIn,
-/// TCPServer)`, which Python does not have.
-#[doc(alias = "ThreadPoolTcpServer")]
-pub type ThreadPoolTCPServer = StreamServer<Inet, ThreadPoolMixIn>;
-
-/// The same for datagrams.
-#[doc(alias = "ThreadPoolUdpServer")]
-pub type ThreadPoolUDPServer = DatagramServer<Inet, ThreadPoolMixIn>;
-
-/// The same over Unix sockets.
-pub type ThreadPoolUnixStreamServer = StreamServer<Unix, ThreadPoolMixIn>;
-
-/// The same for datagrams over Unix sockets.
-pub type ThreadPoolUnixDatagramServer = DatagramServer<Unix, ThreadPoolMixIn>;
-
-#[cfg(unix)]
-pub use forking::*;
-
-/// A child process for each request, where the system can fork.
-#[cfg(unix)]
-mod forking {
-    use crate::api::server::{DatagramServer, Inet, StreamServer, Unix};
-    use crate::models::forking::ForkingMixIn;
-
-    /// `class ForkingTCPServer(ForkingMixIn, TCPServer)`.
-    #[doc(alias = "ForkingTcpServer")]
-    pub type ForkingTCPServer = StreamServer<Inet, ForkingMixIn>;
-
-    /// `class ForkingUDPServer(ForkingMixIn, UDPServer)`.
-    #[doc(alias = "ForkingUdpServer")]
-    pub type ForkingUDPServer = DatagramServer<Inet, ForkingMixIn>;
-
-    /// `class ForkingUnixStreamServer(ForkingMixIn, UnixStreamServer)`.
-    pub type ForkingUnixStreamServer = StreamServer<Unix, ForkingMixIn>;
-
-    /// `class ForkingUnixDatagramServer(ForkingMixIn, UnixDatagramServer)`.
-    pub type ForkingUnixDatagramServer = DatagramServer<Unix, ForkingMixIn>;
+/// Defines a type alias with an example for each row `name = kind<family>, mixin;`.
+macro_rules! server_classes {
+    ($($(#[$doc:meta])* $name:ident = $kind:ident<$family:ident>, $mixin:ident;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Examples
+        ///
+        #[doc = server_classes!(@fence $family)]
+        #[doc = concat!("use sockserver::{", stringify!($name), ", ", server_classes!(@function $kind), "};")]
+        ///
+        #[doc = server_classes!(@handler $kind)]
+        #[doc = concat!("let server = ", stringify!($name), "::new(", server_classes!(@address $family), ", echo)?;")]
+        #[doc = server_classes!(@serve $family)]
+        /// server.server_close()?;
+        /// # std::io::Result::Ok(())
+        /// ```
+        ///
+        /// # Methods
+        ///
+        /// The methods are those of [`Server`], such as [`new`](Server::new),
+        /// [`builder`](Server::builder), [`serve_forever`](Server::serve_forever) and
+        /// [`handle`](Server::handle).
+        pub type $name = Server<$kind<$family>, $mixin>;
+    )*};
+    (@function Stream) => { "handler_fn" };
+    (@function Datagram) => { "datagram_handler_fn" };
+    (@handler Stream) => { "let echo = handler_fn(|cx| cx.request.sendall(&cx.request.recv(1024)?));" };
+    (@handler Datagram) => {
+        "let echo = datagram_handler_fn(|cx| cx.socket.sendto(cx.packet, cx.client_address).map(drop));"
+    };
+    (@address Inet) => { "(\"127.0.0.1\", 0)" };
+    (@address Unix) => { "\"/run/echo.sock\"" };
+    (@fence Inet) => { "```" };
+    // The path exists on few machines.
+    (@fence Unix) => { "```no_run" };
+    (@serve Inet) => { "// server.serve_forever()?;" };
+    (@serve Unix) => { "server.serve_forever()?;" };
 }
-
 #[cfg(unix)]
-pub use selecting::*;
+pub(super) use server_classes;
 
-/// Connections that wait without a thread.
-#[cfg(unix)]
-mod selecting {
-    use crate::api::server::{Inet, StreamServer, Unix};
-    use crate::models::selector::SelectorMixIn;
-
-    /// A few threads for all connections: like `class SelectorTCPServer(SelectorMixIn,
-    /// TCPServer)`, which Python does not have.
-    #[doc(alias = "SelectorTcpServer")]
-    pub type SelectorTCPServer = StreamServer<Inet, SelectorMixIn>;
-
-    /// The same over Unix sockets.
-    pub type SelectorUnixStreamServer = StreamServer<Unix, SelectorMixIn>;
-}
-
-#[cfg(unix)]
-pub use preforking::*;
-
-/// Processes that are there before their clients.
-#[cfg(unix)]
-mod preforking {
-    use crate::api::server::{DatagramServer, Inet, StreamServer, Unix};
-    use crate::models::prefork::PreforkMixIn;
-
-    /// Worker processes: like `class PreforkTCPServer(PreforkMixIn, TCPServer)`, which
-    /// Python does not have.
-    #[doc(alias = "PreforkTcpServer")]
-    pub type PreforkTCPServer = StreamServer<Inet, PreforkMixIn>;
-
-    /// The same for datagrams.
-    #[doc(alias = "PreforkUdpServer")]
-    pub type PreforkUDPServer = DatagramServer<Inet, PreforkMixIn>;
-
-    /// The same over Unix sockets.
-    pub type PreforkUnixStreamServer = StreamServer<Unix, PreforkMixIn>;
-
-    /// The same for datagrams over Unix sockets.
-    pub type PreforkUnixDatagramServer = DatagramServer<Unix, PreforkMixIn>;
+server_classes! {
+    /// Serves TCP connections one after another in the accept loop.
+    ///
+    /// Choose it for tests and for one client at a time, because a client waits until the earlier ones are
+    /// done. Python: `class TCPServer(BaseServer)`.
+    #[doc(alias = "TcpServer")]
+    TCPServer = Stream<Inet>, Sequential;
+    /// Serves UDP datagrams one after another in the accept loop.
+    ///
+    /// Choose it when handlers are short and do not block. It costs the least for each datagram. Python:
+    /// `class UDPServer(TCPServer)`.
+    #[doc(alias = "UdpServer")]
+    UDPServer = Datagram<Inet>, Sequential;
+    /// Serves connections of Unix sockets one after another in the accept loop.
+    ///
+    /// Choose it for tests and for one client at a time, because a client waits until the earlier ones are
+    /// done. Python: `class UnixStreamServer(TCPServer)`.
+    UnixStreamServer = Stream<Unix>, Sequential;
+    /// Serves datagrams of Unix sockets one after another in the accept loop.
+    ///
+    /// Choose it when handlers are short and do not block. It costs the least for each datagram. Python:
+    /// `class UnixDatagramServer(UDPServer)`.
+    UnixDatagramServer = Datagram<Unix>, Sequential;
+    /// Serves TCP connections, each in a thread of its own.
+    ///
+    /// Choose it for handlers that block and for up to about a thousand connections. Python: `class
+    /// ThreadingTCPServer(ThreadingMixIn, TCPServer)`.
+    #[doc(alias = "ThreadingTcpServer")]
+    ThreadingTCPServer = Stream<Inet>, ThreadingMixIn;
+    /// Serves UDP datagrams, each in a thread of its own.
+    ///
+    /// Choose it when handlers block, for example on a database. Python: `class
+    /// ThreadingUDPServer(ThreadingMixIn, UDPServer)`.
+    #[doc(alias = "ThreadingUdpServer")]
+    ThreadingUDPServer = Datagram<Inet>, ThreadingMixIn;
+    /// Serves connections of Unix sockets, each in a thread of its own.
+    ///
+    /// Choose it for handlers that block and for up to about a thousand connections. Python: `class
+    /// ThreadingUnixStreamServer(ThreadingMixIn, UnixStreamServer)`.
+    ThreadingUnixStreamServer = Stream<Unix>, ThreadingMixIn;
+    /// Serves datagrams of Unix sockets, each in a thread of its own.
+    ///
+    /// Choose it when handlers block, for example on a database. Python: `class
+    /// ThreadingUnixDatagramServer(ThreadingMixIn, UnixDatagramServer)`.
+    ThreadingUnixDatagramServer = Datagram<Unix>, ThreadingMixIn;
+    /// Serves TCP connections in a fixed number of threads.
+    ///
+    /// Choose it for short connections, or to bound the number of threads. A connection occupies its thread
+    /// until it is closed. Not in Python.
+    #[doc(alias = "ThreadPoolTcpServer")]
+    ThreadPoolTCPServer = Stream<Inet>, ThreadPoolMixIn;
+    /// Serves UDP datagrams in a fixed number of threads.
+    ///
+    /// Choose it when handlers block and the number of threads has to be bounded. Not in Python.
+    #[doc(alias = "ThreadPoolUdpServer")]
+    ThreadPoolUDPServer = Datagram<Inet>, ThreadPoolMixIn;
+    /// Serves connections of Unix sockets in a fixed number of threads.
+    ///
+    /// Choose it for short connections, or to bound the number of threads. A connection occupies its thread
+    /// until it is closed. Not in Python.
+    ThreadPoolUnixStreamServer = Stream<Unix>, ThreadPoolMixIn;
+    /// Serves datagrams of Unix sockets in a fixed number of threads.
+    ///
+    /// Choose it when handlers block and the number of threads has to be bounded. Not in Python.
+    ThreadPoolUnixDatagramServer = Datagram<Unix>, ThreadPoolMixIn;
 }

@@ -1,6 +1,10 @@
-//! What users of the crate hold: servers, their builder and their classes.
+//! The public types: servers, their builder, their kinds and their classes.
 
 pub(crate) mod builder;
 pub(crate) mod classes;
+pub mod kind;
 pub(crate) mod server;
+#[cfg(feature = "test-util")]
 pub mod testing;
+#[cfg(unix)]
+pub(crate) mod unix_classes;

@@ -1,8 +1,8 @@
-//! For the tests of those who write servers and handlers.
+//! Tools for tests of servers and handlers. Requires the feature `test-util`.
 //!
-//! - [`converse`] runs a handler over a pair of sockets: no server, no port.
-//! - [`serve`] runs a server on a free port and drains it at the end of the test.
-//! - [`LeakCheck`] counts what a test has left behind.
+//! - [`converse`] runs a handler over a pair of sockets, without a server or a port.
+//! - [`serve`] runs a server in a thread and drains it at the end of the test.
+//! - [`LeakCheck`] finds descriptors, threads and child processes that a test leaves behind.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use sock::{Address, Socket, socketpair};
 
 use crate::accept::mixin::MixIn;
-use crate::api::server::{Kind, Server};
+use crate::api::kind::Kind;
+use crate::api::server::Server;
 use crate::connection::wrapping::Wraps;
 use crate::lifecycle::handle::ServerHandle;
 use crate::limits::Limits;
@@ -24,19 +25,18 @@ use crate::request::hooks::Defaults;
 use crate::request::job::Job;
 use crate::request::stream_handler::StreamRequestHandler;
 
-/// Runs a handler over a pair of sockets, with `client` at the other end, and
-/// returns what `client` returns and what became of the handler.
+/// Runs a handler over a pair of sockets and passes the other end to `client`.
 ///
-/// The handler runs in a thread of its own, as a server would run it. The client's
-/// end is closed when `client` returns.
+/// Returns the result of `client` and the outcome of the request. The handler runs in its own
+/// thread, as in a server. The client's end is closed when `client` returns.
 ///
 /// # Errors
 ///
-/// Those of socketpair(2).
+/// Returns an error if socketpair(2) fails.
 ///
 /// # Panics
 ///
-/// When `client` does.
+/// Panics if `client` panics.
 ///
 /// # Examples
 ///
@@ -45,8 +45,8 @@ use crate::request::stream_handler::StreamRequestHandler;
 /// use sockserver::{Outcome, handler_fn, testing};
 ///
 /// let greet = handler_fn(|cx| writeln!(cx.wfile, "hello"));
-/// let (said, outcome) = testing::converse(greet, |client| client.recv(100).unwrap())?;
-/// assert_eq!((&said[..], outcome), (&b"hello\n"[..], Outcome::Finished));
+/// let (response, outcome) = testing::converse(greet, |client| client.recv(100).unwrap())?;
+/// assert_eq!((&response[..], outcome), (&b"hello\n"[..], Outcome::Finished));
 /// # std::io::Result::Ok(())
 /// ```
 pub fn converse<H: StreamRequestHandler, T>(
@@ -66,20 +66,20 @@ pub fn converse<H: StreamRequestHandler, T>(
     let registry = Arc::clone(core.registry());
     let (client_address, permit) = (theirs.getpeername()?, registry.permits.acquire_over_limit());
     let (job, _) = Job::enter(&Arc::new(core), Arrival::Connection(theirs), client_address, permit);
-    let (told, outcome) = thread::scope(|scope| {
+    let (result, outcome) = thread::scope(|scope| {
         let served = scope.spawn(|| job.run());
-        let told = client(&ours);
+        let result = client(&ours);
         drop(ours);
-        (told, served.join())
+        (result, served.join())
     });
     registry.close();
-    // Panics of a handler are caught in the job.
-    Ok((told, outcome.unwrap_or(Outcome::Panicked)))
+    // The job catches the panics of a handler.
+    Ok((result, outcome.unwrap_or(Outcome::Panicked)))
 }
 
-/// A server that serves in a thread of its own, until this is dropped.
+/// A server that runs in its own thread until this value is dropped.
 ///
-/// Made by [`serve`].
+/// Created by [`serve`].
 #[derive(Debug)]
 pub struct Running {
     handle: ServerHandle,
@@ -87,12 +87,13 @@ pub struct Running {
     thread: Option<thread::JoinHandle<io::Result<()>>>,
 }
 
-/// How long [`Running`] waits at the end for what the test has left open.
+/// How long [`Running`] drains the server, and how long calls of its clients may take.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Serves in a thread of its own, until what it returns is dropped: then it drains
-/// the server, and panics if that fails. Not for servers that fork: those must have
-/// no other thread beside them.
+/// Runs a server in its own thread until the returned value is dropped.
+///
+/// The drop drains the server and panics if that fails. It cannot be used with a server that forks,
+/// because forking is refused while other threads run.
 ///
 /// # Examples
 ///
@@ -109,7 +110,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// assert_eq!(client.recv(100)?, b"hello");
 /// # std::io::Result::Ok(())
 /// ```
-#[must_use = "the server stops when this is dropped"]
+#[must_use = "the server stops when the value is dropped"]
 pub fn serve<K: Kind, M: MixIn>(server: Server<K, M>) -> Running {
     let (handle, address) = (server.handle(), server.server_address().clone());
     let thread = thread::spawn(move || {
@@ -120,23 +121,23 @@ pub fn serve<K: Kind, M: MixIn>(server: Server<K, M>) -> Running {
 }
 
 impl Running {
-    /// Where it listens.
+    /// Returns the address of the server.
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// The server's handle.
+    /// Returns the handle of the server.
     #[must_use]
     pub fn handle(&self) -> &ServerHandle {
         &self.handle
     }
 
-    /// A new connection to it, whose calls wait ten seconds at most.
+    /// Connects to the server. Calls on the returned socket have a timeout of ten seconds.
     ///
     /// # Errors
     ///
-    /// Those of [`Socket::connect`].
+    /// Returns an error if socket(2) or connect(2) fails.
     pub fn connect(&self) -> io::Result<Socket> {
         let client = Socket::new(self.address.family(), sock::SOCK_STREAM, 0)?;
         client.settimeout(DRAIN)?;
@@ -151,11 +152,11 @@ impl Drop for Running {
         let Some(thread) = self.thread.take() else { return };
         let served = match &drained {
             Ok(report) if report.still_running > 0 => {
-                Err(io::Error::other(format!("handlers do not return: {report}")))
+                Err(io::Error::other(format!("handlers are still running: {report}")))
             }
             _ => thread.join().unwrap_or_else(|_| Err(io::Error::other("serve_forever panicked"))),
         };
-        // A second panic would hide the first.
+        // A panic during a panic would abort the process.
         if !thread::panicking() {
             if let Err(error) = drained.and(served) {
                 panic!("server at {}: {error}", self.address);
@@ -164,11 +165,11 @@ impl Drop for Running {
     }
 }
 
-/// What a process has open: to see whether a test leaves something behind.
+/// Counts the descriptors, threads and child processes of this process.
 ///
 /// # Platform notes
 ///
-/// Counts are known on Linux; elsewhere they are 0.
+/// The counts come from `/proc` on Linux. On other systems they are 0.
 ///
 /// # Examples
 ///
@@ -188,7 +189,7 @@ pub struct LeakCheck {
 }
 
 impl LeakCheck {
-    /// Counts what is there now.
+    /// Counts what the process has now.
     #[must_use]
     pub fn begin() -> LeakCheck {
         LeakCheck {
@@ -198,21 +199,23 @@ impl LeakCheck {
         }
     }
 
-    /// Fails if more, or less, is there than at the beginning. It waits a moment:
-    /// the system counts a thread until a little after it has been joined.
+    /// Checks that the counts are what they were at the beginning.
+    ///
+    /// It waits for up to ten seconds, because the system counts a thread for a short time after it
+    /// was joined.
     ///
     /// # Panics
     ///
-    /// If so, with the counts.
+    /// Panics with both counts if they differ.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
-        let until = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let now = LeakCheck::begin();
             if now == *self {
                 return;
             }
-            assert!(Instant::now() < until, "left behind: there were {self:?}, there are {now:?}");
+            assert!(Instant::now() < deadline, "left behind: {now:?}; at the beginning: {self:?}");
             let _ = sock::poll(&mut [], Some(Duration::from_millis(1)));
         }
     }
@@ -229,13 +232,13 @@ fn entries(folder: &str) -> usize {
     std::fs::read_dir(folder).map_or(0, Iterator::count)
 }
 
-/// Children that have not been collected, zombies included.
+/// Counts the children that have not been reaped, zombies included.
 fn children() -> usize {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
         return 0;
     };
-    let of = |task: io::Result<std::fs::DirEntry>| {
+    let children_of = |task: io::Result<std::fs::DirEntry>| {
         std::fs::read_to_string(task.ok()?.path().join("children")).ok()
     };
-    tasks.filter_map(of).map(|pids| pids.split_whitespace().count()).sum()
+    tasks.filter_map(children_of).map(|pids| pids.split_whitespace().count()).sum()
 }

@@ -6,5 +6,5 @@ pub(crate) mod handle;
 pub(crate) mod registry;
 #[cfg(unix)]
 pub(crate) mod scoreboard;
-#[cfg(all(unix, feature = "signals"))]
+#[cfg_attr(not(all(unix, feature = "signals")), path = "signals_disabled.rs")]
 pub(crate) mod signals;

@@ -1,6 +1,7 @@
 //! Handlers of datagrams.
 
 use std::cell::Cell;
+use std::fmt;
 use std::io::{self, Cursor};
 use std::sync::Arc;
 
@@ -91,6 +92,15 @@ pub struct DatagramContext<'a> {
     pub server: &'a ServerHandle,
 }
 
+impl fmt::Debug for DatagramContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatagramContext")
+            .field("client_address", self.client_address)
+            .field("packet", &format_args!("{} bytes", self.packet.len()))
+            .finish_non_exhaustive()
+    }
+}
+
 /// Makes datagram handlers of a closure.
 ///
 /// # Examples
@@ -113,6 +123,12 @@ where
 
 /// The handler that [`datagram_handler_fn`] makes.
 pub struct DatagramHandlerFn<F>(Arc<F>);
+
+impl<F> fmt::Debug for DatagramHandlerFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatagramHandlerFn").finish_non_exhaustive()
+    }
+}
 
 impl<F> DatagramRequestHandler for DatagramHandlerFn<F>
 where

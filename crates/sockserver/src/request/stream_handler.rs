@@ -1,5 +1,6 @@
-//! Handlers of connections.
+//! The handlers of connections.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,20 +11,16 @@ use crate::lifecycle::handle::ServerHandle;
 
 /// Serves one connection. Python: `socketserver.StreamRequestHandler`.
 ///
-/// The life of a handler:
+/// 1. The worker calls the server's factory, which creates the handler for one connection. The
+///    closure of the factory captures what the handlers share.
+/// 2. The worker calls [`setup`](Self::setup).
+/// 3. It calls [`handle`](Self::handle), which uses `cx.rfile` and `cx.wfile`. If `handle` sets
+///    `cx.close_connection` to false, it is called again for the next request on the connection.
+/// 4. It calls [`finish`](Self::finish), even if `handle` failed, but not if `setup` failed.
+/// 5. The handler is dropped, and the connection is shut down and closed.
 ///
-/// 1. The server's factory makes it in the worker, for one connection. What
-///    handlers share is what the factory's closure captures.
-/// 2. [`setup`](Self::setup).
-/// 3. [`handle`](Self::handle), which talks through `cx.rfile` and `cx.wfile`. It
-///    is called again for the next request on the same connection if it sets
-///    `cx.close_connection` to false.
-/// 4. [`finish`](Self::finish), after a `handle` that failed too, but not after
-///    a `setup` that failed.
-/// 5. It is dropped; the connection is shut down and closed.
-///
-/// An error or a panic in any of these ends this connection alone, through
-/// [`ServerHooks::handle_error`](crate::ServerHooks::handle_error).
+/// An error or a panic in one of these steps is passed to
+/// [`ServerHooks::handle_error`](crate::ServerHooks::handle_error) and ends this connection only.
 ///
 /// # Examples
 ///
@@ -48,89 +45,102 @@ use crate::lifecycle::handle::ServerHandle;
 /// # std::io::Result::Ok(())
 /// ```
 ///
-/// # When this isn't enough
+/// # See also
 ///
-/// A closure does for a handler without fields: [`handler_fn`]. Datagrams have
-/// [`DatagramRequestHandler`](crate::DatagramRequestHandler).
+/// [`handler_fn`] creates a handler without fields from a closure.
+/// [`DatagramRequestHandler`](crate::DatagramRequestHandler) serves datagrams.
 pub trait StreamRequestHandler: Send + 'static {
-    /// Timeout of the connection's calls. Python: `timeout`.
+    /// The timeout of each call on the connection. By default the server's
+    /// [`read_timeout`](crate::Builder::read_timeout) and
+    /// [`write_timeout`](crate::Builder::write_timeout) apply. Python: `timeout`.
     const TIMEOUT: Option<Duration> = None;
-    /// Whether small writes go out at once (`TCP_NODELAY`). Python: `disable_nagle_algorithm`.
+    /// Whether small writes are sent at once (`TCP_NODELAY`). Python: `disable_nagle_algorithm`.
     const DISABLE_NAGLE_ALGORITHM: bool = false;
-    /// Buffer of `cx.rfile`; 0 never reads ahead. Python: `rbufsize`.
+    /// The buffer size of `cx.rfile` in bytes. With 0 it never reads ahead. Python: `rbufsize`.
     const RBUFSIZE: usize = DEFAULT_BUFFER_SIZE;
-    /// Buffer of `cx.wfile`; 0 sends every write at once. Python: `wbufsize`.
+    /// The buffer size of `cx.wfile` in bytes. With 0 every write is sent at once. Python: `wbufsize`.
     const WBUFSIZE: usize = 0;
 
-    /// Whether the handler has something to say before the client does: a greeting,
-    /// the time of day. A [`SelectorMixIn`](crate::SelectorMixIn) otherwise calls
-    /// `handle` only when the client has sent something, so that one that is silent
-    /// costs no thread; the other mixins call it at once in any case. `setup` runs
-    /// at once everywhere. Python has no such thing.
+    /// Whether the server sends first, for example a greeting. Default false.
+    ///
+    /// If false, [`SelectorMixIn`](crate::SelectorMixIn) calls `handle` only once the client has
+    /// sent data, so that a silent client uses no thread. The other mixins ignore this constant.
+    /// `setup` is always called at once. Not in Python.
     const SPEAKS_FIRST: bool = false;
 
-    /// Prepares the connection. By default nothing: timeout and files are ready.
+    /// Prepares the connection. The default does nothing, because timeout and files are ready.
     ///
     /// # Errors
     ///
-    /// Ends the connection; neither `handle` nor `finish` runs.
+    /// An error ends the connection, and neither `handle` nor `finish` is called.
     fn setup(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
         let _ = cx;
         Ok(())
     }
 
-    /// Serves the connection, or one request of it.
+    /// Serves the connection, or one request on it.
     ///
     /// # Errors
     ///
-    /// Ends the connection, after `finish`.
+    /// An error ends the connection after `finish` was called.
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()>;
 
-    /// Ends the conversation. By default sends what `cx.wfile` still buffers.
+    /// Finishes the connection. The default sends what is buffered in `cx.wfile`.
     ///
     /// # Errors
     ///
-    /// Are reported; the connection is closed either way.
+    /// An error is passed to `handle_error`. The connection is closed in either case.
     fn finish(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
         cx.wfile.flush()
     }
 }
 
-/// A connection as its handler sees it: Python's `self.rfile`,
-/// `self.client_address`, `self.server` and so on.
+/// The connection that a handler serves. Python: the attributes of the handler, such as
+/// `self.rfile`, `self.client_address` and `self.server`.
 #[non_exhaustive]
 pub struct StreamContext<'a> {
-    /// Reads from the client: [`Read`](io::Read) and [`BufRead`](io::BufRead).
+    /// Reads from the client, with [`Read`](io::Read) and [`BufRead`](io::BufRead).
     pub rfile: SocketReader<'a>,
-    /// Writes to the client: [`Write`]; unbuffered unless `WBUFSIZE` says otherwise.
+    /// Writes to the client, with [`Write`]. Unbuffered unless `WBUFSIZE` is set.
     pub wfile: SocketWriter<'a>,
-    /// The connection itself. What `rfile` has read ahead is no longer in it.
+    /// The connection itself. Bytes that `rfile` has buffered can no longer be received from it.
     /// Python: `self.request`, `self.connection`.
     pub request: &'a dyn StreamSocket,
-    /// Who is there.
+    /// The address of the client.
     pub client_address: &'a Address,
-    /// The server, as far as a handler may touch it: to stop it.
+    /// The handle of the server, for example to stop it.
     pub server: &'a ServerHandle,
-    /// Whether the connection ends when `handle` returns: true whenever it is
-    /// called. A handler that sets it to false and returns `Ok` is called again
-    /// when the next input is there. Python: `close_connection` of `http.server`.
+    /// Whether the connection is closed when `handle` returns. It is true at each call.
+    ///
+    /// If the handler sets it to false and returns `Ok`, `handle` is called again when the client
+    /// has sent more. Python: `close_connection` of `http.server`.
     pub close_connection: bool,
+}
+
+impl fmt::Debug for StreamContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamContext")
+            .field("client_address", self.client_address)
+            .field("close_connection", &self.close_connection)
+            .finish_non_exhaustive()
+    }
 }
 
 #[cfg(unix)]
 impl StreamContext<'_> {
-    /// Who is at the other end of a Unix socket: process, user, group. See
+    /// Returns the process, user and group at the other end of a Unix socket. See
     /// [`Socket::peer_credentials`](sock::Socket::peer_credentials).
     ///
     /// # Errors
     ///
-    /// Those of [`Socket::peer_credentials`](sock::Socket::peer_credentials).
+    /// Returns an error if the system cannot name the peer, for example because the connection is
+    /// not a Unix socket.
     pub fn peer_credentials(&self) -> io::Result<sock::Credentials> {
         self.request.socket().peer_credentials()
     }
 }
 
-/// Makes handlers of a closure: `TCPServer::new(address, handler_fn(|cx| ...))`.
+/// Creates a handler factory from a closure: `TCPServer::new(address, handler_fn(|cx| ...))`.
 ///
 /// # Examples
 ///
@@ -150,8 +160,14 @@ where
     move || HandlerFn(Arc::clone(&handle))
 }
 
-/// The handler that [`handler_fn`] makes.
+/// The handler that [`handler_fn`] creates.
 pub struct HandlerFn<F>(Arc<F>);
+
+impl<F> fmt::Debug for HandlerFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandlerFn").finish_non_exhaustive()
+    }
+}
 
 impl<F> StreamRequestHandler for HandlerFn<F>
 where
@@ -162,7 +178,7 @@ where
     }
 }
 
-/// A handler whose type is forgotten, so that servers need not name it.
+/// A handler whose type is erased, so that the type of a server does not contain it.
 pub(crate) trait ErasedHandler: Send {
     fn config(&self) -> &'static HandlerConfig;
     fn setup(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()>;

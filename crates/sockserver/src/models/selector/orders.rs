@@ -7,8 +7,8 @@ mod tests {
     use sock::{Socket, create_connection};
 
     use super::super::Shared;
+    use crate::SelectorTCPServer;
     use crate::accept::acceptor::Acceptor;
-    use crate::api::classes::SelectorTCPServer;
     use crate::os::interleave::checker::{Actor, every_order_within, tick};
     use crate::os::interleave::{self, yield_point};
     use crate::request::stream_handler::handler_fn;
