@@ -43,5 +43,8 @@ pub mod style {}
 #[doc = include_str!("performance.md")]
 pub mod performance {}
 
+#[doc = include_str!("performance/figures.md")]
+pub mod figures {}
+
 #[doc = include_str!("changelog.md")]
 pub mod changelog {}

@@ -1,7 +1,6 @@
-// Blocking echo servers: a process or a thread for each connection, or processes
-// forked beforehand.
+// Blocking echo servers: a process or a thread for each connection, or pre-forked processes.
 //
-// blocking fork|thread|prefork PORT [CHILDREN]
+// Usage: blocking fork|thread|prefork PORT [CHILDREN]
 #define _GNU_SOURCE
 #include <netinet/in.h>
 #include <pthread.h>

@@ -1,8 +1,8 @@
-// The reference: an echo server over epoll, as lean as it gets.
+// The reference: a minimal echo server over epoll.
 //
-// epoll THREADS PORT|/PATH
+// Usage: epoll THREADS PORT|/PATH
 //
-// Each thread has an epoll of its own, and for TCP a listener of its own
+// Each thread has its own epoll instance, and for TCP its own listener
 // (SO_REUSEPORT). A message whose first byte is Q is echoed and the connection closed.
 #define _GNU_SOURCE
 #include <errno.h>
@@ -76,7 +76,7 @@ static void accept_all(int listener, int epoll, char *buffer) {
     int fd = accept4(listener, 0, 0, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0)
       return;
-    // The request is often there already.
+    // The request has often arrived already.
     enum outcome outcome;
     while ((outcome = answer(fd, buffer)) == ANSWERED)
       ;

@@ -1,6 +1,6 @@
-// Sends a file to whoever connects, one after the other.
+// Sends a file to each client, one after another.
 //
-// sendfile sendfile|copy PORT FILE     (copy: read and write of 1 MiB)
+// Usage: sendfile sendfile|copy PORT FILE     (copy: read and write of 1 MiB)
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <netinet/in.h>

@@ -1,7 +1,7 @@
-// Answers datagrams with themselves.
+// Echoes datagrams.
 //
-// udp plain|batch|poll PORT    (batch: recvmmsg and sendmmsg, 64 at a time; poll: waits
-// before each recvfrom, as Python does when there is a timeout)
+// Usage: udp plain|batch|poll PORT    (batch: recvmmsg and sendmmsg, 64 at a time; poll:
+// poll(2) before each recvfrom, as Python does with a timeout)
 #define _GNU_SOURCE
 #include <netinet/in.h>
 #include <poll.h>

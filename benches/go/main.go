@@ -1,4 +1,4 @@
-// Servers in Go: a goroutine for each connection.
+// Servers in Go, with a goroutine for each connection.
 //
 //	goecho echo PORT|/PATH
 //	goecho udp PORT

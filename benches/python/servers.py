@@ -1,4 +1,4 @@
-"""CPython's servers: servers.py sync|thread|fork|unix|asyncio|udp|file ADDRESS [FILE]"""
+"""Servers in Python. Usage: servers.py sync|thread|fork|unix|asyncio|udp|file ADDRESS [FILE]"""
 import asyncio
 import socketserver
 import sys

@@ -1,19 +1,19 @@
-//! What is counted, and what was.
+//! The cases that are counted, and the recorded counts.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// A server and what it is asked for.
+/// A server and the kind of its requests.
 pub(crate) struct Case {
     pub(crate) model: &'static str,
     /// The load generator's `--kind`.
     pub(crate) kind: &'static str,
-    /// Requests of a round; all are there before the server begins.
+    /// Requests of a round, all of which arrive before the server begins.
     pub(crate) connections: usize,
-    /// Further arguments of the server.
+    /// Additional arguments of the server.
     pub(crate) words: &'static [&'static str],
-    /// Whether instructions are counted: not those of a parent whose children end
-    /// when they like.
+    /// Whether instructions are counted. Those of a parent depend on when its children exit,
+    /// so they are not.
     pub(crate) instructions: bool,
 }
 
@@ -22,7 +22,7 @@ impl Case {
         let case =
             |model, kind, connections| Case { model, kind, connections, words: &[], instructions: true };
         vec![
-            // One connection after the other: more than one at once would wait for ever.
+            // One connection at a time, because a second one would wait indefinitely.
             case("tcp", "echo", 1),
             case("tcp", "short", 32),
             case("threading", "echo", 64),
@@ -31,7 +31,7 @@ impl Case {
             case("udp", "udp", 64),
             case("udp-batch", "udp", 64),
             Case { words: &["--workers", "64"], ..case("pool", "echo", 64) },
-            // Of several, who waits and finds nothing is the scheduler's choice.
+            // With several, the scheduler decides which of them wait without result.
             Case { words: &["--workers", "1"], ..case("pool", "short", 32) },
             Case { words: &["--workers", "2"], instructions: false, ..case("prefork", "short", 32) },
             Case { words: &["--workers", "1"], ..case("selector", "echo", 64) },
@@ -45,13 +45,13 @@ impl Case {
     }
 }
 
-/// Costs of one request.
+/// The costs of one request.
 #[derive(Clone)]
 pub(crate) struct Figures {
     pub(crate) calls: f64,
-    /// Context switches because a thread waits.
+    /// Voluntary context switches.
     pub(crate) waits: f64,
-    /// In user space.
+    /// Instructions in user space.
     pub(crate) instructions: Option<f64>,
 }
 
@@ -62,7 +62,7 @@ impl Figures {
     }
 }
 
-/// The file of what was counted: lines of `calls NAME = CALLS WAITS` and
+/// The file of the recorded counts, with lines `calls NAME = CALLS WAITS` and
 /// `instructions RUSTC NAME = NUMBER`.
 pub(crate) struct Recorded {
     calls: BTreeMap<String, (f64, f64)>,
@@ -73,9 +73,7 @@ impl Recorded {
     pub(crate) fn parse(text: &str) -> Result<Recorded, String> {
         let mut recorded = Recorded { calls: BTreeMap::new(), instructions: BTreeMap::new() };
         for line in text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
-            recorded
-                .parse_line(line)
-                .ok_or_else(|| format!("counts.txt has a line it should not: {line}"))?;
+            recorded.parse_line(line).ok_or_else(|| format!("invalid line in counts.txt: {line}"))?;
         }
         Ok(recorded)
     }
@@ -117,7 +115,7 @@ impl Recorded {
 
     pub(crate) fn render(&self) -> String {
         let mut text = String::from(
-            "# What a request costs our servers; scripts/counts compares with this.\n\
+            "# The costs of a request of our servers, with which scripts/counts compares.\n\
              # Written by scripts/counts --record.\n\n\
              # System calls and waits of one request.\n",
         );

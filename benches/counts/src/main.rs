@@ -1,9 +1,9 @@
-//! What a request costs our servers, counted and not timed: the same on a slow
-//! machine and on a busy one. `scripts/counts` calls it.
+//! Counts the costs of a request. Counts, unlike times, do not depend on the speed or the
+//! load of the machine. `scripts/counts` runs this program.
 //!
-//! A server serves some requests, and in a second run three times as many; the
-//! difference is what requests cost, without the server's start and end. Load and
-//! server share a CPU and go in lockstep: see the load generator's `rounds`.
+//! A server serves some requests, and in a second run three times as many. The difference is
+//! the cost of the requests without the start and the end of the server. Load generator and
+//! server share a CPU and run in lockstep; see the load generator's mode `rounds`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -20,19 +20,18 @@ use cases::{Case, Figures, Recorded};
 use run::Runner;
 
 #[derive(Parser)]
-#[command(name = "scripts/counts", about = "Counts what a request costs our servers")]
+#[command(name = "scripts/counts", about = "Counts the costs of a request of our servers")]
 struct Options {
-    /// Writes down what is counted instead of comparing
+    /// Record the counts instead of comparing them
     #[arg(long)]
     record: bool,
-    /// Only cases whose name has this in it
+    /// Only run cases whose name contains this text
     #[arg(long)]
     only: Option<String>,
 }
 
-/// What a figure may be more than was recorded: the few calls that a whole round
-/// shares, and waits where a thread is or is not quicker than the next. One call or
-/// one wait more is found out.
+/// How much a count may exceed the recorded one. Some calls are shared by a whole round, and
+/// some waits depend on which thread is faster. One more call or wait per request is detected.
 const MORE_CALLS: f64 = 0.25;
 const MORE_WAITS: f64 = 0.35;
 const MORE_INSTRUCTIONS: f64 = 0.03;
@@ -65,7 +64,7 @@ fn check(options: &Options) -> Result<bool, Box<dyn Error>> {
             continue;
         }
         if !models.iter().any(|model| model == case.model) {
-            println!("{name:18} there is no such server yet");
+            println!("{name:18} no such server");
             continue;
         }
         let figures = runner.count(&case)?;
@@ -81,7 +80,9 @@ fn check(options: &Options) -> Result<bool, Box<dyn Error>> {
         fs::write(&file, recorded.render())?;
         println!("written to benches/counts.txt, instructions for {compiler}");
     } else if !good {
-        println!("\nMore than was recorded. If it has to be so: scripts/counts --record, and say why.");
+        println!(
+            "\nThe counts exceed the record. If that is intended, run scripts/counts --record and give the reason."
+        );
     }
     Ok(good)
 }
@@ -119,7 +120,7 @@ fn compare(name: &str, now: &Figures, recorded: &Recorded, compiler: &str) -> bo
     !fault
 }
 
-/// The compiler's version, since instructions are its doing.
+/// Returns the version of the compiler, on which the number of instructions depends.
 fn compiler() -> Result<String, Box<dyn Error>> {
     let output = Command::new("rustc").arg("--version").output()?;
     let text = String::from_utf8(output.stdout)?;

@@ -1,4 +1,4 @@
-//! Servers under strace(1), under callgrind, and by themselves.
+//! Runs servers under strace(1), under callgrind, and without either.
 
 use std::error::Error;
 use std::fs;
@@ -20,14 +20,14 @@ use crate::cases::{Case, Figures};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Until a server is ready, and until it has ended.
+/// Time limit for the start and the end of a server.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Runner {
-    /// Where `ours` and `load` are.
+    /// The folder of `ours` and `load`.
     pub(crate) release: PathBuf,
     pub(crate) scratch: PathBuf,
-    /// The CPU that everything runs on.
+    /// The CPU of all programs.
     pub(crate) cpu: usize,
 }
 
@@ -39,11 +39,11 @@ enum Under {
 }
 
 impl Under {
-    /// Requests of the shorter and of the longer run.
+    /// Returns the number of requests of the shorter and of the longer run.
     fn requests(self) -> (usize, usize) {
         match self {
             Under::Nothing | Under::Strace => (640, 1920),
-            // A thread more or less that is started must not show.
+            // Enough requests that one more started thread is negligible.
             Under::Callgrind => (3200, 12_800),
         }
     }
@@ -51,7 +51,8 @@ impl Under {
     fn runs(self) -> usize {
         match self {
             Under::Nothing => 5,
-            // Of many threads at one listener some look in vain, on a busy machine more.
+            // Of many threads at one listener some wake without a client, more so on a busy
+            // machine.
             Under::Strace => 3,
             Under::Callgrind => 2,
         }
@@ -75,8 +76,8 @@ impl Runner {
         })
     }
 
-    /// What the longer run costs more than the shorter one, for each request; of
-    /// several of each the least, since others on the machine only ever add.
+    /// Returns the difference between the longer and the shorter run per request. Each run is
+    /// repeated and the minimum used, because other processes can only add to it.
     fn difference(&self, case: &Case, under: Under) -> Outcome<f64> {
         let least = |requests| -> Outcome<f64> {
             let runs = (0..under.runs()).map(|_| self.run(case, under, requests));
@@ -88,7 +89,7 @@ impl Runner {
         Ok((least(many)? - least(few)?) / (many - few) as f64)
     }
 
-    /// Lets a server serve so many requests and returns what that cost in all.
+    /// Lets a server serve a number of requests and returns the total costs.
     fn run(&self, case: &Case, under: Under, requests: usize) -> Outcome<f64> {
         let address = self.address(case);
         let output = self.scratch.join("output");
@@ -107,7 +108,7 @@ impl Runner {
         if !load.status.success() {
             return Err(String::from_utf8_lossy(&load.stderr).into_owned().into());
         }
-        // What is behind the last answer belongs to its request.
+        // Work that follows the last response belongs to its request.
         thread::sleep(Duration::from_millis(100));
         match under {
             Under::Nothing => {
@@ -129,8 +130,8 @@ impl Runner {
         }
     }
 
-    /// The server does not preempt the load (SCHED_BATCH), so that it finds all of a
-    /// round there.
+    /// Runs the server with SCHED_BATCH, so that it does not preempt the load generator and
+    /// finds a complete round.
     fn server(&self, case: &Case, under: Under, address: &str, output: &std::path::Path) -> Command {
         let mut command = Command::new("taskset");
         command.args(["-c", &self.cpu.to_string(), "chrt", "--batch", "0"]);
@@ -156,26 +157,26 @@ impl Runner {
             let _ = fs::remove_file(&path);
             return path.display().to_string();
         }
-        // Each run has a port of its own, below those the system gives out.
+        // Each run uses a new port, below the range of ephemeral ports.
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let offset = (std::process::id() as u16 % 10_000) + NEXT.fetch_add(1, Ordering::Relaxed);
         (12_000 + offset % 20_000).to_string()
     }
 }
 
-/// A server that runs; whatever happens, it and its children end with this.
+/// A running server. Dropping it kills the server and its children.
 struct Running(Child);
 
 impl Running {
-    /// Ends the server, and waits for what watches it to write down what it saw.
+    /// Stops the server, and waits until strace or callgrind has written its output.
     fn end(&mut self) -> Outcome<()> {
         let parent = self.0.id() as i32;
         let all = descendants(parent);
-        // strace passes no signal on; it ends with those it watches.
+        // strace does not forward signals. It exits with the processes it traces.
         let watched = fs::read_to_string(format!("/proc/{parent}/comm")).unwrap_or_default();
         let ended = if watched.trim() == "strace" { &all[1..] } else { &all[..] };
         for &process in ended {
-            // It may have ended by itself.
+            // It may have exited already.
             let _ = kill(Pid::from_raw(process), Signal::SIGTERM);
         }
         let begin = Instant::now();
@@ -196,7 +197,7 @@ impl Drop for Running {
     }
 }
 
-/// A process and its descendants.
+/// Returns a process and its descendants.
 fn descendants(process: i32) -> Vec<i32> {
     let mut all = vec![process];
     let mut next = 0;
@@ -210,7 +211,7 @@ fn descendants(process: i32) -> Vec<i32> {
     all
 }
 
-/// Waits of processes that live: those that have ended are in their parent's account.
+/// Returns the waits of running processes.
 fn waits_of(processes: &[i32]) -> u64 {
     let mut sum = 0;
     for process in processes {
@@ -240,7 +241,7 @@ fn wait_until_ready(case: &Case, address: &str, server: &mut Child) -> Outcome<(
     let begin = Instant::now();
     while begin.elapsed() < PATIENCE {
         if let Some(status) = server.try_wait()? {
-            return Err(format!("it ended: {status}").into());
+            return Err(format!("the server exited: {status}").into());
         }
         let port = format!("127.0.0.1:{address}");
         let ready = if case.kind == "udp" {
@@ -266,7 +267,7 @@ fn wait_until_ready(case: &Case, address: &str, server: &mut Child) -> Outcome<(
     Err("it does not answer".into())
 }
 
-/// The first CPU this process may use.
+/// Returns the first CPU that this process may use.
 pub(crate) fn first_cpu() -> Outcome<usize> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let first = (0..CpuSet::count()).find(|&cpu| allowed.is_set(cpu).unwrap_or(false));

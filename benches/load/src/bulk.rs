@@ -1,4 +1,4 @@
-//! Reads all that a server sends, one connection after the other.
+//! Reads everything that a server sends, one connection after another.
 
 use std::io;
 use std::time::Instant;
@@ -9,11 +9,11 @@ use crate::Options;
 use crate::report::Report;
 use crate::window::Window;
 
-/// The operation is a megabyte (10^6 bytes): the rate is in MB/s, the CPU in
-/// microseconds for each MB, which is milliseconds for each GB.
+/// An operation is one megabyte (10^6 bytes), so the rate is in MB/s and the CPU time in
+/// microseconds per MB.
 pub(crate) fn run(options: &Options) -> io::Result<Report> {
     let mut buffer = vec![0; 1 << 20];
-    // Dropped in the kernel (tcp(7), MSG_TRUNC), the bytes cost the client nothing.
+    // Data that the kernel discards (tcp(7), MSG_TRUNC) costs the client no copy.
     let drops = !options.copy && options.target.is_inet();
     let flags = if drops { RecvFlags::TRUNC } else { RecvFlags::empty() };
     let mut window = Window::new(options);

@@ -1,5 +1,5 @@
-//! Connections that send a message and wait for its echo, over and over; and,
-//! beside them, connections that say nothing any more.
+//! Connections that repeatedly send a message and wait for its echo, and idle connections
+//! beside them.
 
 use std::io;
 use std::thread;
@@ -11,7 +11,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::Socket;
 
 use crate::Options;
-use crate::net::{PATIENCE, failure, source};
+use crate::net::{RESPONSE_TIMEOUT, failure, source};
 use crate::report::{IdleReport, Report};
 use crate::server::{Costs, Memory};
 use crate::window::{Phase, Window};
@@ -43,7 +43,7 @@ pub(crate) fn run(options: &Options) -> io::Result<Report> {
     let (_idle, idle_report) = idle(options)?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let mut connections = Vec::new();
-    // A message larger than the socket's buffer goes out in pieces.
+    // A message larger than the socket's buffer is sent in parts.
     let pieces = if options.size > 60_000 { epoll::EventFlags::OUT } else { epoll::EventFlags::empty() };
     let flags = epoll::EventFlags::IN | epoll::EventFlags::ET | pieces;
     for number in 0..options.connections {
@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Options) -> io::Result<Report> {
     }
     let mut events = Vec::with_capacity(256);
     let tick = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-    let mut heard = Instant::now();
+    let mut last_receive = Instant::now();
     loop {
         events.clear();
         epoll::wait(&epoll, spare_capacity(&mut events), Some(&tick))?;
@@ -70,12 +70,12 @@ pub(crate) fn run(options: &Options) -> io::Result<Report> {
             Phase::Running => {}
         }
         if events.is_empty() {
-            if heard.elapsed() > PATIENCE {
+            if last_receive.elapsed() > RESPONSE_TIMEOUT {
                 return Err(failure("the server has stopped answering".into()));
             }
             continue;
         }
-        heard = Instant::now();
+        last_receive = Instant::now();
         for event in &events {
             let connection = &mut connections[event.data.u64() as usize];
             answer(connection, &message, &mut buffer, &mut window)?;
@@ -86,7 +86,7 @@ pub(crate) fn run(options: &Options) -> io::Result<Report> {
     Ok(report)
 }
 
-/// Takes what is there, and sends the next message when the echo is whole.
+/// Receives the available data, and sends the next message when the echo is complete.
 fn answer(
     connection: &mut Connection,
     message: &[u8],
@@ -113,7 +113,7 @@ fn answer(
     connection.fire(message)
 }
 
-/// Opens connections that echo once and then rest, and measures their memory.
+/// Opens connections that echo once and then stay idle, and measures their memory.
 fn idle(options: &Options) -> io::Result<(Vec<Socket>, Option<IdleReport>)> {
     if options.idle == 0 {
         return Ok((Vec::new(), None));
@@ -134,7 +134,7 @@ fn idle(options: &Options) -> io::Result<(Vec<Socket>, Option<IdleReport>)> {
             return Err(failure(format!("only {number} idle connections in a minute")));
         }
     }
-    // What a server does behind the last answer is no part of resting.
+    // Work that follows the last response does not belong to the idle connections.
     thread::sleep(Duration::from_millis(500));
     let after = Memory::of(options.server);
     let each = |before: u64, after: u64| (after as f64 - before as f64) / options.idle as f64;

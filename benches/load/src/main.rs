@@ -1,14 +1,14 @@
-//! Load generator for echo servers: one thread, epoll, this machine only.
+//! Load generator for echo servers on this machine, with one thread and epoll.
 //!
-//! It prints one line of JSON. Its modes:
+//! It prints one line of JSON. The modes are:
 //!
-//! - `echo`: connections that send a message and wait for its echo, over and over
+//! - `echo`: connections that repeatedly send a message and wait for its echo
 //! - `short`: connect, send, half-close, read to the end, close; many at a time
-//! - `udp`: datagrams, many under way
-//! - `bulk`: reads all a server sends, one connection after the other
-//! - `rounds`: a given number of requests in lockstep, to count what they cost
+//! - `udp`: many datagrams in flight
+//! - `bulk`: reads everything a server sends, one connection after another
+//! - `rounds`: a given number of requests in lockstep, for counting their costs
 //!
-//! Every run is bounded in time, and only loopback addresses are taken.
+//! Every run is bounded in time, and only loopback addresses are accepted.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -36,7 +36,7 @@ enum Mode {
     Rounds,
 }
 
-/// What is rounds' request?
+/// The kind of a request of `rounds`.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
     Echo,
@@ -45,42 +45,42 @@ enum Kind {
 }
 
 #[derive(Parser)]
-#[command(about = "Load for echo servers on this machine; prints one line of JSON")]
+#[command(about = "Generates load for echo servers on this machine, and prints one line of JSON")]
 struct Options {
     mode: Mode,
     /// 127.0.0.1:PORT, or the path of a Unix socket
     target: Target,
-    /// Process whose CPU time, and that of its descendants, is the server's
+    /// Server process, whose CPU time is measured together with that of its descendants
     #[arg(long)]
     server: Option<i32>,
-    /// Connections, or for udp sockets
+    /// Number of connections, or of sockets for udp
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Bytes of a message
+    /// Size of a message in bytes
     #[arg(long, default_value_t = 64)]
     size: usize,
-    /// Seconds that are measured
+    /// Duration of the measurement in seconds
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
-    /// Seconds before that
+    /// Duration of the warm-up in seconds
     #[arg(long, default_value_t = 0.3)]
     warm_up: f64,
-    /// Connections that were used once and then say nothing (echo)
+    /// Number of idle connections, which are used once before (echo)
     #[arg(long, default_value_t = 0)]
     idle: usize,
-    /// Datagrams under way (udp)
+    /// Number of datagrams in flight (udp)
     #[arg(long, default_value_t = 64)]
     window: usize,
-    /// Each message asks the server to close (short); see the servers' `Q`
+    /// Request a close by the server with each message, which starts with `Q` (short)
     #[arg(long)]
     server_closes: bool,
-    /// Copies what it reads; without this the kernel drops it (bulk over TCP)
+    /// Copy the received data instead of discarding it in the kernel (bulk over TCP)
     #[arg(long)]
     copy: bool,
-    /// Requests that are made (rounds): a multiple of the connections
+    /// Number of requests, a multiple of the number of connections (rounds)
     #[arg(long, default_value_t = 640)]
     requests: usize,
-    /// What a request is (rounds)
+    /// Kind of a request (rounds)
     #[arg(long, value_enum, default_value_t = Kind::Echo)]
     kind: Kind,
     /// CPU to run on
@@ -119,7 +119,7 @@ fn run(options: &Options) -> std::io::Result<String> {
         rustix::thread::sched_setaffinity(None, &set)?;
     }
     net::allow_many_descriptors();
-    // Whatever goes wrong, no run outlives its time: the default of SIGALRM ends it.
+    // The default action of SIGALRM ends a run that exceeds its time.
     nix::unistd::alarm::set((options.seconds() + options.warm_up()).as_secs() as u32 + 120);
     let report = match options.mode {
         Mode::Echo => echo::run(options),

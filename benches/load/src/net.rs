@@ -1,4 +1,4 @@
-//! Where to, and connections to there.
+//! Addresses, and connections to them.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -10,8 +10,8 @@ use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// How long an answer may take before the server counts as stuck.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// Time after which a server that does not respond counts as hung.
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 pub(crate) enum Target {
@@ -27,7 +27,7 @@ impl FromStr for Target {
             return Ok(Target::Unix(text.into()));
         }
         let address: SocketAddrV4 =
-            text.parse().map_err(|_| format!("{text} is no 127.0.0.1:PORT or /path"))?;
+            text.parse().map_err(|_| format!("{text} is neither 127.0.0.1:PORT nor /PATH"))?;
         if !address.ip().is_loopback() {
             return Err(format!("{address} is not on this machine: only loopback addresses are allowed"));
         }
@@ -47,8 +47,8 @@ impl Target {
         }
     }
 
-    /// Connects from `127.0.0.source`: a source address of its own for every few
-    /// connections, since one has but 28,000 ports and each rests for a minute.
+    /// Connects from `127.0.0.source`. A few connections share each source address, because
+    /// an address has only 28,000 ports, and each stays in TIME_WAIT for a minute.
     pub(crate) fn connect(&self, kind: Type, source: u8) -> io::Result<Socket> {
         let domain = if self.is_inet() { Domain::IPV4 } else { Domain::UNIX };
         let socket = Socket::new(domain, kind, None)?;
@@ -56,7 +56,7 @@ impl Target {
             nix::sys::socket::setsockopt(&socket, IpBindAddressNoPort, &true)?;
             socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, source), 0)).into())?;
         }
-        // A Unix listener whose queue is full says so at once.
+        // A Unix listener with a full queue refuses immediately.
         let address = self.address()?;
         for _ in 0..2000 {
             match socket.connect(&address) {
@@ -69,18 +69,18 @@ impl Target {
         Err(io::Error::new(io::ErrorKind::TimedOut, "the listener's queue stays full"))
     }
 
-    /// A connection that sends at once and does not wait for ever.
+    /// Returns a connection with TCP_NODELAY and a receive timeout.
     pub(crate) fn open(&self, source: u8) -> io::Result<Socket> {
         let socket = self.connect(Type::STREAM, source)?;
         if self.is_inet() {
             socket.set_tcp_nodelay(true)?;
         }
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
         Ok(socket)
     }
 }
 
-/// The source addresses used in turn: 127.0.0.2 and on.
+/// Returns the last byte of one of 16 source addresses, starting with 127.0.0.2.
 pub(crate) fn source(number: usize) -> u8 {
     2 + (number % 16) as u8
 }
@@ -88,7 +88,7 @@ pub(crate) fn source(number: usize) -> u8 {
 pub(crate) fn allow_many_descriptors() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // Too few are found out when they run out.
+    // An insufficient limit is reported when descriptors run out.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 

@@ -1,23 +1,23 @@
-//! What a run found out.
+//! The report of a run.
 
 use serde::Serialize;
 
 #[derive(Serialize)]
 pub(crate) struct Report {
     pub(crate) operations: u64,
-    /// Operations a second.
+    /// Operations per second.
     pub(crate) rate: f64,
-    /// Server CPU for each operation, microseconds.
+    /// CPU time of the server per operation, in microseconds.
     pub(crate) cpu: f64,
-    /// Microseconds that half, 99 % and 99.9 % of the operations took at most.
+    /// Percentiles of the latency, in microseconds.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) p999: f64,
-    /// Voluntary context switches of the server for each operation.
+    /// Voluntary context switches of the server per operation.
     pub(crate) switches: f64,
-    /// The server's threads, those of its children included.
+    /// Threads of the server, including those of its children.
     pub(crate) threads: u64,
-    /// CPUs the server, this process and everybody else kept busy.
+    /// CPUs that the server, this process and other processes kept busy.
     pub(crate) server_cores: f64,
     pub(crate) load_cores: f64,
     pub(crate) other_cores: f64,
@@ -25,7 +25,7 @@ pub(crate) struct Report {
     pub(crate) idle: Option<IdleReport>,
 }
 
-/// Bytes for each idle connection, by difference.
+/// Bytes for each idle connection, computed as a difference.
 #[derive(Clone, Copy, Serialize)]
 pub(crate) struct IdleReport {
     pub(crate) connections: usize,
@@ -33,6 +33,6 @@ pub(crate) struct IdleReport {
     pub(crate) page_tables: f64,
     pub(crate) kernel_stacks: f64,
     pub(crate) slab: f64,
-    /// The server's threads while nobody said anything.
+    /// Threads of the server while all connections were idle.
     pub(crate) threads: u64,
 }

@@ -1,16 +1,16 @@
-//! A given number of requests in lockstep, so that what they cost can be counted:
-//! the same number twice gives the same count.
+//! Makes a given number of requests in lockstep, so that their costs can be counted
+//! reproducibly.
 //!
-//! The load makes all requests of a round, and only then waits for the answers. On
-//! one CPU, with a server that never preempts it, the server finds the whole round
-//! waiting, whatever else the machine does.
+//! The load generator sends all requests of a round before it waits for the responses. On
+//! one CPU, with a server that never preempts it, the server always finds the whole round
+//! waiting, regardless of the load of the machine.
 
 use std::io;
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::Type;
 
-use crate::net::{PATIENCE, failure};
+use crate::net::{RESPONSE_TIMEOUT, failure};
 use crate::report::Report;
 use crate::udp::Batch;
 use crate::window::Window;
@@ -39,11 +39,11 @@ fn echo(options: &Options, rounds: usize) -> io::Result<()> {
         for connection in &connections {
             send(connection, &message, SendFlags::NOSIGNAL)?;
         }
-        // The last one is answered last: one wait for the whole round.
+        // The last request is answered last, so one wait covers the whole round.
         for connection in connections.iter().rev() {
             let (received, _) = recv(connection, &mut buffer[..], RecvFlags::WAITALL)?;
             if received != message.len() {
-                return Err(failure(format!("{received} bytes came back of {}", message.len())));
+                return Err(failure(format!("received {received} bytes of {}", message.len())));
             }
         }
     }
@@ -67,7 +67,7 @@ fn short(options: &Options, rounds: usize) -> io::Result<()> {
 fn udp(options: &Options, rounds: usize) -> io::Result<()> {
     let mut batch = Batch::new(options.connections, options.size);
     let socket = options.target.connect(Type::DGRAM, 0)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     let mut buffer = vec![0; options.size + 64];
     for _ in 0..rounds {
         batch.send(&socket, options.connections)?;

@@ -1,4 +1,4 @@
-//! What the server costs, as `/proc` tells it.
+//! The costs of the server, read from `/proc`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-/// Costs of a process and its descendants since they began.
+/// Costs of a process and its descendants since their start.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Costs {
     pub(crate) cpu: Duration,
-    /// Context switches because a thread waits.
+    /// Voluntary context switches.
     pub(crate) switches: u64,
     pub(crate) threads: u64,
 }
@@ -26,7 +26,7 @@ impl AddAssign for Costs {
 }
 
 impl Costs {
-    /// Sums up a process, its descendants, and those of them that have ended.
+    /// Sums the costs of a process and its descendants, including terminated ones.
     pub(crate) fn of(server: Option<i32>) -> Costs {
         let mut sum = Costs::default();
         for process in server.map(descendants).unwrap_or_default() {
@@ -39,12 +39,12 @@ impl Costs {
 /// Memory of a process and its descendants, in bytes.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Memory {
-    /// User memory, shared pages by their share (PSS).
+    /// User memory; shared pages count proportionally (PSS).
     pub(crate) user: u64,
     pub(crate) page_tables: u64,
-    /// Of the whole machine.
+    /// Kernel stacks of the whole machine.
     pub(crate) kernel_stacks: u64,
-    /// Of the whole machine: both ends of each connection are in it.
+    /// Slab memory of the whole machine, which includes both ends of each connection.
     pub(crate) slab: u64,
 }
 
@@ -63,17 +63,17 @@ impl Memory {
     }
 }
 
-/// CPU time this process has used.
+/// Returns the CPU time that this process has used.
 pub(crate) fn own_cpu() -> Duration {
     clock(ClockId::CLOCK_PROCESS_CPUTIME_ID)
 }
 
-/// CPU time the whole machine has used since it started, in ticks of 10 ms.
+/// Returns the CPU time of the whole machine since its start, in ticks of 10 ms.
 pub(crate) fn machine_cpu() -> Duration {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let first = text.lines().next().unwrap_or_default();
     let ticks: Vec<u64> = first.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
-    // user nice system idle iowait irq softirq steal: all but the idle ones.
+    // user nice system idle iowait irq softirq steal: all except idle and iowait.
     let busy = [0, 1, 2, 5, 6, 7].iter().filter_map(|&column| ticks.get(column)).sum::<u64>();
     Duration::from_millis(busy * 10)
 }
@@ -83,13 +83,13 @@ fn of_process(process: i32) -> Costs {
     if let Ok(clock_id) = clock_getcpuclockid(Pid::from_raw(process)) {
         costs.cpu = clock(clock_id);
     }
-    // Children that have ended are in their parent's account, in ticks.
+    // The time of terminated children is in the fields of their parent, in ticks.
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     costs.cpu += Duration::from_millis((stat_field(&stat, 16) + stat_field(&stat, 17)) * 10);
     let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     for (number, task) in tasks.enumerate() {
         costs.threads += 1;
-        // Nobody wants to wait for ten thousand files.
+        // Reading ten thousand files would take too long.
         if number < 600 {
             let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
             costs.switches += value(&status, "voluntary_ctxt_switches:");
@@ -115,8 +115,8 @@ fn descendants(root: i32) -> Vec<i32> {
     all
 }
 
-/// A field of `/proc/PID/stat`, counted as proc(5) does. The second is a name
-/// that may hold anything, so counting begins behind it.
+/// Returns a field of `/proc/PID/stat`, numbered as in proc(5). The second field is a name
+/// that may contain any character, so counting starts after it.
 fn stat_field(stat: &str, field: usize) -> u64 {
     let behind_name = stat.rfind(')').map_or("", |at| &stat[at + 1..]);
     behind_name.split_whitespace().nth(field - 3).and_then(|word| word.parse().ok()).unwrap_or(0)

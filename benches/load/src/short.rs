@@ -8,7 +8,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use socket2::{Socket, Type};
 
 use crate::Options;
-use crate::net::{PATIENCE, failure, source};
+use crate::net::{RESPONSE_TIMEOUT, failure, source};
 use crate::report::Report;
 use crate::window::{Phase, Window};
 
@@ -16,7 +16,7 @@ pub(crate) fn run(options: &Options) -> io::Result<Report> {
     let message = message(options);
     let mut buffer = vec![0; options.size + 64];
     let mut window = Window::new(options);
-    // The oldest connection is looked after first.
+    // The oldest connection is handled first.
     let mut waiting = VecDeque::new();
     let mut number = 0;
     while window.phase() != Phase::Over {
@@ -33,7 +33,7 @@ pub(crate) fn run(options: &Options) -> io::Result<Report> {
     Ok(window.report())
 }
 
-/// The message; its first byte asks the server to close, or does not.
+/// Returns the message, whose first byte may request a close by the server.
 pub(crate) fn message(options: &Options) -> Vec<u8> {
     let mut message = vec![b'x'; options.size];
     if options.server_closes {
@@ -53,16 +53,16 @@ pub(crate) fn begin_one(options: &Options, message: &[u8], number: usize) -> io:
     Ok(socket)
 }
 
-/// Reads the echo and the end of file behind it.
+/// Reads the echo and the end of file that follows it.
 pub(crate) fn end_one(options: &Options, socket: Socket, buffer: &mut [u8]) -> io::Result<()> {
     let mut got = match recv(&socket, &mut *buffer, RecvFlags::WAITALL | RecvFlags::DONTWAIT) {
         Ok((received, _)) => received,
         Err(rustix::io::Errno::AGAIN) => 0,
         Err(error) => return Err(error.into()),
     };
-    // Not all of it was there, or its end has not been seen.
+    // The echo is incomplete, or its end has not arrived.
     if got < options.size {
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     }
     loop {
         let (received, _) = recv(&socket, &mut buffer[got..], RecvFlags::WAITALL)?;
@@ -72,10 +72,10 @@ pub(crate) fn end_one(options: &Options, socket: Socket, buffer: &mut [u8]) -> i
         }
     }
     if got != options.size {
-        return Err(failure(format!("{got} bytes came back of {}", options.size)));
+        return Err(failure(format!("received {got} bytes of {}", options.size)));
     }
     if options.server_closes {
-        // The client's end would rest for a minute for each: it is reset instead.
+        // Each closed connection would stay in TIME_WAIT for a minute, so it is reset instead.
         socket.set_linger(Some(Duration::ZERO))?;
     }
     Ok(())

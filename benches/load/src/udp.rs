@@ -1,4 +1,4 @@
-//! Datagrams: several sockets, each with some under way.
+//! Datagrams: several sockets, each with several in flight.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::AsRawFd;
@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Options) -> io::Result<Report> {
         events.clear();
         epoll::wait(&epoll, spare_capacity(&mut events), Some(&tick))?;
         if events.is_empty() {
-            // Datagrams get lost: all are sent once more.
+            // Datagrams may be lost, so all of them are sent again.
             silences += 1;
             if silences > 200 {
                 return Err(failure("the server has stopped answering".into()));
@@ -61,7 +61,7 @@ pub(crate) fn run(options: &Options) -> io::Result<Report> {
     Ok(window.report())
 }
 
-/// Memory for many datagrams in one system call.
+/// Buffers for many datagrams in one system call.
 pub(crate) struct Batch {
     headers: MultiHeaders<SockaddrStorage>,
     buffers: Vec<Vec<u8>>,
@@ -81,13 +81,13 @@ impl Batch {
         let slices: Vec<_> = (0..count).map(|_| [IoSlice::new(&self.message)]).collect();
         let nowhere = vec![None; count];
         match sendmmsg(socket.as_raw_fd(), &mut self.headers, &slices, &nowhere, [], MsgFlags::empty()) {
-            // A refused one is sent again later, like a lost one.
+            // A datagram that was refused is sent again later, like a lost one.
             Ok(_) | Err(nix::Error::EAGAIN | nix::Error::ECONNREFUSED | nix::Error::ENOBUFS) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Receives what is there and returns how many that were.
+    /// Receives the available datagrams and returns their number.
     pub(crate) fn receive(&mut self, socket: &Socket) -> io::Result<usize> {
         let mut slices: Vec<_> = self.buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
         let flags = MsgFlags::MSG_DONTWAIT;

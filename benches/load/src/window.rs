@@ -1,4 +1,4 @@
-//! The part of a run that is measured: after the warm-up, for so long.
+//! The measured part of a run, which follows the warm-up.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ pub(crate) struct Window {
     operations: u64,
 }
 
-/// Everybody's accounts when measuring began.
+/// The counters of all processes when the measurement began.
 struct Start {
     at: Instant,
     server: Costs,
@@ -25,11 +25,11 @@ struct Start {
     machine: Duration,
 }
 
-/// Where in its run the load is.
+/// The phase of a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Running,
-    /// Measuring begins now: whatever is under way starts anew.
+    /// The measurement begins now. Operations in flight restart.
     Begins,
     Over,
 }
@@ -42,13 +42,13 @@ impl Window {
             begin,
             end: begin + options.seconds(),
             start: None,
-            // Up to a minute, in steps of one percent.
+            // Up to a minute, with a resolution of one percent.
             times: Histogram::new_with_bounds(1000, 60_000_000_000, 2).expect("the bounds are in order"),
             operations: 0,
         }
     }
 
-    /// To be called now and then.
+    /// Returns the phase. Call it regularly.
     pub(crate) fn phase(&mut self) -> Phase {
         let now = Instant::now();
         if self.start.is_none() && now >= self.begin {
@@ -66,7 +66,7 @@ impl Window {
         self.operations = 0;
     }
 
-    /// Notes an operation, or `count` of them, that took since `since`.
+    /// Records `count` operations that started at `since`.
     pub(crate) fn note(&mut self, count: u64, since: Instant, now: Instant) {
         self.times.saturating_record_n((now - since).as_nanos() as u64, count);
         self.operations += count;

@@ -1,7 +1,6 @@
-//! This project's servers under load: the handlers are written as anybody would
-//! write them, and the model is one word.
+//! This project's servers, with ordinary handlers. An argument selects the model.
 //!
-//! `ours MODEL ADDRESS`, where ADDRESS is a port of 127.0.0.1 or the path of a Unix
+//! Usage: `ours MODEL ADDRESS`, where ADDRESS is a port of 127.0.0.1 or the path of a Unix
 //! socket.
 
 use std::fs::File;
@@ -26,11 +25,11 @@ enum Model {
     ForkingUnix,
     Udp,
     UdpBatch,
-    /// A thread for each connection; the handler copies until the end of file
+    /// A thread for each connection; the handler copies until end of file
     Copy,
-    /// A thread for each connection, which gets the file by io::copy
+    /// A thread for each connection, which sends the file with io::copy
     File,
-    /// A thread for each connection, which gets the file by sendfile(2)
+    /// A thread for each connection, which sends the file with sendfile(2)
     Sendfile,
 }
 
@@ -42,13 +41,13 @@ struct Options {
     /// Port of 127.0.0.1, or path of a Unix socket
     #[arg(required_unless_present = "models")]
     address: Option<String>,
-    /// Lists the models
+    /// List the models
     #[arg(long)]
     models: bool,
-    /// File that `file` and `sendfile` send
+    /// File that the models `file` and `sendfile` send
     #[arg(long)]
     file: Option<PathBuf>,
-    /// Threads or processes, for models that have a number of them
+    /// Number of threads or processes
     #[arg(long, default_value_t = 1)]
     workers: usize,
 }
@@ -59,7 +58,7 @@ impl Options {
     }
 }
 
-/// Answers one message, as it comes. A `Q` in front asks to be the last.
+/// Echoes one message. A message that starts with `Q` is the last one.
 struct Echo;
 
 impl StreamRequestHandler for Echo {
@@ -73,7 +72,7 @@ impl StreamRequestHandler for Echo {
     }
 }
 
-/// Answers until the end of file: the handler of `examples/echo_threading.rs`.
+/// Echoes until end of file, like the handler of `examples/echo_threading.rs`.
 struct Copy;
 
 impl StreamRequestHandler for Copy {
@@ -83,7 +82,7 @@ impl StreamRequestHandler for Copy {
     }
 }
 
-/// Answers a datagram with itself.
+/// Echoes a datagram.
 struct EchoDatagram;
 
 impl DatagramRequestHandler for EchoDatagram {
@@ -103,7 +102,7 @@ impl StreamRequestHandler for Send {
     }
 }
 
-/// Sends a whole file past it.
+/// Sends a whole file with sendfile(2).
 struct Sendfile(PathBuf);
 
 impl StreamRequestHandler for Sendfile {
@@ -118,7 +117,7 @@ fn main() -> io::Result<()> {
     let options = Options::parse();
     let (Some(model), Some(address)) = (options.model, options.address.as_deref()) else {
         for model in Model::value_variants() {
-            println!("{}", model.to_possible_value().expect("none is skipped").get_name());
+            println!("{}", model.to_possible_value().expect("no variant is skipped").get_name());
         }
         return Ok(());
     };
@@ -149,7 +148,8 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Connections that come faster than they are served wait, as they do with the peers.
+/// Connections that arrive faster than they are served wait in the listen queue, as with the
+/// peers.
 const QUEUE: i32 = 4096;
 
 fn tcp<M: MixIn>(builder: Builder<sockserver::kind::Stream<Inet>, M>, port: &str) -> io::Result<()> {
@@ -168,5 +168,5 @@ fn udp(builder: Builder<sockserver::kind::Datagram<Inet>, Sequential>, port: &st
 }
 
 fn number(port: &str) -> io::Result<u16> {
-    port.parse().map_err(|_| io::Error::other(format!("{port} is no port")))
+    port.parse().map_err(|_| io::Error::other(format!("invalid port {port}")))
 }

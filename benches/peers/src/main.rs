@@ -1,6 +1,6 @@
-//! Rust peers: the servers one writes with `std` or tokio instead.
+//! Rust peers: comparable servers written with `std` and tokio.
 //!
-//! `peers MODEL ADDRESS`, where ADDRESS is a port of 127.0.0.1 or the path of a Unix
+//! Usage: `peers MODEL ADDRESS`, where ADDRESS is a port of 127.0.0.1 or the path of a Unix
 //! socket. A message whose first byte is `Q` is echoed and the connection closed.
 
 use std::io;
@@ -20,15 +20,15 @@ enum Model {
     StdThread,
     /// std, a pool of 64 threads behind a channel
     StdPool,
-    /// std, one connection after the other
+    /// std, one connection after another
     StdSequential,
     /// std, recv_from and send_to
     StdUdp,
-    /// std, the file by io::copy
+    /// std, sends the file with io::copy
     StdCopy,
-    /// std, the file by read and write of 64 KiB
+    /// std, sends the file with read and write of 64 KiB
     StdReadWrite,
-    /// std, the file by sendfile(2)
+    /// std, sends the file with sendfile(2)
     StdSendfile,
     /// tokio, current-thread runtime
     TokioCurrent,
@@ -36,22 +36,22 @@ enum Model {
     TokioMulti,
     /// tokio, recv_from and send_to
     TokioUdp,
-    /// tokio, the file by tokio::io::copy
+    /// tokio, sends the file with tokio::io::copy
     TokioCopy,
 }
 
 #[derive(Parser)]
-#[command(about = "Echo servers over std and tokio")]
+#[command(about = "Echo servers based on std and tokio")]
 struct Options {
     model: Model,
     /// Port of 127.0.0.1, or path of a Unix socket
     address: String,
-    /// File that the last ones of each family send
+    /// File to send
     #[arg(long)]
     file: Option<PathBuf>,
 }
 
-/// Where a peer listens.
+/// The listening address of a peer.
 enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -92,6 +92,6 @@ fn datagrams(address: &str) -> io::Result<UdpSocket> {
 }
 
 fn local(port: &str) -> io::Result<SocketAddr> {
-    let port: u16 = port.parse().map_err(|_| io::Error::other(format!("{port} is no port")))?;
+    let port: u16 = port.parse().map_err(|_| io::Error::other(format!("invalid port {port}")))?;
     Ok((Ipv4Addr::LOCALHOST, port).into())
 }

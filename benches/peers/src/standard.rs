@@ -1,4 +1,4 @@
-//! Servers over `std`.
+//! Servers based on `std`.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,7 +12,7 @@ trait Stream: Read + Write + Send + 'static {}
 
 impl<S: Read + Write + Send + 'static> Stream for S {}
 
-/// Hands the listener's connections, whatever their type, to a function.
+/// Passes each connection of a TCP or Unix listener to a function.
 macro_rules! serve {
     ($listener:ident, $how:expr) => {
         match $listener {
@@ -38,14 +38,14 @@ pub(crate) fn pool(listener: Listener, workers: usize) -> io::Result<()> {
     serve!(listener, |streams| pool_of(streams, workers))
 }
 
-/// Threads that take connections from a channel.
+/// A pool of threads that take connections from a channel.
 fn pool_of<S: Stream>(streams: impl Iterator<Item = S>, workers: usize) -> io::Result<()> {
     let (sender, receiver) = crossbeam_channel::unbounded::<S>();
     for _ in 0..workers {
         let receiver = receiver.clone();
         thread::spawn(move || receiver.into_iter().for_each(|stream| drop(echo(stream))));
     }
-    streams.for_each(|stream| sender.send(stream).expect("the workers never end"));
+    streams.for_each(|stream| sender.send(stream).expect("the workers never exit"));
     Ok(())
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn sequential(listener: Listener) -> io::Result<()> {
     serve!(listener, sequential_of)
 }
 
-/// One connection after the other.
+/// One connection after another.
 fn sequential_of(streams: impl Iterator<Item = impl Stream>) -> io::Result<()> {
     streams.for_each(|stream| drop(echo(stream)));
     Ok(())
@@ -67,7 +67,7 @@ pub(crate) fn udp(socket: UdpSocket) -> io::Result<()> {
     }
 }
 
-/// Sends the file to whoever connects, in a thread for each.
+/// Sends the file to each client, in a thread per connection.
 pub(crate) fn files(
     listener: Listener,
     path: PathBuf,

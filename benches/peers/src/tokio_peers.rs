@@ -1,4 +1,4 @@
-//! Servers over tokio.
+//! Servers based on tokio.
 
 use std::io;
 use std::net;
@@ -11,13 +11,13 @@ use tokio::runtime::Builder;
 
 use crate::Listener;
 
-/// A task for each connection; without `workers` all in this thread.
+/// A task for each connection. Without `workers` all tasks run in this thread.
 pub(crate) fn echo(listener: Listener, workers: Option<usize>) -> io::Result<()> {
     let runtime = match workers {
         None => Builder::new_current_thread().enable_io().build()?,
         Some(workers) => Builder::new_multi_thread().worker_threads(workers).enable_io().build()?,
     };
-    // In a task of its own, accepting runs on a worker as all else does.
+    // A separate task makes accepting run on a worker too.
     let accept = async move {
         match listener {
             Listener::Tcp(listener) => {
@@ -74,8 +74,8 @@ pub(crate) fn files(listener: Listener, path: PathBuf) -> io::Result<()> {
 }
 
 async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
-    // The size the peers share. A message that fills it exactly (4 KiB) costs one
-    // more read, since only a short one tells tokio that there is no more.
+    // All peers use this size. A message that fills it exactly (4 KiB) costs one more read,
+    // because only a short read shows tokio that no data is left.
     let mut buffer = vec![0; 4096];
     loop {
         let length = stream.read(&mut buffer).await?;

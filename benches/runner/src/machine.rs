@@ -1,4 +1,4 @@
-//! The machine and the compilers, since figures mean nothing without them.
+//! Describes the machine and the compilers.
 
 use std::fs;
 use std::process::Command;
@@ -7,12 +7,9 @@ use std::thread;
 pub(crate) fn describe() -> String {
     let cpus = thread::available_parallelism().map_or(0, usize::from);
     let mut lines = vec![
-        format!(
-            "- CPU: {}, {cpus} of them",
-            first_of("/proc/cpuinfo", "model name").unwrap_or("unknown".into())
-        ),
+        format!("- CPU: {cpus} × {}", first_of("/proc/cpuinfo", "model name").unwrap_or("unknown".into())),
         format!("- memory: {}", first_of("/proc/meminfo", "MemTotal").unwrap_or("unknown".into())),
-        format!("- kernel: {}", says("uname", &["-sr"])),
+        format!("- kernel: {}", first_line("uname", &["-sr"])),
         format!("- system: {}", system()),
     ];
     for (name, words) in [
@@ -21,7 +18,7 @@ pub(crate) fn describe() -> String {
         ("go", &["version"]),
         ("python3", &["--version"]),
     ] {
-        lines.push(format!("- {name}: {}", says(name, words)));
+        lines.push(format!("- {name}: {}", first_line(name, words)));
     }
     lines.join("\n") + "\n"
 }
@@ -38,10 +35,10 @@ fn system() -> String {
     name.map_or("unknown".into(), |name| name.trim_matches('"').to_owned())
 }
 
-/// The first line of what a program prints.
-fn says(program: &str, words: &[&str]) -> String {
+/// Returns the first line that a program prints.
+fn first_line(program: &str, words: &[&str]) -> String {
     let output = Command::new(program).args(words).output();
     let text =
         output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    text.lines().next().unwrap_or("not there").to_owned()
+    text.lines().next().unwrap_or("not installed").to_owned()
 }

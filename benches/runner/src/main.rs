@@ -1,5 +1,5 @@
-//! Measures servers side by side: A B C …, then C B A …, so that what changes on the
-//! machine changes for all.
+//! Measures servers in interleaved rounds (A B C …, then C B A …), so that changes of the
+//! machine affect all of them.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -28,40 +28,40 @@ use results::{Results, Rounds, is_quiet};
 use servers::Server;
 
 #[derive(Parser)]
-#[command(name = "benches/run", about = "Measures our servers beside their peers, in one run")]
+#[command(name = "benches/run", about = "Measures our servers and their peers in interleaved rounds")]
 struct Options {
-    /// A mode; `all` for every one and docs/performance.md; `write` for the page
-    /// alone, of what was measured last; `list` for the modes
+    /// Mode to measure. `all` measures every mode and updates docs/performance.md, `write`
+    /// only updates it from the last results, and `list` prints the modes
     mode: String,
-    /// Rounds; in each, every server is measured once
+    /// Number of rounds, each of which measures every server once
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of each measurement
+    /// Duration of each measurement in seconds
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
-    /// Seconds before each
+    /// Warm-up before each measurement in seconds
     #[arg(long, default_value_t = 0.3)]
     warm_up: f64,
-    /// Server on one CPU and load on another (the default of most modes)
+    /// Run the server on one CPU and the load generator on another (default of most modes)
     #[arg(long, conflicts_with = "unpinned")]
     pinned: bool,
-    /// Server and load where the system puts them
+    /// Do not pin the server and the load generator to a CPU
     #[arg(long)]
     unpinned: bool,
-    /// Only these servers, besides the reference: names, or *parts*, with commas
+    /// Comma-separated servers to measure besides the reference: names or *patterns*
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Counts system calls and context switches too (perf, as root)
+    /// Also count system calls and context switches (needs perf and root)
     #[arg(long)]
     counts: bool,
-    /// How often a measurement is made again that others disturbed
+    /// How often to repeat a measurement that other processes disturbed
     #[arg(long, default_value_t = 2)]
     retries: usize,
-    /// Compares our servers with an earlier build of them: the path of its `ours`.
-    /// No peer takes part, and no figures are kept
+    /// Compare our servers with an earlier build of them, given by the path of its `ours`.
+    /// Peers are not measured, and no results are saved
     #[arg(long, value_name = "PROGRAM")]
     earlier: Option<PathBuf>,
-    /// Size of the file for bulk, MiB
+    /// Size of the file for bulk modes in MiB
     #[arg(long, default_value_t = 512)]
     file_size: usize,
 }
@@ -77,8 +77,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no folder above")?.to_owned();
-    let target = std::env::current_exe()?.ancestors().nth(2).ok_or("no target folder")?.to_owned();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no parent folder")?.to_owned();
+    let target =
+        std::env::current_exe()?.ancestors().nth(2).ok_or("cannot find the target folder")?.to_owned();
     let (figures, page) = (target.join("figures"), root.join("../docs/performance.md"));
     let chosen: Vec<&Mode> = match options.mode.as_str() {
         "list" => {
@@ -87,7 +88,10 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         }
         "write" => Vec::new(),
         "all" => MODES.iter().filter(|mode| mode.in_all).collect(),
-        name => vec![modes::named(name).ok_or_else(|| format!("no mode {name}; benches/run list"))?],
+        name => vec![
+            modes::named(name)
+                .ok_or_else(|| format!("unknown mode {name}; `benches/run list` prints the modes"))?,
+        ],
     };
     for mode in &chosen {
         let results = measure_mode(options, mode, root.clone(), target.clone())?;
@@ -119,7 +123,7 @@ fn measure_mode(
     let pinned = options.pinned || mode.pinned && !options.unpinned;
     let cpus = if pinned { two_cpus() } else { None };
     if pinned && cpus.is_none() {
-        eprintln!("!!! one CPU only: server and load are NOT PINNED, they share it");
+        eprintln!("warning: only one CPU: server and load generator are NOT PINNED and share it");
     }
     let bench = Bench {
         root,
@@ -136,7 +140,7 @@ fn measure_mode(
             file.write_all(&[0; 1 << 20])?;
         }
     }
-    let (servers, left_out) = take_part(options, mode, &bench);
+    let (servers, skipped) = take_part(options, mode, &bench);
     let mut rounds: Vec<Rounds> = servers
         .iter()
         .map(|server| Rounds {
@@ -174,7 +178,7 @@ fn measure_mode(
         for (server, entry) in servers.iter().zip(&mut rounds) {
             match bench.count(mode, server) {
                 Ok(counts) => entry.counts = Some(counts),
-                Err(error) => eprintln!("\n!!! NOT COUNTED: {}: {error}", server.name),
+                Err(error) => eprintln!("\nwarning: NOT COUNTED: {}: {error}", server.name),
             }
         }
     }
@@ -185,11 +189,11 @@ fn measure_mode(
         rounds: options.rounds,
         seconds: options.seconds,
         servers: rounds,
-        left_out,
+        skipped,
     })
 }
 
-/// The servers that are there, and the names of those that are not.
+/// Returns the available servers, and the names of those that are not available.
 fn take_part(options: &Options, mode: &Mode, bench: &Bench) -> (Vec<Server>, Vec<String>) {
     let mut servers = (mode.servers)();
     let mut reference = servers.first().map_or("", |server| server.name);
@@ -209,19 +213,19 @@ fn take_part(options: &Options, mode: &Mode, bench: &Bench) -> (Vec<Server>, Vec
         servers.into_iter().partition(|server| bench.program(server).is_some());
     let missing: Vec<String> = missing.iter().map(|server| server.name.to_owned()).collect();
     if !missing.is_empty() {
-        eprintln!("!!! {}: LEFT OUT, not there: {}", mode.name, missing.join(", "));
+        eprintln!("warning: {}: SKIPPED, not installed or not built: {}", mode.name, missing.join(", "));
     }
     (there, missing)
 }
 
-/// One line that is written over, for whoever watches.
+/// Shows the progress in one line of the terminal, which the next call overwrites.
 fn progress(line: std::fmt::Arguments<'_>) {
     if std::io::stderr().is_terminal() {
         eprint!("\r\x1b[K{line}");
     }
 }
 
-/// Measures once more while others use the machine, and takes the quietest.
+/// Repeats a measurement while other processes use the machine, and returns the quietest.
 fn quiet_measure(
     options: &Options,
     mode: &Mode,
@@ -241,7 +245,7 @@ fn quiet_measure(
     Ok(best)
 }
 
-/// A name, or with stars at its ends a part of one.
+/// Compares a name with a pattern that may start and end with `*`.
 fn matches(pattern: &str, name: &str) -> bool {
     let part = pattern.trim_matches('*');
     match (pattern.starts_with('*'), pattern.ends_with('*')) {
@@ -252,7 +256,7 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// The first two CPUs this process may use.
+/// Returns the first two CPUs that this process may use.
 fn two_cpus() -> Option<(usize, usize)> {
     let allowed = sched_getaffinity(Pid::from_raw(0)).ok()?;
     let mut cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false));

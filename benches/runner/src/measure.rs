@@ -1,4 +1,4 @@
-//! One measurement: a server is started, loaded, and ended.
+//! One measurement: starts a server, loads it, and stops it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::modes::{Mode, On};
 use crate::servers::{Program, Server};
 
-/// What the load generator found out; its own `report.rs` says what each is. A
-/// program that measures itself has only the first three.
+/// The report of the load generator, whose `report.rs` documents the fields. A program
+/// that measures itself reports only the first three.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) rate: f64,
@@ -45,7 +45,7 @@ pub(crate) struct Idle {
     pub(crate) threads: u64,
 }
 
-/// Where programs are and how they run.
+/// Paths of the programs, and parameters of the measurements.
 pub(crate) struct Bench {
     /// The folder with `c`, `go`, `python`.
     pub(crate) root: PathBuf,
@@ -68,12 +68,12 @@ pub(crate) struct Counts {
 }
 
 impl Bench {
-    /// The file that is sent in bulk.
+    /// Returns the path of the file that bulk modes send.
     pub(crate) fn file(&self) -> PathBuf {
         self.scratch.join("file")
     }
 
-    /// What a server is started by, if it can be.
+    /// Returns the command of a server, or `None` if it is not available.
     pub(crate) fn program(&self, server: &Server) -> Option<Vec<PathBuf>> {
         let release = self.target.join("release");
         let words = match server.program {
@@ -110,7 +110,7 @@ impl Bench {
         read_report(load)
     }
 
-    /// Counts with perf(1), in a run of its own.
+    /// Counts system calls and context switches with perf(1), in a separate run.
     pub(crate) fn count(&self, mode: &Mode, server: &Server) -> io::Result<Counts> {
         let (running, address) = self.start(mode, server)?;
         let load = self.load(mode, server, &running, &address);
@@ -131,7 +131,7 @@ impl Bench {
                 let operations = report.operations.max(1) as f64;
                 Ok(Counts { calls: calls / operations, switches: switches / operations })
             }
-            _ => Err(io::Error::other("perf may not count here")),
+            _ => Err(io::Error::other("perf has no permission to count")),
         }
     }
 
@@ -162,23 +162,24 @@ impl Bench {
         if mode.on == On::Unix {
             let _ = std::fs::remove_file(&address);
         }
-        let complaints = self.scratch.join("complaints");
+        let stderr_path = self.scratch.join("stderr");
         let mut command = self.command(server, &address, self.cpus.map(|(cpu, _)| cpu))?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&complaints)?);
-        // A group of its own, so that it can be ended with all its children.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&stderr_path)?);
+        // A process group of its own, so that all its children can be killed.
         let mut running = Running(command.process_group(0).spawn()?);
         if let Err(error) = wait_until_ready(mode.on, &address, &mut running.0) {
-            let mut said = String::new();
-            File::open(&complaints)?.take(300).read_to_string(&mut said)?;
-            return Err(io::Error::other(format!("{error}: {}", said.trim())));
+            let mut stderr = String::new();
+            File::open(&stderr_path)?.take(300).read_to_string(&mut stderr)?;
+            return Err(io::Error::other(format!("{error}: {}", stderr.trim())));
         }
-        // What it does behind its first answer is no part of the load.
+        // Work that follows the first response is not part of the measurement.
         thread::sleep(Duration::from_millis(50));
         Ok((running, address))
     }
 
     fn command(&self, server: &Server, address: &str, cpu: Option<usize>) -> io::Result<Command> {
-        let program = self.program(server).ok_or_else(|| io::Error::other("it is not there"))?;
+        let program =
+            self.program(server).ok_or_else(|| io::Error::other("the program is not available"))?;
         let mut words: Vec<String> = Vec::new();
         if let Some(cpu) = cpu {
             words.extend(["taskset".into(), "-c".into(), cpu.to_string()]);
@@ -194,18 +195,18 @@ impl Bench {
     }
 }
 
-/// The models of a program of ours; none if it cannot be run.
+/// Returns the models that a build of `ours` supports, or none if it cannot be run.
 fn models(program: &Path) -> Vec<String> {
     let output = Command::new(program).arg("--models").output();
     let text = output.map(|output| output.stdout).unwrap_or_default();
     String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
 }
 
-/// A server that runs, and its children; they end with this.
+/// A running server. Dropping it kills the server and its children.
 struct Running(Child);
 
 impl Running {
-    /// The server and its children, as far as the kernel lists them.
+    /// Returns the process ids of the server and of its descendants.
     fn processes(&self) -> Vec<i32> {
         let mut all = vec![self.0.id() as i32];
         let mut next = 0;
@@ -231,8 +232,8 @@ fn read_report(mut command: Command) -> io::Result<Report> {
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().last().unwrap_or_default();
     serde_json::from_str(line).map_err(|_| {
-        let said = String::from_utf8_lossy(&output.stderr);
-        io::Error::other(said.lines().last().unwrap_or("no report").to_owned())
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        io::Error::other(stderr.lines().last().unwrap_or("no report").to_owned())
     })
 }
 
@@ -240,14 +241,14 @@ fn wait_until_ready(on: On, address: &str, server: &mut Child) -> io::Result<()>
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(10) {
         if let Some(status) = server.try_wait()? {
-            return Err(io::Error::other(format!("it ended: {status}")));
+            return Err(io::Error::other(format!("the server exited: {status}")));
         }
         if is_ready(on, address) {
             return Ok(());
         }
         thread::sleep(Duration::from_millis(10));
     }
-    Err(io::Error::other("it does not answer"))
+    Err(io::Error::other("the server does not respond"))
 }
 
 fn is_ready(on: On, address: &str) -> bool {
@@ -266,10 +267,10 @@ fn is_ready(on: On, address: &str) -> bool {
     }
 }
 
-/// Each server has a port of its own: no connection of the last one is in its way.
+/// Returns a new port for each server, so that no old connection uses it.
 fn next_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 10_000 + (std::process::id() % 15_000) as u16;
-    // Below the range that connections take theirs from.
+    // Below the range of ephemeral ports.
     10_000 + (first - 10_000 + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000
 }

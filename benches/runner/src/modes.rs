@@ -1,17 +1,17 @@
-//! The modes: what is loaded how.
+//! The modes: a set of servers and the load for them.
 
 use crate::servers::{self, Server};
 
 pub(crate) struct Mode {
     pub(crate) name: &'static str,
-    /// Its heading.
+    /// The heading of its table.
     pub(crate) title: &'static str,
     pub(crate) servers: fn() -> Vec<Server>,
-    /// Arguments of the load generator, its mode first; empty for programs that
+    /// Arguments of the load generator, starting with its mode. Empty for programs that
     /// measure themselves.
     pub(crate) load: &'static [&'static str],
     pub(crate) on: On,
-    /// Server on one CPU and load on another, unless the command line says otherwise.
+    /// Whether server and load generator have one CPU each, unless an option overrides it.
     pub(crate) pinned: bool,
     /// Whether `all` runs it.
     pub(crate) in_all: bool,
@@ -51,7 +51,7 @@ pub(crate) const MODES: &[Mode] = &[
     },
     Mode {
         name: "echo-free",
-        title: "The same, not pinned to a CPU",
+        title: "Echo of 64 bytes, 64 connections, TCP, not pinned to a CPU",
         servers: servers::echo_free,
         load: &["echo", "--connections", "64", "--size", "64"],
         on: On::Tcp,
@@ -114,7 +114,7 @@ pub(crate) const MODES: &[Mode] = &[
     },
     Mode {
         name: "idle",
-        title: "9,500 idle connections, and echo of 64 bytes on 64 others beside them",
+        title: "Echo of 64 bytes on 64 connections, beside 9,500 idle connections",
         servers: servers::idle,
         load: &["echo", "--connections", "64", "--size", "64", "--idle", "9500"],
         on: On::Tcp,
@@ -123,7 +123,7 @@ pub(crate) const MODES: &[Mode] = &[
     },
     Mode {
         name: "idle1k",
-        title: "1,000 idle connections, and echo of 64 bytes on 64 others beside them",
+        title: "Echo of 64 bytes on 64 connections, beside 1,000 idle connections",
         servers: servers::idle,
         load: &["echo", "--connections", "64", "--size", "64", "--idle", "1000"],
         on: On::Tcp,
@@ -132,7 +132,7 @@ pub(crate) const MODES: &[Mode] = &[
     },
     Mode {
         name: "udp",
-        title: "Datagrams of 64 bytes, 8 sockets, 64 under way",
+        title: "Datagrams of 64 bytes, 8 sockets, 64 in flight",
         servers: servers::udp,
         load: &["udp", "--connections", "8", "--window", "64", "--size", "64"],
         on: On::Udp,
@@ -150,7 +150,7 @@ pub(crate) const MODES: &[Mode] = &[
     },
     Mode {
         name: "bulk",
-        title: "A file of 512 MiB, twelve times; the client drops it in the kernel",
+        title: "A file of 512 MiB, sent twelve times; the client discards it in the kernel",
         servers: servers::bulk,
         load: &["bulk", "--connections", "12"],
         on: On::Tcp,
@@ -159,7 +159,7 @@ pub(crate) const MODES: &[Mode] = &[
     },
     Mode {
         name: "bulkcopy",
-        title: "A file of 512 MiB, twice; the client copies it",
+        title: "A file of 512 MiB, sent twice; the client copies it",
         servers: servers::bulk,
         load: &["bulk", "--connections", "2", "--copy"],
         on: On::Tcp,
@@ -168,7 +168,7 @@ pub(crate) const MODES: &[Mode] = &[
     },
     Mode {
         name: "recv",
-        title: "One receive of 64 bytes that are there",
+        title: "One receive of 64 bytes that have already arrived",
         servers: servers::recv,
         load: &[],
         on: On::Tcp,

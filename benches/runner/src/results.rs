@@ -1,4 +1,4 @@
-//! What the rounds of a mode gave, and the numbers made of them.
+//! The results of all rounds of a mode, and the statistics made of them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::measure::{Counts, Report};
 
-/// Every measurement of a mode: for each server, in the order of the list, one for
-/// each round.
+/// All measurements of a mode: one per server and round.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Results {
     pub(crate) mode: String,
@@ -18,7 +17,8 @@ pub(crate) struct Results {
     pub(crate) rounds: usize,
     pub(crate) seconds: f64,
     pub(crate) servers: Vec<Rounds>,
-    pub(crate) left_out: Vec<String>,
+    #[serde(alias = "left_out")]
+    pub(crate) skipped: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub(crate) struct Rounds {
     pub(crate) failure: Option<String>,
 }
 
-/// What is read off a report.
+/// Reads a value from a report.
 pub(crate) type Value = fn(&Report) -> f64;
 
 pub(crate) const RATE: Value = |report| report.rate;
@@ -40,12 +40,12 @@ pub(crate) const P50: Value = |report| report.p50;
 pub(crate) const P99: Value = |report| report.p99;
 pub(crate) const SWITCHES: Value = |report| report.switches;
 
-/// A median and what lies around it.
+/// A median with the minimum and the maximum.
 #[derive(Clone, Copy)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
-    pub(crate) least: f64,
-    pub(crate) most: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
 }
 
 impl Results {
@@ -55,7 +55,7 @@ impl Results {
         fs::write(path, serde_json::to_string_pretty(self)?)
     }
 
-    /// All that were saved, by mode.
+    /// Loads all saved results, by mode.
     pub(crate) fn load_all(folder: &Path) -> BTreeMap<String, Results> {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         let texts = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
@@ -67,12 +67,12 @@ impl Results {
         self.servers.iter().find(|server| server.name == name)
     }
 
-    /// The first: all ratios of the table are to it.
+    /// Returns the reference, to which all ratios of the table refer: the first server.
     pub(crate) fn reference(&self) -> Option<&Rounds> {
         self.servers.first().filter(|server| server.median(RATE).is_some())
     }
 
-    /// The servers that answered, the cheapest first.
+    /// Returns the servers that were measured, ordered by CPU time.
     pub(crate) fn ranked(&self) -> Vec<&Rounds> {
         let mut servers: Vec<_> =
             self.servers.iter().filter(|server| server.median(CPU).is_some()).collect();
@@ -86,7 +86,8 @@ impl Rounds {
         spread(self.reports.iter().flatten().map(value).collect()).map(|spread| spread.median)
     }
 
-    /// The median of each round's ratio: what disturbs a round disturbs both.
+    /// Returns the median of the ratios of all rounds. A disturbance of a round affects both
+    /// servers.
     pub(crate) fn ratio(&self, other: &Rounds, value: Value) -> Option<Spread> {
         let pairs = self.reports.iter().zip(&other.reports);
         let both = pairs.filter_map(|(ours, theirs)| Some((ours.as_ref()?, theirs.as_ref()?)));
@@ -94,22 +95,22 @@ impl Rounds {
         spread(ratios.filter(|ratio| ratio.is_finite()).collect())
     }
 
-    /// In how many rounds nobody else used the machine.
+    /// Returns the number of rounds in which other processes hardly used the machine.
     pub(crate) fn quiet(&self) -> usize {
         self.reports.iter().flatten().filter(|report| is_quiet(report)).count()
     }
 }
 
-/// Whether others used less than a seventh of a CPU meanwhile.
+/// Returns whether other processes used less than a seventh of a CPU.
 pub(crate) fn is_quiet(report: &Report) -> bool {
     report.other_cores < 0.15
 }
 
 fn spread(mut values: Vec<f64>) -> Option<Spread> {
     values.sort_by(f64::total_cmp);
-    let (least, most) = (*values.first()?, *values.last()?);
+    let (min, max) = (*values.first()?, *values.last()?);
     let middle = values.len() / 2;
     let median =
         if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
-    Some(Spread { median, least, most })
+    Some(Spread { median, min, max })
 }

@@ -1,12 +1,12 @@
-//! Who takes part in which mode.
+//! The servers of each mode.
 
-/// A server, and how it is started: `{address}` and `{file}` are filled in.
+/// A server and its arguments, in which `{address}` and `{file}` are replaced.
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) program: Program,
     pub(crate) words: &'static [&'static str],
-    /// Without the idle connections the others have beside them.
+    /// Whether it is measured without the idle connections of the mode.
     pub(crate) alone: bool,
 }
 
@@ -14,7 +14,7 @@ impl Server {
     pub(crate) fn is_ours(&self) -> bool {
         match self.program {
             Program::Ours => true,
-            // The others are system calls.
+            // The others make the system calls directly.
             Program::Recv => !self.name.contains("(2)"),
             _ => false,
         }
@@ -32,14 +32,14 @@ pub(crate) enum Program {
     C(&'static str),
     Go,
     Python,
-    /// Measures itself and prints what the load generator would.
+    /// Measures itself, and prints a report like that of the load generator.
     Recv,
 }
 
-/// What the name of an earlier build ends with.
+/// Suffix of the name of an earlier build.
 pub(crate) const EARLIER: &str = " (earlier)";
 
-/// Each of our servers, followed by its earlier build.
+/// Returns each of our servers, followed by its earlier build.
 pub(crate) fn with_earlier(servers: Vec<Server>) -> Vec<Server> {
     let ours = servers.into_iter().filter(|server| server.program == Program::Ours);
     ours.flat_map(|server| {
@@ -54,7 +54,7 @@ const fn server(name: &'static str, program: Program, words: &'static [&'static 
     Server { name, program, words, alone: false }
 }
 
-/// The server's arguments are its model and where to listen.
+/// One of our servers. Its arguments are the model and the address.
 const fn ours(name: &'static str, words: &'static [&'static str]) -> Server {
     server(name, Program::Ours, words)
 }
@@ -63,8 +63,8 @@ const fn rust(name: &'static str, words: &'static [&'static str]) -> Server {
     server(name, Program::Rust, words)
 }
 
-/// The reference of each mode comes first: most ratios are to it. Those that are compared
-/// with each other stand side by side: the machine changes in seconds.
+/// The first server of each mode is the reference for most ratios. Servers that are compared
+/// with each other are adjacent, because the state of the machine changes within seconds.
 pub(crate) fn echo() -> Vec<Server> {
     vec![
         server("c-epoll", Program::C("epoll"), &["1", "{address}"]),
@@ -82,18 +82,18 @@ pub(crate) fn echo() -> Vec<Server> {
     ]
 }
 
-/// Not pinned: two threads where the design has some.
+/// Like `echo`, but not pinned, and with two threads in servers with several threads.
 pub(crate) fn echo_free() -> Vec<Server> {
     let mut servers = echo();
     servers.retain(|server| {
         !matches!(server.name, "SelectorTCPServer" | "tokio-multi" | "ThreadingTCPServer io::copy")
     });
-    let of_two = [
+    let two_threads = [
         ours("SelectorTCPServer", &["selector", "{address}", "--workers", "2"]),
         rust("tokio-multi", &["tokio-multi", "{address}"]),
         server("c-epoll 2 threads", Program::C("epoll"), &["2", "{address}"]),
     ];
-    servers.splice(1..1, of_two);
+    servers.splice(1..1, two_threads);
     servers
 }
 

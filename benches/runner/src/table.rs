@@ -1,4 +1,4 @@
-//! Tables, in Markdown: for the terminal and for the page alike.
+//! Tables in Markdown, for the terminal and for the documents.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ pub(crate) fn of(mode: &Mode, results: &Results) -> String {
     let mut head = vec![
         "server".to_owned(),
         "cpu ×".to_owned(),
-        "least..most".to_owned(),
+        "min..max".to_owned(),
         "rate ×".to_owned(),
         format!("cpu, {cpu_unit}"),
         format!("rate, {rate_unit}"),
@@ -62,13 +62,17 @@ pub(crate) fn of(mode: &Mode, results: &Results) -> String {
             let _ = writeln!(text, "\n`{}` failed in {failed} rounds: {failure}", server.name);
         }
     }
-    if !results.left_out.is_empty() {
-        let _ = writeln!(text, "\nLeft out, because they are not there: {}.", results.left_out.join(", "));
+    if !results.skipped.is_empty() {
+        let _ = writeln!(
+            text,
+            "\nSkipped, because they are not installed or not built: {}.",
+            results.skipped.join(", ")
+        );
     }
     text
 }
 
-/// What the columns are.
+/// Describes how the table was measured.
 pub(crate) fn legend(results: &Results) -> String {
     let reference = results.servers.first().map_or("", |server| &server.name);
     let place = match (results.mode.as_str(), results.pinned) {
@@ -77,14 +81,14 @@ pub(crate) fn legend(results: &Results) -> String {
         (_, false) => "not pinned",
     };
     format!(
-        "{} rounds of {} s, interleaved; {place}. Ratios are medians of each round's ratio to `{reference}`.",
+        "{} rounds of {} s, interleaved; {place}.\nRatios are medians of each round's ratio to `{reference}`.",
         results.rounds, results.seconds
     )
 }
 
-/// Our servers, each beside its earlier build.
+/// Returns a table of our servers, each compared with its earlier build.
 pub(crate) fn beside_earlier(results: &Results) -> String {
-    let head = ["server", "cpu, now / earlier", "least..most", "rate, now / earlier", "quiet"];
+    let head = ["server", "cpu, now / earlier", "min..max", "rate, now / earlier", "quiet"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for now in &results.servers {
         let name = format!("{}{EARLIER}", now.name);
@@ -95,7 +99,7 @@ pub(crate) fn beside_earlier(results: &Results) -> String {
         rows.push(vec![
             now.name.clone(),
             cpu.map_or("".into(), |cpu| format!("{:.3}", cpu.median)),
-            cpu.map_or("".into(), |Spread { least, most, .. }| format!("{least:.2}..{most:.2}")),
+            cpu.map_or("".into(), |Spread { min, max, .. }| format!("{min:.2}..{max:.2}")),
             now.ratio(earlier, RATE).map_or("".into(), |rate| format!("{:.3}", rate.median)),
             format!("{}, {}", quiet(now), quiet(earlier)),
         ]);
@@ -105,7 +109,7 @@ pub(crate) fn beside_earlier(results: &Results) -> String {
             }
         }
     }
-    format!("{} rounds of {} s, by turns.\n\n{}", results.rounds, results.seconds, render(&rows))
+    format!("{} rounds of {} s, interleaved.\n\n{}", results.rounds, results.seconds, render(&rows))
 }
 
 fn ratios(results: &Results, server: &Rounds) -> Vec<String> {
@@ -114,7 +118,7 @@ fn ratios(results: &Results, server: &Rounds) -> Vec<String> {
     vec![
         if server.ours { format!("**{}**", server.name) } else { server.name.clone() },
         cpu.map_or("".into(), |cpu| format!("{:.2}", cpu.median)),
-        cpu.map_or("".into(), |Spread { least, most, .. }| format!("{least:.2}..{most:.2}")),
+        cpu.map_or("".into(), |Spread { min, max, .. }| format!("{min:.2}..{max:.2}")),
         to_reference(RATE).map_or("".into(), |rate| format!("{:.2}", rate.median)),
     ]
 }

@@ -1,11 +1,11 @@
-//! What our servers have to reach, and what they aim at.
+//! The ratios that our servers are required to reach, and those that they aim for.
 
 use std::collections::BTreeMap;
 
 use crate::results::{CPU, P99, RATE, Results};
 use crate::table::render;
 
-/// A bound on one of our servers.
+/// A bound on a measurement of one of our servers.
 struct Target {
     mode: &'static str,
     ours: &'static str,
@@ -15,13 +15,13 @@ struct Target {
 }
 
 enum What {
-    /// Server CPU, as a ratio to this peer's: at most.
+    /// Upper bound on the server's CPU time relative to this peer's.
     Cpu(&'static str),
-    /// 99th percentile, likewise.
+    /// Upper bound on the 99th percentile of the latency relative to this peer's.
     P99(&'static str),
-    /// Rate, as a ratio to this peer's: at least.
+    /// Lower bound on the rate relative to this peer's.
     Rate(&'static str),
-    /// Bytes of user memory for each idle connection: at most.
+    /// Upper bound on the user memory of an idle connection, in bytes.
     IdleBytes,
 }
 
@@ -69,9 +69,9 @@ const TARGETS: &[Target] = &[
     at("recv", "Socket with timeout", Cpu("recv(2)"), Some(1.05), Some(1.00)),
 ];
 
-/// The table of targets; only those of one mode, if it is given.
+/// Returns the table of targets, of one mode or of all.
 pub(crate) fn table(all: &BTreeMap<String, Results>, mode: Option<&str>) -> String {
-    let head = ["mode", "our server", "what", "must", "aim", "measured", ""].map(str::to_owned);
+    let head = ["mode", "server", "measure", "required", "target", "measured", "result"].map(str::to_owned);
     let mut rows = vec![head.to_vec()];
     for target in TARGETS.iter().filter(|target| mode.is_none_or(|mode| mode == target.mode)) {
         rows.push(target.row(all.get(target.mode)));
@@ -83,10 +83,10 @@ impl Target {
     fn row(&self, results: Option<&Results>) -> Vec<String> {
         let measured = results.and_then(|results| self.measured(results));
         let (what, sign) = match self.what {
-            Cpu(peer) => (format!("cpu to {peer}"), '≤'),
-            What::P99(peer) => (format!("p99 to {peer}"), '≤'),
-            Rate(peer) => (format!("rate to {peer}"), '≥'),
-            IdleBytes => ("user bytes, idle".to_owned(), '≤'),
+            Cpu(peer) => (format!("CPU / {peer}"), '≤'),
+            What::P99(peer) => (format!("p99 / {peer}"), '≤'),
+            Rate(peer) => (format!("rate / {peer}"), '≥'),
+            IdleBytes => ("user bytes per idle connection".to_owned(), '≤'),
         };
         let bound =
             |bound: Option<f64>| bound.map_or("".into(), |bound| format!("{sign} {}", self.show(bound)));
@@ -119,7 +119,7 @@ impl Target {
         }
     }
 
-    /// As shown: 1.004 is 1.00.
+    /// Compares the rounded value, as it is shown: 1.004 counts as 1.00.
     fn verdict(&self, measured: f64) -> &'static str {
         let rounded = (measured * 100.0).round() / 100.0;
         let holds = |bound: f64| match self.what {
@@ -127,10 +127,10 @@ impl Target {
             _ => rounded <= bound,
         };
         match (self.must.is_none_or(holds), self.aim.is_some_and(holds)) {
-            (false, _) => "**missed**",
-            (true, true) => "aim reached",
-            (true, false) if self.must.is_none() => "aim missed",
-            (true, false) => "holds",
+            (false, _) => "**not met**",
+            (true, true) => "target met",
+            (true, false) if self.must.is_none() => "target not met",
+            (true, false) => "met",
         }
     }
 }

@@ -1,8 +1,8 @@
-//! What one receive costs when the data is there already: a plain recv(2), and this
+//! Measures one receive of data that has already arrived, with a plain recv(2) and with this
 //! project's socket in its modes.
 //!
-//! `recv VARIANT` prints one line of JSON: what the load generator's has in common
-//! with a single call.
+//! `recv VARIANT` prints one line of JSON, with those fields of the load generator's report
+//! that apply to a single call.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -16,7 +16,7 @@ use sock::{Socket, socketpair};
 enum Variant {
     /// recv(2) of a blocking socket
     Plain,
-    /// recv(2) of a non-blocking socket, after poll(2): Python's way
+    /// recv(2) of a non-blocking socket, after poll(2), as in Python
     PollFirst,
     /// `Socket::recv_into` without a timeout
     Blocking,
@@ -37,7 +37,7 @@ struct Options {
     seconds: f64,
 }
 
-/// Messages that wait in the socket at once.
+/// Number of messages that wait in the socket.
 const WAITING: usize = 128;
 const SIZE: usize = 64;
 
@@ -71,7 +71,7 @@ fn main() -> io::Result<()> {
         }
         Variant::Allocating => measure(&options, &theirs, || ours.recv(SIZE).map(|data| data.len())),
         Variant::Makefile => {
-            // As large as the buffer, so that nothing is read ahead.
+            // Equal to the size of the buffer, so that nothing is read ahead.
             let mut file = sock::SocketReader::new(&ours, SIZE);
             measure(&options, &theirs, || io::Read::read(&mut file, &mut buffer))
         }
@@ -94,7 +94,7 @@ fn measure(
         for _ in 0..WAITING {
             let received = receive()?;
             if received != SIZE {
-                return Err(io::Error::other(format!("{received} bytes came instead of {SIZE}")));
+                return Err(io::Error::other(format!("received {received} bytes instead of {SIZE}")));
             }
         }
         spent += cpu_time() - start;
@@ -105,7 +105,7 @@ fn measure(
     Ok(())
 }
 
-/// CPU time: what others do on the machine is not in it.
+/// Returns the CPU time, which excludes other processes.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
