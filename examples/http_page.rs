@@ -28,49 +28,87 @@ mod common;
 
 const PAGE: &str = "<!doctype html>\n<title>sock</title>\n<h1>Hello, browser!</h1>\n";
 
-/// What a request asks for, the status to answer it with, and whether another may
-/// follow.
-fn judge(head: &[u8]) -> (String, &'static str, bool) {
+/// Reads a request up to the empty line that ends its head; 8 KiB at most. Empty lines
+/// before it are skipped (RFC 9112, section 2.2).
+fn read_head(cx: &mut StreamContext<'_>) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    let mut lines = (&mut cx.rfile).take(8192);
+    while lines.read_until(b'\n', &mut head)? > 0 {
+        if head == b"\r\n" || head == b"\n" {
+            head.clear();
+        }
+        if head.ends_with(b"\n\r\n") || head.ends_with(b"\n\n") {
+            break;
+        }
+    }
+    Ok(head)
+}
+
+/// The path of a target such as `/?a=b` or `http://host/`.
+fn path(target: &str) -> &str {
+    let absolute = ["http://", "https://"].iter().find_map(|scheme| target.strip_prefix(scheme));
+    let path = match absolute {
+        Some(rest) => rest.find(['/', '?']).map_or("/", |start| &rest[start..]),
+        None => target,
+    };
+    match path.split('?').next() {
+        Some("") => "/",
+        path => path.unwrap_or("/"),
+    }
+}
+
+/// Returns the request line to print, the status to answer with, and whether another request
+/// may follow on the connection.
+fn examine(head: &[u8]) -> (String, &'static str, bool) {
+    const BAD: &str = "400 Bad Request";
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);
     let complete = request.parse(head).is_ok_and(|status| status.is_complete());
     let (true, Some(method), Some(target)) = (complete, request.method, request.path) else {
-        return ("-".to_owned(), "400 Bad Request", false);
+        return ("-".to_owned(), BAD, false);
     };
-    let status = match (method, target.split('?').next()) {
-        // A query asks for the same page.
-        ("GET" | "HEAD", Some("/")) => "200 OK",
+    let line = format!("{method} {target}");
+    let values = |name: &'static str| {
+        let headers = request.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+        headers.map(|header| header.value)
+    };
+    let lengths: Vec<&[u8]> = values("Content-Length").collect();
+    let has_coding = values("Transfer-Encoding").count() > 0;
+    let is_version_1_1 = request.version == Some(1);
+    // Where a body ends must be beyond doubt, or its bytes could pass for a request of another
+    // client behind the same proxy (RFC 9112, sections 3.2 and 6.3).
+    let is_number = |value: &&[u8]| !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    let in_doubt = lengths.len() > 1 || !lengths.iter().all(is_number) || has_coding && !lengths.is_empty();
+    let hosts = values("Host").count();
+    if in_doubt || hosts > 1 || is_version_1_1 && hosts == 0 {
+        return (line, BAD, false);
+    }
+    let status = match (method, path(target)) {
+        ("GET" | "HEAD", "/") => "200 OK",
         ("GET" | "HEAD", _) => "404 Not Found",
         _ => "405 Method Not Allowed",
     };
-    let says = |name: &str, value: &[u8]| {
-        let is = |header: &&httparse::Header<'_>| header.name.eq_ignore_ascii_case(name);
-        request.headers.iter().find(is).is_some_and(|header| header.value.eq_ignore_ascii_case(value))
-    };
-    // A request with a body is refused, and its body is not looked at.
-    let without_body = status != "405 Method Not Allowed";
-    let keep_alive = request.version == Some(1) && !says("Connection", b"close") && without_body;
-    (format!("{method} {target}"), status, keep_alive)
+    let has_body = has_coding || lengths.iter().any(|value| value.iter().any(|&digit| digit != b'0'));
+    let closes = values("Connection").any(|value| {
+        value.split(|&byte| byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+    });
+    // No body is read here. The connection of a request that has one is closed, so that the body
+    // is never taken for the next request.
+    let keeps = is_version_1_1 && !closes && !has_body && status != "405 Method Not Allowed";
+    (line, status, keeps)
 }
 
 struct Page;
 
 impl StreamRequestHandler for Page {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
-        // An empty line ends the head; 8 KiB of it are enough for anybody.
-        let mut head = Vec::new();
-        let mut lines = (&mut cx.rfile).take(8192);
-        while lines.read_until(b'\n', &mut head)? > 0 {
-            if head.ends_with(b"\n\r\n") || head.ends_with(b"\n\n") {
-                break;
-            }
-        }
+        let head = read_head(cx)?;
         // Browsers connect ahead of time, and may leave without a word.
         if head.is_empty() {
             return Ok(());
         }
 
-        let (request, status, keep_alive) = judge(&head);
+        let (request, status, keep_alive) = examine(&head);
         println!("{} {request} {status}", cx.client_address);
         let body = if status == "200 OK" { PAGE } else { &format!("<h1>{status}</h1>\n") };
         let mut answer = format!("HTTP/1.1 {status}\r\nContent-Type: text/html\r\n");

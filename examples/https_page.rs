@@ -38,7 +38,8 @@ impl StreamRequestHandler for Page {
             if first.is_empty() {
                 first = common::text(&line);
             }
-            if line == b"\r\n" || line == b"\n" {
+            // Empty lines before the request are skipped (RFC 9112, section 2.2).
+            if (line == b"\r\n" || line == b"\n") && !first.is_empty() {
                 break;
             }
             line.clear();

@@ -550,7 +550,10 @@ fn http_page_answers_whatever_is_asked() {
         for (asked, expected) in [
             ("GET / HTTP/1.1\r\nHost: here\r\n\r\n", &ok),
             ("GET / HTTP/1.0\n\n", &old),
-            ("GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nConnection: close\r\n\r\n", &twice),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+                &twice,
+            ),
             ("GET /?a=b HTTP/1.1\r\nHost: here\r\n\r\n", &ok),
             ("HEAD / HTTP/1.1\r\nHost: here\r\n\r\n", &head),
             ("GET /x HTTP/1.1\r\nHost: here\r\n\r\n", &missing),
@@ -564,6 +567,32 @@ fn http_page_answers_whatever_is_asked() {
             (&crowded, &bad),
             (&endless, &bad),
             ("", &String::new()),
+            // RFC 9112. 2.2: empty lines before a request; 3.2: exactly one Host.
+            ("\r\n\r\nGET / HTTP/1.1\r\nHost: here\r\n\r\n", &ok),
+            ("GET / HTTP/1.1\r\n\r\n", &bad),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", &bad),
+            // 3.2.2: the absolute form.
+            ("GET http://here/ HTTP/1.1\r\nHost: here\r\n\r\n", &ok),
+            ("GET http://here?a=b HTTP/1.1\r\nHost: here\r\n\r\n", &ok),
+            ("GET http://here/x HTTP/1.1\r\nHost: here\r\n\r\n", &missing),
+            // 5.1 and 5.2: no space before the colon, no folded line.
+            ("GET / HTTP/1.1\r\nHost : here\r\n\r\n", &bad),
+            ("GET / HTTP/1.1\r\nHost: here\r\n folded\r\n\r\n", &bad),
+            // 6.3: a body is never taken for the next request, and its length is beyond doubt.
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 27\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n",
+                &old,
+            ),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", &ok),
+            ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", &old),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", &bad),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 0\r\n\r\nabc", &bad),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 0\r\n\r\nabc", &bad),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc", &bad),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\nabc", &bad),
+            // 9.6: `close` among other options, in any case.
+            ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close, x\r\n\r\n", &old),
+            ("GET / HTTP/1.1\r\nHost: a\r\nConnection: x\r\nConnection: CLOSE\r\n\r\n", &old),
         ] {
             let (start, _) = asked.split_at(asked.len().min(60));
             assert_eq!(request(&address, asked.as_bytes()), *expected, "{language:?}: {start:?}");

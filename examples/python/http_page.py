@@ -14,6 +14,7 @@ Talk to it with `http_get`, in either language, `curl -i http://127.0.0.1:8000/`
 or `printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc 127.0.0.1 8000`.
 """
 
+import re
 import socket
 import socketserver
 
@@ -22,23 +23,64 @@ import common
 PAGE = "<!doctype html>\n<title>sock</title>\n<h1>Hello, browser!</h1>\n"
 
 
-def judge(head):
-    """What a request asks for, the status to answer it with, and whether
-    another may follow."""
-    line, *headers = head.decode("latin-1").strip("\r\n").split("\n")
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+BAD = "400 Bad Request"
+
+
+def read_head(rfile):
+    """Reads a request up to the empty line that ends its head; 8 KiB at most.
+    Empty lines before it are skipped (RFC 9112, section 2.2)."""
+    head, left = b"", 8192
+    while line := rfile.readline(left):
+        left -= len(line)
+        head += line
+        if head in (b"\r\n", b"\n"):
+            head = b""
+        if head.endswith((b"\n\r\n", b"\n\n")):
+            break
+    return head
+
+
+def path_of(target):
+    """The path of a target such as `/?a=b` or `http://host/`."""
+    if target.startswith(("http://", "https://")):
+        rest = target.split("://", 1)[1]
+        start = re.search("[/?]", rest)
+        target = rest[start.start():] if start else "/"
+    return target.split("?")[0] or "/"
+
+
+def examine(head):
+    """Returns the request line to print, the status to answer with, and whether
+    another request may follow on the connection."""
+    line, *lines = head.decode("latin-1").removesuffix("\n").removesuffix("\r").removesuffix("\n").split("\n")
     words = line.rstrip("\r").split(" ")
-    complete = head.endswith((b"\n\r\n", b"\n\n")) and all(":" in h for h in headers)
-    if not complete or len(words) != 3 or words[2] not in ("HTTP/1.0", "HTTP/1.1"):
-        return "-", "400 Bad Request", False
+    headers = [header.rstrip("\r").partition(":") for header in lines if header not in ("", "\r")]
+    complete = head.endswith((b"\n\r\n", b"\n\n"))
+    named = all(colon and TOKEN.fullmatch(name) for name, colon, _ in headers)
+    clean = not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", line.rstrip("\r") + "".join(h[2] for h in headers))
+    if not complete or not named or not clean or len(words) != 3 or words[2] not in ("HTTP/1.0", "HTTP/1.1"):
+        return "-", BAD, False
     method, target, version = words
-    # A request with a body is refused, and its body is not looked at.
+
+    def values(wanted):
+        return [value.strip() for name, _, value in headers if name.lower() == wanted]
+
+    lengths, codings, hosts = values("content-length"), values("transfer-encoding"), values("host")
+    # Where a body ends must be beyond doubt, or its bytes could pass for a request
+    # of another client behind the same proxy (RFC 9112, sections 3.2 and 6.3).
+    in_doubt = len(lengths) > 1 or not all(re.fullmatch("[0-9]+", n) for n in lengths) or codings and lengths
+    if in_doubt or len(hosts) > 1 or version == "HTTP/1.1" and not hosts:
+        return f"{method} {target}", BAD, False
     if method not in ("GET", "HEAD"):
         return f"{method} {target}", "405 Method Not Allowed", False
-    # A query asks for the same page.
-    found = target.split("?")[0] == "/"
-    closes = any(h.replace(" ", "").strip().lower() == "connection:close" for h in headers)
-    keep_alive = version == "HTTP/1.1" and not closes
-    return f"{method} {target}", "200 OK" if found else "404 Not Found", keep_alive
+    status = "200 OK" if path_of(target) == "/" else "404 Not Found"
+    has_body = codings or any(int(n) for n in lengths)
+    options = [option.strip().lower() for value in values("connection") for option in value.split(",")]
+    # No body is read here. The connection of a request that has one is closed, so
+    # that the body is never taken for the next request.
+    keeps = version == "HTTP/1.1" and "close" not in options and not has_body
+    return f"{method} {target}", status, keeps
 
 
 class Page(socketserver.StreamRequestHandler):
@@ -47,17 +89,12 @@ class Page(socketserver.StreamRequestHandler):
             pass
 
     def handle_one_request(self):
-        # An empty line ends the head; 8 KiB of it are enough for anybody.
-        head = b""
-        while line := self.rfile.readline(8192 - len(head)):
-            head += line
-            if head.endswith((b"\n\r\n", b"\n\n")):
-                break
+        head = read_head(self.rfile)
         # Browsers connect ahead of time, and may leave without a word.
         if not head:
             return False
 
-        request, status, keep_alive = judge(head)
+        request, status, keep_alive = examine(head)
         print("%s:%d" % self.client_address, request, status)
         body = PAGE if status == "200 OK" else f"<h1>{status}</h1>\n"
         answer = f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\n"

@@ -29,7 +29,8 @@ class Page(socketserver.StreamRequestHandler):
         while line := self.rfile.readline(left):
             left -= len(line)
             first = first or line.decode().rstrip()
-            if line in (b"\r\n", b"\n"):
+            # Empty lines before the request are skipped (RFC 9112, section 2.2).
+            if line in (b"\r\n", b"\n") and first:
                 break
         # Browsers connect ahead of time, and may leave without a word.
         if not first:
