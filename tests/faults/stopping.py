@@ -246,7 +246,7 @@ def stale_path(case, cls):
         time.sleep(0.01)
     second = case.server(cls, address=path, drain=1000)
     second.probe(1)
-    case.check("taking its place" in second.log_text(), "taken over, with a line that says so")
+    case.check("removing stale socket" in second.log_text(), "the socket was taken over with a log line")
     check_stop(case, second, 1)
     case.check(not os.path.exists(path), "and removed at the end")
 

@@ -133,7 +133,7 @@ fn the_report_tells_what_became_of_each() {
     assert!(stats.is_consistent(), "{stats:?}");
     assert_eq!((stats.accepted, stats.finished, stats.aborted, stats.in_flight), (5, 4, 1, 0));
     let line = report.to_string();
-    assert!(line.contains("2 finished, 2 idle closed, 1 cut off: 127.0.0.1:"), "{line}");
+    assert!(line.contains("2 finished, 2 idle closed, 1 aborted: 127.0.0.1:"), "{line}");
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_handler_that_does_not_return_is_left_behind_in_time() {
         assert_eq!(rest_of(&busy), "gate\n");
         let told = (report.finished + report.idle, report.aborted.len(), report.still_running);
         assert_eq!(told, (1, 3, 3), "{report}");
-        assert!(report.to_string().ends_with("; 3 handlers do not return"), "{report}");
+        assert!(report.to_string().ends_with("; 3 handlers still running"), "{report}");
         returns(&end);
         assert_eq!(handle.stats().in_flight, 3, "server_close does not wait for them either");
         clients.deaf.open();

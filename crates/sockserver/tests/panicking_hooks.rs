@@ -214,7 +214,7 @@ fn server_close_that_panics_is_an_error_and_the_rest_is_closed() {
         });
         gate.open();
         let closed = closing.join().expect("no panic").expect_err("an error");
-        assert!(closed.to_string().contains("server_close panicked: as planned"), "{closed}");
+        assert!(closed.to_string().contains("server_close hook panicked: as planned"), "{closed}");
     });
     assert_eq!(handle.stats().in_flight, 0, "it has waited for the request all the same");
     assert_eq!(rest_of(&client), "served");

@@ -6,7 +6,6 @@ use std::time::Duration;
 use sock::{AF_INET, AF_INET6, Address, AddressError, IPPROTO_IPV6, IPV6_V6ONLY, Socket, SocketKind};
 
 use crate::os::bound_path::{BoundPath, DirEntry, DirLock};
-#[cfg(unix)]
 use crate::os::unix_bind;
 use crate::request::hooks::ServerHooks;
 
@@ -52,21 +51,18 @@ pub(crate) fn bind(
         }
     }
     if options.unix_mode.is_some() && address.path().is_none() {
-        let sentence = "only a path has a mode: anybody may connect to an abstract name";
+        let sentence = "only a path has a mode, not an abstract name";
         return Err(named("set the mode of")(io::Error::new(io::ErrorKind::InvalidInput, sentence)));
     }
     let place = DirEntry::of(address).map_err(named("open the directory of"))?;
     let turn = DirLock::wait(place.as_ref()).map_err(named("lock the directory of"))?;
-    #[cfg(unix)]
     let bound = bind_to_path(&socket, address, kind, options, hooks, place.as_ref(), &turn);
-    #[cfg(not(unix))]
-    let bound = hooks.server_bind(&socket, address);
     bound.map_err(named("bind"))?;
     let path = match (place, options.unix_mode) {
         (Some(place), mode) => place.bound(mode).map_err(named("bind"))?,
         (None, None) => None,
         (None, Some(_)) => {
-            let cause = io::Error::other("its directory cannot be opened");
+            let cause = io::Error::other("cannot open its directory");
             return Err(named("check the mode of")(cause));
         }
     };
@@ -74,7 +70,6 @@ pub(crate) fn bind(
 }
 
 /// Binds the socket; a path with its mode, and in the place of a socket whose server is dead.
-#[cfg(unix)]
 fn bind_to_path(
     socket: &Socket,
     address: &Address,
@@ -89,7 +84,7 @@ fn bind_to_path(
     match (bind(), place) {
         (Err(error), Some(place)) if error.kind() == io::ErrorKind::AddrInUse && turn.is_held() => {
             let Some(stale) = place.stale(kind)? else { return Err(error) };
-            log::warn!("{} is a socket without a server: taking its place", place.path().display());
+            log::warn!("removing stale socket {}", place.path().display());
             if place.remove(stale)? { bind() } else { Err(error) }
         }
         (bound, _) => bound,

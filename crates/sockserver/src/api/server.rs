@@ -95,7 +95,7 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         let served = self.acceptor_with(settings).one_request(timeout);
         if !served.map_err(|error| AddressError::wrap("serve", self.server_address(), error))? {
             if let Err(error) = self.call(|hooks| hooks.handle_timeout()) {
-                log::error!("handle_timeout hook failed: {error}");
+                log::error!("handle_timeout hook {error}");
             }
             self.mixin.handle_timeout();
         }
@@ -250,7 +250,7 @@ impl<K, M: MixIn> Server<K, M> {
         let closed = self.mixin.server_close(&self.core.handle);
         drop(self.signals.take());
         self.core.registry().close();
-        hook.map_err(|error| io::Error::other(format!("server_close hook failed: {error}"))).and(closed)
+        hook.map_err(|error| io::Error::other(format!("server_close hook {error}"))).and(closed)
     }
 }
 

@@ -1,17 +1,17 @@
-//! What this thread does for which server.
+//! Records for which server a thread serves or accepts.
 
 use std::cell::Cell;
 use std::sync::Arc;
 use std::thread::LocalKey;
 
-/// Marks the thread as one that serves a request of a server, until it is dropped: it cannot
-/// wait for the end of all requests.
+/// Marks this thread as serving a request of a server until it is dropped. Such a thread cannot wait
+/// for the end of all requests.
 pub(crate) struct ServingThread {
     before: usize,
 }
 
-/// Marks the thread as one that accepts for a server, until it is dropped: whoever stops the
-/// server waits for it, so a hook that runs here cannot wait for the stop.
+/// Marks this thread as accepting for a server until it is dropped. A stop of the server waits for
+/// this thread, so a hook that runs in it cannot wait for the stop.
 pub(crate) struct AcceptingThread {
     before: usize,
 }
@@ -53,7 +53,7 @@ impl Drop for AcceptingThread {
 }
 
 thread_local! {
-    /// Where the server is; 0 for none.
+    /// The address of the server, 0 for none.
     static SERVING: Cell<usize> = const { Cell::new(0) };
     static ACCEPTING: Cell<usize> = const { Cell::new(0) };
 }

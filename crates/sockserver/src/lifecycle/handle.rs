@@ -1,4 +1,4 @@
-//! Stopping a server from anywhere.
+//! The handle of a server, which stops it from any thread.
 
 use std::fmt;
 use std::io;
@@ -16,10 +16,9 @@ use crate::limits::drain_report::DrainReport;
 use crate::limits::stats::Stats;
 use crate::os::waker::Waker;
 
-/// Stops its server, and tells how it is doing, from any thread, a handler's
-/// included. Clones are one handle.
+/// Stops a server and reads its counters, from any thread. Clones refer to the same server.
 ///
-/// Python: `self.server` in a handler, as far as it is used to stop the server.
+/// A handler gets it as `cx.server`. Python: `self.server` of a handler.
 ///
 /// # Examples
 ///
@@ -42,31 +41,30 @@ pub struct ServerHandle {
 struct Shared {
     run: Mutex<Run>,
     ended: Condvar,
-    /// `Run::stop`, to be read without the lock once a turn.
+    /// Whether the loop has to stop. Read without the lock in each iteration of the loop.
     stop: AtomicBool,
     waker: Arc<Waker>,
     registry: Arc<Registry>,
-    /// The listeners a drain closes to new clients.
+    /// The listeners that a drain shuts down.
     listeners: Mutex<Vec<Weak<Socket>>>,
-    /// How many loops have begun.
+    /// The number of loops that have begun.
     loops: AtomicU64,
-    /// A forked child has a copy of all this, which reaches nobody.
+    /// The process of the server. A forked child has a copy of this value that affects nothing.
     pid: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Run {
-    /// Never served. A stop now is for the loop that is about to start.
+    /// No loop has begun. A stop applies to the first one.
     New,
-    /// The loop runs in this thread; the number tells it from the loops before it.
+    /// The loop with this number runs in this thread.
     Serving(ThreadId, u64),
-    /// The loop has ended. A stop now has nothing to do, and must not reach the next loop.
+    /// The last loop has ended. A stop has no effect and must not apply to the next loop.
     Ended,
 }
 
 impl ServerHandle {
-    /// The handle of a worker process: it cannot stop its parent's server.
-    #[cfg(unix)]
+    /// Creates the handle of a worker process. It cannot stop its parent's server.
     pub(crate) fn for_worker(limits: Limits) -> io::Result<ServerHandle> {
         ServerHandle::of_process(limits, 0)
     }
@@ -90,21 +88,21 @@ impl ServerHandle {
         Ok(ServerHandle { shared: Arc::new(shared) })
     }
 
-    /// Ends `serve_forever` and waits until it has returned. No request is accepted after
-    /// that, in whatever thread or process.
+    /// Stops `serve_forever` and waits until it has returned. Afterwards no thread and no process of
+    /// the server accepts a request.
     ///
-    /// Python: `shutdown()`. Requests that threads or children are busy with go
-    /// on: closing the server waits for those. Before the first `serve_forever`
-    /// it makes that one return at once; once a loop has ended it does nothing until
-    /// the next one runs, so that no stale stop ends it: who starts a server again
-    /// in another thread has to wait until it serves before stopping it.
+    /// Python: `shutdown()`. Requests that threads or child processes are serving go on. Closing the
+    /// server waits for them. A call before the first `serve_forever` makes that one return
+    /// immediately. After `serve_forever` has returned, `shutdown` has no effect until it is called
+    /// again. When restarting in another thread, wait until the server is serving before calling
+    /// `shutdown`.
     ///
     /// # Errors
     ///
-    /// `Deadlock` in the thread that runs `serve_forever`, such as from a handler
-    /// of a `TCPServer`, and in a hook that runs where a request is accepted: the
-    /// server is stopping, but cannot be waited for (Python waits for ever). `Unsupported` in a forked child, which cannot
-    /// stop its parent's server.
+    /// Returns `Deadlock` in the thread that runs `serve_forever`, for example in a handler of a
+    /// `TCPServer`, and in a hook that runs where requests are accepted. The server stops, but this
+    /// thread cannot wait for it (Python deadlocks). Returns `Unsupported` in a forked child, which
+    /// cannot stop its parent's server.
     pub fn shutdown(&self) -> io::Result<()> {
         let this_loop = self.stop_loop()?;
         let Run::Serving(thread, _) = this_loop else {
@@ -113,7 +111,7 @@ impl ServerHandle {
         if thread == thread::current().id() || self.registry().is_accepting_here() {
             return Err(would_deadlock("shutdown"));
         }
-        // A loop that somebody begins meanwhile is another one.
+        // A loop that begins in the meantime has another number.
         let mut run = self.shared.run.lock();
         while *run == this_loop {
             self.shared.ended.wait(&mut run);
@@ -121,21 +119,20 @@ impl ServerHandle {
         Ok(())
     }
 
-    /// Stops the server gracefully: new clients are refused, connections between
-    /// two requests are closed, and requests that are being served may finish until
-    /// `limit` has passed. What is not done then is cut off.
+    /// Stops the server gracefully.
     ///
-    /// Python has nothing like it. It returns within 250 ms of the limit, whatever
-    /// clients and handlers do, and tells what became of everybody;
-    /// `serve_forever` returns after it. The server is of no use afterwards but to
-    /// be closed. System call: shutdown(2), of the listener and of each connection
-    /// that is cut off.
+    /// New clients are refused, idle connections are closed, and requests that are being served may
+    /// finish until `limit` has passed. Requests that are still running then are aborted.
+    ///
+    /// It returns at most 250 ms after the limit, with a report of all requests. `serve_forever`
+    /// returns afterwards, and the server can only be closed. System call: shutdown(2) of the
+    /// listener and of each connection that is aborted. Not in Python.
     ///
     /// # Errors
     ///
-    /// `Deadlock` in a thread that serves a request of this server, or its loop:
-    /// the server is stopping, but cannot be waited for. `Unsupported` in a forked
-    /// child.
+    /// Returns `Deadlock` in the thread that runs `serve_forever` and in a thread that serves a
+    /// request of this server. The server stops, but this thread cannot wait for it. Returns
+    /// `Unsupported` in a forked child.
     ///
     /// # Examples
     ///
@@ -156,16 +153,16 @@ impl ServerHandle {
         self.drain_while(limit, &|| false, &|| {})
     }
 
-    /// [`drain`](Self::drain), ended at once when `hurry` says so; `collect` notices
-    /// what has ended.
+    /// Drains like [`drain`](Self::drain), but aborts the remaining requests as soon as `hurry`
+    /// returns true. `reap` is called repeatedly to reap child processes.
     pub(crate) fn drain_while(
         &self,
         limit: Duration,
         hurry: &dyn Fn() -> bool,
-        collect: &dyn Fn(),
+        reap: &dyn Fn(),
     ) -> io::Result<DrainReport> {
         let shared = &*self.shared;
-        // Announced before the loop is stopped, which otherwise returns without it.
+        // Announced before the loop is stopped. Otherwise the loop could return before the drain.
         let _announced = shared.registry.announce_drain();
         let this_loop = self.stop_loop()?;
         let own_loop = matches!(this_loop, Run::Serving(thread, _) if thread == thread::current().id());
@@ -173,24 +170,22 @@ impl ServerHandle {
             return Err(would_deadlock("drain"));
         }
         shared.registry.begin_drain();
-        // A loop that has begun since the first request is stopped by this one, and a
-        // later one sees the drain.
+        // This stops a loop that began after the first `stop_loop`. A later loop sees the drain.
         let this_loop = self.stop_loop()?;
         shared.waker.wake();
         self.shut_down_listeners();
-        // What a loop has accepted is not in the register for a moment.
+        // A request is not in the registry for a short time after accept(2), so wait for the loop.
         let serving = || matches!(this_loop, Run::Serving(..)) && *shared.run.lock() == this_loop;
-        let report = shared.registry.drain(limit, hurry, collect, &serving);
+        let report = shared.registry.drain(limit, hurry, reap, &serving);
         log::debug!("{report}");
         Ok(report)
     }
 
-    /// Has clients refused from now on, those that wait in the queue included.
+    /// Shuts the listeners down, so that new and queued clients are refused.
     pub(crate) fn shut_down_listeners(&self) {
         let listeners: Vec<_> = self.shared.listeners.lock().iter().filter_map(Weak::upgrade).collect();
         for listener in listeners {
-            // On a system where a listener has nothing to shut down its queue is
-            // reset when it is closed.
+            // Where a listener cannot be shut down, the queued connections are reset by its close.
             let _ = listener.shutdown(SHUT_RDWR);
         }
     }
@@ -199,7 +194,7 @@ impl ServerHandle {
         *self.shared.listeners.lock() = listeners.iter().map(Arc::downgrade).collect();
     }
 
-    /// How many requests came, and what became of them, at this instant.
+    /// Returns the counters of the server's requests, read at one instant.
     ///
     /// # Examples
     ///
@@ -219,16 +214,17 @@ impl ServerHandle {
         self.shared.registry.stats()
     }
 
-    /// Waits until no request is in flight, up to the server's
-    /// [`close_timeout`](crate::Builder::close_timeout), and not for what a drain
-    /// has given up, nor for the request this thread serves. Returns whether none is
-    /// left. For [`MixIn::server_close`](crate::MixIn::server_close).
+    /// Waits until no request is in flight, for at most the server's
+    /// [`close_timeout`](crate::Builder::close_timeout). Returns whether none is left.
+    ///
+    /// Requests that a drain has aborted and the request that this thread serves do not count. An
+    /// implementation of [`MixIn::server_close`](crate::MixIn::server_close) uses this method.
     #[must_use]
     pub fn wait_until_idle(&self) -> bool {
         self.shared.registry.wait_until_idle()
     }
 
-    /// The server's [`close_timeout`](crate::Builder::close_timeout).
+    /// Returns the server's [`close_timeout`](crate::Builder::close_timeout).
     #[must_use]
     pub fn close_timeout(&self) -> Option<Duration> {
         self.shared.registry.limits().close_timeout
@@ -238,22 +234,22 @@ impl ServerHandle {
         &self.shared.registry
     }
 
-    /// Ends `serve_forever` without waiting for it.
+    /// Stops `serve_forever` without waiting for it.
     ///
     /// # Errors
     ///
-    /// `Unsupported` in a forked child.
+    /// Returns `Unsupported` in a forked child.
     pub fn request_shutdown(&self) -> io::Result<()> {
         self.stop_loop().map(drop)
     }
 
-    /// Tells the loop to stop, and the caller which loop that is.
+    /// Requests the loop to stop, and returns which loop that is.
     fn stop_loop(&self) -> io::Result<Run> {
         let shared = &*self.shared;
         if shared.pid != std::process::id() {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                "a forked child cannot shut its parent's server down",
+                "a forked child cannot stop its parent's server",
             ));
         }
         let run = shared.run.lock();
@@ -264,14 +260,13 @@ impl ServerHandle {
         Ok(*run)
     }
 
-    /// Stops what this process does for the server.
-    #[cfg(unix)]
+    /// Stops the loop of this process, which may be a worker process.
     pub(crate) fn stop_local(&self) {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.waker.wake();
     }
 
-    /// Whether the server has been told to stop and has not yet.
+    /// Returns whether a stop was requested and `serve_forever` has not returned yet.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.shared.stop.load(Ordering::Acquire)
@@ -281,11 +276,11 @@ impl ServerHandle {
         &self.shared.waker
     }
 
-    /// Marks the loop as running until the guard is dropped.
+    /// Marks the loop as running until the returned guard is dropped.
     pub(crate) fn begin(&self) -> io::Result<LoopGuard<'_>> {
         let mut run = self.shared.run.lock();
         if let Run::Serving(..) = *run {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "serve_forever is running already"));
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "serve_forever is already running"));
         }
         let number = self.shared.loops.fetch_add(1, Ordering::Relaxed);
         *run = Run::Serving(thread::current().id(), number);
@@ -294,9 +289,8 @@ impl ServerHandle {
 }
 
 fn would_deadlock(call: &str) -> io::Error {
-    let sentence = format!(
-        "{call} in a thread that serves cannot wait for itself (the server stops after this request)"
-    );
+    let sentence =
+        format!("{call} called from a serving thread would deadlock; the server stops after this request");
     io::Error::new(io::ErrorKind::Deadlock, sentence)
 }
 
@@ -306,7 +300,7 @@ impl fmt::Debug for ServerHandle {
     }
 }
 
-/// A loop that runs; dropping it tells those who wait, a panic's unwinding included.
+/// A loop that is running. Dropping it, also in a panic, wakes the threads that wait for its end.
 pub(crate) struct LoopGuard<'a> {
     handle: &'a ServerHandle,
 }
@@ -316,7 +310,7 @@ impl Drop for LoopGuard<'_> {
         let shared = &*self.handle.shared;
         let mut run = shared.run.lock();
         *run = Run::Ended;
-        // Whoever accepts has ended by now: every acceptor of the loop is closed.
+        // All acceptors of the loop are closed, so no thread relies on the flag any more.
         shared.stop.store(false, Ordering::Release);
         shared.waker.drain();
         shared.ended.notify_all();
@@ -333,23 +327,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_waiter_does_not_take_the_next_loop_for_its_own() {
+    fn shutdown_does_not_wait_for_the_next_loop() {
         let handle = ServerHandle::new(Limits::default()).unwrap();
         let other_thread = thread::spawn(|| thread::current().id()).join().unwrap();
         *handle.shared.run.lock() = Run::Serving(other_thread, 1);
-        let (told, hear) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let waiter = handle.clone();
         let waiting = thread::spawn(move || {
-            let _ = told.send(waiter.shutdown());
+            let _ = sender.send(waiter.shutdown());
         });
         while !handle.is_stopping() {
             thread::yield_now();
         }
-        // One loop ends and the next begins before the waiter can look.
+        // One loop ends and the next begins before the waiting thread runs.
         *handle.shared.run.lock() = Run::Serving(other_thread, 2);
         handle.shared.ended.notify_all();
-        let ended = hear.recv_timeout(Duration::from_secs(10));
-        assert!(ended.is_ok_and(|result| result.is_ok()), "the loop it waited for has ended");
+        let ended = receiver.recv_timeout(Duration::from_secs(10));
+        assert!(ended.is_ok_and(|result| result.is_ok()), "shutdown waits although its loop has ended");
         waiting.join().unwrap();
     }
 }

@@ -1,33 +1,27 @@
-//! The time deadlines are counted in.
+//! The clock of deadlines.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::limits::{DeadlineKind, Limits};
+use crate::os::monotonic::{RESOLUTION, milliseconds};
 
-/// Milliseconds since the server was made, and the deadlines they are counted for.
+/// Counts milliseconds since the server was created, and computes when deadlines expire.
 ///
-/// It is asked twice for each request, so on Linux it is the coarse clock, which
-/// stands still between two ticks of the kernel, and costs a fifth of the exact one
-/// (clock_gettime(2)).
+/// The clock is read twice for each request. On Linux it is `CLOCK_MONOTONIC_COARSE`, which changes
+/// at each tick of the kernel only and costs a fifth of the precise clock (clock_gettime(2)).
 pub(crate) struct Clock {
     epoch: u64,
     limits: Limits,
-    /// Milliseconds of each deadline and the lag, by its place in the enumeration.
+    /// The duration of each deadline plus [`RESOLUTION`], in milliseconds, by its discriminant.
     allowed: [AtomicU64; 6],
 }
 
-/// A point in time that never comes; it leaves four bits beside it.
+/// A time that is never reached. Its upper four bits are free for the state of a connection.
 pub(crate) const NEVER: u64 = u64::MAX >> 4;
 
-/// What is as far away as that never comes either: the clock cannot run over.
+/// Longer deadlines are treated as [`NEVER`], so that adding to the clock cannot overflow.
 const FAR: u64 = NEVER / 2;
-
-/// How far the clock may lag: no deadline is over too soon.
-#[cfg(target_os = "linux")]
-const LAG: u64 = 10;
-#[cfg(not(target_os = "linux"))]
-const LAG: u64 = 1;
 
 impl Clock {
     pub(crate) fn new(limits: Limits) -> Clock {
@@ -35,9 +29,10 @@ impl Clock {
         let mut allowed = [const { AtomicU64::new(NEVER) }; 6];
         for deadline in [Wrap, FirstByte, Idle, Read, Write, Request] {
             let milliseconds = limits.of(deadline).map(|limit| limit.as_millis());
-            let soon =
+            let in_range =
                 milliseconds.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit < FAR);
-            allowed[deadline as usize] = soon.map_or(NEVER, |limit| limit + LAG).into();
+            // The resolution is added so that no deadline expires early.
+            allowed[deadline as usize] = in_range.map_or(NEVER, |limit| limit + RESOLUTION).into();
         }
         Clock { epoch: milliseconds(), limits, allowed }
     }
@@ -46,27 +41,27 @@ impl Clock {
         &self.limits
     }
 
-    /// No deadline is over any more: somebody else watches them.
-    #[cfg(unix)]
+    /// Disables all deadlines. Another process enforces them.
     pub(crate) fn stop(&self) {
         self.allowed.iter().for_each(|allowed| allowed.store(NEVER, Ordering::Relaxed));
     }
 
+    /// Returns the milliseconds since the server was created.
     pub(crate) fn now(&self) -> u64 {
         milliseconds() - self.epoch
     }
 
-    /// Now, in four bytes: enough to tell an age of up to seven weeks.
+    /// Returns the time in four bytes, enough for ages of up to seven weeks.
     pub(crate) fn stamp(&self) -> u32 {
         self.now() as u32
     }
 
-    /// Time since the stamp.
+    /// Returns the time since the stamp.
     pub(crate) fn since(&self, stamp: u32) -> Duration {
         Duration::from_millis(u64::from(self.stamp().wrapping_sub(stamp)))
     }
 
-    /// When a deadline that begins now is over; [`NEVER`] if there is none.
+    /// Returns when a deadline that begins now expires, [`NEVER`] if it is disabled.
     #[inline]
     pub(crate) fn due(&self, deadline: DeadlineKind) -> u64 {
         match self.allowed[deadline as usize].load(Ordering::Relaxed) {
@@ -76,17 +71,6 @@ impl Clock {
     }
 }
 
-#[cfg(target_os = "linux")]
-use crate::os::process::coarse_milliseconds as milliseconds;
-
-#[cfg(not(target_os = "linux"))]
-fn milliseconds() -> u64 {
-    use std::sync::OnceLock;
-    use std::time::Instant;
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_millis() as u64
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
@@ -94,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_deadline_is_over_too_soon_nor_much_too_late() {
+    fn a_deadline_expires_neither_early_nor_much_too_late() {
         let limit = Duration::from_millis(50);
         let clock =
             Clock::new(Limits { idle_timeout: Some(limit), read_timeout: None, ..Limits::default() });
@@ -109,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn an_age_is_told_across_the_end_of_the_stamps() {
+    fn an_age_is_correct_when_the_stamp_wraps_around() {
         let clock = Clock::new(Limits::default());
         assert!(clock.since(clock.stamp()) < Duration::from_secs(10));
         let before = clock.stamp().wrapping_sub(1000);
@@ -117,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_the_clock_cannot_name_never_comes() {
+    fn a_deadline_beyond_the_clocks_range_never_expires() {
         let clock = Clock::new(Limits { idle_timeout: Some(Duration::MAX), ..Limits::default() });
         assert_eq!(clock.due(DeadlineKind::Idle), NEVER);
     }

@@ -1,4 +1,4 @@
-//! What a server allows its clients, and how long it waits for them.
+//! The limits, deadlines and counters of a server.
 
 pub(crate) mod clock;
 pub(crate) mod drain_report;
@@ -9,7 +9,7 @@ pub(crate) mod stats;
 use std::fmt;
 use std::time::Duration;
 
-/// Limits and deadlines of a server: the builder's setters with their defaults.
+/// The limits and deadlines of a server, as the builder sets them.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     pub(crate) max_connections: usize,
@@ -44,7 +44,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The time a deadline allows.
+    /// Returns the duration of a deadline, `None` if it is disabled.
     pub(crate) fn of(&self, deadline: DeadlineKind) -> Option<Duration> {
         match deadline {
             DeadlineKind::Wrap => self.wrap_timeout,
@@ -56,51 +56,51 @@ impl Limits {
         }
     }
 
-    /// The time the system is to allow a receive that has this deadline.
+    /// Returns the shorter of a deadline and `read_timeout`, for `SO_RCVTIMEO`.
     pub(crate) fn of_receive(&self, deadline: DeadlineKind) -> Option<Duration> {
         self.of(deadline).into_iter().chain(self.read_timeout).min()
     }
 
-    /// Whether a receive between two requests is over before its own deadline is.
+    /// Returns whether the idle deadline expires no later than the read deadline.
     pub(crate) fn idle_covers_read(&self) -> bool {
         self.idle_timeout.is_some() && self.idle_timeout <= self.read_timeout
     }
 
-    /// The shortest of the deadlines that somebody has to watch for.
+    /// Returns the shortest of the deadlines that the deadline timer enforces.
     pub(crate) fn shortest(&self) -> Option<Duration> {
-        let watched =
+        let enforced =
             [DeadlineKind::Wrap, DeadlineKind::FirstByte, DeadlineKind::Idle, DeadlineKind::Request];
-        watched.into_iter().filter_map(|deadline| self.of(deadline)).min()
+        enforced.into_iter().filter_map(|deadline| self.of(deadline)).min()
     }
 }
 
-/// What happens to clients beyond [`max_connections`](crate::Builder::max_connections).
+/// The policy for clients beyond [`max_connections`](crate::Builder::max_connections).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// They wait in the listener's queue until somebody goes.
+    /// They wait in the listener's queue until a connection is closed.
     #[default]
     Wait,
-    /// They are accepted, told so by [`refuse_request`](crate::ServerHooks::refuse_request),
-    /// and closed.
+    /// They are accepted, passed to [`refuse_request`](crate::ServerHooks::refuse_request), and
+    /// closed.
     Refuse,
 }
 
-/// The deadlines of a connection.
+/// A deadline of a connection. The [`Builder`](crate::Builder) has a setter for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeadlineKind {
     /// For [`wrap_request`](crate::ServerHooks::wrap_request), such as a TLS handshake.
     Wrap,
-    /// From the start until the client has sent, or been sent, its first byte.
+    /// From accept until the first byte is received from, or sent to, the client.
     FirstByte,
-    /// Between two requests.
+    /// Between two requests of a keep-alive connection.
     Idle,
-    /// For each receive.
+    /// For each receive call.
     Read,
-    /// For each send.
+    /// For each send call.
     Write,
-    /// For a whole request, from its first byte until its handler returns.
+    /// For a whole request, from its first byte until `handle` returns.
     Request,
 }
 

@@ -1,4 +1,4 @@
-//! Permits: never more requests at once than a server may have.
+//! Permits bound the number of requests that a server has at the same time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -9,27 +9,29 @@ use crate::limits::clock::Clock;
 use crate::os::interleave::yield_point;
 use crate::os::waker::Waker;
 
-/// Where permits come from, and go back to.
+/// Issues permits, up to `max_connections` at the same time.
 pub(crate) struct Permits {
     clock: Clock,
-    /// Never more than `max_connections`, but for those that are only to be refused.
+    /// At most `max_connections`, plus the permits of requests that are to be refused.
     taken: AtomicUsize,
-    /// Somebody waits for a permit, or for a descriptor, and wants to be woken.
+    /// The accept loop waits for a permit, or for a descriptor to become free.
     has_waiter: AtomicBool,
     waker: Arc<Waker>,
-    /// Until when no connection is accepted, in the clock's milliseconds; 0 for not at all.
+    /// No connection is accepted until then, in the clock's milliseconds. 0 if accepting is not
+    /// paused.
     pause_until: AtomicU64,
-    /// Connections in a row that a worker had no descriptor or thread for.
+    /// The number of consecutive connections for which a worker had no descriptor or thread.
     in_shortage: AtomicU32,
 }
 
-/// Pause after a connection that a worker had no descriptor or thread for, in milliseconds. It
-/// doubles up to [`MAX_DELAY`], which is short, since what is freed does not end it.
-const FIRST_PAUSE: u64 = 5;
-const LONGEST_PAUSE: u64 = 160;
+/// The pause after a connection for which a worker had no descriptor or thread, in milliseconds. It
+/// doubles up to [`MAX_DELAY`], which is short because a freed descriptor does not end the pause.
+const FIRST_DELAY: u64 = 5;
+const MAX_DELAY: u64 = 160;
 
-/// Leave for one request, taken before it is accepted where others then wait; dropping it
-/// gives it back.
+/// Allows one request. Dropping the permit releases it.
+///
+/// Where further clients wait, a permit is acquired before accept(2).
 pub(crate) struct Permit(Arc<Permits>);
 
 impl Permits {
@@ -48,18 +50,18 @@ impl Permits {
         &self.clock
     }
 
-    /// A permit, if one is left. Otherwise the waker is woken when one is given back.
+    /// Returns a permit if one is left. Otherwise the waker is notified when one is released.
     pub(crate) fn acquire(self: &Arc<Self>) -> Option<Permit> {
         self.try_acquire().or_else(|| {
             yield_point();
-            // First said, then looked: whoever gives back in between sees it.
+            // Register before the second attempt, so that a release in between notifies the waker.
             self.register_waiter();
             yield_point();
             self.try_acquire()
         })
     }
 
-    #[cfg(unix)]
+    /// Returns whether a permit is left.
     pub(crate) fn available(&self) -> bool {
         self.taken.load(Ordering::SeqCst) < self.clock.limits().max_connections
     }
@@ -71,50 +73,49 @@ impl Permits {
         taken.ok().map(|_| Permit(Arc::clone(self)))
     }
 
-    /// A permit beyond the limit, for a request that is only to be refused.
+    /// Returns a permit beyond the limit, for a request that is to be refused.
     pub(crate) fn acquire_over_limit(self: &Arc<Self>) -> Permit {
         self.taken.fetch_add(1, Ordering::SeqCst);
         Permit(Arc::clone(self))
     }
 
-    /// Wakes the loop when the next request ends: there may be a permit then, or a
-    /// descriptor.
+    /// Registers the accept loop to be woken when the next request ends and releases its permit and
+    /// its descriptor.
     pub(crate) fn register_waiter(&self) {
         self.has_waiter.store(true, Ordering::SeqCst);
     }
 
-    /// Takes [`register_waiter`](Self::register_waiter) back.
+    /// Undoes [`register_waiter`](Self::register_waiter).
     pub(crate) fn unregister_waiter(&self) {
         self.has_waiter.store(false, Ordering::SeqCst);
     }
 
-    /// Stops accepting for a while: a worker had no descriptor or thread for its connection, and
-    /// would have none for the next.
+    /// Pauses accepting, because a worker had no descriptor or thread for its connection.
     #[cold]
     pub(crate) fn pause_accepting(&self) {
         let before = self.in_shortage.fetch_add(1, Ordering::Relaxed);
-        let pause = (FIRST_PAUSE << before.min(8)).min(LONGEST_PAUSE);
+        let pause = (FIRST_DELAY << before.min(8)).min(MAX_DELAY);
         self.pause_until.fetch_max(self.clock.now() + pause, Ordering::Relaxed);
     }
 
-    /// A worker had what it needed.
+    /// Resets the pause, because a worker had the resources for its connection.
     pub(crate) fn end_shortage(&self) {
         if self.in_shortage.load(Ordering::Relaxed) > 0 {
             self.in_shortage.store(0, Ordering::Relaxed);
         }
     }
 
-    /// How long to accept no connection.
+    /// Returns how long accepting is still paused.
     pub(crate) fn accept_pause(&self) -> Option<Duration> {
         let until = self.pause_until.load(Ordering::Relaxed);
-        if until == 0 { None } else { self.rest_of_pause(until) }
+        if until == 0 { None } else { self.remaining_pause(until) }
     }
 
     #[cold]
-    fn rest_of_pause(&self, until: u64) -> Option<Duration> {
+    fn remaining_pause(&self, until: u64) -> Option<Duration> {
         let left = until.saturating_sub(self.clock.now());
         if left == 0 {
-            // Not if another one has begun meanwhile.
+            // Not if another pause has begun.
             let _ = self.pause_until.compare_exchange(until, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
         (left > 0).then(|| Duration::from_millis(left))
@@ -131,7 +132,7 @@ impl Permits {
 }
 
 impl Permit {
-    /// The server's clock, with its limits.
+    /// Returns the server's clock, which also has its limits.
     pub(crate) fn clock(&self) -> &Clock {
         &self.0.clock
     }
@@ -150,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepting_pauses_for_longer_while_descriptors_are_short() {
+    fn the_accept_pause_doubles_while_descriptors_are_short() {
         let permits = Permits::new(Limits::default(), Arc::new(Waker::new().unwrap()));
         assert_eq!(permits.accept_pause(), None);
         let mut pauses = Vec::new();
@@ -159,7 +160,7 @@ mod tests {
             permits.pause_accepting();
             pauses.push(permits.accept_pause().unwrap_or_default().as_millis() as u64);
         }
-        // A tick of the coarse clock may have passed.
+        // A tick of the coarse clock may have passed in between.
         let around = |pause: u64, expected: u64| pause <= expected && pause + 20 >= expected;
         let expected = [5, 10, 20, 40, 80, 160, 160, 160, 160, 160];
         assert!(
@@ -171,10 +172,10 @@ mod tests {
         permits.pause_until.store(0, Ordering::Relaxed);
         permits.pause_accepting();
         let until = permits.pause_until.load(Ordering::Relaxed);
-        assert!(until <= permits.clock.now() + FIRST_PAUSE, "it begins anew");
+        assert!(until <= permits.clock.now() + FIRST_DELAY, "the pause begins again at its shortest");
         while permits.accept_pause().is_some() {
             std::thread::yield_now();
         }
-        assert!(permits.clock.now() >= until, "and ends by itself");
+        assert!(permits.clock.now() >= until, "the pause ended early");
     }
 }

@@ -1,12 +1,14 @@
-//! A list that grows by the page.
+//! A vector that grows in chunks.
 
 use std::ops::{Index, IndexMut};
 
-/// How many items are allocated at once.
+/// The number of items in a chunk.
 const CHUNK: usize = 256;
 
-/// A list that never moves what is in it: of thousands of idle connections each is to
-/// be small, and a vector holds up to twice what it needs, and leaves holes as it grows.
+/// A vector that allocates chunks of fixed size and never moves its items.
+///
+/// It stores thousands of idle connections. A `Vec` may have twice the capacity that it needs, and
+/// leaves freed memory behind as it grows.
 pub(crate) struct ChunkedVec<T>(Vec<Vec<T>>);
 
 impl<T> Default for ChunkedVec<T> {
@@ -16,20 +18,18 @@ impl<T> Default for ChunkedVec<T> {
 }
 
 impl<T> ChunkedVec<T> {
-    /// Puts an item at the end, and returns its place.
+    /// Appends an item and returns its index.
     pub(crate) fn push(&mut self, item: T) -> usize {
-        let place = self.len();
-        if place % CHUNK == 0 {
+        let index = self.len();
+        if index % CHUNK == 0 {
             self.0.push(Vec::with_capacity(CHUNK));
         }
-        self.0[place / CHUNK].push(item);
-        place
+        self.0[index / CHUNK].push(item);
+        index
     }
 
-    // Its callers, the slab of idle connections and the table of children, are for Unix only.
-    #[cfg(any(unix, test))]
-    pub(crate) fn get_mut(&mut self, place: usize) -> Option<&mut T> {
-        self.0.get_mut(place / CHUNK)?.get_mut(place % CHUNK)
+    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut T> {
+        self.0.get_mut(index / CHUNK)?.get_mut(index % CHUNK)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -44,14 +44,14 @@ impl<T> ChunkedVec<T> {
 impl<T> Index<usize> for ChunkedVec<T> {
     type Output = T;
 
-    fn index(&self, place: usize) -> &T {
-        &self.0[place / CHUNK][place % CHUNK]
+    fn index(&self, index: usize) -> &T {
+        &self.0[index / CHUNK][index % CHUNK]
     }
 }
 
 impl<T> IndexMut<usize> for ChunkedVec<T> {
-    fn index_mut(&mut self, place: usize) -> &mut T {
-        &mut self.0[place / CHUNK][place % CHUNK]
+    fn index_mut(&mut self, index: usize) -> &mut T {
+        &mut self.0[index / CHUNK][index % CHUNK]
     }
 }
 
@@ -60,15 +60,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn items_stay_where_they_are() {
-        let mut pages = ChunkedVec::default();
+    fn chunks_do_not_grow_and_indexes_are_stable() {
+        let mut items = ChunkedVec::default();
         for item in 0..1000 {
-            assert_eq!(pages.push(item), item);
+            assert_eq!(items.push(item), item);
         }
-        pages[999] = 0;
-        assert_eq!((pages.len(), pages[998], pages.get_mut(1000)), (1000, 998, None));
-        assert_eq!(pages.get_mut(usize::MAX), None);
-        assert!(pages.iter().eq((0..999).collect::<Vec<_>>().iter().chain(&[0])));
-        assert!(pages.0.iter().all(|page| page.capacity() == CHUNK));
+        items[999] = 0;
+        assert_eq!((items.len(), items[998], items.get_mut(1000)), (1000, 998, None));
+        assert_eq!(items.get_mut(usize::MAX), None);
+        assert!(items.iter().eq((0..999).collect::<Vec<_>>().iter().chain(&[0])));
+        assert!(items.0.iter().all(|chunk| chunk.capacity() == CHUNK));
     }
 }

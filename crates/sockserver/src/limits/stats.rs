@@ -1,45 +1,43 @@
-//! Counting: every request is in exactly one place at every instant.
+//! The counters of requests. Every request is counted in exactly one of them at any time.
 
 use std::fmt;
 
 use crate::limits::DeadlineKind;
 
-/// How many requests came, and what became of them.
+/// The counters of a server's requests.
 ///
-/// [`Server::stats`](crate::Server::stats) and
-/// [`ServerHandle::stats`](crate::ServerHandle::stats) take it at one instant, so
-/// that it always adds up:
+/// [`Server::stats`](crate::Server::stats) and [`ServerHandle::stats`](crate::ServerHandle::stats)
+/// read all counters at one instant, so they are consistent:
 ///
-/// `accepted = finished + failed + panicked + rejected + timed_out.total() + cut + in_flight`
+/// `accepted = finished + failed + panicked + rejected + timed_out.total() + aborted + in_flight`
 ///
-/// A request here is a connection, whatever number of requests its handler serves
-/// on it; or a datagram.
+/// A request is a datagram, or a connection with all the requests that its handler serves on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Taken from the listener.
+    /// Requests that were accepted.
     pub accepted: u64,
-    /// Served to the end without an error.
+    /// Requests that were served without an error.
     pub finished: u64,
-    /// A handler or hook returned an error, or a child process died.
+    /// Requests for which a handler or hook returned an error, or whose child process died.
     pub failed: u64,
-    /// A handler or hook panicked.
+    /// Requests for which a handler or hook panicked.
     pub panicked: u64,
-    /// Refused by `verify_request` or a limit, or impossible to start.
+    /// Requests that `verify_request` or a limit refused, or that could not be started.
     pub rejected: u64,
-    /// Ended by a deadline.
+    /// Requests that a deadline ended.
     pub timed_out: TimedOut,
-    /// Cut off by the end of a drain's time.
+    /// Requests that were aborted because the time of a drain expired.
     pub aborted: u64,
-    /// Still there: waiting to be served, being served, between requests.
+    /// Requests that have not ended: waiting to be served, being served, or idle.
     pub in_flight: u64,
-    /// Of those, how many wait for their next request.
+    /// The part of `in_flight` that is idle and waits for the next request.
     pub idle: u64,
-    /// Clients that were lost before they were accepted: not in `accepted`.
+    /// Connections that failed before accept(2) returned them. They are not part of `accepted`.
     pub lost_before_accept: u64,
 }
 
-/// Requests that deadlines ended, by deadline.
+/// The requests that deadlines ended, by deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TimedOut {
@@ -58,7 +56,7 @@ pub struct TimedOut {
 }
 
 impl TimedOut {
-    /// All of them.
+    /// Returns the sum.
     #[must_use]
     pub fn total(&self) -> u64 {
         let TimedOut { wrap, first_byte, idle, read, write, request } = *self;
@@ -77,42 +75,40 @@ impl TimedOut {
     }
 }
 
-/// How many numbers there are.
-#[cfg(unix)]
+/// The number of counters.
 pub(crate) const STATS_WORDS: usize = 15;
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It was served to the end without an error.
+    /// The request was served without an error.
     Finished,
     /// A handler or hook returned an error.
     Failed,
     /// A handler or hook panicked.
     Panicked,
-    /// It was refused, or could not be started.
+    /// The request was refused, or could not be started.
     Rejected,
-    /// A deadline ended it.
+    /// A deadline ended the request.
     TimedOut(DeadlineKind),
-    /// The end of a drain's time cut it off.
+    /// The request was aborted because the time of a drain expired.
     Aborted,
 }
 
 impl Stats {
-    /// Whether every request that was accepted is somewhere.
+    /// Returns whether `accepted` equals the sum of the other counters.
     #[must_use]
     pub fn is_consistent(&self) -> bool {
         self.accepted == self.ended() + self.in_flight
     }
 
-    /// How many requests have ended.
+    /// Returns the number of requests that have ended.
     fn ended(&self) -> u64 {
         self.finished + self.failed + self.panicked + self.rejected + self.timed_out.total() + self.aborted
     }
 
-    /// The same after the death of whoever served: what was in flight has failed.
-    #[cfg(unix)]
+    /// Counts requests in flight as failed, after the process that served them has died.
     pub(crate) fn all_ended(mut self) -> Stats {
         self.in_flight = 0;
         self.failed += self.accepted.saturating_sub(self.ended());
@@ -120,16 +116,14 @@ impl Stats {
         self
     }
 
-    /// What was read while it was written.
-    #[cfg(unix)]
+    /// Restores consistency after the counters were read while another process changed them.
     pub(crate) fn normalized(mut self) -> Stats {
         self.accepted = self.accepted.max(self.ended());
         self.in_flight = self.accepted - self.ended();
         self
     }
 
-    /// Both together.
-    #[cfg(unix)]
+    /// Returns the sums of both.
     pub(crate) fn plus(&self, other: &Stats) -> Stats {
         let (mut sum, others) = (self.to_words(), other.to_words());
         for (word, other) in sum.iter_mut().zip(others) {
@@ -138,23 +132,20 @@ impl Stats {
         Stats::from_words(sum)
     }
 
-    #[cfg(unix)]
     pub(crate) fn to_words(mut self) -> [u64; STATS_WORDS] {
-        self.numbers().map(|number| *number)
+        self.counters().map(|number| *number)
     }
 
-    #[cfg(unix)]
     pub(crate) fn from_words(words: [u64; STATS_WORDS]) -> Stats {
         let mut stats = Stats::default();
-        for (number, word) in stats.numbers().into_iter().zip(words) {
+        for (number, word) in stats.counters().into_iter().zip(words) {
             *number = word;
         }
         stats
     }
 
-    /// Every number, in the order in which processes tell them each other.
-    #[cfg(unix)]
-    fn numbers(&mut self) -> [&mut u64; STATS_WORDS] {
+    /// Returns all counters, in their order on the scoreboard and in worker reports.
+    fn counters(&mut self) -> [&mut u64; STATS_WORDS] {
         let Stats { accepted, finished, failed, panicked, rejected, timed_out, aborted, .. } = self;
         let TimedOut { wrap, first_byte, idle, read, write, request } = timed_out;
         let (in_flight, between) = (&mut self.in_flight, &mut self.idle);
@@ -183,14 +174,14 @@ impl Stats {
     }
 }
 
-/// One line, for a log.
+/// Formats the counters in one line, for logs.
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Stats { accepted, finished, failed, panicked, rejected, aborted, in_flight, .. } = self;
         write!(
             f,
             "{accepted} accepted, {finished} finished, {failed} failed, {panicked} panicked, \
-             {rejected} rejected, {} timed out, {aborted} cut, {in_flight} in flight",
+             {rejected} rejected, {} timed out, {aborted} aborted, {in_flight} in flight",
             self.timed_out.total()
         )
     }

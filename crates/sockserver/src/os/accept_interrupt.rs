@@ -1,8 +1,8 @@
-//! Waiting for clients in accept(2) itself, and being called out of it.
+//! Interrupts a worker process that blocks in accept(2).
 //!
-//! A worker process that blocks in accept(2) is woken for a client and for nothing
-//! else; to wait in epoll for the client and for its parent's word costs a call more,
-//! and dearer switches. So the thread that hears the parent interrupts it with a signal.
+//! A worker that waits in epoll(7) for both its listener and its control socket needs one system
+//! call more for each client and more expensive context switches. So the worker blocks in accept(2),
+//! and its control thread interrupts it with a signal.
 
 use std::io;
 use std::sync::OnceLock;
@@ -12,38 +12,37 @@ use std::time::{Duration, Instant};
 
 use crate::os::interrupt::Interruptible;
 
-/// The worker of this process is in accept(2), or near it.
+/// The worker of this process is in accept(2), or about to enter it.
 static ACCEPTING: AtomicBool = AtomicBool::new(false);
-/// It is to leave it for good.
+/// The worker has to leave accept(2) and not enter it again.
 static REQUESTED: AtomicBool = AtomicBool::new(false);
-/// The interrupt hook that the program has set itself.
-static FORMER_HOOK: OnceLock<fn() -> bool> = OnceLock::new();
+/// The interrupt hook that the program had set.
+static PREVIOUS_HOOK: OnceLock<fn() -> bool> = OnceLock::new();
 
-/// How often the worker is interrupted until it has heard: it may have been on its way
-/// into accept(2).
+/// The time between two signals. A signal that arrives just before accept(2) has no effect, so it is
+/// repeated.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(1);
-/// How long that is tried. A `get_request` of somebody's own may hear nothing, and goes
-/// on with its client.
+/// How long the signal is repeated. A custom `get_request` may ignore it and accept one more client.
 const INTERRUPT_FOR: Duration = Duration::from_secs(1);
 
-/// Calls the worker of this process out of accept(2).
+/// Interrupts the worker of this process in accept(2).
 pub(crate) struct AcceptInterrupter(Interruptible);
 
 impl AcceptInterrupter {
-    /// For the main thread of a worker process, which calls this.
+    /// Creates the interrupter of the calling thread, the main thread of a worker process.
     pub(crate) fn of_this_thread() -> io::Result<AcceptInterrupter> {
-        let caller = AcceptInterrupter(Interruptible::main_thread()?);
+        let interrupter = AcceptInterrupter(Interruptible::main_thread()?);
         if let Some(hook) = sock::set_interrupt_hook(Some(should_retry)) {
-            let _ = FORMER_HOOK.set(hook);
+            let _ = PREVIOUS_HOOK.set(hook);
         }
-        Ok(caller)
+        Ok(interrupter)
     }
 
-    /// Has the worker leave accept(2), and not enter it again. Returns whether it has.
+    /// Makes the worker leave accept(2) and not enter it again. Returns whether it has left.
     pub(crate) fn interrupt_accept(&self) -> bool {
         REQUESTED.store(true, Ordering::SeqCst);
-        let until = Instant::now() + INTERRUPT_FOR;
-        while ACCEPTING.load(Ordering::SeqCst) && Instant::now() < until {
+        let deadline = Instant::now() + INTERRUPT_FOR;
+        while ACCEPTING.load(Ordering::SeqCst) && Instant::now() < deadline {
             self.0.interrupt();
             thread::sleep(INTERRUPT_EVERY);
         }
@@ -51,7 +50,7 @@ impl AcceptInterrupter {
     }
 }
 
-/// Runs what may wait in accept(2).
+/// Runs a closure that may block in accept(2).
 pub(crate) fn while_accepting<T>(accept: impl FnOnce() -> T) -> T {
     ACCEPTING.store(true, Ordering::SeqCst);
     let accepted = accept();
@@ -59,8 +58,8 @@ pub(crate) fn while_accepting<T>(accept: impl FnOnce() -> T) -> T {
     accepted
 }
 
-/// Whether a call goes on that a signal has interrupted.
+/// Returns whether an interrupted system call is retried.
 fn should_retry() -> bool {
-    let called = ACCEPTING.load(Ordering::SeqCst) && REQUESTED.load(Ordering::SeqCst);
-    !called && FORMER_HOOK.get().is_none_or(|former| former())
+    let requested = ACCEPTING.load(Ordering::SeqCst) && REQUESTED.load(Ordering::SeqCst);
+    !requested && PREVIOUS_HOOK.get().is_none_or(|previous| previous())
 }

@@ -1,4 +1,4 @@
-//! bind(2) under a umask that no other thread sees.
+//! Calls bind(2) with another umask, without changing the umask of this process.
 
 use std::io;
 use std::mem::{offset_of, zeroed};
@@ -12,20 +12,20 @@ use sock::Socket;
 
 use crate::os::process::SharedWords;
 
-/// The child has called bind; its errno follows in the lower bits.
+/// Set by the child after bind(2). The lower bits contain the errno.
 const CALLED: u64 = 1 << 32;
 
-/// Whether the path leaves room for the NUL at its end.
+/// Returns whether the path fits into `sun_path` with a NUL at its end.
 pub(crate) fn fits(path: &Path) -> bool {
     let room = size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path);
     path.as_os_str().len() < room
 }
 
-/// Binds the socket to a path that [`fits`], in a child process whose umask is `mask`. The
-/// socket is the same in both, so it is bound here as well.
+/// Binds the socket to a path that [`fits`], in a child process with the umask `mask`. Both
+/// processes share the socket, so it is bound in this one too.
 ///
-/// Unlike [`fork`](super::fork), this may be called beside other threads: the child makes
-/// async-signal-safe calls only (signal-safety(7)), and no handler of a signal runs in it.
+/// Unlike `process::fork`, this is allowed in a process with threads. The child makes
+/// async-signal-safe calls only (signal-safety(7)) and runs no signal handler.
 pub(crate) fn bind_with_umask(socket: &Socket, path: &Path, mask: u32) -> io::Result<()> {
     // SAFETY: the structure is plain data, for which zeros are valid.
     let mut address: libc::sockaddr_un = unsafe { zeroed() };
@@ -36,10 +36,10 @@ pub(crate) fn bind_with_umask(socket: &Socket, path: &Path, mask: u32) -> io::Re
     }
     let len = (offset_of!(libc::sockaddr_un, sun_path) + bytes.len() + 1) as libc::socklen_t;
     let (descriptor, mask) = (socket.as_raw_fd(), mask as libc::mode_t);
-    let told = SharedWords::new(1)?;
+    let result = SharedWords::new(1)?;
     let pid = without_signals(|| {
-        // SAFETY: see above. The child calls umask, bind and _exit, and writes to memory that is
-        // mapped; it does not return.
+        // SAFETY: the child calls umask, bind and _exit only, writes to mapped memory, and does not
+        // return.
         unsafe {
             let pid = libc::fork();
             if pid == 0 {
@@ -47,28 +47,28 @@ pub(crate) fn bind_with_umask(socket: &Socket, path: &Path, mask: u32) -> io::Re
                 let bound = libc::bind(descriptor, (&raw const address).cast(), len);
                 let errno =
                     if bound == 0 { 0 } else { io::Error::last_os_error().raw_os_error().unwrap_or(0) };
-                told.get(0).store(CALLED | errno as u64, Ordering::Release);
+                result.get(0).store(CALLED | errno as u64, Ordering::Release);
                 libc::_exit(0);
             }
             if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid) }
         }
     })?;
-    // SAFETY: waitpid takes any number, and no status is wanted. If it fails for another reason
-    // than a signal, other code of this process has collected the child, which is gone then.
+    // SAFETY: waitpid takes any number, and the status pointer may be null. If it fails for another
+    // reason than a signal, other code of this process has reaped the child.
     while unsafe { libc::waitpid(pid, ptr::null_mut(), 0) } < 0
         && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
     {}
-    match told.get(0).load(Ordering::Acquire) {
-        0 => Err(io::Error::other("the process that was to bind the socket has been killed")),
+    match result.get(0).load(Ordering::Acquire) {
+        0 => Err(io::Error::other("the child process that calls bind was killed")),
         CALLED => Ok(()),
         called => Err(io::Error::from_raw_os_error((called & !CALLED) as i32)),
     }
 }
 
-/// Runs it while no signal is handled in this thread, nor in a child that it forks.
+/// Calls `run` while all signals are blocked in this thread and in a child that it forks.
 fn without_signals<T>(run: impl FnOnce() -> T) -> T {
-    // SAFETY: the sets are plain data, for which zeros are valid, and are there during the calls,
-    // which cannot fail for these arguments.
+    // SAFETY: the sets are plain data, for which zeros are valid, and live during the calls, which
+    // cannot fail with these arguments.
     unsafe {
         let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = (zeroed(), zeroed());
         libc::sigfillset(&mut all);

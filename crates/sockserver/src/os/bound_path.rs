@@ -1,4 +1,4 @@
-//! The path of a Unix socket: whose it is, and when it goes.
+//! The path of a Unix socket: how a stale one is detected, and when it is removed.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -11,25 +11,24 @@ use std::time::{Duration, Instant};
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, OFlags, Stat};
 use sock::{AF_UNIX, Address, Socket, SocketKind};
 
-/// A name in a directory. The directory is held open: whatever becomes of the path to it, the
-/// name is looked up in this one.
+/// A name in an open directory. The name is looked up there even if the path to the directory
+/// changes.
 pub(crate) struct DirEntry {
     folder: OwnedFd,
     name: OsString,
-    /// For the log.
+    /// The whole path, for log lines.
     path: PathBuf,
 }
 
-/// The path of a Unix socket that was bound here, and the file it was then.
+/// The path of a Unix socket that was bound here, and its file. Dropping it removes the path.
 ///
-/// It goes before its socket is closed: as long as that is open, the file's number
-/// is no other's.
+/// Drop it before the socket is closed. The inode number is not reused while the socket is open.
 pub(crate) struct BoundPath {
-    place: DirEntry,
+    entry: DirEntry,
     file: FileId,
 }
 
-/// Which file it is: device and inode.
+/// The identity of a file: device and inode.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileId(u64, u64);
 
@@ -41,27 +40,28 @@ impl FileId {
     }
 }
 
-/// For the descriptor of a directory that names are looked up in.
+/// The flags for opening a directory to look names up in it.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 const LOOK_UP: OFlags = OFlags::PATH;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 const LOOK_UP: OFlags = OFlags::RDONLY;
 
-/// What is no directory, such as a FIFO, fails with `ENOTDIR` and is not waited for.
+/// With these flags, opening a FIFO fails with `ENOTDIR` instead of blocking.
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
-/// Whether the system has run out of what opening a file takes.
+/// Returns whether the error is a shortage of descriptors, memory or locks.
 fn is_shortage(error: rustix::io::Errno) -> bool {
     use rustix::io::Errno;
     [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOLCK].contains(&error)
 }
 
 impl DirEntry {
-    /// Where the address is; `None` if it is no path, or one that bind(2) is going to fail for.
+    /// Opens the directory of the address. Returns `None` if the address is not a path, or one for
+    /// which bind(2) will fail.
     ///
     /// # Errors
     ///
-    /// Returns an error if the directory cannot be opened for want of descriptors or memory.
+    /// Returns an error if the directory cannot be opened for lack of descriptors or memory.
     pub(crate) fn of(address: &Address) -> io::Result<Option<DirEntry>> {
         let Some(path) = address.path() else { return Ok(None) };
         let Some(name) = path.file_name() else { return Ok(None) };
@@ -77,40 +77,40 @@ impl DirEntry {
         Ok(fs::statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// Takes note of the file that bind(2) has created; `None` if another has its name by now.
+    /// Records the file that bind(2) has created. Returns `None` if another file has the name now.
     ///
     /// # Errors
     ///
-    /// Returns an error if a mode was asked for, and the file there is none of ours or is open to
-    /// more than that.
+    /// Returns an error if `mode` is set and the file is not a socket or has more permissions.
     // The type of the mode differs from system to system.
     #[allow(clippy::unnecessary_cast)]
     pub(crate) fn bound(self, mode: Option<u32>) -> io::Result<Option<BoundPath>> {
         let stat = self.stat().ok().filter(is_socket);
         let (Some(stat), Some(mode)) = (stat, mode) else {
             return match mode {
-                Some(_) => Err(io::Error::other("another process has taken the name of the new socket")),
-                None => Ok(stat.map(|stat| BoundPath { file: FileId::of(&stat), place: self })),
+                Some(_) => Err(io::Error::other("another process has replaced the new socket")),
+                None => Ok(stat.map(|stat| BoundPath { file: FileId::of(&stat), entry: self })),
             };
         };
-        let bound = BoundPath { file: FileId::of(&stat), place: self };
+        let bound = BoundPath { file: FileId::of(&stat), entry: self };
         let has = stat.st_mode as u32 & 0o7777;
         if has & !mode != 0 {
-            let sentence = format!("its mode is {has:o}, which is more than {mode:o} allows");
+            let sentence = format!("the path has mode {has:o}, expected {mode:o}");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, sentence));
         }
         if has != mode {
-            // A default ACL of the directory does so, or a `server_bind` with its own bind(2).
-            log::warn!("the mode of {} is {has:o} instead of {mode:o}", bound.place.path.display());
+            // Caused by a default ACL of the directory, or a `server_bind` that calls bind(2) itself.
+            log::warn!("{} has mode {has:o}, expected {mode:o}", bound.entry.path.display());
         }
         Ok(Some(bound))
     }
 
-    /// The socket there, if nobody listens on it any more: its server was killed. Only a
-    /// connect that is refused says so. `None` if it is another thing.
+    /// Returns the file if it is a socket without a listener, whose server was killed.
+    ///
+    /// A socket is stale if connect(2) is refused. Returns `None` for anything else.
     pub(crate) fn stale(&self, kind: SocketKind) -> io::Result<Option<FileId>> {
-        // Held open, its number is no other's. Not through a symbolic link: what that points to
-        // is not ours to remove.
+        // The inode number is not reused while the file is open. A symbolic link is not followed,
+        // because its target must not be removed.
         #[cfg(target_os = "linux")]
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         #[cfg(target_os = "linux")]
@@ -128,7 +128,7 @@ impl DirEntry {
         let probe = Socket::new(AF_UNIX, kind, 0)?;
         probe.setblocking(false)?;
         let through = |path: &Path| probe.connect(path).map_err(|error| error.kind());
-        // Of the file that is held, where /proc is there to name it.
+        // Connect to the open file if /proc is mounted, else to the path.
         let connected = match through(Path::new(&probed)) {
             Err(io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => through(&self.path),
             connected => connected,
@@ -136,10 +136,10 @@ impl DirEntry {
         Ok((connected == Err(io::ErrorKind::ConnectionRefused)).then(|| FileId::of(&stat)))
     }
 
-    /// Removes the name if it is that file's. Returns whether it was.
+    /// Removes the name if it refers to `file`. Returns whether it did.
     ///
-    /// unlink(2) removes whatever has the name. So the file is moved aside, where no other
-    /// process takes its place, and looked at there before it goes.
+    /// unlink(2) removes any file with the name. So the file is first renamed to a unique name and
+    /// checked there.
     pub(crate) fn remove(&self, file: FileId) -> io::Result<bool> {
         let is = |name: &OsStr| {
             let stat = fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW);
@@ -149,18 +149,18 @@ impl DirEntry {
             return Ok(false);
         }
         #[cfg(test)]
-        tests::in_between();
+        tests::run_before_rename();
         let aside = unused_name();
         fs::renameat(&self.folder, &self.name, &self.folder, &aside)?;
         if is(aside.as_ref()) {
             fs::unlinkat(&self.folder, &aside, AtFlags::empty())?;
             return Ok(true);
         }
-        // Another had it in between, and gets it back, unless there is one more by now.
+        // Another file had the name. It gets the name back, unless a third file has it by now.
         let back = fs::linkat(&self.folder, &aside, &self.folder, &self.name, AtFlags::empty())
             .and_then(|()| fs::unlinkat(&self.folder, &aside, AtFlags::empty()));
         if let Err(error) = back {
-            log::warn!("rename {aside} back to {}: {error}", self.path.display());
+            log::warn!("cannot rename {aside} back to {}: {error}", self.path.display());
         }
         Ok(false)
     }
@@ -174,55 +174,57 @@ fn is_socket(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Socket
 }
 
-/// A name that nothing has, as far as chance goes.
+/// Returns a random name.
 fn unused_name() -> String {
     use std::hash::{BuildHasher, RandomState};
     let random = RandomState::new().hash_one((std::process::id(), Instant::now()));
     format!(".sockserver-{random:016x}")
 }
 
-/// Removes the path, unless it has become another's.
+/// Removes the path, unless another file has the name now.
 impl Drop for BoundPath {
     fn drop(&mut self) {
-        let _turn = DirLock::lock_dir_of(&self.place);
-        if let Err(error) = self.place.remove(self.file) {
-            log::warn!("unlink {}: {error}", self.place.path.display());
+        let _lock = DirLock::lock_dir_of(&self.entry);
+        if let Err(error) = self.entry.remove(self.file) {
+            log::warn!("cannot remove {}: {error}", self.entry.path.display());
         }
     }
 }
 
-/// Servers that begin or end in one folder take turns, so that none takes a path
-/// between another's look and its deed, nor that of one which is bound and does not
-/// listen yet. The folder is locked for it (flock(2)): nothing is left behind, not
-/// even by a process that is killed.
+/// A lock on a directory (flock(2)), held while a server binds to or removes a path in it.
+///
+/// It prevents that a path is replaced between check and removal, and that a socket which is bound
+/// but does not listen yet is taken for a stale one. A process that is killed releases the lock.
 pub(crate) enum DirLock {
     Held {
         _folder: OwnedFd,
     },
-    /// Somebody holds the lock, and does not let go.
+    /// Another process holds the lock for longer than [`LOCK_TIMEOUT`].
     Contended,
-    /// The folder cannot be locked, because it may not be read or is far away.
+    /// The directory cannot be locked, because it is not readable or on a remote file system.
     Unavailable,
 }
 
-/// How long to wait for others' turns, which are short.
+/// How long to wait for the lock, which is held for a short time only.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl DirLock {
+    /// Waits for the lock of the entry's directory.
+    ///
     /// # Errors
     ///
-    /// Returns an error if the directory cannot be locked for want of descriptors, memory or locks.
-    pub(crate) fn wait(place: Option<&DirEntry>) -> io::Result<DirLock> {
-        place.map_or(Ok(DirLock::Unavailable), DirLock::lock_dir_of)
+    /// Returns an error if the directory cannot be locked for lack of descriptors, memory or locks.
+    pub(crate) fn wait(entry: Option<&DirEntry>) -> io::Result<DirLock> {
+        entry.map_or(Ok(DirLock::Unavailable), DirLock::lock_dir_of)
     }
 
-    fn lock_dir_of(place: &DirEntry) -> io::Result<DirLock> {
-        let folder = match fs::openat(&place.folder, ".", OFlags::RDONLY | DIRECTORY, fs::Mode::empty()) {
+    fn lock_dir_of(entry: &DirEntry) -> io::Result<DirLock> {
+        let folder = match fs::openat(&entry.folder, ".", OFlags::RDONLY | DIRECTORY, fs::Mode::empty()) {
             Ok(folder) => folder,
             Err(error) if is_shortage(error) => return Err(error.into()),
             Err(_) => return Ok(DirLock::Unavailable),
         };
-        let until = Instant::now() + LOCK_TIMEOUT;
+        let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
             match fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(DirLock::Held { _folder: folder }),
@@ -230,7 +232,7 @@ impl DirLock {
                 Err(error) if io::Error::from(error).kind() != io::ErrorKind::WouldBlock => {
                     return Ok(DirLock::Unavailable);
                 }
-                Err(_) if Instant::now() >= until => return Ok(DirLock::Contended),
+                Err(_) if Instant::now() >= deadline => return Ok(DirLock::Contended),
                 Err(_) => {
                     let _ = sock::poll(&mut [], Some(Duration::from_millis(1)));
                 }
@@ -238,7 +240,7 @@ impl DirLock {
         }
     }
 
-    /// Whether a path that is stale may be taken.
+    /// Returns whether a stale path may be replaced.
     pub(crate) fn is_held(&self) -> bool {
         !matches!(self, DirLock::Contended)
     }
@@ -252,12 +254,12 @@ mod tests {
     use super::*;
 
     thread_local! {
-        static IN_BETWEEN: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
+        static BEFORE_RENAME: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
     }
 
-    /// What another process does between a look at a name and its removal.
-    pub(super) fn in_between() {
-        if let Some(act) = IN_BETWEEN.take() {
+    /// Runs what a test sets as the action of another process between check and removal.
+    pub(super) fn run_before_rename() {
+        if let Some(act) = BEFORE_RENAME.take() {
             act();
         }
     }
@@ -291,29 +293,29 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_the_name_before_the_removal_stays() {
+    fn a_file_that_takes_the_name_before_the_removal_is_kept() {
         let folder = Folder::new();
         let path = folder.0.join("socket");
-        let (_socket, place) = bound_at(&path);
-        let file = FileId::of(&place.stat().unwrap());
+        let (_socket, entry) = bound_at(&path);
+        let file = FileId::of(&entry.stat().unwrap());
         let taken = path.clone();
-        IN_BETWEEN.set(Some(Box::new(move || {
+        BEFORE_RENAME.set(Some(Box::new(move || {
             std::fs::remove_file(&taken).unwrap();
-            std::fs::write(&taken, "another's").unwrap();
+            std::fs::write(&taken, "other file").unwrap();
         })));
-        assert!(!place.remove(file).unwrap());
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "another's");
-        assert_eq!(names(&folder.0), ["socket"], "nothing else is left");
+        assert!(!entry.remove(file).unwrap());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "other file");
+        assert_eq!(names(&folder.0), ["socket"], "the directory has other files");
     }
 
     #[test]
-    fn a_name_is_removed_in_its_directory_wherever_the_path_leads_by_then() {
+    fn a_name_is_removed_in_its_directory_even_if_the_path_leads_elsewhere() {
         let (folder, other) = (Folder::new(), Folder::new());
         let inside = folder.0.join("inside");
         std::fs::create_dir(&inside).unwrap();
-        let (_socket, place) = bound_at(&inside.join("socket"));
-        let bound = place.bound(None).unwrap().unwrap();
-        // The directory is moved, and a link to another put there.
+        let (_socket, entry) = bound_at(&inside.join("socket"));
+        let bound = entry.bound(None).unwrap().unwrap();
+        // The directory is renamed and replaced by a symbolic link to another.
         std::fs::rename(&inside, folder.0.join("moved")).unwrap();
         std::os::unix::fs::symlink(&other.0, &inside).unwrap();
         std::fs::hard_link(folder.0.join("moved/socket"), other.0.join("socket")).unwrap();

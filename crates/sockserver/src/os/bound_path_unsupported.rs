@@ -1,21 +1,26 @@
-//! Stands for `bound_path` on systems whose servers have no paths.
+//! Stands in for `bound_path.rs` on systems where servers have no paths. No value of [`DirEntry`]
+//! and of [`BoundPath`] exists.
 
 use std::io;
+use std::path::Path;
 
-use sock::Address;
+use sock::{Address, SocketKind};
 
-/// Nothing: servers have no paths here.
-pub(crate) struct BoundPath;
+pub(crate) enum BoundPath {}
 
-/// Nothing either.
-pub(crate) struct DirEntry;
+pub(crate) enum DirEntry {}
 
-/// Nor this.
 pub(crate) struct DirLock;
+
+pub(crate) struct FileId;
 
 impl DirLock {
     pub(crate) fn wait(_: Option<&DirEntry>) -> io::Result<DirLock> {
         Ok(DirLock)
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        true
     }
 }
 
@@ -25,6 +30,18 @@ impl DirEntry {
     }
 
     pub(crate) fn bound(self, _: Option<u32>) -> io::Result<Option<BoundPath>> {
-        Ok(None)
+        match self {}
+    }
+
+    pub(crate) fn stale(&self, _: SocketKind) -> io::Result<Option<FileId>> {
+        match *self {}
+    }
+
+    pub(crate) fn remove(&self, _: FileId) -> io::Result<bool> {
+        match *self {}
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        match *self {}
     }
 }

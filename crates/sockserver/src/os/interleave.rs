@@ -1,18 +1,17 @@
-//! A model checker for the places where threads meet: permits, the state word of a
-//! connection, the ledger, a drain, the selector's wake-ups, the stop of a pool. It runs the
-//! code itself, in every order.
+//! An interleaving checker for code that several threads run: permits, the state word of a
+//! connection, the counters, a drain, the selector's wake-ups, the stop of a pool. It runs the code
+//! itself, in all orders.
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// A place where another thread may come in between. Outside this crate's tests it is
-/// nothing.
+/// Marks a point at which another thread may run. It does nothing outside of this crate's tests.
 #[inline(always)]
 pub(crate) fn yield_point() {
     #[cfg(test)]
     checker::yield_point();
 }
 
-/// Waits until `is_ready`, of which `condvar` is notified.
+/// Waits until `is_ready` returns true. `condvar` is notified of changes.
 pub(crate) fn wait<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>, is_ready: impl Fn(&mut T) -> bool) {
     #[cfg(test)]
     if checker::is_checking() {
@@ -24,15 +23,16 @@ pub(crate) fn wait<T>(condvar: &Condvar, guard: &mut MutexGuard<'_, T>, is_ready
     }
 }
 
-/// Locks what another thread may hold at a [`yield_point`].
+/// Locks a mutex that another thread may hold at a [`yield_point`].
 #[inline(always)]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     block_until(&|| mutex.try_lock().is_some());
     mutex.lock()
 }
 
-/// In a test that checks every order: waits until `is_ready`, and returns whether it has. A
-/// call that blocks comes after this; the checker would wait for it as well.
+/// Waits until `is_ready` returns true, if the checker runs. Returns whether it does.
+///
+/// It must precede a blocking call, which would block the checker as well.
 #[inline(always)]
 pub(crate) fn block_until(is_ready: &dyn Fn() -> bool) -> bool {
     #[cfg(test)]
@@ -51,10 +51,10 @@ pub(crate) mod checker {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    /// How long a thread may take from one point to the next.
+    /// How long a thread may take from one yield point to the next.
     const LONGEST_STEP: Duration = Duration::from_secs(2);
 
-    /// Threads that run one at a time, from point to point.
+    /// Threads that run one at a time, from yield point to yield point.
     struct Schedule {
         state: Mutex<State>,
         changed: Condvar,
@@ -62,23 +62,23 @@ pub(crate) mod checker {
 
     #[derive(Default)]
     struct State {
-        /// Whose turn it is; nobody's while the next is chosen.
+        /// The actor that runs, `None` while the next one is chosen.
         turn: Option<usize>,
         actors: Vec<Standing>,
-        /// How often those that wait have been asked whether they are ready.
+        /// How often the waiting actors have been asked whether they are ready.
         asked: usize,
-        /// None is ready, and not all have ended.
+        /// No actor is ready, and not all have ended.
         is_stuck: bool,
     }
 
     #[derive(Clone, Default)]
     struct Standing {
-        /// It waits for its turn.
+        /// The actor waits for its turn.
         waits: bool,
         ended: bool,
-        /// Its answer to the question of that number; `None` if it is always ready.
+        /// The actor's answer to the question with this number, `None` if it is always ready.
         answer: Option<(usize, bool)>,
-        /// It goes on only when no other can: time passes.
+        /// The actor continues only when no other can, like a timer.
         is_last: bool,
     }
 
@@ -98,13 +98,13 @@ pub(crate) mod checker {
         wait_for_turn(Some(is_ready), false);
     }
 
-    /// Waits until no other actor can go on, as a timer does.
+    /// Waits until no other actor can continue, like a timer.
     pub(crate) fn tick() {
         wait_for_turn(None, true);
     }
 
     fn wait_for_turn(is_ready: Option<&dyn Fn() -> bool>, is_last: bool) {
-        // Taken out, so that a point within a point is none.
+        // Taken out, so that a yield point within `is_ready` does nothing.
         let here = HERE.take();
         if let Some((schedule, me)) = &here {
             schedule.wait_for_turn(*me, is_ready, is_last);
@@ -145,7 +145,7 @@ pub(crate) mod checker {
             self.changed.notify_all();
         }
 
-        /// Waits until all wait, and asks who is ready. None are when all have ended.
+        /// Waits until all actors wait, and returns those that are ready. None are when all have ended.
         fn ready(&self) -> Vec<usize> {
             let mut state = self.state.lock().unwrap();
             let begin = Instant::now();
@@ -184,7 +184,7 @@ pub(crate) mod checker {
         }
     }
 
-    /// Ends the turn of a thread that panics, too.
+    /// Ends the turn of an actor, also when it panics.
     struct TurnGuard(Arc<Schedule>, usize);
 
     impl Drop for TurnGuard {
@@ -196,14 +196,14 @@ pub(crate) mod checker {
 
     pub(crate) type Actor = Box<dyn FnOnce() + Send>;
 
-    /// Runs the actors in every order there is, with what `begin` makes for each run,
-    /// and `check`s each end. Returns how many orders there were.
+    /// Runs the actors in all orders. `begin` creates the state of each run, and `check` checks its
+    /// result. Returns the number of orders.
     pub(crate) fn explore<T>(begin: impl Fn() -> (Vec<Actor>, T), check: impl Fn(T)) -> usize {
         every_order_within(usize::MAX, begin, check)
     }
 
-    /// The same where a thread that can go on is interrupted so often and no more: most
-    /// faults need once or twice, and there are far fewer orders.
+    /// Runs the actors in all orders with at most this many preemptions. Most faults need one or
+    /// two, and there are far fewer such orders.
     pub(crate) fn every_order_within<T>(
         interruptions: usize,
         begin: impl Fn() -> (Vec<Actor>, T),
@@ -225,7 +225,7 @@ pub(crate) mod checker {
         }
     }
 
-    /// One run: the choices that are given, and after them always the first.
+    /// Runs once with the given choices, and the first choice after them.
     fn run_schedule(actors: Vec<Actor>, choices: &mut Vec<(usize, usize)>, mut interruptions: usize) {
         let state = State { actors: vec![Standing::default(); actors.len()], ..State::default() };
         let schedule = Arc::new(Schedule { state: Mutex::new(state), changed: Condvar::new() });
@@ -253,7 +253,7 @@ pub(crate) mod checker {
                 if step == choices.len() {
                     choices.push((0, ready.len()));
                 }
-                // The system may be later than it was: then there are fewer to choose from.
+                // The system may be slower than in the run before, so there may be fewer choices.
                 let next = ready[choices[step].0.min(ready.len() - 1)];
                 interruptions -= usize::from(goes_on.is_some() && Some(next) != last);
                 last = Some(next);
@@ -339,7 +339,12 @@ mod tests {
                 ];
                 (actors, (waker, got))
             },
-            |(waker, got)| assert!(got.lock().is_some() || is_woken(&waker), "it sleeps for ever"),
+            |(waker, got)| {
+                assert!(
+                    got.lock().is_some() || is_woken(&waker),
+                    "the waiter has no permit and was not woken"
+                )
+            },
         );
         assert!(orders > 100, "{orders}");
     }
@@ -365,23 +370,23 @@ mod tests {
             },
             |registry| {
                 let all = [registry.permits.try_acquire(), registry.permits.try_acquire()];
-                assert!(all.iter().all(Option::is_some), "none is lost");
+                assert!(all.iter().all(Option::is_some), "a permit was lost");
                 assert!(registry.permits.try_acquire().is_none());
             },
         );
         assert!(orders > 100, "{orders}");
     }
 
-    /// What each of those who may end a connection has made of it.
+    /// What each of the actors that may end a connection has done.
     #[derive(Default)]
     struct Ends {
         late: Option<DeadlineKind>,
-        cut: bool,
-        went_on: Vec<bool>,
+        aborted: bool,
+        continued: Vec<bool>,
     }
 
     #[test]
-    fn a_connection_is_ended_by_one_alone_and_nothing_follows() {
+    fn exactly_one_actor_ends_a_connection_and_no_request_follows() {
         let orders = explore(
             || {
                 let limits = Limits {
@@ -397,8 +402,8 @@ mod tests {
                 let (served, all) = (Arc::clone(&connection), Arc::clone(&ends));
                 let worker = move || {
                     for phase in [ConnState::AwaitingFirstByte, ConnState::Serving, ConnState::Idle] {
-                        let went_on = served.enter(phase);
-                        all.lock().went_on.push(went_on);
+                        let continued = served.enter(phase);
+                        all.lock().continued.push(continued);
                         yield_point();
                     }
                 };
@@ -407,7 +412,7 @@ mod tests {
                     let ended = watched.end_if_overdue(u64::MAX);
                     late.lock().late = ended;
                 };
-                let (drained, cut) = (Arc::clone(&connection), Arc::clone(&ends));
+                let (drained, aborted) = (Arc::clone(&connection), Arc::clone(&ends));
                 let drain = move || {
                     let idle = [ConnState::AwaitingFirstByte, ConnState::Idle];
                     drained.end_for_drain(&idle, ConnState::DrainClosed);
@@ -417,27 +422,30 @@ mod tests {
                         &[Queued, AwaitingFirstByte, Serving, Idle, DrainClosed],
                         ConnState::DrainAborted,
                     );
-                    cut.lock().cut = ended;
+                    aborted.lock().aborted = ended;
                 };
                 let actors: Vec<Actor> = vec![Box::new(worker), Box::new(deadline_timer), Box::new(drain)];
                 (actors, (connection, ends))
             },
             |(connection, ends)| {
-                let Ends { late, cut, went_on } = &*ends.lock();
-                let expected = match (late, cut) {
+                let Ends { late, aborted, continued } = &*ends.lock();
+                let expected = match (late, aborted) {
                     (Some(deadline), false) => ConnState::Overdue(*deadline),
                     (None, true) => ConnState::DrainAborted,
                     both => panic!("ended by {both:?}"),
                 };
                 assert_eq!(connection.state(), expected);
-                assert!(went_on.is_sorted_by(|before, after| before >= after), "{went_on:?}: it went on");
+                assert!(
+                    continued.is_sorted_by(|before, after| before >= after),
+                    "{continued:?}: the worker continued"
+                );
             },
         );
         assert!(orders > 100, "{orders}");
     }
 
     #[test]
-    fn the_ledger_adds_up_between_any_two_steps() {
+    fn the_counters_are_consistent_between_any_two_steps() {
         let orders = explore(
             || {
                 let (registry, _) = registry(10);
@@ -465,10 +473,10 @@ mod tests {
         assert!(orders > 100, "{orders}");
     }
 
-    /// A connection between two requests, and its client.
+    /// Creates an idle connection and its client.
     fn idle_connection(registry: &Arc<Registry>) -> (Entry, Socket) {
         let (ours, theirs) = sock::socketpair().unwrap();
-        // A call that blocks fails the test.
+        // A blocking call fails the test.
         for socket in [&ours, &theirs] {
             socket.settimeout(None).unwrap();
             socket.set_recv_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -479,8 +487,8 @@ mod tests {
         (entry, theirs)
     }
 
-    // Unix only: these tests see the close by a send that fails at once. A pair on Windows is a TCP
-    // connection, where a send after the peer has closed succeeds.
+    // Unix only: these tests detect the close by a send that fails at once. A pair on Windows is a
+    // TCP connection, where a send after the peer's close succeeds.
     #[cfg(unix)]
     #[test]
     fn a_drain_loses_no_request_that_was_sent_and_blocks_on_none() {
@@ -526,8 +534,8 @@ mod tests {
         assert!(orders > 100, "{orders}");
     }
 
-    // Unix only: these tests see the close by a send that fails at once. A pair on Windows is a TCP
-    // connection, where a send after the peer has closed succeeds.
+    // Unix only: these tests detect the close by a send that fails at once. A pair on Windows is a
+    // TCP connection, where a send after the peer's close succeeds.
     #[cfg(unix)]
     #[test]
     fn a_connection_is_closed_by_its_worker_and_never_by_a_drain_that_looks_at_it() {
@@ -542,7 +550,7 @@ mod tests {
                 let watched = Arc::clone(&client);
                 let worker = move || {
                     entry.end(&served, Outcome::Finished);
-                    // Of a socket that is closed the peer's is writable no more.
+                    // The peer of a closed socket is not writable.
                     *closed.lock() = watched.sendall(b"?").is_err();
                 };
                 let drained = Arc::clone(&registry);

@@ -1,12 +1,12 @@
-//! Interrupting a system call of another thread: pthread_kill(3) with a signal whose
-//! handler does nothing.
+//! Interrupts a system call of another thread, by pthread_kill(3) with a signal whose handler does
+//! nothing.
 
 use std::io;
 use std::mem;
 use std::ptr;
 
-/// Ignored where nobody asks for it, and passed over by debuggers; the runtime of Go
-/// takes it for the same reasons.
+/// The default action of `SIGURG` is to ignore it, and debuggers pass it through. Go's runtime uses
+/// it to preempt threads for the same reasons.
 const SIGNAL: libc::c_int = libc::SIGURG;
 
 /// A thread whose system calls can be interrupted.
@@ -16,21 +16,20 @@ pub(crate) struct Interruptible(libc::pthread_t);
 extern "C" fn do_nothing(_: libc::c_int) {}
 
 impl Interruptible {
-    /// The main thread of this process, which calls this and lives as long as the process.
-    ///
-    /// Takes the signal for the whole process.
+    /// Returns the calling thread, which must be the main thread of the process, and installs the
+    /// signal handler for the process.
     pub(crate) fn main_thread() -> io::Result<Interruptible> {
         let handler: extern "C" fn(libc::c_int) = do_nothing;
-        // SAFETY: the structures are plain data, for which zeros are valid, and are read
-        // during the calls. The handler touches nothing. Without SA_RESTART a call that
-        // it interrupts fails with EINTR.
+        // SAFETY: the structures are plain data, for which zeros are valid, and are read during
+        // the calls. The handler accesses nothing. Without SA_RESTART an interrupted call fails
+        // with EINTR.
         unsafe {
             let mut action: libc::sigaction = mem::zeroed();
             action.sa_sigaction = handler as usize;
             if libc::sigaction(SIGNAL, &action, ptr::null_mut()) < 0 {
                 return Err(io::Error::last_os_error());
             }
-            // A program that waits for its signals in one thread has blocked them all.
+            // A program that receives its signals in one thread blocks them in all others.
             let mut set: libc::sigset_t = mem::zeroed();
             libc::sigemptyset(&mut set);
             libc::sigaddset(&mut set, SIGNAL);
@@ -41,13 +40,13 @@ impl Interruptible {
         }
     }
 
-    /// Interrupts the call it is in, if it is in one at this moment.
+    /// Interrupts the system call that the thread is in, if any.
     pub(crate) fn interrupt(self) {
-        // SAFETY: the main thread ends with the process.
+        // SAFETY: the main thread exists as long as the process.
         unsafe { libc::pthread_kill(self.0, SIGNAL) };
     }
 }
 
-// pthread_t is a pointer on some systems; it only names the thread.
+// pthread_t is a pointer on some systems, but only identifies the thread.
 // SAFETY: pthread_kill may be called from any thread.
 unsafe impl Send for Interruptible {}

@@ -5,19 +5,17 @@
 pub(crate) mod accept_interrupt;
 #[cfg(unix)]
 pub(crate) mod bind;
-#[cfg(unix)]
-pub(crate) mod bound_path;
-#[cfg(not(unix))]
-#[path = "bound_path_unsupported.rs"]
+#[cfg_attr(not(unix), path = "bound_path_unsupported.rs")]
 pub(crate) mod bound_path;
 pub(crate) mod child_channel;
 pub(crate) mod interleave;
 #[cfg(unix)]
 pub(crate) mod interrupt;
+pub(crate) mod monotonic;
 #[cfg(unix)]
 pub(crate) mod poller;
-#[cfg(unix)]
+#[cfg_attr(not(unix), path = "process_unsupported.rs")]
 pub(crate) mod process;
-#[cfg(unix)]
+#[cfg_attr(not(unix), path = "unix_bind_unsupported.rs")]
 pub(crate) mod unix_bind;
 pub(crate) mod waker;

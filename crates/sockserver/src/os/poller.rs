@@ -1,23 +1,22 @@
-//! Waiting for many descriptors: epoll(7) on Linux, kqueue elsewhere.
+//! Waits for many descriptors, with epoll(7) on Linux and kqueue elsewhere.
 //!
-//! Connections are registered once, edge-triggered: an event says that something
-//! has come since the last one, and nothing has to be armed again (re-arming costs
-//! a system call for each request).
+//! Connections are registered once, edge-triggered: an event reports that data has arrived since
+//! the last one. So nothing has to be re-armed, which would cost a system call for each request.
 
 use std::io;
 use std::time::Duration;
 
 use sock::BorrowedFd;
 
-/// Something has come on what was registered with `key`.
+/// An event of the descriptor that was registered with `key`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Event {
     pub(crate) key: u64,
-    /// The end of file, or an error, came too: there may be no other event.
+    /// The end of file or an error was reported too. There may be no further event.
     pub(crate) hang_up: bool,
 }
 
-/// How many events are taken at once.
+/// The number of events that one wait returns at most.
 const BATCH: usize = 64;
 
 #[cfg(target_os = "linux")]
@@ -40,24 +39,24 @@ mod platform {
             Ok(Poller(epoll::create(CreateFlags::CLOEXEC)?))
         }
 
-        /// Tells of each change, until the descriptor is closed.
+        /// Registers a descriptor edge-triggered, until it is closed.
         pub(crate) fn add_edge(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
             let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
             Ok(epoll::add(&self.0, fd, EventData::new_u64(key), flags)?)
         }
 
-        /// Has it tell again of what is there already.
+        /// Re-arms an edge-triggered descriptor, so that existing data is reported again.
         pub(crate) fn rearm_edge(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
             let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
             Ok(epoll::modify(&self.0, fd, EventData::new_u64(key), flags)?)
         }
 
-        /// Tells again and again, as long as it is readable.
+        /// Registers a descriptor level-triggered.
         pub(crate) fn add_level(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
             Ok(epoll::add(&self.0, fd, EventData::new_u64(key), EventFlags::IN)?)
         }
 
-        /// Tells one of all who wait for it, each in a poller of its own.
+        /// Registers a descriptor that is in several pollers, of which an event wakes one.
         pub(crate) fn add_exclusive(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
             let flags = EventFlags::IN | EventFlags::EXCLUSIVE;
             Ok(epoll::add(&self.0, fd, EventData::new_u64(key), flags)?)
@@ -70,10 +69,10 @@ mod platform {
         pub(crate) fn wait(&self, events: &mut Vec<Event>, limit: Option<Duration>) -> io::Result<()> {
             let limit = limit
                 .map(|limit| Timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos() as _ });
-            let mut told = [const { std::mem::MaybeUninit::uninit() }; BATCH];
-            let (told, _) = epoll::wait(&self.0, &mut told, limit.as_ref())?;
+            let mut buffer = [const { std::mem::MaybeUninit::uninit() }; BATCH];
+            let (received, _) = epoll::wait(&self.0, &mut buffer, limit.as_ref())?;
             let hang_up = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-            events.extend(told.iter().map(|event| {
+            events.extend(received.iter().map(|event| {
                 let (flags, data) = (event.flags, event.data);
                 Event { key: data.u64(), hang_up: flags.intersects(hang_up) }
             }));
@@ -95,31 +94,31 @@ mod platform {
             Inner::new().map(Poller)
         }
 
-        /// Tells of each change, until the descriptor is closed.
+        /// Registers a descriptor edge-triggered, until it is closed.
         pub(crate) fn add_edge(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
             self.add(fd, key, PollMode::Edge)
         }
 
-        /// Has it tell again of what is there already.
+        /// Re-arms an edge-triggered descriptor, so that existing data is reported again.
         pub(crate) fn rearm_edge(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
             let interest = polling::Event::readable(key as usize);
             self.0.modify_with_mode(fd, interest, PollMode::Edge)
         }
 
-        /// Tells again and again, as long as it is readable.
+        /// Registers a descriptor level-triggered.
         pub(crate) fn add_level(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
             self.add(fd, key, PollMode::Level)
         }
 
-        /// Tells all who wait for it: kqueue knows no better.
+        /// Registers a descriptor that is in several pollers. With kqueue an event wakes all of them.
         pub(crate) fn add_exclusive(&self, fd: BorrowedFd<'_>, key: u64) -> io::Result<()> {
             self.add(fd, key, PollMode::Level)
         }
 
         fn add(&self, fd: BorrowedFd<'_>, key: u64, mode: PollMode) -> io::Result<()> {
             let interest = polling::Event::readable(key as usize);
-            // SAFETY: kqueue forgets a descriptor when it is closed, and an event
-            // for one that is gone is told from others by its key.
+            // SAFETY: kqueue removes a descriptor when it is closed, and the key of an event shows
+            // whether its connection still exists.
             unsafe { self.0.add_with_mode(&fd, interest, mode) }
         }
 
@@ -128,10 +127,10 @@ mod platform {
         }
 
         pub(crate) fn wait(&self, events: &mut Vec<Event>, limit: Option<Duration>) -> io::Result<()> {
-            let mut told = polling::Events::with_capacity(BATCH.try_into().expect("it is not 0"));
-            self.0.wait(&mut told, limit)?;
-            // Whether the end has come too is not told: it is always looked for.
-            events.extend(told.iter().map(|event| Event { key: event.key as u64, hang_up: true }));
+            let mut received = polling::Events::with_capacity(BATCH.try_into().expect("BATCH is not 0"));
+            self.0.wait(&mut received, limit)?;
+            // `polling` does not report the end of file, so it is always assumed.
+            events.extend(received.iter().map(|event| Event { key: event.key as u64, hang_up: true }));
             Ok(())
         }
     }
@@ -141,7 +140,7 @@ pub(crate) use platform::Poller;
 
 #[cfg(all(test, target_os = "linux"))]
 impl Poller {
-    /// Whether a wait would return at once.
+    /// Returns whether a wait would return at once.
     pub(crate) fn is_ready(&self) -> bool {
         use sock::{POLLIN, Poll};
         sock::poll(&mut [Poll::new(self, POLLIN)], Some(Duration::ZERO)).is_ok_and(|count| count > 0)
@@ -150,13 +149,13 @@ impl Poller {
 
 #[cfg(not(all(test, target_os = "linux")))]
 impl Poller {
-    /// Is asked only where every order is checked.
+    /// Used by the interleaving checker only.
     pub(crate) fn is_ready(&self) -> bool {
         true
     }
 }
 
-/// Whether the wait was only interrupted.
+/// Waits for events. An interrupted wait is not an error.
 pub(crate) fn wait(poller: &Poller, events: &mut Vec<Event>, limit: Option<Duration>) -> io::Result<()> {
     match poller.wait(events, limit) {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -171,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_edge_is_told_once_and_a_level_as_long_as_it_lasts() {
+    fn an_edge_is_reported_once_and_a_level_repeatedly() {
         let (ours, theirs) = sock::socketpair().unwrap();
         let poller = Poller::new().unwrap();
         poller.add_edge(ours.as_fd(), 7).unwrap();
@@ -183,7 +182,7 @@ mod tests {
             events.len()
         };
         assert_eq!(count(Duration::from_secs(10)), 1);
-        assert_eq!(count(Duration::ZERO), 0, "nothing new has come");
+        assert_eq!(count(Duration::ZERO), 0, "no new data has arrived");
         theirs.sendall(b"y").unwrap();
         assert_eq!(count(Duration::from_secs(10)), 1);
         poller.remove(ours.as_fd()).unwrap();

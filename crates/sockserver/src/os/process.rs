@@ -1,34 +1,32 @@
-//! fork(2), waitpid(2), _exit(2): what a process for each request needs of the
-//! system.
+//! Processes: fork(2), waitpid(2), _exit(2), signals and shared memory.
 
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-/// Process id of a child.
+/// The process id of a child.
 pub(crate) type Pid = libc::pid_t;
 
-/// Which side of a fork this is.
+/// The side of a fork that this process is.
 pub(crate) enum Fork {
     Parent(Pid),
     Child,
 }
 
-/// Forks. On Linux only while this is the only thread of the process.
+/// Forks this process. On Linux this fails if the process has other threads.
 ///
-/// The child has one thread. A lock that another thread holds at that moment
-/// (the allocator's, the logger's) stays locked in the child for ever, so POSIX
-/// allows the child of a threaded process hardly anything (fork(2),
-/// signal-safety(7)).
+/// The child has one thread. A lock that another thread holds at that moment (of the allocator or
+/// the logger, for example) stays locked in the child forever, so POSIX allows the child of a
+/// threaded process async-signal-safe calls only (fork(2), signal-safety(7)).
 pub(crate) fn fork() -> io::Result<Fork> {
     require_single_threaded()?;
-    // SAFETY: on Linux `require_single_threaded` has returned an error unless this is the only thread,
-    // so the child is a copy of the whole process and may do what the parent may. Other systems
-    // are not asked for the number of threads: there the documentation of `ForkingMixIn` and
-    // `PreforkMixIn` requires the caller to have started none. If there are others, fork(2)
-    // itself is still defined, but the child may find locks that nothing unlocks any more, and
-    // hang; the C libraries reset those of their own allocators (pthread_atfork(3)).
+    // SAFETY: on Linux `require_single_threaded` has returned an error unless this is the only
+    // thread, so the child is a copy of the whole process and may do what the parent may. On other
+    // systems the number of threads is not known. There the documentation of `ForkingMixIn` and
+    // `PreforkMixIn` requires that the caller has started none. If there are others, fork(2) is
+    // still defined, but the child may block on a lock that is never unlocked. The C libraries
+    // reset the locks of their own allocators (pthread_atfork(3)).
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),
@@ -36,10 +34,11 @@ pub(crate) fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Makes the descriptor of `socket` another descriptor of what `with` refers to, and closes
-/// what it referred to before: for a forked child, which has to close its copy of a descriptor
-/// that an object inherited from the parent still owns. The number stays that object's, so no
-/// descriptor that the child opens later can get it.
+/// Makes the descriptor of `socket` a duplicate of the descriptor of `with`, and closes what it
+/// referred to before.
+///
+/// A forked child uses this to close its copy of a socket that an inherited object still owns. The
+/// descriptor's number stays in use, so no descriptor that the child opens later can get it.
 pub(crate) fn replace(socket: &impl AsRawFd, with: &impl AsRawFd) -> io::Result<()> {
     loop {
         // SAFETY: both numbers are open, since their owners are borrowed, and stay open.
@@ -52,29 +51,29 @@ pub(crate) fn replace(socket: &impl AsRawFd, with: &impl AsRawFd) -> io::Result<
     }
 }
 
-/// dup2(2), with close-on-exec where one call can do both.
+/// Calls dup2(2), with close-on-exec where one call can do both.
 ///
 /// # Safety
 ///
-/// Both descriptors are open, and nothing depends on what `new` refers to.
+/// Both descriptors must be open, and nothing may depend on what `new` refers to.
 unsafe fn replace_descriptor(old: i32, new: i32) -> i32 {
     #[cfg(target_os = "linux")]
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller ensures what `replace_descriptor` requires.
     return unsafe { libc::dup3(old, new, libc::O_CLOEXEC) };
     #[cfg(not(target_os = "linux"))]
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller ensures what `replace_descriptor` requires.
     return unsafe { libc::dup2(old, new) };
 }
 
-/// Returns an error if other threads run beside this one, and on Linux also if that cannot be
-/// found out. Other systems are not asked.
+/// Returns an error if this process has other threads, and on Linux also if their number cannot be
+/// determined. Other systems are not checked.
 pub(crate) fn require_single_threaded() -> io::Result<()> {
     if is_single_threaded() || cfg!(not(target_os = "linux")) {
         return Ok(());
     }
     let mut threads = thread_count();
-    // A thread that was joined is still counted for a moment: joining waits for
-    // the end of its work, not for the kernel to forget it.
+    // The kernel counts a thread for a short time after it was joined, because joining waits for
+    // the thread's function only.
     for _ in 0..20 {
         match threads {
             Some(1) => return Ok(()),
@@ -86,20 +85,21 @@ pub(crate) fn require_single_threaded() -> io::Result<()> {
     }
     let Some(threads) = threads else {
         return Err(io::Error::other(
-            "fork refused: /proc/self/task cannot be read, so other threads may run in this process, and a \
-             child would have only one of them, while locks the others hold stay locked (mount /proc, or \
-             use ThreadingMixIn)",
+            "fork refused: cannot read /proc/self/task to check that this process has no other threads, \
+             whose locks would stay locked in the child (mount /proc, or use ThreadingMixIn)",
         ));
     };
     Err(io::Error::other(format!(
-        "fork refused: {threads} threads run in this process, and a child would have only one of them, \
-         while locks the others hold stay locked (start no threads before serving, or use ThreadingMixIn)"
+        "fork refused: this process has {threads} threads, and locks that the others hold would stay locked \
+         in the child (start no threads before serving, or use ThreadingMixIn)"
     )))
 }
 
-/// What glibc (2.32 and newer) tells without a call: it has started no second thread, or
-/// none since the fork that made this process (`__libc_single_threaded`, sys/single_threaded.h).
-/// False means nothing: those it has started may have ended.
+/// Returns whether glibc 2.32 or newer knows that this process has one thread
+/// (`__libc_single_threaded`, sys/single_threaded.h).
+///
+/// False means that it has started a thread since the fork that created this process. That thread
+/// may have ended.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn is_single_threaded() -> bool {
     use std::sync::OnceLock;
@@ -107,8 +107,8 @@ fn is_single_threaded() -> bool {
 
     static FLAG: OnceLock<Option<&AtomicBool>> = OnceLock::new();
     let flag = FLAG.get_or_init(|| {
-        // SAFETY: the name ends with a NUL. What it names is a `char` that is there as long as
-        // the process is, and is 0 or 1; the C library writes it before a thread starts.
+        // SAFETY: the name ends with a NUL. The symbol is a `char` that exists as long as the
+        // process and is 0 or 1. The C library writes it before a thread starts.
         unsafe {
             libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr())
                 .cast::<AtomicBool>()
@@ -123,17 +123,17 @@ fn is_single_threaded() -> bool {
     false
 }
 
-/// How many threads this process has; `None` if it cannot be found out.
+/// Returns the number of threads of this process, `None` if it cannot be determined.
 #[cfg(target_os = "linux")]
 fn thread_count() -> Option<usize> {
     use std::os::unix::fs::MetadataExt;
     const TASKS: &str = "/proc/self/task";
-    // One call: a directory has a link for itself, its name, and each directory in it
-    // (proc_task_getattr in the kernel's fs/proc/base.c counts the threads so).
+    // A directory has a link for itself, its name, and each directory in it, so stat(2) is enough
+    // (proc_task_getattr in the kernel's fs/proc/base.c counts the threads this way).
     let links = std::fs::metadata(TASKS).ok()?.nlink();
     match usize::try_from(links.saturating_sub(2)) {
         Ok(threads @ 1..) => Some(threads),
-        // Not what procfs says. There is a thread at least: this one.
+        // Not the value of procfs, which counts at least this thread.
         _ => std::fs::read_dir(TASKS).ok().map(Iterator::count).filter(|threads| *threads > 0),
     }
 }
@@ -143,28 +143,27 @@ fn thread_count() -> Option<usize> {
     None
 }
 
-/// Ends this process at once: no destructors, no handlers of `atexit`, nothing
-/// of the parent's that the child only has a copy of.
+/// Exits this process at once, without destructors or `atexit` handlers, which belong to the parent.
 #[inline]
 pub(crate) fn _exit(status: i32) -> ! {
     // SAFETY: _exit takes any status and does not return.
     unsafe { libc::_exit(status) }
 }
 
-/// What became of a child.
+/// The status of a child, from waitpid(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitStatus {
     Running,
-    /// It has ended by itself, with this status; no zombie is left.
+    /// The child has exited with this status and was reaped.
     Exited(i32),
-    /// This signal has killed it; no zombie is left.
+    /// This signal has killed the child, which was reaped.
     Killed(i32),
-    /// Somebody else has collected it.
+    /// Other code of this process has reaped the child.
     Gone,
 }
 
-/// Asks for one child, and only for this one: `waitpid(-1)` would take the
-/// children of other code in the process.
+/// Reaps one child if it has ended. `waitpid(-1)` would also reap children that other code of this
+/// process has started.
 pub(crate) fn wait_child(pid: Pid) -> WaitStatus {
     let mut status = 0;
     loop {
@@ -179,27 +178,29 @@ pub(crate) fn wait_child(pid: Pid) -> WaitStatus {
     }
 }
 
-/// Kills a child of ours that has not been collected yet, so that the number is
-/// still its own.
+/// Kills a child. It must not have been reaped yet, so that its process id is not reused.
 pub(crate) fn kill(pid: Pid) {
-    // SAFETY: kill takes any number; it fails for a process that is gone.
+    // SAFETY: kill takes any number and fails if there is no such process.
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
-/// Writes the signal's number to `told` whenever it comes, in this process; a
-/// forked child, whose copy of all this reaches its parent's socket, is left out.
+/// Sends the signal's number through `sender` whenever this process receives the signal.
+///
+/// A forked child sends nothing, because its copy of the socket is connected to the parent.
 #[cfg(feature = "signals")]
-pub(crate) fn on_signal(signal: i32, told: std::sync::Arc<sock::Socket>) -> io::Result<signal_hook::SigId> {
+pub(crate) fn on_signal(
+    signal: i32,
+    sender: std::sync::Arc<sock::Socket>,
+) -> io::Result<signal_hook::SigId> {
     use sock::AsRawFd;
 
-    let (fd, pid) = (told.as_raw_fd(), std::process::id());
+    let (fd, pid) = (sender.as_raw_fd(), std::process::id());
     let action = move || {
-        // Owned by the action: open as long as it can be called.
-        let _keep_open = &told;
+        // The action owns the socket, so the descriptor is open as long as it can be called.
+        let _keep_open = &sender;
         let number = signal as u8;
-        // SAFETY: getpid(2) and send(2) may be called by a signal handler
-        // (signal-safety(7)); the byte is read during the call. A full buffer has
-        // told all there is to tell.
+        // SAFETY: getpid(2) and send(2) are async-signal-safe (signal-safety(7)), and the byte is
+        // read during the call. If the buffer is full, the receiver has enough signals to read.
         unsafe {
             if libc::getpid() as u32 == pid {
                 let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -209,18 +210,19 @@ pub(crate) fn on_signal(signal: i32, told: std::sync::Arc<sock::Socket>) -> io::
             }
         }
     };
-    // SAFETY: the action does what a signal handler may do, as said above; it
-    // neither allocates nor locks nor panics. errno is kept by the registry.
+    // SAFETY: the action is async-signal-safe: it does not allocate, lock or panic. signal-hook's
+    // registry preserves errno.
     unsafe { signal_hook::low_level::register(signal, action) }
 }
 
-/// Has the signal do what it does by default while `is_caught` says no. Nothing if
-/// somebody handles it already. Registered once, and for good: what has taken the place
-/// of a default does not give it back by itself.
+/// Emulates the default action of a signal whenever `is_caught` returns false.
+///
+/// Does nothing if the signal has a handler. The registration is permanent, because signal-hook does
+/// not restore the default action when its handlers are removed.
 #[cfg(feature = "signals")]
 pub(crate) fn default_unless(signal: i32, is_caught: fn() -> bool) -> io::Result<()> {
-    // SAFETY: the structure is plain data, for which zeros are valid, and is written
-    // during the call, which changes nothing.
+    // SAFETY: the structure is plain data, for which zeros are valid, and is written during the
+    // call, which does not change the action.
     let handled = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         if libc::sigaction(signal, std::ptr::null(), &mut action) < 0 {
@@ -236,26 +238,26 @@ pub(crate) fn default_unless(signal: i32, is_caught: fn() -> bool) -> io::Result
             let _ = signal_hook::low_level::emulate_default_handler(signal);
         }
     };
-    // SAFETY: looking at an atomic and the default's emulation are what a signal handler
-    // may do.
+    // SAFETY: reading an atomic and emulating the default action are async-signal-safe.
     unsafe { signal_hook::low_level::register(signal, action) }.map(drop)
 }
 
-/// Makes the table of descriptors large enough for that many, as far as they are
-/// allowed. In a process with threads the kernel waits some milliseconds each time it
-/// doubles the table, and with it whoever accepts (`expand_fdtable`, `synchronize_rcu`).
+/// Grows the descriptor table to `count` entries, within the limit of the process.
+///
+/// In a process with threads the kernel waits for some milliseconds each time it doubles the table,
+/// and accept(2) waits with it (`expand_fdtable`, `synchronize_rcu`).
 #[cfg(target_os = "linux")]
 pub(crate) fn preallocate_fd_table(count: usize) {
-    // SAFETY: fcntl takes any numbers, and the descriptor it makes is ours.
+    // SAFETY: fcntl takes any numbers, and the new descriptor is used here only.
     unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();
         libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
         let allowed = usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX);
         let last = allowed.min(count).min(MAX_PREALLOCATED).saturating_sub(1);
-        // Of a descriptor that is always there, or else nothing happens.
-        let made = libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, last as libc::c_int);
-        if made >= 0 {
-            libc::close(made);
+        // Standard error is usually open. If it is not, the call fails and has no effect.
+        let duplicate = libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, last as libc::c_int);
+        if duplicate >= 0 {
+            libc::close(duplicate);
         }
     }
 }
@@ -263,41 +265,32 @@ pub(crate) fn preallocate_fd_table(count: usize) {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn preallocate_fd_table(_: usize) {}
 
-/// Eight bytes of the kernel's memory each.
+/// The largest table to allocate. An entry takes eight bytes of kernel memory.
 #[cfg(target_os = "linux")]
 const MAX_PREALLOCATED: usize = 1 << 14;
 
-/// Time of the clock that stands still between two ticks of the kernel.
-#[cfg(target_os = "linux")]
-pub(crate) fn coarse_milliseconds() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the time is written during the call, which cannot fail for this clock.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
-}
-
-/// Tells a child of ours to end, which it may note; [`kill`] leaves it no choice.
+/// Sends SIGABRT to a child, which may handle it, unlike the SIGKILL of [`kill`].
 pub(crate) fn abort(pid: Pid) {
-    // SAFETY: kill takes any number; it fails for a process that is gone.
+    // SAFETY: kill takes any number and fails if there is no such process.
     unsafe { libc::kill(pid, libc::SIGABRT) };
 }
 
-/// Memory that this process shares with those it forks.
+/// Memory that this process shares with the processes that it forks.
 pub(crate) struct SharedWords {
     start: std::ptr::NonNull<AtomicU64>,
     len: usize,
 }
 
-// SAFETY: it is a slice of atomics, which may be used from anywhere.
+// SAFETY: the memory is a slice of atomics, which any thread may use.
 unsafe impl Send for SharedWords {}
-// SAFETY: the same.
+// SAFETY: see above.
 unsafe impl Sync for SharedWords {}
 
 impl SharedWords {
     pub(crate) fn new(len: usize) -> io::Result<SharedWords> {
         let (protection, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-        // SAFETY: the system chooses where; nothing else is there.
+        // SAFETY: the system chooses an address where nothing else is mapped.
         let start = unsafe {
             libc::mmap(std::ptr::null_mut(), len.max(1) * size_of::<AtomicU64>(), protection, flags, -1, 0)
         };
@@ -311,17 +304,17 @@ impl SharedWords {
         self.len
     }
 
-    pub(crate) fn get(&self, place: usize) -> &AtomicU64 {
-        assert!(place < self.len);
-        // SAFETY: the mapping is zeroed, aligned to a page, `len` words long, and
-        // there as long as this is.
-        unsafe { self.start.add(place).as_ref() }
+    pub(crate) fn get(&self, index: usize) -> &AtomicU64 {
+        assert!(index < self.len);
+        // SAFETY: the mapping is zeroed, aligned to a page, `len` words long, and lives as long as
+        // `self`.
+        unsafe { self.start.add(index).as_ref() }
     }
 }
 
 impl Drop for SharedWords {
     fn drop(&mut self) {
-        // SAFETY: it is what `new` has mapped, and nobody borrows from it any more.
+        // SAFETY: `new` has mapped this memory, and nothing borrows from it any more.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len.max(1) * size_of::<AtomicU64>()) };
     }
 }

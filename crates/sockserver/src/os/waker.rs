@@ -1,37 +1,37 @@
-//! The wake-up: one byte through a socket pair ends a wait in poll(2) at once.
+//! Wakes a thread that waits in poll(2), with a byte through a socket pair.
 
 use std::io;
 
 use sock::{Poll, Socket, socketpair};
 
-/// Wakes a loop that waits for [`Waker::poll`] among other things.
+/// Wakes a thread that waits for [`Waker::poll`] in poll(2).
 pub(crate) struct Waker {
-    ours: Socket,
-    theirs: Socket,
+    receiver: Socket,
+    sender: Socket,
 }
 
 impl Waker {
     pub(crate) fn new() -> io::Result<Waker> {
-        let (ours, theirs) = socketpair()?;
-        ours.setblocking(false)?;
-        theirs.setblocking(false)?;
-        Ok(Waker { ours, theirs })
+        let (receiver, sender) = socketpair()?;
+        receiver.setblocking(false)?;
+        sender.setblocking(false)?;
+        Ok(Waker { receiver, sender })
     }
 
-    /// Wakes the loop, now or when it waits next.
+    /// Wakes the thread, or makes its next wait return at once.
     pub(crate) fn wake(&self) {
-        // The one error there is, a full buffer, means that wake-ups are waiting.
-        let _ = self.theirs.send(b"!");
+        // The only error is a full buffer, and then wake-ups are pending.
+        let _ = self.sender.send(b"!");
     }
 
-    /// What the loop waits for beside its listener.
+    /// Returns the entry for poll(2).
     pub(crate) fn poll(&self) -> Poll<'_> {
-        Poll::new(&self.ours, sock::POLLIN)
+        Poll::new(&self.receiver, sock::POLLIN)
     }
 
-    /// Takes the wake-ups that have come.
+    /// Discards the pending wake-ups.
     pub(crate) fn drain(&self) {
         let mut bytes = [0; 64];
-        while matches!(self.ours.recv_into(&mut bytes), Ok(64)) {}
+        while matches!(self.receiver.recv_into(&mut bytes), Ok(64)) {}
     }
 }

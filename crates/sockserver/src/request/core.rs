@@ -1,6 +1,5 @@
 //! The state that all requests of a server share.
 
-#[cfg(unix)]
 use std::io;
 use std::sync::Arc;
 
@@ -29,7 +28,6 @@ pub(crate) struct Core {
 impl Core {
     /// Creates the state of a worker process. It has its own handle and registry, because those
     /// of the parent are not shared between processes.
-    #[cfg(unix)]
     pub(crate) fn for_worker(parent: &Core) -> io::Result<Core> {
         Ok(Core {
             service: Arc::clone(&parent.service),

@@ -2,7 +2,6 @@
 //! At most one line of each kind is logged per second. The next line says how many were suppressed.
 
 use std::io;
-#[cfg(unix)]
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -25,22 +24,16 @@ pub(crate) enum LogKind {
     /// The listener at this position failed and was disabled.
     Lost(usize),
     /// A worker thread could not be started; the errno is the cause.
-    #[cfg(unix)]
     NoThread(Option<i32>),
     /// A request failed in a child process, which logged the error.
-    #[cfg(unix)]
     InChild,
     /// A child process was killed by this signal.
-    #[cfg(unix)]
     Killed(i32),
     /// A worker process exited with this status without having been stopped.
-    #[cfg(unix)]
     Exited(i32),
     /// A worker process sends no heartbeat.
-    #[cfg(unix)]
     Stuck,
     /// A worker process could not be forked.
-    #[cfg(unix)]
     NotForked,
 }
 
@@ -66,10 +59,8 @@ static WINDOWS: Mutex<Vec<Window>> = Mutex::new(Vec::new());
 
 /// Set in a child process that serves one request. Its copy of `WINDOWS` is the parent's at the
 /// time of the fork and is not updated.
-#[cfg(unix)]
 static IN_CHILD: AtomicBool = AtomicBool::new(false);
 
-#[cfg(unix)]
 pub(crate) fn enter_child() {
     IN_CHILD.store(true, Ordering::Relaxed);
 }
@@ -78,7 +69,6 @@ pub(crate) fn enter_child() {
 /// has to be suppressed.
 pub(crate) fn check(kind: LogKind, now: Instant) -> Option<u64> {
     let mut windows = WINDOWS.lock();
-    #[cfg(unix)]
     if IN_CHILD.load(Ordering::Relaxed) {
         let window = windows.iter().find(|window| window.kind == LogKind::InChild);
         return window.map_or(Some(0), |window| (!window.is_open(now)).then_some(window.suppressed));

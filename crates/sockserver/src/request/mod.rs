@@ -1,4 +1,4 @@
-//! A request as hooks see it, and how one can fail.
+//! Requests, and the errors with which they end.
 
 pub(crate) mod close;
 pub(crate) mod core;
@@ -24,24 +24,24 @@ use crate::connection::datagram::DatagramBuf;
 use crate::limits::DeadlineKind;
 use crate::limits::stats::Outcome;
 
-/// What has come, before it is in the register.
+/// A new request, before it is in the registry.
 pub(crate) enum Arrival {
     Connection(Socket),
     Datagram(DatagramBuf),
 }
 
-/// What a server got from its socket: a connection, or a datagram.
+/// A connection or a datagram, as passed to hooks.
 ///
 /// Python: `request`, which is a socket or the tuple `(data, socket)`.
 pub struct Request {
     inner: Inner,
 }
 
-/// Small, since each connection that waits has one.
+/// Kept small, because each idle connection has one.
 enum Inner {
-    /// As it was accepted, for `wrap_request` to take.
+    /// The accepted socket, which `wrap_request` consumes.
     Accepted(Box<Socket>),
-    /// As its handler talks over it.
+    /// The connection that a handler uses.
     Served(Arc<Connection>),
     Datagram(DatagramBuf),
 }
@@ -66,7 +66,7 @@ impl Request {
         }
     }
 
-    /// The accepted socket, before `wrap_request` took it.
+    /// Returns the accepted socket if `wrap_request` has not consumed it.
     pub(crate) fn into_accepted(self) -> Result<Socket, Request> {
         match self.inner {
             Inner::Accepted(socket) => Ok(*socket),
@@ -74,7 +74,7 @@ impl Request {
         }
     }
 
-    /// The connection; `None` for a datagram.
+    /// Returns the connection, `None` for a datagram.
     #[must_use]
     pub fn stream(&self) -> Option<&dyn StreamSocket> {
         match &self.inner {
@@ -84,20 +84,20 @@ impl Request {
         }
     }
 
-    /// The datagram's bytes; `None` for a connection.
+    /// Returns the bytes of the datagram, `None` for a connection.
     #[must_use]
     pub fn packet(&self) -> Option<&[u8]> {
         self.as_datagram().map(DatagramBuf::data)
     }
 
-    /// Whether the datagram was longer than the server's `max_packet_size`; never of a
+    /// Returns whether the datagram was longer than the server's `max_packet_size`. False for a
     /// connection.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
         self.as_datagram().is_some_and(DatagramBuf::is_truncated)
     }
 
-    /// The socket underneath: the connection's own, or the one the datagram came through.
+    /// Returns the socket of the connection, or the socket that received the datagram.
     #[must_use]
     pub fn socket(&self) -> &Socket {
         match &self.inner {
@@ -119,26 +119,25 @@ impl fmt::Debug for Request {
     }
 }
 
-/// Why a request ended before its time.
+/// The error with which a request failed.
 ///
-/// Python: the exception `handle_error` finds in `sys.exc_info()`.
+/// Python: the exception that `handle_error` finds in `sys.exc_info()`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RequestError {
     /// A handler's method, or `wrap_request`, returned an error.
     Failed(io::Error),
-    /// A handler or hook panicked; the text is the panic's message.
+    /// A handler or hook panicked with this message.
     Panicked(String),
-    /// The request could not be started: no thread, no child process; or a limit
-    /// forbids it.
+    /// The request could not be started, for lack of a thread or a child process or because of a
+    /// limit.
     Rejected(io::Error),
-    /// A deadline of the server ended it.
+    /// A deadline of the server expired.
     TimedOut(DeadlineKind, io::Error),
 }
 
 impl RequestError {
-    /// Whether the client only went away, or fell silent, which is its right and no
-    /// news.
+    /// Returns whether the client disconnected or timed out. Servers usually do not report this.
     #[must_use]
     pub fn is_disconnect(&self) -> bool {
         let error = match self {
@@ -155,7 +154,7 @@ impl RequestError {
         )
     }
 
-    /// Errno at the bottom of it, if a system call failed: see [`sock::errno`].
+    /// Returns the errno of the system call that failed, if there is one. See [`sock::errno`].
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
@@ -166,7 +165,7 @@ impl RequestError {
         }
     }
 
-    /// What becomes of a request that ends with it.
+    /// Returns the outcome of a request that ends with this error.
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
             RequestError::Failed(_) => Outcome::Failed,
@@ -205,14 +204,14 @@ impl Error for RequestError {
     }
 }
 
-/// Runs code of the server's user: its panic is an error like others.
+/// Calls a handler or hook and returns a panic as an error.
 pub(crate) fn catch_panic<T>(run: impl FnOnce() -> io::Result<T>) -> Result<T, RequestError> {
-    // What a panicking handler left half done is its own: it is dropped next.
+    // Unwind safety: a handler that panics is dropped next.
     match panic::catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => result.map_err(RequestError::Failed),
         Err(payload) => {
             let error = RequestError::panicked(&*payload);
-            // A payload can panic once more when it is dropped, and nobody would catch that.
+            // Dropping a payload can panic again, outside of this `catch_unwind`.
             std::mem::forget(payload);
             Err(error)
         }
