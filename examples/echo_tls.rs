@@ -43,10 +43,8 @@ fn main() -> io::Result<()> {
     let (host, port, directory) = common::address_and("127.0.0.1", 8443, "CERTS", "certs");
     let context = tls::server_context(&directory)?;
     tls::reload_on_sighup(&context)?;
-    let server = ThreadingTCPServer::builder(|| Echo)
-        .allow_reuse_address(true)
-        .hooks(tls::TlsHooks(context))
-        .bind((host, port))?;
+    let builder = ThreadingTCPServer::builder(|| Echo).allow_reuse_address(true);
+    let server = tls::with_tls(builder, context).bind((host, port))?;
     println!("listening on {}", server.server_address());
     server.serve_forever()
 }

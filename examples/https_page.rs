@@ -69,10 +69,8 @@ fn main() -> io::Result<()> {
     let context = tls::server_context(&directory)?;
     context.set_alpn_protocols(["http/1.1"])?;
     tls::reload_on_sighup(&context)?;
-    let server = ThreadingTCPServer::builder(|| Page)
-        .allow_reuse_address(true)
-        .hooks(tls::TlsHooks(context))
-        .bind((host, port))?;
+    let builder = ThreadingTCPServer::builder(|| Page).allow_reuse_address(true);
+    let server = tls::with_tls(builder, context).bind((host, port))?;
     println!("listening on {}", server.server_address());
     server.serve_forever()
 }

@@ -9,14 +9,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sock::{Address, Socket, StreamSocket};
+use sock::{Address, StreamSocket};
 #[cfg(unix)]
 use sockserver::SelectorTCPServer;
 use sockserver::kind::{Inet, Stream};
 use sockserver::testing::{self, Running};
 use sockserver::{
-    Builder, MixIn, ServerHooks, StreamContext, StreamRequestHandler, TCPServer, ThreadPoolTCPServer,
-    ThreadingTCPServer,
+    Builder, MixIn, StreamContext, StreamRequestHandler, TCPServer, ThreadPoolTCPServer, ThreadingTCPServer,
 };
 use sockssl::{PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext, SSLSocket, TLSVersion};
 
@@ -58,14 +57,6 @@ impl StreamRequestHandler for Obedient {
     }
 }
 
-struct Tls(SSLContext);
-
-impl ServerHooks for Tls {
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        Ok(Box::new(self.0.wrap_socket_server(request)?))
-    }
-}
-
 struct Certificates(tempfile::TempDir);
 
 impl Certificates {
@@ -86,7 +77,8 @@ impl Certificates {
     fn serve<M: MixIn>(&self, builder: Builder<Stream<Inet>, M>) -> Running {
         let context = SSLContext::new(PROTOCOL_TLS_SERVER);
         context.load_cert_chain(self.file(), self.0.path().join("key.pem")).unwrap();
-        testing::serve(builder.hooks(Tls(context)).bind(LOOPBACK).unwrap())
+        let builder = builder.wrap_request(move |request, _| context.wrap_socket_server(request));
+        testing::serve(builder.bind(LOOPBACK).unwrap())
     }
 
     fn client(&self, address: &Address, version: TLSVersion) -> SSLSocket {

@@ -1,5 +1,5 @@
-//! What the programs with TLS share: hooks that make any server one of TLS, and
-//! certificates that are read anew on SIGHUP.
+//! What the programs with TLS share: the hook that makes a server use TLS, and certificates that
+//! are reloaded on SIGHUP.
 
 // Each program is a crate of its own and uses its part of this.
 #![allow(dead_code)]
@@ -8,24 +8,30 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sock::{Address, Socket, StreamSocket};
-use sockserver::{RequestError, ServerHooks};
+use sock::Address;
+use sockserver::kind::{Family, Stream};
+use sockserver::{Builder, MixIn, RequestError, ServerHooks};
 use sockssl::{CERT_REQUIRED, Purpose, SSLContext, SSLError, WrapOptions, create_default_context};
 
-/// Makes a server one of TLS: `.hooks(TlsHooks(context))`.
+/// Makes a server use TLS.
 ///
-/// The handshake runs in the worker: a client that stalls holds nobody else up,
-/// and after ten seconds it is closed.
-pub(crate) struct TlsHooks(pub(crate) SSLContext);
+/// The handshake runs in the worker, so a client that stalls delays no other client. It is closed
+/// after ten seconds.
+pub(crate) fn with_tls<F: Family, M: MixIn>(
+    builder: Builder<Stream<F>, M>,
+    context: SSLContext,
+) -> Builder<Stream<F>, M> {
+    let options = WrapOptions::new().handshake_timeout(Duration::from_secs(10));
+    builder
+        .wrap_request(move |request, _client_address| context.wrap_socket_server_with(request, &options))
+        .hooks(QuietErrors)
+}
 
-impl ServerHooks for TlsHooks {
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        let options = WrapOptions::new().handshake_timeout(Duration::from_secs(10));
-        Ok(Box::new(self.0.wrap_socket_server_with(request, &options)?))
-    }
+struct QuietErrors;
 
+impl ServerHooks for QuietErrors {
     fn handle_error(&self, error: &RequestError, client_address: &Address) {
-        // What strangers do to a port in the open is no fault of the server.
+        // A failed handshake is the client's fault.
         match error {
             RequestError::Failed(cause) if SSLError::of(cause).is_some() => println!("{cause}"),
             _ if error.is_disconnect() => {}

@@ -5,7 +5,7 @@
 
 use std::io::{self, BufRead, Read, Write};
 use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread;
 
 use rustix::process::{Signal, getpid, kill_process};
@@ -45,30 +45,17 @@ impl DatagramRequestHandler for Echo {
 }
 
 /// Stops the loop once its children have served three requests.
-struct StopAfterThree {
-    handle: Arc<OnceLock<ServerHandle>>,
-}
-
-impl ServerHooks for StopAfterThree {
-    fn service_actions(&self) {
-        let Some(handle) = self.handle.get() else { return };
-        if handle.stats().finished >= 3 {
-            handle.request_shutdown().unwrap();
-        }
+fn stop_after_three(server: &ServerHandle) {
+    if server.stats().finished >= 3 {
+        server.request_shutdown().unwrap();
     }
 }
 
 /// CPython's `run_server` and `simple_subprocess`: three clients are served by three
 /// children, and a child of other code is left to that.
-fn run_server<K: Kind>(
-    server: impl FnOnce(StopAfterThree) -> Server<K, ForkingMixIn>,
-    ask: impl Fn(&Address) -> Socket,
-) {
+fn run_server<K: Kind>(server: Server<K, ForkingMixIn>, ask: impl Fn(&Address) -> Socket) {
     // `sh` ends at once, as CPython's child does, and waits to be collected.
     let mut foreign = Command::new("sh").args(["-c", "exit 72"]).spawn().unwrap();
-    let handle = Arc::new(OnceLock::new());
-    let server = server(StopAfterThree { handle: Arc::clone(&handle) });
-    handle.set(server.handle()).unwrap();
     assert_eq!(*server.server_address(), server.socket().getsockname().unwrap());
     let clients: Vec<Socket> = (0..3).map(|_| ask(server.server_address())).collect();
     server.serve_forever().unwrap();
@@ -102,17 +89,26 @@ fn forking_servers() {
         client.sendto(b"hello world\n", address).unwrap();
         client
     };
-    run_server(|hooks| ForkingTCPServer::builder(|| Echo).hooks(hooks).bind(LOOPBACK).unwrap(), ask_stream);
     run_server(
-        |hooks| ForkingUDPServer::builder(|| Echo).hooks(hooks).bind(LOOPBACK).unwrap(),
-        ask_datagram,
-    );
-    run_server(
-        |hooks| ForkingUnixStreamServer::builder(|| Echo).hooks(hooks).bind(path("stream")).unwrap(),
+        ForkingTCPServer::builder(|| Echo).service_actions(stop_after_three).bind(LOOPBACK).unwrap(),
         ask_stream,
     );
     run_server(
-        |hooks| ForkingUnixDatagramServer::builder(|| Echo).hooks(hooks).bind(path("datagram")).unwrap(),
+        ForkingUDPServer::builder(|| Echo).service_actions(stop_after_three).bind(LOOPBACK).unwrap(),
+        ask_datagram,
+    );
+    run_server(
+        ForkingUnixStreamServer::builder(|| Echo)
+            .service_actions(stop_after_three)
+            .bind(path("stream"))
+            .unwrap(),
+        ask_stream,
+    );
+    run_server(
+        ForkingUnixDatagramServer::builder(|| Echo)
+            .service_actions(stop_after_three)
+            .bind(path("datagram"))
+            .unwrap(),
         ask_datagram,
     );
     drop(folder);

@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sock::{AF_INET, SHUT_WR, SOCK_STREAM, Socket, StreamSocket};
+use sock::{AF_INET, Address, SOCK_STREAM, Socket};
 use sockserver::kind::{Inet, Stream};
 use sockserver::{
     Builder, MixIn, SelectorTCPServer, ServerHooks, TCPServer, ThreadPoolTCPServer, ThreadingTCPServer,
@@ -40,26 +40,22 @@ pub(crate) const TESTS: &[Test] = &[
         // One more watches the workers.
         is_refused_without_a_thread(builder.workers(2), 3);
     }),
-    ("wrap_request_that_is_the_default_needs_no_thread", the_default_needs_no_thread),
-    ("wrap_request_without_a_thread_is_tried_once", is_tried_once_without_a_thread),
+    ("hooks_without_wrap_request_need_no_thread", needs_no_thread_without_the_hook),
+    ("wrap_request_is_never_called_without_a_thread", is_never_called_without_a_thread),
     ("a_pool_without_descriptors_for_its_workers_accepts_nothing", accepts_nothing_without_all_workers),
     ("wrap_request_does_not_begin_after_the_end_of_a_drain", does_not_begin_after_the_end_of_a_drain),
 ];
 
 /// A handshake that goes on for as long as the client sends.
-struct Handshake;
-
-impl ServerHooks for Handshake {
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        while !request.recv(1)?.is_empty() {}
-        Err(io::ErrorKind::UnexpectedEof.into())
-    }
+fn handshake(request: Socket, _client_address: &Address) -> io::Result<Socket> {
+    while !request.recv(1)?.is_empty() {}
+    Err(io::ErrorKind::UnexpectedEof.into())
 }
 
 fn is_refused_or_watched<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
     let wrap_timeout = Duration::from_millis(300);
     let server =
-        testing::serve(builder.hooks(Handshake).wrap_timeout(wrap_timeout).bind(LOOPBACK).unwrap());
+        testing::serve(builder.wrap_request(handshake).wrap_timeout(wrap_timeout).bind(LOOPBACK).unwrap());
     let clients = [(); 3].map(|()| {
         let client = Socket::new(AF_INET, SOCK_STREAM, 0).unwrap();
         client.settimeout(LIMIT).unwrap();
@@ -90,7 +86,12 @@ fn does_not_begin_after_the_end_of_a_drain() {
     let gate = Gate::new();
     let builder = ThreadPoolTCPServer::builder(handler_fn(|_| Ok(())));
     let builder = builder.workers(1).queue(10, WhenQueueFull::Wait).wrap_timeout(None);
-    let server = testing::serve(builder.hooks(Gated(gate.clone())).bind(LOOPBACK).unwrap());
+    let waits = gate.clone();
+    let builder = builder.wrap_request(move |_, _| -> io::Result<Socket> {
+        waits.pass();
+        Err(io::ErrorKind::UnexpectedEof.into())
+    });
+    let server = testing::serve(builder.bind(LOOPBACK).unwrap());
     let _open = OpenAtEnd(gate.clone());
     let clients = [(); 3].map(|()| client_of(server.address()));
     until_stats(server.handle(), |stats| stats.in_flight == 3);
@@ -102,16 +103,6 @@ fn does_not_begin_after_the_end_of_a_drain() {
     let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!((stats.aborted, gate.entered()), (3, 1), "{stats:?}");
     drop(clients);
-}
-
-/// Waits at a gate, and then fails.
-struct Gated(Gate);
-
-impl ServerHooks for Gated {
-    fn wrap_request(&self, _: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        self.0.pass();
-        Err(io::ErrorKind::UnexpectedEof.into())
-    }
 }
 
 /// Connects, and sends a byte now and then until the server closes the connection.
@@ -191,32 +182,16 @@ struct Plain;
 
 impl ServerHooks for Plain {}
 
-/// [`Handshake`], except for a client that sends `p`, which it leaves as it is.
-struct Choosy;
-
-impl ServerHooks for Choosy {
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        match request.recv(1)?.as_slice() {
-            b"p" => Plain.wrap_request(request),
-            _ => Handshake.wrap_request(request),
-        }
-    }
-}
-
 fn is_refused_without_a_thread<M: MixIn>(builder: Builder<Stream<Inet>, M>, workers: usize) {
     let wrap_timeout = Duration::from_millis(300);
-    let server = testing::serve(builder.hooks(Choosy).wrap_timeout(wrap_timeout).bind(LOOPBACK).unwrap());
+    let builder = builder.wrap_request(handshake).wrap_timeout(wrap_timeout);
+    let server = testing::serve(builder.bind(LOOPBACK).unwrap());
     let clients = [(); 2].map(|()| {
         let client = Socket::new(AF_INET, SOCK_STREAM, 0).unwrap();
         client.settimeout(LIMIT).unwrap();
         client
     });
     let no_threads = NoThreads::begin_beside(workers);
-    // It is not known to be an override before this one.
-    let plain = client_of(server.address());
-    plain.sendall(b"p").unwrap();
-    plain.shutdown(SHUT_WR).unwrap();
-    until_stats(server.handle(), |stats| stats.finished == 1);
     let took = time_until_closed(&clients[0], &server);
     assert!(took < wrap_timeout / 2, "refused at once, not after {took:?}");
     let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
@@ -228,7 +203,7 @@ fn is_refused_without_a_thread<M: MixIn>(builder: Builder<Stream<Inet>, M>, work
     assert_eq!((stats.rejected, stats.timed_out.wrap), (1, 1), "{stats:?}");
 }
 
-fn the_default_needs_no_thread() {
+fn needs_no_thread_without_the_hook() {
     let server = TCPServer::builder(handler_fn(|cx| cx.request.sendall(b"served"))).hooks(Plain);
     let server = testing::serve(server.bind(LOOPBACK).unwrap());
     let no_threads = NoThreads::begin_beside(0);
@@ -240,18 +215,13 @@ fn the_default_needs_no_thread() {
     drop(no_threads);
 }
 
-/// Before the first call it is not known whether it is the default: one may wait that has no
-/// deadline then, and no more. A drain ends it.
-fn is_tried_once_without_a_thread() {
+/// No call is made that nothing could end, not even the first.
+fn is_never_called_without_a_thread() {
     let builder = ThreadPoolTCPServer::builder(handler_fn(|_| Ok(()))).workers(2);
-    let server = testing::serve(builder.hooks(Handshake).bind(LOOPBACK).unwrap());
+    let server = testing::serve(builder.wrap_request(handshake).bind(LOOPBACK).unwrap());
     let no_threads = NoThreads::begin_beside(2);
     let clients = [(); 3].map(|()| client_of(server.address()));
-    let stats = until_stats(server.handle(), |stats| stats.rejected == 2);
-    assert_eq!(stats.in_flight, 1, "{stats:?}");
-    let report = server.handle().drain(Duration::ZERO).unwrap();
-    assert_eq!(report.aborted.len(), 1, "{report:?}");
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
-    assert_eq!((stats.aborted, stats.rejected), (1, 2), "{stats:?}");
+    let stats = until_stats(server.handle(), |stats| stats.rejected == 3);
+    assert_eq!(stats.in_flight, 0, "{stats:?}");
     drop((clients, no_threads));
 }

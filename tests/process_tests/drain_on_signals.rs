@@ -183,7 +183,7 @@ struct SignalsOnce<F> {
     send: F,
 }
 
-impl<F: Fn() + Send + Sync + 'static> ServerHooks for SignalsOnce<F> {
+impl<F: Fn() + Send + Sync + 'static> SignalsOnce<F> {
     fn service_actions(&self) {
         let begun = || self.begun.recv_with_flags(1, sock::MSG_DONTWAIT).is_ok();
         if !self.sent.load(Ordering::Relaxed) && begun() {
@@ -220,7 +220,7 @@ fn children_finish_after_ctrl_c() {
         cx.wfile.write_all(b"done")
     });
     let server = ForkingUnixStreamServer::builder(handler)
-        .hooks(hooks)
+        .service_actions(move |_| hooks.service_actions())
         .poll_interval(Duration::from_millis(5))
         .drain_on_signals(LIMIT)
         .bind(&path)
@@ -257,7 +257,7 @@ fn a_second_signal_kills_children() {
         cx.rfile.read_line(&mut String::new()).map(drop)
     });
     let server = ForkingUnixStreamServer::builder(handler)
-        .hooks(hooks)
+        .service_actions(move |_| hooks.service_actions())
         .poll_interval(Duration::from_millis(5))
         .drain_on_signals(LIMIT * 10)
         .bind(&path)

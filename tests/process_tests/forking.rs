@@ -4,14 +4,14 @@
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
-use sock::{Address, MSG_DONTWAIT, SHUT_WR, SOCK_DGRAM, Socket, StreamSocket, create_connection};
+use sock::{Address, MSG_DONTWAIT, SHUT_WR, SOCK_DGRAM, Socket, create_connection};
 use sockserver::kind::Inet;
 use sockserver::{
     ForkingMixIn, ForkingTCPServer, ForkingUDPServer, Job, MixIn, PreforkTCPServer, Rejected, Request,
@@ -91,11 +91,6 @@ impl ServerHooks for Logged {
         true
     }
 
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        self.log.add("wrap_request");
-        Ok(Box::new(request))
-    }
-
     fn handle_error(&self, _error: &RequestError, _client_address: &Address) {
         self.log.add("handle_error");
     }
@@ -107,10 +102,6 @@ impl ServerHooks for Logged {
 
     fn close_request(&self, _request: &Request) {
         self.log.add("close_request");
-    }
-
-    fn service_actions(&self) {
-        self.log.add("service_actions");
     }
 }
 
@@ -160,8 +151,16 @@ fn hooks_are_called_in_order() {
             of_handlers.add("finish_request");
             Handler { log: Arc::clone(&of_handlers), fault }
         };
-        let server =
-            ForkingTCPServer::builder(make).hooks(Logged { log: Arc::clone(&log) }).bind(LOOPBACK).unwrap();
+        let (wrapping, acting) = (Arc::clone(&log), Arc::clone(&log));
+        let server = ForkingTCPServer::builder(make)
+            .hooks(Logged { log: Arc::clone(&log) })
+            .wrap_request(move |request, _| {
+                wrapping.add("wrap_request");
+                Ok(request)
+            })
+            .service_actions(move |_| acting.add("service_actions"))
+            .bind(LOOPBACK)
+            .unwrap();
         let client = client_of(server.server_address());
         server.handle_request().unwrap();
         assert_eq!(client.recv(1).unwrap(), b"", "closed by parent and child");
@@ -300,23 +299,12 @@ fn leaves_a_childs_own_descriptors_alone() {
     }
 }
 
-/// Stops the server in the first turn that finds `requests` handed to children
-/// and no child left.
-struct StopAfter {
-    requests: usize,
-    handed: AtomicUsize,
-    handle: Arc<OnceLock<ServerHandle>>,
-}
+/// Counts the requests that the parent has passed to children.
+struct CountPassed(Arc<AtomicUsize>);
 
-impl ServerHooks for StopAfter {
+impl ServerHooks for CountPassed {
     fn close_request(&self, _request: &Request) {
-        self.handed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn service_actions(&self) {
-        if self.handed.load(Ordering::Relaxed) == self.requests && children().is_empty() {
-            self.handle.get().unwrap().request_shutdown().unwrap();
-        }
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -326,16 +314,20 @@ fn serve(
     mixin: ForkingMixIn,
     handle: impl Fn(&mut StreamContext<'_>) -> io::Result<()> + Send + Sync + 'static,
 ) -> Vec<Socket> {
-    let stop = Arc::new(OnceLock::new());
-    let hooks = StopAfter { requests, handed: AtomicUsize::new(0), handle: Arc::clone(&stop) };
+    let passed = Arc::new(AtomicUsize::new(0));
     let server = ForkingTCPServer::builder(handler_fn(handle))
-        .hooks(hooks)
+        .hooks(CountPassed(Arc::clone(&passed)))
+        // Stops the server in the first turn without a child after the last request.
+        .service_actions(move |server| {
+            if passed.load(Ordering::Relaxed) == requests && children().is_empty() {
+                server.request_shutdown().unwrap();
+            }
+        })
         .mixin(mixin)
         // Never in this test: only requests and children's ends wake the loop.
         .poll_interval(Duration::from_secs(3600))
         .bind(LOOPBACK)
         .unwrap();
-    stop.set(server.handle()).unwrap();
     let clients = (0..requests).map(|_| client_of(server.server_address())).collect();
     server.serve_forever().unwrap();
     clients
@@ -356,31 +348,20 @@ fn collects_a_child_that_is_killed() {
     assert_eq!(children(), "");
 }
 
-/// Stops the server in the first turn without children, and counts the turns.
-struct CountTurns {
-    turns: Arc<AtomicUsize>,
-    handle: Arc<OnceLock<ServerHandle>>,
-}
-
-impl ServerHooks for CountTurns {
-    fn service_actions(&self) {
-        // The first turn may find nobody served yet.
-        if self.turns.fetch_add(1, Ordering::Relaxed) > 0 && children().is_empty() {
-            self.handle.get().unwrap().request_shutdown().unwrap();
-        }
-    }
-}
-
 fn does_not_spin_beside_another_program() {
     let turns = Arc::new(AtomicUsize::new(0));
-    let handle = Arc::new(OnceLock::new());
+    let count = Arc::clone(&turns);
     // What CGI does: the child becomes the program, and says nothing at its end.
     let server = ForkingTCPServer::builder(handler_fn(|_| Err(Command::new("sleep").arg("0.5").exec())))
-        .hooks(CountTurns { turns: Arc::clone(&turns), handle: Arc::clone(&handle) })
+        .service_actions(move |server| {
+            // No request may have been accepted before the first call.
+            if count.fetch_add(1, Ordering::Relaxed) > 0 && children().is_empty() {
+                server.request_shutdown().unwrap();
+            }
+        })
         .poll_interval(Duration::from_millis(50))
         .bind(LOOPBACK)
         .unwrap();
-    handle.set(server.handle()).unwrap();
     let _client = client_of(server.server_address());
     server.serve_forever().unwrap();
     let turns = turns.load(Ordering::Relaxed);

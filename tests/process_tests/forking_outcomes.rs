@@ -6,17 +6,18 @@ use std::fs;
 use std::io::{self, BufRead, Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
-use sock::{Socket, StreamSocket};
+use sock::{Address, Socket};
 use sockserver::kind::{Inet, Stream};
 use sockserver::testing::LeakCheck;
 use sockserver::{
-    Builder, ForkingMixIn, ForkingTCPServer, ServerHandle, ServerHooks, Stats, StreamContext,
-    StreamRequestHandler, handler_fn,
+    Builder, ForkingMixIn, ForkingTCPServer, Request, ServerHandle, ServerHooks, Stats, StreamContext,
+    StreamRequestHandler, WrappedRequest, handler_fn,
 };
 
 use crate::Test;
@@ -33,6 +34,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("forking_request_deadline_is_not_extended_by_a_trickle", trickle),
     ("forking_wrap_deadline", wrap),
     ("forking_wrap_deadline_after_a_client_that_was_not_wrapped", wrap_after_a_plain_one),
+    ("forking_counts_a_client_for_the_address_that_wrap_request_names", client_address_of_the_hook),
     ("forking_server_speaks_first", server_speaks_first),
     ("forking_handlers_own_timeout", own_timeout),
     ("forking_drain_reports_and_cuts", drain_reports_and_cuts),
@@ -51,11 +53,7 @@ struct StopAfter {
     begun: bool,
 }
 
-impl ServerHooks for StopAfter {
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        Ok(Box::new(request))
-    }
-
+impl StopAfter {
     fn service_actions(&self) {
         let Some(handle) = self.handle.get() else { return };
         let stats = handle.stats();
@@ -64,6 +62,10 @@ impl ServerHooks for StopAfter {
             handle.request_shutdown().unwrap();
         }
     }
+}
+
+fn unchanged(request: Socket, _client_address: &Address) -> io::Result<Socket> {
+    Ok(request)
 }
 
 fn children() -> String {
@@ -88,7 +90,11 @@ fn one(builder: Builder<Stream<Inet>, ForkingMixIn>, misbehave: impl FnOnce(&Soc
     let check = LeakCheck::begin();
     let handle = Arc::new(OnceLock::new());
     let hooks = StopAfter { requests: 1, handle: Arc::clone(&handle), begun: false };
-    let server = builder.hooks(hooks).bind(LOOPBACK).unwrap();
+    let server = builder
+        .wrap_request(unchanged)
+        .service_actions(move |_| hooks.service_actions())
+        .bind(LOOPBACK)
+        .unwrap();
     handle.set(server.handle()).unwrap();
     let client = client_of(server.server_address());
     misbehave(&client);
@@ -129,7 +135,8 @@ fn counts_by_exit_status() {
         }
     });
     let server = ForkingTCPServer::builder(handler)
-        .hooks(hooks)
+        .wrap_request(unchanged)
+        .service_actions(move |_| hooks.service_actions())
         .poll_interval(Duration::from_millis(5))
         .bind(LOOPBACK)
         .unwrap();
@@ -246,7 +253,13 @@ fn trickle() {
     let check = LeakCheck::begin();
     let handle = Arc::new(OnceLock::new());
     let hooks = StopAfter { requests: 1, handle: Arc::clone(&handle), begun: false };
-    let server = built.take().unwrap().hooks(hooks).bind(LOOPBACK).unwrap();
+    let server = built
+        .take()
+        .unwrap()
+        .wrap_request(unchanged)
+        .service_actions(move |_| hooks.service_actions())
+        .bind(LOOPBACK)
+        .unwrap();
     handle.set(server.handle()).unwrap();
     let client = client_of(server.server_address());
     trickling.replace(beside(&client, "while printf .; do sleep 0.02; done"));
@@ -259,29 +272,22 @@ fn trickle() {
 }
 
 /// A handshake in which the client has to say something, one byte after the other.
-struct Handshake(StopAfter);
-
-impl ServerHooks for Handshake {
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        while request.recv(1)? == b"." {}
-        Ok(Box::new(request))
-    }
-
-    fn service_actions(&self) {
-        self.0.service_actions();
-    }
+fn handshake(request: Socket, _client_address: &Address) -> io::Result<Socket> {
+    while request.recv(1)? == b"." {}
+    Ok(request)
 }
 
 fn wrap() {
     let check = LeakCheck::begin();
     let handle = Arc::new(OnceLock::new());
-    let hooks = Handshake(StopAfter { requests: 3, handle: Arc::clone(&handle), begun: false });
+    let hooks = StopAfter { requests: 3, handle: Arc::clone(&handle), begun: false };
     let builder = builder(handler_fn(|cx| {
         // Longer than a handshake may take: that deadline is over with the handshake.
         thread::sleep(SHORT * 4);
         cx.wfile.write_all(b"served")
     }));
-    let server = builder.wrap_timeout(SHORT * 2).read_timeout(LIMIT).hooks(hooks).bind(LOOPBACK).unwrap();
+    let builder = builder.wrap_timeout(SHORT * 2).read_timeout(LIMIT).wrap_request(handshake);
+    let server = builder.service_actions(move |_| hooks.service_actions()).bind(LOOPBACK).unwrap();
     handle.set(server.handle()).unwrap();
     let silent = client_of(server.server_address());
     let trickling = client_of(server.server_address());
@@ -300,33 +306,25 @@ fn wrap() {
     check.assert_nothing_left();
 }
 
-struct Plain;
-
-impl ServerHooks for Plain {}
-
 /// Leaves a client that sends `p` as it is, and waits for the end of any other.
-struct Patient(StopAfter);
-
-impl ServerHooks for Patient {
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        if request.recv(1)? == b"p" {
-            return Plain.wrap_request(request);
-        }
-        while !request.recv(1)?.is_empty() {}
-        Err(io::ErrorKind::UnexpectedEof.into())
+fn patient(request: Socket, _client_address: &Address) -> io::Result<Socket> {
+    if request.recv(1)? == b"p" {
+        return Ok(request);
     }
-
-    fn service_actions(&self) {
-        self.0.service_actions();
-    }
+    while !request.recv(1)?.is_empty() {}
+    Err(io::ErrorKind::UnexpectedEof.into())
 }
 
 fn wrap_after_a_plain_one() {
     let handle = Arc::new(OnceLock::new());
-    let hooks = Patient(StopAfter { requests: 2, handle: Arc::clone(&handle), begun: false });
+    let hooks = StopAfter { requests: 2, handle: Arc::clone(&handle), begun: false };
     // With one child at a time the parent has heard of the first when it forks the second.
     let builder = builder(handler_fn(echo)).max_children(1).wrap_timeout(SHORT);
-    let server = builder.hooks(hooks).bind(LOOPBACK).unwrap();
+    let server = builder
+        .wrap_request(patient)
+        .service_actions(move |_| hooks.service_actions())
+        .bind(LOOPBACK)
+        .unwrap();
     handle.set(server.handle()).unwrap();
     let [plain, patient] = [(); 2].map(|()| client_of(server.server_address()));
     plain.sendall(b"p").unwrap();
@@ -335,6 +333,70 @@ fn wrap_after_a_plain_one() {
     server.serve_forever().unwrap();
     let stats = server.stats();
     assert_eq!((stats.accepted, stats.finished, stats.timed_out.wrap), (2, 1, 1), "{stats:?}");
+}
+
+/// A hook behind a proxy that sends the client's address as the first line.
+fn proxied(request: Socket, _proxy: &Address) -> io::Result<WrappedRequest> {
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        line.extend(request.recv(1)?);
+    }
+    let line = String::from_utf8(line).map_err(io::Error::other)?;
+    let client: std::net::SocketAddr = line.trim_end().parse().map_err(io::Error::other)?;
+    Ok(WrappedRequest::from(request).with_client_address(client))
+}
+
+struct Busy;
+
+impl ServerHooks for Busy {
+    fn refuse_request(&self, request: &Request, client_address: &Address) {
+        let _ = request.stream().map(|stream| stream.sendall(format!("busy {client_address}").as_bytes()));
+    }
+}
+
+/// The parent counts a child's client for the address that the hook in the child has named.
+fn client_address_of_the_hook() {
+    let check = LeakCheck::begin();
+    let builder = builder(handler_fn(|cx| {
+        cx.wfile.write_all(cx.client_address.to_string().as_bytes())?;
+        cx.rfile.read_line(&mut String::new()).map(drop)
+    }));
+    let connect = |address: &Address, named: &str| {
+        let client = client_of(address);
+        client.sendall(format!("{named}\n").as_bytes()).unwrap();
+        client
+    };
+    let known = Arc::new(OnceLock::<Address>::new());
+    let (its, second, turns) = (Arc::clone(&known), Mutex::new(None), AtomicUsize::new(0));
+    let second = Arc::new(second);
+    let late = Arc::clone(&second);
+    let server = builder
+        .wrap_request(proxied)
+        .hooks(Busy)
+        .max_connections_per_ip(1)
+        .service_actions(move |server| {
+            // By then the parent has the address of the first.
+            if turns.fetch_add(1, Ordering::Relaxed) == 100 {
+                *late.lock().unwrap() = its.get().map(|address| connect(address, "192.0.2.7:3"));
+            }
+            let stats = server.stats();
+            if stats.rejected == 1 && stats.in_flight == 1 {
+                server.request_shutdown().unwrap();
+            }
+        })
+        .bind(LOOPBACK)
+        .unwrap();
+    let address = server.server_address().clone();
+    known.set(address.clone()).unwrap();
+    let first = connect(&address, "192.0.2.7:1");
+    server.serve_forever().unwrap();
+    let second = second.lock().unwrap().take().unwrap();
+    let report = server.drain(Duration::ZERO).unwrap();
+    let aborted: Vec<_> = report.aborted.iter().map(|request| request.client_address.to_string()).collect();
+    assert_eq!(aborted, ["192.0.2.7:1"], "{report}");
+    assert_eq!((rest_of(&first), rest_of(&second)), ("192.0.2.7:1".into(), "busy 192.0.2.7:3".into()));
+    drop((server, first, second, known));
+    check.assert_nothing_left();
 }
 
 fn server_speaks_first() {
@@ -349,7 +411,12 @@ fn server_speaks_first() {
     let (stats, said) = {
         let handle = Arc::new(OnceLock::new());
         let hooks = StopAfter { requests: 1, handle: Arc::clone(&handle), begun: false };
-        let server = builder(handler).first_byte_timeout(SHORT).hooks(hooks).bind(LOOPBACK).unwrap();
+        let server = builder(handler)
+            .first_byte_timeout(SHORT)
+            .wrap_request(unchanged)
+            .service_actions(move |_| hooks.service_actions())
+            .bind(LOOPBACK)
+            .unwrap();
         handle.set(server.handle()).unwrap();
         let client = client_of(server.server_address());
         other.replace(beside(&client, "sleep 0.5; echo me"));
@@ -389,7 +456,11 @@ fn drain_reports_and_cuts() {
         thread::sleep(SHORT);
         cx.wfile.write_all(line.as_bytes())
     }));
-    let server = server.hooks(hooks).bind(LOOPBACK).unwrap();
+    let server = server
+        .wrap_request(unchanged)
+        .service_actions(move |_| hooks.service_actions())
+        .bind(LOOPBACK)
+        .unwrap();
     handle.set(server.handle()).unwrap();
     let clients: Vec<Socket> = (0..4).map(|_| client_of(server.server_address())).collect();
     for client in &clients[..2] {
@@ -424,7 +495,11 @@ fn drain_lets_go_who_is_between_requests() {
         cx.close_connection = cx.rfile.read_line(&mut line)? == 0;
         cx.wfile.write_all(line.as_bytes())
     }));
-    let server = server.hooks(hooks).bind(LOOPBACK).unwrap();
+    let server = server
+        .wrap_request(unchanged)
+        .service_actions(move |_| hooks.service_actions())
+        .bind(LOOPBACK)
+        .unwrap();
     handle.set(server.handle()).unwrap();
     let client = client_of(server.server_address());
     client.sendall(b"hello\n").unwrap();

@@ -10,12 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use sock::{AF_INET, SOCK_DGRAM, Socket, StreamSocket};
+use sock::{AF_INET, SOCK_DGRAM, Socket};
 use sockserver::kind::{Inet, Stream};
 use sockserver::testing::LeakCheck;
 use sockserver::{
     Builder, DatagramContext, DatagramRequestHandler, PreforkMixIn, PreforkTCPServer, PreforkUDPServer,
-    ServerHandle, ServerHooks, StreamContext, StreamRequestHandler,
+    ServerHandle, ServerHooks, StreamContext, StreamRequestHandler, WrappedRequest,
 };
 
 use crate::Test;
@@ -33,6 +33,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("prefork_workers_leave_when_their_parent_is_killed", workers_leave_with_their_parent),
     ("prefork_drain_reports_over_all_workers", drain_reports_over_all_workers),
     ("prefork_handle_request_has_its_wrap_deadline", handle_request_has_its_wrap_deadline),
+    ("prefork_counts_a_client_for_the_address_that_wrap_request_names", client_address_of_the_hook),
     ("prefork_serves_datagrams", serves_datagrams),
     ("prefork_workers_accept_no_more_once_the_loop_has_ended", workers_accept_no_more),
 ];
@@ -71,7 +72,7 @@ struct Script {
     began: Instant,
 }
 
-impl ServerHooks for Script {
+impl Script {
     fn service_actions(&self) {
         let Some(handle) = self.handle.get() else { return };
         let stats = handle.stats();
@@ -116,7 +117,7 @@ where
     let play = move |handle: &ServerHandle| its.get().is_some_and(|next| (next.lock().unwrap())(handle));
     let hooks =
         Script { handle: Arc::clone(&known), next: Mutex::new(Box::new(play)), began: Instant::now() };
-    let server = builder.hooks(hooks).bind(LOOPBACK).unwrap();
+    let server = builder.service_actions(move |_| hooks.service_actions()).bind(LOOPBACK).unwrap();
     let _ = next.set(Mutex::new(script(server.server_address().clone())));
     known.set(server.handle()).unwrap();
     server
@@ -394,7 +395,8 @@ fn drain_reports_over_all_workers() {
     };
     let hooks =
         Script { handle: Arc::clone(&known), next: Mutex::new(Box::new(next)), began: Instant::now() };
-    let server = builder().workers(3).hooks(hooks).bind(LOOPBACK).unwrap();
+    let builder = builder().workers(3).service_actions(move |_| hooks.service_actions());
+    let server = builder.bind(LOOPBACK).unwrap();
     known.set(server.handle()).unwrap();
     let address = server.server_address().clone();
     let (idle, silent, hangs) = (client_of(&address), client_of(&address), client_of(&address));
@@ -428,18 +430,14 @@ impl DatagramRequestHandler for Echo {
 }
 
 /// Waits for the end of its client.
-struct Patient;
-
-impl ServerHooks for Patient {
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        while !request.recv(1)?.is_empty() {}
-        Err(io::ErrorKind::UnexpectedEof.into())
-    }
+fn patient(request: Socket, _client_address: &sock::Address) -> io::Result<Socket> {
+    while !request.recv(1)?.is_empty() {}
+    Err(io::ErrorKind::UnexpectedEof.into())
 }
 
 /// It serves in the process that is going to fork, which has no thread for deadlines.
 fn handle_request_has_its_wrap_deadline() {
-    let builder = PreforkTCPServer::builder(|| Worker).hooks(Patient);
+    let builder = PreforkTCPServer::builder(|| Worker).wrap_request(patient);
     let builder = builder.wrap_timeout(Duration::from_millis(100)).read_timeout(None);
     let server = builder.bind(LOOPBACK).unwrap();
     for served in 1..=2 {
@@ -452,6 +450,45 @@ fn handle_request_has_its_wrap_deadline() {
     // No thread keeps it from forking.
     server.handle().request_shutdown().unwrap();
     server.serve_forever().unwrap();
+}
+
+/// A hook behind a proxy that sends the client's address as the first line.
+fn proxied(request: Socket, _proxy: &sock::Address) -> io::Result<WrappedRequest> {
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        line.extend(request.recv(1)?);
+    }
+    let line = String::from_utf8(line).map_err(io::Error::other)?;
+    let client: std::net::SocketAddr = line.trim_end().parse().map_err(io::Error::other)?;
+    Ok(WrappedRequest::from(request).with_client_address(client))
+}
+
+/// The limit for an address counts over all workers, and for the address that the hook names.
+fn client_address_of_the_hook() {
+    let builder = builder().workers(4).wrap_request(proxied).max_connections_per_ip(1);
+    let server = prepare(builder, |address| {
+        let connect = move |named: &str| {
+            let client = client_of(&address);
+            client.sendall(format!("{named}\nstay\n").as_bytes()).unwrap();
+            let mut answer = String::new();
+            let _ = client.makefile_rb().read_line(&mut answer);
+            (client, answer)
+        };
+        let mut clients = Vec::new();
+        move |handle: &ServerHandle| {
+            if clients.is_empty() {
+                clients = ["192.0.2.7:1", "192.0.2.8:2", "192.0.2.7:3"].map(&connect).into();
+                assert!(!clients[0].1.is_empty() && !clients[1].1.is_empty());
+                assert_eq!(clients[2].1, "", "refused");
+            }
+            let stats = handle.stats();
+            stats.rejected == 1 && stats.in_flight == 2
+        }
+    });
+    server.serve_forever().unwrap();
+    let report = server.drain(LIMIT).unwrap();
+    assert_eq!((report.idle, report.still_running), (2, 0), "{report}");
+    close(server);
 }
 
 fn serves_datagrams() {
@@ -467,7 +504,8 @@ fn serves_datagrams() {
     };
     let hooks =
         Script { handle: Arc::clone(&known), next: Mutex::new(Box::new(next)), began: Instant::now() };
-    let builder = PreforkUDPServer::builder(|| Echo).workers(2).hooks(hooks);
+    let builder = PreforkUDPServer::builder(|| Echo).workers(2);
+    let builder = builder.service_actions(move |_| hooks.service_actions());
     let server = builder.poll_interval(Duration::from_millis(3)).bind(LOOPBACK).unwrap();
     known.set(server.handle()).unwrap();
     client.connect(server.server_address()).unwrap();

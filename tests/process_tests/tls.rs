@@ -10,10 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sock::{Socket, StreamSocket};
+use sock::Socket;
 use sockserver::kind::{Inet, Stream};
 use sockserver::{
-    Builder, ForkingTCPServer, MixIn, PreforkTCPServer, SelectorTCPServer, ServerHooks, StreamContext,
+    Builder, ForkingTCPServer, MixIn, PreforkTCPServer, SelectorTCPServer, StreamContext,
     StreamRequestHandler, TCPServer, ThreadPoolTCPServer, ThreadingTCPServer,
 };
 use sockssl::{PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext, SSLSocket, TLSVersion, WrapOptions};
@@ -67,20 +67,14 @@ impl StreamRequestHandler for Echo {
     }
 }
 
-struct Hooks(SSLContext);
-
-impl ServerHooks for Hooks {
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        let options = WrapOptions::new().handshake_timeout(DEADLINE);
-        Ok(Box::new(self.0.wrap_socket_server_with(request, &options)?))
-    }
-}
-
 fn serve<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
     let directory = PathBuf::from(std::env::var_os(CERTIFICATES).expect("the directory of certificates"));
     let context = SSLContext::new(PROTOCOL_TLS_SERVER);
     context.load_cert_chain(directory.join("cert.pem"), directory.join("key.pem")).unwrap();
-    let server = builder.hooks(Hooks(context)).bind(LOOPBACK).unwrap();
+    let options = WrapOptions::new().handshake_timeout(DEADLINE);
+    let builder =
+        builder.wrap_request(move |request, _| context.wrap_socket_server_with(request, &options));
+    let server = builder.bind(LOOPBACK).unwrap();
     println!("{}", server.server_address());
     server.serve_forever().unwrap();
 }

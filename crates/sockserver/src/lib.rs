@@ -40,14 +40,14 @@
 //!    [`verify_request`](ServerHooks::verify_request).
 //! 2. [`process_request`](MixIn::process_request) passes the request to a worker: a thread, a
 //!    process, or the accept loop itself.
-//! 3. The worker calls [`wrap_request`](ServerHooks::wrap_request), creates the handler, and calls
+//! 3. The worker calls [`wrap_request`](Builder::wrap_request), creates the handler, and calls
 //!    [`setup`](StreamRequestHandler::setup), [`handle`](StreamRequestHandler::handle) and
 //!    [`finish`](StreamRequestHandler::finish). If one of them fails, it calls
 //!    [`handle_error`](ServerHooks::handle_error).
 //! 4. The worker calls [`shutdown_request`](ServerHooks::shutdown_request) and
 //!    [`close_request`](ServerHooks::close_request), and closes the connection.
 //!
-//! The accept loop also calls [`service_actions`](ServerHooks::service_actions).
+//! The accept loop also calls [`service_actions`](Builder::service_actions).
 //!
 //! # Classes
 //!
@@ -125,7 +125,7 @@ pub use models::{forking::ForkingMixIn, prefork::PreforkMixIn, selector::Selecto
 pub use request::datagram_handler::{
     DatagramContext, DatagramHandlerFn, DatagramRequestHandler, datagram_handler_fn,
 };
-pub use request::hooks::ServerHooks;
+pub use request::hooks::{ServerHooks, WrappedRequest};
 pub use request::job::{Job, Rejected, Step};
 pub use request::stream_handler::{HandlerFn, StreamContext, StreamRequestHandler, handler_fn};
 pub use request::{Request, RequestError};

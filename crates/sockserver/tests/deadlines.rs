@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sock::{Address, Socket, StreamSocket};
+use sock::{Address, Socket};
 use sockserver::kind::{Inet, Stream};
 use sockserver::{
     Builder, MixIn, RequestError, Sequential, ServerHooks, Stats, StreamContext, StreamRequestHandler,
@@ -241,16 +241,16 @@ fn computing<M: MixIn + Default>() {
     );
 }
 
-/// Its handshake is a byte of the client's.
-struct Handshake;
+/// A handshake that ends with the client's first byte other than a dot. Each receive of a
+/// trickling client is in time.
+fn handshake(request: Socket, _client_address: &Address) -> io::Result<Socket> {
+    while request.recv(1)? == b"." {}
+    Ok(request)
+}
 
-impl ServerHooks for Handshake {
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        // A trickling client: each receive is in time.
-        while request.recv(1)? == b"." {}
-        Ok(Box::new(request))
-    }
+struct OnlyTheWrapDeadline;
 
+impl ServerHooks for OnlyTheWrapDeadline {
     fn handle_error(&self, error: &RequestError, _client_address: &Address) {
         assert!(matches!(error, RequestError::TimedOut(sockserver::DeadlineKind::Wrap, _)), "{error}");
     }
@@ -264,7 +264,7 @@ fn wrap<M: MixIn + Default>() {
         cx.wfile.write_all(format!("h{line}").as_bytes())
     });
     ends(
-        (builder.wrap_timeout(SHORT).hooks(Handshake), told),
+        (builder.wrap_timeout(SHORT).hooks(OnlyTheWrapDeadline).wrap_request(handshake), told),
         trickle,
         |stats| stats.timed_out.wrap,
         // No handler was made.
@@ -275,7 +275,8 @@ fn wrap<M: MixIn + Default>() {
 #[test]
 fn a_stalled_handshake_holds_up_nobody_else() {
     let (builder, _told) = server::<ThreadingMixIn>(|cx| cx.wfile.write_all(b"served"));
-    let server = builder.wrap_timeout(SHORT).max_connections(100).hooks(Handshake).bind(LOOPBACK).unwrap();
+    let builder = builder.wrap_timeout(SHORT).max_connections(100);
+    let server = builder.hooks(OnlyTheWrapDeadline).wrap_request(handshake).bind(LOOPBACK).unwrap();
     let server = testing::serve(server);
     let stalled: Vec<Socket> = (0..5).map(|_| client_of(server.address())).collect();
     until_stats(server.handle(), |stats| stats.accepted == 5);
@@ -361,7 +362,7 @@ fn for_ever<M: MixIn + Default>() {
         .request_timeout(Duration::MAX)
         .wrap_timeout(Duration::MAX)
         .linger_timeout(Duration::MAX)
-        .hooks(Greeted);
+        .wrap_request(greeted);
     let server = testing::serve(builder.bind(LOOPBACK).unwrap());
     let client = client_of(server.address());
     client.sendall(b"!one\ntwo\n").unwrap();
@@ -372,14 +373,10 @@ fn for_ever<M: MixIn + Default>() {
     assert_eq!(stats.finished, 1, "{stats:?}");
 }
 
-/// A handshake like [`Handshake`]'s that only speaks when something is wrong.
-struct Greeted;
-
-impl ServerHooks for Greeted {
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        request.recv(1)?;
-        Ok(Box::new(request))
-    }
+/// A handshake of one byte.
+fn greeted(request: Socket, _client_address: &Address) -> io::Result<Socket> {
+    request.recv(1)?;
+    Ok(request)
 }
 
 fn tried_again<M: MixIn + Default>() {

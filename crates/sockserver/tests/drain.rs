@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sock::{Address, Socket, StreamSocket};
+use sock::{Address, Socket};
 use sockserver::kind::Inet;
 use sockserver::{
     DatagramServer, DrainReport, MixIn, Sequential, ServerHandle, ServerHooks, StreamContext, StreamServer,
@@ -217,25 +217,18 @@ fn a_handler_cannot_wait_for_its_own_end() {
     from_a_handler::<ThreadingMixIn>();
 }
 
-/// Drains in the loop, whose thread this is.
-struct DrainsInTheLoop(Arc<OnceLock<ServerHandle>>, mpsc::Sender<io::ErrorKind>);
-
-impl ServerHooks for DrainsInTheLoop {
-    fn service_actions(&self) {
-        if let Some(handle) = self.0.get() {
-            let _ = self.1.send(handle.drain(LIMIT).unwrap_err().kind());
-        }
-    }
-}
-
 #[test]
 fn the_loop_cannot_wait_for_its_own_end() {
-    let (handle, (tell, told)) = (Arc::new(OnceLock::new()), mpsc::channel());
-    let hooks = DrainsInTheLoop(Arc::clone(&handle), tell);
-    let server = TCPServer::builder(handler_fn(|_| Ok(()))).hooks(hooks).bind(LOOPBACK).unwrap();
-    handle.set(server.handle()).unwrap();
+    let (kinds, received) = mpsc::channel();
+    let server = TCPServer::builder(handler_fn(|_| Ok(())))
+        .service_actions(move |server| {
+            let _ = kinds.send(server.drain(LIMIT).unwrap_err().kind());
+        })
+        .poll_interval(Duration::ZERO)
+        .bind(LOOPBACK)
+        .unwrap();
     server.serve_forever().unwrap();
-    assert_eq!(told.try_recv().unwrap(), io::ErrorKind::Deadlock);
+    assert_eq!(received.try_recv().unwrap(), io::ErrorKind::Deadlock);
 }
 
 #[test]
@@ -493,14 +486,13 @@ fn a_dismissed_client_that_spoke_in_time_counts_once() {
 
 #[test]
 fn a_handshake_is_cut_like_a_request() {
-    struct Stalls;
-    impl ServerHooks for Stalls {
-        fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
+    let server = ThreadingTCPServer::builder(handler_fn(|_| Ok(())))
+        .wrap_request(|request, _| -> io::Result<Socket> {
             request.recv(1)?;
             Err(io::Error::other("no handshake"))
-        }
-    }
-    let server = ThreadingTCPServer::builder(handler_fn(|_| Ok(()))).hooks(Stalls).bind(LOOPBACK).unwrap();
+        })
+        .bind(LOOPBACK)
+        .unwrap();
     let (handle, address) = (server.handle(), server.server_address().clone());
     let end = serving(server);
     let client = client_of(&address);

@@ -14,7 +14,7 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sock::{Address, Shutdown, Socket, StreamSocket, ToAddress};
+use sock::{Address, Shutdown, Socket, ToAddress};
 use sockserver::kind::Inet;
 use sockserver::{
     DatagramContext, DatagramRequestHandler, DatagramServer, Job, MixIn, Rejected, Request, RequestError,
@@ -104,11 +104,6 @@ impl ServerHooks for Logged {
         self.fault != Fault::Verify
     }
 
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        self.step("wrap_request", Fault::Wrap)?;
-        Ok(Box::new(request))
-    }
-
     fn handle_error(&self, _error: &RequestError, _client_address: &Address) {
         self.log.add("handle_error");
         assert!(self.fault != Fault::HandleErrorPanics, "as planned");
@@ -127,10 +122,6 @@ impl ServerHooks for Logged {
 
     fn handle_timeout(&self) {
         self.log.add("handle_timeout");
-    }
-
-    fn service_actions(&self) {
-        self.log.add("service_actions");
     }
 
     fn server_close(&self) {
@@ -214,8 +205,11 @@ fn factory(logged: &Logged) -> impl Fn() -> Handler + Send + Sync + 'static {
 
 fn tcp<M: MixIn + Default>(fault: Fault) -> io::Result<Made<StreamServer<Inet, LoggedMixIn<M>>>> {
     let logged = Logged { log: Log::default(), fault };
+    let (wrapping, serving) = (logged.clone(), logged.clone());
     let server = StreamServer::<Inet, LoggedMixIn<M>>::builder(factory(&logged))
         .hooks(logged.clone())
+        .wrap_request(move |request, _| wrapping.step("wrap_request", Fault::Wrap).map(|()| request))
+        .service_actions(move |_| serving.log.add("service_actions"))
         .mixin(LoggedMixIn { log: Some(logged.clone()), inner: M::default() })
         .timeout(Duration::from_secs(20))
         .poll_interval(Duration::from_secs(3600))

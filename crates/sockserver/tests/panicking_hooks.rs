@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use sock::{Address, Socket, StreamSocket};
+use sock::{Address, Socket};
 use sockserver::{
     MixIn, Request, RequestError, Sequential, ServerHooks, StreamContext, StreamRequestHandler,
     StreamServer, TCPServer, ThreadingMixIn, ThreadingTCPServer, handler_fn, testing,
@@ -43,11 +43,6 @@ impl ServerHooks for Bomb {
         true
     }
 
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        self.pass("wrap_request");
-        Ok(Box::new(request))
-    }
-
     fn handle_error(&self, _error: &RequestError, _client_address: &Address) {
         self.pass("handle_error");
     }
@@ -58,10 +53,6 @@ impl ServerHooks for Bomb {
 
     fn close_request(&self, _request: &Request) {
         self.pass("close_request");
-    }
-
-    fn service_actions(&self) {
-        self.pass("service_actions");
     }
 }
 
@@ -109,12 +100,20 @@ fn survives<M: MixIn + Default>(place: &'static str) {
     let passed = Arc::new(AtomicUsize::new(0));
     let bomb = |passed: &Arc<AtomicUsize>| Bomb { place, passed: Arc::clone(passed) };
     let (hooks, in_factory) = (bomb(&passed), Arc::clone(&passed));
+    let (in_wrap, in_actions) = (bomb(&passed), bomb(&passed));
     let server = StreamServer::<sockserver::kind::Inet, M>::builder(move || {
         let bomb = Bomb { place, passed: Arc::clone(&in_factory) };
         bomb.pass("factory");
         Handler(bomb)
     });
-    let server = testing::serve(server.hooks(hooks).bind(LOOPBACK).unwrap());
+    let server = server
+        .hooks(hooks)
+        .wrap_request(move |request, _| {
+            in_wrap.pass("wrap_request");
+            Ok(request)
+        })
+        .service_actions(move |_| in_actions.pass("service_actions"));
+    let server = testing::serve(server.bind(LOOPBACK).unwrap());
     let first = rest_of(&client_of(server.address()));
     assert!(["", "served"].contains(&first.as_str()), "{place}: {first}");
     assert_eq!(rest_of(&client_of(server.address())), "served", "{place}: the next one");
@@ -153,22 +152,15 @@ fn wherever_it_is_the_next_client_is_served() {
     }
 }
 
-/// Panics at each call.
-struct AtEachTurn(mpsc::Sender<()>);
-
-impl ServerHooks for AtEachTurn {
-    fn service_actions(&self) {
-        let _ = self.0.send(());
-        panic!("as planned");
-    }
-}
-
 #[test]
 fn service_actions_that_panics_is_called_again_all_the_same() {
     quietly();
     let (call, called) = mpsc::channel();
     let server = TCPServer::builder(handler_fn(|_| Ok(())))
-        .hooks(AtEachTurn(call))
+        .service_actions(move |_| {
+            let _ = call.send(());
+            panic!("as planned");
+        })
         .poll_interval(Duration::from_millis(5))
         .bind(LOOPBACK)
         .unwrap();

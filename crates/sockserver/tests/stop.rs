@@ -4,6 +4,7 @@
 mod support;
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -218,22 +219,13 @@ fn wait(time: Duration) {
     sock::poll(&mut [], Some(time)).unwrap();
 }
 
-/// Counts its calls, and stops the server with the third.
-struct Paced {
-    calls: mpsc::Sender<Instant>,
-}
-
-impl ServerHooks for Paced {
-    fn service_actions(&self) {
-        let _ = self.calls.send(Instant::now());
-    }
-}
-
 #[test]
-fn service_actions_is_called_at_poll_interval_when_overridden() {
+fn service_actions_is_called_at_poll_interval_when_registered() {
     let (calls, called) = mpsc::channel();
     let server = TCPServer::builder(handler_fn(|_| Ok(())))
-        .hooks(Paced { calls })
+        .service_actions(move |_| {
+            let _ = calls.send(Instant::now());
+        })
         .poll_interval(Duration::from_millis(20))
         .bind(LOOPBACK)
         .unwrap();
@@ -246,6 +238,49 @@ fn service_actions_is_called_at_poll_interval_when_overridden() {
     assert!(last - first >= Duration::from_millis(60), "paced, not spinning: {:?}", last - first);
     server.shutdown().unwrap();
     wait_for(&end);
+}
+
+/// A hook that other hooks call, as in Python by `super().service_actions()`.
+struct Base;
+
+impl Base {
+    fn service_actions(&self) {}
+}
+
+/// Hooks that count the calls, and may call those of another value.
+struct Counting {
+    calls: AtomicUsize,
+    base: Option<Base>,
+}
+
+impl Counting {
+    fn service_actions(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if let Some(base) = &self.base {
+            base.service_actions();
+        }
+    }
+}
+
+#[test]
+fn service_actions_that_calls_the_hook_of_another_value_is_called_as_often() {
+    for base in [None, Some(Base)] {
+        let delegates = base.is_some();
+        let hooks = Arc::new(Counting { calls: AtomicUsize::new(0), base });
+        let counted = Arc::clone(&hooks);
+        let server = TCPServer::builder(handler_fn(|_| Ok(())))
+            .service_actions(move |_| counted.service_actions())
+            .poll_interval(Duration::from_millis(50))
+            .bind(LOOPBACK)
+            .unwrap();
+        let (server, end) = serving(server);
+        sock::poll(&mut [], Some(Duration::from_millis(600))).unwrap();
+        let calls = hooks.calls.load(Ordering::Relaxed);
+        server.shutdown().unwrap();
+        wait_for(&end);
+        // CPython makes 11 calls. A busy machine may delay some.
+        assert!((6..=13).contains(&calls), "{calls} calls; delegates: {delegates}");
+    }
 }
 
 #[test]

@@ -1,18 +1,20 @@
-//! The promise: `wrap_request` is called for every request, whatever it made of those
-//! before: no client talks around it. Each call of an override has its deadline.
+//! The promise: `wrap_request` is called for every request, whatever it returned for earlier
+//! ones. Each call has its deadline. The client address that it names replaces the peer's.
 
 use std::io::{self, BufRead, Write};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use sock::{Shutdown, Socket, StreamSocket};
+use sock::{Address, Shutdown, Socket, StreamSocket};
 #[cfg(unix)]
 use sockserver::SelectorTCPServer;
 use sockserver::kind::{Inet, Stream};
 use sockserver::testing;
 use sockserver::{
-    Builder, MixIn, ServerHooks, StreamContext, StreamRequestHandler, TCPServer, ThreadPoolTCPServer,
-    ThreadingTCPServer,
+    Builder, MixIn, Request, RequestError, ServerHooks, StreamContext, StreamRequestHandler, TCPServer,
+    ThreadPoolTCPServer, ThreadingTCPServer, WrappedRequest,
 };
 
 const ANY: (&str, u16) = ("127.0.0.1", 0);
@@ -48,30 +50,24 @@ impl StreamSocket for Loud {
     }
 }
 
-/// Hooks that replace nothing, for others to go on with.
-struct Plain;
+/// A hook that other hooks call, as in Python by `super()`.
+fn plain(request: Socket) -> io::Result<Box<dyn StreamSocket>> {
+    Ok(Box::new(request))
+}
 
-impl ServerHooks for Plain {}
-
-/// Wraps what the default returns; fails for the second client, and leaves every third
-/// as it is.
-#[derive(Default)]
-struct Choosy(AtomicUsize);
-
-impl ServerHooks for Choosy {
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        let number = self.0.fetch_add(1, Ordering::Relaxed);
-        match number % 3 {
-            0 => Plain.wrap_request(request),
-            1 => Err(io::Error::other("not this one")),
-            _ => Ok(Box::new(Loud(Plain.wrap_request(request)?))),
-        }
+/// A hook that leaves every third request as it is, fails for the next, and wraps the one after.
+fn choosy() -> impl Fn(Socket, &Address) -> io::Result<WrappedRequest> {
+    let count = AtomicUsize::new(0);
+    move |request, _| match count.fetch_add(1, Ordering::Relaxed) % 3 {
+        0 => plain(request).map(WrappedRequest::from_boxed),
+        1 => Err(io::Error::other("not this one")),
+        _ => Ok(Loud(plain(request)?).into()),
     }
 }
 
 #[track_caller]
 fn wraps_as_it_likes<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
-    let server = testing::serve(builder.hooks(Choosy::default()).bind(ANY).unwrap());
+    let server = testing::serve(builder.wrap_request(choosy()).bind(ANY).unwrap());
     for expected in ["hello\n", "", "HELLO\n"].repeat(3) {
         let client = server.connect().unwrap();
         client.sendall(b"hello\n").unwrap();
@@ -91,23 +87,19 @@ fn every_request_is_wrapped_in_every_model() {
     wraps_as_it_likes(SelectorTCPServer::builder(|| Line));
 }
 
-/// Leaves a client that sends `p` as it is, and waits for the end of any other.
-struct Patient;
-
-impl ServerHooks for Patient {
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        if request.recv(1)? == b"p" {
-            return Plain.wrap_request(request);
-        }
-        while !request.recv(1)?.is_empty() {}
-        Err(io::ErrorKind::UnexpectedEof.into())
+/// A hook that leaves a client that sends `p` as it is, and waits for the end of any other.
+fn patient(request: Socket, _client_address: &Address) -> io::Result<Socket> {
+    if request.recv(1)? == b"p" {
+        return Ok(request);
     }
+    while !request.recv(1)?.is_empty() {}
+    Err(io::ErrorKind::UnexpectedEof.into())
 }
 
 /// Those that wait at the same time, after one that was left as it is.
 #[track_caller]
 fn has_its_deadline<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
-    let builder = builder.hooks(Patient).wrap_timeout(Duration::from_millis(200));
+    let builder = builder.wrap_request(patient).wrap_timeout(Duration::from_millis(200));
     let server = testing::serve(builder.bind(ANY).unwrap());
     let limit = Duration::from_secs(10);
     let client = server.connect().unwrap();
@@ -134,10 +126,127 @@ fn has_its_deadline<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
 }
 
 #[test]
-fn every_call_of_an_override_has_its_deadline_in_every_model() {
+fn every_call_of_the_hook_has_its_deadline_in_every_model() {
     has_its_deadline(TCPServer::builder(|| Line));
     has_its_deadline(ThreadingTCPServer::builder(|| Line));
     has_its_deadline(ThreadPoolTCPServer::builder(|| Line).workers(2));
     #[cfg(unix)]
     has_its_deadline(SelectorTCPServer::builder(|| Line).workers(2));
+}
+
+/// A hook behind a proxy that sends the client's address as the first line.
+fn proxied(request: Socket, proxy: &Address) -> io::Result<WrappedRequest> {
+    assert!(proxy.ip().is_some_and(|ip| ip.is_loopback()), "{proxy}");
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        line.extend(request.recv(1)?);
+    }
+    let line = String::from_utf8(line).map_err(io::Error::other)?;
+    let client: SocketAddr = line.trim_end().parse().map_err(io::Error::other)?;
+    Ok(WrappedRequest::from(request).with_client_address(client))
+}
+
+/// Records the address that each hook gets.
+struct Recorder(mpsc::Sender<String>);
+
+impl ServerHooks for Recorder {
+    fn handle_error(&self, error: &RequestError, client_address: &Address) {
+        let _ = self.0.send(format!("handle_error {client_address}: {error}"));
+    }
+
+    fn refuse_request(&self, request: &Request, client_address: &Address) {
+        let _ = request.stream().map(|stream| stream.sendall(b"busy\n"));
+        let _ = self.0.send(format!("refuse_request {client_address}"));
+    }
+}
+
+/// Answers each line with the client's address; fails for the line `fail`.
+struct WhoAmI;
+
+impl StreamRequestHandler for WhoAmI {
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let mut line = String::new();
+        cx.close_connection = cx.rfile.read_line(&mut line)? == 0;
+        match line.trim_end() {
+            "" => Ok(()),
+            "fail" => Err(io::Error::other("as planned")),
+            _ => writeln!(cx.wfile, "{}", cx.client_address),
+        }
+    }
+}
+
+/// Connects as the proxy does, and returns the first line of the answer.
+fn ask(server: &testing::Running, client_address: &str, request: &str) -> (Socket, String) {
+    let client = server.connect().unwrap();
+    client.sendall(format!("{client_address}\n{request}\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    let _ = client.makefile_rb().read_line(&mut answer);
+    (client, answer)
+}
+
+#[track_caller]
+fn uses_the_named_address<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
+    const LIMIT: Duration = Duration::from_secs(10);
+    let (calls, called) = mpsc::channel();
+    let builder = builder.hooks(Recorder(calls)).wrap_request(proxied).max_connections_per_ip(2);
+    let server = testing::serve(builder.bind(ANY).unwrap());
+    let until_in_flight = |count| {
+        let begin = Instant::now();
+        while server.handle().stats().in_flight != count {
+            assert!(begin.elapsed() < LIMIT, "{:?}", server.handle().stats());
+            std::thread::yield_now();
+        }
+    };
+
+    let first = ask(&server, "192.0.2.7:1", "who");
+    let second = ask(&server, "192.0.2.7:2", "who");
+    assert_eq!((first.1.as_str(), second.1.as_str()), ("192.0.2.7:1\n", "192.0.2.7:2\n"));
+    // The connections no longer count for the proxy's address.
+    let other = ask(&server, "192.0.2.8:3", "who");
+    assert_eq!(other.1, "192.0.2.8:3\n");
+    let refused = ask(&server, "192.0.2.7:4", "who");
+    assert_eq!(refused.1, "busy\n");
+    drop(refused);
+    assert_eq!(called.recv_timeout(LIMIT).unwrap(), "refuse_request 192.0.2.7:4");
+    until_in_flight(3);
+
+    // The place of a client that has ended is free again.
+    drop(first);
+    until_in_flight(2);
+    let failed = ask(&server, "192.0.2.7:5", "fail");
+    assert_eq!(failed.1, "");
+    assert_eq!(called.recv_timeout(LIMIT).unwrap(), "handle_error 192.0.2.7:5: as planned");
+    until_in_flight(2);
+    let third = ask(&server, "192.0.2.7:6", "who");
+    assert_eq!(third.1, "192.0.2.7:6\n");
+    let refused = ask(&server, "192.0.2.7:7", "who");
+    assert_eq!(refused.1, "busy\n");
+    drop(refused);
+    until_in_flight(3);
+
+    let stats = server.handle().stats();
+    assert_eq!((stats.rejected, stats.failed), (2, 1), "{stats:?}");
+
+    // A request that a drain aborts is reported with the named address.
+    third.0.sendall(b"half a line").unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    let report = server.handle().drain(Duration::from_millis(50)).unwrap();
+    let aborted: Vec<_> = report.aborted.iter().map(|request| request.client_address.to_string()).collect();
+    assert_eq!(aborted, ["192.0.2.7:6"], "{report}");
+}
+
+#[test]
+fn the_client_address_that_the_hook_names_is_used_in_every_model() {
+    uses_the_named_address(ThreadingTCPServer::builder(|| WhoAmI));
+    uses_the_named_address(ThreadPoolTCPServer::builder(|| WhoAmI).workers(5));
+    #[cfg(unix)]
+    uses_the_named_address(SelectorTCPServer::builder(|| WhoAmI).workers(5));
+}
+
+#[test]
+fn a_server_in_one_thread_uses_the_named_address() {
+    let server = TCPServer::builder(|| WhoAmI).wrap_request(proxied).bind(ANY).unwrap();
+    let server = testing::serve(server);
+    assert_eq!(ask(&server, "192.0.2.7:1", "who").1, "192.0.2.7:1\n");
+    assert_eq!(ask(&server, "[2001:db8::7]:2", "who").1, "[2001:db8::7]:2\n");
 }

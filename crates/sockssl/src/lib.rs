@@ -59,16 +59,13 @@
 //!
 //! # A server
 //!
-//! `sockserver` knows nothing of TLS, and `sockssl` nothing of servers. They meet in
-//! the hook `wrap_request`, which runs in the worker: a client that stalls in its
-//! handshake holds nobody else up.
+//! A server of `sockserver` uses TLS through the hook `wrap_request`. The hook runs in the worker,
+//! so a client that stalls in its handshake delays no other client.
 //!
 //! ```text
-//! impl ServerHooks for TlsHooks {
-//!     fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-//!         Ok(Box::new(self.context.wrap_socket_server(request)?))
-//!     }
-//! }
+//! let server = ThreadingTCPServer::builder(|| Echo)
+//!     .wrap_request(move |request, _client_address| context.wrap_socket_server(request))
+//!     .bind(("127.0.0.1", 8443))?;
 //! ```
 //!
 //! A handler that wants to know who is there finds the [`SSLSocket`] behind its

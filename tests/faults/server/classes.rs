@@ -13,7 +13,7 @@ use sockserver::{
 
 use crate::commands::{Lines, Packets};
 use crate::options::Options;
-use crate::report::{self, Acting, Handshake, Plain};
+use crate::report::{self, Acting, Plain};
 
 pub(crate) fn run(options: &Options) -> io::Result<ExitCode> {
     let forking = || {
@@ -96,6 +96,9 @@ fn stream<F: Family, M: MixIn + Default>(options: &Options, mixin: M) -> io::Res
         builder = builder.request_queue_size(i32::try_from(size).expect("a queue"));
     }
     builder = builder.max_connections_per_ip(options.number("per_ip"));
+    if options.flag("handshake") {
+        builder = builder.wrap_request(report::handshake);
+    }
     builder = common::<Stream<F>, M>(builder, options, mixin);
     serve(builder, options)
 }
@@ -112,12 +115,13 @@ fn datagram<F: Family, M: MixIn + Default>(options: &Options, mixin: M) -> io::R
 fn common<K: Kind, M: MixIn>(mut builder: Builder<K, M>, options: &Options, mixin: M) -> Builder<K, M> {
     let forks = mixin.forks();
     builder = builder.mixin(mixin).allow_reuse_address(true);
-    builder = match (options.flag("handshake"), forks) {
-        (true, _) => builder.hooks(Handshake),
-        (false, true) => {
-            builder.hooks(Acting::new(options.text("boot"))).poll_interval(Duration::from_millis(100))
-        }
-        (false, false) => builder.hooks(Plain),
+    builder = if forks {
+        builder
+            .hooks(Acting::new(options.text("boot")))
+            .service_actions(|_| report::print_stats_if_asked())
+            .poll_interval(Duration::from_millis(100))
+    } else {
+        builder.hooks(Plain)
     };
     if let Some(most) = options.number("max") {
         builder = builder.max_connections(most);

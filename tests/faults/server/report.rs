@@ -97,7 +97,7 @@ impl ServerHooks for Plain {
     }
 }
 
-/// For a server without threads: its loop tells the counters.
+/// Hooks whose workers can fail at their start.
 pub(crate) struct Acting {
     /// What becomes of a worker before it serves anybody: `fail`, `panic`, `abort`,
     /// `exit` or `hang`, while the file of this name is there: `WHAT:FILE`.
@@ -113,10 +113,6 @@ impl Acting {
 impl ServerHooks for Acting {
     fn refuse_request(&self, request: &Request, _: &Address) {
         say_busy(request);
-    }
-
-    fn service_actions(&self) {
-        tell_if_asked();
     }
 
     fn start_worker(&self) -> io::Result<()> {
@@ -139,31 +135,19 @@ impl ServerHooks for Acting {
     }
 }
 
-/// As [`Acting`], with a handshake that lasts until the client has sent a line.
-pub(crate) struct Handshake;
-
-impl ServerHooks for Handshake {
-    fn wrap_request(&self, mut request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        let mut line = Vec::new();
-        while line.last() != Some(&b'\n') {
-            let mut byte = [0];
-            request.read_exact(&mut byte)?;
-            line.extend(byte);
-        }
-        Ok(Box::new(Greeted { socket: request, line: Mutex::new(line) }))
+/// A handshake that lasts until the client has sent a line.
+pub(crate) fn handshake(mut request: Socket, _: &Address) -> io::Result<Greeted> {
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        let mut byte = [0];
+        request.read_exact(&mut byte)?;
+        line.extend(byte);
     }
-
-    fn refuse_request(&self, request: &Request, _: &Address) {
-        say_busy(request);
-    }
-
-    fn service_actions(&self) {
-        tell_if_asked();
-    }
+    Ok(Greeted { socket: request, line: Mutex::new(line) })
 }
 
 /// A connection after its handshake: the line of it is the first to be received.
-struct Greeted {
+pub(crate) struct Greeted {
     socket: Socket,
     line: Mutex<Vec<u8>>,
 }
@@ -204,7 +188,7 @@ fn say_busy(request: &Request) {
     }
 }
 
-fn tell_if_asked() {
+pub(crate) fn print_stats_if_asked() {
     let asked = ASKED.get().is_some_and(|asked| asked.swap(false, Ordering::Relaxed));
     if let Some(handle) = HANDLE.get().filter(|_| asked) {
         stats(handle);

@@ -149,7 +149,7 @@ impl Acceptor {
     /// unless a hook or a limit has a say.
     pub(crate) fn with_inline_datagrams(self) -> Acceptor {
         let needs_no_job = matches!(*self.core.service, HandlerFactory::Datagram(_))
-            && !self.core.has_hooks()
+            && !self.core.has_hooks
             && self.core.registry().limits().max_connections_per_ip.is_none();
         Acceptor { serves_inline: needs_no_job, ..self }
     }

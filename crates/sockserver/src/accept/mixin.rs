@@ -21,7 +21,6 @@ use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::signals::Signals;
 use crate::limits::drain_report::DrainReport;
 use crate::request::catch_panic;
-use crate::request::hooks;
 use crate::request::job::{Job, Rejected};
 use crate::request::log_limit;
 
@@ -161,8 +160,6 @@ pub struct AcceptLoop<'a> {
     mixin: &'a dyn MixIn,
     /// For how many turns it waits before it tries.
     skip_speculation: Cell<u32>,
-    /// Whether somebody has overridden `service_actions`; found out by calling it.
-    overridden: Cell<Option<bool>>,
     signals: Option<&'a Signals>,
 }
 
@@ -175,13 +172,7 @@ impl fmt::Debug for AcceptLoop<'_> {
 impl<'a> AcceptLoop<'a> {
     pub(crate) fn new(acceptor: Acceptor, mixin: &'a dyn MixIn) -> AcceptLoop<'a> {
         let acceptor = if mixin.runs_inline() { acceptor.with_inline_datagrams() } else { acceptor };
-        AcceptLoop {
-            acceptor,
-            mixin,
-            skip_speculation: Cell::new(0),
-            overridden: Cell::new(None),
-            signals: None,
-        }
+        AcceptLoop { acceptor, mixin, skip_speculation: Cell::new(0), signals: None }
     }
 
     /// Has the loop itself look for signals.
@@ -340,16 +331,16 @@ impl<'a> AcceptLoop<'a> {
         &self.acceptor
     }
 
+    /// Calls the mixin's `service_actions`, then the one that the program has registered.
     fn service_actions(&self) {
         self.mixin.service_actions();
-        if !self.acceptor.core().has_hooks() {
-            self.overridden.set(Some(false));
-            return;
-        }
-        let run = catch_panic(|| Ok(hooks::service_actions(&*self.acceptor.core().hooks)));
-        // The default does not panic.
-        self.overridden.set(Some(run.as_ref().copied().unwrap_or(true)));
-        if let Err(error) = run {
+        let core = self.acceptor.core();
+        let Some(service_actions) = &core.service_actions else { return };
+        let called = catch_panic(|| {
+            service_actions(&core.handle);
+            Ok(())
+        });
+        if let Err(error) = called {
             match log_limit::check(log_limit::kind_of(&error), Instant::now()) {
                 None => log::debug!("service_actions {error}"),
                 Some(0) => log::error!("service_actions {error}"),
@@ -358,13 +349,11 @@ impl<'a> AcceptLoop<'a> {
         }
     }
 
-    /// How long the loop may sleep: as long as nothing happens, unless somebody
-    /// has overridden `service_actions`.
+    /// Returns how long the loop may wait if nothing happens: `poll_interval` if the program has
+    /// registered `service_actions`, otherwise without a limit.
     fn idle_limit(&self) -> Option<Duration> {
-        if self.overridden.get().is_none() {
-            self.service_actions();
-        }
-        (self.overridden.get() == Some(true)).then_some(self.acceptor.settings().poll_interval)
+        let registered = self.acceptor.core().service_actions.is_some();
+        registered.then_some(self.acceptor.settings().poll_interval)
     }
 
     /// Sleeps until one of `watch`, or a listener if `accepting`, is readable, the

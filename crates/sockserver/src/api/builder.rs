@@ -18,14 +18,13 @@ use crate::accept::listener::{self, Listener, Options};
 use crate::accept::mixin::MixIn;
 use crate::api::kind::{Datagram, Family, Kind, Stream};
 use crate::api::server::Server;
-use crate::connection::wrapping::Wraps;
 use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::signals::Signals;
 use crate::limits::{DeadlineKind, Limits, WhenFull};
 use crate::os::bound_path::BoundPath;
 use crate::request::core::{Core, HandlerFactory};
 use crate::request::datagram_handler::DatagramRequestHandler;
-use crate::request::hooks::{Defaults, ServerHooks};
+use crate::request::hooks::{Defaults, ServerHooks, ServiceActions, WrapRequest};
 use crate::request::stream_handler::StreamRequestHandler;
 
 /// Sets the options of a server and creates it.
@@ -71,7 +70,9 @@ use crate::request::stream_handler::StreamRequestHandler;
 pub struct Builder<K, M> {
     service: HandlerFactory,
     hooks: Box<dyn ServerHooks>,
-    wraps: Wraps,
+    has_hooks: bool,
+    wrap_request: Option<Arc<WrapRequest>>,
+    service_actions: Option<Arc<ServiceActions>>,
     mixin: M,
     options: Options,
     settings: Settings,
@@ -145,7 +146,9 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
         Builder {
             service,
             hooks: Box::new(Defaults),
-            wraps: Wraps::not_there(),
+            has_hooks: false,
+            wrap_request: None,
+            service_actions: None,
             mixin: M::default(),
             options: Options {
                 allow_reuse_address: false,
@@ -168,11 +171,39 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
 
     /// Sets the hooks, which replace steps of the server. Python: methods overridden in a subclass.
     pub fn hooks(mut self, hooks: impl ServerHooks) -> Self {
-        fn wraps_of<H: ServerHooks>(_: &H) -> Wraps {
-            Wraps::of::<H>()
-        }
-        self.wraps = wraps_of(&hooks);
         self.hooks = Box::new(hooks);
+        self.has_hooks = true;
+        self
+    }
+
+    /// Sets a function that is called after every turn of the loop, and at least once in every
+    /// [`poll_interval`](Self::poll_interval). By default there is none, and an idle loop sleeps
+    /// until there is something to do. A panic is logged, and the loop continues.
+    ///
+    /// Python: overriding `service_actions`. Instead of `super().service_actions()`, call the other
+    /// function.
+    ///
+    /// # Examples
+    ///
+    /// A flag that a signal handler may set stops the server:
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    /// use sockserver::{TCPServer, handler_fn};
+    ///
+    /// static STOP: AtomicBool = AtomicBool::new(false);
+    ///
+    /// let server = TCPServer::builder(handler_fn(|_| Ok(())))
+    ///     .service_actions(|server| {
+    ///         if STOP.load(Ordering::Relaxed) {
+    ///             let _ = server.request_shutdown();
+    ///         }
+    ///     })
+    ///     .bind(("127.0.0.1", 0))?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn service_actions(mut self, f: impl Fn(&ServerHandle) + Send + Sync + 'static) -> Self {
+        self.service_actions = Some(Arc::new(f));
         self
     }
 
@@ -399,7 +430,8 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
         }
         let server_addresses = listeners.iter().map(|listener| listener.socket.getsockname());
         let server_addresses = server_addresses.collect::<io::Result<Vec<_>>>()?;
-        let lifts_read_limit = self.wraps.is_not_there() && self.limits.idle_covers_read();
+        let lifts_read_limit =
+            !self.has_hooks && self.wrap_request.is_none() && self.limits.idle_covers_read();
         let handle = ServerHandle::new(self.limits)?;
         let (sockets, paths): (Vec<_>, Vec<_>) =
             listeners.into_iter().map(|listener| (Arc::new(listener.socket), listener.path)).unzip();
@@ -413,11 +445,13 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
         let core = Core {
             service: Arc::new(self.service),
             hooks: Arc::from(self.hooks),
+            has_hooks: self.has_hooks,
+            wrap_request: self.wrap_request,
+            service_actions: self.service_actions,
             handle,
             inherits_timeouts,
             inherits_first_byte: self.mixin.forks_per_request(),
             lifts_read_limit,
-            wraps: self.wraps,
         };
         let paths = Arc::new(Mutex::new(paths.into_iter().flatten().collect::<Vec<BoundPath>>()));
         let signals = self.drain_on_signals.map(Signals::catch).transpose()?;

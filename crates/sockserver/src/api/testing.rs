@@ -15,7 +15,6 @@ use sock::{Address, Socket, socketpair};
 use crate::accept::mixin::MixIn;
 use crate::api::kind::Kind;
 use crate::api::server::Server;
-use crate::connection::wrapping::Wraps;
 use crate::lifecycle::handle::ServerHandle;
 use crate::limits::Limits;
 use crate::limits::stats::Outcome;
@@ -61,7 +60,9 @@ pub fn converse<H: StreamRequestHandler, T>(
         inherits_timeouts: false,
         lifts_read_limit: false,
         inherits_first_byte: false,
-        wraps: Wraps::not_there(),
+        has_hooks: false,
+        wrap_request: None,
+        service_actions: None,
     };
     let registry = Arc::clone(core.registry());
     let (client_address, permit) = (theirs.getpeername()?, registry.permits.acquire_over_limit());

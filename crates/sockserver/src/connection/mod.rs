@@ -7,7 +7,6 @@ pub(crate) mod read_ahead;
 pub(crate) mod recv_timeout;
 pub(crate) mod state;
 pub(crate) mod transport;
-pub(crate) mod wrapping;
 
 use std::any::Any;
 use std::fmt;
@@ -25,7 +24,6 @@ use crate::connection::recv_timeout::{
 };
 use crate::connection::state::{ConnState, FIRST_TERMINAL, PackedState};
 use crate::connection::transport::Transport;
-use crate::connection::wrapping::Wrapped;
 use crate::limits::DeadlineKind;
 use crate::limits::clock::{Clock, NEVER};
 use crate::limits::permits::Permit;
@@ -39,7 +37,7 @@ use crate::os::process;
 /// notices on the way whether the client has said anything, and which deadline
 /// ended a call.
 pub(crate) struct Connection {
-    pub(crate) client_address: Address,
+    accepted_address: Address,
     /// Where it stands and until when: see [`PackedState`].
     state: AtomicU64,
     /// When it was accepted: see [`Clock::stamp`](crate::limits::clock::Clock::stamp).
@@ -56,11 +54,17 @@ pub(crate) struct Connection {
     ahead: AtomicCell<ReadBuffer>,
     /// What it goes over from the beginning.
     transport: Option<Transport>,
-    /// What `wrap_request` has returned, which is set while the connection is shared. Used
-    /// only if `transport` is `None`: a [`OnceLock`] that is created with a value runs its `Once`.
-    wrapped: OnceLock<Transport>,
+    /// What `wrap_request` returned. It is set while the connection is shared.
+    wrapped: OnceLock<Box<Wrapped>>,
     /// `None` between two requests, of which this serves one after the other.
     permit: Option<Permit>,
+}
+
+/// What `wrap_request` made of an accepted connection.
+struct Wrapped {
+    /// `None` in the parent of a forked child, which has the transport.
+    transport: Option<Transport>,
+    client_address: Option<Address>,
 }
 
 /// The client has ended its side: nothing unread can be lost by closing.
@@ -85,7 +89,7 @@ impl Connection {
     /// One that goes over its socket, or will go over what a hook makes of it.
     pub(crate) fn new(client_address: Address, socket: Option<Socket>, permit: Permit) -> Connection {
         Connection {
-            client_address,
+            accepted_address: client_address,
             since: permit.clock().stamp(),
             state: AtomicU64::new(PackedState { state: ConnState::Queued, due: NEVER }.pack()),
             late: AtomicU8::new(NOT_LATE),
@@ -101,7 +105,7 @@ impl Connection {
 
     /// Makes it another client's, after [`close`](Self::close).
     pub(crate) fn renew(&mut self, client_address: Address, socket: Option<Socket>, permit: Permit) {
-        self.client_address = client_address;
+        self.accepted_address = client_address;
         self.transport = socket.map(Transport::Socket);
         self.since = permit.clock().stamp();
         self.permit = Some(permit);
@@ -114,13 +118,27 @@ impl Connection {
 
     /// Closes what it goes over, and forgets what has been read ahead.
     pub(crate) fn close(&mut self) {
-        drop((self.transport.take(), self.wrapped.take()));
+        drop(self.transport.take());
+        // The log line at the end of the request names the same client as before.
+        if let Some(named) = self.wrapped.take().and_then(|wrapped| wrapped.client_address) {
+            self.accepted_address = named;
+        }
         self.ahead.take();
     }
 
     #[inline]
     fn transport(&self) -> Option<&Transport> {
-        self.transport.as_ref().or_else(|| self.wrapped.get())
+        self.transport.as_ref().or_else(|| self.wrapped.get()?.transport.as_ref())
+    }
+
+    /// Returns the address that `wrap_request` named, or that accept(2) returned.
+    #[inline]
+    pub(crate) fn client_address(&self) -> &Address {
+        self.named_address().unwrap_or(&self.accepted_address)
+    }
+
+    pub(crate) fn named_address(&self) -> Option<&Address> {
+        self.wrapped.get().and_then(|wrapped| wrapped.client_address.as_ref())
     }
 
     /// The permit of the request that has ended.
@@ -254,8 +272,8 @@ impl Connection {
         self.socket_underneath().is_some_and(|socket| socket.recv_queue().is_ok_and(|bytes| bytes > 0))
     }
 
-    /// Wakes whoever waits for the client, with the end of everything.
-    fn abort(&self, how: Shutdown) {
+    /// Shuts the connection down, which wakes every call that is blocked on it.
+    pub(crate) fn abort(&self, how: Shutdown) {
         if let Some(transport) = self.transport() {
             transport.abort(how);
         }
@@ -265,15 +283,16 @@ impl Connection {
         self.transport()?.socket()
     }
 
-    pub(crate) fn set_stream(&self, stream: Wrapped) {
-        let _ = self.wrapped.set(Transport::Wrapped(stream));
+    /// Sets what `wrap_request` made of the connection. Only the first call has an effect.
+    pub(crate) fn set_wrapped(&self, transport: Option<Transport>, client_address: Option<Address>) {
+        let _ = self.wrapped.set(Box::new(Wrapped { transport, client_address }));
     }
 
     /// A child process serves it: to cut it off is to kill the child. Returns what it
     /// went over in this one.
     #[cfg(unix)]
     pub(crate) fn serve_in_child(&mut self, pid: process::Pid) -> Option<Transport> {
-        let former = self.wrapped.take();
+        let former = self.wrapped.take().and_then(|wrapped| wrapped.transport);
         self.transport.replace(Transport::Child(pid)).or(former)
     }
 
@@ -343,7 +362,7 @@ impl Connection {
         let limit = self.clock().limits().of_receive(CALLS[usize::from(reading_for)]);
         if let Some(Err(error)) = self.socket_underneath().map(|socket| socket.set_recv_timeout(limit)) {
             // A receive without its deadline may never end: there must be nothing to wait for.
-            log::warn!("set the receive timeout for {}: {error}", self.client_address);
+            log::warn!("set the receive timeout for {}: {error}", self.client_address());
             self.abort(SHUT_RDWR);
         }
         self.reads.set(reading_for, reading_for);
@@ -581,7 +600,7 @@ pub(crate) fn poll_through_signals(set: &mut [Poll<'_>], limit: Option<Duration>
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
-            .field("client_address", &self.client_address)
+            .field("client_address", self.client_address())
             .field("state", &self.state())
             .finish_non_exhaustive()
     }

@@ -1,51 +1,51 @@
-//! What serves a connection: its socket, what `wrap_request` made of that, or a child.
+//! What carries a connection: its socket, the stream that `wrap_request` returned, or a child
+//! process.
 
 use std::io;
 use std::time::Duration;
 
 use sock::{Shutdown, Socket, StreamSocket};
 
-use crate::connection::wrapping::Wrapped;
 #[cfg(unix)]
 use crate::os::process;
 
-/// What serves a connection, and how it is cut off.
+/// What carries a connection.
 pub(crate) enum Transport {
     Socket(Socket),
-    /// What `wrap_request` has made of it.
-    Wrapped(Wrapped),
-    /// The process that serves it.
+    /// The stream that `wrap_request` returned.
+    Wrapped(Box<dyn StreamSocket>),
+    /// The child process that serves the connection.
     #[cfg(unix)]
     Child(process::Pid),
 }
 
 impl Transport {
-    /// The socket at the bottom, in this process.
+    /// Returns the socket underneath, if this process has it.
     pub(crate) fn socket(&self) -> Option<&Socket> {
         match self {
             Transport::Socket(socket) => Some(socket),
-            Transport::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => Some(stream.socket()),
+            Transport::Wrapped(stream) => Some(stream.socket()),
             #[cfg(unix)]
             Transport::Child(_) => None,
         }
     }
 
-    /// What a handler talks over.
+    /// Returns the stream that the handler uses.
     pub(crate) fn stream(&self) -> Option<&dyn StreamSocket> {
         match self {
             Transport::Socket(socket) => Some(socket),
-            Transport::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => Some(&**stream),
+            Transport::Wrapped(stream) => Some(&**stream),
             #[cfg(unix)]
             Transport::Child(_) => None,
         }
     }
 
-    /// Whether there is a stream on top, which may hold something back.
+    /// Returns whether the stream may hold input that the socket no longer has.
     pub(crate) fn may_buffer_input(&self) -> bool {
-        matches!(self, Transport::Wrapped(Wrapped::Other(_)))
+        matches!(self, Transport::Wrapped(_))
     }
 
-    /// Wakes whoever waits for the client, with the end of everything.
+    /// Shuts the socket down, which wakes every call that is blocked on it, or kills the child.
     pub(crate) fn abort(&self, how: Shutdown) {
         if let Some(socket) = self.socket() {
             let _ = socket.shutdown(how);
@@ -60,7 +60,7 @@ impl Transport {
     pub(crate) fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Transport::Socket(socket) => socket.recv_into(buffer),
-            Transport::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => stream.recv_into(buffer),
+            Transport::Wrapped(stream) => stream.recv_into(buffer),
             #[cfg(unix)]
             Transport::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         }
@@ -70,7 +70,7 @@ impl Transport {
     pub(crate) fn send(&self, data: &[u8]) -> io::Result<usize> {
         match self {
             Transport::Socket(socket) => socket.send(data),
-            Transport::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => stream.send(data),
+            Transport::Wrapped(stream) => stream.send(data),
             #[cfg(unix)]
             Transport::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         }
@@ -79,26 +79,25 @@ impl Transport {
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         match self {
             Transport::Socket(socket) => socket.shutdown(how),
-            Transport::Wrapped(Wrapped::Plain(stream) | Wrapped::Other(stream)) => stream.shutdown(how),
+            Transport::Wrapped(stream) => stream.shutdown(how),
             #[cfg(unix)]
             Transport::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
-    /// Receives what is there, without waiting.
+    /// Receives available input without blocking.
     #[inline]
     pub(crate) fn recv_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Transport::Socket(socket) => socket.recv_into_nowait(buffer),
-            Transport::Wrapped(Wrapped::Plain(stream)) => stream.socket().recv_into_nowait(buffer),
-            Transport::Wrapped(Wrapped::Other(stream)) => recv_nowait_over(&**stream, buffer),
+            Transport::Wrapped(stream) => recv_nowait_over(&**stream, buffer),
             #[cfg(unix)]
             Transport::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 }
 
-/// Receives what is there from a stream on top.
+/// Receives available input from a stream that `wrap_request` returned.
 #[cold]
 fn recv_nowait_over(stream: &dyn StreamSocket, buffer: &mut [u8]) -> io::Result<usize> {
     if stream.pending() > 0 {

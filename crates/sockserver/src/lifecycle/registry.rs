@@ -1,5 +1,7 @@
 //! The register of all that a server serves: counters, deadlines, drain.
 
+mod client_address;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -223,7 +225,7 @@ impl Registry {
         while let Some(held) = self.guard_next(&mut from, |connection| connection.due() <= now) {
             let Some(deadline) = held.connection().end_if_overdue(now) else { continue };
             held.abort_wrapping();
-            let client_address = held.connection().client_address.clone();
+            let client_address = held.connection().client_address().clone();
             drop(held);
             log::debug!("request from {client_address} ended: {deadline} deadline");
         }
@@ -388,7 +390,7 @@ impl Registry {
                 held.abort_wrapping();
             }
             if ended || matches!(connection.state(), ConnState::Overdue(_)) {
-                let client_address = connection.client_address.clone();
+                let client_address = connection.client_address().clone();
                 cut.push(AbortedRequest { client_address, age: connection.age() });
             }
         }
@@ -536,9 +538,9 @@ impl Entry {
         registry.insert(self)
     }
 
-    /// Who is being served.
+    /// Returns the client's address.
     pub(crate) fn client_address(&self) -> &Address {
-        &self.connection.client_address
+        self.connection.client_address()
     }
 
     /// Has the next receive watched by the system, where no deadline timer does it.
@@ -605,7 +607,7 @@ impl Entry {
     /// Takes the line out of the table.
     fn remove(&self, registry: &Registry, table: &mut MutexGuard<'_, Table>) {
         let connection = &self.connection;
-        table.forget_ip(&connection.client_address, registry.limits().max_connections_per_ip);
+        table.forget_ip(connection.client_address(), registry.limits().max_connections_per_ip);
         table.closed_idle += u64::from(connection.state() == ConnState::DrainClosed);
         table.entries[self.slot as usize] = None;
         table.free.push(self.slot);

@@ -90,7 +90,7 @@ pub enum WhenFull {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeadlineKind {
-    /// For [`wrap_request`](crate::ServerHooks::wrap_request), such as a TLS handshake.
+    /// For [`wrap_request`](crate::Builder::wrap_request), such as a TLS handshake.
     Wrap,
     /// From accept until the first byte is received from, or sent to, the client.
     FirstByte,

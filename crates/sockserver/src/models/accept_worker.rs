@@ -59,7 +59,7 @@ impl AcceptGate {
         acceptor.keep(spare);
         // Only a hook could ask.
         let core = acceptor.core();
-        let _accepting = core.has_hooks().then(|| AcceptingThread::begin(core.registry()));
+        let _accepting = core.has_hooks.then(|| AcceptingThread::begin(core.registry()));
         acceptor.accept().map(Some)
     }
 

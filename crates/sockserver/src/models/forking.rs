@@ -34,7 +34,7 @@ use crate::request::log_limit::{self, LogKind, log_limited};
 /// the mixin's own: those that other code in the process started are left to it.
 ///
 /// To stop such a server on a signal, let the signal's handler set a flag and look
-/// at it in [`service_actions`](crate::ServerHooks::service_actions), which calls
+/// at it in [`service_actions`](crate::Builder::service_actions), which calls
 /// `request_shutdown`: a second thread to do it is what forking does not bear.
 ///
 /// # Platform notes
@@ -74,11 +74,14 @@ const MOMENT: Duration = Duration::from_millis(1);
 const FAILED: i32 = 1;
 const PANICKED: i32 = 101;
 const TIMED_OUT: i32 = 124;
+/// That of a child that refused its request: `EX_TEMPFAIL` of sysexits.h.
+const REJECTED: i32 = 75;
 
 fn exit_status(outcome: Outcome) -> i32 {
     match outcome {
         Outcome::Finished => 0,
         Outcome::Panicked => PANICKED,
+        Outcome::Rejected => REJECTED,
         Outcome::TimedOut(deadline) => {
             TIMED_OUT + DEADLINES.iter().position(|known| *known == deadline).unwrap_or(0) as i32
         }
@@ -107,6 +110,7 @@ fn outcome(waited: WaitStatus) -> Outcome {
     match waited {
         WaitStatus::Exited(0) => Outcome::Finished,
         WaitStatus::Exited(PANICKED) => Outcome::Panicked,
+        WaitStatus::Exited(REJECTED) => Outcome::Rejected,
         WaitStatus::Exited(status) => {
             let place = usize::try_from(status - TIMED_OUT).ok();
             let deadline = place.and_then(|place| DEADLINES.get(place));
@@ -281,7 +285,7 @@ impl MixIn for ForkingMixIn {
             let Some(child) = children.iter_mut().find(|child| child.pid == pid) else { return };
             match word {
                 ChildMessage::Exiting => child.ends = true,
-                word => child.job.wrapped_in_child(word == ChildMessage::WrappedByDefault),
+                ChildMessage::Wrapped(client_address) => child.job.wrapped_in_child(client_address),
             }
         });
     }
@@ -346,6 +350,6 @@ fn serve_in_child(mut job: Job, line: Arc<ChildChannel>) -> ! {
         }
     };
     let _ = io::stdout().flush();
-    child_channel::send(ChildMessage::Exiting);
+    child_channel::send(&ChildMessage::Exiting);
     process::_exit(exit_status(outcome))
 }

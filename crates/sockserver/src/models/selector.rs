@@ -455,7 +455,7 @@ impl Shared {
         let acceptor = interleave::lock(&self.acceptor);
         let open = acceptor.as_ref().filter(|open| !open.is_stopping())?;
         let core = open.core();
-        let accepting = core.has_hooks().then(|| AcceptingThread::begin(core.registry()));
+        let accepting = core.has_hooks.then(|| AcceptingThread::begin(core.registry()));
         let accepted = open.accept();
         drop(accepting);
         match accepted {

@@ -1,34 +1,34 @@
-//! A forked child and its parent: what they tell each other, and on which line.
+//! Messages between a forking server and its children.
 
+#[cfg(unix)]
+use std::net::{Ipv6Addr, SocketAddr};
 #[cfg(unix)]
 use std::{cell::RefCell, io, mem::ManuallyDrop, sync::Arc};
 
-use sock::Socket;
+use sock::{Address, Socket};
 #[cfg(unix)]
 use sock::{MSG_DONTWAIT, MsgFlags, SHUT_WR, socketpair};
 
 #[cfg(unix)]
 use crate::os::process::{self, Pid};
 
-/// What a child tells its parent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A message from a child to its parent.
+#[cfg(unix)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ChildMessage {
-    /// `wrap_request` is done, and is the default.
-    WrappedByDefault,
-    /// `wrap_request` is done.
-    Wrapped,
-    /// There is nothing more to do.
-    #[cfg(unix)]
+    /// `wrap_request` has returned. It may have named the client's IP address.
+    Wrapped(Option<Address>),
+    /// The child is about to exit.
     Exiting,
 }
 
-/// Between a server and all its children. A pair of sockets for each of them would be a
+/// The channel between a server and all its children. A pair of sockets for each child would be a
 /// twentieth of what a child costs.
 ///
-/// A child waits for room on it to say that its `wrap_request` is done, or it would be
-/// killed for being late; that it ends may be lost, as by a child that is killed, and is
-/// found without a word. The parent says one thing, by closing its half, as its own end does:
-/// nothing more comes.
+/// A child blocks until there is room for the message that `wrap_request` has returned: without
+/// it the parent would kill the child for being late. The message that it exits may be lost, as
+/// that of a child that is killed; the parent finds such children with waitpid(2). The parent
+/// sends nothing. When it closes its half, or ends, the children read end of file.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(crate) struct ChildChannel {
@@ -36,45 +36,89 @@ pub(crate) struct ChildChannel {
     child_end: Socket,
 }
 
-/// Bytes of a word on the line: the child's process id, and which word it is.
+/// Bytes of a message: the process id (4), the kind (1), the length of the IP address (1), the
+/// port (2), the IP address (16).
 #[cfg(unix)]
-const MESSAGE_SIZE: usize = 8;
+const MESSAGE_SIZE: usize = 24;
+
+#[cfg(unix)]
+const KIND_WRAPPED: u8 = 1;
+#[cfg(unix)]
+const KIND_EXITING: u8 = 2;
+
+#[cfg(unix)]
+impl ChildMessage {
+    fn encode(&self, pid: Pid) -> [u8; MESSAGE_SIZE] {
+        let mut bytes = [0; MESSAGE_SIZE];
+        bytes[..4].copy_from_slice(&pid.to_ne_bytes());
+        let ChildMessage::Wrapped(client_address) = self else {
+            bytes[4] = KIND_EXITING;
+            return bytes;
+        };
+        bytes[4] = KIND_WRAPPED;
+        if let Some(client_address) = client_address.as_ref().and_then(Address::socket_addr) {
+            let ip = match client_address {
+                SocketAddr::V4(address) => address.ip().to_ipv6_mapped(),
+                SocketAddr::V6(address) => *address.ip(),
+            };
+            bytes[5] = if client_address.is_ipv4() { 4 } else { 16 };
+            bytes[6..8].copy_from_slice(&client_address.port().to_ne_bytes());
+            bytes[8..].copy_from_slice(&ip.octets());
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8; MESSAGE_SIZE]) -> Option<(Pid, ChildMessage)> {
+        let [a, b, c, d, kind, ip_len, port_0, port_1, ip @ ..] = *bytes;
+        let pid = Pid::from_ne_bytes([a, b, c, d]);
+        let ip = Ipv6Addr::from(ip);
+        let port = u16::from_ne_bytes([port_0, port_1]);
+        let client_address = match ip_len {
+            4 => ip.to_ipv4_mapped().map(|ip| SocketAddr::from((ip, port))),
+            16 => Some(SocketAddr::from((ip, port))),
+            _ => None,
+        };
+        match kind {
+            KIND_WRAPPED => Some((pid, ChildMessage::Wrapped(client_address.map(Address::from)))),
+            KIND_EXITING => Some((pid, ChildMessage::Exiting)),
+            _ => None,
+        }
+    }
+}
 
 #[cfg(unix)]
 impl ChildChannel {
     pub(crate) fn new() -> io::Result<ChildChannel> {
-        let (parents, childrens) = socketpair()?;
-        Ok(ChildChannel { parent_end: parents, child_end: childrens })
+        let (parent_end, child_end) = socketpair()?;
+        Ok(ChildChannel { parent_end, child_end })
     }
 
-    /// The parent's end, which becomes readable when a child says something.
+    /// Returns the parent's end, which is readable when there is a message.
     pub(crate) fn parent_end(&self) -> &Socket {
         &self.parent_end
     }
 
-    /// Takes what has been said and not been heard yet.
-    pub(crate) fn drain_messages(&self, mut heard: impl FnMut(Pid, ChildMessage)) {
+    /// Receives every message that is there.
+    pub(crate) fn drain_messages(&self, mut on_message: impl FnMut(Pid, ChildMessage)) {
         // In a child both ends are the children's: see `enter_child`.
         if in_forked_child() {
             return;
         }
-        let mut words = [0; 64 * MESSAGE_SIZE];
-        while let Ok(received) = self.parent_end.recv_into_with_flags(&mut words, MSG_DONTWAIT) {
-            for word in words[..received].chunks_exact(MESSAGE_SIZE) {
-                let (pid, word) = word.split_at(MESSAGE_SIZE / 2);
-                let pid = Pid::from_ne_bytes(pid.try_into().expect("half a word"));
-                let known = [ChildMessage::WrappedByDefault, ChildMessage::Wrapped, ChildMessage::Exiting];
-                if let Some(word) = known.into_iter().find(|known| *known as u8 == word[0]) {
-                    heard(pid, word);
+        let mut buffer = [0; 64 * MESSAGE_SIZE];
+        while let Ok(received) = self.parent_end.recv_into_with_flags(&mut buffer, MSG_DONTWAIT) {
+            for bytes in buffer[..received].chunks_exact(MESSAGE_SIZE) {
+                let message = bytes.try_into().ok().and_then(ChildMessage::decode);
+                if let Some((pid, message)) = message {
+                    on_message(pid, message);
                 }
             }
-            if received < words.len() {
+            if received < buffer.len() {
                 return;
             }
         }
     }
 
-    /// Tells the children that nothing more comes.
+    /// Closes the parent's half: the children read end of file.
     pub(crate) fn close_for_children(&self) {
         if in_forked_child() {
             return;
@@ -83,27 +127,28 @@ impl ChildChannel {
     }
 }
 
-/// Makes this process one that serves a single request, for a parent that watches its
-/// deadlines and waits for its end.
+/// Makes this process a child that serves a single request. Its parent enforces its deadlines
+/// and waits for its end.
 #[cfg(unix)]
-pub(crate) fn enter_child(line: Arc<ChildChannel>) {
-    // A copy of the parent's end here would hide from the child that the parent has gone. The
-    // number remains in use, since `line.parents`, and who borrows it, still has it.
-    if let Err(error) = process::replace(&line.parent_end, &line.child_end) {
-        log::error!("close the parent's end of the line: {error}");
+pub(crate) fn enter_child(channel: Arc<ChildChannel>) {
+    // With a copy of the parent's end the child would not read end of file when the parent ends.
+    // The descriptor's number stays in use, since `channel.parent_end` still has it.
+    if let Err(error) = process::replace(&channel.parent_end, &channel.child_end) {
+        log::error!("cannot close the parent's end of the child channel: {error}");
     }
-    CHANNEL.set(Some(ManuallyDrop::new(line)));
+    CHANNEL.set(Some(ManuallyDrop::new(channel)));
 }
 
-/// Whether this is one.
+/// Returns whether this process is such a child.
 pub(crate) fn in_forked_child() -> bool {
     with_channel(|_| ()).is_some()
 }
 
-/// Calls it with the line to the parent, on which its end can be heard.
+/// Calls `act` with the child's end of the channel, which reads end of file when the parent
+/// closes its half.
 pub(crate) fn with_channel<T>(act: impl FnOnce(&Socket) -> T) -> Option<T> {
     #[cfg(unix)]
-    return CHANNEL.with_borrow(|line| line.as_ref().map(|line| act(&line.child_end)));
+    return CHANNEL.with_borrow(|channel| channel.as_ref().map(|channel| act(&channel.child_end)));
     #[cfg(not(unix))]
     {
         let _ = act;
@@ -111,18 +156,24 @@ pub(crate) fn with_channel<T>(act: impl FnOnce(&Socket) -> T) -> Option<T> {
     }
 }
 
-/// Tells the parent, if there is one.
-pub(crate) fn send(word: ChildMessage) {
+/// In a child, sends that `wrap_request` has returned, and the client address that it named.
+pub(crate) fn send_wrapped(client_address: Option<&Address>) {
     #[cfg(unix)]
-    with_channel(|line| {
-        let mut bytes = [0; MESSAGE_SIZE];
-        bytes[..MESSAGE_SIZE / 2].copy_from_slice(&std::process::id().to_ne_bytes());
-        bytes[MESSAGE_SIZE / 2] = word as u8;
-        let how = if word == ChildMessage::Exiting { MSG_DONTWAIT } else { MsgFlags::NONE };
-        let _ = line.send_with_flags(&bytes, how);
-    });
+    if in_forked_child() {
+        send(&ChildMessage::Wrapped(client_address.cloned()));
+    }
     #[cfg(not(unix))]
-    let _ = word;
+    let _ = client_address;
+}
+
+/// In a child, sends a message to the parent.
+#[cfg(unix)]
+pub(crate) fn send(message: &ChildMessage) {
+    with_channel(|socket| {
+        let bytes = message.encode(std::process::id() as Pid);
+        let flags = if *message == ChildMessage::Exiting { MSG_DONTWAIT } else { MsgFlags::NONE };
+        let _ = socket.send_with_flags(&bytes, flags);
+    });
 }
 
 #[cfg(unix)]
@@ -139,72 +190,83 @@ mod tests {
 
     use super::*;
 
-    /// In a thread of its own, which stands for a child, and tells when it has spoken.
-    fn saying(line: &ChildChannel, word: ChildMessage) -> (thread::JoinHandle<()>, mpsc::Receiver<()>) {
-        let line = ChildChannel {
-            parent_end: line.parent_end.dup().unwrap(),
-            child_end: line.child_end.dup().unwrap(),
+    /// Sends from a thread of its own, which stands for a child. The receiver gets a value once
+    /// the message is sent.
+    fn start_sending(
+        channel: &ChildChannel,
+        message: &ChildMessage,
+    ) -> (thread::JoinHandle<()>, mpsc::Receiver<()>) {
+        let channel = ChildChannel {
+            parent_end: channel.parent_end.dup().unwrap(),
+            child_end: channel.child_end.dup().unwrap(),
         };
-        let (told, spoken) = mpsc::channel();
+        let message = message.clone();
+        let (notify, sent) = mpsc::channel();
         let child = thread::spawn(move || {
-            CHANNEL.set(Some(ManuallyDrop::new(Arc::new(line))));
-            send(word);
+            CHANNEL.set(Some(ManuallyDrop::new(Arc::new(channel))));
+            send(&message);
             drop(CHANNEL.take().map(ManuallyDrop::into_inner));
-            told.send(()).unwrap();
+            notify.send(()).unwrap();
         });
-        (child, spoken)
+        (child, sent)
     }
 
-    fn say(line: &ChildChannel, word: ChildMessage) {
-        let (child, _spoken) = saying(line, word);
+    fn send_from_child(channel: &ChildChannel, message: &ChildMessage) {
+        let (child, _sent) = start_sending(channel, message);
         child.join().unwrap();
     }
 
-    fn heard(line: &ChildChannel) -> Vec<(Pid, ChildMessage)> {
-        let mut words = Vec::new();
-        line.drain_messages(|pid, word| words.push((pid, word)));
-        words
+    fn received(channel: &ChildChannel) -> Vec<(Pid, ChildMessage)> {
+        let mut messages = Vec::new();
+        channel.drain_messages(|pid, message| messages.push((pid, message)));
+        messages
     }
 
     #[test]
-    fn every_word_is_heard_once() {
-        let line = ChildChannel::new().unwrap();
-        let said =
-            [ChildMessage::WrappedByDefault, ChildMessage::Wrapped, ChildMessage::Exiting].repeat(50);
-        said.iter().for_each(|word| say(&line, *word));
+    fn every_message_is_received_once() {
+        let channel = ChildChannel::new().unwrap();
+        let address = |text: &str| Some(Address::from(text.parse::<SocketAddr>().unwrap()));
+        let sent = [
+            ChildMessage::Wrapped(None),
+            ChildMessage::Wrapped(address("192.0.2.1:80")),
+            ChildMessage::Wrapped(address("[2001:db8::1]:65535")),
+            ChildMessage::Exiting,
+        ];
+        let sent: Vec<_> = sent.iter().cycle().take(160).cloned().collect();
+        sent.iter().for_each(|message| send_from_child(&channel, message));
         let own = std::process::id() as Pid;
-        assert_eq!(heard(&line), said.iter().map(|word| (own, *word)).collect::<Vec<_>>());
-        assert_eq!(heard(&line), []);
+        assert_eq!(received(&channel), sent.into_iter().map(|message| (own, message)).collect::<Vec<_>>());
+        assert_eq!(received(&channel), []);
     }
 
     #[test]
-    fn who_ends_does_not_wait_for_room() {
-        let line = ChildChannel::new().unwrap();
-        (0..2000).for_each(|_| say(&line, ChildMessage::Exiting));
-        let heard = heard(&line);
-        assert!((100..2000).contains(&heard.len()), "{} words fit", heard.len());
-        assert!(heard.iter().all(|(_, word)| *word == ChildMessage::Exiting));
+    fn a_child_that_exits_does_not_wait_for_room() {
+        let channel = ChildChannel::new().unwrap();
+        (0..2000).for_each(|_| send_from_child(&channel, &ChildMessage::Exiting));
+        let received = received(&channel);
+        assert!((100..2000).contains(&received.len()), "{} messages fit", received.len());
+        assert!(received.iter().all(|(_, message)| *message == ChildMessage::Exiting));
     }
 
     #[test]
-    fn what_would_end_a_child_if_it_were_lost_waits_for_room() {
-        let line = ChildChannel::new().unwrap();
-        (0..2000).for_each(|_| say(&line, ChildMessage::Exiting));
-        let (child, spoken) = saying(&line, ChildMessage::Wrapped);
-        let early = spoken.recv_timeout(Duration::from_millis(100));
+    fn a_message_whose_loss_would_end_the_child_waits_for_room() {
+        let channel = ChildChannel::new().unwrap();
+        (0..2000).for_each(|_| send_from_child(&channel, &ChildMessage::Exiting));
+        let (child, sent) = start_sending(&channel, &ChildMessage::Wrapped(None));
+        let early = sent.recv_timeout(Duration::from_millis(100));
         assert_eq!(early, Err(mpsc::RecvTimeoutError::Timeout), "there is no room");
-        let mut words = heard(&line);
+        let mut messages = received(&channel);
         child.join().unwrap();
-        words.extend(heard(&line));
-        assert_eq!(words.last().map(|(_, word)| *word), Some(ChildMessage::Wrapped));
+        messages.extend(received(&channel));
+        assert_eq!(messages.pop().map(|(_, message)| message), Some(ChildMessage::Wrapped(None)));
     }
 
     #[test]
-    fn children_hear_that_nothing_more_comes_and_still_speak() {
-        let line = ChildChannel::new().unwrap();
-        line.close_for_children();
-        assert_eq!(line.child_end.recv(1).unwrap(), b"");
-        say(&line, ChildMessage::Exiting);
-        assert_eq!(heard(&line).len(), 1);
+    fn children_read_end_of_file_and_can_still_send() {
+        let channel = ChildChannel::new().unwrap();
+        channel.close_for_children();
+        assert_eq!(channel.child_end.recv(1).unwrap(), b"");
+        send_from_child(&channel, &ChildMessage::Exiting);
+        assert_eq!(received(&channel).len(), 1);
     }
 }

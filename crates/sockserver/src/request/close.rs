@@ -97,7 +97,7 @@ impl JobState {
         }
         // Of a datagram only hooks have an end to tell.
         let request = self.request.as_ref();
-        if let Some(request) = request.filter(|it| it.stream().is_some() || self.core.has_hooks()) {
+        if let Some(request) = request.filter(|it| it.stream().is_some() || self.core.has_hooks) {
             if comes_to(2) {
                 self.limit_close(request, limit);
             }
@@ -128,7 +128,8 @@ impl JobState {
     /// have: a call less for each short connection. A child's parent may be late with
     /// closing its copy.
     fn can_close_without_shutdown(&self) -> bool {
-        !self.core.has_hooks()
+        !self.core.has_hooks
+            && self.core.wrap_request.is_none()
             && !child_channel::in_forked_child()
             && self.entry.connection().can_close_without_shutdown()
     }

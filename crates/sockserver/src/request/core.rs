@@ -3,17 +3,22 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::connection::wrapping::Wraps;
 use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::registry::Registry;
 use crate::request::datagram_handler::ErasedDatagramHandler;
-use crate::request::hooks::ServerHooks;
+use crate::request::hooks::{ServerHooks, ServiceActions, WrapRequest};
 use crate::request::stream_handler::ErasedHandler;
 
 /// The state that all requests of a server share.
 pub(crate) struct Core {
     pub(crate) service: Arc<HandlerFactory>,
     pub(crate) hooks: Arc<dyn ServerHooks>,
+    /// Whether `hooks` are the user's. The steps of [`Defaults`] are skipped where they do nothing.
+    ///
+    /// [`Defaults`]: crate::request::hooks::Defaults
+    pub(crate) has_hooks: bool,
+    pub(crate) wrap_request: Option<Arc<WrapRequest>>,
+    pub(crate) service_actions: Option<Arc<ServiceActions>>,
     pub(crate) handle: ServerHandle,
     /// Whether accepted sockets have the listener's `SO_RCVTIMEO` and `SO_SNDTIMEO`.
     pub(crate) inherits_timeouts: bool,
@@ -22,7 +27,6 @@ pub(crate) struct Core {
     /// Whether `SO_RCVTIMEO` is disarmed between two requests. There the deadline timer enforces
     /// the shorter idle deadline, and `SO_RCVTIMEO` costs a kernel timer for each receive.
     pub(crate) lifts_read_limit: bool,
-    pub(crate) wraps: Wraps,
 }
 
 impl Core {
@@ -32,17 +36,14 @@ impl Core {
         Ok(Core {
             service: Arc::clone(&parent.service),
             hooks: Arc::clone(&parent.hooks),
+            has_hooks: parent.has_hooks,
+            wrap_request: parent.wrap_request.clone(),
+            service_actions: parent.service_actions.clone(),
             handle: ServerHandle::for_worker(parent.registry().limits().clone())?,
             inherits_timeouts: parent.inherits_timeouts,
             inherits_first_byte: parent.inherits_first_byte,
             lifts_read_limit: parent.lifts_read_limit,
-            wraps: parent.wraps.clone(),
         })
-    }
-
-    /// Whether the server has hooks of its own. The defaults of most hooks need not be called.
-    pub(crate) fn has_hooks(&self) -> bool {
-        !self.wraps.is_not_there()
     }
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {

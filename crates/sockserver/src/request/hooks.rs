@@ -1,14 +1,14 @@
-//! What a subclass of `TCPServer` overrides, on one page.
+//! The steps of a server that a program can replace.
 
-use std::any::TypeId;
-use std::cell::Cell;
+use std::any::Any;
+use std::fmt;
 use std::io;
-use std::ptr;
 use std::time::Instant;
 
 use sock::{Address, SHUT_WR, Socket, StreamSocket};
 
-use crate::connection::wrapping::Wrapped;
+use crate::connection::transport::Transport;
+use crate::lifecycle::handle::ServerHandle;
 #[cfg(unix)]
 use crate::os::unix_bind;
 use crate::request::log_limit;
@@ -21,13 +21,25 @@ use crate::request::{Request, RequestError, catch_panic};
 /// | when | hooks, in this order |
 /// | --- | --- |
 /// | the server is made | [`server_bind`](Self::server_bind), [`server_activate`](Self::server_activate) |
-/// | a request comes, in the loop | [`get_request`](Self::get_request), [`refuse_request`](Self::refuse_request) if a limit says so, [`verify_request`](Self::verify_request) |
-/// | … and in the worker | [`wrap_request`](Self::wrap_request), then the handler, [`handle_error`](Self::handle_error) if that failed, [`shutdown_request`](Self::shutdown_request), [`close_request`](Self::close_request) |
-/// | each turn of the loop | [`service_actions`](Self::service_actions) |
-/// | `handle_request` waited in vain | [`handle_timeout`](Self::handle_timeout) |
+/// | a request arrives, in the loop | [`get_request`](Self::get_request), [`refuse_request`](Self::refuse_request) if a limit is reached, [`verify_request`](Self::verify_request) |
+/// | … and in the worker | the builder's [`wrap_request`](crate::Builder::wrap_request), the handler, [`handle_error`](Self::handle_error) if the handler failed, [`shutdown_request`](Self::shutdown_request), [`close_request`](Self::close_request) |
+/// | each turn of the loop | the builder's [`service_actions`](crate::Builder::service_actions) |
+/// | `handle_request` has timed out | [`handle_timeout`](Self::handle_timeout) |
 /// | the server is closed | [`server_close`](Self::server_close) |
 ///
 /// A panic in a hook that deals with a request ends that request, not the server.
+///
+/// `service_actions` and `wrap_request` are registered with the builder, because a server does more
+/// where they exist: it wakes at intervals, and it enforces a deadline for each call. They are not
+/// methods of this trait, so an implementation of it cannot contain one that is never called:
+///
+/// ```compile_fail,E0407
+/// struct Mine;
+///
+/// impl sockserver::ServerHooks for Mine {
+///     fn service_actions(&self) {}
+/// }
+/// ```
 ///
 /// # Examples
 ///
@@ -84,7 +96,7 @@ pub trait ServerHooks: Send + Sync + 'static {
     /// [`PreforkMixIn`](crate::PreforkMixIn), which waits here for its next client.
     ///
     /// It runs in the loop, and while it runs no other client is served: a TLS
-    /// handshake belongs into [`wrap_request`](Self::wrap_request).
+    /// handshake belongs into [`wrap_request`](crate::Builder::wrap_request).
     ///
     /// # Errors
     ///
@@ -101,19 +113,6 @@ pub trait ServerHooks: Send + Sync + 'static {
     fn verify_request(&self, request: &Request, client_address: &Address) -> bool {
         let _ = (request, client_address);
         true
-    }
-
-    /// Turns the accepted socket into the stream the handler talks over: the
-    /// place for TLS. By default the socket itself. Runs in the worker.
-    ///
-    /// # Errors
-    ///
-    /// Ends the request through [`handle_error`](Self::handle_error); the socket
-    /// is closed.
-    fn wrap_request(&self, request: Socket) -> io::Result<Box<dyn StreamSocket>> {
-        let stream = Box::new(request);
-        PLAIN.set(Some((ptr::from_ref(&*stream).addr(), TypeId::of::<Self>())));
-        Ok(stream)
     }
 
     /// Tells a client that it is one too many, before it is closed: for a limit
@@ -167,14 +166,6 @@ pub trait ServerHooks: Send + Sync + 'static {
     /// Learns that `handle_request` waited for its whole timeout. By default nothing.
     fn handle_timeout(&self) {}
 
-    /// Is called after every turn of the loop, and at least every
-    /// `poll_interval`. By default nothing, and the loop sleeps until there is
-    /// something to do. Calling this default from an override tells the loop that
-    /// nobody has overridden it: do not.
-    fn service_actions(&self) {
-        DEFAULT_RAN.set(true);
-    }
-
     /// Is called in each worker process of a
     /// [`PreforkMixIn`](crate::PreforkMixIn) before its first request: the place to
     /// open what processes cannot share. By default nothing.
@@ -195,37 +186,85 @@ pub(crate) struct Defaults;
 
 impl ServerHooks for Defaults {}
 
-thread_local! {
-    /// Set by the default of `service_actions`: nobody wants to be called, so nobody
-    /// needs to be.
-    static DEFAULT_RAN: Cell<bool> = const { Cell::new(false) };
-    /// Where the stream is that the default of `wrap_request` has made last, and for hooks of
-    /// which type.
-    static PLAIN: Cell<Option<(usize, TypeId)>> = const { Cell::new(None) };
+/// The hook of [`Builder::wrap_request`](crate::Builder::wrap_request).
+pub(crate) type WrapRequest = dyn Fn(Socket, &Address) -> io::Result<WrappedRequest> + Send + Sync;
+
+/// The hook of [`Builder::service_actions`](crate::Builder::service_actions).
+pub(crate) type ServiceActions = dyn Fn(&ServerHandle) + Send + Sync;
+
+/// What a [`wrap_request`](crate::Builder::wrap_request) hook makes of an accepted socket: the
+/// stream that the handler uses, and the client's address if it is not the socket's peer.
+///
+/// Every stream converts into it, so a hook that only wraps the socket returns the stream.
+///
+/// # Examples
+///
+/// A hook behind a proxy that sends the client's address in the first line:
+///
+/// ```
+/// use std::io::{self, BufRead};
+/// use std::net::SocketAddr;
+/// use sockserver::{ThreadingTCPServer, WrappedRequest, handler_fn};
+///
+/// let server = ThreadingTCPServer::builder(handler_fn(|_| Ok(())))
+///     .wrap_request(|request, _proxy| {
+///         let mut line = Vec::new();
+///         while !line.ends_with(b"\n") && line.len() < 107 {
+///             match &request.recv(1)?[..] {
+///                 [byte] => line.push(*byte),
+///                 _ => return Err(io::ErrorKind::UnexpectedEof.into()),
+///             }
+///         }
+///         let line = String::from_utf8_lossy(&line);
+///         let client: SocketAddr = line.trim_end().parse().map_err(io::Error::other)?;
+///         Ok(WrappedRequest::from(request).with_client_address(client))
+///     })
+///     .bind(("127.0.0.1", 0))?;
+/// # std::io::Result::Ok(())
+/// ```
+pub struct WrappedRequest {
+    pub(crate) transport: Transport,
+    pub(crate) client_address: Option<Address>,
 }
 
-/// Calls `wrap_request`. Returns also the type of the hooks whose default made the stream.
-pub(crate) fn wrap_request(
-    hooks: &dyn ServerHooks,
-    request: Socket,
-) -> io::Result<(Wrapped, Option<TypeId>)> {
-    PLAIN.set(None);
-    let stream = hooks.wrap_request(request)?;
-    // An override may call the default of other hooks, and wrap what that returns: it is its
-    // word that counts, not that the default ran.
-    let address = ptr::from_ref(&*stream).cast::<()>().addr();
-    let made = PLAIN.get().filter(|(made, _)| *made == address);
-    Ok(match made.filter(|_| stream.as_any().is_some_and(|stream| stream.is::<Socket>())) {
-        Some((_, default_of)) => (Wrapped::Plain(stream), Some(default_of)),
-        None => (Wrapped::Other(stream), None),
-    })
+impl WrappedRequest {
+    /// Wraps a stream whose type is not known.
+    #[must_use]
+    pub fn from_boxed(stream: Box<dyn StreamSocket>) -> WrappedRequest {
+        WrappedRequest { transport: Transport::Wrapped(stream), client_address: None }
+    }
+
+    /// Sets the client's address, which the PROXY protocol or another header has named.
+    ///
+    /// From then on the handler, the hooks, the log, the drain report and the limit for each
+    /// address use it. A client that is over the limit is refused.
+    #[must_use]
+    pub fn with_client_address(mut self, client_address: impl Into<Address>) -> WrappedRequest {
+        self.client_address = Some(client_address.into());
+        self
+    }
 }
 
-/// Calls `service_actions` and tells whether somebody has overridden it.
-pub(crate) fn service_actions(hooks: &dyn ServerHooks) -> bool {
-    DEFAULT_RAN.set(false);
-    hooks.service_actions();
-    !DEFAULT_RAN.get()
+impl<S: StreamSocket + 'static> From<S> for WrappedRequest {
+    fn from(stream: S) -> WrappedRequest {
+        let mut stream = Some(stream);
+        let any: &mut dyn Any = &mut stream;
+        // A socket is called directly. Every other stream is called through a trait object.
+        let transport = match any.downcast_mut().and_then(Option::<Socket>::take) {
+            Some(socket) => Transport::Socket(socket),
+            None => Transport::Wrapped(Box::new(stream.expect("only a socket is taken out"))),
+        };
+        WrappedRequest { transport, client_address: None }
+    }
+}
+
+impl fmt::Debug for WrappedRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WrappedRequest")
+            .field("socket", &self.transport.socket())
+            .field("client_address", &self.client_address)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Tells `handle_error`, whose own panic must not take the server along.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+#[cfg(unix)]
+use sock::SHUT_RDWR;
 use sock::{Address, Socket};
 
 #[cfg(unix)]
@@ -15,8 +17,6 @@ use crate::lifecycle::registry::PerIpLimitReached;
 use crate::limits::permits::Permit;
 use crate::limits::stats::Outcome;
 use crate::request::core::Core;
-#[cfg(unix)]
-use crate::request::core::HandlerFactory;
 use crate::request::serve::{JobState, Progress, Wait};
 use crate::request::{Arrival, Request, RequestError, catch_panic};
 
@@ -67,7 +67,7 @@ impl Job {
     /// Asks `verify_request`.
     pub(crate) fn verify(&self) -> Result<bool, RequestError> {
         let JobState { core, request, entry, .. } = &*self.0;
-        if !core.has_hooks() {
+        if !core.has_hooks {
             return Ok(true);
         }
         let verify = |request| core.hooks.verify_request(request, entry.client_address());
@@ -159,15 +159,20 @@ impl Job {
         }
         let JobState { core, entry, .. } = &mut *self.0;
         entry.leave_to_child(core.registry(), pid);
-        let wraps =
-            matches!(*self.0.core.service, HandlerFactory::Stream(_)) && self.0.core.wraps.may_take_long();
+        let wraps = self.0.core.wrap_request.is_some();
         self.0.enter(if wraps { ConnState::Wrapping } else { ConnState::Serving });
     }
 
-    /// The child has sent that `wrap_request` is done, and whether it is the default.
+    /// Records that `wrap_request` has returned in the child, and the client address that it
+    /// named. The child is killed if that address has too many connections.
     #[cfg(unix)]
-    pub(crate) fn wrapped_in_child(&self, is_default: bool) {
-        self.0.core.wraps.learn(is_default);
+    pub(crate) fn wrapped_in_child(&mut self, client_address: Option<Address>) {
+        let JobState { core, entry, outcome, .. } = &mut *self.0;
+        if entry.set_wrapped(core.registry(), None, client_address).is_err() {
+            log::debug!("request from {} refused: too many connections", entry.client_address());
+            *outcome = Some(Outcome::Rejected);
+            entry.connection().abort(SHUT_RDWR);
+        }
         if self.0.entry.connection().state() == ConnState::Wrapping {
             self.0.enter(ConnState::Serving);
         }
@@ -180,7 +185,7 @@ impl Job {
         let outcome = match connection.state() {
             ConnState::Overdue(deadline) => Outcome::TimedOut(deadline),
             ConnState::DrainAborted => Outcome::Aborted,
-            _ => outcome,
+            _ => self.0.outcome.unwrap_or(outcome),
         };
         self.0.outcome = Some(outcome);
         outcome
@@ -203,18 +208,9 @@ impl Job {
         self.0.outcome = self.0.outcome.or(Some(Outcome::Rejected));
     }
 
-    /// Tells a client that it is one too many, and ends the job.
+    /// Calls `refuse_request`, and ends the job.
     pub(crate) fn refuse_with_hook(mut self) {
-        if let Some(request) = &self.0.request {
-            let told = catch_panic(|| {
-                self.0.core.hooks.refuse_request(request, self.0.entry.client_address());
-                Ok(())
-            });
-            if let Err(error) = told {
-                self.0.report(&error);
-            }
-        }
-        self.close_unserved();
+        self.0.refuse();
     }
 
     /// Tells of a request's error.
@@ -273,7 +269,9 @@ impl RecycledJob {
 fn request_or_socket(arrival: Arrival, core: &Core) -> (Option<Request>, Option<Socket>) {
     match arrival {
         Arrival::Datagram(packet) => (Some(Request::datagram(packet)), None),
-        Arrival::Connection(socket) if core.has_hooks() => (Some(Request::accepted(socket)), None),
+        Arrival::Connection(socket) if core.has_hooks || core.wrap_request.is_some() => {
+            (Some(Request::accepted(socket)), None)
+        }
         Arrival::Connection(socket) => (None, Some(socket)),
     }
 }

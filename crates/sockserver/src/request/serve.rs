@@ -13,10 +13,10 @@ use crate::lifecycle::deadline_timer::ScopedTimer;
 use crate::lifecycle::registry::{Entry, Registry};
 use crate::limits::DeadlineKind;
 use crate::limits::stats::Outcome;
-use crate::os::child_channel::{self, ChildMessage};
+use crate::os::child_channel;
 use crate::request::core::{Core, HandlerFactory};
 use crate::request::datagram_handler;
-use crate::request::hooks;
+use crate::request::hooks::WrappedRequest;
 use crate::request::stream_handler::{ErasedHandler, StreamContext};
 use crate::request::{Request, RequestError, catch_panic};
 
@@ -113,8 +113,8 @@ impl JobState {
 
     /// Serves a connection's next request; the first time also what comes before it.
     fn serve_stream(&mut self, input: Wait) -> Result<Progress, RequestError> {
-        if self.handler.is_none() {
-            self.begin()?;
+        if self.handler.is_none() && !self.begin()? {
+            return Ok(Progress::Done);
         }
         let JobState { core, entry, handler: Some(handler), set_up, handled, .. } = self else {
             return Ok(Progress::Done);
@@ -187,20 +187,25 @@ impl JobState {
     }
 
     /// Wraps the request and makes its handler: Python's `finish_request` up to
-    /// the handler's `__init__`.
-    fn begin(&mut self) -> Result<(), RequestError> {
-        let HandlerFactory::Stream(make) = &*self.core.service else {
-            return Ok(());
-        };
+    /// the handler's `__init__`. Returns false if the request was refused.
+    fn begin(&mut self) -> Result<bool, RequestError> {
         if let Some(socket) = self.entry.connection().plain_socket() {
             self.set_socket_deadlines(socket)?;
         }
-        if let Some(request) = self.request.take() {
-            self.request = Some(match request.into_accepted() {
-                Ok(socket) => self.wrap(socket)?,
-                Err(served) => served,
-            });
+        let wrapped = match self.request.take().map(Request::into_accepted) {
+            Some(Ok(socket)) => self.wrap(socket)?,
+            Some(Err(served)) => {
+                self.request = Some(served);
+                true
+            }
+            None => false,
+        };
+        if !wrapped {
+            return Ok(false);
         }
+        let HandlerFactory::Stream(make) = &*self.core.service else {
+            return Ok(false);
+        };
         if !self.enter(ConnState::AwaitingFirstByte) {
             // Its time was over before it had a handler: there was nobody to wake.
             return Err(RequestError::Failed(self.ended_before()));
@@ -220,7 +225,7 @@ impl JobState {
             Ok(handler)
         })?;
         self.handler = Some(handler);
-        Ok(())
+        Ok(true)
     }
 
     /// Has the system watch the calls of a connection.
@@ -236,27 +241,49 @@ impl JobState {
         Ok(())
     }
 
-    /// Makes the connection talk over what `wrap_request` makes of the socket.
-    fn wrap(&self, socket: Socket) -> Result<Request, RequestError> {
+    /// Calls `wrap_request`, if the server has one, and sets what it returned as the
+    /// connection's transport. Returns false if the client that it named is refused.
+    fn wrap(&mut self, socket: Socket) -> Result<bool, RequestError> {
         self.set_socket_deadlines(&socket)?;
-        let connection = self.entry.connection();
-        let wraps = &self.core.wraps;
-        let is_watched = wraps.may_take_long();
-        let watch = if is_watched { self.watch_wrapping(&socket)? } else { None };
-        let wrapped = catch_panic(|| hooks::wrap_request(&*self.core.hooks, socket));
-        drop(watch);
-        if is_watched {
-            self.entry.set_wrapping(self.registry(), None);
-            let is_default = matches!(&wrapped, Ok((_, default_of)) if wraps.is_default(*default_of));
-            wraps.learn(is_default);
-            child_channel::send(if is_default {
-                ChildMessage::WrappedByDefault
-            } else {
-                ChildMessage::Wrapped
-            });
+        let WrappedRequest { transport, client_address } = match &self.core.wrap_request {
+            None => WrappedRequest::from(socket),
+            Some(wrap_request) => {
+                let timer = self.watch_wrapping(&socket)?;
+                let wrapped = catch_panic(|| wrap_request(socket, self.entry.client_address()));
+                drop(timer);
+                self.entry.set_wrapping(self.registry(), None);
+                if wrapped.is_err() {
+                    child_channel::send_wrapped(None);
+                }
+                wrapped?
+            }
+        };
+        let allowed = self.entry.set_wrapped(self.registry(), Some(transport), client_address);
+        if self.core.wrap_request.is_some() {
+            // A client that this child refuses does not count for its address in the parent.
+            let named = self.entry.connection().named_address();
+            child_channel::send_wrapped(named.filter(|_| allowed.is_ok()));
         }
-        connection.set_stream(wrapped?.0);
-        Ok(Request::served(Arc::clone(connection)))
+        self.request = Some(Request::served(Arc::clone(self.entry.connection())));
+        if allowed.is_err() {
+            log::debug!("request from {} refused: too many connections", self.entry.client_address());
+            self.refuse();
+        }
+        Ok(allowed.is_ok())
+    }
+
+    /// Calls `refuse_request`. The request has no handler, and is closed next.
+    pub(crate) fn refuse(&mut self) {
+        if let Some(request) = &self.request {
+            let refused = catch_panic(|| {
+                self.core.hooks.refuse_request(request, self.entry.client_address());
+                Ok(())
+            });
+            if let Err(error) = refused {
+                self.report(&error);
+            }
+        }
+        self.outcome = self.outcome.or(Some(Outcome::Rejected));
     }
 
     /// Has `wrap_request` watched, which gets the only [`Socket`] of the connection.
@@ -291,15 +318,14 @@ impl JobState {
         if registry.limits().wrap_timeout.is_none() || child_channel::in_forked_child() {
             return Ok(None);
         }
-        let watched = if registry.deadline_timer.is_forbidden() {
+        if registry.deadline_timer.is_forbidden() {
             // `handle_request` of a prefork server: the loop itself is about to wait.
             ScopedTimer::begin(registry).map(Some)
         } else if registry.deadline_timer.has_failed_to_start() {
             Err(io::Error::other("no thread can be started"))
         } else {
             Ok(None)
-        };
-        if watched.is_err() && self.core.wraps.may_be_tried() { Ok(None) } else { watched }
+        }
     }
 
     #[cold]

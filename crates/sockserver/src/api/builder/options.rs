@@ -1,12 +1,17 @@
 //! The options that only some kinds of servers or some mixins have.
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
+
+use sock::{Address, Socket};
 
 use super::Builder;
 use crate::accept::mixin::{MixIn, Sequential};
 use crate::api::kind::{Datagram, Family, Kind, Stream};
 use crate::models::pool::{ThreadPoolMixIn, WhenQueueFull};
 use crate::models::threading::ThreadingMixIn;
+use crate::request::hooks::WrappedRequest;
 
 /// Defines a setter for each deadline.
 macro_rules! deadlines {
@@ -45,8 +50,8 @@ pub(super) use mixin_options;
 /// monotonic clock.
 impl<F: Family, M: MixIn> Builder<Stream<F>, M> {
     deadlines! {
-        /// Sets the deadline for [`wrap_request`](crate::ServerHooks::wrap_request), for example a
-        /// TLS handshake. Default 10 s.
+        /// Sets the deadline for [`wrap_request`](Self::wrap_request), for example a TLS handshake.
+        /// Default 10 s.
         wrap_timeout
         /// Sets the deadline for the first byte that is received from, or sent to, a new client.
         /// Default 30 s.
@@ -68,6 +73,40 @@ impl<F: Family, M: MixIn> Builder<Stream<F>, M> {
         /// In a forking server it covers all requests of a connection, and the child is killed
         /// when it expires.
         request_timeout
+    }
+
+    /// Sets a function that turns each accepted socket into the stream that the handler uses, for
+    /// example a TLS stream. By default the handler uses the socket itself.
+    ///
+    /// The function gets the socket and the address of its peer. It runs in the worker, after
+    /// `verify_request`. It returns the stream, or a [`WrappedRequest`] if it also names the
+    /// client's address. An error goes to [`handle_error`](crate::ServerHooks::handle_error), and
+    /// the socket is closed. If [`wrap_timeout`](Self::wrap_timeout) expires, the socket is shut
+    /// down, which ends the call.
+    ///
+    /// Python: overriding `get_request`, where a slow client stops the whole server.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{ThreadingTCPServer, handler_fn};
+    ///
+    /// let server = ThreadingTCPServer::builder(handler_fn(|_| Ok(())))
+    ///     .wrap_request(|request, _client_address| {
+    ///         request.setsockopt(sock::SOL_SOCKET, sock::SO_KEEPALIVE, true)?;
+    ///         // Or another stream, such as that of `context.wrap_socket_server(request)`.
+    ///         Ok(request)
+    ///     })
+    ///     .bind(("127.0.0.1", 0))?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn wrap_request<W: Into<WrappedRequest>>(
+        mut self,
+        f: impl Fn(Socket, &Address) -> io::Result<W> + Send + Sync + 'static,
+    ) -> Self {
+        self.wrap_request =
+            Some(Arc::new(move |request, client_address| f(request, client_address).map(Into::into)));
+        self
     }
 
     /// Sets how many connections one IP address may have at the same time. Default `None`, no
