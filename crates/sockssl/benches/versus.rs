@@ -1,12 +1,12 @@
-//! Servers side by side, in one run: ours, `openssl s_server`, Python's threaded one.
+//! Compares servers in one run: `sockssl`, `openssl s_server`, and a threaded Python server.
 //!
-//! `cargo bench -p sockssl` prints full handshakes a second and megabytes a
-//! second, and what of the processor's time the server took for each, as ratios
-//! to openssl's and Python's. The client is the same for all: ours. The rounds
-//! take turns, and the median counts, so that a noisy machine is noisy for all.
+//! `cargo bench -p sockssl` prints full handshakes and megabytes per second, the server's CPU
+//! time for each, and the ratios to openssl and Python. `sockssl` is the client of all servers.
+//! The servers take turns in each round, and the median is printed, so that noise affects all
+//! of them.
 //!
-//! Arguments after `--`: `check` fails when bulk is below 0.9 of openssl's or full
-//! handshakes are below Python's; `short` takes fewer and shorter rounds.
+//! Arguments after `--`: `check` fails if the bulk rate is below 0.9 of openssl's or the
+//! handshake rate is below Python's; `short` runs fewer and shorter rounds.
 
 use std::env;
 use std::fs;
@@ -40,12 +40,12 @@ fn main() -> io::Result<()> {
 
     let client = SSLContext::new(PROTOCOL_TLS_CLIENT);
     client.load_verify_locations(directory.join("cert.pem"))?;
-    // Whole handshakes, each time.
+    // Every handshake is a full one.
     client.set_num_tickets(0);
     let mut results = vec![Results::default(); servers.len()];
     for _ in 0..rounds {
         for (server, results) in servers.iter().zip(&mut results) {
-            let (rate, cost) = server.measure(handshakes, || shake(&client, server.port))?;
+            let (rate, cost) = server.measure(handshakes, || do_handshake(&client, server.port))?;
             results.handshakes.push(rate);
             results.handshake_cost.push(cost);
             let (rate, cost) = server.measure(2, || fetch(&client, server.port, megabytes))?;
@@ -55,10 +55,10 @@ fn main() -> io::Result<()> {
     }
     println!(
         "Medians of {rounds} rounds of {handshakes} full handshakes and 2 × {megabytes} MB, one connection at a \
-         time, from one client, ours.\nProcessor time is counted in hundredths of a second."
+         time, with sockssl as the client.\nCPU time has a resolution of 10 ms."
     );
     if has("short") {
-        println!("A short run shows that it runs. For figures leave out `short`, on a quiet machine.");
+        println!("A short run only shows that the benchmark works. Measure without `short`.");
     }
     println!(
         "{:10} {:>14} {:>12} {:>12} {:>12}",
@@ -78,7 +78,7 @@ fn main() -> io::Result<()> {
         |of: fn(&Results) -> &[f64], other: usize| median(of(&results[0])) / median(of(&results[other]));
     for (other, name) in [(1, "openssl"), (2, "python")] {
         println!(
-            "of {name}: handshakes {:.2}, bulk {:.2}; processor: handshakes {:.2}, bulk {:.2}",
+            "ratio to {name}: handshakes {:.2}, bulk {:.2}; CPU: handshakes {:.2}, bulk {:.2}",
             ratio(|results| &results.handshakes, other),
             ratio(|results| &results.bulk, other),
             ratio(|results| &results.handshake_cost, other),
@@ -88,7 +88,7 @@ fn main() -> io::Result<()> {
     let (bulk, full) = (ratio(|results| &results.bulk, 1), ratio(|results| &results.handshakes, 2));
     if has("check") && (bulk < 0.9 || full < 1.0) {
         return Err(io::Error::other(format!(
-            "too slow: bulk {bulk:.2} of openssl's, handshakes {full:.2} of Python's"
+            "too slow: bulk {bulk:.2} of openssl, handshakes {full:.2} of Python"
         )));
     }
     Ok(())
@@ -108,7 +108,7 @@ fn median(values: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-fn shake(client: &SSLContext, port: u16) -> io::Result<()> {
+fn do_handshake(client: &SSLContext, port: u16) -> io::Result<()> {
     let sock = sock::create_connection(("127.0.0.1", port))?;
     sock.settimeout(Duration::from_secs(20))?;
     client.wrap_socket_client(sock, "localhost")?.close()
@@ -129,7 +129,7 @@ fn fetch(client: &SSLContext, port: u16, megabytes: usize) -> io::Result<()> {
     }
     match received >= megabytes * MEGABYTE {
         true => Ok(()),
-        false => Err(io::Error::other(format!("only {received} bytes came"))),
+        false => Err(io::Error::other(format!("received only {received} bytes"))),
     }
 }
 
@@ -173,12 +173,12 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
-        // Each prints the port in its own way: `ACCEPT 127.0.0.1:4711`, `4711`.
+        // The servers print the port in different formats: `ACCEPT 127.0.0.1:4711`, `4711`.
         let mut output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let (mut line, mut byte) = (String::new(), [0]);
         let port = loop {
             if output.read(&mut byte)? == 0 {
-                return Err(io::Error::other(format!("{name} has ended: {line}")));
+                return Err(io::Error::other(format!("{name} has exited: {line}")));
             }
             if byte[0] != b'\n' {
                 line.push(char::from(byte[0]));
@@ -188,24 +188,24 @@ impl Server {
                 line.clear();
             }
         };
-        // What it goes on to print must not stop it.
+        // Without a reader the server would block when the pipe is full.
         thread::spawn(move || io::copy(&mut output, &mut io::sink()));
         Ok(Server { name, child, port })
     }
 
-    /// How often `work` is done in a second, and the server's processor time for each.
+    /// Returns how often `work` runs per second, and the server's CPU time for each run.
     fn measure(&self, count: usize, work: impl Fn() -> io::Result<()>) -> io::Result<(f64, f64)> {
         work()?;
-        let (cost, begin) = (self.processor_time(), Instant::now());
+        let (cost, begin) = (self.cpu_time(), Instant::now());
         for _ in 0..count {
             work()?;
         }
         let rate = count as f64 / begin.elapsed().as_secs_f64();
-        Ok((rate, (self.processor_time() - cost) / count as f64))
+        Ok((rate, (self.cpu_time() - cost) / count as f64))
     }
 
-    /// User and system time so far, in seconds; 0 where there is no /proc.
-    fn processor_time(&self) -> f64 {
+    /// Returns the user and system time so far, in seconds, or 0 without /proc.
+    fn cpu_time(&self) -> f64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
         let fields = stat.rsplit(')').next().unwrap_or_default();
         let ticks: f64 =
@@ -222,7 +222,7 @@ impl Drop for Server {
     }
 }
 
-/// A directory that is gone afterwards, however it goes.
+/// A directory that is removed on drop.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -253,7 +253,7 @@ fn certificates(directory: &Path, megabytes: usize) -> io::Result<()> {
     big.flush()
 }
 
-/// Our server: a thread for each connection, that sends the file when asked.
+/// Runs the `sockssl` server, with a thread for each connection.
 fn serve(directory: &Path) -> io::Result<()> {
     let context = SSLContext::new(PROTOCOL_TLS_SERVER);
     context.load_cert_chain(directory.join("cert.pem"), directory.join("key.pem"))?;
@@ -278,7 +278,7 @@ fn serve(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// The same in Python.
+/// The same server in Python.
 const PYTHON: &str = r#"
 import socket, ssl, threading
 context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -1,6 +1,6 @@
-//! What a peer says that refuses, by number and name.
+//! TLS alerts, by number and name.
 
-/// An alert's number, by its name in RFC 8446. Python: `ssl.AlertDescription`.
+/// The number of a TLS alert (RFC 8446, section 6). Python: `ssl.AlertDescription`.
 ///
 /// # Examples
 ///
@@ -13,82 +13,82 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AlertDescription(u8);
 
-/// The end of what the peer has to say.
+/// The peer will send no more data.
 pub const ALERT_DESCRIPTION_CLOSE_NOTIFY: AlertDescription = AlertDescription(0);
-/// A message that does not belong there.
+/// A message arrived that is not allowed at this point.
 pub const ALERT_DESCRIPTION_UNEXPECTED_MESSAGE: AlertDescription = AlertDescription(10);
 /// A record could not be decrypted.
 pub const ALERT_DESCRIPTION_BAD_RECORD_MAC: AlertDescription = AlertDescription(20);
 /// A record is too long.
 pub const ALERT_DESCRIPTION_RECORD_OVERFLOW: AlertDescription = AlertDescription(22);
-/// Of TLS before 1.3.
+/// Compressed data is invalid; used before TLS 1.3 only.
 pub const ALERT_DESCRIPTION_DECOMPRESSION_FAILURE: AlertDescription = AlertDescription(30);
-/// Nothing in common; or the peer will not say why.
+/// The two sides have no parameters in common, or the peer gives no reason.
 pub const ALERT_DESCRIPTION_HANDSHAKE_FAILURE: AlertDescription = AlertDescription(40);
-/// The certificate is not in order, or for another name.
+/// The certificate is invalid, or is for another name.
 pub const ALERT_DESCRIPTION_BAD_CERTIFICATE: AlertDescription = AlertDescription(42);
-/// The certificate is of another kind, or for another purpose.
+/// The certificate is of an unsupported kind, or for another purpose.
 pub const ALERT_DESCRIPTION_UNSUPPORTED_CERTIFICATE: AlertDescription = AlertDescription(43);
 /// The certificate was revoked.
 pub const ALERT_DESCRIPTION_CERTIFICATE_REVOKED: AlertDescription = AlertDescription(44);
-/// The certificate is not valid now.
+/// The certificate has expired or is not valid yet.
 pub const ALERT_DESCRIPTION_CERTIFICATE_EXPIRED: AlertDescription = AlertDescription(45);
-/// The certificate was refused for another reason.
+/// The certificate was rejected for another reason.
 pub const ALERT_DESCRIPTION_CERTIFICATE_UNKNOWN: AlertDescription = AlertDescription(46);
-/// A field that contradicts others.
+/// A field is out of range or contradicts another one.
 pub const ALERT_DESCRIPTION_ILLEGAL_PARAMETER: AlertDescription = AlertDescription(47);
 /// No trusted authority signed the certificate.
 pub const ALERT_DESCRIPTION_UNKNOWN_CA: AlertDescription = AlertDescription(48);
-/// The peer could, but does not want to.
+/// The certificate is valid, but the peer denies access.
 pub const ALERT_DESCRIPTION_ACCESS_DENIED: AlertDescription = AlertDescription(49);
-/// A message could not be read.
+/// A message could not be parsed.
 pub const ALERT_DESCRIPTION_DECODE_ERROR: AlertDescription = AlertDescription(50);
-/// A signature or a finished message is wrong.
+/// A signature or a Finished message is invalid.
 pub const ALERT_DESCRIPTION_DECRYPT_ERROR: AlertDescription = AlertDescription(51);
-/// No version in common.
+/// The two sides have no protocol version in common.
 pub const ALERT_DESCRIPTION_PROTOCOL_VERSION: AlertDescription = AlertDescription(70);
-/// No cipher that is strong enough in common.
+/// The two sides have no cipher in common that is strong enough.
 pub const ALERT_DESCRIPTION_INSUFFICIENT_SECURITY: AlertDescription = AlertDescription(71);
-/// The peer has a fault of its own.
+/// The peer failed for a reason that does not concern the protocol.
 pub const ALERT_DESCRIPTION_INTERNAL_ERROR: AlertDescription = AlertDescription(80);
-/// The handshake was given up.
+/// The peer canceled the handshake.
 pub const ALERT_DESCRIPTION_USER_CANCELLED: AlertDescription = AlertDescription(90);
-/// Of TLS before 1.3.
+/// The peer refuses to renegotiate; used before TLS 1.3 only.
 pub const ALERT_DESCRIPTION_NO_RENEGOTIATION: AlertDescription = AlertDescription(100);
-/// An extension nobody asked for.
+/// A message has an extension that was not offered.
 pub const ALERT_DESCRIPTION_UNSUPPORTED_EXTENSION: AlertDescription = AlertDescription(110);
-/// Of TLS before 1.3.
+/// A certificate could not be fetched; used before TLS 1.3 only.
 pub const ALERT_DESCRIPTION_CERTIFICATE_UNOBTAINABLE: AlertDescription = AlertDescription(111);
-/// The server does not answer to this name.
+/// The server does not serve this name.
 pub const ALERT_DESCRIPTION_UNRECOGNIZED_NAME: AlertDescription = AlertDescription(112);
-/// The answer about revocation is wrong.
+/// The OCSP response is invalid.
 pub const ALERT_DESCRIPTION_BAD_CERTIFICATE_STATUS_RESPONSE: AlertDescription = AlertDescription(113);
-/// Of TLS before 1.3.
+/// The hash of a certificate does not match; used before TLS 1.3 only.
 pub const ALERT_DESCRIPTION_BAD_CERTIFICATE_HASH_VALUE: AlertDescription = AlertDescription(114);
-/// No such shared key.
+/// The identity of a pre-shared key is unknown.
 pub const ALERT_DESCRIPTION_UNKNOWN_PSK_IDENTITY: AlertDescription = AlertDescription(115);
 
 impl AlertDescription {
-    /// The alert of this number.
+    /// Makes the alert with this number.
     #[must_use]
     pub const fn from_raw(number: u8) -> AlertDescription {
         AlertDescription(number)
     }
 
-    /// The alert's number on the wire.
+    /// Returns the alert's number.
     #[must_use]
     pub const fn as_raw(self) -> u8 {
         self.0
     }
 
-    /// The alert's name, such as `unknown_ca`.
+    /// Returns the alert's name in RFC 8446, such as `unknown_ca`.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.entry().map_or("unknown", |(_, name, _)| name)
     }
 
-    /// OpenSSL's word for having received it.
-    pub(crate) fn word(self) -> &'static str {
+    /// Returns OpenSSL's name of the error for a received alert.
+    pub(crate) fn openssl_name(self) -> &'static str {
         self.entry().map_or("TLSV1_ALERT_UNKNOWN", |(_, _, word)| word)
     }
 
@@ -97,7 +97,7 @@ impl AlertDescription {
     }
 }
 
-/// Numbers, names, and OpenSSL's words, which tell from when an alert is.
+/// Numbers, names and OpenSSL's names, whose prefix is the version that introduced the alert.
 const ALERTS: [(u8, &str, &str); 31] = [
     (0, "close_notify", "SSLV3_ALERT_CLOSE_NOTIFY"),
     (10, "unexpected_message", "SSLV3_ALERT_UNEXPECTED_MESSAGE"),

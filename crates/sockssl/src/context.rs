@@ -1,4 +1,4 @@
-//! `SSLContext`: certificates, trust and versions of many connections.
+//! `SSLContext`: the certificates, trusted authorities and settings that connections share.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -17,29 +17,30 @@ use crate::cert::sources::{Authority, CADATA, remember};
 use crate::cert::trust::Trust;
 use crate::cert::verifier::VerifyPolicy;
 use crate::config::{self, CachedConfig, ConfigSpec};
-use crate::error::{Reason, invalid};
-use crate::keylog::KeyLogFile;
-use crate::names::{
+use crate::constants::{
     CERT_NONE, CERT_REQUIRED, PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, Protocol, Purpose, TLSVersion,
     VERIFY_DEFAULT, VerifyFlags, VerifyMode,
 };
+use crate::error::{Reason, invalid};
+use crate::keylog::KeyLogFile;
 use crate::sessions::Sessions;
-use crate::stats::{Counters, SessionStats, count};
+use crate::stats::{Counters, SessionStats, increment};
 
-/// A context with the defaults that are right for a purpose.
+/// Creates a context with the default settings for a purpose.
 ///
-/// Python: `ssl.create_default_context(purpose)`. No system call but those that
-/// read files. For clients (`Purpose::SERVER_AUTH`) it trusts the system's
-/// authorities, and demands a certificate that is theirs and the server's by
-/// name. For servers (`Purpose::CLIENT_AUTH`) it asks clients for none. TLS 1.2
-/// and 1.3. With the environment variable `SSLKEYLOGFILE` set, secrets go there.
+/// Python: `ssl.create_default_context(purpose)`. System calls: only those that read files. A
+/// context for clients (`Purpose::SERVER_AUTH`) trusts the system's authorities and requires a
+/// certificate that one of them issued for the server name. A context for servers
+/// (`Purpose::CLIENT_AUTH`) requests no certificate from clients. The versions are TLS 1.2 and
+/// 1.3. If the environment variable `SSLKEYLOGFILE` is set, it is the path of the key log file.
 ///
-/// Python loads no system authorities if it is given `cafile`; here that is
+/// Python does not load the system's authorities if `cafile` is given. Here that is
 /// [`SSLContext::new`] with [`load_verify_locations`](SSLContext::load_verify_locations).
 ///
 /// # Errors
 ///
-/// When the system's certificates, or the file of secrets, cannot be read.
+/// Returns an error if the system's certificates cannot be read, or if the key log file cannot
+/// be opened.
 ///
 /// # Examples
 ///
@@ -66,21 +67,20 @@ pub fn create_default_context(purpose: Purpose) -> io::Result<SSLContext> {
     Ok(context)
 }
 
-/// Certificates, trust and settings that connections share.
+/// The certificates, trusted authorities and settings that connections share.
 ///
-/// Python: `ssl.SSLContext`. Cloning it makes another handle of the same context,
-/// as assignment does in Python. Every method takes `&self`: what is set counts
-/// for connections wrapped from then on, so that certificates can be renewed
-/// while a server serves ([`reload`](Self::reload)). A setting that fails changes
-/// nothing.
+/// Python: `ssl.SSLContext`. A clone is another handle of the same context, as with assignment
+/// in Python. Every method takes `&self`. A change applies to connections that are wrapped
+/// afterwards, so certificates can be renewed while a server runs ([`reload`](Self::reload)). A
+/// call that fails changes nothing.
 ///
 /// Its life:
 ///
-/// 1. [`create_default_context`], or [`SSLContext::new`] for one that trusts nobody yet.
-/// 2. [`load_cert_chain`](Self::load_cert_chain): who we are;
-///    [`load_verify_locations`](Self::load_verify_locations): whom we trust.
-/// 3. [`wrap_socket_server`](Self::wrap_socket_server) or
-///    [`wrap_socket_client`](Self::wrap_socket_client), as often as wanted.
+/// 1. [`create_default_context`] creates it, or [`SSLContext::new`] without trusted authorities.
+/// 2. [`load_cert_chain`](Self::load_cert_chain) loads the own certificate, and
+///    [`load_verify_locations`](Self::load_verify_locations) the trusted authorities.
+/// 3. [`wrap_socket_server`](Self::wrap_socket_server) and
+///    [`wrap_socket_client`](Self::wrap_socket_client) wrap any number of sockets.
 #[derive(Clone)]
 pub struct SSLContext {
     inner: Arc<Inner>,
@@ -89,14 +89,14 @@ pub struct SSLContext {
 struct Inner {
     protocol: Protocol,
     settings: RwLock<Settings>,
-    /// Held by who reads files, so that two of them cannot lose each other's work.
+    /// Held while files are read, so that concurrent calls do not overwrite each other's result.
     loading: Mutex<()>,
     counters: Arc<Counters>,
 }
 
-/// What can be set, and what was made of it.
+/// The settings, and the configurations built from them.
 struct Settings {
-    plan: ConfigSpec,
+    spec: ConfigSpec,
     trusted: Vec<Authority>,
     sni_callback: Option<Arc<SniCallback>>,
     keylog_filename: Option<PathBuf>,
@@ -107,17 +107,17 @@ struct Settings {
 type SniCallback = dyn Fn(Option<&str>) -> Result<Option<SSLContext>, AlertDescription> + Send + Sync;
 
 impl SSLContext {
-    /// A context without certificates of its own, that trusts nobody.
+    /// Creates a context without certificates and without trusted authorities.
     ///
-    /// Python: `ssl.SSLContext(protocol)`. For clients, certificates and names of
-    /// servers are demanded; for servers, nothing is asked of clients.
+    /// Python: `ssl.SSLContext(protocol)`. A context for clients requires and verifies the
+    /// server's certificate and name. A context for servers requests no certificate from clients.
     #[must_use]
     pub fn new(protocol: Protocol) -> SSLContext {
         let client = protocol == PROTOCOL_TLS_CLIENT;
-        let plan = ConfigSpec {
+        let spec = ConfigSpec {
             chains: Vec::new(),
             trust: Arc::default(),
-            demands: VerifyPolicy {
+            policy: VerifyPolicy {
                 mode: if client { CERT_REQUIRED } else { CERT_NONE },
                 flags: VERIFY_DEFAULT,
                 check_hostname: client,
@@ -131,7 +131,7 @@ impl SSLContext {
             sessions: None,
         };
         let settings = Settings {
-            plan,
+            spec,
             trusted: Vec::new(),
             sni_callback: None,
             keylog_filename: None,
@@ -148,34 +148,35 @@ impl SSLContext {
         }
     }
 
-    /// Loads our certificate, with the chain up to its authority, and its private key.
+    /// Loads the own certificate, with the chain up to its authority, and its private key.
     ///
-    /// Python: `load_cert_chain(certfile, keyfile)`. Both are PEM files, the leaf
-    /// first; where one file holds both, it is named twice. Certificates of
-    /// several kinds of keys (RSA, ECDSA, Ed25519) can be loaded, of which the
-    /// peer gets the last one it can check; another of the same kind takes the
-    /// place of the first.
+    /// Python: `load_cert_chain(certfile, keyfile)`. Both are PEM files; the own certificate
+    /// comes first. If one file contains both, pass it twice. Certificates with keys of several
+    /// kinds (RSA, ECDSA, Ed25519) can be loaded. The peer gets the last loaded one whose
+    /// signatures it can verify. A second certificate of the same kind replaces the first.
     ///
     /// # Errors
     ///
-    /// Each names the file: the system's for one that cannot be read; an
-    /// [`SSLError`](crate::SSLError) with [`NoStartLine`](Reason::NoStartLine),
-    /// [`BadPem`](Reason::BadPem), [`KeyValuesMismatch`](Reason::KeyValuesMismatch),
-    /// [`PasswordRequired`](Reason::PasswordRequired) or
-    /// [`UnsupportedKey`](Reason::UnsupportedKey). What was loaded before stays.
+    /// Returns an error that names the file: the system's if a file cannot be read, or an
+    /// [`SSLError`](crate::SSLError) with [`NoStartLine`](Reason::NoStartLine) if it contains no
+    /// certificate or key, [`BadPem`](Reason::BadPem) if it cannot be parsed,
+    /// [`KeyValuesMismatch`](Reason::KeyValuesMismatch) if the key belongs to another certificate,
+    /// [`PasswordRequired`](Reason::PasswordRequired) if the key is encrypted, or
+    /// [`UnsupportedKey`](Reason::UnsupportedKey) if its kind is not supported.
     pub fn load_cert_chain(&self, certfile: impl AsRef<Path>, keyfile: impl AsRef<Path>) -> io::Result<()> {
         self.load_chain(certfile.as_ref(), keyfile.as_ref(), None, None)
     }
 
-    /// The same with a private key that is encrypted (PKCS #8).
+    /// Loads the own certificate and its encrypted private key (PKCS #8).
     ///
-    /// Python: `load_cert_chain(certfile, keyfile, password)`. The password is kept
-    /// for [`reload`](Self::reload); for a key that is not encrypted it is not used.
+    /// Python: `load_cert_chain(certfile, keyfile, password)`. The context keeps the password for
+    /// [`reload`](Self::reload). It is ignored if the key is not encrypted.
     ///
     /// # Errors
     ///
-    /// Those of [`load_cert_chain`](Self::load_cert_chain), and
-    /// [`BadDecrypt`](Reason::BadDecrypt) for the wrong password.
+    /// Returns an error if [`load_cert_chain`](Self::load_cert_chain) would, or an
+    /// [`SSLError`](crate::SSLError) with [`BadDecrypt`](Reason::BadDecrypt) if the password is
+    /// wrong.
     pub fn load_cert_chain_with_password(
         &self,
         certfile: impl AsRef<Path>,
@@ -185,16 +186,15 @@ impl SSLContext {
         self.load_chain(certfile.as_ref(), keyfile.as_ref(), Some(password.as_ref().to_vec()), None)
     }
 
-    /// Loads a certificate for the clients that ask for one server by its name (SNI).
+    /// Loads a certificate for one server name (SNI).
     ///
-    /// Python: none; its `sni_callback` with a context for each name does the
-    /// same. The name is a host's, or `*.example.com` for each host in a domain.
-    /// Clients that ask for another name, or none, get what
-    /// [`load_cert_chain`](Self::load_cert_chain) loaded.
+    /// Python: none; an `sni_callback` with one context for each name does the same. The name is
+    /// a host name, or `*.example.com` for each host in a domain. Clients that send another name,
+    /// or none, get the certificate that [`load_cert_chain`](Self::load_cert_chain) loaded.
     ///
     /// # Errors
     ///
-    /// Those of [`load_cert_chain`](Self::load_cert_chain).
+    /// Returns an error if [`load_cert_chain`](Self::load_cert_chain) would.
     pub fn load_cert_chain_for(
         &self,
         server_name: &str,
@@ -216,84 +216,83 @@ impl SSLContext {
         let (certfile, keyfile) = (certfile.to_owned(), keyfile.to_owned());
         let chain = CertChain::load(Source { certfile, keyfile, password, server_name })?;
         self.change(|settings| {
-            settings.plan.chains.retain(|loaded| !loaded.replaces(&chain));
-            settings.plan.chains.push(chain);
+            settings.spec.chains.retain(|loaded| !loaded.replaces(&chain));
+            settings.spec.chains.push(chain);
         });
         Ok(())
     }
 
-    /// Trusts the authorities in a PEM file, or in each file of a directory;
-    /// revocation lists in them count too.
+    /// Loads trusted authorities and revocation lists from a PEM file or a directory.
     ///
-    /// Python: `load_verify_locations(cafile)`, `load_verify_locations(capath=…)`.
-    /// A certificate that is no authority's is trusted itself, when a peer shows it,
-    /// and vouches for no other. An authority that has expired vouches for nobody.
+    /// Python: `load_verify_locations(cafile)`, `load_verify_locations(capath=…)`. Every file of
+    /// a directory is read. A certificate that is not an authority's is trusted only as a peer's
+    /// own certificate. Certificates that an expired authority issued are rejected.
     ///
-    /// Of the revocation lists of one issuer (a name and a key) and scope the newest
-    /// counts, in whatever order they are loaded; older ones are dropped.
+    /// Of the revocation lists of one issuer (a name and a key) and scope, the newest one is
+    /// used, in whatever order they are loaded. Older ones are dropped.
     ///
     /// # Errors
     ///
-    /// Returns an error that names the file: the system's if it cannot be read;
-    /// [`NoStartLine`](Reason::NoStartLine) if nothing of them is in it;
-    /// [`BadPem`](Reason::BadPem) if a certificate or a list cannot be used: because it
-    /// cannot be parsed, or because a list is not signed by the loaded authority whose
-    /// key it names. What was loaded before stays.
+    /// Returns an error that names the file: the system's if it cannot be read, or an
+    /// [`SSLError`](crate::SSLError) with [`NoStartLine`](Reason::NoStartLine) if it contains no
+    /// certificate and no list, or with [`BadPem`](Reason::BadPem) if a certificate or a list
+    /// cannot be parsed, or if a list is not signed by the loaded authority whose key it names.
     pub fn load_verify_locations(&self, path: impl AsRef<Path>) -> io::Result<()> {
         self.trust(Authority::Path(path.as_ref().to_owned()))
     }
 
-    /// Trusts the authorities in a text in PEM. Python: `load_verify_locations(cadata=…)`.
+    /// Loads trusted authorities and revocation lists from PEM text.
+    ///
+    /// Python: `load_verify_locations(cadata=…)`.
     ///
     /// # Errors
     ///
-    /// Those of [`load_verify_locations`](Self::load_verify_locations).
+    /// Returns an error if [`load_verify_locations`](Self::load_verify_locations) would for a file
+    /// with this text.
     pub fn load_verify_data(&self, cadata: impl AsRef<[u8]>) -> io::Result<()> {
         let pem = Pem::parse(cadata.as_ref(), Path::new(CADATA))?;
         self.trust(Authority::Memory(pem.certificates, pem.crls))
     }
 
-    /// Trusts the system's authorities, or those that the environment variables
-    /// `SSL_CERT_FILE` and `SSL_CERT_DIR` name. Python: `load_default_certs()`.
+    /// Loads the system's trusted authorities. Python: `load_default_certs()`.
     ///
-    /// A certificate that is no authority's is trusted itself, and vouches for no other;
-    /// one that cannot be used is left out.
+    /// The environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR` replace the system's
+    /// locations. A certificate that is not an authority's is trusted only as a peer's own
+    /// certificate. A certificate that cannot be parsed is skipped.
     ///
     /// # Errors
     ///
-    /// When there is none that can be read.
+    /// Returns an error if no certificate can be read.
     pub fn load_default_certs(&self) -> io::Result<()> {
         self.trust(Authority::System)
     }
 
     fn trust(&self, authority: Authority) -> io::Result<()> {
         let _loading = self.inner.loading.lock();
-        let mut trust = Trust::clone(&self.inner.settings.read().plan.trust);
+        let mut trust = Trust::clone(&self.inner.settings.read().spec.trust);
         authority.load(&mut trust)?;
-        trust.settle()?;
+        trust.verify_lists()?;
         self.change(|settings| {
             remember(&mut settings.trusted, authority, &trust);
-            settings.plan.trust = Arc::new(trust);
-            settings.plan.sessions = None;
+            settings.spec.trust = Arc::new(trust);
+            settings.spec.sessions = None;
         });
         Ok(())
     }
 
-    /// Reads every loaded file once more: certificates, keys, authorities,
-    /// revocation lists. All of them count from then on, or, if there is a fault
-    /// in one, none.
+    /// Reads every loaded file again: certificates, keys, authorities and revocation lists.
     ///
-    /// Python: none; there one loads them again, into a context that may then be
-    /// half new. Connections that are open stay as they are. [`session_stats`](Self::session_stats)
-    /// counts how it went.
+    /// Python: none; files can be loaded again there one by one, and an error leaves the context
+    /// partly changed. Here all files replace the old ones, or none does. Open connections are not
+    /// affected. [`session_stats`](Self::session_stats) counts successful and failed calls.
     ///
     /// # Errors
     ///
-    /// Those of the methods that loaded the files. Everything stays as it was.
+    /// Returns an error if the method that loaded a file would. The context is unchanged then.
     pub fn reload(&self) -> io::Result<()> {
         let counters = &self.inner.counters;
         let result = self.reload_all();
-        count(if result.is_ok() { &counters.reloads } else { &counters.reloads_failed });
+        increment(if result.is_ok() { &counters.reloads } else { &counters.reloads_failed });
         result
     }
 
@@ -301,124 +300,128 @@ impl SSLContext {
         let _loading = self.inner.loading.lock();
         let (chains, trusted) = {
             let settings = self.inner.settings.read();
-            (settings.plan.chains.clone(), settings.trusted.clone())
+            (settings.spec.chains.clone(), settings.trusted.clone())
         };
         let chains = chains.iter().map(CertChain::reload).collect::<io::Result<Vec<_>>>()?;
         let mut trust = Trust::default();
         for authority in &trusted {
             authority.load(&mut trust)?;
         }
-        trust.settle()?;
+        trust.verify_lists()?;
         self.change(|settings| {
-            settings.plan.chains = chains;
+            settings.spec.chains = chains;
             if !trusted.is_empty() {
-                settings.plan.trust = Arc::new(trust);
-                settings.plan.sessions = None;
+                settings.spec.trust = Arc::new(trust);
+                settings.spec.sessions = None;
             }
         });
         Ok(())
     }
 
-    /// Which side it is for. Python: `protocol`.
+    /// Returns the side that the context is for. Python: `protocol`.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.inner.protocol
     }
 
-    /// What is asked of peers. Python: `verify_mode`.
+    /// Returns whether peers' certificates are required and verified. Python: `verify_mode`.
     #[must_use]
     pub fn verify_mode(&self) -> VerifyMode {
-        self.inner.settings.read().plan.demands.mode
+        self.inner.settings.read().spec.policy.mode
     }
 
-    /// Sets what is asked of peers. Python: `verify_mode = …`.
+    /// Sets whether peers' certificates are required and verified. Python: `verify_mode = …`.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for `CERT_NONE` while [`check_hostname`](Self::check_hostname)
-    /// is on.
+    /// Returns `InvalidInput` for `CERT_NONE` while [`check_hostname`](Self::check_hostname) is on.
     pub fn set_verify_mode(&self, mode: VerifyMode) -> io::Result<()> {
         if mode == CERT_NONE && self.check_hostname() {
             return Err(invalid("verify_mode cannot be CERT_NONE while check_hostname is on"));
         }
-        self.change_policy(|demands| demands.mode = mode);
+        self.change_policy(|policy| policy.mode = mode);
         Ok(())
     }
 
-    /// Whether a server's certificate must be for the name it was called by.
+    /// Returns whether the server's certificate must be valid for the server name.
+    ///
     /// Python: `check_hostname`.
     #[must_use]
     pub fn check_hostname(&self) -> bool {
-        self.inner.settings.read().plan.demands.check_hostname
+        self.inner.settings.read().spec.policy.check_hostname
     }
 
-    /// Sets whether names are checked; to do so makes certificates required.
-    /// Python: `check_hostname = …`.
+    /// Sets whether the server's certificate must be valid for the server name.
+    ///
+    /// Python: `check_hostname = …`. Switching it on changes `CERT_NONE` to `CERT_REQUIRED`.
     pub fn set_check_hostname(&self, check: bool) {
-        self.change_policy(|demands| {
-            demands.check_hostname = check;
-            if check && demands.mode == CERT_NONE {
-                demands.mode = CERT_REQUIRED;
+        self.change_policy(|policy| {
+            policy.check_hostname = check;
+            if check && policy.mode == CERT_NONE {
+                policy.mode = CERT_REQUIRED;
             }
         });
     }
 
-    /// Whether the common name counts in a certificate without a DNS name among its
-    /// alternative names. Python: `hostname_checks_common_name`.
+    /// Returns whether the common name of a certificate without a DNS name is checked.
+    ///
+    /// Python: `hostname_checks_common_name`.
     #[must_use]
     pub fn hostname_checks_common_name(&self) -> bool {
-        self.inner.settings.read().plan.demands.common_name
+        self.inner.settings.read().spec.policy.common_name
     }
 
-    /// Sets whether the common name counts in a certificate without a DNS name among its
-    /// alternative names; by default not. The authorities' name constraints hold for it.
-    /// Python: `hostname_checks_common_name`, by default true.
+    /// Sets whether the common name of a certificate without a DNS name is checked.
+    ///
+    /// The default is false: only the subject alternative names are checked. The name constraints
+    /// of the authorities apply to the common name too. Python: `hostname_checks_common_name`,
+    /// whose default is true.
     pub fn set_hostname_checks_common_name(&self, check: bool) {
-        self.change_policy(|demands| demands.common_name = check);
+        self.change_policy(|policy| policy.common_name = check);
     }
 
-    /// How revocation lists are asked. Python: `verify_flags`.
+    /// Returns which certificates require a revocation list. Python: `verify_flags`.
     #[must_use]
     pub fn verify_flags(&self) -> VerifyFlags {
-        self.inner.settings.read().plan.demands.flags
+        self.inner.settings.read().spec.policy.flags
     }
 
-    /// Sets how revocation lists are asked. Python: `verify_flags = …`.
+    /// Sets which certificates require a revocation list. Python: `verify_flags = …`.
     pub fn set_verify_flags(&self, flags: VerifyFlags) {
-        self.change_policy(|demands| demands.flags = flags);
+        self.change_policy(|policy| policy.flags = flags);
     }
 
-    /// The lowest version that is spoken. Python: `minimum_version`.
+    /// Returns the lowest supported version. Python: `minimum_version`.
     #[must_use]
     pub fn minimum_version(&self) -> TLSVersion {
-        self.inner.settings.read().plan.minimum
+        self.inner.settings.read().spec.minimum
     }
 
-    /// Sets the lowest version; by default TLS 1.2. Python: `minimum_version = …`.
+    /// Sets the lowest supported version. The default is TLS 1.2. Python: `minimum_version = …`.
     pub fn set_minimum_version(&self, version: TLSVersion) {
-        self.change(|settings| settings.plan.minimum = version);
+        self.change(|settings| settings.spec.minimum = version);
     }
 
-    /// The highest version that is spoken. Python: `maximum_version`.
+    /// Returns the highest supported version. Python: `maximum_version`.
     #[must_use]
     pub fn maximum_version(&self) -> TLSVersion {
-        self.inner.settings.read().plan.maximum
+        self.inner.settings.read().spec.maximum
     }
 
-    /// Sets the highest version; by default TLS 1.3. Python: `maximum_version = …`.
+    /// Sets the highest supported version. The default is TLS 1.3. Python: `maximum_version = …`.
     pub fn set_maximum_version(&self, version: TLSVersion) {
-        self.change(|settings| settings.plan.maximum = version);
+        self.change(|settings| settings.spec.maximum = version);
     }
 
-    /// Sets the application protocols, the best first, such as `["h2", "http/1.1"]`.
+    /// Sets the application protocols in order of preference, such as `["h2", "http/1.1"]`.
     ///
-    /// Python: `set_alpn_protocols(protocols)`. The server's order decides. Where
-    /// both sides have some and none in common the handshake fails, as RFC 7301
-    /// says; OpenSSL goes on without.
+    /// Python: `set_alpn_protocols(protocols)`. The server's order decides. If both sides have
+    /// protocols and none in common, the handshake fails, as RFC 7301 requires. OpenSSL continues
+    /// without a protocol.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a name that is not 1 to 255 bytes long.
+    /// Returns `InvalidInput` if a name is not 1 to 255 bytes long.
     pub fn set_alpn_protocols<P: AsRef<[u8]>>(
         &self,
         protocols: impl IntoIterator<Item = P>,
@@ -428,16 +431,15 @@ impl SSLContext {
         if protocols.iter().any(|protocol| !(1..=255).contains(&protocol.len())) {
             return Err(invalid("ALPN protocols must be 1 to 255 bytes long"));
         }
-        self.change(|settings| settings.plan.alpn = protocols);
+        self.change(|settings| settings.spec.alpn = protocols);
         Ok(())
     }
 
-    /// Sets what chooses the context of a connection by the name the client asks
-    /// for; `None` when it asks for none.
+    /// Sets the SNI callback, which selects the context for the server name in the ClientHello.
     ///
-    /// Python: `sni_callback`, whose function sets `sslobj.context`. `Ok(None)` goes
-    /// on with this context, `Ok(Some(context))` with another one for servers,
-    /// `Err` refuses the client with that alert.
+    /// Python: `sni_callback`, which assigns `sslobj.context`. The argument is `None` if the
+    /// client sends no name. `Ok(None)` selects this context, `Ok(Some(context))` another context
+    /// for servers. `Err` ends the handshake with that alert.
     ///
     /// # Examples
     ///
@@ -459,47 +461,49 @@ impl SSLContext {
         self.change(|settings| settings.sni_callback = Some(Arc::new(callback)));
     }
 
-    /// How many session tickets a TLS 1.3 client is given. Python: `num_tickets`.
+    /// Returns the number of session tickets for each TLS 1.3 client. Python: `num_tickets`.
     #[must_use]
     pub fn num_tickets(&self) -> usize {
-        self.inner.settings.read().plan.num_tickets
+        self.inner.settings.read().spec.num_tickets
     }
 
-    /// Sets how many session tickets a TLS 1.3 client is given; by default 2, and
-    /// 0 for no resumption, in TLS 1.2 and of clients too. Python: `num_tickets = …`.
+    /// Sets the number of session tickets for each TLS 1.3 client. Python: `num_tickets = …`.
+    ///
+    /// The default is 2. 0 disables resumption, also in TLS 1.2 and on clients.
     pub fn set_num_tickets(&self, tickets: usize) {
-        self.change(|settings| settings.plan.num_tickets = tickets);
+        self.change(|settings| settings.spec.num_tickets = tickets);
     }
 
-    /// Where secrets are written. Python: `keylog_filename`.
+    /// Returns the path of the TLS key log file. Python: `keylog_filename`.
     #[must_use]
     pub fn keylog_filename(&self) -> Option<PathBuf> {
         self.inner.settings.read().keylog_filename.clone()
     }
 
-    /// Appends the secrets of each connection to a file, for Wireshark and its
-    /// like. Who reads that file reads the connections. Python: `keylog_filename = …`.
+    /// Sets the TLS key log file, to which the secrets of each connection are appended.
+    ///
+    /// Python: `keylog_filename = …`. Wireshark and other tools decrypt connections with this file.
     ///
     /// # Errors
     ///
-    /// The system's, with the file's name.
+    /// Returns an error that names the file if it cannot be opened.
     pub fn set_keylog_filename(&self, file: impl AsRef<Path>) -> io::Result<()> {
         let file = file.as_ref();
         let keylog = Arc::new(KeyLogFile::open(file)?);
         self.change(|settings| {
-            settings.plan.keylog = Some(keylog);
+            settings.spec.keylog = Some(keylog);
             settings.keylog_filename = Some(file.to_owned());
         });
         Ok(())
     }
 
-    /// Counters of handshakes, resumptions and reloads. Python: `session_stats()`.
+    /// Returns the counters of handshakes, resumptions and reloads. Python: `session_stats()`.
     #[must_use]
     pub fn session_stats(&self) -> SessionStats {
         self.inner.counters.snapshot()
     }
 
-    /// How many connections failed, by the reason. Python: none.
+    /// Returns the number of failed connections for each reason. Python: none.
     #[must_use]
     pub fn failures(&self) -> BTreeMap<Reason, u64> {
         self.inner.counters.failures()
@@ -509,7 +513,7 @@ impl SSLContext {
         &self.inner.counters
     }
 
-    /// The context for a client that asks for `name`.
+    /// Returns the context that the SNI callback selects for `name`.
     pub(crate) fn for_server_name(
         &self,
         name: Option<&str>,
@@ -519,47 +523,49 @@ impl SSLContext {
     }
 
     pub(crate) fn has_certificate_for(&self, name: Option<&str>) -> bool {
-        self.inner.settings.read().plan.chains.iter().any(|chain| chain.is_for(name))
+        self.inner.settings.read().spec.chains.iter().any(|chain| chain.is_for(name))
     }
 
     pub(crate) fn server_config(&self) -> io::Result<CachedConfig<ServerConfig>> {
-        if let Some(made) = self.inner.settings.read().server.as_ref().filter(|made| made.is_valid()) {
-            return Ok(made.clone());
+        if let Some(cached) = self.inner.settings.read().server.as_ref().filter(|cached| cached.is_valid())
+        {
+            return Ok(cached.clone());
         }
         let mut settings = self.inner.settings.write();
-        if settings.plan.sessions.is_none() {
-            settings.plan.sessions = Some(Sessions::new(&self.inner.counters)?);
+        if settings.spec.sessions.is_none() {
+            settings.spec.sessions = Some(Sessions::new(&self.inner.counters)?);
         }
-        let made = CachedConfig::new(&settings.plan, config::server)?;
-        Ok(settings.server.insert(made).clone())
+        let cached = CachedConfig::new(&settings.spec, config::server)?;
+        Ok(settings.server.insert(cached).clone())
     }
 
     pub(crate) fn client_config(&self) -> io::Result<CachedConfig<ClientConfig>> {
-        if let Some(made) = self.inner.settings.read().client.as_ref().filter(|made| made.is_valid()) {
-            return Ok(made.clone());
+        if let Some(cached) = self.inner.settings.read().client.as_ref().filter(|cached| cached.is_valid())
+        {
+            return Ok(cached.clone());
         }
         let mut settings = self.inner.settings.write();
-        let made = CachedConfig::new(&settings.plan, config::client)?;
-        Ok(settings.client.insert(made).clone())
+        let cached = CachedConfig::new(&settings.spec, config::client)?;
+        Ok(settings.client.insert(cached).clone())
     }
 
-    /// Changes settings; connections wrapped from now on are made by the new ones.
+    /// Changes settings. Connections that are wrapped afterwards use the new ones.
     fn change(&self, change: impl FnOnce(&mut Settings)) {
         let mut settings = self.inner.settings.write();
         change(&mut settings);
         settings.server = None;
         settings.client = None;
-        // Made here and not when they are first needed: that may be in a child, and each
-        // would then have keys of its own, that open no other child's tickets.
-        if self.inner.protocol == PROTOCOL_TLS_SERVER && settings.plan.sessions.is_none() {
-            settings.plan.sessions = Sessions::new(&self.inner.counters).ok();
+        // The ticket keys are created here and not on first use. First use may be in a forked
+        // child, and then no child could decrypt the tickets of another one.
+        if self.inner.protocol == PROTOCOL_TLS_SERVER && settings.spec.sessions.is_none() {
+            settings.spec.sessions = Sessions::new(&self.inner.counters).ok();
         }
     }
 
     fn change_policy(&self, change: impl FnOnce(&mut VerifyPolicy)) {
         self.change(|settings| {
-            change(&mut settings.plan.demands);
-            settings.plan.sessions = None;
+            change(&mut settings.spec.policy);
+            settings.spec.sessions = None;
         });
     }
 }
@@ -569,8 +575,8 @@ impl fmt::Debug for SSLContext {
         let settings = self.inner.settings.read();
         f.debug_struct("SSLContext")
             .field("protocol", &self.inner.protocol)
-            .field("verify_mode", &settings.plan.demands.mode)
-            .field("check_hostname", &settings.plan.demands.check_hostname)
+            .field("verify_mode", &settings.spec.policy.mode)
+            .field("check_hostname", &settings.spec.policy.check_hostname)
             .finish_non_exhaustive()
     }
 }

@@ -1,18 +1,22 @@
-//! `SSLError`: what went wrong, for whom, in words, inside an [`io::Error`].
+//! `SSLError`: the reason and the text of a TLS error, inside an [`io::Error`].
 
+use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::Path;
 
-use crate::alert::AlertDescription;
+use rustls::{CertificateError, Error as TlsError, PeerIncompatible};
 
-/// A failure of TLS: its reason, and a sentence that names the file or the peer.
+use crate::alert::AlertDescription;
+use crate::cert_time::cert_time_of;
+
+/// A TLS error: its reason, and a sentence that names the file or the peer.
 ///
-/// Python: `ssl.SSLError` and its subclasses. It travels inside an
-/// [`io::Error`]; get it back with [`SSLError::of`]. What the system says (a
-/// reset, a file that is missing) stays the system's, and the end of a timeout
-/// is kind [`TimedOut`](io::ErrorKind::TimedOut).
+/// Python: `ssl.SSLError` and its subclasses. It is returned inside an [`io::Error`];
+/// [`SSLError::of`] finds it there. An error of the operating system, such as a reset
+/// or a missing file, is not an `SSLError` and keeps its kind and errno. An expired timeout has
+/// the kind [`TimedOut`](io::ErrorKind::TimedOut).
 ///
 /// # Examples
 ///
@@ -23,7 +27,7 @@ use crate::alert::AlertDescription;
 /// let error = context.load_cert_chain("Cargo.toml", "Cargo.toml").unwrap_err();
 /// let ssl = SSLError::of(&error).unwrap();
 /// assert_eq!(ssl.reason(), Reason::NoStartLine);
-/// assert_eq!(ssl.to_string(), "Cargo.toml: no certificate in it (is it a PEM file?)");
+/// assert_eq!(ssl.to_string(), "Cargo.toml: no certificate found (is it a PEM file?)");
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct SSLError {
@@ -31,61 +35,63 @@ pub struct SSLError {
     message: String,
 }
 
-/// Why TLS failed. Python: `SSLError.reason`, whose word [`name`](Reason::name) gives.
+/// The reason of a TLS error. Python: `SSLError.reason`, whose word is [`name`](Reason::name).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// A file holds nothing of what it was loaded for.
+    /// A file contains no item of the required kind.
     NoStartLine,
-    /// A file's PEM, or what is in it, cannot be read.
+    /// A PEM file, or an item in it, cannot be parsed or used.
     BadPem,
     /// The private key belongs to another certificate.
     KeyValuesMismatch,
     /// The private key is encrypted and no password was given.
     PasswordRequired,
-    /// The password does not open the private key.
+    /// The password does not decrypt the private key.
     BadDecrypt,
-    /// A kind of private key that is not supported.
+    /// The private key, or its encryption, is of an unsupported kind.
     UnsupportedKey,
-    /// A server without a certificate.
+    /// The server context has no certificate.
     NoCertificateAssigned,
     /// The context's settings contradict each other.
     BadConfiguration,
-    /// The peer's certificate was not accepted.
+    /// The peer's certificate was rejected.
     CertificateVerifyFailed,
-    /// The peer has to show a certificate and did not.
+    /// A certificate is required of the peer, and it sent none.
     PeerDidNotReturnACertificate,
-    /// No version of the protocol is spoken by both.
+    /// The two sides have no protocol version in common.
     UnsupportedProtocol,
-    /// No cipher, group or signature is known to both.
+    /// The two sides have no cipher, group or signature scheme in common.
     NoSharedCipher,
-    /// No ALPN protocol is known to both.
+    /// The two sides have no ALPN protocol in common.
     NoApplicationProtocol,
-    /// The context's callback refused the server's name.
+    /// The SNI callback refused the server name, or no certificate is loaded for it.
     UnrecognizedName,
-    /// The peer speaks plain HTTP.
+    /// The peer sent a plain HTTP request.
     HttpRequest,
-    /// The peer does not speak TLS at all.
+    /// The peer does not speak TLS.
     WrongVersionNumber,
-    /// The peer refused, with this alert.
+    /// The peer sent this fatal alert.
     Alert(AlertDescription),
-    /// The connection ended, or was closed in form, before the handshake did.
+    /// The connection was closed, with or without a close_notify, during the handshake.
     ClosedInHandshake,
-    /// The connection was cut: it ended without a close_notify.
+    /// The connection was closed without a close_notify.
     UnexpectedEof,
-    /// The peer broke the rules of the protocol.
+    /// The peer violated the protocol.
     ProtocolViolation,
-    /// A record could not be decrypted: it was changed on its way.
+    /// A record could not be decrypted, because it was modified in transit.
     DecryptionFailed,
-    /// Data came where only the end of TLS was expected.
+    /// Data arrived where a close_notify was expected.
     ApplicationDataAfterCloseNotify,
-    /// Nothing of the above.
+    /// Any other error of the TLS library.
     Internal,
 }
 
 impl Reason {
-    /// The reason's word as OpenSSL, and so Python, has it; `PASSWORD_REQUIRED`,
-    /// `UNSUPPORTED_KEY`, `BAD_CONFIGURATION` and `CLOSED_IN_HANDSHAKE` are ours.
+    /// Returns OpenSSL's word for the reason, which is also Python's.
+    ///
+    /// `PASSWORD_REQUIRED`, `UNSUPPORTED_KEY`, `BAD_CONFIGURATION` and
+    /// `CLOSED_IN_HANDSHAKE` exist only in this crate.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -105,7 +111,7 @@ impl Reason {
             Reason::UnrecognizedName => "UNRECOGNIZED_NAME",
             Reason::HttpRequest => "HTTP_REQUEST",
             Reason::WrongVersionNumber => "WRONG_VERSION_NUMBER",
-            Reason::Alert(alert) => alert.word(),
+            Reason::Alert(alert) => alert.openssl_name(),
             Reason::ClosedInHandshake => "CLOSED_IN_HANDSHAKE",
             Reason::UnexpectedEof => "UNEXPECTED_EOF_WHILE_READING",
             Reason::ProtocolViolation => "PROTOCOL_VIOLATION",
@@ -118,7 +124,7 @@ impl Reason {
     fn kind(self) -> io::ErrorKind {
         match self {
             Reason::ClosedInHandshake | Reason::UnexpectedEof => io::ErrorKind::UnexpectedEof,
-            // The peer has left, after saying why: as when it resets.
+            // The peer closed the connection after the alert, which is like a reset.
             Reason::Alert(_) => io::ErrorKind::ConnectionAborted,
             Reason::PasswordRequired
             | Reason::BadDecrypt
@@ -141,7 +147,7 @@ impl fmt::Display for Reason {
 }
 
 impl SSLError {
-    /// The `SSLError` behind an error, through whatever was wrapped around it.
+    /// Finds the `SSLError` inside an error, however often it was wrapped.
     #[must_use]
     pub fn of(error: &io::Error) -> Option<&SSLError> {
         let mut inner: Option<&(dyn Error + 'static)> = error.get_ref().map(|inner| inner as _);
@@ -157,7 +163,7 @@ impl SSLError {
         None
     }
 
-    /// Why it failed.
+    /// Returns the reason of the error.
     #[must_use]
     pub fn reason(&self) -> Reason {
         self.reason
@@ -165,6 +171,17 @@ impl SSLError {
 
     pub(crate) fn new(reason: Reason, message: impl Into<String>) -> SSLError {
         SSLError { reason, message: message.into() }
+    }
+
+    /// Makes the error for a fatal alert of the peer.
+    pub(crate) fn from_alert(alert: AlertDescription) -> SSLError {
+        SSLError::new(Reason::Alert(alert), format!("the peer sent the fatal alert {}", alert.name()))
+    }
+
+    /// Makes the error for a close_notify that arrives during the handshake.
+    pub(crate) fn closed_in_handshake() -> SSLError {
+        let message = "the peer closed the connection (close_notify) during the handshake";
+        SSLError::new(Reason::ClosedInHandshake, message)
     }
 }
 
@@ -174,7 +191,7 @@ impl fmt::Display for SSLError {
     }
 }
 
-/// As `Display`, so that a `main` that returns the error prints it readably.
+/// Prints the message and the reason, so that a `main` that returns the error prints a sentence.
 impl fmt::Debug for SSLError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.message, self.reason)
@@ -189,17 +206,150 @@ impl From<SSLError> for io::Error {
     }
 }
 
-/// A fault of the settings.
+/// Classifies an error of the TLS library. No other code inspects these errors.
+impl From<&TlsError> for SSLError {
+    fn from(error: &TlsError) -> SSLError {
+        let (reason, message) = match error {
+            TlsError::InvalidCertificate(why) => (
+                Reason::CertificateVerifyFailed,
+                format!("certificate verify failed: {}", describe_certificate_error(why)),
+            ),
+            TlsError::NoCertificatesPresented => {
+                (Reason::PeerDidNotReturnACertificate, "the peer did not return a certificate".into())
+            }
+            TlsError::AlertReceived(rustls::AlertDescription::CloseNotify) => {
+                return SSLError::closed_in_handshake();
+            }
+            TlsError::AlertReceived(alert) => {
+                return SSLError::from_alert(AlertDescription::from_raw(u8::from(*alert)));
+            }
+            TlsError::NoApplicationProtocol => {
+                (Reason::NoApplicationProtocol, "no application protocol (ALPN) in common".into())
+            }
+            TlsError::PeerIncompatible(why) => describe_incompatibility(why),
+            // In TLS 1.2, the client's cipher suites are for another kind of key.
+            TlsError::General(what) if what == "no server certificate chain resolved" => (
+                Reason::NoSharedCipher,
+                "no cipher suite in common for the keys of the loaded certificates".into(),
+            ),
+            TlsError::DecryptError => (Reason::DecryptionFailed, "cannot decrypt a record".into()),
+            TlsError::InvalidMessage(why) => match format!("{why:?}").as_str() {
+                "InvalidContentType" | "UnknownProtocolVersion" => {
+                    (Reason::WrongVersionNumber, "the peer does not speak TLS".into())
+                }
+                why => (Reason::ProtocolViolation, format!("invalid message: {why}")),
+            },
+            TlsError::InappropriateMessage { .. }
+            | TlsError::InappropriateHandshakeMessage { .. }
+            | TlsError::PeerMisbehaved(_)
+            | TlsError::PeerSentOversizedRecord => (Reason::ProtocolViolation, error.to_string()),
+            _ => (Reason::Internal, error.to_string()),
+        };
+        SSLError::new(reason, message)
+    }
+}
+
+fn describe_incompatibility(why: &PeerIncompatible) -> (Reason, String) {
+    use PeerIncompatible as P;
+    match why {
+        P::Tls12NotOffered
+        | P::Tls12NotOfferedOrEnabled
+        | P::Tls13RequiredForQuic
+        | P::SupportedVersionsExtensionRequired
+        | P::ServerDoesNotSupportTls12Or13
+        | P::ServerTlsVersionIsDisabledByOurConfig => {
+            (Reason::UnsupportedProtocol, "no TLS version in common".into())
+        }
+        P::NoCipherSuitesInCommon
+        | P::NoKxGroupsInCommon
+        | P::NoSignatureSchemesInCommon
+        | P::NoCertificateRequestSignatureSchemesInCommon
+        | P::NoEcPointFormatsInCommon => {
+            (Reason::NoSharedCipher, format!("no cipher suite in common ({why:?})"))
+        }
+        why => (Reason::ProtocolViolation, format!("the peer is incompatible: {why:?}")),
+    }
+}
+
+pub(crate) const INVALID_AUTHORITY: &str = "invalid CA certificate: it may not sign certificates";
+pub(crate) const PATH_TOO_LONG: &str = "path length constraint exceeded";
+pub(crate) const NOT_PERMITTED: &str =
+    "permitted subtree violation: the authority may not issue certificates for the name";
+const VERSION_1: &str = "the certificate has version 1; TLS requires version 3, which has extensions";
+
+thread_local! {
+    /// The certificate that this thread rejected last, in words. The library's error cannot
+    /// carry this text and keep its alert. It is read in the same thread, right after.
+    static REJECTED_CERTIFICATE: Cell<Option<String>> = const { Cell::new(None) };
+}
+
+/// Records which certificate the error that is about to be returned concerns.
+pub(crate) fn set_rejected_certificate(description: String) {
+    REJECTED_CERTIFICATE.set(Some(description));
+}
+
+/// Describes what is wrong with a certificate, and which one, in OpenSSL's words where it has some.
+pub(crate) fn describe_certificate_error(error: &CertificateError) -> String {
+    use CertificateError as E;
+    let what = match error {
+        E::Expired => "certificate has expired".into(),
+        E::ExpiredContext { not_after, .. } => {
+            format!("certificate has expired, on {}", cert_time_of(not_after.as_secs()))
+        }
+        E::NotValidYet => "certificate is not yet valid".into(),
+        E::NotValidYetContext { not_before, .. } => {
+            format!("certificate is not yet valid, before {}", cert_time_of(not_before.as_secs()))
+        }
+        E::UnknownIssuer => "unable to get local issuer certificate: no trusted authority signed it".into(),
+        E::Revoked => "certificate revoked".into(),
+        E::UnknownRevocationStatus => "unable to get certificate CRL".into(),
+        E::ExpiredRevocationList | E::ExpiredRevocationListContext { .. } => "CRL has expired".into(),
+        E::BadSignature => "certificate signature failure".into(),
+        E::InvalidPurpose | E::InvalidPurposeContext { .. } => "unsuitable certificate purpose".into(),
+        E::NotValidForName => "hostname mismatch".into(),
+        E::NotValidForNameContext { expected, .. } => {
+            format!("hostname mismatch, certificate is not valid for '{}'", expected.to_str())
+        }
+        E::BadEncoding => "the certificate cannot be parsed".into(),
+        E::UnhandledCriticalExtension => "unhandled critical extension".into(),
+        E::UnsupportedSignatureAlgorithmContext { .. }
+        | E::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "the signature algorithm is too weak or not supported".into()
+        }
+        E::Other(why) => describe_webpki_error(&why.to_string()).to_owned(),
+        other => other.to_string(),
+    };
+    match REJECTED_CERTIFICATE.take() {
+        Some(certificate) => format!("{what} ({certificate})"),
+        None => what,
+    }
+}
+
+/// Describes an error that the library passes on by its name only.
+fn describe_webpki_error(name: &str) -> &str {
+    match name {
+        "UnsupportedCertVersion" => VERSION_1,
+        "CaUsedAsEndEntity" => "the peer sent an authority's certificate as its own",
+        "UnsupportedCriticalExtension" => "unhandled critical extension",
+        "EndEntityUsedAsCa" => INVALID_AUTHORITY,
+        "NameConstraintViolation" => NOT_PERMITTED,
+        "PathLenConstraintViolated" => PATH_TOO_LONG,
+        "MaximumPathDepthExceeded" | "MaximumPathBuildCallsExceeded" => "certificate chain too long",
+        name => name,
+    }
+}
+
+/// Makes an error for invalid settings of a context.
 pub(crate) fn misconfigured(message: impl Into<String>) -> io::Error {
     SSLError::new(Reason::BadConfiguration, message).into()
 }
 
-/// An argument that cannot be meant.
+/// Makes an error for an invalid argument.
 pub(crate) fn invalid(sentence: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, sentence.into())
 }
 
-/// A fault of a file, which is named.
+/// Makes an error that names a file.
 pub(crate) fn in_file(file: &Path, reason: Reason, message: impl fmt::Display) -> io::Error {
     SSLError::new(reason, format!("{}: {message}", file.display())).into()
 }
@@ -209,10 +359,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ssl_error_is_found_below_what_was_wrapped_around_it() {
+    fn an_ssl_error_is_found_inside_wrapping_errors() {
         let error = io::Error::from(SSLError::new(Reason::HttpRequest, "plain HTTP"));
         let kind = error.kind();
-        let wrapped = sock::AddressError::wrap("TLS handshake with", "somebody", error);
+        let wrapped = sock::AddressError::wrap("TLS handshake with", "a peer", error);
         assert_eq!(SSLError::of(&wrapped).map(SSLError::reason), Some(Reason::HttpRequest));
         assert_eq!(wrapped.kind(), kind);
     }

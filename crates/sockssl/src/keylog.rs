@@ -1,4 +1,4 @@
-//! The file of secrets that Wireshark reads, for who asks for it.
+//! The TLS key log file, which Wireshark and other tools read.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -8,14 +8,14 @@ use std::path::Path;
 use parking_lot::Mutex;
 use sock::AddressError;
 
-/// Appends each connection's secrets to a file, in the format of NSS.
+/// Appends the secrets of each connection to a file, in the NSS key log format.
 pub(crate) struct KeyLogFile(Mutex<File>);
 
 impl KeyLogFile {
     pub(crate) fn open(file: &Path) -> io::Result<KeyLogFile> {
         let mut options = OpenOptions::new();
         options.append(true).create(true);
-        // Who reads it reads the connections.
+        // The secrets decrypt the connections.
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let opened =
@@ -29,7 +29,7 @@ impl rustls::KeyLog for KeyLogFile {
         let hexadecimal = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let line = format!("{label} {} {}\n", hexadecimal(client_random), hexadecimal(secret));
         if let Err(error) = self.0.lock().write_all(line.as_bytes()) {
-            log::warn!("the file of secrets cannot be written: {error}");
+            log::warn!("cannot write the TLS key log file: {error}");
         }
     }
 }

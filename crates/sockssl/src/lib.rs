@@ -1,6 +1,5 @@
-//! Python's [`ssl`](https://docs.python.org/3/library/ssl.html) module for Rust:
-//! TLS on the sockets of [`sock`], with Python's names and the safest defaults,
-//! by rustls.
+//! Provides Python's [`ssl`](https://docs.python.org/3/library/ssl.html) module for Rust: TLS
+//! on the sockets of [`sock`], with Python's names and secure defaults, on top of rustls.
 //!
 //! | Python | here |
 //! | --- | --- |
@@ -11,7 +10,7 @@
 //! | `context.wrap_socket(sock, server_hostname=name)` | [`context.wrap_socket_client(sock, name)`](SSLContext::wrap_socket_client) |
 //! | `except ssl.SSLError as e: e.reason` | [`SSLError::of`]`(&error)`, [`reason`](SSLError::reason) |
 //!
-//! # Tour: context, wrap, talk
+//! # Tour: create a context, wrap a socket, exchange data
 //!
 //! ```
 //! use std::thread;
@@ -25,16 +24,16 @@
 //! # std::fs::write(&cert_pem, params.self_signed(&key).unwrap().pem())?;
 //! # std::fs::write(&key_pem, key.serialize_pem())?;
 //! # let ca_pem = cert_pem.clone();
-//! // Context: who we are, and whom we trust. Made once, for many connections.
+//! // A context has the own certificate and the trusted authorities of many connections.
 //! let server_context = create_default_context(Purpose::CLIENT_AUTH)?;
 //! server_context.load_cert_chain(cert_pem, key_pem)?;
 //!
-//! // For servers of the world it would be create_default_context(Purpose::SERVER_AUTH),
-//! // which trusts the system's authorities; this one trusts ours.
+//! // create_default_context(Purpose::SERVER_AUTH) would trust the system's authorities. This
+//! // context trusts one authority only.
 //! let client_context = SSLContext::new(PROTOCOL_TLS_CLIENT);
 //! client_context.load_verify_locations(ca_pem)?;
 //!
-//! // Wrap: a connected socket is taken over, and hands are shaken.
+//! // Wrapping a connected socket does the handshake.
 //! let listener = sock::create_server(("127.0.0.1", 0))?;
 //! let port = listener.getsockname()?.port().unwrap();
 //! let server = thread::spawn(move || -> std::io::Result<()> {
@@ -47,11 +46,11 @@
 //! let sock = sock::create_connection(("127.0.0.1", port))?;
 //! let sock = client_context.wrap_socket_client(sock, "localhost")?;
 //!
-//! // Talk: as on any socket.
+//! // The wrapped socket is used like any other socket.
 //! sock.sendall(b"Hello, world!")?;
 //! assert_eq!(sock.recv(1024)?, b"Hello, world!");
 //! assert_eq!(sock.version(), Some("TLSv1.3"));
-//! assert_eq!(sock.recv(1024)?, b"", "the server said goodbye");
+//! assert_eq!(sock.recv(1024)?, b"", "the server closed the connection");
 //! server.join().unwrap()?;
 //! # std::fs::remove_dir_all(&directory)?;
 //! # std::io::Result::Ok(())
@@ -59,8 +58,9 @@
 //!
 //! # A server
 //!
-//! A server of `sockserver` uses TLS through the hook `wrap_request`. The hook runs in the worker,
-//! so a client that stalls in its handshake delays no other client.
+//! `sockserver` and `sockssl` do not depend on each other. The hook `wrap_request` of
+//! `sockserver` connects them. It runs in the worker, so a client that stalls in its handshake
+//! does not delay other clients.
 //!
 //! ```text
 //! let server = ThreadingTCPServer::builder(|| Echo)
@@ -68,24 +68,22 @@
 //!     .bind(("127.0.0.1", 8443))?;
 //! ```
 //!
-//! A handler that wants to know who is there finds the [`SSLSocket`] behind its
-//! stream by [`SSLSocket::of`]. New certificates are taken up while it serves by
-//! [`SSLContext::reload`].
+//! A handler gets the [`SSLSocket`] behind its stream, and so the client's certificate, with
+//! [`SSLSocket::of`]. [`SSLContext::reload`] loads renewed certificates while the server runs.
 //!
-//! # What is checked
+//! # What is verified
 //!
-//! A client's context demands a certificate of a trusted authority, for the name
-//! the server was called by, valid now; that can be switched off by
-//! [`set_check_hostname`](SSLContext::set_check_hostname)`(false)` and then
-//! [`set_verify_mode`](SSLContext::set_verify_mode)`(CERT_NONE)`, for nothing but
-//! trying things out. TLS 1.2 and 1.3 with forward secrecy and authenticated
-//! encryption, nothing older. A connection that is cut is an error and no end of
-//! file, unless [asked otherwise](WrapOptions::suppress_ragged_eofs).
+//! A client context requires a certificate that a trusted authority issued for the server name
+//! and that is valid now. [`set_check_hostname`](SSLContext::set_check_hostname)`(false)` and then
+//! [`set_verify_mode`](SSLContext::set_verify_mode)`(CERT_NONE)` switch that off, which is for
+//! tests only. TLS 1.2 and 1.3 are supported, with forward secrecy and authenticated encryption.
+//! A connection that ends without a close_notify is an error and not an end of file, unless
+//! [`suppress_ragged_eofs`](WrapOptions::suppress_ragged_eofs) is set.
 //!
 //! # Errors
 //!
-//! [`SSLError`] inside [`std::io::Error`], with a [`Reason`] and a sentence that
-//! names the file, or the peer and its certificate:
+//! A TLS error is an [`SSLError`] inside a [`std::io::Error`]. It has a [`Reason`] and a sentence
+//! that names the file, or the peer and its certificate:
 //!
 //! ```text
 //! TLS handshake with 127.0.0.1:8443 (localhost): certificate verify failed: certificate has
@@ -94,41 +92,42 @@
 //!
 //! # Features
 //!
-//! `aws-lc-rs` (default) or `ring` does the cryptography: `default-features = false,
-//! features = ["ring"]` is lighter to build, and knows no P-521.
+//! `aws-lc-rs` (default) or `ring` selects the cryptography library. `default-features = false,
+//! features = ["ring"]` needs no CMake to build, and does not support P-521.
 //!
 //! # Log levels
 //!
-//! Target `sockssl`. `debug`: each handshake, with its version and cipher, or why it
-//! failed. `warn`: the file of secrets cannot be written. The system calls
-//! underneath are `sock`'s: `RUST_LOG=sock=trace,sockssl=debug`.
+//! The target is `sockssl`. `debug`: each handshake, with its version and cipher or its error.
+//! `warn`: the key log file cannot be written. `sock` logs the system calls underneath:
+//! `RUST_LOG=sock=trace,sockssl=debug`.
 //!
 //! # What this crate does not do
 //!
-//! No `MemoryBIO`, no choice of ciphers, no old versions, no post-handshake
-//! authentication, no DTLS, no OCSP. No async: for that there is tokio-rustls. For
-//! one more pair of eyes on certificates: `openssl s_client`.
+//! There is no `MemoryBIO`, no choice of ciphers, no version before TLS 1.2, no post-handshake
+//! authentication, no DTLS and no OCSP. There is no async API; use tokio-rustls for that. Use
+//! `openssl s_client` to inspect a server's certificates.
 
 #![forbid(unsafe_code)]
 
 mod alert;
 mod cert;
+mod cert_time;
 mod config;
 mod conn;
+mod constants;
 mod context;
 mod error;
-mod failure;
 mod keylog;
-mod names;
 mod provider;
 mod sessions;
 mod stats;
 
 pub use alert::*;
-pub use cert::{PeerCertificate, cert_time};
+pub use cert::PeerCertificate;
+pub use cert_time::cert_time;
 pub use conn::socket::SSLSocket;
 pub use conn::wrap::WrapOptions;
+pub use constants::*;
 pub use context::{SSLContext, create_default_context};
 pub use error::{Reason, SSLError};
-pub use names::*;
 pub use stats::SessionStats;

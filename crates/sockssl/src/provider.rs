@@ -1,4 +1,4 @@
-//! The cryptography: `aws-lc-rs` by default, `ring` as the lighter switch.
+//! The cryptography provider: `aws-lc-rs` by default, or `ring`.
 
 use std::sync::{Arc, LazyLock};
 
@@ -15,13 +15,13 @@ compile_error!("sockssl needs one of its features `aws-lc-rs` and `ring`");
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(chosen::default_provider()));
 
-/// The provider of every context. Named explicitly, so that another user of the
-/// TLS library in the same process changes nothing here.
+/// Returns the provider of every context. It is passed explicitly, because the default provider
+/// of the TLS library is process-wide and other code may change it.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::clone(&PROVIDER)
 }
 
-/// A maker of session tickets with keys of its own.
+/// Creates a ticketer with new keys.
 pub(crate) fn ticketer() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
     chosen::Ticketer::new()
 }

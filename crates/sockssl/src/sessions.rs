@@ -1,10 +1,10 @@
-//! Sessions that are resumed: none outlives the certificates it stands for.
+//! Session resumption. No session is resumed after a certificate it depends on has expired.
 //!
-//! A resumed handshake shows no certificate, and the TLS library judges none. So each
-//! session has a time until which its judgement holds: the first end of validity in the
-//! peer's chain, of a trusted authority, or of a revocation list. After that the session
-//! is not used, and a whole handshake judges the peer as it is then. What else a judgement
-//! depends on is a setting of the context, which starts with no session when it changes.
+//! A resumed handshake transfers no certificate, and the TLS library verifies none. So each
+//! session stores the time until which its verification is valid: the earliest end of validity
+//! in the peer's chain, of a trusted authority, or of a revocation list. After that time the
+//! session is not used, and a full handshake verifies the peer. The other inputs of the
+//! verification are settings of the context. When they change, the context drops its sessions.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -21,46 +21,46 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use crate::cert::validity::{NEVER_EXPIRES, chain_valid_until, current_validity, limit_validity};
 use crate::error::misconfigured;
 use crate::provider;
-use crate::stats::{Counters, count};
+use crate::stats::{Counters, increment};
 
-/// What a server remembers of its clients, to go on with where it was. Made anew
-/// when it judges clients in another way: a resumed session is not judged.
+/// The sessions of a server. They are replaced when the verification of clients changes, because
+/// the certificate of a resumed session is not verified again.
 #[derive(Clone)]
 pub(crate) struct Sessions {
     pub(crate) ticketer: Arc<dyn ProducesTickets>,
     pub(crate) store: Arc<dyn StoresServerSessions>,
 }
 
-/// Room for a client's certificate with its chain, which is in the ticket.
-const LONGEST_TICKET: usize = 16 * 1024;
+/// The space for a client's certificate chain, which the ticket contains.
+const MAX_TICKET_LEN: usize = 16 * 1024;
 
 impl Sessions {
     pub(crate) fn new(counters: &Arc<Counters>) -> io::Result<Sessions> {
         let ticketer = provider::ticketer().map_err(|error| misconfigured(error.to_string()))?;
-        // The library opens no ticket that is longer than those it has made: in a child
-        // that has made none yet, none at all.
-        ticketer.encrypt(&[0; LONGEST_TICKET]);
+        // The library rejects tickets that are longer than the longest one it has created. A
+        // forked child that has created none would reject all of them.
+        ticketer.encrypt(&[0; MAX_TICKET_LEN]);
         let store = ServerSessionMemoryCache::new(1024);
         Ok(Sessions {
-            ticketer: Arc::new(Limited { inner: ticketer, counters: Arc::clone(counters) }),
-            store: Arc::new(Limited { inner: store, counters: Arc::clone(counters) }),
+            ticketer: Arc::new(ExpiringSessions { inner: ticketer, counters: Arc::clone(counters) }),
+            store: Arc::new(ExpiringSessions { inner: store, counters: Arc::clone(counters) }),
         })
     }
 }
 
-/// Writes into each session until when it may be resumed, and heeds that.
+/// Prepends to each session the time until which it may be resumed, and enforces it.
 #[derive(Debug)]
-struct Limited<T: ?Sized> {
+struct ExpiringSessions<T: ?Sized> {
     counters: Arc<Counters>,
     inner: Arc<T>,
 }
 
-fn with_limit(session: &[u8]) -> Vec<u8> {
+fn prepend_expiry(session: &[u8]) -> Vec<u8> {
     [&current_validity().to_be_bytes(), session].concat()
 }
 
-/// The session, if it may still be resumed. Then the next one ends no later.
-fn within_limit(limited: Vec<u8>) -> Option<Vec<u8>> {
+/// Returns the session if it has not expired, and limits the validity of the next one to its own.
+fn strip_expiry(limited: Vec<u8>) -> Option<Vec<u8>> {
     let (until, session) = limited.split_first_chunk()?;
     let until = u64::from_be_bytes(*until);
     if UnixTime::now().as_secs() > until {
@@ -70,7 +70,7 @@ fn within_limit(limited: Vec<u8>) -> Option<Vec<u8>> {
     Some(session.to_vec())
 }
 
-impl ProducesTickets for Limited<dyn ProducesTickets> {
+impl ProducesTickets for ExpiringSessions<dyn ProducesTickets> {
     fn enabled(&self) -> bool {
         self.inner.enabled()
     }
@@ -81,30 +81,30 @@ impl ProducesTickets for Limited<dyn ProducesTickets> {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        count(&self.counters.tickets);
-        self.inner.encrypt(&with_limit(plain))
+        increment(&self.counters.tickets);
+        self.inner.encrypt(&prepend_expiry(plain))
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        let plain = self.inner.decrypt(cipher).and_then(within_limit);
+        let plain = self.inner.decrypt(cipher).and_then(strip_expiry);
         if plain.is_none() {
-            count(&self.counters.misses);
+            increment(&self.counters.misses);
         }
         plain
     }
 }
 
-impl<T: StoresServerSessions> StoresServerSessions for Limited<T> {
+impl<T: StoresServerSessions> StoresServerSessions for ExpiringSessions<T> {
     fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
-        self.inner.put(key, with_limit(&value))
+        self.inner.put(key, prepend_expiry(&value))
     }
 
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.inner.get(key).and_then(within_limit)
+        self.inner.get(key).and_then(strip_expiry)
     }
 
     fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.inner.take(key).and_then(within_limit)
+        self.inner.take(key).and_then(strip_expiry)
     }
 
     fn can_cache(&self) -> bool {
@@ -112,17 +112,17 @@ impl<T: StoresServerSessions> StoresServerSessions for Limited<T> {
     }
 }
 
-/// So many servers a client remembers, and so many tickets of each.
-const SERVERS: usize = 64;
-const TICKETS: usize = 8;
+/// The number of servers whose sessions a client keeps, and the number of tickets for each.
+const MAX_SERVERS: usize = 64;
+const MAX_TICKETS: usize = 8;
 
-/// What a client remembers of its servers.
+/// The sessions of a client context, by server name.
 #[derive(Default)]
 pub(crate) struct ClientSessions(Mutex<Servers>);
 
 #[derive(Default)]
 struct Servers {
-    known: HashMap<ServerName<'static>, Server>,
+    by_name: HashMap<ServerName<'static>, Server>,
     /// The oldest first.
     order: VecDeque<ServerName<'static>>,
 }
@@ -135,50 +135,50 @@ struct Server {
 }
 
 impl Servers {
-    fn of(&mut self, name: ServerName<'static>) -> &mut Server {
-        if !self.known.contains_key(&name) {
-            if self.order.len() == SERVERS {
+    fn entry(&mut self, name: ServerName<'static>) -> &mut Server {
+        if !self.by_name.contains_key(&name) {
+            if self.order.len() == MAX_SERVERS {
                 if let Some(oldest) = self.order.pop_front() {
-                    self.known.remove(&oldest);
+                    self.by_name.remove(&oldest);
                 }
             }
             self.order.push_back(name.clone());
         }
-        self.known.entry(name).or_default()
+        self.by_name.entry(name).or_default()
     }
 }
 
-/// The sessions of a context, as one of its connections sees them: it knows whose they
-/// are, which the library does not tell.
+/// The session store of one connection. The library's callbacks do not say which connection a
+/// session belongs to, so each connection has its own store.
 pub(crate) struct ConnectionSessions {
     shared: Arc<ClientSessions>,
-    judges: bool,
-    until: OnceLock<u64>,
-    /// The end of the session that was offered to the server.
+    verifies_peer: bool,
+    valid_until: OnceLock<u64>,
+    /// The validity of the session that was offered to the server.
     offered: AtomicU64,
 }
 
 impl ConnectionSessions {
-    /// Of a client that judges its servers, or does not.
-    pub(crate) fn new(shared: Arc<ClientSessions>, judges: bool) -> ConnectionSessions {
+    /// Creates the store of a client connection, which verifies the server or does not.
+    pub(crate) fn new(shared: Arc<ClientSessions>, verifies_peer: bool) -> ConnectionSessions {
         ConnectionSessions {
             shared,
-            judges,
-            until: OnceLock::new(),
+            verifies_peer,
+            valid_until: OnceLock::new(),
             offered: AtomicU64::new(NEVER_EXPIRES),
         }
     }
 
-    /// Learns the server's chain, before it gives a session. One that was not shown now, but
-    /// is that of a resumed session, was judged when the first session began.
-    pub(crate) fn learn(&self, chain: Option<&[CertificateDer<'_>]>, is_resumed: bool) {
-        if let Some(chain) = chain.filter(|_| self.until.get().is_none()) {
-            let until = match (self.judges, is_resumed) {
+    /// Records the server's chain before a session arrives. The chain of a resumed session was
+    /// verified in the first handshake, so its validity does not change.
+    pub(crate) fn record_chain(&self, chain: Option<&[CertificateDer<'_>]>, is_resumed: bool) {
+        if let Some(chain) = chain.filter(|_| self.valid_until.get().is_none()) {
+            let until = match (self.verifies_peer, is_resumed) {
                 (false, _) => NEVER_EXPIRES,
                 (true, true) => self.offered.load(Ordering::Relaxed),
                 (true, false) => chain_valid_until(chain, UnixTime::now()),
             };
-            let _ = self.until.set(until);
+            let _ = self.valid_until.set(until);
         }
     }
 
@@ -188,42 +188,42 @@ impl ConnectionSessions {
     }
 }
 
-fn holds(until: u64) -> bool {
+fn is_current(until: u64) -> bool {
     UnixTime::now().as_secs() <= until
 }
 
 impl ClientSessionStore for ConnectionSessions {
     fn set_kx_hint(&self, server_name: ServerName<'static>, group: NamedGroup) {
-        self.shared.0.lock().of(server_name).group = Some(group);
+        self.shared.0.lock().entry(server_name).group = Some(group);
     }
 
     fn kx_hint(&self, server_name: &ServerName<'_>) -> Option<NamedGroup> {
-        self.shared.0.lock().known.get(&server_name.to_owned())?.group
+        self.shared.0.lock().by_name.get(&server_name.to_owned())?.group
     }
 
     fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
-        if let Some(&until) = self.until.get() {
-            self.shared.0.lock().of(server_name).tls12 = Some((until, value));
+        if let Some(&until) = self.valid_until.get() {
+            self.shared.0.lock().entry(server_name).tls12 = Some((until, value));
         }
     }
 
     fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
         let servers = self.shared.0.lock();
-        let (until, session) = servers.known.get(&server_name.to_owned())?.tls12.as_ref()?;
-        holds(*until).then(|| self.offer((*until, session.clone())))
+        let (until, session) = servers.by_name.get(&server_name.to_owned())?.tls12.as_ref()?;
+        is_current(*until).then(|| self.offer((*until, session.clone())))
     }
 
     fn remove_tls12_session(&self, server_name: &ServerName<'static>) {
-        if let Some(server) = self.shared.0.lock().known.get_mut(server_name) {
+        if let Some(server) = self.shared.0.lock().by_name.get_mut(server_name) {
             server.tls12 = None;
         }
     }
 
     fn insert_tls13_ticket(&self, server_name: ServerName<'static>, value: Tls13ClientSessionValue) {
-        let Some(&until) = self.until.get() else { return };
+        let Some(&until) = self.valid_until.get() else { return };
         let mut servers = self.shared.0.lock();
-        let tickets = &mut servers.of(server_name).tls13;
-        if tickets.len() == TICKETS {
+        let tickets = &mut servers.entry(server_name).tls13;
+        if tickets.len() == MAX_TICKETS {
             tickets.pop_front();
         }
         tickets.push_back((until, value));
@@ -231,8 +231,8 @@ impl ClientSessionStore for ConnectionSessions {
 
     fn take_tls13_ticket(&self, server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
         let mut servers = self.shared.0.lock();
-        let tickets = &mut servers.known.get_mut(server_name)?.tls13;
-        tickets.retain(|(until, _)| holds(*until));
+        let tickets = &mut servers.by_name.get_mut(server_name)?.tls13;
+        tickets.retain(|(until, _)| is_current(*until));
         tickets.pop_back().map(|ticket| self.offer(ticket))
     }
 }
@@ -248,36 +248,36 @@ mod tests {
     use super::*;
     use crate::cert::validity::with_validity;
 
-    /// Clients may offer a ticket for longer than its lifetime.
+    /// Clients may offer a ticket after its lifetime.
     #[test]
-    fn a_session_is_given_back_only_while_its_judgement_holds() {
+    fn an_expired_session_is_not_returned() {
         let sessions = Sessions::new(&Arc::default()).unwrap();
         let now = UnixTime::now().as_secs();
-        for (until, holds) in [(now - 1, false), (now + 1000, true), (NEVER_EXPIRES, true)] {
-            let mut judged = until;
-            let (ticket, lifetime) = with_validity(&mut judged, || {
+        for (until, is_current) in [(now - 1, false), (now + 1000, true), (NEVER_EXPIRES, true)] {
+            let mut validity = until;
+            let (ticket, lifetime) = with_validity(&mut validity, || {
                 assert!(sessions.store.put(b"id".to_vec(), b"session".to_vec()));
                 (sessions.ticketer.encrypt(b"session").unwrap(), sessions.ticketer.lifetime())
             });
-            assert_eq!(judged, until);
+            assert_eq!(validity, until);
             assert!(u64::from(lifetime) <= until.saturating_sub(now));
-            let expected = holds.then(|| b"session".to_vec());
+            let expected = is_current.then(|| b"session".to_vec());
             for take in [
                 &(|| sessions.ticketer.decrypt(&ticket)) as &dyn Fn() -> _,
                 &|| sessions.store.get(b"id"),
                 &|| sessions.store.take(b"id"),
             ] {
-                let mut judged = NEVER_EXPIRES;
-                assert_eq!(with_validity(&mut judged, take), expected, "{until}");
-                // What is given out next ends no later.
-                assert_eq!(judged, if holds { until } else { NEVER_EXPIRES });
+                let mut validity = NEVER_EXPIRES;
+                assert_eq!(with_validity(&mut validity, take), expected, "{until}");
+                // The next session expires no later.
+                assert_eq!(validity, if is_current { until } else { NEVER_EXPIRES });
             }
         }
         assert!(sessions.ticketer.lifetime() > 0);
     }
 
     #[test]
-    fn a_judgement_of_a_chain_ends_with_its_first_certificate_or_another_that_was_valid() {
+    fn a_chain_is_valid_until_its_first_valid_certificate_expires() {
         let until = |seconds| {
             let mut params = rcgen::CertificateParams::new([]).unwrap();
             params.not_after = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap();
@@ -298,16 +298,16 @@ mod tests {
         assert_eq!(chain_valid_until([&after, &broken], now), 2_000_000_000);
     }
 
-    /// Else a server that answers late gets the session renewed without end.
+    /// Otherwise a session could be renewed forever.
     #[test]
-    fn a_session_that_is_resumed_keeps_its_end() {
-        for (judges, is_resumed, expected) in
+    fn a_resumed_session_keeps_its_expiry() {
+        for (verifies_peer, is_resumed, expected) in
             [(true, true, 7), (true, false, NEVER_EXPIRES), (false, true, NEVER_EXPIRES)]
         {
-            let sessions = ConnectionSessions::new(Arc::default(), judges);
+            let sessions = ConnectionSessions::new(Arc::default(), verifies_peer);
             sessions.offer((7, ()));
-            sessions.learn(Some(&[]), is_resumed);
-            assert_eq!(sessions.until.get(), Some(&expected));
+            sessions.record_chain(Some(&[]), is_resumed);
+            assert_eq!(sessions.valid_until.get(), Some(&expected));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a context counts: handshakes, resumptions, failures, reloads.
+//! The counters of a context: handshakes, resumptions, failures, reloads.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,30 +7,31 @@ use parking_lot::Mutex;
 
 use crate::error::Reason;
 
-/// Counters of a context, since it was made.
+/// The counters of a context since it was created.
 ///
-/// Python: the dictionary of `SSLContext.session_stats()`; the last three are ours.
+/// Python: the dictionary that `SSLContext.session_stats()` returns. `tickets`, `reloads` and
+/// `reloads_failed` exist only here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionStats {
-    /// Handshakes begun as a client.
+    /// Handshakes started as a client.
     pub connect: u64,
-    /// … and finished.
+    /// Handshakes completed as a client.
     pub connect_good: u64,
-    /// Handshakes begun as a server.
+    /// Handshakes started as a server.
     pub accept: u64,
-    /// … and finished.
+    /// Handshakes completed as a server.
     pub accept_good: u64,
     /// Handshakes that resumed a session.
     pub hits: u64,
-    /// Sessions a client offered that the server did not know, or did not resume because
-    /// the client's certificate has to be judged again.
+    /// Sessions offered by clients that were unknown, or that were not resumed because the
+    /// client's certificate has to be verified again.
     pub misses: u64,
-    /// Session tickets given out.
+    /// Session tickets sent.
     pub tickets: u64,
-    /// Times [`reload`](crate::SSLContext::reload) took new files.
+    /// Calls of [`reload`](crate::SSLContext::reload) that succeeded.
     pub reloads: u64,
-    /// … and times it kept the old ones because of a fault in the new.
+    /// Calls of [`reload`](crate::SSLContext::reload) that failed and changed nothing.
     pub reloads_failed: u64,
 }
 
@@ -51,13 +52,13 @@ macro_rules! counters {
 }
 counters! { connect connect_good accept accept_good hits misses tickets reloads reloads_failed }
 
-/// One more.
-pub(crate) fn count(counter: &AtomicU64) {
+/// Increments a counter.
+pub(crate) fn increment(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
 impl Counters {
-    pub(crate) fn fail(&self, reason: Reason) {
+    pub(crate) fn count_failure(&self, reason: Reason) {
         *self.failures.lock().entry(reason).or_default() += 1;
     }
 

@@ -1,6 +1,7 @@
-//! What a certificate may be used for: whose chains are accepted, and whose are not.
+//! The promise: chains are accepted and rejected by OpenSSL's rules for extensions, purposes,
+//! path lengths and names.
 //!
-//! What `openssl verify` says of the same chain is compared, case by case.
+//! Each case is compared with `openssl verify`.
 
 mod support;
 
@@ -17,13 +18,13 @@ fn trusting(pki: &Pki, name: &str) -> SSLContext {
     client
 }
 
-/// What a client says of a server that shows this chain.
+/// Whether a client accepts a server with this chain.
 fn server_accepted(pki: &Pki, name: &str, client: &SSLContext) -> Result<(), String> {
     let (_, client) = handshake(&pki.server_with(name), client, "localhost");
     client.map(drop).map_err(|error| error.to_string())
 }
 
-/// What a server that trusts this file says of a client that shows this chain.
+/// Whether a server that trusts this file accepts a client with this chain.
 fn client_accepted(pki: &Pki, name: &str, trusted: &str) -> Result<(), String> {
     let server = pki.server();
     server.load_verify_locations(pki.path(trusted)).unwrap();
@@ -35,10 +36,9 @@ fn client_accepted(pki: &Pki, name: &str, trusted: &str) -> Result<(), String> {
     handshake(&server, &client, "localhost").0.map(drop).map_err(|error| error.to_string())
 }
 
-/// A chain, the trusted certificate first; writes what is needed, and compares both
-/// sides' verdicts with the expected ones, and OpenSSL's.
-#[track_caller]
-fn judged(chain: Vec<CertificateParams>, server: bool, client: bool, what: &str) {
+/// Issues a chain, the trusted certificate first, in a new directory: `root.pem`, and `leaf.pem`
+/// with the certificates between.
+fn write_chain(chain: Vec<CertificateParams>) -> Pki {
     let pki = Pki::new();
     let mut issued: Vec<Issued> = Vec::new();
     for params in chain {
@@ -47,8 +47,15 @@ fn judged(chain: Vec<CertificateParams>, server: bool, client: bool, what: &str)
     }
     let (leaf, above) = issued.split_last().unwrap();
     pki.write("root.pem", issued[0].cert.pem());
-    let shown: Vec<_> = above.iter().skip(1).rev().collect();
-    leaf.write(&pki, "leaf", &shown);
+    leaf.write(&pki, "leaf", &above.iter().skip(1).rev().collect::<Vec<_>>());
+    pki
+}
+
+/// Checks whether a chain is accepted from a server and from a client, and compares that with
+/// OpenSSL.
+#[track_caller]
+fn check_chain(chain: Vec<CertificateParams>, server: bool, client: bool, what: &str) {
+    let pki = write_chain(chain);
     for (purpose, expected, ours) in [
         ("sslserver", server, server_accepted(&pki, "leaf", &trusting(&pki, "root.pem"))),
         ("sslclient", client, client_accepted(&pki, "leaf", "root.pem")),
@@ -97,7 +104,7 @@ fn with_extension(
 }
 
 #[test]
-fn an_authority_has_to_be_allowed_to_sign_certificates() {
+fn an_authority_needs_key_cert_sign_and_basic_constraints() {
     use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyCertSign};
     for (usages, good) in [
         (&[][..], true),
@@ -107,19 +114,24 @@ fn an_authority_has_to_be_allowed_to_sign_certificates() {
         (&[DigitalSignature], false),
     ] {
         let middle = with_usage(authority("middle"), usages);
-        judged(vec![authority("root"), middle, leaf()], good, good, &format!("intermediate {usages:?}"));
+        check_chain(
+            vec![authority("root"), middle, leaf()],
+            good,
+            good,
+            &format!("intermediate {usages:?}"),
+        );
         let root = with_usage(authority("root"), usages);
-        judged(vec![root, leaf()], good, good, &format!("root {usages:?}"));
+        check_chain(vec![root, leaf()], good, good, &format!("root {usages:?}"));
     }
     for constraints in [IsCa::NoCa, IsCa::ExplicitNoCa] {
         let mut middle = authority("middle");
         middle.is_ca = constraints.clone();
-        judged(vec![authority("root"), middle, leaf()], false, false, &format!("{constraints:?}"));
+        check_chain(vec![authority("root"), middle, leaf()], false, false, &format!("{constraints:?}"));
     }
 }
 
 #[test]
-fn a_path_length_is_kept_of_the_root_too() {
+fn a_path_length_constraint_applies_to_the_root_too() {
     let middle = |number: usize| authority(&format!("middle {number}"));
     for limit in 0..3 {
         for below in 0..4 {
@@ -127,17 +139,17 @@ fn a_path_length_is_kept_of_the_root_too() {
             let mut chain = vec![limited("root", limit)];
             chain.extend((0..below).map(middle));
             chain.push(leaf());
-            judged(chain, good, good, &format!("root {limit}, {below} below"));
+            check_chain(chain, good, good, &format!("root {limit}, {below} below"));
             let mut chain = vec![authority("root"), limited("top", limit)];
             chain.extend((0..below).map(middle));
             chain.push(leaf());
-            judged(chain, good, good, &format!("intermediate {limit}, {below} below"));
+            check_chain(chain, good, good, &format!("intermediate {limit}, {below} below"));
         }
     }
 }
 
 #[test]
-fn a_leafs_key_usage_is_kept() {
+fn the_key_usage_of_a_leaf_is_checked() {
     use KeyUsagePurpose as K;
     for (usage, server, client) in [
         (K::DigitalSignature, true, true),
@@ -148,13 +160,13 @@ fn a_leafs_key_usage_is_kept() {
         (K::CrlSign, false, false),
     ] {
         let chain = vec![authority("root"), with_usage(leaf(), &[usage])];
-        judged(chain, server, client, &format!("{usage:?}"));
+        check_chain(chain, server, client, &format!("{usage:?}"));
     }
 }
 
-/// OpenSSL's library refuses it, and not `openssl verify`.
+/// OpenSSL rejects it in the handshake, but not in `openssl verify`.
 #[test]
-fn in_tls_1_2_an_ecdsa_key_has_to_be_for_signing() {
+fn in_tls_1_2_an_ecdsa_key_needs_digital_signature() {
     use KeyUsagePurpose as K;
     let (pki, root) = (Pki::new(), Issued::new(authority("root"), None));
     pki.write("root.pem", root.cert.pem());
@@ -169,7 +181,7 @@ fn in_tls_1_2_an_ecdsa_key_has_to_be_for_signing() {
 }
 
 #[test]
-fn an_extended_key_usage_is_kept_all_the_way_up() {
+fn the_extended_key_usage_is_checked_in_the_whole_chain() {
     use ExtendedKeyUsagePurpose as E;
     for (usages, server, client) in [
         (&[E::ServerAuth][..], true, false),
@@ -179,39 +191,39 @@ fn an_extended_key_usage_is_kept_all_the_way_up() {
         (&[E::Any], false, false),
     ] {
         let root = || authority("root");
-        judged(vec![root(), extended(leaf(), usages)], server, client, &format!("leaf {usages:?}"));
+        check_chain(vec![root(), extended(leaf(), usages)], server, client, &format!("leaf {usages:?}"));
         let middle = extended(authority("middle"), usages);
-        judged(vec![root(), middle, leaf()], server, client, &format!("intermediate {usages:?}"));
-        judged(vec![extended(root(), usages), leaf()], server, client, &format!("root {usages:?}"));
+        check_chain(vec![root(), middle, leaf()], server, client, &format!("intermediate {usages:?}"));
+        check_chain(vec![extended(root(), usages), leaf()], server, client, &format!("root {usages:?}"));
         let pinned = extended(leaf(), usages);
-        judged(vec![pinned], server, client, &format!("pinned {usages:?}"));
+        check_chain(vec![pinned], server, client, &format!("pinned {usages:?}"));
     }
 }
 
 #[test]
-fn a_critical_extension_that_is_unknown_is_refused_in_an_authority() {
+fn an_unknown_critical_extension_of_an_authority_is_rejected() {
     for critical in [false, true] {
         let odd = |params| with_extension(params, &[1, 2, 3, 4], critical, &[5, 0]);
         let (good, root) = (!critical, || authority("root"));
-        judged(vec![root(), odd(authority("middle")), leaf()], good, good, "intermediate");
-        judged(vec![odd(root()), leaf()], good, good, "root");
+        check_chain(vec![root(), odd(authority("middle")), leaf()], good, good, "intermediate");
+        check_chain(vec![odd(root()), leaf()], good, good, "root");
     }
 }
 
 #[test]
-fn an_issuer_has_the_key_that_its_certificate_is_named_by() {
+fn the_authority_key_identifier_has_to_match() {
     for (named, good) in [(&[1, 2, 3][..], true), (&[1, 2, 4], false)] {
         let mut root = authority("root");
         root.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(vec![1, 2, 3]);
         // A SEQUENCE with keyIdentifier.
         let value = [&[0x30, 5, 0x80, 3][..], named].concat();
         let below = with_extension(leaf(), &[2, 5, 29, 35], false, &value);
-        judged(vec![root, below], good, good, &format!("{named:?}"));
+        check_chain(vec![root, below], good, good, &format!("{named:?}"));
     }
 }
 
-/// Identifiers of extensions that decide whether a certificate is accepted.
-const DECIDING: [(&str, &[u64]); 8] = [
+/// Extensions that verification depends on.
+const CHECKED_EXTENSIONS: [(&str, &[u64]); 8] = [
     ("subjectKeyIdentifier", &[2, 5, 29, 14]),
     ("keyUsage", &[2, 5, 29, 15]),
     ("subjectAltName", &[2, 5, 29, 17]),
@@ -222,23 +234,23 @@ const DECIDING: [(&str, &[u64]); 8] = [
     ("extKeyUsage", &[2, 5, 29, 37]),
 ];
 
-/// A list cannot name what cannot be parsed, nor does a purpose that cannot be parsed
-/// allow anything: such a certificate is refused when it is loaded, and when it is shown.
+/// Such a certificate is rejected when it is loaded and when a peer sends it, because a list
+/// cannot revoke it and its purpose is unknown.
 #[test]
-fn a_certificate_that_cannot_be_parsed_vouches_for_nothing() {
-    for (what, oid) in DECIDING {
+fn a_certificate_that_cannot_be_parsed_is_not_trusted() {
+    for (what, oid) in CHECKED_EXTENSIONS {
         for value in [&[5, 0][..], &[], &[0x30, 5, 0]] {
             let pki = Pki::new();
             let broken = |params: CertificateParams| with_extension(params, oid, false, value);
             let root = authority("root");
-            // The crate writes some by itself: then it is there twice, which is as bad.
+            // `rcgen` adds some of them itself. Then the extension is repeated, which is an error too.
             let pinned = Issued::new(broken(leaf()), None);
             let under = Issued::new(leaf(), Some(&pinned));
             pki.write("pinned.pem", pinned.cert.pem());
             under.write(&pki, "under", &[]);
             let client = SSLContext::new(PROTOCOL_TLS_CLIENT);
             let (_, text) = ssl_error(client.load_verify_locations(pki.path("pinned.pem")));
-            assert!(text.contains("pinned.pem: not a certificate that can be trusted"), "{what}: {text}");
+            assert!(text.contains("pinned.pem: cannot trust a certificate"), "{what}: {text}");
 
             let odd = Issued::new(broken(root.clone()), None);
             pki.write("odd.pem", odd.cert.pem());
@@ -260,9 +272,9 @@ fn a_certificate_that_cannot_be_parsed_vouches_for_nothing() {
     }
 }
 
-/// 25 bytes are more than RFC 5280 allows; OpenSSL makes and reads such.
+/// RFC 5280 allows 20 bytes. OpenSSL writes and reads longer ones.
 #[test]
-fn a_long_serial_number_makes_no_authority_of_a_leaf() {
+fn a_leaf_with_a_long_serial_number_is_not_an_authority() {
     for length in [21, 25, 64] {
         let pki = Pki::new();
         let serial = Some(SerialNumber::from_slice(&vec![0x7a; length]));
@@ -273,8 +285,8 @@ fn a_long_serial_number_makes_no_authority_of_a_leaf() {
         let under = Issued::new(leaf(), Some(&pinned));
         under.write(&pki, "under", &[&pinned]);
         let client = trusting(&pki, "pinned.pem");
-        server_accepted(&pki, "pinned", &client).expect("trusted itself");
-        client_accepted(&pki, "pinned", "pinned.pem").expect("trusted itself");
+        server_accepted(&pki, "pinned", &client).expect("pinned");
+        client_accepted(&pki, "pinned", "pinned.pem").expect("pinned");
         let text = server_accepted(&pki, "under", &client).unwrap_err();
         assert!(text.contains("certificate verify failed"), "{text}");
         assert!(client_accepted(&pki, "under", "pinned.pem").is_err());
@@ -282,7 +294,7 @@ fn a_long_serial_number_makes_no_authority_of_a_leaf() {
         let shown = shown.unwrap().getpeercert().unwrap().unwrap();
         assert_eq!(shown.serial_number, "7A".repeat(length));
 
-        // Expired, it is good for nothing.
+        // An expired one is rejected.
         (params.not_before, params.not_after) = (day(-9), day(-1));
         let pinned = Issued::new(params, None);
         pinned.write(&pki, "late", &[]);
@@ -293,18 +305,18 @@ fn a_long_serial_number_makes_no_authority_of_a_leaf() {
             assert!(client_accepted(&pki, name, "late.pem").is_err(), "{name}");
         }
 
-        // An authority's is read as well.
+        // An authority with a long serial number is accepted.
         let mut root = authority("root");
         root.serial_number = serial;
-        judged(vec![root, leaf()], true, true, "root");
+        check_chain(vec![root, leaf()], true, true, "root");
     }
 }
 
 #[test]
-fn a_certificate_of_the_systems_that_is_no_authority_makes_no_others_trusted() {
+fn a_leaf_among_the_system_certificates_is_not_an_authority() {
     const CHILD: &str = "SOCKSSL_TEST_SYSTEM_STORE";
     let Some(directory) = std::env::var_os(CHILD) else {
-        // The store is read where the environment says, and each process has one environment.
+        // The location of the store is in the environment, which belongs to a process.
         let pki = Pki::new();
         let mut params = leaf();
         params.is_ca = IsCa::ExplicitNoCa;
@@ -317,7 +329,7 @@ fn a_certificate_of_the_systems_that_is_no_authority_makes_no_others_trusted() {
         pki.write("system.pem", snakeoil.cert.pem() + &unreadable.cert.pem() + &root.cert.pem());
         Issued::new(leaf(), Some(&root)).write(&pki, "good", &[]);
         Issued::new(leaf(), Some(&unreadable)).write(&pki, "odd-under", &[&unreadable]);
-        let name = "a_certificate_of_the_systems_that_is_no_authority_makes_no_others_trusted";
+        let name = "a_leaf_among_the_system_certificates_is_not_an_authority";
         let status = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name])
             .env(CHILD, pki.path(""))
@@ -362,27 +374,19 @@ fn constrained(permitted: &[&str], excluded: &[&str]) -> CertificateParams {
 
 /// Whether a client that checks common names accepts a chain for `www.a.example`.
 fn by_common_name(chain: Vec<CertificateParams>) -> bool {
-    let pki = Pki::new();
-    let mut issued: Vec<Issued> = Vec::new();
-    for params in chain {
-        let next = Issued::new(params, issued.last());
-        issued.push(next);
-    }
-    let (leaf, above) = issued.split_last().unwrap();
-    pki.write("root.pem", issued[0].cert.pem());
-    leaf.write(&pki, "leaf", &above.iter().skip(1).rev().collect::<Vec<_>>());
+    let pki = write_chain(chain);
     let client = trusting(&pki, "root.pem");
     client.set_hostname_checks_common_name(true);
     let ours = handshake(&pki.server_with("leaf"), &client, "www.a.example").1.is_ok();
     let words = "-verify_hostname www.a.example -CAfile root.pem -untrusted leaf.pem leaf.pem";
     if let Some(accepted) = openssl_accepts(&pki, words) {
-        assert_eq!(ours, accepted, "openssl says otherwise");
+        assert_eq!(ours, accepted, "openssl differs");
     }
     ours
 }
 
 #[test]
-fn name_constraints_hold_for_the_common_name() {
+fn name_constraints_apply_to_the_common_name() {
     for (permitted, excluded, good) in [
         (&[][..], &["b.example"][..], true),
         (&["a.example"], &[], true),
@@ -404,7 +408,7 @@ fn name_constraints_hold_for_the_common_name() {
 }
 
 #[test]
-fn a_common_name_counts_only_where_no_alternative_name_is_a_hosts() {
+fn a_common_name_is_checked_only_without_a_dns_name() {
     assert!(by_common_name(vec![authority("root"), common_name("www.a.example")]));
     assert!(by_common_name(vec![authority("root"), common_name("*.a.example")]));
     assert!(!by_common_name(vec![authority("root"), common_name("*.example")]));
@@ -417,17 +421,10 @@ fn a_common_name_counts_only_where_no_alternative_name_is_a_hosts() {
     assert!(by_common_name(vec![authority("root"), address]));
 }
 
-/// Whether a chain is accepted by its address, and as a client's; openssl agrees.
-fn by_address(chain: Vec<CertificateParams>, good: bool, what: &str) {
-    let mut issued: Vec<Issued> = Vec::new();
-    for params in chain {
-        let next = Issued::new(params, issued.last());
-        issued.push(next);
-    }
-    let pki = Pki::new();
-    let (leaf, above) = issued.split_last().unwrap();
-    pki.write("root.pem", issued[0].cert.pem());
-    leaf.write(&pki, "leaf", &above.iter().skip(1).rev().collect::<Vec<_>>());
+/// Checks whether a chain is accepted from a server at 127.0.0.1 and from a client, and compares
+/// that with OpenSSL.
+fn check_by_address(chain: Vec<CertificateParams>, good: bool, what: &str) {
+    let pki = write_chain(chain);
     let client = trusting(&pki, "root.pem");
     let result = handshake(&pki.server_with("leaf"), &client, "127.0.0.1").1;
     assert_eq!(result.is_ok(), good, "{what}: {result:?}");
@@ -435,7 +432,7 @@ fn by_address(chain: Vec<CertificateParams>, good: bool, what: &str) {
     for purpose in ["sslserver", "sslclient"] {
         let words = format!("-purpose {purpose} -CAfile root.pem -untrusted leaf.pem leaf.pem");
         if let Some(accepted) = openssl_accepts(&pki, &words) {
-            assert_eq!(accepted, good, "openssl says otherwise: {what}");
+            assert_eq!(accepted, good, "openssl differs: {what}");
         }
     }
 }
@@ -446,9 +443,9 @@ fn below_each(
     good: bool,
     what: &str,
 ) {
-    by_address(vec![constraints(), leaf.clone()], good, what);
-    by_address(vec![authority("root"), constraints(), leaf.clone()], good, what);
-    by_address(vec![authority("root"), constraints(), authority("below"), leaf.clone()], good, what);
+    check_by_address(vec![constraints(), leaf.clone()], good, what);
+    check_by_address(vec![authority("root"), constraints(), leaf.clone()], good, what);
+    check_by_address(vec![authority("root"), constraints(), authority("below"), leaf.clone()], good, what);
 }
 
 fn with_address(mut params: CertificateParams) -> CertificateParams {
@@ -457,7 +454,7 @@ fn with_address(mut params: CertificateParams) -> CertificateParams {
 }
 
 #[test]
-fn name_constraints_hold_for_a_common_name_that_is_not_used() {
+fn name_constraints_apply_to_an_unused_common_name() {
     for (name, good) in [("www.a.example", true), ("www.b.example", false), ("A Server", true)] {
         let leaf = with_address(common_name(name));
         below_each(&|| constrained(&["a.example"], &[]), &leaf, good, name);
@@ -469,7 +466,7 @@ fn name_constraints_hold_for_a_common_name_that_is_not_used() {
 }
 
 #[test]
-fn name_constraints_hold_for_an_e_mail_address_in_the_subject() {
+fn name_constraints_apply_to_an_e_mail_address_in_the_subject() {
     let mail = || DnType::CustomDnType(vec![1, 2, 840, 113_549, 1, 9, 1]);
     let constrained = |permitted: bool| {
         let subtree = || vec![GeneralSubtree::Rfc822Name("good.example".into())];
@@ -487,14 +484,14 @@ fn name_constraints_hold_for_an_e_mail_address_in_the_subject() {
         below_each(&|| constrained(true), &leaf, good, address);
         below_each(&|| constrained(false), &leaf, !good, address);
     }
-    // Constraints cannot be applied to an address of another type.
+    // Constraints cannot be applied to an address of another string type.
     let mut leaf = with_address(leaf());
     leaf.distinguished_name.push(mail(), "a@good.example");
     below_each(&|| constrained(true), &leaf, false, "not an IA5String");
 }
 
 #[test]
-fn a_loaded_authority_that_may_not_sign_keeps_its_key_usage() {
+fn the_key_usage_of_a_pinned_certificate_that_may_not_sign_is_checked() {
     use KeyUsagePurpose as K;
     for (usage, server, client) in [
         (K::DigitalSignature, true, true),
@@ -505,6 +502,6 @@ fn a_loaded_authority_that_may_not_sign_keeps_its_key_usage() {
         let mut params = authority("localhost");
         params.subject_alt_names = leaf().subject_alt_names;
         params.key_usages = vec![usage];
-        judged(vec![params], server, client, &format!("{usage:?}"));
+        check_chain(vec![params], server, client, &format!("{usage:?}"));
     }
 }

@@ -1,4 +1,4 @@
-//! What a call may cost: time, once, and memory.
+//! The promise: a call takes no more time than its deadline and no more memory than its data.
 
 mod support;
 
@@ -11,7 +11,7 @@ use sockssl::{CERT_NONE, CERT_REQUIRED, WrapOptions};
 use support::{Pki, connection, join, wrapped};
 
 #[test]
-fn a_first_call_that_shakes_hands_has_one_deadline_for_both() {
+fn a_call_and_its_handshake_have_one_deadline() {
     let pki = Pki::new();
     let lazily = WrapOptions::new().do_handshake_on_connect(false);
     let timeout = Duration::from_secs(2);
@@ -19,11 +19,11 @@ fn a_first_call_that_shakes_hands_has_one_deadline_for_both() {
         let (theirs, ours) = connection();
         let server = pki.server().wrap_socket_server_with(theirs, &lazily).unwrap();
         server.socket().settimeout(timeout).unwrap();
-        // The client comes late, and then neither reads nor writes.
+        // The client starts late, and then neither reads nor writes.
         let client = pki.client();
         let (late, left) = std::sync::mpsc::channel::<()>();
         let thread = thread::spawn(move || {
-            // Not a sign to wait for, but how slow this client is.
+            // This is not synchronization: the client is slow on purpose.
             let _ = left.recv_timeout(timeout * 2 / 3);
             let client = client.wrap_socket_client(ours, "localhost").unwrap();
             let _ = left.recv_timeout(support::LIMIT);
@@ -43,7 +43,7 @@ fn a_first_call_that_shakes_hands_has_one_deadline_for_both() {
 }
 
 #[test]
-fn a_handshake_without_any_time_makes_no_sense() {
+fn a_zero_handshake_timeout_is_an_error() {
     let pki = Pki::new();
     let (theirs, _ours) = connection();
     let options = WrapOptions::new().handshake_timeout(Duration::ZERO);
@@ -53,7 +53,7 @@ fn a_handshake_without_any_time_makes_no_sense() {
 }
 
 #[test]
-fn asking_for_much_costs_no_more_than_what_comes() {
+fn a_large_bufsize_allocates_no_more_than_one_record() {
     let pki = Pki::new();
     let (server, client) = wrapped(&pki.server(), &pki.client());
     client.sendall(b"little").unwrap();
@@ -63,24 +63,24 @@ fn asking_for_much_costs_no_more_than_what_comes() {
 }
 
 #[test]
-fn a_certificate_nobody_judged_stays_so_whatever_is_set_later() {
+fn a_later_setting_does_not_change_whether_a_certificate_was_verified() {
     let pki = Pki::new();
-    let careless = pki.client();
-    careless.set_check_hostname(false);
-    careless.set_verify_mode(CERT_NONE).unwrap();
-    let (_server, client) = wrapped(&pki.server(), &careless);
-    careless.set_verify_mode(CERT_REQUIRED).unwrap();
+    let unverified = pki.client();
+    unverified.set_check_hostname(false);
+    unverified.set_verify_mode(CERT_NONE).unwrap();
+    let (_server, client) = wrapped(&pki.server(), &unverified);
+    unverified.set_verify_mode(CERT_REQUIRED).unwrap();
     assert_eq!(client.getpeercert().unwrap(), None);
 
-    // And one that was judged stays judged.
-    let (_server, client) = wrapped(&pki.server(), &careless);
-    careless.set_verify_mode(CERT_NONE).unwrap();
+    // A verified certificate stays verified.
+    let (_server, client) = wrapped(&pki.server(), &unverified);
+    unverified.set_verify_mode(CERT_NONE).unwrap();
     assert!(client.getpeercert().unwrap().is_some());
 }
 
-/// TLS 1.2 has it, and our side none: who asks must not wait for the next data.
+/// The refusal (TLS 1.2) is sent without waiting for the next data.
 #[test]
-fn a_renegotiation_is_refused_at_once() {
+fn a_renegotiation_is_refused_immediately() {
     let pki = Pki::new();
     let listener = sock::create_server(("127.0.0.1", 0)).unwrap();
     listener.settimeout(support::LIMIT).unwrap();

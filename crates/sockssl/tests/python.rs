@@ -1,4 +1,4 @@
-//! Names, numbers and certificates side by side with Python's own `ssl`.
+//! The promise: names, numbers and certificates are those of Python's `ssl`.
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use sockssl::{AlertDescription, PeerCertificate, Reason};
 use support::{Pki, leave_out, wrapped};
 
-/// What a script prints; `None`, said aloud, where there is no Python.
+/// Runs a script and returns its output, or prints a note and returns `None` without Python.
 fn python(script: &str, argument: &std::path::Path) -> Option<String> {
     let program = std::env::var("SOCK_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let child = Command::new(&program)
@@ -29,7 +29,7 @@ fn python(script: &str, argument: &std::path::Path) -> Option<String> {
 }
 
 #[test]
-fn alerts_have_pythons_names_and_openssls_words() {
+fn alerts_have_the_names_of_python_and_openssl() {
     const SCRIPT: &str = r#"
 import ssl, _ssl
 for alert in ssl.AlertDescription:
@@ -51,7 +51,7 @@ for alert in ssl.AlertDescription:
     assert!(table.lines().count() >= 27 && words >= 20, "{table}");
 }
 
-/// A certificate of each attribute and name, made by `openssl`.
+/// The configuration of a certificate with every attribute and kind of name.
 const RICH: &str = "
 [req]
 distinguished_name = subject
@@ -93,7 +93,7 @@ crlDistributionPoints = URI:http://crl.example/1.crl, URI:http://crl.example/2.c
 ";
 
 #[test]
-fn a_certificate_of_everything_reads_as_in_python() {
+fn a_certificate_with_every_attribute_is_parsed_like_in_python() {
     const SCRIPT: &str = r#"
 import _ssl, sys
 def lines(key, pairs):

@@ -1,4 +1,4 @@
-//! Certificates are renewed while a server serves: all of the new or all of the old.
+//! The promise: a reload replaces all files or none, while the server runs.
 
 mod support;
 
@@ -10,7 +10,7 @@ use std::thread;
 use sockssl::{Reason, SSLError};
 use support::{Pki, for_clients, handshake, ssl_error, wrapped};
 
-/// Number of the certificate a client sees.
+/// Returns the serial number of the certificate that a client gets.
 fn number(pki: &Pki, server: &sockssl::SSLContext) -> String {
     let (_server, client) = wrapped(server, &pki.client());
     client.getpeercert().unwrap().unwrap().serial_number
@@ -23,7 +23,7 @@ fn issue(pki: &Pki, serial: u64) {
 }
 
 #[test]
-fn new_connections_get_the_new_certificate_and_old_ones_go_on() {
+fn new_connections_get_the_new_certificate_and_open_ones_continue() {
     let pki = Pki::new();
     issue(&pki, 0x11);
     let server = pki.server();
@@ -35,7 +35,7 @@ fn new_connections_get_the_new_certificate_and_old_ones_go_on() {
     assert_eq!(number(&pki, &server), "22");
     ours.sendall(b"still here").unwrap();
     assert_eq!(theirs.recv(100).unwrap(), b"still here");
-    // Loading once more does the same.
+    // Loading the files again does the same.
     issue(&pki, 0x33);
     server.load_cert_chain(pki.path("server.pem"), pki.path("server.key")).unwrap();
     assert_eq!(number(&pki, &server), "33");
@@ -44,7 +44,7 @@ fn new_connections_get_the_new_certificate_and_old_ones_go_on() {
 }
 
 #[test]
-fn a_broken_pair_keeps_the_old_one_and_is_named() {
+fn an_invalid_file_is_named_and_changes_nothing() {
     let pki = Pki::new();
     issue(&pki, 0x11);
     let server = pki.strict_server();
@@ -56,7 +56,7 @@ fn a_broken_pair_keeps_the_old_one_and_is_named() {
         ("server.pem", "server.pem", Some("no PEM"), Reason::NoStartLine),
         ("server.pem", "server.pem", Some("-----BEGIN CERTIFICATE-----\nAAAA\n"), Reason::BadPem),
         ("server.key", "server.key", Some(&other_key), Reason::KeyValuesMismatch),
-        ("ca.pem", "ca.pem", Some("nobody"), Reason::NoStartLine),
+        ("ca.pem", "ca.pem", Some("no PEM"), Reason::NoStartLine),
     ];
     let ca = pki.read("ca.pem");
     for (round, (file, named, text, reason)) in faults.into_iter().enumerate() {
@@ -87,7 +87,7 @@ fn a_broken_pair_keeps_the_old_one_and_is_named() {
 }
 
 #[test]
-fn a_session_from_before_a_revocation_is_judged_anew() {
+fn a_session_from_before_a_revocation_is_not_resumed() {
     let pki = Pki::new();
     let mut params = for_clients(pki.leaf("ada"));
     params.serial_number = Some(5_u64.into());

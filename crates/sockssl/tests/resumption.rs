@@ -1,10 +1,10 @@
-//! The promise: no session is resumed after the certificates or the revocation list that
-//! it stands for have expired: the peer is judged again by a whole handshake.
+//! The promise: no session is resumed after a certificate or a revocation list that it depends
+//! on has expired. A full handshake verifies the peer again.
 
 mod support;
 
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::KeyPair;
 use sockssl::{
@@ -17,23 +17,23 @@ fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
 }
 
-/// The last second of a certificate or list: there is time enough before it to resume
-/// sessions, and little to wait for.
+/// The last second of a certificate or list. It leaves enough time to resume sessions before it.
 fn soon() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(now() + 4).unwrap()
 }
 
+/// Sleeps until a certificate has expired. The tests are about time itself.
 fn wait_until_after(end: OffsetDateTime) {
-    let begin = Instant::now();
-    while now() <= end.unix_timestamp() {
-        assert!(begin.elapsed() < LIMIT);
-        thread::sleep(Duration::from_millis(20));
+    let end = UNIX_EPOCH + Duration::from_secs(end.unix_timestamp() as u64 + 1);
+    while let Ok(left) = end.duration_since(SystemTime::now()) {
+        assert!(left < LIMIT);
+        thread::sleep(left + Duration::from_millis(1));
     }
 }
 
-/// A conversation, in which the client gets its tickets; whether it was resumed.
+/// Exchanges data, so that the client gets its tickets. Returns whether a session was resumed.
 #[track_caller]
-fn converse((server, client): &(SSLContext, SSLContext)) -> bool {
+fn exchange((server, client): &(SSLContext, SSLContext)) -> bool {
     let (server, client) = handshake(server, client, "localhost");
     let (server, client) =
         (server.expect("the server's handshake"), client.expect("the client's handshake"));
@@ -45,8 +45,8 @@ fn converse((server, client): &(SSLContext, SSLContext)) -> bool {
     client.session_reused()
 }
 
-/// Both contexts for each version. They resume sessions, and renew them each time, until
-/// something ends; then `after` is called.
+/// Resumes sessions, which are renewed each time, in both versions. Waits until `end` and then
+/// calls `after`.
 fn resume_until(
     end: OffsetDateTime,
     contexts: impl Fn() -> (SSLContext, SSLContext),
@@ -55,23 +55,23 @@ fn resume_until(
     let both = [TLSVersion::TLSv1_3, TLSVersion::TLSv1_2].map(|version| {
         let contexts = contexts();
         contexts.0.set_maximum_version(version);
-        assert!(!converse(&contexts));
-        assert!(converse(&contexts), "a session that is good is resumed");
-        assert!(converse(&contexts), "a session that was resumed is resumed again");
+        assert!(!exchange(&contexts));
+        assert!(exchange(&contexts), "a valid session is resumed");
+        assert!(exchange(&contexts), "a resumed session is resumed again");
         contexts
     });
     wait_until_after(end);
     both.iter().for_each(after);
 }
 
-/// In TLS 1.3 the client hears later that it was refused.
+/// In TLS 1.3 the client gets the alert after its handshake.
 #[track_caller]
 fn server_refuses((server, client): &(SSLContext, SSLContext)) {
     let (server, client) = handshake(server, client, "localhost");
     assert_eq!(ssl_error(server).0.reason(), Reason::CertificateVerifyFailed);
     if let Ok(client) = client {
-        let heard = client.sendall(b"x").and_then(|()| client.recv(1)).unwrap_err();
-        assert!(heard.to_string().contains("alert"), "{heard}");
+        let error = client.sendall(b"x").and_then(|()| client.recv(1)).unwrap_err();
+        assert!(error.to_string().contains("alert"), "{error}");
     }
 }
 
@@ -134,10 +134,10 @@ fn a_client_does_not_resume_with_a_server_whose_certificate_has_expired() {
         || (pki.server_with("short"), pki.client()),
         |contexts| {
             client_refuses(contexts);
-            // With a new certificate of the server the same client goes on.
+            // With a new certificate of the server the same client resumes sessions again.
             contexts.0.load_cert_chain(pki.path("server.pem"), pki.path("server.key")).unwrap();
-            assert!(!converse(contexts));
-            assert!(converse(contexts));
+            assert!(!exchange(contexts));
+            assert!(exchange(contexts));
         },
     );
 }
@@ -154,9 +154,9 @@ fn a_client_does_not_resume_after_its_revocation_list_has_expired() {
     resume_until(end, contexts, client_refuses);
 }
 
-/// A certificate that a client renews in time costs it one whole handshake, and no failure.
+/// Renewing a certificate in time costs one full handshake and no error.
 #[test]
-fn a_peer_that_has_renewed_its_certificate_is_judged_by_the_new_one() {
+fn a_renewed_certificate_is_verified_by_a_full_handshake() {
     let pki = Pki::new();
     let end = soon();
     let mut params = for_clients(pki.leaf("client"));
@@ -167,20 +167,20 @@ fn a_peer_that_has_renewed_its_certificate_is_judged_by_the_new_one() {
     pki.issue("server", params);
     let contexts = (pki.strict_server(), pki.client_with("client"));
     let (server, client) = &contexts;
-    assert!(!converse(&contexts));
-    assert!(converse(&contexts));
+    assert!(!exchange(&contexts));
+    assert!(exchange(&contexts));
     pki.issue("client", for_clients(pki.leaf("client")));
     pki.issue("server", pki.leaf("localhost"));
     server.load_cert_chain(pki.path("server.pem"), pki.path("server.key")).unwrap();
     client.load_cert_chain(pki.path("client.pem"), pki.path("client.key")).unwrap();
     wait_until_after(end);
-    assert!(!converse(&contexts));
-    assert!(converse(&contexts));
+    assert!(!exchange(&contexts));
+    assert!(exchange(&contexts));
 }
 
-/// What a context demands now counts for sessions from before.
+/// The new settings apply to peers with older sessions too.
 #[test]
-fn a_change_of_the_context_ends_its_sessions() {
+fn changing_a_context_drops_its_sessions() {
     let pki = Pki::new();
     pki.issue("client", for_clients(pki.leaf("client")));
     let changes: [fn(&Pki, &SSLContext); 4] = [
@@ -194,16 +194,16 @@ fn a_change_of_the_context_ends_its_sessions() {
             for of_server in [false, true] {
                 let contexts = (pki.strict_server(), pki.client_with("client"));
                 contexts.0.set_maximum_version(version);
-                assert!(!converse(&contexts));
-                assert!(converse(&contexts));
+                assert!(!exchange(&contexts));
+                assert!(exchange(&contexts));
                 change(&pki, if of_server { &contexts.0 } else { &contexts.1 });
-                assert!(!converse(&contexts), "{version:?}");
+                assert!(!exchange(&contexts), "{version:?}");
             }
         }
     }
 }
 
-/// Other clients, such as OpenSSL's, resume whatever the server resumes.
+/// Other clients, such as OpenSSL's, do not check the expiry.
 #[test]
 fn a_server_resumes_no_session_after_its_own_certificate_has_expired() {
     let (pki, end) = (Pki::new(), soon());
@@ -216,12 +216,12 @@ fn a_server_resumes_no_session_after_its_own_certificate_has_expired() {
         client.set_verify_mode(CERT_NONE).unwrap();
         (pki.server_with("short"), client)
     };
-    resume_until(end, contexts, |contexts| assert!(!converse(contexts)));
+    resume_until(end, contexts, |contexts| assert!(!exchange(contexts)));
 }
 
-/// Contexts of clients that judge nobody go on resuming, as nothing expires for them.
+/// With `CERT_NONE` no certificate expires.
 #[test]
-fn a_client_that_judges_no_certificate_resumes_whatever_has_expired() {
+fn a_client_that_verifies_nothing_resumes_with_an_expired_certificate() {
     let pki = Pki::new();
     let mut params = pki.leaf("localhost");
     (params.not_before, params.not_after) = (day(-3), day(-2));
@@ -230,6 +230,6 @@ fn a_client_that_judges_no_certificate_resumes_whatever_has_expired() {
     client.set_check_hostname(false);
     client.set_verify_mode(CERT_NONE).unwrap();
     let contexts = (pki.server_with("old"), client);
-    assert!(!converse(&contexts));
-    assert!(converse(&contexts));
+    assert!(!exchange(&contexts));
+    assert!(exchange(&contexts));
 }

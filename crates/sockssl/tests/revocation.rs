@@ -1,6 +1,7 @@
-//! Which revocation lists count: the newest of an issuer and scope, if its issuer signed it.
+//! The promise: of the revocation lists of one issuer and scope the newest is used, if its
+//! issuer signed it.
 //!
-//! What `openssl verify -crl_check` says of the same files is compared where it applies.
+//! Cases are compared with `openssl verify -crl_check` where it applies.
 
 mod support;
 
@@ -18,9 +19,9 @@ use sockssl::{
 use support::{Issued, Pki, authority, day, handshake, leave_out, openssl_accepts, ssl_error};
 
 const ALL_FLAGS: [VerifyFlags; 3] = [VERIFY_DEFAULT, VERIFY_CRL_CHECK_LEAF, VERIFY_CRL_CHECK_CHAIN];
-const DEMANDS: [VerifyFlags; 2] = [VERIFY_CRL_CHECK_LEAF, VERIFY_CRL_CHECK_CHAIN];
+const REQUIRING: [VerifyFlags; 2] = [VERIFY_CRL_CHECK_LEAF, VERIFY_CRL_CHECK_CHAIN];
 
-/// The parameters of a list, from one day until another one.
+/// The parameters of a list, from one day until another.
 fn list(revoked: &[u64], from: i64, until: i64) -> CertificateRevocationListParams {
     let revoked = revoked.iter().map(|&serial| RevokedCertParams {
         serial_number: SerialNumber::from(serial),
@@ -78,10 +79,10 @@ impl Two {
 }
 
 #[test]
-fn the_newest_list_counts_in_whatever_order_they_are_loaded() {
+fn the_newest_list_is_used_in_every_order_of_loading() {
     let two = Two::new();
     let root = two.pki.path("root.pem");
-    // What an older list alone revokes is on hold no more.
+    // A certificate that only an older list revokes was released from hold.
     let old = two.write("old.pem", list(&[1], -5, 10));
     let new = two.write("new.pem", list(&[2], -1, 10));
     let both = two.pki.write("both.pem", two.pki.read("old.pem") + &two.pki.read("new.pem"));
@@ -112,7 +113,7 @@ fn the_newest_list_counts_in_whatever_order_they_are_loaded() {
 }
 
 #[test]
-fn a_renewed_list_counts_at_the_same_path_in_memory_and_after_a_reload() {
+fn a_renewed_list_is_used_from_a_file_from_memory_and_after_a_reload() {
     let two = Two::new();
     let client = SSLContext::new(PROTOCOL_TLS_CLIENT);
     client.load_verify_locations(two.pki.path("root.pem")).unwrap();
@@ -133,7 +134,7 @@ fn a_renewed_list_counts_at_the_same_path_in_memory_and_after_a_reload() {
 }
 
 #[test]
-fn an_expired_list_beside_a_current_one_refuses_no_good_peer() {
+fn an_expired_list_beside_a_current_one_is_ignored() {
     let two = Two::new();
     let root = two.pki.path("root.pem");
     let expired = two.write("expired.pem", list(&[], -9, -3));
@@ -144,24 +145,24 @@ fn an_expired_list_beside_a_current_one_refuses_no_good_peer() {
             assert!(!two.accepts("bad", &files, flags), "{flags:?} {files:?}");
         }
     }
-    // One that is not valid yet does not replace the one that is.
+    // A list that is not valid yet does not replace a valid one.
     let future = two.write("future.pem", list(&[], 2, 10));
     for flags in ALL_FLAGS {
         assert!(two.accepts("good", &[&root, &current, &future], flags), "{flags:?}");
         assert!(!two.accepts("bad", &[&root, &current, &future], flags), "{flags:?}");
     }
-    for flags in DEMANDS {
+    for flags in REQUIRING {
         assert!(!two.accepts("good", &[&root, &future], flags), "{flags:?}");
         assert!(!two.accepts("good", &[&root, &expired], flags), "{flags:?}");
     }
 }
 
 #[test]
-fn a_list_that_the_issuer_did_not_sign_replaces_none_that_it_did() {
+fn a_forged_list_does_not_replace_a_genuine_one() {
     let two = Two::new();
     let root = two.pki.path("root.pem");
     let genuine = two.write("genuine.pem", list(&[2], -5, 10));
-    // Another authority's, of the same name: its key identifier is another one.
+    // A list of another authority of the same name, with another key identifier.
     let namesake = Issued::new(authority("lists' root"), None);
     let forged = two.pki.write("forged.pem", signed(list(&[], -1, 10), &namesake));
     for flags in ALL_FLAGS {
@@ -170,11 +171,11 @@ fn a_list_that_the_issuer_did_not_sign_replaces_none_that_it_did() {
             assert!(!two.accepts("bad", &files, flags), "{flags:?} {files:?}");
         }
     }
-    for flags in DEMANDS {
+    for flags in REQUIRING {
         assert!(!two.accepts("good", &[&root, &forged], flags), "{flags:?}");
     }
 
-    // One that says that the authority's own key signed it.
+    // A list with the key identifier of the genuine authority.
     let mut lying = list(&[], -1, 10);
     lying.key_identifier_method = KeyIdMethod::PreSpecified(two.root.cert.key_identifier());
     let lying = two.pki.write("lying.pem", signed(lying, &namesake));
@@ -185,7 +186,7 @@ fn a_list_that_the_issuer_did_not_sign_replaces_none_that_it_did() {
     assert_eq!(error.reason(), Reason::BadPem, "{text}");
     assert!(text.contains("lying.pem") && text.contains("did not sign it"), "{text}");
     assert!(handshake(&two.pki.server_with("bad"), &client, "localhost").1.is_err());
-    // The list first: then the authority shows that it is forged.
+    // If the list is loaded first, loading the authority fails.
     let client = SSLContext::new(PROTOCOL_TLS_CLIENT);
     client.load_verify_locations(&lying).unwrap();
     let (_, text) = ssl_error(client.load_verify_locations(&root));
@@ -193,7 +194,7 @@ fn a_list_that_the_issuer_did_not_sign_replaces_none_that_it_did() {
 }
 
 #[test]
-fn authorities_of_one_name_have_a_list_each() {
+fn authorities_of_one_name_have_separate_lists() {
     let two = Two::new();
     let renewed = Issued::new(authority("lists' root"), None);
     let roots = two.pki.write("roots.pem", two.root.cert.pem() + &renewed.cert.pem());
@@ -208,15 +209,15 @@ fn authorities_of_one_name_have_a_list_each() {
             }
         }
     }
-    // The one's list is no list of the other one.
-    for flags in DEMANDS {
+    // The list of one authority does not count for the other.
+    for flags in REQUIRING {
         assert!(two.accepts("good", &[&roots, &older], flags));
         assert!(!two.accepts("new1", &[&roots, &older], flags));
     }
 }
 
 #[test]
-fn a_list_that_cannot_be_used_is_refused_when_it_is_loaded() {
+fn a_list_that_cannot_be_parsed_is_rejected_on_load() {
     let two = Two::new();
     let good = signed(list(&[2], -1, 10), &two.root);
     let pem = |der: &[u8]| {
@@ -228,7 +229,7 @@ fn a_list_that_cannot_be_used_is_refused_when_it_is_loaded() {
         ("three", &[0x30, 0x06, 0x30, 0x00, 0x30, 0x00, 0x03, 0x00]),
     ] {
         let file = two.pki.write(name, pem(bytes));
-        // The pinned certificate too would lose its revocation without a word.
+        // Otherwise the revocation of a pinned certificate would be lost silently.
         for trusted in ["root.pem", "bad.pem"] {
             let client = SSLContext::new(PROTOCOL_TLS_CLIENT);
             client.load_verify_locations(two.pki.path(trusted)).unwrap();
@@ -246,10 +247,10 @@ fn a_list_that_cannot_be_used_is_refused_when_it_is_loaded() {
     }
 }
 
-/// Each byte of a list turned over: it is refused, or it revokes what it revoked, or it
-/// satisfies no demand.
+/// Each byte of a list is changed in turn. The list is rejected on load, or it does not satisfy
+/// the flags.
 #[test]
-fn a_damaged_list_lets_nobody_in() {
+fn a_damaged_list_admits_no_peer() {
     let two = Two::new();
     let list = list(&[2], -1, 10).signed_by(&two.root.cert, &two.root.key).unwrap();
     let der = list.der().to_vec();
@@ -270,10 +271,10 @@ fn a_damaged_list_lets_nobody_in() {
 }
 
 #[test]
-fn an_intermediates_lists_are_verified_when_a_chain_shows_its_key() {
+fn the_lists_of_an_intermediate_are_verified_with_the_key_in_the_chain() {
     let (pki, root) = (Pki::new(), Issued::new(authority("root"), None));
     let middle = Issued::new(authority("middle"), Some(&root));
-    let stranger = Issued::new(authority("middle"), Some(&root));
+    let other = Issued::new(authority("middle"), Some(&root));
     pki.write("root.pem", root.cert.pem());
     for (name, serial) in [("good", 1), ("bad", 2)] {
         Issued::new(numbered(pki.leaf("localhost"), serial), Some(&middle)).write(&pki, name, &[&middle]);
@@ -282,7 +283,7 @@ fn an_intermediates_lists_are_verified_when_a_chain_shows_its_key() {
     let older = signed(list(&[1], -7, 10), &middle);
     let mut lying = list(&[], -1, 10);
     lying.key_identifier_method = KeyIdMethod::PreSpecified(middle.cert.key_identifier());
-    let forged = signed(lying, &stranger);
+    let forged = signed(lying, &other);
     let client = |lists: &[&String], flags| {
         let client = SSLContext::new(PROTOCOL_TLS_CLIENT);
         client.load_verify_locations(pki.path("root.pem")).unwrap();
@@ -306,12 +307,12 @@ fn an_intermediates_lists_are_verified_when_a_chain_shows_its_key() {
             assert!(handshake(&pki.server_with("good"), &client, "localhost").1.is_ok(), "{flags:?}");
             assert!(handshake(&pki.server_with("bad"), &client, "localhost").1.is_err(), "{flags:?}");
         }
-        // Nothing but a forged one: it must not look as if nothing were revoked.
+        // A forged list alone must not look like an empty genuine one.
         let client = client(&[&forged], flags);
         let (_, text) = ssl_error(handshake(&pki.server_with("good"), &client, "localhost").1);
         assert!(text.contains("CRL signature failure"), "{text}");
     }
-    // What the root revokes is refused, whether the intermediate is shown or loaded.
+    // An intermediate that the root revokes is rejected, whether the peer sends it or it is loaded.
     let revoked = Issued::new(numbered(authority("revoked"), 4660), Some(&root));
     Issued::new(pki.leaf("localhost"), Some(&revoked)).write(&pki, "below", &[&revoked]);
     pki.write("revoked.pem", revoked.cert.pem());
@@ -328,7 +329,7 @@ fn an_intermediates_lists_are_verified_when_a_chain_shows_its_key() {
 }
 
 #[test]
-fn a_list_of_a_part_hides_no_list_of_the_whole() {
+fn a_partial_list_does_not_replace_a_complete_one() {
     let two = Two::new();
     let root = two.pki.path("root.pem");
     let part = |revoked: &[u64], scope| {
@@ -351,7 +352,7 @@ fn a_list_of_a_part_hides_no_list_of_the_whole() {
         }
     }
     for (partial, name) in [(&users, "users.pem"), (&authorities, "cas.pem")] {
-        // The servers name no distribution point, so a list of one does not cover them.
+        // The servers' certificates name no distribution point, so the list does not cover them.
         assert!(!two.accepts("good", &[&root, partial], VERIFY_CRL_CHECK_LEAF));
         let words = format!("-CAfile root.pem -crl_check -CRLfile {name} good.pem");
         assert!(openssl_accepts(&two.pki, &words).is_none_or(|accepted| !accepted), "{name}");
@@ -359,13 +360,13 @@ fn a_list_of_a_part_hides_no_list_of_the_whole() {
 }
 
 #[test]
-fn who_may_not_sign_lists_satisfies_no_demand() {
+fn a_list_of_an_authority_without_crl_sign_does_not_satisfy_the_flags() {
     let pki = Pki::new();
     let mut params = authority("no lists");
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let key = KeyPair::generate().unwrap();
     let root = Issued { cert: params.self_signed(&key).unwrap(), key };
-    // The crate that makes lists refuses to, so the key signs under another certificate.
+    // `rcgen` refuses to sign the list, so the key signs with another certificate.
     let may = Issued {
         cert: authority("no lists").self_signed(&root.key).unwrap(),
         key: KeyPair::from_pem(&root.key.serialize_pem()).unwrap(),
@@ -389,7 +390,7 @@ fn who_may_not_sign_lists_satisfies_no_demand() {
 }
 
 #[test]
-fn a_list_of_version_1_is_read_as_openssl_writes_it() {
+fn a_list_of_version_1_of_openssl_is_accepted() {
     let two = Two::new();
     let config = "[ca]\ndefault_ca=x\n[x]\ndatabase=index\ndefault_md=sha256\ndefault_crl_days=5\n";
     two.pki.write("ca.cnf", config);
@@ -414,7 +415,7 @@ fn a_list_of_version_1_is_read_as_openssl_writes_it() {
     }
 }
 
-/// A certificate that was loaded itself, with and without the authority behind it.
+/// The authority above the pinned certificate is loaded in some cases only.
 #[test]
 fn a_pinned_certificate_is_revoked_by_the_lists_of_its_issuer() {
     let two = Two::new();
@@ -435,9 +436,9 @@ fn a_pinned_certificate_is_revoked_by_the_lists_of_its_issuer() {
     }
 }
 
-/// Longer ones than RFC 5280 allows, which OpenSSL makes and reads.
+/// RFC 5280 allows 20 bytes. OpenSSL writes and reads longer ones.
 #[test]
-fn a_list_with_long_serial_numbers_revokes_all_that_it_names() {
+fn a_list_with_long_serial_numbers_revokes_every_entry() {
     let two = Two::new();
     let serial = || SerialNumber::from_slice(&[0x7a; 25]);
     let mut params = two.pki.leaf("localhost");

@@ -1,4 +1,4 @@
-//! What a connection of TLS can do, in both versions.
+//! The promise: connections work in both TLS versions, in all modes of the socket.
 
 mod support;
 
@@ -26,7 +26,7 @@ fn all(stream: &SSLSocket) -> io::Result<Vec<u8>> {
 }
 
 #[test]
-fn both_versions_are_spoken_and_named() {
+fn both_versions_are_supported_and_reported() {
     let pki = Pki::new();
     for (version, name) in VERSIONS {
         let client = pki.client();
@@ -50,7 +50,7 @@ fn both_versions_are_spoken_and_named() {
 }
 
 #[test]
-fn any_amount_arrives_whole_in_both_directions() {
+fn large_data_arrives_in_both_directions() {
     let pki = Pki::new();
     let data: Vec<u8> = (0..3_000_001_u32).map(|n| (n.wrapping_mul(n) >> 9) as u8).collect();
     for (version, _) in VERSIONS {
@@ -70,10 +70,9 @@ fn any_amount_arrives_whole_in_both_directions() {
     }
 }
 
-/// A thread that waits for input holds nothing that one that sends needs, and
-/// the other way round: both directions are full for a while.
+/// A thread that blocks in one direction holds no lock of the other one.
 #[test]
-fn two_threads_use_a_connection_in_both_directions_at_once() {
+fn two_threads_send_and_receive_at_the_same_time() {
     const SIZE: usize = 4_000_000;
     let pki = Pki::new();
     for (version, _) in VERSIONS {
@@ -93,7 +92,7 @@ fn two_threads_use_a_connection_in_both_directions_at_once() {
 }
 
 #[test]
-fn a_blocked_receive_keeps_nobody_from_sending() {
+fn a_blocked_receive_does_not_block_a_send() {
     let pki = Pki::new();
     let (server, client) = wrapped(&pki.server(), &pki.client());
     thread::scope(|scope| {
@@ -102,7 +101,7 @@ fn a_blocked_receive_keeps_nobody_from_sending() {
             let data = server.recv(100)?;
             server.sendall(&data)
         });
-        // The answer that ends the receive can only come if this gets past it.
+        // The response that ends the receive depends on this send.
         client.sendall(b"past it").unwrap();
         echo.join().unwrap().unwrap();
         assert_eq!(reader.join().unwrap().unwrap(), b"past it");
@@ -117,7 +116,7 @@ fn the_timeout_is_one_deadline_for_a_whole_receive() {
     client.socket().settimeout(timeout).unwrap();
     let (stop, stopped) = mpsc::channel::<()>();
     thread::scope(|scope| {
-        // A record that comes byte by byte, and never whole, keeps no call alive.
+        // A record that arrives byte by byte does not extend the deadline.
         let server = &server;
         scope.spawn(move || {
             for byte in [23, 3, 3, 0x40, 0].iter().chain(&[0; 1000]) {
@@ -163,7 +162,7 @@ fn a_timed_out_receive_loses_nothing() {
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 #[test]
-fn a_receive_timeout_of_the_system_is_timed_out_too() {
+fn an_expired_so_rcvtimeo_is_timed_out() {
     let pki = Pki::new();
     let (_server, client) = wrapped(&pki.server(), &pki.client());
     client.socket().settimeout(None).unwrap();
@@ -175,7 +174,7 @@ fn a_receive_timeout_of_the_system_is_timed_out_too() {
 }
 
 #[test]
-fn a_non_blocking_socket_never_waits_and_loses_nothing() {
+fn a_non_blocking_socket_does_not_block_and_loses_no_data() {
     let pki = Pki::new();
     let (server, client) = connection();
     for end in [&server, &client] {
@@ -199,7 +198,7 @@ fn a_non_blocking_socket_never_waits_and_loses_nothing() {
     assert!(rounds > 1);
     assert_eq!(server.recv(10).unwrap_err().kind(), io::ErrorKind::WouldBlock);
 
-    // Until nothing more goes; then all of it comes, in order.
+    // Fill the buffers. Then everything arrives in order.
     let mut sent = Vec::new();
     let mut number = 0_u8;
     loop {
@@ -227,7 +226,7 @@ fn a_non_blocking_socket_never_waits_and_loses_nothing() {
 }
 
 #[test]
-fn lazy_handshakes_happen_with_the_first_call() {
+fn the_first_call_does_a_deferred_handshake() {
     let pki = Pki::new();
     let (server, client) = connection();
     let context = pki.server();
@@ -247,7 +246,7 @@ fn lazy_handshakes_happen_with_the_first_call() {
 }
 
 #[test]
-fn the_servers_order_of_alpn_decides() {
+fn the_alpn_order_of_the_server_decides() {
     let pki = Pki::new();
     let (server, client) = (pki.server(), pki.client());
     server.set_alpn_protocols(["h2", "http/1.1"]).unwrap();
@@ -264,7 +263,7 @@ fn the_servers_order_of_alpn_decides() {
 }
 
 #[test]
-fn a_certificate_is_chosen_by_the_servers_name() {
+fn a_certificate_is_chosen_by_the_server_name() {
     let pki = Pki::new();
     let server = pki.server();
     for name in ["a.example", "*.b.example"] {
@@ -285,7 +284,7 @@ fn a_certificate_is_chosen_by_the_servers_name() {
 }
 
 #[test]
-fn a_callback_chooses_the_context_or_refuses() {
+fn the_sni_callback_selects_a_context_or_sends_an_alert() {
     let pki = Pki::new();
     pki.issue("other", pki.leaf("other.example"));
     let (server, other) = (pki.server(), pki.server_with("other"));
@@ -309,7 +308,7 @@ fn a_callback_chooses_the_context_or_refuses() {
 }
 
 #[test]
-fn a_clients_certificate_is_known_to_the_server() {
+fn a_server_gets_the_certificate_of_a_client() {
     let pki = Pki::new();
     pki.issue("ada", for_clients(pki.leaf("ada")));
     for (version, _) in VERSIONS {
@@ -319,7 +318,7 @@ fn a_clients_certificate_is_known_to_the_server() {
         let certificate = served.getpeercert().unwrap().unwrap();
         assert_eq!(certificate.subject_value("commonName"), Some("ada"));
         assert!(!served.getpeercert_binary().unwrap().is_empty());
-        // CERT_OPTIONAL lets both in.
+        // CERT_OPTIONAL admits clients with and without a certificate.
         server.set_verify_mode(CERT_OPTIONAL).unwrap();
         let (served, _client) = wrapped(&server, &pki.client());
         assert_eq!(served.getpeercert().unwrap(), None);
@@ -329,7 +328,7 @@ fn a_clients_certificate_is_known_to_the_server() {
 }
 
 #[test]
-fn a_certificate_is_parsed_as_python_does() {
+fn a_certificate_is_parsed_like_in_python() {
     let pki = Pki::new();
     let mut params = pki.leaf("localhost");
     params.serial_number = Some(0xabcdef_u64.into());
@@ -353,7 +352,7 @@ fn a_certificate_is_parsed_as_python_does() {
 }
 
 #[test]
-fn a_certificate_nobody_judged_is_shown_only_in_binary() {
+fn an_unverified_certificate_is_returned_in_der_only() {
     let pki = Pki::new();
     let client = SSLContext::new(PROTOCOL_TLS_CLIENT);
     assert_eq!(client.set_verify_mode(CERT_NONE).unwrap_err().kind(), io::ErrorKind::InvalidInput);
@@ -364,9 +363,9 @@ fn a_certificate_nobody_judged_is_shown_only_in_binary() {
     assert!(client.getpeercert_binary().is_some());
 }
 
-/// What `openssl req -x509` makes and every tutorial uses.
+/// `openssl req -x509` makes such certificates.
 #[test]
-fn a_self_signed_certificate_that_was_loaded_is_trusted() {
+fn a_loaded_self_signed_certificate_is_trusted() {
     let pki = Pki::new();
     let mut params = support::authority("localhost");
     params.subject_alt_names = vec![rcgen::SanType::DnsName("localhost".try_into().unwrap())];
@@ -382,7 +381,7 @@ fn a_self_signed_certificate_that_was_loaded_is_trusted() {
 }
 
 #[test]
-fn a_common_name_counts_only_when_asked_for() {
+fn the_common_name_is_checked_only_if_enabled() {
     let pki = Pki::new();
     let mut params = pki.leaf("localhost");
     params.subject_alt_names.clear();
@@ -405,7 +404,7 @@ fn sessions_are_resumed_and_counted() {
         server.set_maximum_version(version);
         for round in 0..3 {
             let (ours, theirs) = wrapped(&server, &client);
-            // Tickets of TLS 1.3 come after the handshake.
+            // In TLS 1.3 tickets are sent after the handshake.
             ours.sendall(b"x").unwrap();
             assert_eq!(theirs.recv(1).unwrap(), b"x");
             assert_eq!(
@@ -420,7 +419,7 @@ fn sessions_are_resumed_and_counted() {
         let stats = client.session_stats();
         assert_eq!((stats.connect, stats.connect_good, stats.hits), (3, 3, 2));
 
-        // A server that knows its keys no more has a miss, and a whole handshake.
+        // A server that has replaced its ticket keys counts a miss and does a full handshake.
         server.set_verify_mode(CERT_NONE).unwrap();
         let (ours, _theirs) = wrapped(&server, &client);
         assert!(!ours.session_reused());
@@ -437,7 +436,7 @@ fn sessions_are_resumed_and_counted() {
 }
 
 #[test]
-fn secrets_are_written_only_when_asked_for() {
+fn the_key_log_is_written_only_if_enabled() {
     let pki = Pki::new();
     let client = pki.client();
     assert_eq!(client.keylog_filename(), None);
@@ -450,14 +449,14 @@ fn secrets_are_written_only_when_asked_for() {
 }
 
 #[test]
-fn a_goodbye_is_an_end_of_file_and_a_cut_is_an_error() {
+fn a_close_notify_is_an_end_of_file_and_a_missing_one_is_an_error() {
     let pki = Pki::new();
     let (server, client) = wrapped(&pki.server(), &pki.client());
     server.close().unwrap();
     assert_eq!(client.recv(10).unwrap(), b"");
     assert_eq!(client.recv(10).unwrap(), b"");
 
-    // Dropping says goodbye as well.
+    // Dropping sends a close_notify too.
     let (server, client) = wrapped(&pki.server(), &pki.client());
     drop(server);
     assert_eq!(client.recv(10).unwrap(), b"");
@@ -486,7 +485,7 @@ fn a_goodbye_is_an_end_of_file_and_a_cut_is_an_error() {
 }
 
 #[test]
-fn half_closed_is_half_open() {
+fn a_half_closed_connection_still_receives() {
     let pki = Pki::new();
     let (server, client) = wrapped(&pki.server(), &pki.client());
     client.sendall(b"question").unwrap();
@@ -498,11 +497,11 @@ fn half_closed_is_half_open() {
     assert_eq!(client.send(b"more").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
 
-// Winsock does not promise that shutdown ends a receive that waits already, and under wine
-// it sometimes does not.
+// Winsock does not guarantee that shutdown wakes a blocked receive, and under wine it sometimes
+// does not.
 #[test]
-#[cfg_attr(windows, ignore = "Winsock does not promise it")]
-fn a_shutdown_from_elsewhere_wakes_a_blocked_receive() {
+#[cfg_attr(windows, ignore = "Winsock does not guarantee it")]
+fn a_shutdown_by_another_thread_wakes_a_blocked_receive() {
     let pki = Pki::new();
     for underneath in [false, true] {
         let (_server, client) = wrapped(&pki.server(), &pki.client());
@@ -521,7 +520,7 @@ fn a_shutdown_from_elsewhere_wakes_a_blocked_receive() {
 }
 
 #[test]
-fn unwrapping_gives_the_socket_back_and_loses_nothing() {
+fn unwrap_tls_returns_the_socket_and_the_data_after_tls() {
     let pki = Pki::new();
     let (server, client) = wrapped(&pki.server(), &pki.client());
     let thread = thread::spawn(move || {
@@ -539,14 +538,14 @@ fn unwrapping_gives_the_socket_back_and_loses_nothing() {
     assert_eq!(rest, b"plain");
     drop(join(thread));
 
-    // Who still has something to say is not unwrapped.
+    // Unread data is an error.
     let (server, client) = wrapped(&pki.server(), &pki.client());
     server.sendall(b"unheard").unwrap();
     assert_eq!(ssl_error(client.unwrap_tls()).0.reason(), Reason::ApplicationDataAfterCloseNotify);
 }
 
 #[test]
-fn pending_tells_of_what_poll_does_not() {
+fn pending_counts_data_that_poll_does_not_report() {
     let pki = Pki::new();
     let (server, client) = wrapped(&pki.server(), &pki.client());
     server.sendall(b"0123456789").unwrap();
@@ -560,7 +559,7 @@ fn pending_tells_of_what_poll_does_not() {
 }
 
 #[test]
-fn files_read_and_write_it() {
+fn makefile_reads_and_writes() {
     let pki = Pki::new();
     let (server, client) = wrapped(&pki.server(), &pki.client());
     let mut file = server.makefile_rwb();
@@ -575,10 +574,10 @@ fn files_read_and_write_it() {
 }
 
 #[test]
-fn a_formatted_text_is_one_record() {
+fn formatted_text_is_sent_in_one_record() {
     let pki = Pki::new();
     let (server, mut client) = wrapped(&pki.server(), &pki.client());
-    // Whole records, as they are on the wire.
+    // Reads one record from the wire.
     let next_record = || {
         let mut record = vec![0; 5];
         (&mut server.socket()).read_exact(&mut record).unwrap();
@@ -588,7 +587,7 @@ fn a_formatted_text_is_one_record() {
     };
     client.sendall(b"number 1 of 2\n").unwrap();
     let expected = next_record();
-    // Literals would be formatted by the compiler.
+    // The compiler would format literals itself.
     let (one, two) = std::hint::black_box((1, 2));
     writeln!(&client, "number {one} of {two}").unwrap();
     assert_eq!(next_record(), expected, "&SSLSocket");
@@ -614,9 +613,9 @@ fn reading_and_writing_through_std_traits() {
     assert_eq!(text, "as it is, or formatted");
 }
 
-/// A peer that does not receive holds the close_notify up, for a limited time, with a canceller too.
+/// A peer that does not receive delays the close_notify for a limited time.
 #[test]
-fn a_canceller_changes_nothing_about_how_long_the_end_may_take() {
+fn a_canceller_does_not_extend_the_limit_of_a_shutdown() {
     let pki = Pki::new();
     let (_server, client) = wrapped(&pki.server(), &pki.client());
     let _canceller = client.socket().canceller().unwrap();

@@ -1,4 +1,5 @@
-//! Whom a context trusts: authorities, and certificates that are trusted themselves.
+//! The promise: loaded authorities are trusted as issuers, and other loaded certificates only as a
+//! peer's own.
 
 mod support;
 
@@ -9,7 +10,7 @@ use sockssl::{
 };
 use support::{Pki, authority, day, for_clients, handshake, leave_out, ssl_error};
 
-/// Writes `NAME.pem`, signed by itself, with `NAME.key`, and `under.pem`, signed by that.
+/// Writes the self-signed `NAME.pem` with `NAME.key`, and `under.pem`, which it signed.
 fn with_one_below(pki: &Pki, name: &str, params: CertificateParams, below: CertificateParams) {
     let (key, below_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let issuer = params.self_signed(&key).unwrap();
@@ -26,7 +27,7 @@ fn trusting(pki: &Pki, name: &str) -> SSLContext {
 }
 
 #[test]
-fn a_certificate_that_is_no_authority_makes_no_others_trusted() {
+fn a_loaded_leaf_is_not_an_authority() {
     let pki = Pki::new();
     let mut without_usage = authority("no signer");
     without_usage.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -41,23 +42,23 @@ fn a_certificate_that_is_no_authority_makes_no_others_trusted() {
         assert_eq!(error.reason(), Reason::CertificateVerifyFailed, "{name}");
         assert!(text.contains("no trusted authority signed it"), "{text}");
     }
-    // Itself it is trusted.
+    // The certificate itself is trusted.
     let client = trusting(&pki, "plain.pem");
-    handshake(&pki.server_with("plain"), &client, "localhost").1.expect("shown by the server itself");
+    handshake(&pki.server_with("plain"), &client, "localhost").1.expect("pinned");
 
-    // The same for clients.
+    // The same holds for clients.
     let client = for_clients(pki.leaf("ada"));
     with_one_below(&pki, "client", client.clone(), client);
     let server = pki.server();
     server.load_verify_locations(pki.path("client.pem")).unwrap();
     server.set_verify_mode(CERT_REQUIRED).unwrap();
-    handshake(&server, &pki.client_with("client"), "localhost").0.expect("known itself");
+    handshake(&server, &pki.client_with("client"), "localhost").0.expect("pinned");
     let (error, _) = ssl_error(handshake(&server, &pki.client_with("under"), "localhost").0);
     assert_eq!(error.reason(), Reason::CertificateVerifyFailed);
 }
 
 #[test]
-fn an_authority_that_has_expired_vouches_for_nobody() {
+fn an_expired_authority_is_not_trusted() {
     let pki = Pki::new();
     for (begin, end, words) in [(-10, -1, "has expired"), (1, 10, "not yet valid")] {
         let mut late = authority("late CA");
@@ -71,7 +72,7 @@ fn an_authority_that_has_expired_vouches_for_nobody() {
 }
 
 #[test]
-fn a_certificate_that_is_trusted_itself_needs_a_list_too_where_lists_are_demanded() {
+fn verify_flags_require_a_list_for_a_pinned_certificate_too() {
     let pki = Pki::new();
     let other = Pki::new();
     let foreign = other.revoke("foreign.pem", 1, 5);
@@ -88,7 +89,7 @@ fn a_certificate_that_is_trusted_itself_needs_a_list_too_where_lists_are_demande
 }
 
 #[test]
-fn a_server_that_has_no_certificate_for_the_client_says_why() {
+fn a_server_without_a_certificate_for_the_name_reports_it() {
     let pki = Pki::new();
     let server = SSLContext::new(PROTOCOL_TLS_SERVER);
     server.load_cert_chain_for("a.example", pki.path("server.pem"), pki.path("server.key")).unwrap();
@@ -100,7 +101,8 @@ fn a_server_that_has_no_certificate_for_the_client_says_why() {
     assert_eq!(error.reason(), Reason::Alert(AlertDescription::from_raw(112)), "{text}");
 }
 
-/// `openssl s_client` with these words: what the server says, and what it prints.
+/// Runs `openssl s_client` with these arguments. Returns the server's result and what the client
+/// prints.
 fn served(server: &SSLContext, words: &[&str]) -> (std::io::Result<sockssl::SSLSocket>, String) {
     let listener = sock::create_server(("127.0.0.1", 0)).unwrap();
     let address = listener.getsockname().unwrap().to_string();
@@ -121,25 +123,25 @@ fn served(server: &SSLContext, words: &[&str]) -> (std::io::Result<sockssl::SSLS
 }
 
 #[test]
-fn a_client_that_cannot_check_our_kind_of_key_is_told_so() {
+fn a_client_that_does_not_support_the_kind_of_key_gets_an_alert() {
     if std::process::Command::new("openssl").arg("version").output().is_err() {
         return leave_out("openssl", "SOCK_REQUIRE_PEERS");
     }
-    // The server's key is one of ECDSA.
+    // The server has an ECDSA key.
     let pki = Pki::new();
     for words in [
         &["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"][..],
         &["-tls1_2", "-sigalgs", "RSA-PSS+SHA256"],
         &["-tls1_3", "-sigalgs", "RSA-PSS+SHA256"],
     ] {
-        let (result, heard) = served(&pki.server(), words);
+        let (result, printed) = served(&pki.server(), words);
         let (error, text) = ssl_error(result);
         assert_eq!(error.reason(), Reason::NoSharedCipher, "{words:?}: {text}");
-        assert!(heard.contains("alert handshake failure"), "{words:?}: {heard}");
+        assert!(printed.contains("alert handshake failure"), "{words:?}: {printed}");
     }
 }
 
-/// `openssl` with these words, in the directory of certificates.
+/// Runs `openssl` with these arguments in the directory of certificates.
 fn openssl(pki: &Pki, words: &str) -> bool {
     let output =
         std::process::Command::new("openssl").args(words.split(' ')).current_dir(pki.path("")).output();
@@ -150,7 +152,7 @@ fn openssl(pki: &Pki, words: &str) -> bool {
 }
 
 #[test]
-fn what_is_out_of_date_is_refused_in_words() {
+fn unsupported_certificates_and_keys_are_described_in_words() {
     let pki = Pki::new();
     let (key, ca_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let ca = authority("the CA").self_signed(&ca_key).unwrap();
@@ -175,31 +177,31 @@ fn what_is_out_of_date_is_refused_in_words() {
     let server = SSLContext::new(PROTOCOL_TLS_SERVER);
     server.load_cert_chain(pki.path("sha1.pem"), pki.path("old.key")).unwrap();
     let (_, text) = ssl_error(handshake(&server, &trusting(&pki, "our.pem"), "localhost").1);
-    assert!(text.contains("signed with an algorithm that is too weak"), "{text}");
+    assert!(text.contains("the signature algorithm is too weak"), "{text}");
     readable(&text);
 
     assert!(openssl(&pki, &format!("{sign} v1.pem")));
     let (error, text) = ssl_error(server.load_cert_chain(pki.path("v1.pem"), pki.path("old.key")));
     assert_eq!(error.reason(), Reason::BadPem);
-    assert!(text.contains("v1.pem: the certificate: a certificate of version 1"), "{text}");
+    assert!(text.contains("v1.pem: the certificate: the certificate has version 1"), "{text}");
     readable(&text);
 
     for words in ["ED448", "RSA -pkeyopt rsa_keygen_bits:1024", "EC -pkeyopt ec_paramgen_curve:secp256k1"] {
         assert!(openssl(&pki, &format!("genpkey -out odd.key -algorithm {words}")));
         let (error, text) = ssl_error(server.load_cert_chain(pki.path("sha1.pem"), pki.path("odd.key")));
         assert_eq!(error.reason(), Reason::UnsupportedKey);
-        assert!(text.contains("odd.key: the private key is neither RSA of 2048"), "{text}");
+        assert!(text.contains("odd.key: unsupported private key; supported are RSA of 2048"), "{text}");
         readable(&text);
     }
 
-    // As an editor of Windows leaves it.
+    // A Windows editor writes a byte order mark and CRLF.
     let text = pki.read("server.pem").replace('\n', "\r\n");
     pki.write("marked.pem", format!("\u{feff}{text}"));
     server.load_cert_chain(pki.path("marked.pem"), pki.path("server.key")).unwrap();
 }
 
 #[test]
-fn a_strangers_certificate_writes_no_lines_of_its_own_into_the_log() {
+fn control_characters_in_a_peers_certificate_are_escaped() {
     let pki = Pki::new();
     let key = KeyPair::generate().unwrap();
     let mut params = pki.leaf("localhost");

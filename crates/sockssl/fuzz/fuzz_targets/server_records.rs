@@ -1,9 +1,8 @@
-//! Whatever a client sends, a server's connection ends in a handshake or in an
-//! error, in time: no panic, no spin.
+//! The invariant: for every input of a client, the server completes the handshake or returns an
+//! error in time, without a panic or an infinite loop.
 //!
-//! The input's first byte says after how many bytes the client pauses, so that
-//! records arrive in pieces; the rest is what it sends. With the lowest bit of
-//! that byte set, a ClientHello that is whole goes first.
+//! The first byte of the input gives the size of the pieces that the client sends, and the rest
+//! is the data. If the lowest bit of the first byte is set, a complete ClientHello is sent first.
 
 #![no_main]
 
@@ -57,14 +56,14 @@ fuzz_target!(|input: &[u8]| {
             }
         }
         let _ = client.shutdown(sock::SHUT_WR);
-        // Until the server is done with it.
+        // Receive until the server closes the connection.
         while client.recv(1 << 16).is_ok_and(|data| !data.is_empty()) {}
     });
     match SERVER.wrap_socket_server(server) {
         Ok(connection) => while connection.recv(1000).is_ok_and(|data| !data.is_empty()) {},
         Err(error) => assert!(
             SSLError::of(&error).is_some() || sock::errno(&error).is_some(),
-            "neither a reason nor an errno: {error}"
+            "the error has neither a reason nor an errno: {error}"
         ),
     }
     sender.join().unwrap();

@@ -1,4 +1,4 @@
-//! Certificates, parsed for people and programs.
+//! Certificates: parsing, trust, verification and the certificate of a peer.
 
 pub(crate) mod crl;
 pub(crate) mod path;
@@ -21,45 +21,47 @@ use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 use x509_cert::ext::pkix::{AuthorityInfoAccessSyntax, CrlDistributionPoints, SubjectAltName};
 use x509_cert::name::Name;
 
+use crate::cert_time::cert_time;
+
 /// A peer's certificate.
 ///
 /// Python: the dictionary of `SSLSocket.getpeercert()`, key by key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerCertificate {
-    /// Who it is, as pairs such as `("commonName", "localhost")`. Python's
-    /// `subject`, without the layer of relative names around each pair.
+    /// The subject's name, as pairs such as `("commonName", "localhost")`. Python: `subject`,
+    /// which has a tuple for each relative name around the pairs.
     pub subject: Vec<(String, String)>,
-    /// Who says so.
+    /// The issuer's name.
     pub issuer: Vec<(String, String)>,
-    /// 3 for every certificate of today.
+    /// The version of the certificate, which is 3 today.
     pub version: u8,
-    /// Number in capital hexadecimal digits. Python: `serialNumber`.
+    /// The serial number in upper case hexadecimal digits. Python: `serialNumber`.
     pub serial_number: String,
-    /// From when on it is valid. Python: `notBefore`, a text: see [`cert_time`].
+    /// The start of the period of validity. Python: `notBefore`, a string; see [`cert_time`].
     pub not_before: SystemTime,
-    /// Until when it is valid. Python: `notAfter`.
+    /// The end of the period of validity. Python: `notAfter`.
     pub not_after: SystemTime,
-    /// Names it is for, such as `("DNS", "localhost")` or `("IP Address",
-    /// "127.0.0.1")`. Python: `subjectAltName`.
+    /// The names that the certificate is valid for, such as `("DNS", "localhost")` or
+    /// `("IP Address", "127.0.0.1")`. Python: `subjectAltName`.
     pub subject_alt_name: Vec<(String, String)>,
-    /// Where to ask whether it was revoked. Python: `OCSP`.
+    /// The URLs of the OCSP responders. Python: `OCSP`.
     pub ocsp: Vec<String>,
-    /// Where its issuer's certificate is. Python: `caIssuers`.
+    /// The URLs of the issuer's certificate. Python: `caIssuers`.
     pub ca_issuers: Vec<String>,
-    /// Where its issuer's revocation list is. Python: `crlDistributionPoints`.
+    /// The URLs of the issuer's revocation list. Python: `crlDistributionPoints`.
     pub crl_distribution_points: Vec<String>,
 }
 
 impl PeerCertificate {
-    /// The first value of a name in [`subject`](Self::subject), such as `commonName`.
+    /// Returns the first value of a name in [`subject`](Self::subject), such as `commonName`.
     #[must_use]
     pub fn subject_value(&self, name: &str) -> Option<&str> {
         self.subject.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// One line: the subject, the issuer, and until when it is valid.
+/// Prints the subject, the issuer and the end of the period of validity in one line.
 impl fmt::Display for PeerCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -72,37 +74,8 @@ impl fmt::Display for PeerCertificate {
     }
 }
 
-/// A point in time as certificates have it in Python: `Jan  5 09:34:43 2018 GMT`.
-///
-/// Python: what `ssl.cert_time_to_seconds` reads.
-///
-/// # Examples
-///
-/// ```
-/// use std::time::{Duration, SystemTime};
-///
-/// let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_515_144_883);
-/// assert_eq!(sockssl::cert_time(time), "Jan  5 09:34:43 2018 GMT");
-/// ```
-#[must_use]
-pub fn cert_time(time: SystemTime) -> String {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let Ok(time) = x509_cert::der::DateTime::from_system_time(time) else {
-        return "a time out of range".into();
-    };
-    let month = MONTHS.get(usize::from(time.month()).wrapping_sub(1)).copied().unwrap_or("???");
-    let (day, year) = (time.day(), time.year());
-    format!("{month} {day:2} {:02}:{:02}:{:02} {year} GMT", time.hour(), time.minutes(), time.seconds())
-}
-
-/// The same of seconds since 1970.
-pub(crate) fn cert_time_of(seconds: u64) -> String {
-    cert_time(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
-}
-
-/// A certificate that was parsed for being shown: what is trusted is read in `x509.rs`.
-/// Nothing is demanded of its serial number, which may be longer than RFC 5280 allows.
+/// A certificate that is parsed for display. `x509.rs` parses certificates for verification. The
+/// serial number may be longer than RFC 5280 allows.
 pub(crate) struct Parsed(CertificateInner<Raw>);
 
 impl Parsed {
@@ -122,7 +95,7 @@ impl Parsed {
         self.0.tbs_certificate().subject() == self.0.tbs_certificate().issuer()
     }
 
-    /// From when until when, in seconds since 1970.
+    /// Returns the first and the last second of the period of validity, since 1970.
     pub(crate) fn validity(&self) -> (u64, u64) {
         let validity = self.0.tbs_certificate().validity();
         (validity.not_before.to_unix_duration().as_secs(), validity.not_after.to_unix_duration().as_secs())
@@ -183,15 +156,15 @@ impl Parsed {
     }
 }
 
-/// A name in one line. Strangers choose what is in it: it must not write lines of
-/// its own into a log, nor turn those around that are there.
+/// Formats a name in one line. A peer chooses the contents, so control characters, which could
+/// forge log lines or reverse the text, are escaped.
 fn line(pairs: &[(String, String)]) -> String {
     let parts: Vec<_> =
         pairs.iter().map(|(name, value)| format!("{}={}", short(name), printable(value))).collect();
     parts.join(", ")
 }
 
-/// The text with control characters, and those that change its direction, escaped.
+/// Escapes control characters, and characters that change the direction of the text.
 pub(crate) fn printable(text: &str) -> String {
     let mut printable = String::new();
     for character in text.chars() {
@@ -206,7 +179,7 @@ pub(crate) fn printable(text: &str) -> String {
     printable
 }
 
-/// Names of attributes as Python has them, and short.
+/// Object identifiers of attributes, their names in Python, and their short names.
 const ATTRIBUTES: [(&str, &str, &str); 27] = [
     ("2.5.4.3", "commonName", "CN"),
     ("2.5.4.4", "surname", "SN"),
@@ -251,7 +224,7 @@ fn pairs(name: &Name) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A value's text, whichever of the string types it has.
+/// Returns the text of a value of any string type.
 fn text(value: &Any) -> String {
     match value.tag() {
         Tag::BmpString => {
@@ -259,7 +232,7 @@ fn text(value: &Any) -> String {
                 value.value().chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
             String::from_utf16_lossy(&units)
         }
-        // Latin 1, as everybody reads it.
+        // Latin 1, as OpenSSL decodes it.
         Tag::TeletexString => value.value().iter().copied().map(char::from).collect(),
         Tag::Utf8String | Tag::PrintableString | Tag::Ia5String => {
             String::from_utf8_lossy(value.value()).into_owned()
@@ -282,7 +255,7 @@ fn general_name(name: &GeneralName) -> Option<(String, String)> {
     Some((kind.to_owned(), value))
 }
 
-/// As Python writes it: an IPv6 address has all its numbers.
+/// Formats an address as Python does, which does not shorten IPv6 addresses.
 fn ip_address(octets: &[u8]) -> String {
     match (<[u8; 4]>::try_from(octets), octets.len()) {
         (Ok(four), _) => Ipv4Addr::from(four).to_string(),
@@ -299,7 +272,7 @@ fn ip_address(octets: &[u8]) -> String {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     let digits: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
-    // The sign's room in front of a number; zero is a number too.
+    // A leading zero byte keeps the number positive. Zero itself is kept.
     match digits.strip_prefix("00") {
         Some(rest) if !rest.is_empty() => rest.to_owned(),
         _ => digits,

@@ -1,4 +1,4 @@
-//! Files with certificates, keys and revocation lists.
+//! PEM files with certificates, private keys and revocation lists.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use sock::AddressError;
 
 use crate::error::{Reason, in_file};
 
-/// What a file, or a piece of memory, holds.
+/// The contents of a PEM file.
 #[derive(Default)]
 pub(crate) struct Pem {
     pub(crate) certificates: Vec<CertificateDer<'static>>,
@@ -24,18 +24,18 @@ pub(crate) struct Pem {
 
 enum Key {
     Plain(PrivateKeyDer<'static>),
-    /// PKCS #8 with a password.
+    /// An encrypted PKCS #8 key.
     Encrypted(Vec<u8>),
 }
 
-/// Reads a file; the system's error names it.
+/// Reads a file. An error names it.
 pub(crate) fn read(file: &Path) -> io::Result<Vec<u8>> {
     fs::read(file).map_err(|error| AddressError::wrap("read", file.display(), error))
 }
 
 impl Pem {
-    /// What was read before.
-    pub(crate) fn of(
+    /// Makes a value from contents that were parsed before.
+    pub(crate) fn new(
         certificates: Vec<CertificateDer<'static>>,
         crls: Vec<CertificateRevocationListDer<'static>>,
     ) -> Pem {
@@ -46,7 +46,7 @@ impl Pem {
         Pem::parse(&read(file)?, file)
     }
 
-    /// Parses `text`; `file` is what errors call it.
+    /// Parses `text`. Errors name `file`.
     pub(crate) fn parse(text: &[u8], file: &Path) -> io::Result<Pem> {
         let broken = |error: rustls_pki_types::pem::Error| in_file(file, Reason::BadPem, error);
         if contains(text, b"Proc-Type: 4,ENCRYPTED") {
@@ -57,7 +57,7 @@ impl Pem {
                  `openssl pkcs8 -topk8 -in OLD -out NEW` makes PKCS #8 of it",
             ));
         }
-        // Editors of another system put a mark in front.
+        // Editors on Windows prepend a byte order mark.
         let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
         let mut pem = Pem::default();
         for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text) {
@@ -84,7 +84,7 @@ impl Pem {
         Ok(pem)
     }
 
-    /// The private key, opened with the password if it has one.
+    /// Returns the private key, decrypted with the password if it is encrypted.
     pub(crate) fn into_key(
         self,
         file: &Path,
@@ -92,13 +92,13 @@ impl Pem {
     ) -> io::Result<PrivateKeyDer<'static>> {
         match (self.key, password) {
             (None, _) => {
-                Err(in_file(file, Reason::NoStartLine, "no private key in it (is it a PEM file?)"))
+                Err(in_file(file, Reason::NoStartLine, "no private key found (is it a PEM file?)"))
             }
             (Some(Key::Plain(key)), _) => Ok(key),
             (Some(Key::Encrypted(_)), None) => Err(in_file(
                 file,
                 Reason::PasswordRequired,
-                "the private key is encrypted: it needs a password",
+                "the private key is encrypted and no password was given",
             )),
             (Some(Key::Encrypted(der)), Some(password)) => decrypt(&der, file, password),
         }
@@ -116,7 +116,7 @@ fn decrypt(der: &[u8], file: &Path, password: &[u8]) -> io::Result<PrivateKeyDer
             Reason::UnsupportedKey,
             format_args!("the private key's encryption: {error}"),
         )),
-        Err(_) => Err(in_file(file, Reason::BadDecrypt, "the password does not open the private key")),
+        Err(_) => Err(in_file(file, Reason::BadDecrypt, "the password does not decrypt the private key")),
     }
 }
 
@@ -128,7 +128,7 @@ fn is_unsupported(error: &pkcs8::pkcs5::Error) -> bool {
     )
 }
 
-/// The key in a section that the parser of PEM leaves out: it goes by the label.
+/// Returns an encrypted key, whose label the PEM parser does not support.
 fn encrypted_key(text: &[u8]) -> Result<Option<Key>, rustls_pki_types::pem::Error> {
     if !contains(text, b"-----BEGIN ENCRYPTED PRIVATE KEY-----") {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! A context's own certificates, and which of them a peer is shown.
+//! A context's own certificates, and the choice of the one that a peer gets.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,29 +10,28 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error as TlsError, SignatureAlgorithm, SignatureScheme};
 
 use crate::cert::pem::Pem;
-use crate::cert::verifier::describe;
 use crate::cert::x509::X509;
-use crate::error::{Reason, in_file};
+use crate::error::{Reason, describe_certificate_error, in_file};
 use crate::provider::provider;
 
-/// A certificate with its key, and where they came from.
+/// A certificate chain with its key, and the files they were loaded from.
 #[derive(Clone, Debug)]
 pub(crate) struct CertChain {
     source: Source,
     key: Arc<CertifiedKey>,
 }
 
-/// Where a certificate and its key are read from, now and at each reload.
+/// The files of a certificate and its key, which each reload reads again.
 #[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) certfile: PathBuf,
     pub(crate) keyfile: PathBuf,
     pub(crate) password: Option<Vec<u8>>,
-    /// The server it stands for, in lower case; `None` for all.
+    /// The server name it is for, in lower case, or `None` for all names.
     pub(crate) server_name: Option<String>,
 }
 
-/// Without the password.
+/// Prints no password.
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Source")
@@ -43,19 +42,20 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// What can sign.
+/// The keys that the provider can sign with.
 #[cfg(feature = "aws-lc-rs")]
-const KEYS: &str = "RSA of 2048 to 8192 bits, nor ECDSA on P-256, P-384 or P-521, nor Ed25519";
+const KEYS: &str = "RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, and Ed25519";
+// ring limits RSA private keys to 4096 bits (`RsaKeyPair::from_components`).
 #[cfg(not(feature = "aws-lc-rs"))]
-const KEYS: &str = "RSA of 2048 to 8192 bits, nor ECDSA on P-256 or P-384, nor Ed25519";
+const KEYS: &str = "RSA of 2048 to 4096 bits, ECDSA on P-256 or P-384, and Ed25519";
 
 impl CertChain {
-    /// Reads both files and sees whether they belong together.
+    /// Reads both files and checks that the key belongs to the certificate.
     pub(crate) fn load(source: Source) -> io::Result<CertChain> {
         let Source { certfile, keyfile, password, .. } = &source;
         let certificates = Pem::read(certfile)?;
         if certificates.certificates.is_empty() {
-            let message = "no certificate in it (is it a PEM file?)";
+            let message = "no certificate found (is it a PEM file?)";
             return Err(in_file(certfile, Reason::NoStartLine, message));
         }
         let chain = certificates.certificates.clone();
@@ -65,13 +65,14 @@ impl CertChain {
         };
         let key = key.into_key(keyfile, password.as_deref())?;
         let key = provider().key_provider.load_private_key(key).map_err(|error| {
-            // Its own words are for programmers.
-            log::debug!("{}: {error}", keyfile.display());
-            in_file(keyfile, Reason::UnsupportedKey, format_args!("the private key is neither {KEYS}"))
+            // The provider's message is about its internals.
+            log::debug!("cannot load {}: {error}", keyfile.display());
+            let message = format_args!("unsupported private key; supported are {KEYS}");
+            in_file(keyfile, Reason::UnsupportedKey, message)
         })?;
         let key = CertifiedKey::new(chain, key);
         match key.keys_match() {
-            // A key that cannot say what its public half is: not one of ours.
+            // The key does not provide its public key. The keys of the two providers do.
             Ok(()) | Err(TlsError::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
             Err(TlsError::InconsistentKeys(_)) => {
                 let message =
@@ -79,7 +80,7 @@ impl CertChain {
                 return Err(in_file(keyfile, Reason::KeyValuesMismatch, message));
             }
             Err(TlsError::InvalidCertificate(error)) => {
-                let why = describe(&error);
+                let why = describe_certificate_error(&error);
                 return Err(in_file(certfile, Reason::BadPem, format_args!("the certificate: {why}")));
             }
             Err(error) => {
@@ -89,23 +90,23 @@ impl CertChain {
         Ok(CertChain { source, key: Arc::new(key) })
     }
 
-    /// The same files, read once more.
+    /// Reads the same files again.
     pub(crate) fn reload(&self) -> io::Result<CertChain> {
         CertChain::load(self.source.clone())
     }
 
-    /// Whether `other` is for the same peers, so that the later one counts.
+    /// Whether `other` is for the same name and kind of key, so that one replaces the other.
     pub(crate) fn replaces(&self, other: &CertChain) -> bool {
         self.source.server_name == other.source.server_name && self.algorithm() == other.algorithm()
     }
 
-    /// Whether clients that ask for this name may get it.
+    /// Whether clients that send this server name may get the certificate.
     pub(crate) fn is_for(&self, name: Option<&str>) -> bool {
         let name = name.map(str::to_ascii_lowercase);
         match_rank(self.source.server_name.as_deref(), name.as_deref()).is_some()
     }
 
-    /// When its certificates expire, in seconds since 1970.
+    /// Returns the last second, since 1970, in which each certificate is valid.
     pub(crate) fn ends(&self) -> impl Iterator<Item = u64> {
         let parsed = self.key.cert.iter().filter_map(|der| X509::parse(der).ok());
         parsed.map(|certificate| certificate.validity.1)
@@ -116,7 +117,7 @@ impl CertChain {
     }
 }
 
-/// Chooses among the certificates: by the server's name, then by what the peer can check.
+/// Chooses a certificate by the server name and by the peer's signature schemes.
 #[derive(Debug)]
 pub(crate) struct CertResolver(pub(crate) Vec<CertChain>);
 
@@ -128,7 +129,7 @@ impl CertResolver {
             let Some(rank) = match_rank(chain.source.server_name.as_deref(), name.as_deref()) else {
                 continue;
             };
-            // The last one loaded, among equals.
+            // Among equal ranks the last loaded certificate is chosen.
             if best.is_none_or(|(found, _)| rank >= found) {
                 best = Some((rank, chain));
             }
@@ -137,13 +138,13 @@ impl CertResolver {
     }
 }
 
-/// How well a certificate's name fits the wanted one; `None` for not at all.
+/// Returns how well a certificate's name matches the requested one, or `None` if it does not.
 fn match_rank(own: Option<&str>, wanted: Option<&str>) -> Option<u8> {
     match (own, wanted) {
         (None, _) => Some(0),
         (Some(own), Some(wanted)) if own == wanted => Some(2),
         (Some(own), Some(wanted)) => {
-            // A wildcard stands for one label, as in certificates.
+            // A wildcard matches one label, as in certificates.
             let domain = own.strip_prefix("*.")?;
             let (label, rest) = wanted.split_once('.')?;
             (!label.is_empty() && rest == domain).then_some(1)
@@ -160,7 +161,7 @@ impl ResolvesServerCert for CertResolver {
 
 impl ResolvesClientCert for CertResolver {
     fn resolve(&self, _roots: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        // OpenSSL too shows it whatever authorities the server names.
+        // OpenSSL also ignores the authorities that the server names.
         self.choose(None, schemes)
     }
 
@@ -174,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_name_is_the_best() {
+    fn an_exact_name_outranks_a_wildcard() {
         assert_eq!(match_rank(None, None), Some(0));
         assert_eq!(match_rank(None, Some("a.example")), Some(0));
         assert_eq!(match_rank(Some("a.example"), Some("a.example")), Some(2));

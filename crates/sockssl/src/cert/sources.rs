@@ -1,4 +1,4 @@
-//! Where trust comes from: files, directories, memory, and the system.
+//! The sources of trusted certificates: files, directories, memory, and the system.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,20 +8,20 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use crate::cert::pem::Pem;
 use crate::cert::trust::Trust;
 
-/// Where trust comes from, now and at each reload.
+/// A source of trusted certificates, which each reload reads again.
 #[derive(Clone)]
 pub(crate) enum Authority {
     System,
     Path(PathBuf),
-    /// What all calls of `load_verify_data` have loaded and still counts.
+    /// The certificates and lists of all calls of `load_verify_data` that are still in use.
     Memory(Vec<CertificateDer<'static>>, Vec<CertificateRevocationListDer<'static>>),
 }
 
-/// What errors call a text that is in no file.
+/// The name of PEM text without a file in errors.
 pub(crate) const CADATA: &str = "cadata";
 
-/// Notes where trust comes from, each source once, without lists that have been replaced:
-/// what loads renewed lists for years must not keep all of them.
+/// Records a source, each one once, and drops lists that have been replaced. A process that loads
+/// renewed lists for years must not keep all of them.
 pub(crate) fn remember(trusted: &mut Vec<Authority>, authority: Authority, trust: &Trust) {
     let mut place = trusted.iter().position(|known| match (known, &authority) {
         (Authority::System, Authority::System) => true,
@@ -60,12 +60,12 @@ pub(crate) fn remember(trusted: &mut Vec<Authority>, authority: Authority, trust
 }
 
 impl Authority {
-    /// Reads it into `trust`, which has to be settled after that.
+    /// Loads the source into `trust`. [`Trust::verify_lists`] has to be called afterwards.
     pub(crate) fn load(&self, trust: &mut Trust) -> io::Result<()> {
         match self {
             Authority::System => trust.add_system(),
             Authority::Memory(certificates, crls) => {
-                trust.add(Pem::of(certificates.clone(), crls.clone()), Path::new(CADATA))
+                trust.add(Pem::new(certificates.clone(), crls.clone()), Path::new(CADATA))
             }
             Authority::Path(path) if path.is_dir() => {
                 let mut files: Vec<_> = path
@@ -80,7 +80,7 @@ impl Authority {
                 let mut found = false;
                 for file in files {
                     let pem = Pem::read(&file)?;
-                    // A directory may hold other things too.
+                    // A directory may contain other files too.
                     if !pem.certificates.is_empty() || !pem.crls.is_empty() {
                         trust.add(pem, &file)?;
                         found = true;
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_that_was_replaced_is_not_loaded_again() {
+    fn a_replaced_list_is_not_loaded_again() {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -128,7 +128,7 @@ mod tests {
             ] {
                 if let Authority::Memory(..) = source {
                     source.load(&mut trust).unwrap();
-                    trust.settle().unwrap();
+                    trust.verify_lists().unwrap();
                 }
                 remember(&mut trusted, source, &trust);
             }

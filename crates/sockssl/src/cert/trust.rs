@@ -1,4 +1,4 @@
-//! The certificates and revocation lists that were loaded.
+//! The loaded certificates and revocation lists.
 
 use std::io;
 use std::path::Path;
@@ -16,38 +16,35 @@ use crate::error::{Reason, in_file, misconfigured};
 /// Trusted certificates and revocation lists.
 #[derive(Clone, Default)]
 pub(crate) struct Trust {
-    /// All of them: one that is shown by the peer itself is trusted.
+    /// All certificates. A peer may use each of them as its own (pinning).
     certificates: Vec<Arc<Loaded>>,
-    /// Those that may vouch for others, as the builder of chains wants them.
+    /// The authorities among them, in the form that the chain builder needs.
     anchors: Vec<TrustAnchor<'static>>,
-    /// Their certificates, in the same order.
+    /// The certificates of the authorities, in the same order.
     authorities: Vec<Arc<Loaded>>,
     lists: RevocationLists,
 }
 
-/// A certificate, and from when until when it is valid.
+/// A loaded certificate and its period of validity.
 struct Loaded {
     der: CertificateDer<'static>,
     /// In canonical form.
     subject: Vec<u8>,
-    /// In seconds since 1970, both included.
+    /// The first and the last second, since 1970.
     validity: (u64, u64),
 }
 
 impl Trust {
-    /// Adds what is in a file's PEM; [`settle`](Self::settle) has to follow.
+    /// Adds the contents of a PEM file. [`verify_lists`](Self::verify_lists) has to be called
+    /// afterwards.
     pub(crate) fn add(&mut self, pem: Pem, file: &Path) -> io::Result<()> {
         if pem.certificates.is_empty() && pem.crls.is_empty() {
-            let message = "no certificate or revocation list in it (is it a PEM file?)";
+            let message = "no certificate or revocation list found (is it a PEM file?)";
             return Err(in_file(file, Reason::NoStartLine, message));
         }
         for certificate in pem.certificates {
             self.add_certificate(certificate).map_err(|error| {
-                in_file(
-                    file,
-                    Reason::BadPem,
-                    format_args!("not a certificate that can be trusted: {error}"),
-                )
+                in_file(file, Reason::BadPem, format_args!("cannot trust a certificate: {error}"))
             })?;
         }
         for list in pem.crls {
@@ -56,23 +53,25 @@ impl Trust {
         Ok(())
     }
 
-    /// Adds the system's; those that cannot be used are passed over, as everywhere.
+    /// Adds the system's certificates. Those that cannot be parsed are skipped, as by OpenSSL.
     pub(crate) fn add_system(&mut self) -> io::Result<()> {
         let found = rustls_native_certs::load_native_certs();
         let mut added = 0;
         for certificate in found.certs {
             match self.add_certificate(certificate) {
                 Ok(()) => added += 1,
-                Err(error) => log::debug!("a certificate of the system is not used: {error}"),
+                Err(error) => log::debug!("skipping a certificate of the system: {error}"),
             }
         }
         match found.errors.first() {
-            Some(error) if added == 0 => Err(misconfigured(format!("the system's certificates: {error}"))),
+            Some(error) if added == 0 => {
+                Err(misconfigured(format!("cannot read the system's certificates: {error}")))
+            }
             _ => Ok(()),
         }
     }
 
-    /// Adds a certificate: one that may not vouch for others is trusted for itself alone.
+    /// Adds a certificate. If it is not an authority's, it is trusted as a peer's own only.
     fn add_certificate(&mut self, der: CertificateDer<'static>) -> Result<(), Invalid> {
         if self.is_loaded(&der) {
             return Ok(());
@@ -92,9 +91,8 @@ impl Trust {
         Ok(())
     }
 
-    /// Verifies the lists by the certificates that are loaded, and drops those that newer
-    /// ones replace.
-    pub(crate) fn settle(&mut self) -> io::Result<()> {
+    /// Verifies the lists with the loaded certificates, and drops lists that newer ones replace.
+    pub(crate) fn verify_lists(&mut self) -> io::Result<()> {
         let wanted = self.lists.unverified_issuers();
         let issuers: Vec<_> = self
             .certificates
@@ -102,18 +100,18 @@ impl Trust {
             .filter(|loaded| wanted.contains(&loaded.subject[..]))
             .filter_map(|loaded| X509::parse(&loaded.der).ok())
             .collect();
-        self.lists.settle(&issuers, UnixTime::now())
+        self.lists.verify_and_prune(&issuers, UnixTime::now())
     }
 
-    /// Until when what is made of this holds: the next time an authority or a list becomes
-    /// valid, or is valid no more. In seconds since 1970.
+    /// Returns the time, in seconds since 1970, at which a configuration built from this has to
+    /// be rebuilt: when the next authority or list becomes valid or expires.
     pub(crate) fn valid_until(&self, now: UnixTime) -> u64 {
         let now = now.as_secs();
         let changes = self
             .authorities
             .iter()
             .flat_map(|authority| [authority.validity.0, authority.validity.1.saturating_add(1)])
-            .chain(self.lists.changes());
+            .chain(self.lists.validity_bounds());
         changes.filter(|&time| time > now).min().unwrap_or(u64::MAX)
     }
 
@@ -125,24 +123,24 @@ impl Trust {
         &self.lists
     }
 
-    /// Whether this very certificate was loaded.
+    /// Whether this certificate was loaded.
     pub(crate) fn is_loaded(&self, der: &[u8]) -> bool {
         self.certificates.iter().any(|loaded| loaded.der.as_ref() == der)
     }
 
-    /// The authorities, for the builder of chains. It judges no dates of theirs.
+    /// Returns the authorities for the chain builder, which does not check their validity.
     pub(crate) fn anchors(&self) -> &[TrustAnchor<'static>] {
         &self.anchors
     }
 
-    /// The certificate of one of [`anchors`](Self::anchors).
+    /// Returns the certificate of one of [`anchors`](Self::anchors).
     pub(crate) fn certificate_of(&self, anchor: &TrustAnchor<'_>) -> Option<&CertificateDer<'static>> {
         let place = self.anchors.iter().position(|other| ptr::eq(ptr::from_ref(other).cast(), anchor))?;
         Some(&self.authorities[place].der)
     }
 
-    /// What to ask clients for: the authorities that are valid, and who issued the
-    /// certificates that are trusted for themselves.
+    /// Returns the issuer names for a CertificateRequest: the authorities that are valid, and the
+    /// issuers of the other trusted certificates.
     pub(crate) fn hints(&self, now: UnixTime) -> Vec<DistinguishedName> {
         let mut hints: Vec<DistinguishedName> = Vec::new();
         for loaded in &self.certificates {
@@ -161,7 +159,7 @@ impl Trust {
         hints
     }
 
-    /// Who signed a certificate, among those that were loaded and `others`.
+    /// Finds the issuer of a certificate among the loaded certificates and `others`.
     pub(crate) fn issuer_of<'a>(
         &'a self,
         certificate: &X509<'_>,

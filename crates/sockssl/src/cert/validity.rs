@@ -6,25 +6,27 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::cert::x509::X509;
 
-/// A judgement that holds for ever, such as that of a peer without a certificate.
+/// The validity of a verification without an end, such as that of a peer without a certificate.
 pub(crate) const NEVER_EXPIRES: u64 = u64::MAX;
 
-/// Until when a judgement of this chain holds, in seconds since 1970, the last included.
-/// Other certificates than the peer's own did not count for it if they had expired before.
+/// Returns the last second, since 1970, in which the verification of this chain is valid.
+/// Certificates above the peer's own are ignored if they had expired before, because they were
+/// not used.
 pub(crate) fn chain_valid_until<'a>(
     chain: impl IntoIterator<Item = &'a CertificateDer<'a>>,
     now: UnixTime,
 ) -> u64 {
     let now = now.as_secs();
-    // One that cannot be parsed may end at any time.
+    // A certificate that cannot be parsed may expire at any time.
     let end = |der: &CertificateDer<'_>| X509::parse(der).map_or(now, |parsed| parsed.validity.1);
     let ends = chain.into_iter().map(end).enumerate().filter(|&(at, end)| at == 0 || end >= now);
     ends.map(|(_, end)| end).min().unwrap_or(NEVER_EXPIRES)
 }
 
 thread_local! {
-    /// Until when both certificates are good, of the connection that the TLS library works on
-    /// in this thread. It tells neither the verifier nor the ticketer which one it is.
+    /// The time until which the certificates of both sides are valid, for the connection that the
+    /// TLS library processes in this thread. The library passes no connection to the verifier and
+    /// to the ticketer.
     static VALID_UNTIL: Cell<u64> = const { Cell::new(NEVER_EXPIRES) };
 }
 
@@ -38,7 +40,8 @@ pub(crate) fn limit_validity(until: u64) {
     VALID_UNTIL.set(VALID_UNTIL.get().min(until));
 }
 
-/// Has the library work on a connection whose sessions end at `until`.
+/// Runs `work`, which processes a connection whose sessions expire at `until`. Stores the new
+/// expiry in `until`.
 pub(crate) fn with_validity<T>(until: &mut u64, work: impl FnOnce() -> T) -> T {
     VALID_UNTIL.set(*until);
     let result = work();

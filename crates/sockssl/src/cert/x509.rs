@@ -1,9 +1,9 @@
-//! What a certificate says to a verifier, read once and completely.
+//! Parses certificates for verification.
 //!
-//! Certificates for people are in `cert.rs`. Here every field that a decision depends
-//! on is decoded when the certificate is read, and a field that cannot be decoded makes
-//! the whole certificate invalid, as OpenSSL's `EXFLAG_INVALID` does. Limits of RFC 5280
-//! that no decision depends on, such as 20 bytes for a serial number, are not enforced.
+//! `cert/mod.rs` parses certificates for display. Here every field that a decision depends on
+//! is decoded at once, and a field that cannot be decoded makes the whole certificate invalid,
+//! as OpenSSL's `EXFLAG_INVALID` does. Limits of RFC 5280 that no decision depends on, such as
+//! 20 bytes for a serial number, are not enforced.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use x509_cert::time::Time;
 
 use crate::provider::provider;
 
-/// Why something cannot be read.
+/// Why a value cannot be parsed.
 #[derive(Debug)]
 pub(crate) struct Invalid(String);
 
@@ -31,25 +31,25 @@ impl fmt::Display for Invalid {
     }
 }
 
-/// One element of DER.
+/// One DER element.
 #[derive(Clone, Copy)]
 pub(crate) struct Item<'a> {
     pub(crate) tag: Tag,
     pub(crate) value: &'a [u8],
-    /// With tag and length.
+    /// The element with its tag and length.
     pub(crate) raw: &'a [u8],
 }
 
 impl<'a> Item<'a> {
-    /// The elements inside a SEQUENCE.
+    /// Returns the elements of a SEQUENCE.
     pub(crate) fn sequence(&self, what: &str) -> Result<Vec<Item<'a>>, Invalid> {
         if self.tag != Tag::Sequence {
-            return Err(Invalid(format!("{what}: a SEQUENCE is expected, not {}", self.tag)));
+            return Err(Invalid(format!("{what}: expected a SEQUENCE, not {}", self.tag)));
         }
         items(self.value, what)
     }
 
-    /// The number of a context-specific tag.
+    /// Returns the number of a context-specific tag.
     pub(crate) fn context(&self) -> Option<u32> {
         match self.tag {
             Tag::ContextSpecific { number: TagNumber(number), .. } => Some(number),
@@ -57,11 +57,11 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// An INTEGER's content, without bytes that add nothing to it.
+    /// Returns the value of an INTEGER without redundant leading bytes.
     pub(crate) fn integer(&self, what: &str) -> Result<&'a [u8], Invalid> {
         let mut bytes = self.value;
         if self.tag != Tag::Integer || bytes.is_empty() {
-            return Err(Invalid(format!("{what}: an INTEGER is expected")));
+            return Err(Invalid(format!("{what}: expected an INTEGER")));
         }
         while let [first, second, ..] = bytes {
             if (*first == 0 && *second < 0x80) || (*first == 0xff && *second >= 0x80) {
@@ -76,26 +76,26 @@ impl<'a> Item<'a> {
     pub(crate) fn boolean(&self, what: &str) -> Result<bool, Invalid> {
         match self.value {
             [0] => Ok(false),
-            // BER's true is any other byte; OpenSSL reads all of them.
+            // In BER every other byte means true, and OpenSSL accepts all of them.
             [_] => Ok(true),
-            _ => Err(Invalid(format!("{what}: a BOOLEAN is expected"))),
+            _ => Err(Invalid(format!("{what}: expected a BOOLEAN"))),
         }
     }
 
-    /// Seconds since 1970.
+    /// Returns a time in seconds since 1970.
     pub(crate) fn time(&self, what: &str) -> Result<u64, Invalid> {
         let time = Time::from_der(self.raw).map_err(|error| Invalid(format!("{what}: {error}")))?;
         Ok(time.to_unix_duration().as_secs())
     }
 
-    /// The bytes of a BIT STRING of whole bytes.
+    /// Returns the bytes of a BIT STRING of whole bytes.
     pub(crate) fn bits(&self, what: &str) -> Result<&'a [u8], Invalid> {
         let bits = BitStringRef::from_der(self.raw).map_err(|error| Invalid(format!("{what}: {error}")))?;
-        bits.as_bytes().ok_or_else(|| Invalid(format!("{what}: a BIT STRING of whole bytes is expected")))
+        bits.as_bytes().ok_or_else(|| Invalid(format!("{what}: expected a BIT STRING of whole bytes")))
     }
 }
 
-/// The elements of a value, one after the other.
+/// Splits a value into its elements.
 pub(crate) fn items<'a>(value: &'a [u8], what: &str) -> Result<Vec<Item<'a>>, Invalid> {
     let read = || {
         let mut reader = SliceReader::new(value)?;
@@ -110,20 +110,20 @@ pub(crate) fn items<'a>(value: &'a [u8], what: &str) -> Result<Vec<Item<'a>>, In
     read().map_err(|error: x509_cert::der::Error| Invalid(format!("{what}: {error}")))
 }
 
-/// The single element that `der` has to be.
+/// Returns the single element of `der`.
 pub(crate) fn single<'a>(der: &'a [u8], what: &str) -> Result<Item<'a>, Invalid> {
     match items(der, what)?[..] {
         [item] => Ok(item),
-        _ => Err(Invalid(format!("{what}: one element is expected"))),
+        _ => Err(Invalid(format!("{what}: expected one element"))),
     }
 }
 
-/// Something signed: a certificate, or a revocation list.
+/// A signed structure: a certificate or a revocation list.
 pub(crate) struct Signed<'a> {
-    /// The fields that are signed.
+    /// The signed fields.
     pub(crate) fields: Vec<Item<'a>>,
     message: &'a [u8],
-    /// The identifier of the algorithm, without tag and length.
+    /// The identifier of the signature algorithm, without tag and length.
     algorithm: &'a [u8],
     signature: &'a [u8],
 }
@@ -131,7 +131,7 @@ pub(crate) struct Signed<'a> {
 impl<'a> Signed<'a> {
     pub(crate) fn parse(der: &'a [u8], what: &str) -> Result<Signed<'a>, Invalid> {
         let [body, algorithm, signature] = single(der, what)?.sequence(what)?[..] else {
-            return Err(Invalid(format!("{what}: not three parts")));
+            return Err(Invalid(format!("{what}: expected three parts")));
         };
         algorithm.sequence("the signature's algorithm")?;
         Ok(Signed {
@@ -142,12 +142,12 @@ impl<'a> Signed<'a> {
         })
     }
 
-    /// Whether the algorithm inside is the one outside.
+    /// Whether the algorithm in the signed fields is the same as the one outside.
     pub(crate) fn names_algorithm(&self, inside: &Item<'_>) -> bool {
         inside.value == self.algorithm
     }
 
-    /// Whether the holder of this key signed it.
+    /// Whether this key made the signature.
     pub(crate) fn is_signed_by(&self, public_key: &[u8]) -> bool {
         let public_key = SubjectPublicKeyInfoDer::from(public_key);
         let Ok(key) = RawPublicKeyEntity::try_from(&public_key) else {
@@ -167,7 +167,7 @@ pub(crate) struct Extension<'a> {
     pub(crate) value: &'a [u8],
 }
 
-/// The extensions in a SEQUENCE. None may be there twice.
+/// Parses the extensions in a SEQUENCE. A repeated extension is an error.
 pub(crate) fn extensions<'a>(sequence: &Item<'a>) -> Result<Vec<Extension<'a>>, Invalid> {
     let mut found: Vec<Extension<'a>> = Vec::new();
     for item in sequence.sequence("the extensions")? {
@@ -176,20 +176,20 @@ pub(crate) fn extensions<'a>(sequence: &Item<'a>) -> Result<Vec<Extension<'a>>, 
             [oid, critical, value] if critical.tag == Tag::Boolean => {
                 (oid, critical.boolean("an extension")?, value)
             }
-            _ => return Err(Invalid::new("an extension: not its two or three parts")),
+            _ => return Err(Invalid::new("an extension: expected two or three parts")),
         };
         if oid.tag != Tag::ObjectIdentifier || value.tag != Tag::OctetString {
-            return Err(Invalid::new("an extension: neither identifier nor value"));
+            return Err(Invalid::new("an extension: expected an identifier and a value"));
         }
         if found.iter().any(|other| other.oid == oid.value) {
-            return Err(Invalid::new("an extension is there twice"));
+            return Err(Invalid::new("an extension is repeated"));
         }
         found.push(Extension { oid: oid.value, critical, value: value.value });
     }
     Ok(found)
 }
 
-/// `2.5.29.N`, the arc of the standard extensions.
+/// Returns N for the identifier `2.5.29.N` of a standard extension.
 pub(crate) fn standard(oid: &[u8]) -> Option<u8> {
     match oid {
         [0x55, 0x1d, number] => Some(*number),
@@ -201,21 +201,22 @@ const NETSCAPE_CERT_TYPE: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x86, 0xf8, 0x42, 0x
 const EMAIL_ADDRESS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x01];
 const PROXY_CERT_INFO: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x0e];
 
-/// A certificate, as far as decisions depend on it.
+/// The fields of a certificate that verification depends on.
 pub(crate) struct X509<'a> {
     signed: Signed<'a>,
     pub(crate) version: u8,
     pub(crate) serial: &'a [u8],
-    /// With tag and length, as the next one.
+    /// The issuer's name, with tag and length.
     pub(crate) issuer: &'a [u8],
+    /// The subject's name, with tag and length.
     pub(crate) subject: &'a [u8],
-    /// In seconds since 1970, both included.
+    /// The first and the last second of the period of validity, since 1970.
     pub(crate) validity: (u64, u64),
-    /// The key, with the algorithm it is for.
+    /// The SubjectPublicKeyInfo.
     pub(crate) public_key: &'a [u8],
-    /// The basic constraints: whether it is an authority's, and how many may be below.
+    /// The basic constraints: `cA` and `pathLenConstraint`.
     pub(crate) constraints: Option<(bool, Option<u64>)>,
-    /// The first nine bits of the key usage, the first one the highest.
+    /// The first nine bits of the key usage. The first bit is the highest.
     pub(crate) key_usage: Option<u16>,
     pub(crate) extended_key_usage: Option<Vec<&'a [u8]>>,
     pub(crate) netscape_cert_type: Option<u8>,
@@ -237,19 +238,19 @@ impl<'a> X509<'a> {
             None => 1,
             Some(field) => match single(field.value, "the version")?.integer("the version")? {
                 [number @ 0..=2] => number + 1,
-                _ => return Err(Invalid::new("the version is none that is known")),
+                _ => return Err(Invalid::new("unknown version")),
             },
         };
         let mut next = |what: &str| fields.next().ok_or_else(|| Invalid(format!("{what} is missing")));
         let serial = next("the serial number")?.integer("the serial number")?;
         let algorithm = next("the algorithm")?;
         if !signed.names_algorithm(&algorithm) {
-            return Err(Invalid::new("the signature has another algorithm than the certificate says"));
+            return Err(Invalid::new("the signature algorithm differs from the one in the signed fields"));
         }
         let issuer = next("the issuer")?;
         issuer.sequence("the issuer")?;
         let [not_before, not_after] = next("the validity")?.sequence("the validity")?[..] else {
-            return Err(Invalid::new("the validity has not two times"));
+            return Err(Invalid::new("the validity: expected two times"));
         };
         let validity = (not_before.time("notBefore")?, not_after.time("notAfter")?);
         let subject = next("the subject")?;
@@ -284,7 +285,7 @@ impl<'a> X509<'a> {
                         certificate.read(&extension)?;
                     }
                 }
-                _ => return Err(Invalid::new("the certificate has a field that is not known")),
+                _ => return Err(Invalid::new("the certificate has an unknown field")),
             }
         }
         Ok(certificate)
@@ -297,7 +298,7 @@ impl<'a> X509<'a> {
                 let what = "subjectKeyIdentifier";
                 let key = single(value, what)?;
                 if key.tag != Tag::OctetString {
-                    return Err(Invalid(format!("{what}: an OCTET STRING is expected")));
+                    return Err(Invalid(format!("{what}: expected an OCTET STRING")));
                 }
                 self.subject_key = Some(key.value);
             }
@@ -321,11 +322,11 @@ impl<'a> X509<'a> {
             Some(37) => {
                 let usages = single(value, "extKeyUsage")?.sequence("extKeyUsage")?;
                 if usages.is_empty() || usages.iter().any(|usage| usage.tag != Tag::ObjectIdentifier) {
-                    return Err(Invalid::new("extKeyUsage: identifiers are expected"));
+                    return Err(Invalid::new("extKeyUsage: expected identifiers"));
                 }
                 self.extended_key_usage = Some(usages.iter().map(|usage| usage.value).collect());
             }
-            // Policies are not asked for, so their extensions change nothing.
+            // Policies are not checked, so their extensions have no effect.
             Some(32 | 33 | 36 | 54) => {}
             _ if extension.oid == NETSCAPE_CERT_TYPE => {
                 self.netscape_cert_type = Some((flags(value, "nsCertType")? >> 8) as u8);
@@ -340,14 +341,14 @@ impl<'a> X509<'a> {
         self.issuer == self.subject
     }
 
-    /// Whether the basic constraints call it an authority's.
+    /// Whether `cA` is set in the basic constraints.
     pub(crate) fn is_marked_authority(&self) -> bool {
         matches!(self.constraints, Some((true, _)))
     }
 
-    /// Whether it may vouch for others, as OpenSSL sees it (`X509_check_ca`): the basic
-    /// constraints say so, or it is from before there were any; and a key usage that is
-    /// there includes keyCertSign.
+    /// Whether it may issue certificates, by the rules of OpenSSL's `X509_check_ca`: `cA` is set
+    /// in the basic constraints, or the certificate is older than this extension; and the key
+    /// usage, if there is one, includes keyCertSign.
     pub(crate) fn is_authority(&self) -> bool {
         let marked = match self.constraints {
             Some((authority, _)) => authority,
@@ -357,17 +358,17 @@ impl<'a> X509<'a> {
         marked && self.has_key_usage(KEY_CERT_SIGN)
     }
 
-    /// Whether the key may be used for one of these; one that says nothing may.
+    /// Whether the key usage includes one of these bits. Without a key usage all are allowed.
     pub(crate) fn has_key_usage(&self, any_of: u16) -> bool {
         self.key_usage.is_none_or(|usage| usage & any_of != 0)
     }
 
-    /// Whether the holder of this key signed it.
+    /// Whether this key made the signature.
     pub(crate) fn is_signed_by(&self, public_key: &[u8]) -> bool {
         self.signed.is_signed_by(public_key)
     }
 
-    /// Values of the subject's attribute of this number below `2.5.4`, those that are text.
+    /// Returns the text values of the subject's attribute `2.5.4.{number}`.
     pub(crate) fn subject_values(&self, number: u8) -> Vec<String> {
         let attributes = attributes(self.subject).unwrap_or_default().into_iter().flatten();
         attributes
@@ -376,11 +377,12 @@ impl<'a> X509<'a> {
             .collect()
     }
 
-    /// The e-mail addresses in the subject.
+    /// Returns the e-mail addresses in the subject.
     ///
     /// # Errors
     ///
-    /// Returns an error if one is no IA5String: constraints cannot be applied to it.
+    /// Returns an error if an address is not an IA5String, because name constraints cannot be
+    /// applied to it.
     pub(crate) fn subject_addresses(&self) -> Result<Vec<&'a [u8]>, Invalid> {
         let mut addresses = Vec::new();
         for (oid, value) in attributes(self.subject)?.into_iter().flatten() {
@@ -388,7 +390,7 @@ impl<'a> X509<'a> {
                 match value.tag {
                     Tag::Ia5String => addresses.push(value.value),
                     tag => {
-                        return Err(Invalid(format!("emailAddress: an IA5String is expected, not {tag}")));
+                        return Err(Invalid(format!("emailAddress: expected an IA5String, not {tag}")));
                     }
                 }
             }
@@ -403,7 +405,7 @@ pub(crate) const KEY_AGREEMENT: u16 = 0x0800;
 pub(crate) const KEY_CERT_SIGN: u16 = 0x0400;
 pub(crate) const CRL_SIGN: u16 = 0x0200;
 
-/// The first sixteen named bits.
+/// Returns the first sixteen named bits of a BIT STRING.
 pub(crate) fn flags(der: &[u8], what: &str) -> Result<u16, Invalid> {
     let item = single(der, what)?;
     let bits = BitStringRef::from_der(item.raw).map_err(|error| Invalid(format!("{what}: {error}")))?;
@@ -428,17 +430,17 @@ fn basic_constraints(der: &[u8]) -> Result<(bool, Option<u64>), Invalid> {
     };
     match fields.next() {
         None => Ok((authority, below)),
-        Some(_) => Err(Invalid::new("basicConstraints: a field that is not known")),
+        Some(_) => Err(Invalid::new("basicConstraints: unknown field")),
     }
 }
 
-/// The keyIdentifier of an authorityKeyIdentifier.
+/// Returns the keyIdentifier of an authorityKeyIdentifier.
 pub(crate) fn key_identifier(der: &[u8]) -> Result<Option<&[u8]>, Invalid> {
     let fields = single(der, "authorityKeyIdentifier")?.sequence("authorityKeyIdentifier")?;
     Ok(fields.iter().find(|field| field.context() == Some(0)).map(|field| field.value))
 }
 
-/// A relative name's attributes, and their values.
+/// The attributes of a relative name, and their values.
 type Attributes<'a> = Vec<(&'a [u8], Item<'a>)>;
 
 fn attributes(name: &[u8]) -> Result<Vec<Attributes<'_>>, Invalid> {
@@ -449,7 +451,7 @@ fn attributes(name: &[u8]) -> Result<Vec<Attributes<'_>>, Invalid> {
         for attribute in items(relative.value, what)? {
             match attribute.sequence(what)?[..] {
                 [oid, value] => attributes.push((oid.value, value)),
-                _ => return Err(Invalid::new("a name: an attribute without two parts")),
+                _ => return Err(Invalid::new("a name: expected an attribute of two parts")),
             }
         }
         relatives.push(attributes);
@@ -462,7 +464,7 @@ fn text(value: &Item<'_>) -> Option<String> {
         Tag::Utf8String | Tag::PrintableString | Tag::Ia5String => {
             String::from_utf8(value.value.to_vec()).ok()
         }
-        // Latin 1, as everybody reads it.
+        // Latin 1, as OpenSSL decodes it.
         Tag::TeletexString => Some(value.value.iter().copied().map(char::from).collect()),
         Tag::BmpString => {
             let units: Vec<u16> =
@@ -473,8 +475,8 @@ fn text(value: &Item<'_>) -> Option<String> {
     }
 }
 
-/// A name in the form in which equal names are equal: RFC 5280 7.1 ignores the type of a
-/// string, its case, and how many spaces are in it.
+/// Returns a name in canonical form, for comparisons. RFC 5280, section 7.1, ignores the type of
+/// a string, its case, and the number of its spaces.
 pub(crate) fn canonical(name: &[u8]) -> Vec<u8> {
     let Ok(relatives) = attributes(name) else {
         return name.to_vec();

@@ -1,4 +1,4 @@
-//! One connection's TLS, in memory: it knows records and no socket.
+//! The TLS state of one connection. It works on records in memory and has no socket.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -13,23 +13,22 @@ use crate::cert::validity::{NEVER_EXPIRES, with_validity};
 use crate::config::CachedConfig;
 use crate::context::SSLContext;
 use crate::error::{Reason, SSLError};
-use crate::failure::{CLOSED_IN_HANDSHAKE, ssl_error};
 use crate::sessions::ConnectionSessions;
 
-/// The state of a connection. Nothing in here waits.
+/// The TLS state of a connection. No method blocks.
 pub(crate) struct Engine {
     state: State,
     context: SSLContext,
-    /// Whether the peer's certificate is judged, if it shows one.
-    judged: bool,
-    /// Until when our own certificates and the judgement of a client hold: no session may
-    /// end later.
-    limit_validity: u64,
-    /// Where a client keeps the sessions that its server gives it.
+    /// Whether a certificate of the peer is verified.
+    verifies_peer: bool,
+    /// The time at which the first of the own certificates, or of those that the verification
+    /// of the client depends on, expires. No session may be resumed later.
+    valid_until: u64,
+    /// The store for the sessions that the server sends to a client.
     sessions: Option<Arc<ConnectionSessions>>,
-    /// An alert made here, where the library has no connection yet.
+    /// An alert to send that was made here, before the library has a connection.
     alert: Vec<u8>,
-    /// Why the connection is over; every call fails with it from then on.
+    /// The error that ended the connection. Every later call returns it.
     failed: Option<SSLError>,
     peer_closed: bool,
     closed: bool,
@@ -37,15 +36,17 @@ pub(crate) struct Engine {
 }
 
 enum State {
-    /// A server that has not heard a whole ClientHello: which context counts is open.
+    /// A server that has not received a complete ClientHello. The context is not known yet.
     AwaitingClientHello(Box<Acceptor>),
+    /// The handshake has started or is done.
     Established(Box<Connection>),
+    /// The ClientHello was refused, or the SNI callback panicked.
     Failed,
 }
 
 impl Engine {
     pub(crate) fn server(context: &SSLContext) -> io::Result<Engine> {
-        // Its faults are the server's own, and not this client's.
+        // An invalid configuration is reported before the client is involved.
         context.server_config()?;
         Ok(Engine::new(State::AwaitingClientHello(Box::default()), context, None))
     }
@@ -55,26 +56,26 @@ impl Engine {
         name: ServerName<'static>,
         server_name: Option<&str>,
     ) -> io::Result<Engine> {
-        let CachedConfig { mut config, judges, sessions, .. } = context.client_config()?;
-        let sessions = sessions.map(|sessions| Arc::new(ConnectionSessions::new(sessions, judges)));
+        let CachedConfig { mut config, verifies_peer, sessions, .. } = context.client_config()?;
+        let sessions = sessions.map(|sessions| Arc::new(ConnectionSessions::new(sessions, verifies_peer)));
         if let Some(sessions) = &sessions {
             Arc::make_mut(&mut config).resumption = Resumption::store(Arc::clone(sessions) as _);
         }
-        let connection = ClientConnection::new(config, name).map_err(|e| ssl_error(&e))?;
+        let connection = ClientConnection::new(config, name).map_err(|error| SSLError::from(&error))?;
         let state = State::Established(Box::new(Connection::Client(connection)));
         let server_name = server_name.map(str::to_owned);
-        Ok(Engine { judged: judges, sessions, ..Engine::new(state, context, server_name) })
+        Ok(Engine { verifies_peer, sessions, ..Engine::new(state, context, server_name) })
     }
 
     fn new(state: State, context: &SSLContext, server_name: Option<String>) -> Engine {
         let context = context.clone();
         let alert = Vec::new();
-        let judged = false;
+        let verifies_peer = false;
         Engine {
             state,
             context,
-            judged,
-            limit_validity: NEVER_EXPIRES,
+            verifies_peer,
+            valid_until: NEVER_EXPIRES,
             sessions: None,
             alert,
             failed: None,
@@ -84,29 +85,29 @@ impl Engine {
         }
     }
 
-    /// Takes in a record, or bytes that are none.
+    /// Processes a received record, or bytes that are not a record.
     pub(crate) fn read_tls(&mut self, record: &[u8]) -> Result<(), SSLError> {
         self.check()?;
-        let fed = match &self.state {
-            State::AwaitingClientHello(_) => self.feed_hello(record),
-            State::Established(_) => self.feed_live(record),
-            // Somebody's callback has panicked in the middle of it.
-            State::Failed => Err(SSLError::new(Reason::Internal, "the handshake was given up")),
+        let result = match &self.state {
+            State::AwaitingClientHello(_) => self.read_client_hello(record),
+            State::Established(_) => self.process_records(record),
+            // The SNI callback panicked during an earlier call.
+            State::Failed => Err(SSLError::new(Reason::Internal, "the handshake was aborted")),
         };
-        fed.inspect_err(|error| self.failed = Some(error.clone()))
+        result.inspect_err(|error| self.failed = Some(error.clone()))
     }
 
-    fn feed_hello(&mut self, record: &[u8]) -> Result<(), SSLError> {
+    fn read_client_hello(&mut self, record: &[u8]) -> Result<(), SSLError> {
         match record.first() {
             Some(22) => {}
-            Some(21) => return Err(alert_in(record)),
-            _ => return Err(self.refuse_stranger(record)),
+            Some(21) => return Err(parse_plaintext_alert(record)),
+            _ => return Err(self.reject_non_tls(record)),
         }
         if is_too_old(record) {
-            self.alert = plain_alert(70);
+            self.alert = plaintext_alert(70);
             return Err(SSLError::new(
                 Reason::UnsupportedProtocol,
-                "no version of TLS in common: the client speaks an older one",
+                "no TLS version in common: the client supports older versions only",
             ));
         }
         let State::AwaitingClientHello(acceptor) = &mut self.state else {
@@ -127,18 +128,18 @@ impl Engine {
                 self.state = State::Failed;
                 let config = self.choose_config()?;
                 if config.cert_resolver.resolve(accepted.client_hello()).is_none() {
-                    return Err(self.refuse_without_certificate());
+                    return Err(self.reject_unknown_name());
                 }
-                match with_validity(&mut self.limit_validity, || accepted.into_connection(config)) {
+                match with_validity(&mut self.valid_until, || accepted.into_connection(config)) {
                     Ok(connection) => {
                         self.state = State::Established(Box::new(Connection::Server(connection)));
                         Ok(())
                     }
                     Err((error, mut alert)) => {
-                        let error = ssl_error(&error);
+                        let error = SSLError::from(&error);
                         match error.reason() {
-                            // The library says access_denied where no certificate fits.
-                            Reason::NoSharedCipher => self.alert = plain_alert(40),
+                            // The library sends access_denied if no certificate fits.
+                            Reason::NoSharedCipher => self.alert = plaintext_alert(40),
                             _ => drop(alert.write_all(&mut self.alert)),
                         }
                         Err(error)
@@ -147,7 +148,7 @@ impl Engine {
             }
             Err((error, mut alert)) => {
                 let _ = alert.write_all(&mut self.alert);
-                Err(ssl_error(&error))
+                Err(SSLError::from(&error))
             }
         }
     }
@@ -158,42 +159,40 @@ impl Engine {
             Ok(None) => {}
             Ok(Some(context)) => self.context = context,
             Err(alert) => {
-                self.alert = plain_alert(alert.as_raw());
-                let message = format!("the client asked for {}, which is refused", requested_name(name));
+                self.alert = plaintext_alert(alert.as_raw());
+                let message = format!("the SNI callback refused {}", requested_name(name));
                 return Err(SSLError::new(Reason::UnrecognizedName, message));
             }
         }
-        let made = self.context.server_config().map_err(|error| {
-            self.alert = plain_alert(80);
+        let cached = self.context.server_config().map_err(|error| {
+            self.alert = plaintext_alert(80);
             SSLError::new(Reason::BadConfiguration, error.to_string())
         })?;
-        self.judged = made.judges;
-        self.limit_validity = made.shown_until;
-        Ok(made.config)
+        self.verifies_peer = cached.verifies_peer;
+        self.valid_until = cached.certs_valid_until;
+        Ok(cached.config)
     }
 
-    /// The library would say only that there is none.
-    fn refuse_without_certificate(&mut self) -> SSLError {
+    /// Makes the error and the alert for a ClientHello that no certificate fits. The library's
+    /// error does not say whether the name or the signature schemes are the cause.
+    fn reject_unknown_name(&mut self) -> SSLError {
         let name = self.server_name.as_deref();
-        let (alert, reason, what) = match self.context.has_certificate_for(name) {
-            true => (40, Reason::NoSharedCipher, "a signature the client knows"),
-            false => (112, Reason::UnrecognizedName, "that"),
+        let (alert, reason, cause) = match self.context.has_certificate_for(name) {
+            true => (40, Reason::NoSharedCipher, " has a signature scheme that the client supports"),
+            false => (112, Reason::UnrecognizedName, ""),
         };
-        self.alert = plain_alert(alert);
-        SSLError::new(
-            reason,
-            format!("the client asked for {}, and no certificate is for {what}", requested_name(name)),
-        )
+        self.alert = plaintext_alert(alert);
+        SSLError::new(reason, format!("no certificate for {}{cause}", requested_name(name)))
     }
 
-    fn refuse_stranger(&mut self, bytes: &[u8]) -> SSLError {
-        // RFC 8446, 5: a record of another type is an unexpected message.
-        self.alert = plain_alert(10);
+    fn reject_non_tls(&mut self, bytes: &[u8]) -> SSLError {
+        // RFC 8446, section 5: a record of another type is an unexpected message.
+        self.alert = plaintext_alert(10);
         detect_plaintext_peer(bytes)
             .unwrap_or_else(|| SSLError::new(Reason::WrongVersionNumber, "the peer does not speak TLS"))
     }
 
-    fn feed_live(&mut self, record: &[u8]) -> Result<(), SSLError> {
+    fn process_records(&mut self, record: &[u8]) -> Result<(), SSLError> {
         let State::Established(connection) = &mut self.state else {
             return Ok(());
         };
@@ -203,27 +202,27 @@ impl Engine {
                 break;
             }
             let handshaking = connection.is_handshaking();
-            let processed = with_validity(&mut self.limit_validity, || connection.process_new_packets());
-            // Before the record that brings a session.
+            let processed = with_validity(&mut self.valid_until, || connection.process_new_packets());
+            // This has to happen before the record that contains a session is processed.
             if let Some(sessions) = &self.sessions {
                 let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-                sessions.learn(connection.peer_certificates(), is_resumed);
+                sessions.record_chain(connection.peer_certificates(), is_resumed);
             }
             match processed {
                 Ok(state) => self.peer_closed |= state.peer_has_closed(),
                 Err(error) => {
-                    let stranger = handshaking.then(|| detect_plaintext_peer(record)).flatten();
-                    return Err(stranger.unwrap_or_else(|| ssl_error(&error)));
+                    let plaintext_peer = handshaking.then(|| detect_plaintext_peer(record)).flatten();
+                    return Err(plaintext_peer.unwrap_or_else(|| SSLError::from(&error)));
                 }
             }
         }
         if self.peer_closed && self.is_handshaking() {
-            return Err(SSLError::new(Reason::ClosedInHandshake, CLOSED_IN_HANDSHAKE));
+            return Err(SSLError::closed_in_handshake());
         }
         Ok(())
     }
 
-    /// Plaintext that is there; `None` if more has to be fed first. 0 is the end.
+    /// Reads decrypted data. Returns `None` if more records are needed, and 0 at the end of file.
     pub(crate) fn read(&mut self, out: &mut [u8]) -> Result<Option<usize>, SSLError> {
         if let State::Established(connection) = &mut self.state {
             match connection.reader().read(out) {
@@ -236,12 +235,12 @@ impl Engine {
         Ok(None)
     }
 
-    /// Makes records of some of `data` and tells how much that was.
+    /// Encrypts the first part of `data` and returns its length.
     pub(crate) fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.check()?;
         match &mut self.state {
             State::Established(connection) if !self.closed => connection.writer().write(data),
-            _ => Err(io::Error::new(io::ErrorKind::BrokenPipe, "TLS was shut down")),
+            _ => Err(io::Error::new(io::ErrorKind::BrokenPipe, "the TLS connection was shut down")),
         }
     }
 
@@ -252,12 +251,12 @@ impl Engine {
         }
     }
 
-    /// Moves what has to be sent into `out`.
+    /// Appends the records that have to be sent to `out`.
     pub(crate) fn write_tls(&mut self, out: &mut Vec<u8>) {
         out.append(&mut self.alert);
         if let State::Established(connection) = &mut self.state {
             while connection.wants_write() {
-                // Into memory: it neither fails nor stops halfway.
+                // Writing to memory neither fails nor stops early.
                 if connection.write_tls(out).is_err() {
                     break;
                 }
@@ -265,10 +264,10 @@ impl Engine {
         }
     }
 
-    /// Ends our side with a close_notify, once.
+    /// Queues a close_notify. Later calls do nothing.
     pub(crate) fn close(&mut self) {
-        // A peer that has ended its side without a close_notify still gets ours: each
-        // direction ends by itself (RFC 8446, 6.1).
+        // A close_notify is sent even if the peer closed its side without one, because each
+        // direction is closed separately (RFC 8446, section 6.1).
         let is_cut = |error: &SSLError| error.reason() == Reason::UnexpectedEof;
         let may_end = self.failed.as_ref().is_none_or(is_cut);
         if let State::Established(connection) = &mut self.state {
@@ -279,7 +278,7 @@ impl Engine {
         }
     }
 
-    /// Ends the connection with an error that came from outside.
+    /// Ends the connection with an error that was detected outside the engine.
     pub(crate) fn fail(&mut self, error: SSLError) {
         self.failed.get_or_insert(error);
     }
@@ -301,7 +300,7 @@ impl Engine {
 
     pub(crate) fn pending(&mut self) -> usize {
         match &mut self.state {
-            // Without new packets this only counts.
+            // Without new records this only returns the counters.
             State::Established(connection) if self.failed.is_none() => {
                 connection.process_new_packets().map_or(0, |state| state.plaintext_bytes_to_read())
             }
@@ -310,10 +309,11 @@ impl Engine {
     }
 
     pub(crate) fn is_resumed(&self) -> bool {
-        self.live().is_some_and(|live| live.handshake_kind() == Some(HandshakeKind::Resumed))
+        self.connection()
+            .is_some_and(|connection| connection.handshake_kind() == Some(HandshakeKind::Resumed))
     }
 
-    pub(crate) fn live(&self) -> Option<&Connection> {
+    pub(crate) fn connection(&self) -> Option<&Connection> {
         match &self.state {
             State::Established(connection) => Some(connection),
             _ => None,
@@ -325,7 +325,7 @@ impl Engine {
     }
 
     pub(crate) fn peer_verified(&self) -> bool {
-        self.judged
+        self.verifies_peer
     }
 
     pub(crate) fn server_name(&self) -> Option<&str> {
@@ -337,45 +337,45 @@ impl Engine {
     }
 }
 
-/// What a client asked for.
+/// Describes the server name in the ClientHello.
 fn requested_name(name: Option<&str>) -> String {
-    name.map_or("no name".into(), |name| format!("the name '{name}'"))
+    name.map_or("a ClientHello without a server name".into(), |name| format!("the server name '{name}'"))
 }
 
-/// A fatal alert from before there are keys.
-fn plain_alert(number: u8) -> Vec<u8> {
+/// Makes a fatal alert that is sent before there are keys.
+fn plaintext_alert(number: u8) -> Vec<u8> {
     vec![21, 3, 3, 0, 2, 2, number]
 }
 
-/// What an alert says that comes instead of a ClientHello.
-fn alert_in(record: &[u8]) -> SSLError {
+/// Makes the error for an alert that arrives instead of a ClientHello.
+fn parse_plaintext_alert(record: &[u8]) -> SSLError {
     match record.get(6) {
-        Some(0) => SSLError::new(Reason::ClosedInHandshake, CLOSED_IN_HANDSHAKE),
-        number => {
-            let alert = AlertDescription::from_raw(number.copied().unwrap_or(10));
-            SSLError::new(Reason::Alert(alert), format!("the peer refused: alert {}", alert.name()))
-        }
+        Some(0) => SSLError::closed_in_handshake(),
+        number => SSLError::from_alert(AlertDescription::from_raw(number.copied().unwrap_or(10))),
     }
 }
 
-/// A ClientHello of TLS 1.1 or below: whoever speaks a later version says 1.2 in
-/// there. The library would find other faults in it first.
+/// Whether the record is a ClientHello of TLS 1.1 or older. A client that supports a later
+/// version has 1.2 in this field. The library would report another error first.
 fn is_too_old(record: &[u8]) -> bool {
     matches!(record.get(5..11), Some([1, _, _, _, 3, 0..3]))
 }
 
-/// Who speaks something else that can be told.
+/// Makes the error for a peer that speaks plain HTTP.
 fn detect_plaintext_peer(bytes: &[u8]) -> Option<SSLError> {
     const REQUESTS: [&[u8]; 8] =
         [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"PATCH "];
     let begins = |word: &&[u8]| bytes.starts_with(word) || (bytes.len() >= 4 && word.starts_with(bytes));
     if REQUESTS.iter().any(begins) {
-        return Some(SSLError::new(Reason::HttpRequest, "plain HTTP came to a port of TLS (https://)"));
+        return Some(SSLError::new(
+            Reason::HttpRequest,
+            "the client sent a plain HTTP request to a TLS port (use https://)",
+        ));
     }
     if bytes.starts_with(b"HTTP/") {
         return Some(SSLError::new(
             Reason::WrongVersionNumber,
-            "the server answers in plain HTTP, not TLS",
+            "the server sent a plain HTTP response instead of TLS",
         ));
     }
     None

@@ -1,4 +1,4 @@
-//! What a connection tells about itself; and it as a stream.
+//! Properties of a connection, and its stream traits.
 
 use std::any::Any;
 use std::fmt;
@@ -9,29 +9,29 @@ use sock::{Lingered, Shutdown, Socket, SocketPair, SocketReader, SocketWriter, S
 
 use crate::cert::{Parsed, PeerCertificate};
 use crate::conn::socket::SSLSocket;
+use crate::constants::{cipher_name, version_name};
 use crate::context::SSLContext;
 use crate::error::{Reason, SSLError};
-use crate::names::{cipher_name, version_name};
 
-/// What a connection tells about itself. Before the handshake there is nothing
-/// to tell; none of these waits for it.
+/// Properties of a connection. Before the handshake they have no value; none of these methods
+/// waits for it.
 impl SSLSocket {
-    /// The `SSLSocket` a stream is, if it is one: how a handler that has a
-    /// `&dyn StreamSocket` gets at the peer's certificate. Python: `isinstance`.
+    /// Returns the stream as an `SSLSocket`, if it is one. Python: `isinstance`.
+    ///
+    /// A handler that has a `&dyn StreamSocket` gets the peer's certificate this way.
     #[must_use]
     pub fn of(stream: &dyn StreamSocket) -> Option<&SSLSocket> {
         stream.as_any()?.downcast_ref()
     }
 
-    /// The peer's certificate; `None` if it showed none, or if nobody judged it:
-    /// with `CERT_NONE` a certificate proves nothing, and Python gives an empty
-    /// dictionary then.
+    /// Returns the peer's certificate. Python: `getpeercert()`.
     ///
-    /// Python: `getpeercert()`.
+    /// Returns `None` if the peer sent no certificate, or if the certificate was not verified:
+    /// with `CERT_NONE` a certificate proves nothing. Python returns an empty dictionary then.
     ///
     /// # Errors
     ///
-    /// [`BadPem`](Reason::BadPem) for one that cannot be parsed.
+    /// Returns an [`SSLError`] with [`BadPem`](Reason::BadPem) if the certificate cannot be parsed.
     pub fn getpeercert(&self) -> io::Result<Option<PeerCertificate>> {
         if !self.engine.lock().peer_verified() {
             return Ok(None);
@@ -44,71 +44,74 @@ impl SSLSocket {
         Ok(Some(parsed.into_peer_certificate()))
     }
 
-    /// The peer's certificate in DER, judged or not. Python: `getpeercert(True)`.
+    /// Returns the peer's certificate in DER, verified or not. Python: `getpeercert(True)`.
     #[must_use]
     pub fn getpeercert_binary(&self) -> Option<Vec<u8>> {
         let engine = self.engine.lock();
-        Some(engine.live()?.peer_certificates()?.first()?.to_vec())
+        Some(engine.connection()?.peer_certificates()?.first()?.to_vec())
     }
 
-    /// The version that is spoken: `"TLSv1.3"` or `"TLSv1.2"`. Python: `version()`.
+    /// Returns the protocol version, `"TLSv1.3"` or `"TLSv1.2"`. Python: `version()`.
     #[must_use]
     pub fn version(&self) -> Option<&'static str> {
-        self.engine.lock().live()?.protocol_version().map(version_name)
+        self.engine.lock().connection()?.protocol_version().map(version_name)
     }
 
-    /// The cipher by OpenSSL's name, the protocol that defines it, its secret
-    /// bits: `("TLS_AES_256_GCM_SHA384", "TLSv1.3", 256)`. Python: `cipher()`.
+    /// Returns the cipher's OpenSSL name, its protocol and its number of secret bits.
+    ///
+    /// For example `("TLS_AES_256_GCM_SHA384", "TLSv1.3", 256)`. Python: `cipher()`.
     #[must_use]
     pub fn cipher(&self) -> Option<(&'static str, &'static str, u32)> {
-        Some(cipher_name(self.engine.lock().live()?.negotiated_cipher_suite()?.suite()))
+        Some(cipher_name(self.engine.lock().connection()?.negotiated_cipher_suite()?.suite()))
     }
 
-    /// The application protocol both sides know best. Python: `selected_alpn_protocol()`.
+    /// Returns the negotiated application protocol. Python: `selected_alpn_protocol()`.
     #[must_use]
     pub fn selected_alpn_protocol(&self) -> Option<String> {
         let engine = self.engine.lock();
-        Some(String::from_utf8_lossy(engine.live()?.alpn_protocol()?).into_owned())
+        Some(String::from_utf8_lossy(engine.connection()?.alpn_protocol()?).into_owned())
     }
 
-    /// The server's name: of a client the one it called, of a server the one it
-    /// was called by. Python: `server_hostname`, of clients alone.
+    /// Returns the server name. Python: `server_hostname`, on clients only.
+    ///
+    /// On a client it is the name that was passed to `wrap_socket_client`; on a server it is the
+    /// name in the ClientHello.
     #[must_use]
     pub fn server_hostname(&self) -> Option<String> {
         self.engine.lock().server_name().map(str::to_owned)
     }
 
-    /// Whether the handshake took up an earlier session. Python: `session_reused`.
+    /// Returns whether the handshake resumed an earlier session. Python: `session_reused`.
     #[must_use]
     pub fn session_reused(&self) -> bool {
         self.engine.lock().is_resumed()
     }
 
-    /// Whether it is the server's side. Python: `server_side`.
+    /// Returns whether this is the server's side. Python: `server_side`.
     #[must_use]
     pub fn server_side(&self) -> bool {
-        self.role.server_side
+        self.info.server_side
     }
 
-    /// The context it has, after the callback for server names has chosen. Python: `context`.
+    /// Returns the context, which the SNI callback may have changed. Python: `context`.
     #[must_use]
     pub fn context(&self) -> SSLContext {
         self.engine.lock().context().clone()
     }
 
-    /// Reads it as a file, with a buffer of 8192 bytes. Python: `makefile('rb')`.
+    /// Returns a buffered reader with a buffer of 8192 bytes. Python: `makefile('rb')`.
     #[must_use]
     pub fn makefile_rb(&self) -> SocketReader<'_> {
         SocketReader::new(self, sock::DEFAULT_BUFFER_SIZE)
     }
 
-    /// Writes it as a file, with a buffer of 8192 bytes. Python: `makefile('wb')`.
+    /// Returns a buffered writer with a buffer of 8192 bytes. Python: `makefile('wb')`.
     #[must_use]
     pub fn makefile_wb(&self) -> SocketWriter<'_> {
         SocketWriter::new(self, sock::DEFAULT_BUFFER_SIZE)
     }
 
-    /// Reads and writes it as a file. Python: `makefile('rwb')`.
+    /// Returns a buffered reader and writer. Python: `makefile('rwb')`.
     #[must_use]
     pub fn makefile_rwb(&self) -> SocketPair<'_> {
         SocketPair { reader: self.makefile_rb(), writer: self.makefile_wb() }
@@ -137,12 +140,12 @@ impl StreamSocket for SSLSocket {
     }
 
     fn linger_for(&self, limit: Duration) -> io::Result<Lingered> {
-        self.note_linger();
+        self.set_lingered();
         self.socket().linger_for(limit)
     }
 
     fn set_close_timeout(&self, timeout: Duration) {
-        // One that cannot be counted is longer than any other limit.
+        // A timeout that overflows is longer than any other limit.
         if let Some(time) = Instant::now().checked_add(timeout) {
             self.close_by(time);
         }
@@ -161,15 +164,15 @@ impl StreamSocket for SSLSocket {
     }
 }
 
-/// As [`SSLSocket::recv_into`]: 0 is the end of file.
+/// Calls [`SSLSocket::recv_into`]; 0 is the end of file.
 impl Read for &SSLSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.recv_into(buffer)
     }
 }
 
-/// As [`SSLSocket::send`], [`sendall`](SSLSocket::sendall) and [`flush`](SSLSocket::flush).
-/// `write!` sends its text in one piece.
+/// Calls [`SSLSocket::send`], [`sendall`](SSLSocket::sendall) and [`flush`](SSLSocket::flush).
+/// `write!` sends its text in one call.
 impl Write for &SSLSocket {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.send(data)
@@ -188,14 +191,14 @@ impl Write for &SSLSocket {
     }
 }
 
-/// As that of a reference.
+/// Calls the implementation for a reference.
 impl Read for SSLSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         (&*self).read(buffer)
     }
 }
 
-/// As that of a reference.
+/// Calls the implementation for a reference.
 impl Write for SSLSocket {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         (&*self).write(data)

@@ -1,4 +1,4 @@
-//! Bytes on their way: records that come, and what has to go.
+//! Buffers between the socket and the engine: received records, and records to send.
 
 use std::io;
 use std::ops::Range;
@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use sock::{Deadline, Socket};
 
-/// The least that is asked for; grown for who receives much.
-const SMALL: usize = 4096;
-const LARGE: usize = 64 * 1024;
-/// A record's header, and the most that may follow it (RFC 5246: 2^14 + 2048).
-const HEADER: usize = 5;
-const LONGEST: usize = HEADER + (1 << 14) + 2048;
+/// The smallest and the largest size of the receive buffer. It grows when it is filled.
+const MIN_READ: usize = 4096;
+const MAX_READ: usize = 64 * 1024;
+/// The length of a record's header, and the longest record (RFC 5246: 2^14 + 2048 bytes follow).
+const HEADER_LEN: usize = 5;
+const MAX_RECORD_LEN: usize = HEADER_LEN + (1 << 14) + 2048;
 
-/// Received bytes, cut into records. What follows the last record of TLS stays
-/// here, so that nothing is lost when the connection goes on without.
+/// Splits received bytes into records. Bytes after the last TLS record stay here, so that
+/// `unwrap_tls` can return them.
 #[derive(Default)]
 pub(crate) struct RecordReader {
     bytes: Vec<u8>,
@@ -23,13 +23,13 @@ pub(crate) struct RecordReader {
 }
 
 impl RecordReader {
-    /// Where the next record is, once all of it has come. Bytes that begin no
-    /// record are given as they are, for the library to refuse.
+    /// Returns the range of the next record if all of it was received. Bytes that do not start
+    /// a record are returned unchanged, so that the engine rejects them.
     pub(crate) fn next(&self) -> Option<Range<usize>> {
         let unread = self.unread();
-        let header = unread.first_chunk::<HEADER>()?;
-        let length = HEADER + usize::from(u16::from_be_bytes([header[3], header[4]]));
-        if !(20..=24).contains(&header[0]) || header[1] != 3 || length > LONGEST {
+        let header = unread.first_chunk::<HEADER_LEN>()?;
+        let length = HEADER_LEN + usize::from(u16::from_be_bytes([header[3], header[4]]));
+        if !(20..=24).contains(&header[0]) || header[1] != 3 || length > MAX_RECORD_LEN {
             return Some(self.start..self.end);
         }
         (unread.len() >= length).then_some(self.start..self.start + length)
@@ -50,15 +50,15 @@ impl RecordReader {
         &self.bytes[self.start..self.end]
     }
 
-    /// Receives what there is, once; 0 is the end of file.
+    /// Receives once and returns the number of bytes; 0 is the end of file.
     pub(crate) fn fill(&mut self, sock: &Socket, deadline: &mut Deadline<'_>) -> io::Result<usize> {
         if self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
         if self.end == self.bytes.len() {
-            // Full: a long record, or a sender who is faster.
-            let size = if self.end == 0 { SMALL } else { (self.end * 4).min(LARGE) };
+            // The buffer is full, because of a long record or a fast sender.
+            let size = if self.end == 0 { MIN_READ } else { (self.end * 4).min(MAX_READ) };
             self.bytes.resize(size.max(self.end + 1), 0);
         }
         let received = receive(sock, &mut self.bytes[self.end..], deadline)?;
@@ -67,7 +67,7 @@ impl RecordReader {
     }
 }
 
-/// Records that were made and not yet sent.
+/// Encrypted records that were not sent yet.
 #[derive(Default)]
 pub(crate) struct SendBuffer {
     pub(crate) bytes: Vec<u8>,
@@ -79,7 +79,7 @@ impl SendBuffer {
         self.sent == self.bytes.len()
     }
 
-    /// Sends all of it.
+    /// Sends everything in the buffer.
     pub(crate) fn flush(&mut self, sock: &Socket, deadline: &mut Deadline<'_>) -> io::Result<()> {
         while !self.is_empty() {
             self.sent += send(sock, &self.bytes[self.sent..], deadline)?;
@@ -89,15 +89,15 @@ impl SendBuffer {
         }
         self.bytes.clear();
         self.sent = 0;
-        // A connection at rest holds no memory for what it once sent.
-        if self.bytes.capacity() > LONGEST {
+        // An idle connection keeps no large buffer.
+        if self.bytes.capacity() > MAX_RECORD_LEN {
             self.bytes = Vec::new();
         }
         Ok(())
     }
 
-    /// Sends all of it by `deadline`, whatever the socket's mode. With [`Input::Discard`]
-    /// a peer that reads nothing until we have read does not block it.
+    /// Sends everything by `deadline`, in every mode of the socket. With [`Input::Discard`]
+    /// received data is discarded, so that a peer that is sending too does not block this side.
     pub(crate) fn flush_by(
         &mut self,
         sock: &Socket,
@@ -119,10 +119,10 @@ impl SendBuffer {
                         _ => {}
                     }
                     let discarded = set[0].revents() & reads != 0 && {
-                        let mut waste = [0; SMALL];
-                        sock.recv_into_nowait(&mut waste).is_ok_and(|received| received > 0)
+                        let mut discard = [0; MIN_READ];
+                        sock.recv_into_nowait(&mut discard).is_ok_and(|received| received > 0)
                     };
-                    // At the end of the input the socket stays readable.
+                    // At end of file the socket stays readable.
                     if set[0].revents() & reads != 0 && !discarded {
                         input = Input::Keep;
                     }
@@ -136,19 +136,19 @@ impl SendBuffer {
     }
 }
 
-/// What becomes of input while something is sent.
+/// Whether received data is discarded while data is sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Input {
     Keep,
     Discard,
 }
 
-/// Waits until at most `allowed` bytes are unacknowledged. It reads nothing.
+/// Waits until at most `allowed` bytes are unacknowledged. Receives nothing.
 pub(crate) fn await_acknowledgement(sock: &Socket, deadline: &mut Deadline<'_>, allowed: usize) {
     let mut pause = Duration::from_millis(1);
     while sock.send_queue().is_ok_and(|queued| queued > allowed) {
         let left = deadline.left().unwrap_or_default();
-        // No event reports an acknowledgement; an error is always reported.
+        // poll(2) has no event for an acknowledgement. It always reports errors.
         let mut set = [sock::Poll::new(sock, 0)];
         if left.is_zero() || sock::poll(&mut set, Some(pause.min(left))).is_ok_and(|ready| ready > 0) {
             return;
@@ -157,11 +157,11 @@ pub(crate) fn await_acknowledgement(sock: &Socket, deadline: &mut Deadline<'_>, 
     }
 }
 
-/// Sends without waiting, on a descriptor that blocks too.
+/// Sends without waiting, even on a blocking descriptor.
 fn send_at_once(sock: &Socket, data: &[u8]) -> io::Result<usize> {
-    let mut never_waits = Deadline::new(Some(Duration::ZERO));
+    let mut no_wait = Deadline::new(Some(Duration::ZERO));
     if sock.gettimeout().is_some() {
-        return sock.send_within(data, &mut never_waits);
+        return sock.send_within(data, &mut no_wait);
     }
     #[cfg(unix)]
     {
@@ -169,31 +169,31 @@ fn send_at_once(sock: &Socket, data: &[u8]) -> io::Result<usize> {
     }
     #[cfg(not(unix))]
     {
-        // There is no such flag; writable means room for a little at least.
+        // There is no `MSG_DONTWAIT`. A writable socket has room for a few bytes at least.
         if sock::poll(&mut [sock::Poll::new(sock, sock::POLLOUT)], Some(Duration::ZERO))? == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        sock.send_within(&data[..data.len().min(1024)], &mut never_waits)
+        sock.send_within(&data[..data.len().min(1024)], &mut no_wait)
     }
 }
 
 fn receive(sock: &Socket, buffer: &mut [u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
-    sock.recv_into_within(buffer, deadline).map_err(|error| expired(sock, error))
+    sock.recv_into_within(buffer, deadline).map_err(|error| map_timeout(sock, error))
 }
 
 fn send(sock: &Socket, data: &[u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
-    sock.send_within(data, deadline).map_err(|error| expired(sock, error))
+    sock.send_within(data, deadline).map_err(|error| map_timeout(sock, error))
 }
 
-/// On a descriptor that blocks EAGAIN is the end of `SO_RCVTIMEO` or `SO_SNDTIMEO`.
-fn expired(sock: &Socket, error: io::Error) -> io::Error {
+/// Maps EAGAIN of a blocking descriptor, which means that `SO_RCVTIMEO` or `SO_SNDTIMEO` expired.
+fn map_timeout(sock: &Socket, error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::WouldBlock && sock.gettimeout().is_none() {
         return timed_out();
     }
     error
 }
 
-/// The end of a deadline, as the socket's mode calls it.
+/// Makes the error for an expired deadline, which depends on the socket's mode.
 pub(crate) fn timed_out_or_would_block(sock: &Socket) -> io::Error {
     match sock.gettimeout() {
         Some(timeout) if timeout.is_zero() => io::ErrorKind::WouldBlock.into(),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_given_when_all_of_it_is_there() {
+    fn a_record_is_returned_once_it_is_complete() {
         let record = [22, 3, 1, 0, 3, 7, 8, 9];
         for end in 0..record.len() {
             assert_eq!(with(&record[..end]).next(), None, "{end}");
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_given_as_it_is() {
+    fn bytes_that_are_not_a_record_are_returned_unchanged() {
         for bytes in [&b"GET / HTTP/1.0"[..], &[22, 2, 0, 0, 1], &[22, 3, 1, 0xff, 0xff]] {
             assert_eq!(with(bytes).next(), Some(0..bytes.len()));
         }

@@ -1,4 +1,4 @@
-//! `SSLSocket`: TLS on a socket, for reading and writing from two threads at once.
+//! `SSLSocket`: a TLS connection that two threads can read and write at the same time.
 
 mod closing;
 
@@ -14,68 +14,68 @@ use sock::{AddressError, Deadline, SHUT_WR, Socket};
 use crate::conn::engine::Engine;
 use crate::conn::record_io::{Input, RecordReader, SendBuffer, timed_out_or_would_block};
 use crate::error::{Reason, SSLError};
-use crate::stats::{Counters, count};
+use crate::stats::{Counters, increment};
 
-/// A socket with TLS on it.
+/// A TLS connection on a socket.
 ///
-/// Python: `ssl.SSLSocket`. It is a [`StreamSocket`](sock::StreamSocket): whatever
-/// talks over a plain socket talks over it. Every method takes `&self`: one
-/// thread may receive while another sends.
+/// Python: `ssl.SSLSocket`. It implements [`StreamSocket`](sock::StreamSocket), so code that
+/// works with a plain socket works with it. Every method takes `&self`: one thread may receive
+/// while another sends.
 ///
 /// Its life:
 ///
 /// 1. [`wrap_socket_server`](crate::SSLContext::wrap_socket_server) or
-///    [`wrap_socket_client`](crate::SSLContext::wrap_socket_client) takes a connected socket over.
-/// 2. The handshake: in there, or by [`do_handshake`](Self::do_handshake), or with
-///    the first call that needs it.
-/// 3. [`recv`](Self::recv), [`send`](Self::send) and their relatives.
-/// 4. [`close`](Self::close), or dropping it, sends a close_notify, waits until
-///    everything has arrived, and closes the socket; [`unwrap_tls`](Self::unwrap_tls) gives it back instead.
+///    [`wrap_socket_client`](crate::SSLContext::wrap_socket_client) wraps a connected socket.
+/// 2. The handshake is done while wrapping, by [`do_handshake`](Self::do_handshake), or by the
+///    first call that needs it.
+/// 3. [`recv`](Self::recv), [`send`](Self::send) and their variants exchange data.
+/// 4. [`close`](Self::close), or dropping it, sends a close_notify, waits until the peer has
+///    acknowledged everything, and closes the socket. [`unwrap_tls`](Self::unwrap_tls) returns
+///    the socket instead.
 ///
-/// The timeout of the socket ([`socket`](Self::socket)`().settimeout`) is one
-/// deadline for each whole call, a handshake too. Non-blocking sockets work: a
-/// call that cannot go on fails with `WouldBlock`, and what it has made so far
-/// is kept; see [`send`](Self::send).
+/// The timeout of the socket ([`socket`](Self::socket)`().settimeout`) is one deadline for each
+/// whole call, including a handshake. With a non-blocking socket a call that would block fails
+/// with `WouldBlock` and keeps its progress; see [`send`](Self::send).
 ///
 /// # Full duplex
 ///
-/// Three locks: one for the state of TLS, held only while bytes move in memory;
-/// one for who receives from the socket, one for who sends. A receiver that
-/// waits holds nothing that a sender needs.
+/// There are three locks: one for the TLS state, which is held only while data is processed in
+/// memory, one for receiving and one for sending. A blocked receiver holds no lock that a sender
+/// needs.
 pub struct SSLSocket {
-    /// `None` only while it is being taken apart.
+    /// `None` only while `self` is consumed.
     sock: Option<Socket>,
     pub(crate) engine: Mutex<Engine>,
     incoming: Mutex<RecordReader>,
     outgoing: Mutex<SendBuffer>,
     /// The handshake is done.
     handshake_done: AtomicBool,
-    /// We want to hear no more: the end of the connection is no cut.
+    /// The receiving side was shut down here, so a missing close_notify is not an error.
     read_closed: AtomicBool,
-    /// No close_notify is to be sent: see [`abort`](Self::abort).
+    /// No close_notify must be sent: see [`abort`](Self::abort).
     aborted: AtomicBool,
-    /// Somebody else has waited until it is safe to close.
+    /// The caller has done the lingering close, so closing does not wait.
     lingered: AtomicBool,
-    /// The end of a [`set_close_timeout`](sock::StreamSocket::set_close_timeout).
+    /// The deadline that [`set_close_timeout`](sock::StreamSocket::set_close_timeout) sets.
     close_by: Mutex<Option<Instant>>,
-    pub(crate) role: ConnInfo,
+    pub(crate) info: ConnInfo,
 }
 
-/// The most that one record holds (RFC 8446, 5.1).
-const RECORD: usize = 1 << 14;
+/// The largest plaintext of one record (RFC 8446, section 5.1).
+const MAX_PLAINTEXT: usize = 1 << 14;
 
-/// What does not change about a connection.
+/// The properties of a connection that do not change.
 pub(crate) struct ConnInfo {
     pub(crate) server_side: bool,
     pub(crate) suppress_ragged_eofs: bool,
     pub(crate) handshake_timeout: Option<Duration>,
-    /// The peer, for errors: `127.0.0.1:443 (localhost)`.
+    /// The peer in errors and logs, such as `127.0.0.1:443 (localhost)`.
     pub(crate) peer: String,
     pub(crate) counters: Arc<Counters>,
 }
 
 impl SSLSocket {
-    pub(crate) fn new(sock: Socket, engine: Engine, role: ConnInfo) -> SSLSocket {
+    pub(crate) fn new(sock: Socket, engine: Engine, info: ConnInfo) -> SSLSocket {
         SSLSocket {
             sock: Some(sock),
             engine: Mutex::new(engine),
@@ -86,84 +86,87 @@ impl SSLSocket {
             aborted: AtomicBool::new(false),
             lingered: AtomicBool::new(false),
             close_by: Mutex::new(None),
-            role,
+            info,
         }
     }
 
-    /// The socket underneath: descriptor, timeouts, names, options. Reading from
-    /// it or writing to it breaks TLS.
+    /// Returns the socket underneath, for its descriptor, timeouts, addresses and options.
+    ///
+    /// Reading from it or writing to it breaks the TLS connection.
     #[must_use]
     pub fn socket(&self) -> &Socket {
-        self.sock.as_ref().expect("it has its socket until it is taken apart")
+        self.sock.as_ref().expect("the socket is present until `self` is consumed")
     }
 
-    /// Shakes hands, if that has not happened yet.
+    /// Does the handshake, if it is not done yet.
     ///
-    /// Python: `do_handshake()`. System calls: send(2), recv(2). The deadline is
-    /// that of [`WrapOptions::handshake_timeout`](crate::WrapOptions::handshake_timeout), or else
-    /// the socket's timeout. Every call that needs the handshake calls this.
+    /// Python: `do_handshake()`. System calls: send(2), recv(2). The timeout is
+    /// [`WrapOptions::handshake_timeout`](crate::WrapOptions::handshake_timeout), or the socket's
+    /// timeout if there is none. Every call that needs the handshake calls this method.
     ///
     /// # Errors
     ///
-    /// An [`SSLError`] whose [`reason`](SSLError::reason) tells what the peer, or
-    /// its certificate, lacks; the peer has been told by an alert. `TimedOut` at
-    /// the deadline; `WouldBlock`, after which it can be called again. The system's,
-    /// such as `ConnectionReset`. All name the peer.
+    /// Returns an [`SSLError`] if the handshake fails. Its [`reason`](SSLError::reason) says why,
+    /// and an alert was sent to the peer. Returns `TimedOut` if the timeout expires, `WouldBlock`
+    /// if a non-blocking socket has to wait (the call can be repeated), and the system's error,
+    /// such as `ConnectionReset`, if a system call fails. All except `WouldBlock` name the peer.
     pub fn do_handshake(&self) -> io::Result<()> {
-        self.begin().map(drop)
+        self.ensure_handshake().map(drop)
     }
 
-    /// Shakes hands if need be, and gives the deadline of the call that is begun. The
-    /// socket's timeout is one for both, a handshake's own comes on top.
-    fn begin(&self) -> io::Result<Deadline<'_>> {
+    /// Does the handshake if necessary, and returns the deadline of the current call. The
+    /// socket's timeout covers both. A handshake timeout is added to it.
+    fn ensure_handshake(&self) -> io::Result<Deadline<'_>> {
         let sock = self.socket();
         if self.handshake_done.load(Ordering::Acquire) {
             return Ok(sock.deadline());
         }
-        let (own, before) = (self.role.handshake_timeout, sock.gettimeout());
+        let (own, before) = (self.info.handshake_timeout, sock.gettimeout());
         let Some(timeout) = own.filter(|_| !before.is_some_and(|timeout| timeout.is_zero())) else {
             let mut deadline = sock.deadline();
             return self.handshake_within(&mut deadline).map(|()| deadline);
         };
         sock.settimeout(timeout)?;
         let result = self.handshake_within(&mut sock.deadline());
-        // Unless somebody has changed it meanwhile.
+        // Another thread may have changed the timeout meanwhile.
         if sock.gettimeout() == own {
             sock.settimeout(before)?;
         }
         result.map(|()| sock.deadline())
     }
 
-    /// Receives up to `bufsize` bytes; no bytes mean that the peer has said goodbye.
+    /// Receives up to `bufsize` bytes. An empty result means that the peer sent a close_notify.
     ///
-    /// Python: `recv(bufsize)`. System call: recv(2), unless there is plaintext
-    /// already. At most one record's worth comes at a time.
+    /// Python: `recv(bufsize)`. System call: recv(2), unless decrypted data is buffered. A call
+    /// returns at most the data of one record.
     ///
     /// # Errors
     ///
-    /// Those of [`do_handshake`](Self::do_handshake) and of a socket; and an
-    /// [`SSLError`]: [`UnexpectedEof`](Reason::UnexpectedEof) when the connection
-    /// was cut, unless [`suppress_ragged_eofs`](crate::WrapOptions::suppress_ragged_eofs) asks for
-    /// an end of file instead; [`Alert`](Reason::Alert), such as a server sends that
-    /// refuses our certificate; [`DecryptionFailed`](Reason::DecryptionFailed).
+    /// Returns an error if the handshake fails (see [`do_handshake`](Self::do_handshake)) or if
+    /// receiving from the socket fails. Returns an [`SSLError`] with
+    /// [`UnexpectedEof`](Reason::UnexpectedEof) if the connection ends without a close_notify and
+    /// [`suppress_ragged_eofs`](crate::WrapOptions::suppress_ragged_eofs) is off, with
+    /// [`Alert`](Reason::Alert) if the peer sends a fatal alert (for example because it rejects the
+    /// certificate of this side), and with [`DecryptionFailed`](Reason::DecryptionFailed) if a
+    /// record was modified in transit.
     pub fn recv(&self, bufsize: usize) -> io::Result<Vec<u8>> {
-        // More than a record holds does not come at once.
-        let mut buffer = vec![0; bufsize.min(RECORD)];
+        // One call returns at most the data of one record.
+        let mut buffer = vec![0; bufsize.min(MAX_PLAINTEXT)];
         let received = self.recv_into(&mut buffer)?;
         buffer.truncate(received);
         Ok(buffer)
     }
 
-    /// Receives into a buffer of the caller's. Python: `recv_into(buffer)`.
+    /// Receives into a buffer and returns the number of bytes. Python: `recv_into(buffer)`.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Self::recv).
+    /// Returns an error if [`recv`](Self::recv) would.
     pub fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let mut deadline = self.begin()?;
+        let mut deadline = self.ensure_handshake()?;
         if let Some(count) = self.plaintext(buffer)? {
             return Ok(count);
         }
@@ -173,63 +176,62 @@ impl SSLSocket {
     fn receive(&self, buffer: &mut [u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
         let mut incoming = self.lock(&self.incoming, deadline)?;
         loop {
-            // Somebody else may have received it while we waited for the lock.
+            // Another thread may have received data while this one waited for the lock.
             if let Some(count) = self.plaintext(buffer)? {
                 return Ok(count);
             }
             if !self.read_record(&mut incoming, deadline)? {
                 return Ok(0);
             }
-            // Who waits for an answer of the library's, such as a refusal to negotiate
-            // once more, might never send anything else.
-            self.send_answers();
+            // The peer may wait for a response of the library, such as the refusal of a
+            // renegotiation, before it sends anything else.
+            self.flush_pending();
             let over = deadline.left().is_some_and(|left| left.is_zero());
             if over && !(self.is_nonblocking() && incoming.next().is_some()) {
-                // Records without data must not go on for ever.
+                // Records without data must not extend the call beyond its deadline.
                 return self.plaintext(buffer)?.ok_or_else(|| timed_out_or_would_block(self.socket()));
             }
         }
     }
 
-    /// Sends some of `data` and returns how much; the rest is the caller's.
+    /// Sends the first part of `data` and returns its length. The caller sends the rest.
     ///
-    /// Python: `send(data)`. System call: send(2). What is counted has been
-    /// encrypted for good. If not all of that could be sent before the deadline,
-    /// or at once on a non-blocking socket, the rest goes first with the next
-    /// call, or with [`flush`](Self::flush).
+    /// Python: `send(data)`. System call: send(2). Counted bytes have been encrypted and must not
+    /// be passed again. Those that could not be sent before the deadline, or without waiting on
+    /// a non-blocking socket, are sent first by the next call or by [`flush`](Self::flush).
     ///
     /// # Errors
     ///
-    /// Those of [`do_handshake`](Self::do_handshake) and of a socket; `BrokenPipe`
-    /// after [`shutdown`](Self::shutdown). An alert that came instead of an answer
-    /// is told rather than the reset behind it.
+    /// Returns an error if the handshake fails (see [`do_handshake`](Self::do_handshake)) or if
+    /// sending to the socket fails, and `BrokenPipe` after [`shutdown`](Self::shutdown). If the
+    /// peer sent an alert before it reset the connection, the alert is returned and not the reset.
     pub fn send(&self, data: &[u8]) -> io::Result<usize> {
-        let mut deadline = self.begin()?;
+        let mut deadline = self.ensure_handshake()?;
         let mut outgoing = self.lock(&self.outgoing, &mut deadline)?;
-        let result = self.send_some(&mut outgoing, data, &mut deadline).map(|(count, _)| count);
+        let result = self.send_part(&mut outgoing, data, &mut deadline).map(|(count, _)| count);
         drop(outgoing);
-        self.send_answers();
+        self.flush_pending();
         result.map_err(|error| self.alert_instead_of_reset(error))
     }
 
     /// Sends all of `data`.
     ///
     /// Python: `sendall(data)`. System call: send(2), as often as needed. The
-    /// socket's timeout is one deadline for the whole.
+    /// socket's timeout is one deadline for the whole call.
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Self::send). How much was sent is then unknown, so the connection
-    /// ends without a close_notify: see [`abort`](Self::abort).
+    /// Returns an error if [`send`](Self::send) would. The number of bytes sent is then unknown, so
+    /// the connection will end without a close_notify: see [`abort`](Self::abort).
     pub fn sendall(&self, data: &[u8]) -> io::Result<()> {
-        let mut deadline = self.begin()?;
+        let mut deadline = self.ensure_handshake()?;
         let mut outgoing = self.lock(&self.outgoing, &mut deadline)?;
         let mut rest = data;
         let result = loop {
             if rest.is_empty() {
                 break Ok(());
             }
-            match self.send_some(&mut outgoing, rest, &mut deadline) {
+            match self.send_part(&mut outgoing, rest, &mut deadline) {
                 Ok((count, flushed)) => {
                     rest = &rest[count..];
                     if let Err(error) = flushed {
@@ -239,19 +241,19 @@ impl SSLSocket {
                 Err(error) => break Err(error),
             }
         };
-        // Nothing of it, on a non-blocking socket, is no part: the call can be made again.
+        // If a non-blocking socket accepted nothing, the call can be repeated.
         let may_be_repeated = rest.len() == data.len() && self.is_nonblocking();
         if result.is_err() && !rest.is_empty() && !may_be_repeated {
             self.abort();
         }
         drop(outgoing);
-        self.send_answers();
+        self.flush_pending();
         result.map_err(|error| self.alert_instead_of_reset(error))
     }
 
-    /// Encrypts some of `data`, and sends that as far as the deadline lets it.
-    /// The second result tells whether all went.
-    fn send_some(
+    /// Encrypts the first part of `data` and sends it until the deadline. Returns the length of
+    /// the encrypted part, and whether all of it was sent.
+    fn send_part(
         &self,
         outgoing: &mut SendBuffer,
         data: &[u8],
@@ -266,61 +268,63 @@ impl SSLSocket {
         };
         match outgoing.flush(self.socket(), deadline) {
             Ok(()) => Ok((count, Ok(()))),
-            Err(error) if may_go_on(&error) => Ok((count, Err(error))),
+            Err(error) if can_retry(&error) => Ok((count, Err(error))),
             Err(error) => Err(error),
         }
     }
 
-    /// Sends what an earlier call has encrypted and could not send in time.
+    /// Sends the data that earlier calls encrypted and could not send in time.
     ///
-    /// Python: none; OpenSSL has the same call made again with the same data.
+    /// Python: none; OpenSSL requires the same call again with the same data. `Ok` means that
+    /// everything was sent.
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Self::send); `Ok` means that nothing is left.
+    /// Returns an error if [`send`](Self::send) would.
     pub fn flush(&self) -> io::Result<()> {
         let mut deadline = self.socket().deadline();
         let mut outgoing = self.lock(&self.outgoing, &mut deadline)?;
         self.flush_within(&mut outgoing, &mut deadline)
     }
 
-    /// Bytes that can be received without the socket: decrypted, not yet read.
-    /// Python: `pending()`.
+    /// Returns the number of decrypted bytes that can be read without receiving from the socket.
+    ///
+    /// Python: `pending()`. Check this before polling the socket for readability.
     #[must_use]
     pub fn pending(&self) -> usize {
         let pending = self.engine.lock().pending();
         if pending > 0 || !self.handshake_done.load(Ordering::Acquire) {
             return pending;
         }
-        // A whole record may lie here, which poll(2) on the socket knows nothing of.
+        // A complete record may be buffered here. poll(2) on the socket does not report it.
         let Some(mut incoming) = self.incoming.try_lock() else {
             return 0;
         };
         let mut engine = self.engine.lock();
         while engine.pending() == 0 && !engine.peer_closed() {
             let Some(record) = incoming.next() else { break };
-            let fed = engine.read_tls(incoming.get(&record));
+            let result = engine.read_tls(incoming.get(&record));
             incoming.consume(&record);
-            if fed.is_err() {
+            if result.is_err() {
                 break;
             }
         }
         engine.pending()
     }
 
-    /// Ends TLS on both sides and gives the socket back, with what the peer has
-    /// sent after the end of TLS and was received already.
+    /// Ends the TLS connection and returns the socket.
     ///
-    /// Python: `unwrap()`, which keeps nothing. System calls: send(2), recv(2): it
-    /// says goodbye and waits for the peer's, under the socket's timeout.
+    /// Python: `unwrap()`. System calls: send(2), recv(2). It sends a close_notify and waits for
+    /// the peer's, under the socket's timeout. The second result is data that was received after
+    /// the peer's close_notify; Python loses it.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Self::recv);
-    /// [`ApplicationDataAfterCloseNotify`](Reason::ApplicationDataAfterCloseNotify) when the peer still has
-    /// something to say, or was not listened to. The socket is closed then.
+    /// Returns an error if [`recv`](Self::recv) would. Returns an [`SSLError`] with
+    /// [`ApplicationDataAfterCloseNotify`](Reason::ApplicationDataAfterCloseNotify) if the peer
+    /// sends more data, or if received data was not read. The socket is closed in each case.
     pub fn unwrap_tls(mut self) -> io::Result<(Socket, Vec<u8>)> {
-        let mut deadline = self.begin()?;
+        let mut deadline = self.ensure_handshake()?;
         {
             let mut outgoing = self.outgoing.lock();
             self.flush_within(&mut outgoing, &mut deadline)?;
@@ -333,7 +337,7 @@ impl SSLSocket {
             match self.plaintext(&mut byte)? {
                 Some(0) => break,
                 Some(_) => {
-                    let message = "data came where TLS was to end";
+                    let message = "received data where a close_notify was expected";
                     return Err(SSLError::new(Reason::ApplicationDataAfterCloseNotify, message).into());
                 }
                 None => {}
@@ -344,7 +348,7 @@ impl SSLSocket {
         }
         let rest = incoming.unread().to_vec();
         drop(incoming);
-        let sock = self.sock.take().expect("it has its socket until it is taken apart");
+        let sock = self.sock.take().expect("the socket is present until `self` is consumed");
         Ok((sock, rest))
     }
 
@@ -353,15 +357,14 @@ impl SSLSocket {
         if self.handshake_done.load(Ordering::Acquire) {
             return Ok(());
         }
-        // The point in time is fixed now: bytes that always come just in time must
-        // not make it go on for ever.
+        // This fixes the point in time: a peer that sends a byte now and then must not extend it.
         deadline.left();
         loop {
             if let Err(error) = self.engine.lock().check() {
-                return Err(self.in_handshake(error.into()));
+                return Err(self.handshake_error(error.into()));
             }
-            // What has come is taken in first, so that the answer is one packet: the
-            // second of two small ones would wait for the first one's ACK (RFC 896).
+            // Buffered records are processed before anything is sent, so that the response is
+            // one packet: the second of two small packets would wait for an ACK (RFC 896).
             let mut handshaking = self.engine.lock().is_handshaking();
             if !handshaking || incoming.next().is_none() {
                 let flushed = self
@@ -369,15 +372,16 @@ impl SSLSocket {
                     .and_then(|mut outgoing| self.flush_within(&mut outgoing, deadline));
                 handshaking = self.engine.lock().is_handshaking();
                 match flushed {
-                    Err(error) if may_go_on(&error) => return Err(self.in_handshake(error)),
-                    Err(error) if handshaking || !self.role.server_side => {
-                        return Err(self.in_handshake(self.alert_before_error(
+                    Err(error) if can_retry(&error) => return Err(self.handshake_error(error)),
+                    Err(error) if handshaking || !self.info.server_side => {
+                        return Err(self.handshake_error(self.alert_before_error(
                             &mut incoming,
                             error,
                             deadline,
                         )));
                     }
-                    // Tickets of a server whose client is gone: the next call will say so.
+                    // A server could not send its session tickets, because the client has
+                    // disconnected. The next call reports that.
                     _ => {}
                 }
             }
@@ -388,38 +392,41 @@ impl SSLSocket {
                 if SSLError::of(&error).is_some() {
                     self.lingering_close();
                 }
-                return Err(self.in_handshake(error));
+                return Err(self.handshake_error(error));
             }
             let over = deadline.left().is_some_and(|left| left.is_zero());
             if over && !self.is_nonblocking() {
-                return Err(self.in_handshake(timed_out_or_would_block(self.socket())));
+                return Err(self.handshake_error(timed_out_or_would_block(self.socket())));
             }
         }
         self.handshake_done.store(true, Ordering::Release);
         let engine = self.engine.lock();
-        let counters = &self.role.counters;
-        count(if self.role.server_side { &counters.accept_good } else { &counters.connect_good });
+        let counters = &self.info.counters;
+        increment(if self.info.server_side { &counters.accept_good } else { &counters.connect_good });
         if engine.is_resumed() {
-            count(&counters.hits);
+            increment(&counters.hits);
         }
         drop(engine);
         let cipher = self.cipher().map_or("", |(name, _, _)| name);
-        log::debug!("TLS with {}: {} {cipher}", self.role.peer, self.version().unwrap_or(""));
+        log::debug!(
+            "TLS handshake with {} done: {} {cipher}",
+            self.info.peer,
+            self.version().unwrap_or("")
+        );
         Ok(())
     }
 
-    /// An error of a handshake, with the peer's name; counted.
-    fn in_handshake(&self, error: io::Error) -> io::Error {
+    /// Adds the peer to an error of the handshake, and logs it.
+    fn handshake_error(&self, error: io::Error) -> io::Error {
         if error.kind() == io::ErrorKind::WouldBlock {
             return error;
         }
-        let error = AddressError::wrap("TLS handshake with", &self.role.peer, error);
+        let error = AddressError::wrap("TLS handshake with", &self.info.peer, error);
         log::debug!("{error}");
         error
     }
 
-    /// Why a handshake cannot be answered any more: the peer may have said so
-    /// before it left.
+    /// Returns the alert that the peer sent before it disconnected, or else `error`.
     fn alert_before_error(
         &self,
         incoming: &mut RecordReader,
@@ -429,24 +436,24 @@ impl SSLSocket {
         loop {
             match self.read_record(incoming, deadline) {
                 Ok(true) => {}
-                Err(said) if is_alert(&said) => return said,
+                Err(alert) if is_alert(&alert) => return alert,
                 _ => return error,
             }
         }
     }
 
-    /// What can be read of what has come; `None` if more has to be received first.
+    /// Reads decrypted data. Returns `None` if more has to be received first.
     fn plaintext(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         Ok(self.engine.lock().read(buffer)?)
     }
 
-    /// Takes in one record, received before or now; false at the end of the connection.
+    /// Processes the next record, which may have to be received. Returns false at end of file.
     fn read_record(&self, incoming: &mut RecordReader, deadline: &mut Deadline<'_>) -> io::Result<bool> {
         loop {
             if let Some(record) = incoming.next() {
-                let fed = self.engine.lock().read_tls(incoming.get(&record));
+                let result = self.engine.lock().read_tls(incoming.get(&record));
                 incoming.consume(&record);
-                return fed.map(|()| true).map_err(|error| self.fail(error));
+                return result.map(|()| true).map_err(|error| self.fail(error));
             }
             if incoming.fill(self.socket(), deadline)? == 0 {
                 return self.end_of_file();
@@ -454,45 +461,45 @@ impl SSLSocket {
         }
     }
 
-    /// The connection ended without a goodbye.
+    /// Handles the end of the connection without a close_notify.
     fn end_of_file(&self) -> io::Result<bool> {
         let handshaking =
             !self.handshake_done.load(Ordering::Acquire) && self.engine.lock().is_handshaking();
         if handshaking {
-            let message = "the peer closed the connection before the handshake was done";
+            let message = "the peer closed the connection during the handshake";
             return Err(self.fail(SSLError::new(Reason::ClosedInHandshake, message)));
         }
-        if self.role.suppress_ragged_eofs || self.read_closed.load(Ordering::Acquire) {
+        if self.info.suppress_ragged_eofs || self.read_closed.load(Ordering::Acquire) {
             return Ok(false);
         }
-        let message = "the connection was cut: it ended without a close_notify";
+        let message = "the peer closed the connection without a close_notify";
         Err(self.fail(SSLError::new(Reason::UnexpectedEof, message)))
     }
 
-    /// Notes the end of the connection, and tells the peer as far as that goes.
+    /// Marks the connection as failed, counts the error, and sends the alert if possible.
     fn fail(&self, error: SSLError) -> io::Error {
         self.engine.lock().fail(error.clone());
-        self.role.counters.fail(error.reason());
-        self.send_answers();
+        self.info.counters.count_failure(error.reason());
+        self.flush_pending();
         error.into()
     }
 
-    /// Ends a handshake that failed so that its alert arrives: to close with
-    /// something unread would be a reset, which overtakes it.
+    /// Reads buffered input after a failed handshake, so that the alert arrives. close(2) with
+    /// unread input resets the connection, and the peer loses the alert.
     fn lingering_close(&self) {
         let sock = self.socket();
         let _ = sock.shutdown(SHUT_WR);
-        let mut waste = [0; 4096];
+        let mut discard = [0; 4096];
         for _ in 0..16 {
             let mut set = [sock::Poll::new(sock, sock::POLLIN)];
             let ready = sock::poll(&mut set, Some(Duration::ZERO)).unwrap_or(0) > 0;
-            if !ready || sock.recv_into(&mut waste).unwrap_or(0) == 0 {
+            if !ready || sock.recv_into(&mut discard).unwrap_or(0) == 0 {
                 break;
             }
         }
     }
 
-    /// The alert behind a reset: who is refused hears a reason, if there is one.
+    /// Returns the alert that the peer sent before it reset the connection, or else `error`.
     fn alert_instead_of_reset(&self, error: io::Error) -> io::Error {
         if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
             || error.raw_os_error().is_none()
@@ -507,23 +514,19 @@ impl SSLSocket {
             let mut set = [sock::Poll::new(sock, sock::POLLIN)];
             let there =
                 incoming.next().is_some() || sock::poll(&mut set, Some(Duration::ZERO)).unwrap_or(0) > 0;
-            // Data that nobody has read stands before the alert: then the reader will hear it.
+            // Unread data precedes the alert. The thread that reads it gets the alert.
             if !there || self.engine.lock().pending() > 0 {
                 return error;
             }
             match self.read_record(&mut incoming, &mut Deadline::new(Some(Duration::ZERO))) {
                 Ok(true) => {}
-                Err(alert)
-                    if matches!(SSLError::of(&alert).map(SSLError::reason), Some(Reason::Alert(_))) =>
-                {
-                    return alert;
-                }
+                Err(alert) if is_alert(&alert) => return alert,
                 _ => return error,
             }
         }
     }
 
-    /// Sends what earlier calls left, and then what the library has to say.
+    /// Sends the data of earlier calls, and then the records of the library.
     fn flush_within(&self, outgoing: &mut SendBuffer, deadline: &mut Deadline<'_>) -> io::Result<()> {
         loop {
             outgoing.flush(self.socket(), deadline)?;
@@ -534,9 +537,9 @@ impl SSLSocket {
         }
     }
 
-    /// Sends what the library has to say, without waiting: if somebody is sending,
-    /// that thread does it when it is done, and otherwise the next one that sends.
-    fn send_answers(&self) {
+    /// Sends the records of the library without waiting. If another thread is sending, it sends
+    /// them when it is done; what is left is sent by the next call that sends.
+    fn flush_pending(&self) {
         while self.engine.lock().wants_write() {
             let Some(mut outgoing) = self.outgoing.try_lock() else {
                 return;
@@ -555,7 +558,7 @@ impl SSLSocket {
         self.socket().gettimeout().is_some_and(|timeout| timeout.is_zero())
     }
 
-    /// A lock, waited for no longer than the call may take.
+    /// Acquires a lock before the deadline.
     fn lock<'a, T>(
         &self,
         mutex: &'a Mutex<T>,
@@ -571,8 +574,8 @@ impl SSLSocket {
     }
 }
 
-/// Whether a call that failed this way can be made again.
-fn may_go_on(error: &io::Error) -> bool {
+/// Whether a call that failed with this error can be repeated.
+fn can_retry(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
@@ -589,8 +592,8 @@ impl Drop for SSLSocket {
 impl fmt::Debug for SSLSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SSLSocket")
-            .field("peer", &self.role.peer)
-            .field("server_side", &self.role.server_side)
+            .field("peer", &self.info.peer)
+            .field("server_side", &self.info.server_side)
             .field("version", &self.version())
             .finish_non_exhaustive()
     }

@@ -1,4 +1,4 @@
-//! Putting TLS on a socket.
+//! Wraps sockets in TLS.
 
 use std::io;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use sock::{SOCK_STREAM, Socket};
 
 use crate::conn::engine::Engine;
 use crate::conn::socket::{ConnInfo, SSLSocket};
+use crate::constants::{PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER};
 use crate::context::SSLContext;
 use crate::error::{invalid, misconfigured};
-use crate::names::{PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER};
-use crate::stats::count;
+use crate::stats::increment;
 
-/// How a socket is wrapped. Python: the keyword arguments of `wrap_socket`.
+/// Options for wrapping a socket. Python: the keyword arguments of `wrap_socket`.
 ///
 /// # Examples
 ///
@@ -23,7 +23,7 @@ use crate::stats::count;
 ///
 /// let options = WrapOptions::new().handshake_timeout(Duration::from_secs(10));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct WrapOptions {
     do_handshake_on_connect: bool,
     suppress_ragged_eofs: bool,
@@ -37,32 +37,39 @@ impl Default for WrapOptions {
 }
 
 impl WrapOptions {
-    /// The defaults: handshake at once, a cut is an error, the socket's timeout.
+    /// Creates the default options.
+    ///
+    /// The handshake is done while wrapping, under the socket's timeout, and a connection that
+    /// ends without a close_notify is an error.
     #[must_use]
     pub fn new() -> WrapOptions {
         WrapOptions::default()
     }
 
-    /// Whether to shake hands while wrapping; otherwise with the first call that
-    /// needs it. By default true. Python: `do_handshake_on_connect`.
+    /// Sets whether the handshake is done while wrapping. Python: `do_handshake_on_connect`.
+    ///
+    /// The default is true. If false, the first call that needs the handshake does it.
     #[must_use]
     pub fn do_handshake_on_connect(mut self, at_once: bool) -> Self {
         self.do_handshake_on_connect = at_once;
         self
     }
 
-    /// Whether a connection that is cut, without a close_notify, reads as an end
-    /// of file instead of an error. By default false, since whoever can cut could
-    /// shorten what was said. Python: `suppress_ragged_eofs`, by default true.
+    /// Sets whether the end of a connection without a close_notify is an end of file.
+    ///
+    /// The default is false: it is an error, since an attacker who can close the connection
+    /// could truncate the data. Python: `suppress_ragged_eofs`, whose default is true.
     #[must_use]
     pub fn suppress_ragged_eofs(mut self, suppress: bool) -> Self {
         self.suppress_ragged_eofs = suppress;
         self
     }
 
-    /// A deadline for the handshake alone, in place of the socket's timeout; the
-    /// latter counts again after it. `None`, the default, for the socket's own; zero
-    /// is refused. Non-blocking sockets do not heed it. Python: none.
+    /// Sets a timeout for the handshake. Python: none.
+    ///
+    /// It replaces the socket's timeout until the handshake is done. `None`, the default, means
+    /// the socket's timeout. Zero is an error. It is ignored for a non-blocking socket. When it
+    /// expires, the handshake fails with `TimedOut`.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.handshake_timeout = timeout.into();
@@ -72,50 +79,56 @@ impl WrapOptions {
 
 /// Wrapping sockets.
 impl SSLContext {
-    /// Takes an accepted socket over, as a server, and shakes hands.
+    /// Wraps an accepted socket as a server and does the handshake.
     ///
     /// Python: `wrap_socket(sock, server_side=True)`. System calls: recv(2),
     /// send(2). The socket's timeout is one deadline for the whole handshake.
     ///
     /// # Errors
     ///
-    /// Those of [`do_handshake`](SSLSocket::do_handshake), with the socket closed
-    /// and the client told by an alert; [`NoCertificateAssigned`](crate::Reason::NoCertificateAssigned)
-    /// and [`BadConfiguration`](crate::Reason::BadConfiguration) before anything is
-    /// sent; `NotConnected`; `InvalidInput` for a socket or a context that cannot
-    /// be meant.
+    /// Returns an error if the handshake fails: see [`do_handshake`](SSLSocket::do_handshake). An
+    /// alert is sent to the client and the socket is closed. Returns an
+    /// [`SSLError`](crate::SSLError) before anything is sent, with
+    /// [`NoCertificateAssigned`](crate::Reason::NoCertificateAssigned) if the context has no
+    /// certificate, or with [`BadConfiguration`](crate::Reason::BadConfiguration) if its settings
+    /// contradict each other. Returns `NotConnected` if the socket is not connected, and
+    /// `InvalidInput` if it is not a stream socket or if the context is one for clients.
     pub fn wrap_socket_server(&self, sock: Socket) -> io::Result<SSLSocket> {
         self.wrap_socket_server_with(sock, &WrapOptions::new())
     }
 
-    /// [`wrap_socket_server`](Self::wrap_socket_server) with options.
+    /// Wraps an accepted socket as a server, with options.
+    ///
+    /// See [`wrap_socket_server`](Self::wrap_socket_server).
     ///
     /// # Errors
     ///
-    /// Those of [`wrap_socket_server`](Self::wrap_socket_server).
+    /// Returns an error if [`wrap_socket_server`](Self::wrap_socket_server) would, or
+    /// `InvalidInput` if the options contradict the socket's timeout.
     pub fn wrap_socket_server_with(&self, sock: Socket, options: &WrapOptions) -> io::Result<SSLSocket> {
         if self.protocol() != PROTOCOL_TLS_SERVER {
-            return Err(misconfigured("a context of PROTOCOL_TLS_CLIENT cannot wrap a server's socket"));
+            return Err(misconfigured("a context of PROTOCOL_TLS_CLIENT cannot wrap a socket as a server"));
         }
         let peer = peer(&sock, options)?;
         let engine = Engine::server(self)?;
-        count(&self.counters().accept);
+        increment(&self.counters().accept);
         self.finish(sock, engine, true, peer, options)
     }
 
-    /// Takes a connected socket over, as a client of `server_hostname`, and shakes
-    /// hands. The certificate must be for this name, which the server hears too (SNI).
+    /// Wraps a connected socket as a client of `server_hostname` and does the handshake.
     ///
-    /// Python: `wrap_socket(sock, server_hostname=…)`. System calls: send(2),
-    /// recv(2). The name is a host's or an IP address; `None` only where
-    /// [`check_hostname`](Self::check_hostname) is off. The socket's timeout is one
-    /// deadline for the whole handshake.
+    /// Python: `wrap_socket(sock, server_hostname=…)`. System calls: send(2), recv(2). The name is
+    /// a host name or an IP address. The server's certificate must be valid for it, and a host
+    /// name is sent to the server (SNI). `None` is allowed only if
+    /// [`check_hostname`](Self::check_hostname) is off. The socket's timeout is one deadline for
+    /// the whole handshake.
     ///
     /// # Errors
     ///
-    /// Those of [`do_handshake`](SSLSocket::do_handshake), with the socket closed
-    /// and the server told by an alert; `InvalidInput` for a name that cannot be
-    /// one, a socket or a context that cannot be meant; `NotConnected`.
+    /// Returns an error if the handshake fails: see [`do_handshake`](SSLSocket::do_handshake). An
+    /// alert is sent to the server and the socket is closed. Returns `InvalidInput` if the name
+    /// is invalid, if the socket is not a stream socket or if the context is one for servers, and
+    /// `NotConnected` if the socket is not connected.
     pub fn wrap_socket_client<'a>(
         &self,
         sock: Socket,
@@ -124,11 +137,14 @@ impl SSLContext {
         self.wrap_socket_client_with(sock, server_hostname, &WrapOptions::new())
     }
 
-    /// [`wrap_socket_client`](Self::wrap_socket_client) with options.
+    /// Wraps a connected socket as a client of `server_hostname`, with options.
+    ///
+    /// See [`wrap_socket_client`](Self::wrap_socket_client).
     ///
     /// # Errors
     ///
-    /// Those of [`wrap_socket_client`](Self::wrap_socket_client).
+    /// Returns an error if [`wrap_socket_client`](Self::wrap_socket_client) would, or
+    /// `InvalidInput` if the options contradict the socket's timeout.
     pub fn wrap_socket_client_with<'a>(
         &self,
         sock: Socket,
@@ -136,7 +152,7 @@ impl SSLContext {
         options: &WrapOptions,
     ) -> io::Result<SSLSocket> {
         if self.protocol() != PROTOCOL_TLS_CLIENT {
-            return Err(misconfigured("a context of PROTOCOL_TLS_SERVER cannot wrap a client's socket"));
+            return Err(misconfigured("a context of PROTOCOL_TLS_SERVER cannot wrap a socket as a client"));
         }
         let server_hostname = server_hostname.into();
         let mut peer = peer(&sock, options)?;
@@ -144,19 +160,19 @@ impl SSLContext {
             Some(host) => {
                 peer = format!("{peer} ({host})");
                 ServerName::try_from(host.to_owned())
-                    .map_err(|_| invalid(format!("server_hostname '{host}' is no host's name")))?
+                    .map_err(|_| invalid(format!("invalid server_hostname '{host}'")))?
             }
             None if self.check_hostname() => {
                 return Err(invalid("check_hostname requires server_hostname"));
             }
-            // Not sent, and not checked; sessions of the address are found by it.
+            // The address is neither sent nor verified. It is the key of the session store.
             None => match sock.getpeername()?.ip() {
                 Some(ip) => ServerName::from(ip),
                 None => ServerName::from(std::net::IpAddr::from([0, 0, 0, 0])),
             },
         };
         let engine = Engine::client(self, name, server_hostname)?;
-        count(&self.counters().connect);
+        increment(&self.counters().connect);
         self.finish(sock, engine, false, peer, options)
     }
 
@@ -168,14 +184,14 @@ impl SSLContext {
         peer: String,
         options: &WrapOptions,
     ) -> io::Result<SSLSocket> {
-        let role = ConnInfo {
+        let info = ConnInfo {
             server_side,
             suppress_ragged_eofs: options.suppress_ragged_eofs,
             handshake_timeout: options.handshake_timeout,
             peer,
             counters: std::sync::Arc::clone(self.counters()),
         };
-        let wrapped = SSLSocket::new(sock, engine, role);
+        let wrapped = SSLSocket::new(sock, engine, info);
         if options.do_handshake_on_connect {
             wrapped.do_handshake()?;
         }
@@ -183,16 +199,14 @@ impl SSLContext {
     }
 }
 
-/// The peer's address, of a socket that can be wrapped.
+/// Checks that a socket can be wrapped, and returns the peer's address.
 fn peer(sock: &Socket, options: &WrapOptions) -> io::Result<String> {
     if sock.kind() != SOCK_STREAM {
         return Err(invalid("only stream sockets can be wrapped"));
     }
     let nonblocking = sock.gettimeout().is_some_and(|timeout| timeout.is_zero());
     if options.handshake_timeout.is_some_and(|timeout| timeout.is_zero()) {
-        return Err(invalid(
-            "handshake_timeout leaves no time for a handshake: None is the socket's own timeout",
-        ));
+        return Err(invalid("handshake_timeout must not be zero (None means the socket's timeout)"));
     }
     if options.do_handshake_on_connect && nonblocking {
         return Err(invalid("do_handshake_on_connect should not be specified for non-blocking sockets"));

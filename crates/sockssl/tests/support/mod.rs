@@ -1,4 +1,4 @@
-//! Certificates made for a test, and pairs of connected sockets.
+//! Creates certificates and pairs of connected sockets for tests.
 
 #![allow(dead_code, unreachable_pub)]
 
@@ -17,10 +17,10 @@ use sock::Socket;
 use sockssl::{CERT_REQUIRED, PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext, SSLError, SSLSocket};
 use time::OffsetDateTime;
 
-/// No wait of a test is longer.
+/// The limit of every wait in a test.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
-/// A directory of certificates that is gone after the test.
+/// A directory of certificates that is removed after the test.
 pub struct Pki {
     directory: PathBuf,
     ca: Certificate,
@@ -28,7 +28,7 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// With `ca.pem`, and `server.pem` for localhost with its key in `server.key`.
+    /// Creates `ca.pem`, and `server.pem` for localhost with its key in `server.key`.
     pub fn new() -> Pki {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -60,7 +60,7 @@ impl Pki {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// A certificate for a host and 127.0.0.1, valid now, not yet issued.
+    /// Returns the parameters of a valid certificate for a host and 127.0.0.1.
     pub fn leaf(&self, name: &str) -> CertificateParams {
         let mut params = CertificateParams::new([name.to_owned(), "127.0.0.1".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -79,7 +79,7 @@ impl Pki {
         self.write(&format!("{name}.key"), key.serialize_pem());
     }
 
-    /// Writes `NAME`, a list that revokes the certificate of this number.
+    /// Writes `NAME`, a list that revokes the certificate with this serial number.
     pub fn revoke(&self, name: &str, serial: u64, next_update: i64) -> PathBuf {
         self.revoke_until(name, serial, day(next_update))
     }
@@ -101,7 +101,7 @@ impl Pki {
         self.write(name, crl.signed_by(&self.ca, &self.ca_key).unwrap().pem().unwrap())
     }
 
-    /// A server's context with `server.pem`.
+    /// Creates a server context with `server.pem`.
     pub fn server(&self) -> SSLContext {
         self.server_with("server")
     }
@@ -114,7 +114,7 @@ impl Pki {
         context
     }
 
-    /// A server's context that demands certificates of `ca.pem`.
+    /// Creates a server context that requires certificates that `ca.pem` issued.
     pub fn strict_server(&self) -> SSLContext {
         let context = self.server();
         context.load_verify_locations(self.path("ca.pem")).unwrap();
@@ -122,7 +122,7 @@ impl Pki {
         context
     }
 
-    /// A client's context that trusts `ca.pem`.
+    /// Creates a client context that trusts `ca.pem`.
     pub fn client(&self) -> SSLContext {
         let context = SSLContext::new(PROTOCOL_TLS_CLIENT);
         context.load_verify_locations(self.path("ca.pem")).unwrap();
@@ -159,12 +159,12 @@ pub fn for_clients(mut params: CertificateParams) -> CertificateParams {
     params
 }
 
-/// A day before or after today.
+/// Returns a day before or after today.
 pub fn day(offset: i64) -> OffsetDateTime {
     OffsetDateTime::now_utc() + time::Duration::days(offset)
 }
 
-/// Two ends of a TCP connection, the server's first, that wait for [`LIMIT`] at most.
+/// Connects two sockets, the server's first, with [`LIMIT`] as their timeout.
 pub fn connection() -> (Socket, Socket) {
     let listener = sock::create_server(("127.0.0.1", 0)).unwrap();
     let port = listener.getsockname().unwrap().port().unwrap();
@@ -175,7 +175,7 @@ pub fn connection() -> (Socket, Socket) {
     (server, client)
 }
 
-/// Runs both handshakes, the server's in a thread of its own.
+/// Does both handshakes, the server's in another thread.
 pub fn handshake(
     server: &SSLContext,
     client: &SSLContext,
@@ -188,14 +188,14 @@ pub fn handshake(
     (thread.join().unwrap(), client)
 }
 
-/// Both ends of a connection that stands.
+/// Returns both ends of an established connection.
 #[track_caller]
 pub fn wrapped(server: &SSLContext, client: &SSLContext) -> (SSLSocket, SSLSocket) {
     let (server, client) = handshake(server, client, "localhost");
     (server.expect("the server's handshake"), client.expect("the client's handshake"))
 }
 
-/// The `SSLError` of a call that must have failed with one.
+/// Returns the `SSLError` and the text of a call that must have failed.
 #[track_caller]
 pub fn ssl_error<T: std::fmt::Debug>(result: io::Result<T>) -> (SSLError, String) {
     let error = result.expect_err("this has to fail");
@@ -203,12 +203,11 @@ pub fn ssl_error<T: std::fmt::Debug>(result: io::Result<T>) -> (SSLError, String
     (ssl, error.to_string())
 }
 
-/// Says aloud that a peer is not there to be tested with; with this variable set it
-/// has to be.
+/// Prints that a test is skipped without a peer. Fails if the environment variable requires it.
 pub fn leave_out(peer: &str, variable: &str) {
     let required = std::env::var_os(variable).is_some_and(|value| value == "1");
-    assert!(!required, "{variable}=1, but there is no {peer} on PATH");
-    eprintln!("there is no {peer} on PATH: IT IS LEFT OUT");
+    assert!(!required, "{variable}=1, but {peer} is not on PATH");
+    eprintln!("SKIPPED: {peer} is not on PATH");
 }
 
 pub fn join<T>(thread: thread::JoinHandle<T>) -> T {
@@ -222,7 +221,7 @@ pub struct Issued {
 }
 
 impl Issued {
-    /// Signed by `issuer`, or by itself.
+    /// Creates a certificate that `issuer` or its own key signs.
     pub fn new(params: CertificateParams, issuer: Option<&Issued>) -> Issued {
         let key = KeyPair::generate().unwrap();
         let cert = match issuer {
@@ -240,8 +239,8 @@ impl Issued {
     }
 }
 
-/// What `openssl verify` with these words says of a certificate, in the directory of
-/// certificates; `None` without openssl, which is said aloud.
+/// Runs `openssl verify` with these arguments in the directory of certificates. Returns whether it
+/// accepts the certificate, or prints a note and returns `None` without openssl.
 pub fn openssl_accepts(pki: &Pki, words: &str) -> Option<bool> {
     let mut command = std::process::Command::new("openssl");
     let Ok(output) = command.arg("verify").args(words.split(' ')).current_dir(pki.path("")).output() else {
@@ -253,7 +252,7 @@ pub fn openssl_accepts(pki: &Pki, words: &str) -> Option<bool> {
     Some(output.status.success())
 }
 
-/// As PEM has it.
+/// Encodes like in a PEM file.
 pub fn base64(der: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! The end of a connection: the close_notify, and a close that loses nothing.
+//! Shutdown and close: the close_notify, and a lingering close that loses no data.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -10,26 +10,25 @@ use sock::{AF_UNIX, Deadline, Shutdown, Socket};
 use super::SSLSocket;
 use crate::conn::record_io::{Input, await_acknowledgement};
 
-/// How long a close waits on a socket without timeout.
+/// How long a close waits at most on a socket without a timeout.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// The longest close_notify (TLS 1.2 with AES-GCM), and a FIN, which counts as a byte.
-/// It is not waited for: each record of data is longer than what it leaves room for.
-const CLOSE_NOTIFY: usize = 5 + 8 + 2 + 16 + 1;
+/// The length of the longest close_notify (TLS 1.2 with AES-GCM), plus a FIN, which counts as
+/// one byte. A close does not wait for their acknowledgement. Every data record is longer.
+const CLOSE_NOTIFY_LEN: usize = 5 + 8 + 2 + 16 + 1;
 
 impl SSLSocket {
-    /// Ends sending, receiving, or both. To end sending sends a close_notify first.
+    /// Shuts down sending, receiving, or both. Shutting down sending sends a close_notify first.
     ///
-    /// Python: `shutdown(how)`, which sends none. System calls: send(2),
-    /// shutdown(2). It wakes calls of other threads. Where the system's buffer is
-    /// full it waits for room for the close_notify: as long as the socket's timeout, or
-    /// five seconds on a blocking socket. `SHUT_RDWR` waits for one second at most, and
-    /// also until the peer has acknowledged what was sent: input that comes after it
-    /// resets the connection.
+    /// Python: `shutdown(how)`, which sends no close_notify. System calls: send(2), shutdown(2).
+    /// It wakes blocked calls of other threads. If the send buffer is full, it waits until there
+    /// is room for the close_notify: for the socket's timeout, or for five seconds on a blocking
+    /// socket. `SHUT_RDWR` waits for one second at most, and also until the peer has acknowledged
+    /// the sent data, because input that arrives afterwards resets the connection.
     ///
     /// # Errors
     ///
-    /// `NotConnected` (`ENOTCONN`).
+    /// Returns `NotConnected` (`ENOTCONN`) if the socket is not connected.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let sock = self.socket();
         match how {
@@ -41,10 +40,10 @@ impl SSLSocket {
                 self.read_closed.store(true, Ordering::Release);
                 let mut deadline = self.closing_deadline(Duration::from_secs(1));
                 let _ = self.send_close_notify(&mut deadline, Input::Keep);
-                if self.may_be_reset() && sock.family() != AF_UNIX {
+                if self.may_receive_more() && sock.family() != AF_UNIX {
                     // As in `lingering_close`. The receiving side stays open until then.
                     sock.shutdown(Shutdown::Write)?;
-                    await_acknowledgement(sock, &mut deadline, self.allowance());
+                    await_acknowledgement(sock, &mut deadline, self.allowed_unacknowledged());
                     // It fails if the peer has closed meanwhile.
                     let _ = sock.shutdown(Shutdown::Read);
                     return Ok(());
@@ -54,48 +53,46 @@ impl SSLSocket {
         sock.shutdown(how)
     }
 
-    /// Sends a close_notify, waits until the peer's system has everything, and closes
-    /// the socket.
+    /// Sends a close_notify, waits until the peer has acknowledged everything, and closes the
+    /// socket.
     ///
-    /// Python: `close()`, which does neither. System calls: send(2), recv(2), ioctl(2),
-    /// close(2). Input that was not received is discarded: close(2) would reset the
-    /// connection because of it, such as of session tickets, and what is still in the
-    /// send queue would be lost. It waits as long as the socket's timeout, but five
-    /// seconds at most, and only if there is something to wait for. A non-blocking
-    /// socket does not wait: call [`flush`](Self::flush), and wait for
-    /// [`send_queue`](Socket::send_queue) to be empty, before closing it.
+    /// Python: `close()`, which neither sends a close_notify nor waits. System calls: send(2),
+    /// recv(2), ioctl(2), close(2). Unread input, such as session tickets, is discarded: because
+    /// of it close(2) would reset the connection, and data in the send queue would be lost. It
+    /// waits for the socket's timeout, for five seconds at most, and only if something is not
+    /// acknowledged. A non-blocking socket does not wait: call [`flush`](Self::flush), and wait
+    /// until [`send_queue`](Socket::send_queue) is empty, before closing it.
     ///
-    /// Dropping it does the same, without an error; in a thread that panics without the
+    /// Dropping it does the same and ignores errors. In a thread that panics, dropping sends no
     /// close_notify.
     ///
     /// # Errors
     ///
-    /// `TimedOut` if the peer had not acknowledged everything in time: the system goes
-    /// on sending, but input resets the connection from then on. `WouldBlock` if a
-    /// non-blocking socket had no room for what [`send`](Self::send) has counted. No
-    /// error if the peer has reset the connection. Those of closing a [`Socket`].
+    /// Returns `TimedOut` if the peer has not acknowledged everything in time. The system goes on
+    /// sending, but input resets the connection from then on. Returns `WouldBlock` if a
+    /// non-blocking socket has no room for data that [`send`](Self::send) has counted. Returns an
+    /// error if closing the [`Socket`] fails. A reset by the peer is not an error.
     pub fn close(mut self) -> io::Result<()> {
         let finished = self.finish();
         let closed = self.sock.take().map_or(Ok(()), Socket::close);
         finished.and(closed)
     }
 
-    /// Marks the connection as failed: no close_notify is sent from now on, so that the
-    /// peer finds it cut.
+    /// Marks the connection as failed: no close_notify is sent from now on.
     ///
-    /// Python: none; it never sends one unless `unwrap` is called. For who cannot send
-    /// all that belongs to an answer, since a close_notify says that it was all
-    /// (RFC 8446, 6.1). A server of `sockserver` calls it for a handler that failed.
+    /// Python: none; there only `unwrap` sends a close_notify. Call it if a response cannot be
+    /// completed, because a close_notify means that the data is complete (RFC 8446, section 6.1).
+    /// `sockserver` calls it if a handler fails.
     pub fn abort(&self) {
         self.aborted.store(true, Ordering::Release);
     }
 
-    /// The server waits in place of [`finish`](Self::finish).
-    pub(crate) fn note_linger(&self) {
+    /// Records that the caller does the lingering close, so that [`finish`](Self::finish) does not.
+    pub(crate) fn set_lingered(&self) {
         self.lingered.store(true, Ordering::Release);
     }
 
-    /// Sends what is left and the close_notify, and waits until it is safe to close.
+    /// Sends the remaining data and the close_notify, and waits until close(2) loses nothing.
     pub(super) fn finish(&self) -> io::Result<()> {
         let Some(sock) = self.sock.as_ref().filter(|_| self.handshake_done.load(Ordering::Acquire)) else {
             return Ok(());
@@ -105,23 +102,23 @@ impl SSLSocket {
         }
         let mut deadline = self.closing_deadline(LINGER);
         let sent = self.send_close_notify(&mut deadline, Input::Discard);
-        let waits = sent.is_ok() && self.may_be_reset() && !self.lingered.load(Ordering::Acquire);
+        let waits = sent.is_ok() && self.may_receive_more() && !self.lingered.load(Ordering::Acquire);
         let lingered = if waits { self.linger(sock, &mut deadline) } else { Ok(()) };
         let result = match sent.and(lingered) {
-            // The peer's own doing, or that of shutdown(2) on the socket.
-            Err(error) if is_gone(&error) => Ok(()),
+            // The peer has disconnected, or shutdown(2) was called on the socket.
+            Err(error) if is_disconnected(&error) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::TimedOut && self.is_nonblocking() => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_nonblocking() => {
                 Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"))
             }
             result => result,
         };
-        result.inspect_err(|error| log::debug!("closing TLS with {}: {error}", self.role.peer))
+        result.inspect_err(|error| log::debug!("cannot close TLS with {}: {error}", self.info.peer))
     }
 
-    /// Waits until everything has been acknowledged, if that is not so already.
+    /// Waits until everything is acknowledged.
     fn linger(&self, sock: &Socket, deadline: &mut Deadline<'_>) -> io::Result<()> {
-        let allowed = self.allowance();
+        let allowed = self.allowed_unacknowledged();
         let linger = |limit| sock.linger_until(limit, |queued| queued <= allowed).map(drop);
         match linger(Duration::ZERO) {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
@@ -131,7 +128,7 @@ impl SSLSocket {
         if left.is_zero() {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"));
         }
-        // The FIN sends the close_notify on its way, which may wait for an acknowledgement
+        // The FIN pushes the close_notify, which may be waiting for an acknowledgement
         // (RFC 896). After SHUT_RD, input that follows a FIN resets the connection.
         if !self.read_closed.load(Ordering::Acquire) {
             sock.shutdown(Shutdown::Write)?;
@@ -147,29 +144,29 @@ impl SSLSocket {
         Deadline::new(Some(timeout))
     }
 
-    /// Has everything that ends the connection done by `time`, whatever the socket's timeout.
+    /// Sets the deadline for everything that closes the connection. It replaces the socket's timeout.
     pub(crate) fn close_by(&self, time: Instant) {
         *self.close_by.lock() = Some(time);
     }
 
-    /// Whether the peer may still send something that resets the connection. After its
-    /// close_notify it sends no more.
-    fn may_be_reset(&self) -> bool {
+    /// Whether the peer may still send data, which would reset a closed connection. After its
+    /// close_notify it sends nothing.
+    fn may_receive_more(&self) -> bool {
         !self.engine.lock().peer_closed()
     }
 
-    /// How much may be unacknowledged when the socket is closed.
-    fn allowance(&self) -> usize {
-        if self.engine.lock().is_closed() { CLOSE_NOTIFY } else { 0 }
+    /// Returns the number of bytes that may be unacknowledged when the socket is closed.
+    fn allowed_unacknowledged(&self) -> usize {
+        if self.engine.lock().is_closed() { CLOSE_NOTIFY_LEN } else { 0 }
     }
 
-    /// Sends what is left, and the close_notify once. What was cut off before it stays cut
-    /// off: then there is none.
+    /// Sends the remaining data, and then the close_notify, once. If the remaining data cannot be
+    /// sent, no close_notify is sent.
     fn send_close_notify(&self, deadline: &mut Deadline<'_>, input: Input) -> io::Result<()> {
         let Some(sock) = self.sock.as_ref().filter(|_| self.handshake_done.load(Ordering::Acquire)) else {
             return Ok(());
         };
-        // Whoever is sending is not interrupted, and not waited for.
+        // A thread that is sending is neither interrupted nor waited for.
         let soon = deadline.left().unwrap_or_default().min(Duration::from_millis(20));
         let Some(mut outgoing) = self.outgoing.try_lock_for(soon) else {
             return Ok(());
@@ -186,8 +183,8 @@ impl SSLSocket {
     }
 }
 
-/// Whether nothing can be sent any more.
-fn is_gone(error: &io::Error) -> bool {
+/// Whether the error means that the peer has disconnected.
+fn is_disconnected(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::BrokenPipe

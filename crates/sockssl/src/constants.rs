@@ -1,59 +1,66 @@
-//! Python's constants: protocols, purposes, versions, modes; and the names of ciphers.
+//! Python's constants: protocols, purposes, versions and modes, and the names of ciphers.
 
 // The spelling is Python's.
 #![allow(non_camel_case_types)]
 
 use rustls::{CipherSuite, ProtocolVersion};
 
-/// Which side of a connection a context is for. Python: `ssl._SSLMethod`.
+/// The side of a connection that a context is for. Python: `ssl._SSLMethod`.
+///
+/// This enum is exhaustive: a connection has two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
-    /// For clients: verifies servers and their names.
+    /// A context for clients. By default it verifies servers and their names.
     PROTOCOL_TLS_CLIENT,
-    /// For servers: asks for no certificate.
+    /// A context for servers. By default it requests no certificate from clients.
     PROTOCOL_TLS_SERVER,
 }
 
 pub use Protocol::{PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER};
 
-/// Whom the peer has to be. Python: `ssl.Purpose`.
+/// The role of the peer. Python: `ssl.Purpose`.
+///
+/// This enum is exhaustive: a peer is a server or a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Purpose {
-    /// The peer is a server: a context for clients.
+    /// The peer is a server. The context is one for clients.
     SERVER_AUTH,
-    /// The peer is a client: a context for servers.
+    /// The peer is a client. The context is one for servers.
     CLIENT_AUTH,
 }
 
-/// What is asked of the peer's certificate. Python: `ssl.VerifyMode`.
+/// Whether the peer's certificate is required and verified. Python: `ssl.VerifyMode`.
+///
+/// This enum is exhaustive, as Python's is: the three modes are those of OpenSSL's
+/// `SSL_VERIFY_NONE`, `SSL_VERIFY_PEER` and `SSL_VERIFY_FAIL_IF_NO_PEER_CERT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum VerifyMode {
-    /// Nothing: a client then talks to anybody who claims to be the server.
+    /// The certificate is not verified. A client cannot detect an impersonated server.
     CERT_NONE,
-    /// A client may come without one; one that is shown must be good. For a
-    /// server's certificate the same as `CERT_REQUIRED`.
+    /// A client may send no certificate. One that it sends is verified. For a server's
+    /// certificate this is the same as `CERT_REQUIRED`.
     CERT_OPTIONAL,
-    /// It must be shown and be good.
+    /// A certificate is required and verified.
     CERT_REQUIRED,
 }
 
 pub use VerifyMode::{CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED};
 
-/// How revocation lists are asked. Python: `ssl.VerifyFlags`.
+/// Which certificates require a revocation list. Python: `ssl.VerifyFlags`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum VerifyFlags {
-    /// What the loaded lists revoke is refused; what they say nothing of passes.
+    /// A certificate that a loaded list revokes is rejected. No list is required.
     VERIFY_DEFAULT,
-    /// The peer's certificate needs a list of its issuer that covers it and is not outdated.
+    /// The peer's certificate requires a list of its issuer that covers it and has not expired.
     VERIFY_CRL_CHECK_LEAF,
-    /// Each certificate below the trusted one needs such a list.
+    /// Each certificate below the trusted one requires such a list.
     VERIFY_CRL_CHECK_CHAIN,
 }
 
 pub use VerifyFlags::{VERIFY_CRL_CHECK_CHAIN, VERIFY_CRL_CHECK_LEAF, VERIFY_DEFAULT};
 
-/// A version of the protocol. Python: `ssl.TLSVersion`; older ones are not spoken.
+/// A protocol version. Python: `ssl.TLSVersion`. Older versions are not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum TLSVersion {
@@ -63,7 +70,7 @@ pub enum TLSVersion {
     TLSv1_3,
 }
 
-/// The version as Python's `SSLSocket.version()` spells it.
+/// Returns the version as Python's `SSLSocket.version()` spells it.
 pub(crate) fn version_name(version: ProtocolVersion) -> &'static str {
     match version {
         ProtocolVersion::TLSv1_2 => "TLSv1.2",
@@ -72,7 +79,7 @@ pub(crate) fn version_name(version: ProtocolVersion) -> &'static str {
     }
 }
 
-/// OpenSSL's name of a cipher suite, its protocol and its secret bits.
+/// Returns OpenSSL's name of a cipher suite, its protocol and its number of secret bits.
 pub(crate) fn cipher_name(suite: CipherSuite) -> (&'static str, &'static str, u32) {
     use CipherSuite as S;
     match suite {
@@ -96,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cipher_that_is_spoken_has_openssls_name() {
+    fn every_supported_cipher_has_openssls_name() {
         for suite in &crate::provider::provider().cipher_suites {
             assert_ne!(cipher_name(suite.suite()).0, "unknown", "{suite:?}");
         }
