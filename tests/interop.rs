@@ -28,13 +28,14 @@ use program::{ANY_PORT, Directory, Language, Program, Terminal, languages};
 use sock::{AF_INET, SHUT_WR, SOCK_STREAM, Socket};
 
 /// Every server, or client, with the arguments it takes.
-const PROGRAMS: [(&str, &str); 46] = [
+const PROGRAMS: [(&str, &str); 47] = [
     ("careful", "[HOST [PORT]]"),
     ("careful_client", "[HOST [PORT]]"),
     ("chat", "[HOST [PORT]]"),
     ("chat_polling", "[HOST [PORT]]"),
     ("echo_pool", "[HOST [PORT]]"),
     ("echo_prefork", "[HOST [PORT]]"),
+    ("echo_select", "[HOST [PORT]]"),
     ("echo_selector", "[HOST [PORT]]"),
     ("echo_tcp", "[HOST [PORT]]"),
     ("echo_tcp_client", "[HOST [PORT]]"),

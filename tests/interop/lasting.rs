@@ -93,6 +93,34 @@ fn chat_polling() {
 }
 
 #[test]
+fn echo_select() {
+    for &language in languages() {
+        let mut server = Program::start(language, "echo_select", &ANY_PORT);
+        let address = server.address();
+        let enter = |server: &mut Program| {
+            let client = client_of(&address);
+            server.expect(&format!("accepted {}\n", client.getsockname().expect("getsockname")));
+            client
+        };
+        let (ann, bob) = (enter(&mut server), enter(&mut server));
+        for client in [&bob, &ann] {
+            client.sendall(b"hello\n").expect("sendall");
+            server.expect("received 6 bytes\n");
+            assert_eq!(line(client), "hello\n");
+        }
+        drop(ann);
+        server.expect("received 0 bytes\nclosing\n");
+        // A reset is an end too.
+        bob.set_linger(sock::Linger { l_onoff: true, l_linger: 0 }).expect("set_linger");
+        drop(bob);
+        server.expect("received 0 bytes\nclosing\n");
+        let cid = enter(&mut server);
+        cid.sendall(b"still here\n").expect("sendall");
+        assert_eq!(line(&cid), "still here\n");
+    }
+}
+
+#[test]
 fn limits() {
     for &language in languages() {
         let mut server = Program::start(language, "limits", &ANY_PORT);

@@ -11,6 +11,7 @@ mod forking;
 mod forking_outcomes;
 mod nothing_left;
 mod preforking;
+mod selectors;
 mod signals;
 #[path = "../../crates/sockserver/tests/support/mod.rs"]
 mod support;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         forking_outcomes::TESTS,
         nothing_left::TESTS,
         preforking::TESTS,
+        selectors::TESTS,
         signals::TESTS,
         tls::TESTS,
         unix_mode::TESTS,

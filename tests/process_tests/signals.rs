@@ -24,7 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
 /// Interrupts the main thread, the one a signal to the process goes to, every
 /// few milliseconds while `run` runs.
 #[track_caller]
-fn under_signals(run: impl FnOnce()) {
+pub(crate) fn under_signals(run: impl FnOnce()) {
     let handled = Arc::new(AtomicBool::new(false));
     // With SA_RESTART, as signal-hook sets it, poll(2) still ends with EINTR (signal(7)).
     let id = signal_hook::flag::register(SIGUSR1, Arc::clone(&handled)).unwrap();

@@ -67,6 +67,7 @@ mod error;
 mod netdb;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
+pub mod selectors;
 mod socket;
 mod stream;
 mod sys;
@@ -78,6 +79,7 @@ pub use call::cancel::{Canceller, set_interrupt_hook, was_cancelled, was_interru
 pub use call::deadline::{
     Deadline, Events, POLLERR, POLLHUP, POLLIN, POLLOUT, Poll, getdefaulttimeout, poll, setdefaulttimeout,
 };
+pub use call::to_timeout::ToTimeout;
 pub use consts::*;
 pub use create::create_connection::{
     ConnectError, ConnectionOptions, create_connection, create_connection_with,

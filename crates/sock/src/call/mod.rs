@@ -2,4 +2,5 @@
 
 pub(crate) mod cancel;
 pub(crate) mod deadline;
+pub(crate) mod to_timeout;
 pub(crate) mod trace;

@@ -36,6 +36,7 @@ use std::time::Duration;
 use crate::address::{Address, ToAddress};
 use crate::call::cancel::{Cancellation, Canceller};
 use crate::call::deadline::{self, Deadline, Readiness, Timeout};
+use crate::call::to_timeout::ToTimeout;
 use crate::call::trace::call;
 use crate::consts::{AddressFamily, SOMAXCONN, SocketKind};
 use crate::socket::from_fd::{FromFdError, detect};
@@ -437,8 +438,8 @@ impl Socket {
     /// ours.settimeout(None)?;
     /// # std::io::Result::Ok(())
     /// ```
-    pub fn settimeout(&self, timeout: impl Into<Option<Duration>>) -> io::Result<()> {
-        let timeout = timeout.into();
+    pub fn settimeout(&self, timeout: impl ToTimeout) -> io::Result<()> {
+        let timeout = timeout.to_timeout()?;
         let fd = self.fileno();
         let before = self.gettimeout();
         self.timeout.set(timeout)?;

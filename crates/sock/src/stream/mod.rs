@@ -77,6 +77,15 @@ pub trait StreamSocket: Send + Sync {
         0
     }
 
+    /// Whether a receive returns at once although the socket underneath may have no input: bytes
+    /// are [`pending`](Self::pending), or the stream's end or failure was received with them. By
+    /// default whether bytes are pending.
+    ///
+    /// A wrapper around another stream has to pass it on.
+    fn has_buffered_input(&self) -> bool {
+        self.pending() > 0
+    }
+
     /// Receives into a reader's buffer that is empty, and is made with `size` bytes if it is
     /// none yet; nothing in it afterwards is the end of file. By default [`recv_into`](Self::recv_into); a stream that has received
     /// something ahead may give the buffer it is in, and take the reader's for it.

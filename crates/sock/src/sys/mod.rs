@@ -35,6 +35,8 @@
 
 #[cfg(unix)]
 pub(crate) mod batch;
+#[cfg(target_os = "linux")]
+mod epoll;
 #[cfg(unix)]
 pub(crate) mod message;
 #[cfg_attr(target_os = "freebsd", path = "names/freebsd.rs")]
@@ -57,6 +59,8 @@ mod unix;
 #[cfg(windows)]
 mod windows;
 
+#[cfg(target_os = "linux")]
+pub(crate) use epoll::*;
 pub(crate) use names::{c, with_names};
 pub(crate) use netdb::*;
 pub(crate) use sendfile::*;

@@ -130,7 +130,7 @@ macro_rules! descriptor_traits {
 }
 pub(crate) use descriptor_traits;
 
-fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+pub(super) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 

@@ -559,6 +559,10 @@ impl StreamSocket for Connection {
         ahead + self.stream().map_or(0, |stream| stream.pending())
     }
 
+    fn has_buffered_input(&self) -> bool {
+        self.pending() > 0 || self.stream().is_some_and(|stream| stream.has_buffered_input())
+    }
+
     fn linger_for(&self, limit: Duration) -> io::Result<Lingered> {
         self.stream().map_or(Err(io::ErrorKind::NotConnected.into()), |stream| stream.linger_for(limit))
     }

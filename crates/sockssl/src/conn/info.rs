@@ -5,7 +5,10 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
-use sock::{Lingered, Shutdown, Socket, SocketPair, SocketReader, SocketWriter, StreamSocket};
+use sock::selectors::FileObject;
+use sock::{
+    AsFd, BorrowedFd, Lingered, Shutdown, Socket, SocketPair, SocketReader, SocketWriter, StreamSocket,
+};
 
 use crate::cert::{Parsed, PeerCertificate};
 use crate::conn::socket::SSLSocket;
@@ -139,6 +142,10 @@ impl StreamSocket for SSLSocket {
         SSLSocket::pending(self)
     }
 
+    fn has_buffered_input(&self) -> bool {
+        SSLSocket::has_buffered_input(self)
+    }
+
     fn linger_for(&self, limit: Duration) -> io::Result<Lingered> {
         self.set_lingered();
         self.socket().linger_for(limit)
@@ -161,6 +168,16 @@ impl StreamSocket for SSLSocket {
 
     fn sendall(&self, data: &[u8]) -> io::Result<()> {
         SSLSocket::sendall(self, data)
+    }
+}
+
+impl FileObject for SSLSocket {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket().as_fd()
+    }
+
+    fn has_buffered_input(&self) -> Option<bool> {
+        Some(SSLSocket::has_buffered_input(self))
     }
 }
 

@@ -312,6 +312,16 @@ impl SSLSocket {
         engine.pending()
     }
 
+    /// Whether a receive returns without the socket: bytes are [`pending`](Self::pending), or the
+    /// peer's close_notify or a fatal error was received with the last ones.
+    pub(crate) fn has_buffered_input(&self) -> bool {
+        if self.pending() > 0 {
+            return true;
+        }
+        let engine = self.engine.lock();
+        engine.peer_closed() || engine.check().is_err()
+    }
+
     /// Ends the TLS connection and returns the socket.
     ///
     /// Python: `unwrap()`. System calls: send(2), recv(2). It sends a close_notify and waits for

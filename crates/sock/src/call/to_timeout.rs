@@ -1,0 +1,179 @@
+//! What a timeout can be written as: seconds as a number, a `Duration`, `None`.
+
+use std::io;
+use std::time::Duration;
+
+use crate::error::{invalid, out_of_range};
+
+/// A timeout: a number of seconds, a [`Duration`], `Some(duration)`, or `None` for no limit.
+///
+/// Python: the `value` of `settimeout`, a number or `None`. A number that is not a whole number of
+/// nanoseconds is rounded up, as in Python, so that a small timeout does not become zero.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let (ours, _theirs) = sock::socketpair()?;
+/// ours.settimeout(2.5)?;
+/// assert_eq!(ours.gettimeout(), Some(Duration::from_millis(2500)));
+/// ours.settimeout(5)?;
+/// ours.settimeout(Duration::from_millis(10))?;
+/// ours.settimeout(None)?;
+///
+/// let error = ours.settimeout(-1).unwrap_err();
+/// assert_eq!(error.to_string(), "Timeout value out of range");
+/// # std::io::Result::Ok(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a timeout",
+    label = "not a timeout",
+    note = "a timeout is a number of seconds such as `2.5` or `5`, a `Duration`, `Some(duration)`, or \
+            `None` for no limit"
+)]
+pub trait ToTimeout: Sized {
+    /// Returns the timeout, `None` for no limit.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind `InvalidInput` for a negative number and for NaN, with the text of
+    /// Python's `ValueError`, and for a number that no [`Duration`] can hold.
+    fn to_timeout(self) -> io::Result<Option<Duration>>;
+
+    /// Returns the timeout of a wait such as [`select`](crate::selectors::Selector::select), where
+    /// a negative number is zero.
+    ///
+    /// # Errors
+    ///
+    /// As [`to_timeout`](Self::to_timeout), negative numbers excepted.
+    fn to_wait_timeout(self) -> io::Result<Option<Duration>> {
+        self.to_timeout()
+    }
+}
+
+impl ToTimeout for Duration {
+    fn to_timeout(self) -> io::Result<Option<Duration>> {
+        Ok(Some(self))
+    }
+}
+
+// For no other `Option`: the type of a bare `None` would be ambiguous.
+impl ToTimeout for Option<Duration> {
+    fn to_timeout(self) -> io::Result<Option<Duration>> {
+        Ok(self)
+    }
+}
+
+macro_rules! whole_seconds {
+    ($($type:ty)*) => {$(
+        /// Seconds.
+        impl ToTimeout for $type {
+            fn to_timeout(self) -> io::Result<Option<Duration>> {
+                match u64::try_from(self) {
+                    Ok(seconds) => Ok(Some(Duration::from_secs(seconds))),
+                    Err(_) => Err(negative()),
+                }
+            }
+
+            fn to_wait_timeout(self) -> io::Result<Option<Duration>> {
+                Ok(Some(Duration::from_secs(u64::try_from(self).unwrap_or(0))))
+            }
+        }
+    )*};
+}
+whole_seconds! { u8 u16 u32 u64 usize i8 i16 i32 i64 isize }
+
+/// Seconds.
+impl ToTimeout for f64 {
+    fn to_timeout(self) -> io::Result<Option<Duration>> {
+        if self < 0.0 {
+            return Err(negative());
+        }
+        from_seconds(self)
+    }
+
+    fn to_wait_timeout(self) -> io::Result<Option<Duration>> {
+        if self < 0.0 { Ok(Some(Duration::ZERO)) } else { from_seconds(self) }
+    }
+}
+
+/// Seconds.
+impl ToTimeout for f32 {
+    fn to_timeout(self) -> io::Result<Option<Duration>> {
+        f64::from(self).to_timeout()
+    }
+
+    fn to_wait_timeout(self) -> io::Result<Option<Duration>> {
+        f64::from(self).to_wait_timeout()
+    }
+}
+
+/// `_PyTime_FromSecondsObject` with `_PyTime_ROUND_TIMEOUT` (Python/pytime.c).
+fn from_seconds(seconds: f64) -> io::Result<Option<Duration>> {
+    if seconds.is_nan() {
+        return Err(invalid("Invalid value NaN (not a number)"));
+    }
+    let nanoseconds = (seconds * 1e9).ceil();
+    // The largest f64 below 2^64.
+    if nanoseconds > 18_446_744_073_709_549_568.0 {
+        return Err(out_of_range(format!("timeout of {seconds} seconds is too long")));
+    }
+    Ok(Some(Duration::from_nanos(nanoseconds as u64)))
+}
+
+/// CPython's text: `socket_parse_timeout` (Modules/socketmodule.c).
+fn negative() -> io::Error {
+    invalid("Timeout value out of range")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{ArgumentError, ArgumentFault};
+
+    fn fault(result: io::Result<Option<Duration>>) -> ArgumentFault {
+        ArgumentError::of(&result.unwrap_err()).unwrap().fault()
+    }
+
+    #[test]
+    fn numbers_are_seconds() {
+        assert_eq!(5.to_timeout().unwrap(), Some(Duration::from_secs(5)));
+        assert_eq!(5_u64.to_timeout().unwrap(), Some(Duration::from_secs(5)));
+        assert_eq!(2.5.to_timeout().unwrap(), Some(Duration::from_millis(2500)));
+        assert_eq!(2.5_f32.to_timeout().unwrap(), Some(Duration::from_millis(2500)));
+        assert_eq!(0.1.to_timeout().unwrap(), Some(Duration::from_millis(100)));
+        assert_eq!(0.to_timeout().unwrap(), Some(Duration::ZERO));
+        assert_eq!((-0.0).to_timeout().unwrap(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_fraction_of_a_nanosecond_is_rounded_up() {
+        assert_eq!(1e-10.to_timeout().unwrap(), Some(Duration::from_nanos(1)));
+        assert_eq!(f64::MIN_POSITIVE.to_timeout().unwrap(), Some(Duration::from_nanos(1)));
+    }
+
+    #[test]
+    fn negative_numbers_and_nan_fail_with_the_texts_of_python() {
+        for result in [(-1).to_timeout(), (-1.0).to_timeout(), (-1e-10).to_timeout()] {
+            assert_eq!(result.as_ref().unwrap_err().to_string(), "Timeout value out of range");
+            assert_eq!(fault(result), ArgumentFault::Value);
+        }
+        for result in [f64::NAN.to_timeout(), f32::NAN.to_timeout(), f64::NAN.to_wait_timeout()] {
+            assert_eq!(result.as_ref().unwrap_err().to_string(), "Invalid value NaN (not a number)");
+            assert_eq!(fault(result), ArgumentFault::Value);
+        }
+        for seconds in [f64::INFINITY, 1.9e10, f64::MAX] {
+            assert_eq!(fault(seconds.to_timeout()), ArgumentFault::Range);
+        }
+    }
+
+    #[test]
+    fn a_negative_wait_is_zero() {
+        assert_eq!((-1).to_wait_timeout().unwrap(), Some(Duration::ZERO));
+        assert_eq!((-0.5).to_wait_timeout().unwrap(), Some(Duration::ZERO));
+        assert_eq!(f64::NEG_INFINITY.to_wait_timeout().unwrap(), Some(Duration::ZERO));
+        assert_eq!(3.to_wait_timeout().unwrap(), Some(Duration::from_secs(3)));
+        assert_eq!(None.to_wait_timeout().unwrap(), None);
+    }
+}

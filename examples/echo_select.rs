@@ -1,0 +1,58 @@
+//! An echo in one thread: the example of Python's `selectors` documentation.
+//!
+//! The data of each key is the function to call when its socket is ready.
+//!
+//! Run it, here on its default address:
+//!
+//! ```text
+//! cargo run --example echo_select -- 127.0.0.1 9999
+//! ```
+//!
+//! Talk to it with `nc 127.0.0.1 9999` from several terminals.
+
+use std::io;
+
+use sock::Socket;
+use sock::selectors::{DefaultSelector, EVENT_READ, SelectorKey};
+
+mod common;
+
+type Selector = DefaultSelector<Socket, Callback>;
+type Key = SelectorKey<Socket, Callback>;
+
+struct Callback(fn(&Selector, &Key) -> io::Result<()>);
+
+fn accept(sel: &Selector, key: &Key) -> io::Result<()> {
+    let (conn, addr) = key.fileobj.accept()?; // should be ready
+    println!("accepted {addr}");
+    conn.setblocking(false)?;
+    sel.register(conn, EVENT_READ, Callback(read))?;
+    Ok(())
+}
+
+fn read(sel: &Selector, key: &Key) -> io::Result<()> {
+    // Should be ready. A connection that was reset has ended.
+    let data = key.fileobj.recv(1000).unwrap_or_default();
+    println!("received {} bytes", data.len());
+    // It hopes that the send need not wait, as the original does.
+    if data.is_empty() || key.fileobj.send(&data).is_err() {
+        println!("closing");
+        sel.unregister(key)?; // closed with the last key of it
+    }
+    Ok(())
+}
+
+fn main() -> io::Result<()> {
+    env_logger::init();
+    let sock = sock::create_server(common::address("127.0.0.1", 9999))?;
+    sock.setblocking(false)?;
+    println!("listening on {}", sock.getsockname()?);
+
+    let sel = Selector::new()?;
+    sel.register(sock, EVENT_READ, Callback(accept))?;
+    loop {
+        for (key, _mask) in sel.select(None)? {
+            (key.data.0)(&sel, &key)?;
+        }
+    }
+}
