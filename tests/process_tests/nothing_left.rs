@@ -58,7 +58,7 @@ fn failing_constructors_leave_no_descriptor() {
         ThreadingTCPServer::new(("127.0.0.1", 65_536), nothing())
     });
     fails_each_time("must not contain a NUL", || ThreadingTCPServer::new(("a\0b", 80), nothing()));
-    fails_each_time("the socket is AF_INET", || ThreadingTCPServer::new("/tmp/path", nothing()));
+    fails_each_time("but the socket is AF_INET", || ThreadingTCPServer::new("/tmp/path", nothing()));
     fails_each_time("is an internet address", || UnixStreamServer::new(("127.0.0.1", 80), nothing()));
     fails_each_time("contains a NUL", || UnixStreamServer::new("a\0b", nothing()));
     fails_each_time("AF_UNIX path too long", || UnixStreamServer::new("x".repeat(200), nothing()));

@@ -1,22 +1,22 @@
-//! The names of `<sys/socket.h>` and its neighbours, as Python's module has them.
+//! The constants of `<sys/socket.h>` and related headers, as in Python's module.
 //!
-//! Families, kinds and flags are types of their own that print their names;
-//! protocols, levels and options are plain `i32`, as in C. Which names exist
-//! depends on the platform, as in Python; their values are the platform's.
+//! Families, socket types and flags have types of their own, which print their names. Protocols,
+//! levels and options are plain `i32`, as in C. The constants and their values depend on the
+//! platform, as in Python.
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
 use crate::sys::{self, c, with_names};
 
-/// Which direction [`Socket::shutdown`](crate::Socket::shutdown) ends.
+/// The direction that [`Socket::shutdown`](crate::Socket::shutdown) shuts down.
 pub use std::net::Shutdown;
 
-/// No more receiving. Python: `socket.SHUT_RD`.
+/// Shuts down receiving. Python: `socket.SHUT_RD`.
 pub const SHUT_RD: Shutdown = Shutdown::Read;
-/// No more sending: the peer reads to the end of file. Python: `socket.SHUT_WR`.
+/// Shuts down sending, so the peer reads the end of file. Python: `socket.SHUT_WR`.
 pub const SHUT_WR: Shutdown = Shutdown::Write;
-/// Neither receiving nor sending. Python: `socket.SHUT_RDWR`.
+/// Shuts down receiving and sending. Python: `socket.SHUT_RDWR`.
 pub const SHUT_RDWR: Shutdown = Shutdown::Both;
 
 macro_rules! number {
@@ -26,14 +26,14 @@ macro_rules! number {
         pub struct $type(i32);
 
         impl $type {
-            /// The platform's number of this name.
+            /// Returns the platform's number.
             #[must_use]
             pub const fn as_raw(self) -> i32 {
                 self.0
             }
         }
 
-        /// Takes any number: the system knows more than this list.
+        /// Accepts any number, because the system may support more than this crate lists.
         impl From<i32> for $type {
             fn from(raw: i32) -> Self {
                 $type(raw)
@@ -51,16 +51,16 @@ macro_rules! number {
 macro_rules! bits {
     ($type:ident) => {
         impl $type {
-            /// No flag at all.
+            /// No flags.
             pub const NONE: $type = $type(0);
 
-            /// Whether every flag of `other` is in `self`.
+            /// Returns whether every flag of `other` is in `self`.
             #[must_use]
             pub const fn contains(self, other: $type) -> bool {
                 self.0 & other.0 == other.0
             }
 
-            /// `self` without the flags of `other`.
+            /// Returns `self` without the flags of `other`.
             #[must_use]
             pub const fn without(self, other: $type) -> $type {
                 $type(self.0 & !other.0)
@@ -83,7 +83,7 @@ macro_rules! bits {
     };
 }
 
-/// One constant a name, and the list of names for printing.
+/// Defines a constant for each name, and the list of names for printing.
 macro_rules! constants {
     ($type:ident, $names:ident, $doc:literal: $($name:ident)*) => {
         $(
@@ -95,7 +95,7 @@ macro_rules! constants {
     };
 }
 
-/// The same for plain numbers.
+/// Defines the same for plain numbers.
 macro_rules! numbers {
     ($type:ident, $names:ident, $doc:literal: $($name:ident)*) => {
         numbers! { $type, $doc: $($name)* }
@@ -114,7 +114,7 @@ number! {
     AddressFamily
 }
 number! {
-    /// A kind of socket, such as [`SOCK_STREAM`]. Python: `socket.SocketKind`.
+    /// A type of socket, such as [`SOCK_STREAM`]. Python: `socket.SocketKind`.
     SocketKind
 }
 number! {
@@ -130,7 +130,7 @@ bits!(MsgFlags);
 bits!(AddressInfo);
 
 with_names! { AF constants! AddressFamily, FAMILIES, "an address family; see address_families(7)": }
-with_names! { SOCK constants! SocketKind, KINDS, "a kind of socket; see socket(2)": }
+with_names! { SOCK constants! SocketKind, KINDS, "a type of socket; see socket(2)": }
 with_names! { MSG constants! MsgFlags, MESSAGE_FLAGS, "a flag of send and receive calls; see send(2) and recv(2)": }
 with_names! { AI constants! AddressInfo, ADDRESS_INFO, "a flag of getaddrinfo(3)": }
 with_names! { EAI numbers! i32, GAI_CODES, "an error code of getaddrinfo(3)": }
@@ -139,13 +139,13 @@ with_names! { SO numbers! i32, SO_NAMES, "an option at level `SOL_SOCKET`; see s
 with_names! { TCP numbers! i32, TCP_NAMES, "an option at level `IPPROTO_TCP`; see tcp(7)": }
 with_names! { IP numbers! i32, IP_NAMES, "an option at level `IPPROTO_IP`; see ip(7)": }
 with_names! { IPV6 numbers! i32, IPV6_NAMES, "an option at level `IPPROTO_IPV6`; see ipv6(7)": }
-with_names! { UNSIGNED numbers! u32, "a number of its family": }
-with_names! { VALUES numbers! i32, "a number of its family": }
+with_names! { UNSIGNED numbers! u32, "a constant named after its family": }
+with_names! { VALUES numbers! i32, "a constant named after its family": }
 
-/// Every constant of this crate by its name, the plain numbers and the typed ones.
+/// Returns the names and values of all constants of this crate, typed and plain.
 ///
-/// Python: the integers in `dir(socket)`. No system call. For programs that
-/// export the names, or compare them with another system's.
+/// Python: the integers in `dir(socket)`. No system call. For programs that export the constants or
+/// compare them with another system's.
 ///
 /// # Examples
 ///
@@ -155,13 +155,13 @@ with_names! { VALUES numbers! i32, "a number of its family": }
 /// ```
 #[must_use]
 pub fn constants() -> Vec<(&'static str, i64)> {
-    /// A name and a number for each constant of a group.
+    /// The names and numbers of a group of constants.
     macro_rules! listed {
         ($list:ident, $type:ident: $($name:ident)*) => {
             $list.extend([$((stringify!($name), i64::from(c::$name as $type))),*]);
         };
     }
-    // What shutdown(2) takes is an enumeration here: its numbers are POSIX's.
+    // The arguments of shutdown(2) are an enum here. POSIX defines their numbers.
     let mut list = vec![("SHUT_RD", 0), ("SHUT_WR", 1), ("SHUT_RDWR", 2)];
     with_names! { AF listed! list, i32: }
     with_names! { SOCK listed! list, i32: }
@@ -182,7 +182,7 @@ fn lookup(names: &[(i32, &'static str)], number: i32) -> Option<&'static str> {
     names.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
 }
 
-/// Prints `MSG_PEEK|MSG_DONTWAIT|0x100000`, and `0` for no flag.
+/// Prints `MSG_PEEK|MSG_DONTWAIT|0x100000`, or `0` for no flags.
 fn print_bits(names: &[(i32, &'static str)], bits: i32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut rest = bits;
     let mut separator = "";
@@ -210,14 +210,14 @@ impl fmt::Display for AddressFamily {
 }
 
 impl SocketKind {
-    /// The kind alone: `SOCK_STREAM` of `SOCK_STREAM | SOCK_NONBLOCK`.
+    /// Returns the type without flags: `SOCK_STREAM` for `SOCK_STREAM | SOCK_NONBLOCK`.
     #[must_use]
     pub fn without_flags(self) -> SocketKind {
         let flags = sys::KIND_FLAGS.iter().fold(0, |flags, (flag, _)| flags | flag);
         SocketKind(self.0 & !flags)
     }
 
-    /// Whether `SOCK_NONBLOCK` is in it, on systems that have it.
+    /// Returns whether it has the flag `SOCK_NONBLOCK`, on systems that support it.
     pub(crate) fn is_nonblocking(self) -> bool {
         sys::KIND_FLAGS
             .iter()
@@ -253,7 +253,7 @@ impl fmt::Display for AddressInfo {
     }
 }
 
-/// The name of a `getaddrinfo` error code.
+/// Returns the name of a `getaddrinfo` error code.
 pub(crate) fn gai_name(code: i32) -> Option<&'static str> {
     lookup(GAI_CODES, code)
 }
@@ -271,7 +271,7 @@ impl fmt::Display for LevelName {
     }
 }
 
-/// Prints an option by name: the same number means another thing at another level.
+/// Prints an option by name, which depends on the level.
 pub(crate) struct OptionName(pub(crate) i32, pub(crate) i32);
 
 impl fmt::Display for OptionName {
@@ -309,11 +309,11 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn flags_of_a_kind_print_behind_it() {
+    fn flags_of_a_socket_type_are_printed_after_it() {
         assert_eq!((SOCK_DGRAM | SOCK_NONBLOCK).to_string(), "SOCK_DGRAM|SOCK_NONBLOCK");
     }
 
-    /// Python's list is the measure. Without Python it is left out, and said so.
+    /// Compares with Python's list. Without Python it prints that the test was left out.
     #[cfg(target_os = "linux")]
     #[test]
     fn every_constant_of_cpython_is_here_with_its_value() {
@@ -330,14 +330,14 @@ mod tests {
             .filter_map(|line| line.split_once(' '))
             .map(|(name, value)| (name, value.parse().unwrap()))
             .collect();
-        let (version, theirs) = theirs.split_first().expect("python3 tells its constants");
-        // Bluetooth depends on how CPython was built.
+        let (version, theirs) = theirs.split_first().expect("python3 prints its constants");
+        // Bluetooth constants depend on how CPython was built.
         let of_bluetooth =
             |name: &str| ["BLUETOOTH", "BTPROTO", "BDADDR", "HCI"].iter().any(|b| name.contains(b));
         let (known, missing): (Vec<_>, Vec<_>) =
             theirs.iter().copied().partition(|(name, _)| ours.iter().any(|(our, _)| our == name));
         let missing: Vec<_> = missing.into_iter().filter(|(name, _)| !of_bluetooth(name)).collect();
-        // The list is that of 3.11; newer versions know more.
+        // The list is that of 3.11. Newer versions have more.
         assert!(missing.is_empty() || *version != ("version", 11), "missing: {missing:?}");
         assert!(known.len() > 300, "{} in common", known.len());
         for (name, value) in known {

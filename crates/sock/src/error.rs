@@ -1,15 +1,15 @@
-//! Python's exceptions in Rust's terms.
+//! Errors, and how Python's exceptions map to them.
 //!
-//! Every call returns [`io::Result`]. Where Python raises …
+//! Every call returns [`io::Result`].
 //!
-//! | Python | here |
+//! | Python raises | the call returns |
 //! | --- | --- |
-//! | `OSError` with an errno | [`io::Error`] with [`raw_os_error`](io::Error::raw_os_error), untouched |
-//! | `ConnectionRefusedError`, `BrokenPipeError`, … | the same, told apart by [`io::Error::kind`] |
+//! | `OSError` with an errno | [`io::Error`] with [`raw_os_error`](io::Error::raw_os_error), unchanged |
+//! | `ConnectionRefusedError`, `BrokenPipeError`, … | the same, distinguished by [`io::Error::kind`] |
 //! | `TimeoutError` of a socket's timeout | kind [`TimedOut`](io::ErrorKind::TimedOut), without an errno |
 //! | `BlockingIOError` | kind [`WouldBlock`](io::ErrorKind::WouldBlock) |
-//! | `socket.gaierror`, `socket.herror` | a [`GaiError`], a [`HostError`] inside the [`io::Error`] |
-//! | `ValueError`, `TypeError`, `OverflowError` | kind [`InvalidInput`](io::ErrorKind::InvalidInput) with an [`ArgumentError`] inside, which names the argument |
+//! | `socket.gaierror`, `socket.herror` | a [`GaiError`], a [`HostError`] as the source of the [`io::Error`] |
+//! | `ValueError`, `TypeError`, `OverflowError` | kind [`InvalidInput`](io::ErrorKind::InvalidInput) with an [`ArgumentError`] as its source, which names the argument |
 //! | an exception of a signal handler | [`was_interrupted`](crate::was_interrupted) |
 
 use std::error::Error;
@@ -19,7 +19,7 @@ use std::io;
 use crate::consts;
 use crate::sys;
 
-/// Name of an errno, such as `ECONNREFUSED` for 111 on Linux.
+/// Returns the name of an errno, such as `ECONNREFUSED` for 111 on Linux.
 ///
 /// Python: `errno.errorcode[number]`. No system call.
 ///
@@ -36,39 +36,56 @@ pub fn errno_name(number: i32) -> Option<&'static str> {
     sys::ERRNOS.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
 }
 
-/// Errno at the bottom of an error, through whatever was wrapped around it.
+/// Returns the errno in an error or its causes.
 ///
-/// Python: `OSError.errno`. `None` for errors that no system call made: a
-/// timeout, a name that does not resolve, a bad argument.
+/// Python: `OSError.errno`. Returns `None` for errors that no system call caused, such as a
+/// timeout, a name that does not resolve, or an invalid argument.
 ///
 /// # Examples
 ///
 /// ```
 /// let server = sock::create_server(("127.0.0.1", 0))?;
 /// let error = sock::create_server(server.getsockname()?).unwrap_err();
-/// assert_eq!(error.raw_os_error(), None); // there are words around it
+/// assert_eq!(error.raw_os_error(), None); // the address was added to it
 /// assert_eq!(sock::errno(&error).and_then(sock::errno_name), Some("EADDRINUSE"));
 /// # std::io::Result::Ok(())
 /// ```
 #[must_use]
 pub fn errno(error: &io::Error) -> Option<i32> {
-    if let Some(number) = error.raw_os_error() {
-        return Some(number);
-    }
-    let mut source = error.get_ref().and_then(|inner| inner.source());
-    while let Some(cause) = source {
-        if let Some(number) = cause.downcast_ref::<io::Error>().and_then(errno) {
-            return Some(number);
-        }
-        source = cause.source();
-    }
-    None
+    causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())
 }
 
-/// A name or service that did not resolve, with getaddrinfo's code.
+/// Returns the first error of type `T` in an error and its causes.
 ///
-/// Python: `socket.gaierror`. It travels inside an [`io::Error`]; get it back
-/// with [`GaiError::of`].
+/// Every `of` uses it, such as [`GaiError::of`]. Python: `isinstance` and `__cause__`.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{AddressError, GaiError, find_error};
+///
+/// let error = sock::getaddrinfo("no.such.name.invalid", 80).unwrap_err();
+/// let error = AddressError::new("start", "the server", error).into();
+/// assert!(find_error::<GaiError>(&error).is_some());
+/// ```
+#[must_use]
+pub fn find_error<T: Error + 'static>(error: &io::Error) -> Option<&T> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// Iterates over an error and its causes. An `io::Error` may contain an error that its `source`
+/// skips.
+fn causes(error: &io::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let first: &(dyn Error + 'static) = error;
+    std::iter::successors(Some(first), |&error| match error.downcast_ref::<io::Error>() {
+        Some(error) => error.get_ref().map(|inner| inner as _),
+        None => error.source(),
+    })
+}
+
+/// A name or service that did not resolve, with the code of getaddrinfo(3).
+///
+/// Python: `socket.gaierror`. It is the source of an [`io::Error`]. [`GaiError::of`] returns it.
 ///
 /// # Examples
 ///
@@ -85,37 +102,37 @@ pub struct GaiError {
 }
 
 impl GaiError {
-    /// The `GaiError` inside an error, if a name was its cause.
+    /// Returns the `GaiError` in an error or its causes.
     #[must_use]
     pub fn of(error: &io::Error) -> Option<&GaiError> {
-        error.get_ref().and_then(|inner| inner.downcast_ref())
+        find_error(error)
     }
 
-    /// The `EAI_` code, such as [`EAI_NONAME`](crate::EAI_NONAME).
+    /// Returns the `EAI_` code, such as [`EAI_NONAME`](crate::EAI_NONAME).
     #[must_use]
     pub fn code(&self) -> i32 {
         self.code
     }
 
-    /// The code's name, such as `EAI_NONAME`.
+    /// Returns the name of the code, such as `EAI_NONAME`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         consts::gai_name(self.code).unwrap_or("EAI_UNKNOWN")
     }
 
-    /// What the system says of the code, such as `Name or service not known`.
+    /// Returns the system's text for the code, such as `Name or service not known`.
     #[must_use]
     pub fn text(&self) -> String {
         sys::gai_strerror(self.code)
     }
 
-    /// What getaddrinfo(3) says of `what`, as the error every caller sees:
-    /// `EAI_SYSTEM` is only a pointer to errno, so errno is what is told.
+    /// Creates the error of getaddrinfo(3) for `what`. `EAI_SYSTEM` stands for errno, so that is
+    /// returned.
     pub(crate) fn error(code: i32, system: io::Error, what: String) -> io::Error {
-        // By name: not every system has each code.
+        // By name, because not every system has each code.
         let kind = match consts::gai_name(code) {
             Some("EAI_SYSTEM") => return system,
-            // NotFound where the answer is "there is none", so that `kind()` helps.
+            // NotFound if the name does not exist, so that callers can check the kind.
             Some("EAI_NONAME" | "EAI_NODATA" | "EAI_ADDRFAMILY" | "EAI_FAMILY") => io::ErrorKind::NotFound,
             Some("EAI_AGAIN") => io::ErrorKind::HostUnreachable,
             _ => io::ErrorKind::Other,
@@ -133,16 +150,16 @@ impl fmt::Display for GaiError {
 
 impl Error for GaiError {}
 
-/// A host that the older look-ups did not find, with their code.
+/// A host that the older lookup functions did not find, with their code.
 ///
-/// Python: `socket.herror`. It travels inside an [`io::Error`]; get it back with
-/// [`HostError::of`]. The codes are those of netdb.h: 1 `HOST_NOT_FOUND`, 2
-/// `TRY_AGAIN`, 3 `NO_RECOVERY`, 4 `NO_DATA` (on Windows WinSock's).
+/// Python: `socket.herror`. It is the source of an [`io::Error`]. [`HostError::of`] returns it. The
+/// codes are those of netdb.h: 1 `HOST_NOT_FOUND`, 2 `TRY_AGAIN`, 3 `NO_RECOVERY`, 4 `NO_DATA` (on
+/// Windows those of WinSock).
 ///
 /// # Examples
 ///
 /// ```
-/// let error = sock::gethostbyaddr("192.0.2.1").unwrap_err(); // RFC 5737: nobody's
+/// let error = sock::gethostbyaddr("192.0.2.1").unwrap_err(); // RFC 5737: unassigned
 /// if let Some(host) = sock::HostError::of(&error) {
 ///     assert!(host.to_string().contains("192.0.2.1"));
 /// }
@@ -154,19 +171,19 @@ pub struct HostError {
 }
 
 impl HostError {
-    /// The `HostError` inside an error, if a host was its cause.
+    /// Returns the `HostError` in an error or its causes.
     #[must_use]
     pub fn of(error: &io::Error) -> Option<&HostError> {
-        error.get_ref().and_then(|inner| inner.downcast_ref())
+        find_error(error)
     }
 
-    /// The code, Python's `h_errno`.
+    /// Returns the code, Python's `h_errno`.
     #[must_use]
     pub fn code(&self) -> i32 {
         self.code
     }
 
-    /// What the system says of the code, such as `Unknown host`.
+    /// Returns the system's text for the code, such as `Unknown host`.
     #[must_use]
     pub fn text(&self) -> String {
         sys::hstrerror(self.code)
@@ -185,11 +202,11 @@ impl fmt::Display for HostError {
 
 impl Error for HostError {}
 
-/// What was being done, to which address, and the error that ended it.
+/// An error with the operation and the address that it concerns.
 ///
-/// Prints `bind 127.0.0.1:80: Permission denied (os error 13)`. Calls of
-/// [`Socket`](crate::Socket) return the system's error untouched; the functions
-/// above it, which make and use sockets for the caller, put this around it.
+/// Prints `bind 127.0.0.1:80: Permission denied (os error 13)`. Methods of
+/// [`Socket`](crate::Socket) return the system's error unchanged. Functions that create and use
+/// sockets for the caller add the operation and the address with this type.
 ///
 /// # Examples
 ///
@@ -197,27 +214,54 @@ impl Error for HostError {}
 /// use sock::AddressError;
 /// use std::io;
 ///
-/// let error = AddressError::wrap("open", "127.0.0.1:80", io::ErrorKind::PermissionDenied.into());
+/// let cause = io::ErrorKind::PermissionDenied.into();
+/// let error = io::Error::from(AddressError::new("open", "127.0.0.1:80", cause));
 /// assert_eq!(error.to_string(), "open 127.0.0.1:80: permission denied");
 /// assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+/// assert_eq!(AddressError::of(&error).unwrap().address(), "127.0.0.1:80");
 /// ```
 pub struct AddressError {
-    verb: &'static str,
+    operation: &'static str,
     address: String,
     cause: io::Error,
 }
 
 impl AddressError {
-    /// Wraps `cause`; the kind stays the same, the cause is the `source`.
-    pub fn wrap(verb: &'static str, address: impl fmt::Display, cause: io::Error) -> io::Error {
-        let address = address.to_string();
-        io::Error::new(cause.kind(), AddressError { verb, address, cause })
+    /// Creates an error from an operation, an address and the cause, which is the `source`.
+    #[must_use]
+    pub fn new(operation: &'static str, address: impl fmt::Display, cause: io::Error) -> AddressError {
+        AddressError { operation, address: address.to_string(), cause }
+    }
+
+    /// Returns the `AddressError` in an error or its causes.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<&AddressError> {
+        find_error(error)
+    }
+
+    /// Returns the operation, such as `bind`.
+    #[must_use]
+    pub fn operation(&self) -> &'static str {
+        self.operation
+    }
+
+    /// Returns the address.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+/// Keeps the kind of the cause.
+impl From<AddressError> for io::Error {
+    fn from(error: AddressError) -> io::Error {
+        io::Error::new(error.cause.kind(), error)
     }
 }
 
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.verb, self.address, self.cause)
+        write!(f, "{} {}: {}", self.operation, self.address, self.cause)
     }
 }
 
@@ -227,7 +271,7 @@ impl Error for AddressError {
     }
 }
 
-/// As `Display`, so that a `main` that returns the error prints it readably.
+/// Implements `Debug` as `Display`, so that a `main` that returns the error prints it readably.
 macro_rules! debug_as_display {
     ($($type:ty)*) => {$(
         impl fmt::Debug for $type {
@@ -239,12 +283,12 @@ macro_rules! debug_as_display {
 }
 debug_as_display! { GaiError HostError AddressError ArgumentError }
 
-/// An argument that no system call should see.
+/// An invalid argument, detected before a system call.
 ///
-/// Python: `ValueError`, `OverflowError` and `TypeError`, and those `OSError`s
-/// that it raises without asking the system. It travels inside an [`io::Error`]
-/// of kind [`InvalidInput`](io::ErrorKind::InvalidInput), whose text names the
-/// argument; get it back with [`ArgumentError::of`].
+/// Python: `ValueError`, `OverflowError` and `TypeError`, and `OSError`s that it raises without a
+/// system call. It is the source of an [`io::Error`] of kind
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) whose text names the argument.
+/// [`ArgumentError::of`] returns it.
 ///
 /// # Examples
 ///
@@ -256,49 +300,49 @@ debug_as_display! { GaiError HostError AddressError ArgumentError }
 /// ```
 pub struct ArgumentError {
     fault: ArgumentFault,
-    sentence: String,
-    /// The system's own word for the fault, where it has one.
+    message: String,
+    /// The system's error for this fault, if there is one.
     cause: Option<io::Error>,
 }
 
-/// What is wrong with an argument.
+/// The reason why an argument is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ArgumentFault {
-    /// It makes no sense here. Python: `ValueError`.
+    /// The value is not allowed. Python: `ValueError`.
     Value,
-    /// The number does not fit. Python: `OverflowError`.
+    /// The number is out of range. Python: `OverflowError`.
     Range,
-    /// It is of the wrong kind. Python: `TypeError`.
+    /// The type is wrong. Python: `TypeError`.
     Type,
-    /// It is what the system calls by an errno: see [`errno`]. Python: `OSError`.
+    /// The system has an errno for the fault, which [`errno`] returns. Python: `OSError`.
     System,
 }
 
 impl ArgumentError {
-    /// The `ArgumentError` inside an error, if an argument was its cause.
+    /// Returns the `ArgumentError` in an error or its causes.
     #[must_use]
     pub fn of(error: &io::Error) -> Option<&ArgumentError> {
-        error.get_ref().and_then(|inner| inner.downcast_ref())
+        find_error(error)
     }
 
-    /// What is wrong with the argument.
+    /// Returns the reason why the argument is invalid.
     #[must_use]
     pub fn fault(&self) -> ArgumentFault {
         self.fault
     }
 
-    fn error(fault: ArgumentFault, sentence: impl Into<String>, cause: Option<io::Error>) -> io::Error {
-        let sentence = sentence.into();
-        io::Error::new(io::ErrorKind::InvalidInput, ArgumentError { fault, sentence, cause })
+    fn error(fault: ArgumentFault, message: impl Into<String>, cause: Option<io::Error>) -> io::Error {
+        let message = message.into();
+        io::Error::new(io::ErrorKind::InvalidInput, ArgumentError { fault, message, cause })
     }
 }
 
 impl fmt::Display for ArgumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
-            Some(cause) => write!(f, "{}: {cause}", self.sentence),
-            None => f.pad(&self.sentence),
+            Some(cause) => write!(f, "{}: {cause}", self.message),
+            None => f.pad(&self.message),
         }
     }
 }
@@ -309,27 +353,27 @@ impl Error for ArgumentError {
     }
 }
 
-/// An argument that makes no sense.
-pub(crate) fn invalid(sentence: impl Into<String>) -> io::Error {
-    ArgumentError::error(ArgumentFault::Value, sentence, None)
+/// Creates the error of a value that is not allowed.
+pub(crate) fn invalid(message: impl Into<String>) -> io::Error {
+    ArgumentError::error(ArgumentFault::Value, message, None)
 }
 
-/// An argument that is a number too large or too small.
-pub(crate) fn out_of_range(sentence: impl Into<String>) -> io::Error {
-    ArgumentError::error(ArgumentFault::Range, sentence, None)
+/// Creates the error of a number that is out of range.
+pub(crate) fn out_of_range(message: impl Into<String>) -> io::Error {
+    ArgumentError::error(ArgumentFault::Range, message, None)
 }
 
-/// An argument that is of the wrong kind.
-pub(crate) fn wrong_type(sentence: impl Into<String>) -> io::Error {
-    ArgumentError::error(ArgumentFault::Type, sentence, None)
+/// Creates the error of a wrong type.
+pub(crate) fn wrong_type(message: impl Into<String>) -> io::Error {
+    ArgumentError::error(ArgumentFault::Type, message, None)
 }
 
-/// An argument for whose fault the system has an errno.
-pub(crate) fn invalid_as(number: i32, sentence: impl Into<String>) -> io::Error {
-    ArgumentError::error(ArgumentFault::System, sentence, Some(io::Error::from_raw_os_error(number)))
+/// Creates the error of an argument for whose fault the system has an errno.
+pub(crate) fn invalid_as(number: i32, message: impl Into<String>) -> io::Error {
+    ArgumentError::error(ArgumentFault::System, message, Some(io::Error::from_raw_os_error(number)))
 }
 
-/// The end of a socket's timeout, in Python's words.
+/// Creates the error of an expired timeout, with Python's text.
 pub(crate) fn timed_out() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "timed out")
 }
@@ -342,12 +386,39 @@ mod tests {
     #[test]
     fn an_address_error_keeps_kind_cause_and_errno() {
         let cause = io::Error::from_raw_os_error(c::EADDRINUSE);
-        let error = AddressError::wrap("bind", "127.0.0.1:80", cause);
+        let error = io::Error::from(AddressError::new("bind", "127.0.0.1:80", cause));
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert_eq!(errno(&error), Some(c::EADDRINUSE));
         assert!(error.to_string().starts_with("bind 127.0.0.1:80: "), "{error}");
-        let twice = AddressError::wrap("serve", "somewhere", error);
-        assert_eq!(errno(&twice), Some(c::EADDRINUSE));
+    }
+
+    /// Adds two wrappers: one that has the error as its source, and an `io::Error`.
+    fn wrap(error: io::Error) -> io::Error {
+        io::Error::other(AddressError::new("one", "wrapper", io::Error::other(error)))
+    }
+
+    #[test]
+    fn every_error_is_found_inside_two_wrappers() {
+        use crate::create::create_connection::{ConnectError, create_connection};
+
+        let system = || io::Error::from_raw_os_error(c::EMFILE);
+        assert_eq!(errno(&wrap(system())), Some(c::EMFILE));
+        assert_eq!(errno(&wrap(invalid_as(c::EINVAL, "x"))), Some(c::EINVAL));
+        assert_eq!(errno(&wrap(invalid("x"))), None);
+
+        let gai = wrap(GaiError::error(consts::EAI_NONAME, system(), "x".into()));
+        assert_eq!(GaiError::of(&gai).map(GaiError::code), Some(consts::EAI_NONAME));
+        let host = wrap(HostError::error(1, "x".into()));
+        assert_eq!(HostError::of(&host).map(HostError::code), Some(1));
+        let argument = wrap(out_of_range("x"));
+        assert_eq!(ArgumentError::of(&argument).map(ArgumentError::fault), Some(ArgumentFault::Range));
+        let connect = wrap(create_connection(("127.0.0.1", 1)).unwrap_err());
+        assert_eq!(ConnectError::of(&connect).unwrap().attempts().len(), 1);
+        assert_eq!(AddressError::of(&wrap(system())).map(AddressError::operation), Some("one"));
+        let interrupted = wrap(crate::call::cancel::Aborted::Interrupted.into());
+        assert!(crate::was_interrupted(&interrupted) && !crate::was_cancelled(&interrupted));
+
+        assert!(GaiError::of(&host).is_none() && find_error::<ConnectError>(&gai).is_none());
     }
 
     #[test]
@@ -359,7 +430,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn eai_system_is_the_errno_behind_it() {
+    fn eai_system_is_replaced_by_errno() {
         let error = GaiError::error(c::EAI_SYSTEM, io::Error::from_raw_os_error(c::EMFILE), "x".into());
         assert_eq!(error.raw_os_error(), Some(c::EMFILE));
     }

@@ -4,15 +4,15 @@
 //! | Python | here |
 //! | --- | --- |
 //! | `socket.socket(AF_INET, SOCK_STREAM)` | [`Socket::new`]`(AF_INET, SOCK_STREAM, 0)` |
-//! | `sock.bind(("", 80))` | the same: an address is whatever is [`ToAddress`] |
-//! | `sock.recv(1024, MSG_PEEK)` | `sock.recv_with_flags(1024, MSG_PEEK)`: an optional argument makes another name |
+//! | `sock.bind(("", 80))` | the same; an address is any [`ToAddress`] |
+//! | `sock.recv(1024, MSG_PEEK)` | `sock.recv_with_flags(1024, MSG_PEEK)`; an optional argument becomes a method of its own |
 //! | `sock.settimeout(2.5)` | `sock.settimeout(Duration::from_millis(2500))` |
 //! | `sock.makefile("rb")` | [`Socket::makefile_rb`] |
-//! | `except OSError as e` | [`std::io::Error`]: see [`errno`], [`errno_name`] and [`GaiError`] |
+//! | `except OSError as e` | [`std::io::Error`]; see [`errno`], [`errno_name`] and [`GaiError`] |
 //!
 //! # Tour
 //!
-//! A server and a client in one thread: what the kernel queues need not be waited for.
+//! A server and a client in one thread. This works because the kernel queues connections and data.
 //!
 //! ```
 //! use sock::{AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, Socket};
@@ -31,7 +31,7 @@
 //! loop {
 //!     let data = connection.recv(1024)?;
 //!     if data.is_empty() {
-//!         break; // the peer has ended its side
+//!         break; // end of file
 //!     }
 //!     connection.sendall(&data)?;
 //! }
@@ -42,31 +42,31 @@
 //!
 //! # Modes
 //!
-//! As in Python a socket blocks, or never waits, or waits up to a timeout; a
-//! timeout is one deadline for the whole call. A call that can go on at once is
-//! one system call in each of the modes.
+//! As in Python, a socket is in blocking mode, in non-blocking mode, or has a timeout. A timeout is
+//! one deadline for the whole call. A call that does not have to wait is one system call in each
+//! mode.
 //!
 //! # Log levels
 //!
-//! With a logger installed, target `sock::call` at level trace shows one line
-//! for each BSD call, like strace(1): `RUST_LOG=sock=trace` with `env_logger`.
-//! Nothing else is logged.
+//! With a logger installed, target `sock::call` at level trace logs one line for each BSD call, like
+//! strace(1): `RUST_LOG=sock=trace` with `env_logger`. Nothing else is logged.
 //!
-//! # What this crate does not do
+//! # Out of scope
 //!
-//! No async: for that there is tokio, and a [`Socket`] can be turned into its
-//! types through `OwnedFd`. No protocols above the transport: servers are in
-//! `sockserver`. It grew from Python's module, whose documentation is worth
-//! reading beside it, and stands on `socket2`.
+//! - Async: use tokio. A [`Socket`] can be converted into tokio's types through `OwnedFd`.
+//! - Protocols above the transport: servers are in the crate `sockserver`, TLS is in `sockssl`.
+//!
+//! The [documentation of Python's module](https://docs.python.org/3/library/socket.html) applies to
+//! this crate too. It is built on `socket2`.
 
 mod address;
 mod call;
 mod consts;
 mod create;
 mod error;
-mod netdb;
 #[cfg(any(test, fuzzing))]
-pub mod properties;
+pub mod fuzz_invariants;
+mod netdb;
 pub mod selectors;
 mod socket;
 mod stream;
@@ -87,7 +87,9 @@ pub use create::create_connection::{
 pub use create::create_server::{
     ServerOptions, create_server, create_server_with, has_dualstack_ipv6, socketpair, socketpair_with,
 };
-pub use error::{AddressError, ArgumentError, ArgumentFault, GaiError, HostError, errno, errno_name};
+pub use error::{
+    AddressError, ArgumentError, ArgumentFault, GaiError, HostError, errno, errno_name, find_error,
+};
 #[cfg(unix)]
 pub use netdb::getaddrinfo::sethostname;
 pub use netdb::getaddrinfo::{AddrInfo, Hints, ServiceName, getaddrinfo, getaddrinfo_with, gethostname};

@@ -102,7 +102,7 @@ fn bad_arguments_are_named_and_nothing_is_sent() {
     let (ours, _theirs) = socketpair().unwrap();
     let datagrams = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
     let error = datagrams.sendfile(&file, 0, None).unwrap_err();
-    assert_eq!(error.to_string(), "sendfile is for SOCK_STREAM, the socket is SOCK_DGRAM");
+    assert_eq!(error.to_string(), "sendfile requires a SOCK_STREAM socket, not SOCK_DGRAM");
     assert!(
         ours.sendfile(&file, 0, 0).unwrap_err().to_string().contains("count must be a positive integer")
     );

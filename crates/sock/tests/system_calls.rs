@@ -191,7 +191,7 @@ fn what_can_go_on_at_once_is_one_call_in_every_mode() {
         let (sock, mut peer) = socket_and_silent_peer();
         let (datagrams, address) = udp();
         let (listener, listening) = listener();
-        let _client = TcpStream::connect(listening.socket_addr().unwrap()).unwrap();
+        let _client = TcpStream::connect(listening.to_socket_addr().unwrap()).unwrap();
         peer.write_all(&[0; 100]).unwrap();
         for sock in [&sock, &datagrams, &listener] {
             sock.settimeout(mode).unwrap();
@@ -255,7 +255,7 @@ fn an_accept_that_has_to_wait_is_accept_poll_accept() {
     let mut clients = Vec::new();
     let connect_after_the_first_try = move |line: &str| {
         if line.contains("EAGAIN") {
-            clients.push(TcpStream::connect(address.socket_addr().unwrap()).unwrap());
+            clients.push(TcpStream::connect(address.to_socket_addr().unwrap()).unwrap());
         }
     };
     let calls = calls_with(connect_after_the_first_try, || listener.accept().unwrap());

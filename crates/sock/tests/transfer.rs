@@ -565,8 +565,7 @@ fn create_connection_tries_the_next_address() {
     let error = create_connection(("both.test", port)).unwrap_err();
     let told: Vec<_> =
         ConnectError::of(&error).unwrap().attempts().iter().map(|(address, _)| address).collect();
-    let asked =
-        getaddrinfo_with("both.test", port, &Hints { kind: SOCK_STREAM, ..Hints::default() }).unwrap();
+    let asked = getaddrinfo_with("both.test", port, &Hints::new().kind(SOCK_STREAM)).unwrap();
     assert_eq!(told, asked.iter().map(|answer| &answer.address).collect::<Vec<_>>(), "{error}");
     assert_errno::<()>(Err(error), "ECONNREFUSED");
 }

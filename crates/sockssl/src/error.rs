@@ -150,17 +150,7 @@ impl SSLError {
     /// Finds the `SSLError` inside an error, however often it was wrapped.
     #[must_use]
     pub fn of(error: &io::Error) -> Option<&SSLError> {
-        let mut inner: Option<&(dyn Error + 'static)> = error.get_ref().map(|inner| inner as _);
-        while let Some(cause) = inner {
-            if let Some(ssl) = cause.downcast_ref() {
-                return Some(ssl);
-            }
-            if let Some(ssl) = cause.downcast_ref::<io::Error>().and_then(SSLError::of) {
-                return Some(ssl);
-            }
-            inner = cause.source();
-        }
-        None
+        sock::find_error(error)
     }
 
     /// Returns the reason of the error.
@@ -362,7 +352,7 @@ mod tests {
     fn an_ssl_error_is_found_inside_wrapping_errors() {
         let error = io::Error::from(SSLError::new(Reason::HttpRequest, "plain HTTP"));
         let kind = error.kind();
-        let wrapped = sock::AddressError::wrap("TLS handshake with", "a peer", error);
+        let wrapped = io::Error::from(sock::AddressError::new("TLS handshake with", "a peer", error));
         assert_eq!(SSLError::of(&wrapped).map(SSLError::reason), Some(Reason::HttpRequest));
         assert_eq!(wrapped.kind(), kind);
     }

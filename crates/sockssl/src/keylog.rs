@@ -19,7 +19,7 @@ impl KeyLogFile {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let opened =
-            options.open(file).map_err(|error| AddressError::wrap("open", file.display(), error))?;
+            options.open(file).map_err(|error| AddressError::new("open", file.display(), error))?;
         Ok(KeyLogFile(Mutex::new(opened)))
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn getaddrinfo<'py>(
         _ => return Err(PyOSError::new_err("Int or String expected")),
     };
     audit(py, "socket.getaddrinfo", (host, port, family, r#type, proto))?;
-    let hints = Hints { family: family.into(), kind: r#type.into(), proto, flags: flags.into() };
+    let hints = Hints::new().family(family.into()).kind(r#type.into()).proto(proto).flags(flags.into());
     let answers = py.detach(|| sock::getaddrinfo_with(name.as_deref(), service, &hints)).py(py)?;
     let list = PyList::empty(py);
     for answer in answers {
@@ -64,7 +64,7 @@ pub(crate) fn getnameinfo(
     let (flowinfo, scope): (u32, u32) = (number(2)?, number(3)?);
     audit(py, "socket.getnameinfo", (sockaddr,))?;
     // Only a number will do for the host.
-    let hints = Hints { kind: SOCK_DGRAM, flags: AI_NUMERICHOST, ..Hints::default() };
+    let hints = Hints::new().kind(SOCK_DGRAM).flags(AI_NUMERICHOST);
     let answers = py.detach(|| sock::getaddrinfo_with(&*host, port.to_string(), &hints)).py(py)?;
     let address = match answers.first().map(|answer| &answer.address) {
         Some(Address::Inet6(v6)) => (*v6.ip(), v6.port(), flowinfo, scope).to_address(AF_INET6).py(py)?,

@@ -1,8 +1,7 @@
-//! The address families only Linux has.
+//! The address families that only Linux has.
 //!
-//! Their structures are a handful of numbers at fixed places, which are written
-//! and read here byte by byte: see `linux/netlink.h`, `if_packet.h`, `vm_sockets.h`
-//! and `can.h`.
+//! Their structures are a few numbers at fixed offsets, which are written and read here byte by
+//! byte: see `linux/netlink.h`, `if_packet.h`, `vm_sockets.h` and `can.h`.
 
 use std::fmt;
 use std::io;
@@ -11,7 +10,7 @@ use super::{Address, ToAddress};
 use crate::consts::{AF_CAN, AF_NETLINK, AF_PACKET, AF_VSOCK, AddressFamily};
 use crate::error::invalid;
 
-/// Address of `AF_NETLINK`. Python: `(pid, groups)`.
+/// An address of `AF_NETLINK`. Python: `(pid, groups)`.
 ///
 /// # Examples
 ///
@@ -21,25 +20,25 @@ use crate::error::invalid;
 /// let route = Socket::new(AF_NETLINK, SOCK_RAW, 0)?;
 /// route.bind(NetlinkAddress { pid: 0, groups: 0 })?;
 /// let Address::Netlink(address) = route.getsockname()? else { panic!() };
-/// assert_ne!(address.pid, 0); // the kernel has chosen one
+/// assert_ne!(address.pid, 0); // selected by the kernel
 /// # std::io::Result::Ok(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NetlinkAddress {
-    /// Port, usually the process's number; 0 for the kernel, or for any when binding.
+    /// Port, usually the process id. 0 is the kernel, or any port when binding.
     pub pid: u32,
-    /// Multicast groups, a bit each.
+    /// Bit mask of multicast groups.
     pub groups: u32,
 }
 
-/// Address of `AF_PACKET`. Python: `(ifname, proto, pkttype, hatype, addr)`.
+/// An address of `AF_PACKET`. Python: `(ifname, proto, pkttype, hatype, addr)`.
 ///
 /// # Examples
 ///
 /// ```
 /// use sock::PacketAddress;
 ///
-/// // Frames of IPv4 at the loopback interface, for one neighbour.
+/// // IPv4 frames on the loopback interface, for one hardware address.
 /// let address = PacketAddress::new(sock::if_nametoindex("lo")?, 0x0800)
 ///     .with_hardware_address(&[0x02, 0, 0, 0, 0, 1])?;
 /// assert_eq!(address.hardware_address().len(), 6);
@@ -50,11 +49,11 @@ pub struct NetlinkAddress {
 pub struct PacketAddress {
     /// Protocol, such as `ETH_P_ALL`, in host byte order.
     pub protocol: u16,
-    /// Number of the interface, 0 for any: see [`if_nametoindex`](crate::if_nametoindex).
+    /// Index of the interface, or 0 for any. See [`if_nametoindex`](crate::if_nametoindex).
     pub ifindex: u32,
-    /// Type of the hardware (`ARPHRD_`).
+    /// Hardware type (`ARPHRD_`).
     pub hatype: u16,
-    /// Type of the packet, such as `PACKET_HOST`.
+    /// Packet type, such as `PACKET_HOST`.
     pub pkttype: u8,
     hardware: [u8; 8],
     hardware_len: u8,
@@ -64,20 +63,21 @@ pub struct PacketAddress {
 const HARDWARE_MAX: usize = 8;
 
 impl PacketAddress {
-    /// Packets of a protocol, such as `ETH_P_ALL`, at an interface; 0 for all.
+    /// Creates an address for packets of a protocol, such as `ETH_P_ALL`, on an interface or 0 for
+    /// all.
     #[must_use]
     pub fn new(ifindex: u32, protocol: u16) -> PacketAddress {
         PacketAddress { ifindex, protocol, ..PacketAddress::default() }
     }
 
-    /// The same with a hardware address, such as an Ethernet address of six bytes.
+    /// Sets the hardware address, such as an Ethernet address of six bytes.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for more than eight bytes.
+    /// Returns an error of kind `InvalidInput` if it is longer than eight bytes.
     pub fn with_hardware_address(mut self, hardware: &[u8]) -> io::Result<PacketAddress> {
         if hardware.len() > HARDWARE_MAX {
-            return Err(invalid(format!("hardware address of {} bytes, at most 8 fit", hardware.len())));
+            return Err(invalid(format!("hardware address of {} bytes, at most 8", hardware.len())));
         }
         self.hardware = [0; HARDWARE_MAX];
         self.hardware[..hardware.len()].copy_from_slice(hardware);
@@ -85,14 +85,14 @@ impl PacketAddress {
         Ok(self)
     }
 
-    /// The hardware address.
+    /// Returns the hardware address.
     #[must_use]
     pub fn hardware_address(&self) -> &[u8] {
         &self.hardware[..usize::from(self.hardware_len).min(HARDWARE_MAX)]
     }
 }
 
-/// Address of `AF_VSOCK`, between virtual machines and their host. Python: `(cid, port)`.
+/// An address of `AF_VSOCK`, between virtual machines and their host. Python: `(cid, port)`.
 ///
 /// # Examples
 ///
@@ -104,17 +104,17 @@ impl PacketAddress {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VsockAddress {
-    /// Number of the machine, such as `VMADDR_CID_HOST`.
+    /// Context id of the machine, such as `VMADDR_CID_HOST`.
     pub cid: u32,
     /// Port, or `VMADDR_PORT_ANY`.
     pub port: u32,
 }
 
-/// Address of `AF_CAN`. Python: `(ifname,)` for raw and broadcast-manager sockets,
-/// `(ifname, rx, tx)` for ISO-TP, `(ifname, name, pgn, addr)` for J1939.
+/// An address of `AF_CAN`.
 ///
-/// The system does not say which of the two a `protocol` part is: the socket's
-/// protocol does.
+/// Python: `(ifname,)` for raw and broadcast-manager sockets, `(ifname, rx, tx)` for ISO-TP,
+/// `(ifname, name, pgn, addr)` for J1939. The protocol of the socket determines which of them
+/// applies; the address itself does not contain it.
 ///
 /// # Examples
 ///
@@ -125,19 +125,19 @@ pub struct VsockAddress {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CanAddress {
-    /// Number of the interface, 0 for any: see [`if_nametoindex`](crate::if_nametoindex).
+    /// Index of the interface, or 0 for any. See [`if_nametoindex`](crate::if_nametoindex).
     pub ifindex: u32,
     protocol: [u8; 16],
 }
 
 impl CanAddress {
-    /// An interface, for raw sockets; 0 for any.
+    /// Creates an address for raw sockets on an interface, or 0 for any.
     #[must_use]
     pub fn new(ifindex: u32) -> CanAddress {
         CanAddress { ifindex, protocol: [0; 16] }
     }
 
-    /// An interface with the identifiers an ISO-TP socket receives and sends with.
+    /// Creates an address with the identifiers that an ISO-TP socket receives and sends with.
     #[must_use]
     pub fn isotp(ifindex: u32, rx_id: u32, tx_id: u32) -> CanAddress {
         let mut address = CanAddress::new(ifindex);
@@ -146,7 +146,7 @@ impl CanAddress {
         address
     }
 
-    /// An interface with a J1939 name, parameter group number and address.
+    /// Creates an address with a J1939 name, parameter group number and address.
     #[must_use]
     pub fn j1939(ifindex: u32, name: u64, pgn: u32, address: u8) -> CanAddress {
         let mut can = CanAddress::new(ifindex);
@@ -156,13 +156,13 @@ impl CanAddress {
         can
     }
 
-    /// Identifiers received and sent with, of an ISO-TP socket's address.
+    /// Returns the receive and send identifiers of an ISO-TP socket's address.
     #[must_use]
     pub fn as_isotp(&self) -> (u32, u32) {
         (read_u32(&self.protocol, 0), read_u32(&self.protocol, 4))
     }
 
-    /// Name, parameter group number and address, of a J1939 socket's address.
+    /// Returns name, parameter group number and address of a J1939 socket's address.
     #[must_use]
     pub fn as_j1939(&self) -> (u64, u32, u8) {
         let name = self.protocol.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
@@ -170,15 +170,15 @@ impl CanAddress {
     }
 }
 
-/// Reads an address from the bytes behind its family field; `None` for other
-/// families, and for less than the family's structure.
+/// Reads an address from the bytes after its family field. Returns `None` for other families and
+/// for bytes that are shorter than the family's structure.
 pub(super) fn read(family: AddressFamily, bytes: &[u8]) -> Option<Address> {
     let u32_at = |at| read_u32(bytes, at);
     Some(match family {
         AF_NETLINK if bytes.len() >= 10 => {
             Address::Netlink(NetlinkAddress { pid: u32_at(2), groups: u32_at(6) })
         }
-        // The length is shorter when the hardware address is.
+        // The structure is shorter if the hardware address is.
         AF_PACKET if bytes.len() >= 10 => {
             let mut hardware = [0; HARDWARE_MAX];
             for (to, from) in hardware.iter_mut().zip(&bytes[10..]) {
@@ -210,7 +210,7 @@ fn read_u32(bytes: &[u8], at: usize) -> u32 {
     bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 
-/// What stands behind the family field.
+/// Conversion into the bytes after the family field.
 pub(super) trait ToSockaddrBytes {
     fn to_wire(self) -> Vec<u8>;
 }
@@ -296,23 +296,25 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn comes_back(address: impl Into<Address>) {
+    fn assert_round_trip(address: impl Into<Address>) {
         let address = address.into();
         assert_eq!(Address::from_sys(&address.to_sys().unwrap()), address);
     }
 
     #[test]
-    fn each_family_comes_back_as_it_went() {
-        comes_back(NetlinkAddress { pid: 7, groups: 0x8000_0001 });
-        comes_back(VsockAddress { cid: 2, port: u32::MAX });
-        comes_back(PacketAddress::new(3, 0x0800).with_hardware_address(&[1, 2, 3, 4, 5, 6]).unwrap());
-        comes_back(CanAddress::new(9));
-        comes_back(CanAddress::isotp(1, 0x7ff, 0x123));
-        comes_back(CanAddress::j1939(1, u64::MAX - 1, 0x3_ffff, 0xfe));
+    fn each_family_survives_a_round_trip() {
+        assert_round_trip(NetlinkAddress { pid: 7, groups: 0x8000_0001 });
+        assert_round_trip(VsockAddress { cid: 2, port: u32::MAX });
+        assert_round_trip(
+            PacketAddress::new(3, 0x0800).with_hardware_address(&[1, 2, 3, 4, 5, 6]).unwrap(),
+        );
+        assert_round_trip(CanAddress::new(9));
+        assert_round_trip(CanAddress::isotp(1, 0x7ff, 0x123));
+        assert_round_trip(CanAddress::j1939(1, u64::MAX - 1, 0x3_ffff, 0xfe));
     }
 
     #[test]
-    fn the_parts_are_where_the_kernel_has_them() {
+    fn the_fields_are_at_the_offsets_of_the_kernel() {
         let sys = Address::from(NetlinkAddress { pid: 1, groups: 2 }).to_sys().unwrap();
         assert_eq!(sys.len(), 12);
         let sys = Address::from(PacketAddress::new(1, 0x0102)).to_sys().unwrap();
@@ -325,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn less_than_a_structure_stays_bytes() {
+    fn an_incomplete_structure_stays_bytes() {
         for family in [AF_NETLINK, AF_PACKET, AF_VSOCK, AF_CAN] {
             for len in 0..6 {
                 let address = Address::Other(family, vec![0; len].into());
@@ -335,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hardware_address_has_eight_bytes_at_most() {
+    fn a_hardware_address_is_limited_to_eight_bytes() {
         assert!(PacketAddress::new(0, 0).with_hardware_address(&[0; 9]).is_err());
     }
 }

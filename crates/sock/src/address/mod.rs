@@ -1,7 +1,7 @@
-//! Addresses: what comes out of the calls, and all that may go in.
+//! Addresses.
 //!
-//! Out comes an [`Address`]. In goes whatever is [`ToAddress`]: as in Python a
-//! tuple is an internet address and a string or path is a Unix one.
+//! Calls return an [`Address`] and accept any [`ToAddress`]. As in Python, a tuple is an internet
+//! address and a string or path is a Unix address.
 //!
 //! | Python | here |
 //! | --- | --- |
@@ -37,11 +37,11 @@ use linux::ToSockaddrBytes;
 #[cfg(target_os = "linux")]
 pub use linux::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress};
 
-/// Address of a socket or of its peer.
+/// An address of a socket or of its peer.
 ///
-/// Python: what `accept`, `recvfrom`, `getsockname` and `getpeername` return.
-/// It prints as `127.0.0.1:80`, `[::1]:80`, `/tmp/sock`, `@abstract`; an
-/// unnamed Unix socket prints as `(unnamed)`.
+/// Python: the return value of `accept`, `recvfrom`, `getsockname` and `getpeername`. It prints as
+/// `127.0.0.1:80`, `[::1]:80`, `/tmp/sock` or `@abstract`. The address of an unbound Unix socket
+/// prints as `(unnamed)`.
 ///
 /// # Examples
 ///
@@ -77,9 +77,9 @@ pub enum Address {
     /// `AF_CAN`. Python: `(ifname, …)`, by protocol.
     #[cfg(target_os = "linux")]
     Can(CanAddress),
-    /// Any other family, as the bytes behind the family field. Python: `(family, bytes)`.
+    /// Any other family, with the bytes after the family field. Python: `(family, bytes)`.
     Other(AddressFamily, Box<[u8]>),
-    /// No address: what `recvfrom` finds on a connected stream. Python: `None`.
+    /// No address, as `recvfrom` returns for a connected stream. Python: `None`.
     None,
 }
 
@@ -87,16 +87,16 @@ pub enum Address {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UnixAddress {
-    /// A socket that was never bound, such as most clients. Python: `''`.
+    /// A socket that is not bound, such as most clients. Python: `''`.
     Unnamed,
     /// A path in the file system. Python: `str`.
     Path(PathBuf),
-    /// A name of Linux's abstract namespace, without its leading NUL. Python: `bytes` with it.
+    /// A name in Linux's abstract namespace, without its leading NUL. Python: `bytes` with the NUL.
     Abstract(Box<[u8]>),
 }
 
 impl Address {
-    /// Family of the address; `AF_UNSPEC` for [`Address::None`].
+    /// Returns the family of the address, or `AF_UNSPEC` for [`Address::None`].
     #[must_use]
     pub fn family(&self) -> AddressFamily {
         match self {
@@ -116,20 +116,22 @@ impl Address {
         }
     }
 
-    /// IP address of an internet address. An IPv4 peer of a dual-stack socket
-    /// shows as `::ffff:a.b.c.d`; [`IpAddr::to_canonical`] turns that back.
+    /// Returns the IP address of an internet address.
+    ///
+    /// The IPv4 peer of a dual-stack socket has the form `::ffff:a.b.c.d`, which
+    /// [`IpAddr::to_canonical`] converts into an IPv4 address.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
-        self.socket_addr().map(|address| address.ip())
+        self.to_socket_addr().map(|address| address.ip())
     }
 
-    /// Port of an internet address.
+    /// Returns the port of an internet address.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
-        self.socket_addr().map(|address| address.port())
+        self.to_socket_addr().map(|address| address.port())
     }
 
-    /// Path of a Unix address that has one.
+    /// Returns the path of a Unix address that has one.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -138,9 +140,9 @@ impl Address {
         }
     }
 
-    /// The standard library's form of an internet address.
+    /// Converts an internet address into the standard library's type.
     #[must_use]
-    pub fn socket_addr(&self) -> Option<SocketAddr> {
+    pub fn to_socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Address::Inet(address) => Some(SocketAddr::V4(*address)),
             Address::Inet6(address) => Some(SocketAddr::V6(*address)),
@@ -151,7 +153,7 @@ impl Address {
     pub(crate) fn from_sys(address: &SockAddr) -> Address {
         match AddressFamily::from(i32::from(address.family())) {
             AF_INET | AF_INET6 => address.as_socket().map_or(Address::None, Address::from_socket_addr),
-            // Unix first writes only a family; no family at all is no address.
+            // An unbound Unix socket has only a family. An address without a family is no address.
             AF_UNIX => Address::Unix(match sys::unix_name(address) {
                 sys::UnixName::Unnamed => UnixAddress::Unnamed,
                 sys::UnixName::Path(path) => UnixAddress::Path(path),
@@ -169,8 +171,8 @@ impl Address {
         }
     }
 
-    /// From the wire's side: there the flow information is big-endian, and
-    /// neither `std` nor `socket2` turns it.
+    /// Converts an address from the system. Its flow information is big-endian, and neither `std`
+    /// nor `socket2` swaps it.
     pub(crate) fn from_socket_addr(address: SocketAddr) -> Address {
         match address {
             SocketAddr::V4(address) => Address::Inet(address),
@@ -212,7 +214,7 @@ impl UnixAddress {
             UnixAddress::Unnamed => sys::unix_address(b""),
             UnixAddress::Path(path) => {
                 let bytes = path.as_os_str().as_encoded_bytes();
-                // Python cuts the path here and binds another file than was named.
+                // Python truncates the path at the NUL and binds another file than the given one.
                 if bytes.contains(&0) {
                     return Err(invalid(format!("AF_UNIX path {path:?} contains a NUL")));
                 }
@@ -231,8 +233,8 @@ fn check_unix_length(len: usize, max: usize, address: &UnixAddress) -> io::Resul
     if len <= max {
         return Ok(());
     }
-    let sentence = format!("AF_UNIX path too long, {len} bytes where {max} fit: {address}");
-    Err(invalid_as(c::ENAMETOOLONG, sentence))
+    let message = format!("AF_UNIX path too long ({len} bytes, at most {max}): {address}");
+    Err(invalid_as(c::ENAMETOOLONG, message))
 }
 
 impl fmt::Display for Address {
@@ -274,19 +276,18 @@ impl From<SocketAddr> for Address {
     }
 }
 
-/// Whatever names an address: a tuple, a path, an [`Address`], one of `std::net`'s.
+/// A value that can be converted into an address: a tuple, a path, an [`Address`] or a `std::net`
+/// address.
 ///
-/// Python: the address argument of `bind`, `connect`, `sendto`, and the tuple
-/// and string forms it takes. A host name is looked up here, in the family of
-/// the socket, and its first answer is taken.
+/// Python: the address argument of `bind`, `connect` and `sendto`, with its tuple and string forms.
+/// A host name is looked up in the family of the socket, and the first result is used.
 ///
 /// # Errors
 ///
-/// - `InvalidInput`: the port is not in 0..=65535; the host contains a NUL or is
-///   `<broadcast>` or 255.255.255.255 outside IPv4; a Unix path contains a NUL or is longer than
-///   107 bytes (`ENAMETOOLONG`); the address is of another family than the
-///   socket (`EAFNOSUPPORT`).
-/// - a [`GaiError`] inside: the name does not resolve in that family.
+/// - `InvalidInput`: the port is not in 0..=65535; the host contains a NUL, or is `<broadcast>` or
+///   255.255.255.255 outside IPv4; a Unix path contains a NUL or is longer than 107 bytes
+///   (`ENAMETOOLONG`); or the address is of another family than the socket (`EAFNOSUPPORT`).
+/// - A [`GaiError`]: the name does not resolve in that family.
 ///
 /// # Examples
 ///
@@ -301,8 +302,9 @@ impl From<SocketAddr> for Address {
 /// # std::io::Result::Ok(())
 /// ```
 pub trait ToAddress {
-    /// The address for a socket of `family`; `AF_UNSPEC` takes any, and of a
-    /// name's addresses prefers IPv4.
+    /// Returns the address for a socket of `family`.
+    ///
+    /// `AF_UNSPEC` accepts any family, and prefers the IPv4 addresses of a name.
     fn to_address(&self, family: AddressFamily) -> io::Result<Address>;
 }
 
@@ -316,7 +318,7 @@ impl ToAddress for Address {
     #[inline]
     fn to_address(&self, family: AddressFamily) -> io::Result<Address> {
         match self {
-            // Most are, and nothing is to be looked at then.
+            // The usual case needs no checks.
             Address::Inet(address) if family == AF_INET => Ok(Address::Inet(*address)),
             _ => self.to_any_address(family),
         }
@@ -326,8 +328,9 @@ impl ToAddress for Address {
 impl Address {
     fn to_any_address(&self, family: AddressFamily) -> io::Result<Address> {
         if family != AF_UNSPEC && family != self.family() && *self != Address::None {
-            let sentence = format!("address {self} is of family {}, the socket is {family}", self.family());
-            return Err(invalid_as(c::EAFNOSUPPORT, sentence));
+            let message =
+                format!("address {self} is of family {}, but the socket is {family}", self.family());
+            return Err(invalid_as(c::EAFNOSUPPORT, message));
         }
         Ok(self.clone())
     }
@@ -341,11 +344,11 @@ impl ToAddress for SocketAddr {
 
 impl<H: Host, P: TryInto<u16> + fmt::Display + Copy> ToAddress for (H, P) {
     fn to_address(&self, family: AddressFamily) -> io::Result<Address> {
-        internet_address(&self.0.text(), self.1, family)
+        internet_address(&self.0.as_text(), self.1, family)
     }
 }
 
-/// With flow information and scope, as for IPv6 in Python.
+/// An address with flow information and scope, as for IPv6 in Python.
 impl<H: Host, P: TryInto<u16> + fmt::Display + Copy> ToAddress for (H, P, u32, u32) {
     fn to_address(&self, family: AddressFamily) -> io::Result<Address> {
         let (host, port, flowinfo, scope_id) = self;
@@ -353,7 +356,7 @@ impl<H: Host, P: TryInto<u16> + fmt::Display + Copy> ToAddress for (H, P, u32, u
         if *flowinfo > 0xF_FFFF {
             return Err(out_of_range(format!("flowinfo must be 0-1048575, not {flowinfo}")));
         }
-        match internet_address(&host.text(), *port, family)? {
+        match internet_address(&host.as_text(), *port, family)? {
             Address::Inet6(address) => {
                 Ok(Address::Inet6(SocketAddrV6::new(*address.ip(), address.port(), *flowinfo, *scope_id)))
             }
@@ -366,14 +369,14 @@ impl<H: Host, P: TryInto<u16> + fmt::Display + Copy> ToAddress for (H, P, u32, u
 
 /// A host in an address tuple: a name, a number as text, or an IP address.
 pub trait Host {
-    /// The host as Python would be given it.
-    fn text(&self) -> Cow<'_, str>;
+    /// Returns the host as Python would pass it.
+    fn as_text(&self) -> Cow<'_, str>;
 }
 
 macro_rules! host {
     ($($type:ty: $self:ident => $text:expr),* $(,)?) => {$(
         impl Host for $type {
-            fn text(&$self) -> Cow<'_, str> {
+            fn as_text(&$self) -> Cow<'_, str> {
                 $text
             }
         }
@@ -388,8 +391,8 @@ host! {
 }
 
 impl<T: Host + ?Sized> Host for &T {
-    fn text(&self) -> Cow<'_, str> {
-        (**self).text()
+    fn as_text(&self) -> Cow<'_, str> {
+        (**self).as_text()
     }
 }
 
@@ -417,7 +420,7 @@ impl<const N: usize> ToAddress for [u8; N] {
     }
 }
 
-/// Python's three Unix forms: nothing (on Linux the kernel picks a name), a
+/// Converts Python's three Unix forms: an empty name (on Linux the kernel selects a name), a
 /// leading NUL for an abstract name, and a path.
 fn unix_from_bytes(name: &[u8]) -> Address {
     Address::Unix(match name {
@@ -427,14 +430,15 @@ fn unix_from_bytes(name: &[u8]) -> Address {
     })
 }
 
-/// The host first, then the port, as in Python: of two faults the host's is told.
+/// Checks the host before the port, as Python does.
 fn internet_address<P>(host: &str, port: P, family: AddressFamily) -> io::Result<Address>
 where
     P: TryInto<u16> + fmt::Display + Copy,
 {
     if ![AF_INET, AF_INET6, AF_UNSPEC].contains(&family) {
-        let sentence = format!("address ({host:?}, {port}) is an internet address, the socket is {family}");
-        return Err(invalid_as(c::EAFNOSUPPORT, sentence));
+        let message =
+            format!("address ({host:?}, {port}) is an internet address, but the socket is {family}");
+        return Err(invalid_as(c::EAFNOSUPPORT, message));
     }
     let mut address = resolve_host(host, family)?;
     match port.try_into() {
@@ -444,7 +448,7 @@ where
     Ok(Address::from(address))
 }
 
-/// CPython's `setipaddr`: the special hosts, then numbers, then the resolver's first answer.
+/// CPython's `setipaddr`: special hosts, then numbers, then the resolver's first result.
 fn resolve_host(host: &str, family: AddressFamily) -> io::Result<SocketAddr> {
     let v4 = family != AF_INET6;
     let v6 = family != AF_INET;
@@ -455,8 +459,8 @@ fn resolve_host(host: &str, family: AddressFamily) -> io::Result<SocketAddr> {
             return Ok(SocketAddr::new(Ipv4Addr::BROADCAST.into(), 0));
         }
         "<broadcast>" | "255.255.255.255" => {
-            let sentence = format!("host {host:?} is IPv4, the socket is {family}");
-            return Err(invalid_as(c::EAFNOSUPPORT, sentence));
+            let message = format!("host {host:?} is IPv4, but the socket is {family}");
+            return Err(invalid_as(c::EAFNOSUPPORT, message));
         }
         _ => {}
     }
@@ -474,7 +478,7 @@ fn resolve_host(host: &str, family: AddressFamily) -> io::Result<SocketAddr> {
     }
 }
 
-/// getaddrinfo(3) with its arguments checked and its errors told apart.
+/// Calls getaddrinfo(3), with its arguments checked and its errors converted.
 pub(crate) fn lookup(
     host: Option<&str>,
     service: Option<&str>,
@@ -519,14 +523,14 @@ impl TraceValue for SockAddr {
     }
 }
 
-/// Received bytes and the sender's address: `16, 127.0.0.1:4242`.
+/// Number of received bytes and the sender's address: `16, 127.0.0.1:4242`.
 impl TraceValue for (usize, Address) {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {}", self.0, self.1)
     }
 }
 
-/// The same with the address as the system returns it.
+/// As above, with the address as the system returns it.
 impl<T: TraceValue> TraceValue for (T, SockAddr) {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.show(f)?;
@@ -560,8 +564,8 @@ mod tests {
         for host in ["<broadcast>", "255.255.255.255"] {
             let error = (host, 1).to_address(AF_INET6).unwrap_err();
             assert_eq!(crate::errno(&error), Some(c::EAFNOSUPPORT));
-            let sentence = format!("host {host:?} is IPv4, the socket is AF_INET6");
-            assert!(error.to_string().contains(&sentence), "{error}");
+            let message = format!("host {host:?} is IPv4, but the socket is AF_INET6");
+            assert!(error.to_string().contains(&message), "{error}");
         }
         assert_eq!(shown(("127.1", 1), AF_INET), "127.0.0.1:1");
         assert_eq!(shown(("::1", 1), AF_UNSPEC), "[::1]:1");
@@ -569,18 +573,19 @@ mod tests {
     }
 
     #[test]
-    fn of_a_bad_host_and_a_bad_port_the_host_is_told() {
+    fn an_invalid_host_is_reported_before_an_invalid_port() {
         assert!(shown(("no\0host", -1), AF_INET).contains("must not contain a NUL"));
         assert_eq!(shown(("", -1), AF_INET), "InvalidInput: port must be 0-65535, not -1 (host \"\")");
         assert!(shown(("", 65_536_i64), AF_INET).contains("not 65536"));
     }
 
     #[test]
-    fn an_address_of_another_family_is_refused_by_name() {
-        // Which code says so differs from system to system.
+    fn the_error_for_another_family_names_it() {
+        // The code differs between systems.
         assert!(shown(("::1", 1), AF_INET).contains("getaddrinfo error"), "{}", shown(("::1", 1), AF_INET));
         assert!(
-            shown("/tmp/x", AF_INET).contains("address /tmp/x is of family AF_UNIX, the socket is AF_INET")
+            shown("/tmp/x", AF_INET)
+                .contains("address /tmp/x is of family AF_UNIX, but the socket is AF_INET")
         );
         assert!(shown(("::1", 1), AF_UNIX).contains("the socket is AF_UNIX"));
         let loopback: SocketAddr = ([127, 0, 0, 1], 1).into();
@@ -601,14 +606,14 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn an_abstract_name_is_binary_and_length_exact() {
+    fn an_abstract_name_may_contain_any_bytes() {
         let address = b"\0a\0b".to_address(AF_UNIX).unwrap();
         assert_eq!(address.to_string(), "@a\\x00b");
         assert_eq!(Address::from_sys(&address.to_sys().unwrap()), address);
     }
 
     #[test]
-    fn flow_information_crosses_the_wire_big_endian() {
+    fn flow_information_is_big_endian_in_the_sockaddr() {
         let address = ("::1", 1, 0x1_2345, 0).to_address(AF_INET6).unwrap();
         let sys = address.to_sys().unwrap();
         let raw = sys.as_socket_ipv6().unwrap().flowinfo();
@@ -618,7 +623,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_family_passes_through_as_bytes() {
+    fn an_address_of_an_unknown_family_keeps_its_bytes() {
         let address = Address::Other(AddressFamily::from(99), Box::from([1, 2, 3]));
         assert_eq!(Address::from_sys(&address.to_sys().unwrap()), address);
         assert!(Address::Other(AddressFamily::from(99), Box::from([0; 127])).to_sys().is_err());

@@ -1,4 +1,4 @@
-//! Leaving a call before it is done: after a signal, or because another thread says so.
+//! Aborting a call: after a signal, or from another thread.
 
 use std::error::Error;
 use std::fmt;
@@ -7,20 +7,21 @@ use std::net::Shutdown;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::error::find_error;
 use crate::sys::{self, AsFd, BorrowedFd};
 
 static HOOK: RwLock<Option<fn() -> bool>> = RwLock::new(None);
 
-/// Sets what is asked whenever a signal interrupts a call: does the call go on?
+/// Sets the process-wide hook that runs when a signal interrupts a system call.
 ///
-/// Python: the signal handlers that run inside a socket call (PEP 475), and may
-/// leave it with an exception. Without a hook every call goes on, with the time
-/// that is left of its timeout. The hook is asked in the thread of the call, on
-/// every `EINTR` and between the pieces of
-/// [`sendall`](crate::Socket::sendall); when it returns false the call fails with
-/// an error that [`was_interrupted`] knows. It is one for the whole process:
-/// a library had better leave it alone, or ask the one before, which is returned (as
-/// Python's `signal.signal` does).
+/// Python: the signal handlers that run inside a socket call (PEP 475) and may abort it with an
+/// exception. Returns the previous hook, as Python's `signal.signal` does.
+///
+/// The hook runs in the thread of the call, after every `EINTR` and between the pieces of
+/// [`sendall`](crate::Socket::sendall). If it returns true, or if no hook is set, the call is
+/// retried with the time that remains of its timeout. If it returns false, the call fails with an
+/// error for which [`was_interrupted`] is true. Libraries should not change the hook, or should
+/// call the previous one.
 ///
 /// # Examples
 ///
@@ -36,26 +37,26 @@ pub fn set_interrupt_hook(hook: Option<fn() -> bool>) -> Option<fn() -> bool> {
     std::mem::replace(&mut *HOOK.write().unwrap_or_else(PoisonError::into_inner), hook)
 }
 
-/// Asks the hook; fails if it says stop.
+/// Runs the hook, and fails if it returns false.
 pub(crate) fn check_interrupt_hook() -> io::Result<()> {
     let hook = *HOOK.read().unwrap_or_else(PoisonError::into_inner);
     match hook {
-        Some(goes_on) if !goes_on() => Err(Aborted::Interrupted.into()),
+        Some(hook) if !hook() => Err(Aborted::Interrupted.into()),
         _ => Ok(()),
     }
 }
 
-/// Whether a call failed because the hook of [`set_interrupt_hook`] said stop.
+/// Returns whether a call failed because the hook of [`set_interrupt_hook`] returned false.
 ///
-/// The error's kind is not `Interrupted`: `read_exact`, `write_all` and their
-/// like would begin the call anew.
+/// The kind of such an error is not `Interrupted`, because `read_exact`, `write_all` and similar
+/// functions would retry the call.
 ///
 /// # Examples
 ///
 /// ```
 /// let (ours, _theirs) = sock::socketpair()?;
 /// ours.setblocking(false)?;
-/// assert!(!sock::was_interrupted(&ours.recv(1).unwrap_err())); // there was just nothing
+/// assert!(!sock::was_interrupted(&ours.recv(1).unwrap_err())); // no data was available
 /// # std::io::Result::Ok(())
 /// ```
 #[must_use]
@@ -63,7 +64,7 @@ pub fn was_interrupted(error: &io::Error) -> bool {
     Aborted::of(error) == Some(Aborted::Interrupted)
 }
 
-/// Whether a call failed because of [`Canceller::cancel`].
+/// Returns whether a call failed because of [`Canceller::cancel`].
 ///
 /// # Examples
 ///
@@ -78,7 +79,7 @@ pub fn was_cancelled(error: &io::Error) -> bool {
     Aborted::of(error) == Some(Aborted::Cancelled)
 }
 
-/// Why a call was left.
+/// The reason why a call was aborted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Aborted {
     Interrupted,
@@ -87,7 +88,7 @@ pub(crate) enum Aborted {
 
 impl Aborted {
     fn of(error: &io::Error) -> Option<Aborted> {
-        error.get_ref()?.downcast_ref().copied()
+        find_error(error).copied()
     }
 }
 
@@ -108,10 +109,10 @@ impl fmt::Display for Aborted {
 
 impl Error for Aborted {}
 
-/// Ends the waits of a socket from any thread.
+/// Cancels the waits of a socket from any thread.
 ///
-/// Python has nothing like it: there `close` in one thread leaves the `recv` of
-/// another asleep. Made by [`Socket::canceller`](crate::Socket::canceller).
+/// Python: none; closing a socket in one thread does not wake a `recv` in another. Created by
+/// [`Socket::canceller`](crate::Socket::canceller).
 ///
 /// # Examples
 ///
@@ -128,10 +129,10 @@ impl Error for Aborted {}
 pub struct Canceller(pub(crate) Arc<Cancellation>);
 
 impl Canceller {
-    /// Ends every wait of the socket, now and from now on.
+    /// Cancels every present and future wait of the socket.
     ///
-    /// System call: shutdown(2) of a pair that is watched beside the socket. A call
-    /// that need not wait still succeeds. Calling it again does nothing.
+    /// System call: shutdown(2) of a socket pair that is polled together with the socket. A call
+    /// that does not have to wait still succeeds. Calling `cancel` again does nothing.
     ///
     /// # Examples
     ///
@@ -140,11 +141,11 @@ impl Canceller {
     /// ours.canceller()?.cancel();
     /// assert!(sock::was_cancelled(&ours.recv(1).unwrap_err()));
     /// theirs.sendall(b"x")?;
-    /// assert_eq!(ours.recv(1)?, b"x"); // that need not wait
+    /// assert_eq!(ours.recv(1)?, b"x"); // does not have to wait
     /// # std::io::Result::Ok(())
     /// ```
     pub fn cancel(&self) {
-        // It fails only for what has been shut down before.
+        // It fails only if the pair has been shut down before.
         let _ = self.0.ours.shutdown(Shutdown::Write);
     }
 }
@@ -155,11 +156,11 @@ impl fmt::Debug for Canceller {
     }
 }
 
-/// Two ends: shutting one down wakes whoever polls the other.
+/// A socket pair. Shutting one end down wakes the threads that poll the other.
 pub(crate) struct Cancellation {
     ours: socket2::Socket,
     watched: socket2::Socket,
-    /// `SO_RCVLOWAT` of the socket: a descriptor that does not block ignores it.
+    /// `SO_RCVLOWAT` of the socket, which a non-blocking descriptor ignores.
     low_water: AtomicUsize,
 }
 
@@ -177,7 +178,7 @@ impl Cancellation {
         self.low_water.store(bytes, Ordering::Relaxed);
     }
 
-    /// What is readable once it is cancelled.
+    /// The descriptor that becomes readable when the socket is cancelled.
     pub(crate) fn watched(&self) -> BorrowedFd<'_> {
         self.watched.as_fd()
     }

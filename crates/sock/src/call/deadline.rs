@@ -1,15 +1,14 @@
-//! Python's three modes, the deadline of a call, and the one wait loop.
+//! Python's three modes, the deadline of a call, and the wait loop.
 //!
-//! | [`gettimeout`](crate::Socket::gettimeout) | mode | descriptor | a call that cannot go on |
+//! | [`gettimeout`](crate::Socket::gettimeout) | mode | descriptor | a call that would block |
 //! | --- | --- | --- | --- |
-//! | `None` | blocking | blocking | sleeps in the kernel |
+//! | `None` | blocking | blocking | blocks in the kernel |
 //! | zero | non-blocking | non-blocking | fails with `WouldBlock` |
-//! | more | timeout | **non-blocking** | waits in poll(2), at the end fails with `TimedOut` |
+//! | more | timeout | **non-blocking** | waits in poll(2), fails with `TimedOut` at the deadline |
 //!
-//! A call is tried first and waits only when it has to (CPython waits first,
-//! one system call more each time). The deadline is fixed at a call's first wait
-//! and is one for the whole call: signals, false readiness and the pieces of
-//! `sendall` do not extend it.
+//! A call is tried first and waits only if it has to. CPython waits first, which costs one more
+//! system call each time. The deadline is set at the first wait of a call and holds for the whole
+//! call: signals, false readiness and the pieces of `sendall` do not extend it.
 
 use std::fmt;
 use std::io;
@@ -21,7 +20,7 @@ use crate::call::trace::call;
 use crate::error::{out_of_range, timed_out};
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, c};
 
-/// A timeout in one word: nanoseconds, all ones for none.
+/// A timeout in 64 bits: nanoseconds, or all ones for no timeout.
 #[derive(Debug)]
 pub(crate) struct Timeout(AtomicU64);
 
@@ -39,7 +38,7 @@ impl Timeout {
         }
     }
 
-    /// Fails for more than 584 years, as Python does for what its clock cannot hold.
+    /// Fails for more than 584 years, as Python fails if its clock cannot represent the timeout.
     pub(crate) fn set(&self, timeout: Option<Duration>) -> io::Result<()> {
         let nanoseconds = match timeout {
             None => BLOCKING,
@@ -55,7 +54,7 @@ impl Timeout {
 
 static DEFAULT_TIMEOUT: Timeout = Timeout::blocking();
 
-/// Timeout that new sockets get; at first `None`.
+/// Returns the timeout that new sockets get, initially `None`.
 ///
 /// Python: `socket.getdefaulttimeout()`. No system call.
 ///
@@ -69,14 +68,14 @@ pub fn getdefaulttimeout() -> Option<Duration> {
     DEFAULT_TIMEOUT.get()
 }
 
-/// Sets the timeout of sockets made from now on, accepted ones included.
+/// Sets the timeout of sockets created from now on, including accepted ones.
 ///
-/// Python: `socket.setdefaulttimeout(timeout)`. No system call. It is one for
-/// the whole process: a library had better leave it alone.
+/// Python: `socket.setdefaulttimeout(timeout)`. No system call. The setting is process-wide.
+/// Libraries should not change it.
 ///
 /// # Errors
 ///
-/// `InvalidInput` for more than 584 years.
+/// Returns an error of kind `InvalidInput` if the timeout is longer than 584 years.
 ///
 /// # Examples
 ///
@@ -93,12 +92,12 @@ pub fn setdefaulttimeout(timeout: impl Into<Option<Duration>>) -> io::Result<()>
     DEFAULT_TIMEOUT.set(timeout.into())
 }
 
-/// When a call has to give up: a timeout until its first wait, then a point in
-/// time; or when it is cancelled.
+/// A deadline shared by several socket calls, such as those of a TLS handshake.
 ///
-/// Python: none; `ssl` and `sendall` have it inside. For who makes one call of
-/// several, such as a TLS handshake: [`Socket::recv_into_within`](crate::Socket::recv_into_within)
-/// and [`Socket::send_within`](crate::Socket::send_within) share it.
+/// Python: none; `ssl` and `sendall` use one internally. The timeout starts with the first wait.
+/// The deadline also carries the cancellation of the socket. Pass it to
+/// [`Socket::recv_into_within`](crate::Socket::recv_into_within) and
+/// [`Socket::send_within`](crate::Socket::send_within).
 ///
 /// # Examples
 ///
@@ -119,23 +118,24 @@ pub fn setdefaulttimeout(timeout: impl Into<Option<Duration>>) -> io::Result<()>
 pub struct Deadline<'a> {
     timeout: Option<Duration>,
     at: Option<Instant>,
-    /// When the kernel's own timeout is over, once a signal has come: see
+    /// The end of the kernel's own timeout, set when a signal arrives. See
     /// [`enforce_kernel_timeout`](Self::enforce_kernel_timeout).
     kernel: Option<Option<Instant>>,
     cancellation: Option<&'a Cancellation>,
-    /// How many waits in a row were over at once, though the attempt behind them could not go on.
+    /// Number of consecutive waits that returned immediately although the next attempt failed.
     false_readiness: u32,
 }
 
-/// So often the descriptor is polled again at once: another thread may just have been quicker.
+/// Number of times the descriptor is polled again without a pause, because another thread may have
+/// consumed the readiness.
 const QUICK_POLLS: u32 = 2;
 
-/// Longest pause between two attempts while poll(2) says that the descriptor is ready.
+/// Longest pause between two attempts while poll(2) reports the descriptor as ready.
 const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 
 impl<'a> Deadline<'a> {
-    /// A deadline of a socket with this timeout; that of a socket as it is:
-    /// [`Socket::deadline`](crate::Socket::deadline).
+    /// Creates a deadline with this timeout. [`Socket::deadline`](crate::Socket::deadline) creates
+    /// one with the timeout of a socket.
     #[must_use]
     pub fn new(timeout: Option<Duration>) -> Deadline<'a> {
         Deadline { timeout, at: None, kernel: None, cancellation: None, false_readiness: 0 }
@@ -145,15 +145,15 @@ impl<'a> Deadline<'a> {
         Deadline { cancellation, ..self }
     }
 
-    /// Time left, `None` for no limit; asking for it fixes the point in time.
-    pub fn left(&mut self) -> Option<Duration> {
+    /// Returns the remaining time, or `None` for no limit. The first call starts the timeout.
+    pub fn remaining(&mut self) -> Option<Duration> {
         let timeout = self.timeout?;
         let now = Instant::now();
         match self.at {
             Some(at) => Some(at.saturating_duration_since(now)),
             None => {
                 self.at = now.checked_add(timeout);
-                // A point in time the clock cannot name is never reached.
+                // A point in time that the clock cannot represent is never reached.
                 if self.at.is_none() {
                     self.timeout = None;
                 }
@@ -162,20 +162,19 @@ impl<'a> Deadline<'a> {
         }
     }
 
-    /// Fails when the time is over, of a call that goes on without having to wait.
+    /// Fails if the deadline has expired. For calls that continue without waiting.
     pub(crate) fn check(&mut self) -> io::Result<()> {
-        if !self.is_nonblocking() && self.left() == Some(Duration::ZERO) {
+        if !self.is_nonblocking() && self.remaining() == Some(Duration::ZERO) {
             return Err(timed_out());
         }
         Ok(())
     }
 
-    /// After an `EINTR` in blocking mode: keeps `SO_RCVTIMEO` or `SO_SNDTIMEO`, which
-    /// the kernel would begin anew with the next attempt, so that signals could put it
-    /// off for ever. Its beginning is known from the first signal on: such a call takes
-    /// twice its time at most.
+    /// Enforces `SO_RCVTIMEO` or `SO_SNDTIMEO` after an `EINTR` in blocking mode. The kernel
+    /// restarts the timeout with each attempt, so signals could extend it without limit. The time
+    /// is measured from the first signal, so a call takes at most twice its timeout.
     fn enforce_kernel_timeout(&mut self, fd: BorrowedFd<'_>, readiness: Readiness) -> io::Result<()> {
-        // With a cancellation the wait for the next attempt keeps it.
+        // With a cancellation, the wait before the next attempt enforces the timeout.
         if self.timeout.is_some() || self.cancellation.is_some() {
             return Ok(());
         }
@@ -183,7 +182,7 @@ impl<'a> Deadline<'a> {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match poll(&mut [Poll::new(&fd, readiness.events())], Some(left)) {
-                // As the kernel would say.
+                // The error that the kernel returns.
                 Ok(0) => return Err(io::Error::from_raw_os_error(c::EAGAIN)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => cancel::check_interrupt_hook()?,
                 Err(error) => return Err(error),
@@ -192,7 +191,7 @@ impl<'a> Deadline<'a> {
         }
     }
 
-    /// When `SO_RCVTIMEO` or `SO_SNDTIMEO` is over, of a call that has begun by now.
+    /// Returns when `SO_RCVTIMEO` or `SO_SNDTIMEO` expires for a call that starts now.
     fn kernel_limit(&mut self, fd: BorrowedFd<'_>, readiness: Readiness) -> Option<Instant> {
         *self.kernel.get_or_insert_with(|| {
             let limit = sys::kernel_timeout(fd, matches!(readiness, Readiness::Readable));
@@ -200,15 +199,15 @@ impl<'a> Deadline<'a> {
         })
     }
 
-    /// How long a wait may be; fails when the time is over. In blocking mode the limit is the
-    /// system's own, which a descriptor with a cancellation would not keep by itself.
-    pub(crate) fn left_to_wait(
+    /// Returns how long a wait may take, and fails if the deadline has expired. In blocking mode
+    /// the limit is the kernel's own timeout, which a non-blocking descriptor does not enforce.
+    pub(crate) fn remaining_wait(
         &mut self,
         fd: BorrowedFd<'_>,
         readiness: Readiness,
     ) -> io::Result<Option<Duration>> {
         if self.timeout.is_some() {
-            return match self.left() {
+            return match self.remaining() {
                 Some(Duration::ZERO) => Err(timed_out()),
                 left => Ok(left),
             };
@@ -219,21 +218,22 @@ impl<'a> Deadline<'a> {
         }
     }
 
-    /// A new system call begins under the same deadline.
+    /// Prepares for another system call under the same deadline.
     pub(crate) fn next_call(&mut self) {
         self.kernel = None;
         self.false_readiness = 0;
     }
 
-    /// An attempt has succeeded, and the same call goes on.
-    pub(crate) fn goes_on(&mut self) {
+    /// Resets the pauses after a successful attempt of the same call.
+    pub(crate) fn reset_pauses(&mut self) {
         self.false_readiness = 0;
     }
 
-    /// Waits a little before the next attempt, where poll(2) does not know when that makes
-    /// sense; longer each time. Fails with `Interrupted` when a signal comes.
+    /// Pauses before the next attempt, for conditions that poll(2) does not report. Each pause is
+    /// longer than the one before, up to [`LONGEST_PAUSE`]. Fails with `Interrupted` if a signal
+    /// arrives.
     pub(crate) fn pause(&mut self, fd: BorrowedFd<'_>, readiness: Readiness) -> io::Result<()> {
-        let left = self.left_to_wait(fd, readiness)?.unwrap_or(LONGEST_PAUSE);
+        let left = self.remaining_wait(fd, readiness)?.unwrap_or(LONGEST_PAUSE);
         let doubled = self.false_readiness.saturating_sub(QUICK_POLLS).min(4);
         let pause = Duration::from_millis(1 << doubled).min(LONGEST_PAUSE).min(left);
         self.false_readiness = self.false_readiness.saturating_add(1);
@@ -248,19 +248,19 @@ impl<'a> Deadline<'a> {
         }
     }
 
-    /// Whether the call blocks for its caller, and not for the system.
-    pub(crate) fn stands_in_for_blocking(&self) -> bool {
+    /// Returns whether the call blocks for its caller although its descriptor is non-blocking.
+    pub(crate) fn emulates_blocking(&self) -> bool {
         self.timeout.is_none() && self.cancellation.is_some()
     }
 
-    /// Whether a call that would block has to fail at once.
+    /// Returns whether a call that would block must fail immediately.
     fn is_nonblocking(&self) -> bool {
         self.timeout == Some(Duration::ZERO)
     }
 
-    /// Whether a call that would block has to wait here. In blocking mode the
-    /// kernel waits: EAGAIN then comes only from `SO_RCVTIMEO`, `SO_SNDTIMEO` or
-    /// a descriptor somebody else made non-blocking, and is the caller's to judge.
+    /// Returns whether a call that would block waits in poll(2). In blocking mode the kernel waits:
+    /// `EAGAIN` then comes from `SO_RCVTIMEO`, from `SO_SNDTIMEO` or from a descriptor that other
+    /// code made non-blocking, and is returned to the caller.
     pub(crate) fn must_wait(&self) -> bool {
         !self.is_nonblocking() && (self.timeout.is_some() || self.cancellation.is_some())
     }
@@ -275,7 +275,7 @@ impl fmt::Debug for Deadline<'_> {
     }
 }
 
-/// What a call waits for.
+/// The readiness that a call waits for.
 #[derive(Clone, Copy)]
 pub(crate) enum Readiness {
     Readable,
@@ -291,9 +291,8 @@ impl Readiness {
     }
 }
 
-/// Makes `attempt` until it succeeds or fails for good, waiting in between as
-/// the mode says. EINTR means "again" in every mode (PEP 475), unless the hook
-/// says otherwise.
+/// Calls `attempt` until it succeeds or fails with a permanent error, and waits in between as the
+/// mode requires. `EINTR` is retried in every mode (PEP 475), unless the hook aborts the call.
 #[inline]
 pub(crate) fn retry<T>(
     fd: BorrowedFd<'_>,
@@ -307,7 +306,7 @@ pub(crate) fn retry<T>(
     }
 }
 
-/// [`retry`] after an attempt that has failed.
+/// Continues [`retry`] after a failed attempt.
 pub(crate) fn retry_after<T>(
     mut error: io::Error,
     fd: BorrowedFd<'_>,
@@ -322,21 +321,21 @@ pub(crate) fn retry_after<T>(
             Ok(value) => return Ok(value),
             Err(next) => error = next,
         }
-        if deadline.stands_in_for_blocking() && error.kind() == io::ErrorKind::BrokenPipe {
-            error = behind_epipe(fd).unwrap_or(error);
+        if deadline.emulates_blocking() && error.kind() == io::ErrorKind::BrokenPipe {
+            error = so_error_after_epipe(fd).unwrap_or(error);
         }
     }
 }
 
-/// The error that has woken a send. A call that sleeps in the system finds it first, and one that
-/// is made afterwards finds that the peer is gone (`unix_stream_sendmsg`).
-fn behind_epipe(fd: BorrowedFd<'_>) -> Option<io::Error> {
+/// Returns the error that woke a send. A call that blocks in the kernel returns it; a call made
+/// afterwards returns `EPIPE` instead (`unix_stream_sendmsg`).
+fn so_error_after_epipe(fd: BorrowedFd<'_>) -> Option<io::Error> {
     let mut number = [0; 4];
     sys::getsockopt(fd, c::SOL_SOCKET, c::SO_ERROR, &mut number).ok()?;
     Some(i32::from_ne_bytes(number)).filter(|number| *number != 0).map(io::Error::from_raw_os_error)
 }
 
-/// Returns when it makes sense to try again after `error`.
+/// Waits until a retry after `error` can succeed, or returns the error.
 #[cold]
 fn wait_before_retry(
     fd: BorrowedFd<'_>,
@@ -354,13 +353,14 @@ fn wait_before_retry(
     }
 }
 
-/// Waits until `fd` is ready and returns what poll(2) found; fails with `TimedOut` at the
-/// deadline, with `EAGAIN` at the system's own, and when it is cancelled.
+/// Waits until `fd` is ready and returns the events that poll(2) reported. Fails with `TimedOut` at
+/// the deadline, with `EAGAIN` at the end of the kernel's own timeout, and if the call is
+/// cancelled.
 ///
-/// A descriptor may be ready for as long as the attempt cannot go on: an error that is queued
-/// (`IP_RECVERR`) is `POLLERR` but no error of recv(2), and sendto(2) of an AF_UNIX datagram waits for
-/// the receiver, whom poll(2) does not know. Such a wait becomes a pause, or it would take all of
-/// a processor.
+/// A descriptor may be reported as ready although the attempt still fails. A queued error
+/// (`IP_RECVERR`) is `POLLERR` but not an error of recv(2), and sendto(2) of an `AF_UNIX` datagram
+/// waits for the receiver, which poll(2) does not check. Such a wait becomes a pause, because it
+/// would otherwise use a whole processor.
 pub(crate) fn wait(
     fd: BorrowedFd<'_>,
     readiness: Readiness,
@@ -374,7 +374,7 @@ pub(crate) fn wait(
     }
 }
 
-/// [`wait`] that fails with `Interrupted` when a signal comes, and does not ask the hook.
+/// As [`wait`], but fails with `Interrupted` if a signal arrives, without running the hook.
 pub(crate) fn wait_until_signal(
     fd: BorrowedFd<'_>,
     readiness: Readiness,
@@ -385,11 +385,10 @@ pub(crate) fn wait_until_signal(
     }
     let begin = Instant::now();
     loop {
-        // Before each wait: readiness that proves false again and again must not
-        // go on for ever.
-        let left = deadline.left_to_wait(fd, readiness)?;
+        // Checked before each wait, so that repeated false readiness ends at the deadline.
+        let left = deadline.remaining_wait(fd, readiness)?;
         let cancelled = deadline.cancellation.map(Cancellation::watched);
-        // Without a cancellation the second place is not looked at.
+        // Without a cancellation the second entry is not passed to poll(2).
         let mut set =
             [Poll::new(&fd, readiness.events()), Poll::new(cancelled.as_ref().unwrap_or(&fd), POLLIN)];
         let watched = 1 + usize::from(cancelled.is_some());
@@ -406,43 +405,43 @@ pub(crate) fn wait_until_signal(
     }
 }
 
-/// Bits of [`Poll`], such as [`POLLIN`].
+/// Event bits of [`Poll`], such as [`POLLIN`].
 pub type Events = i16;
 
-/// Something can be received, a connection accepted, or the end of file read.
+/// Data can be received, a connection can be accepted, or the end of file can be read.
 pub const POLLIN: Events = c::POLLIN;
-/// Something can be sent, or a connect has ended.
+/// Data can be sent, or a connect has completed.
 pub const POLLOUT: Events = c::POLLOUT;
-/// An error is pending; never asked for, always told.
+/// An error is pending. Always reported, even if not requested.
 pub const POLLERR: Events = c::POLLERR;
-/// The peer is gone; never asked for, always told.
+/// The peer has closed the connection. Always reported, even if not requested.
 pub const POLLHUP: Events = c::POLLHUP;
 
 pub use crate::sys::Poll;
 
 impl<'a> Poll<'a> {
-    /// Waits for `events` of `fd`, which may be a socket or any other descriptor.
+    /// Creates an entry for `events` of `fd`, which may be a socket or any other descriptor.
     pub fn new(fd: &'a impl AsFd, events: Events) -> Poll<'a> {
         Poll { fd: fd.as_fd(), events, revents: 0 }
     }
 
-    /// What the last [`poll`] found; 0 for nothing.
+    /// Returns the events that the last [`poll`] reported, or 0 for none.
     #[must_use]
     pub fn revents(&self) -> Events {
         self.revents
     }
 }
 
-/// Waits until one of the descriptors is ready and returns how many are.
+/// Waits until a descriptor is ready and returns the number of ready descriptors.
 ///
-/// Python: `select.poll().poll(timeout)`. System call: poll(2), once. 0 means
-/// that `timeout` has passed; `None` waits for ever. A timeout is rounded up to
-/// milliseconds and cut at 24 days.
+/// Python: `select.poll().poll(timeout)`. System call: poll(2), once. Returns 0 when `timeout` has
+/// expired; `None` waits indefinitely. The timeout is rounded up to milliseconds and limited to 24
+/// days.
 ///
 /// # Errors
 ///
-/// `Interrupted` when a signal handler ran (Python retries; here the caller
-/// knows what time is left).
+/// Returns an error of kind `Interrupted` if a signal handler ran. Python retries; here the caller
+/// knows the remaining time.
 ///
 /// # Examples
 ///
@@ -462,7 +461,7 @@ pub fn poll(set: &mut [Poll<'_>], timeout: Option<Duration>) -> io::Result<usize
     call!("poll({}, {})", DisplayPollSet(set), DisplayTimeout(timeout) => sys::poll(set, timeout))
 }
 
-/// What is waited for, as strace shows it: `[{3, POLLIN}]`.
+/// The polled descriptors as strace shows them: `[{3, POLLIN}]`.
 struct DisplayPollSet<'a, 'b>(&'a [Poll<'b>]);
 
 impl fmt::Display for DisplayPollSet<'_, '_> {
@@ -506,10 +505,10 @@ mod tests {
     use super::*;
 
     const MODES: [Option<Duration>; 3] = [None, Some(Duration::ZERO), Some(Duration::from_secs(10))];
-    /// When a wait that ought to be over is given up.
+    /// How long a test waits before it reports that a wait did not end.
     const LONG_AFTER: Duration = Duration::from_secs(20);
 
-    /// An end that can always be written to, and has nothing to be read.
+    /// Creates a pair whose first end is always writable and never readable.
     fn end_of_a_pair() -> (Socket, Socket) {
         sys::socketpair(sys::PAIR_FAMILY.into(), Type::STREAM, None).unwrap()
     }
@@ -518,7 +517,7 @@ mod tests {
         Err(io::Error::from_raw_os_error(number))
     }
 
-    /// Tries what gives one outcome after the other; says how often it was tried.
+    /// Retries through the given outcomes and returns the result and the number of attempts.
     fn retry_through<const N: usize>(
         mode: Option<Duration>,
         outcomes: [io::Result<&'static str>; N],
@@ -526,49 +525,49 @@ mod tests {
         let (fd, _peer) = end_of_a_pair();
         let mut outcomes = outcomes.into_iter();
         let result = retry(fd.as_fd(), Readiness::Writable, &mut Deadline::new(mode), || {
-            outcomes.next().expect("tried after its last outcome")
+            outcomes.next().expect("no attempt after the last outcome")
         });
         (result, N - outcomes.len())
     }
 
     #[cfg(unix)]
     #[test]
-    fn signals_do_not_put_off_the_systems_own_timeout() {
+    fn signals_do_not_extend_the_kernel_timeout() {
         let (ours, theirs) = crate::create::create_server::socketpair().unwrap();
         ours.set_recv_timeout(Duration::from_millis(50)).unwrap();
         let (mut tries, begin) = (0, Instant::now());
         let mut interrupted = || {
             tries += 1;
-            assert!(tries < 10_000, "it goes on for ever");
+            assert!(tries < 10_000, "the retries do not end");
             fails_with(c::EINTR)
         };
         let result = retry(ours.as_fd(), Readiness::Readable, &mut Deadline::new(None), &mut interrupted);
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert!(begin.elapsed() >= Duration::from_millis(50));
-        // What comes in time is received.
+        // Data that arrives in time is received.
         theirs.send(b"!").unwrap();
         let mut outcomes = [fails_with(c::EINTR), Ok("received")].into_iter();
         let result = retry(ours.as_fd(), Readiness::Readable, &mut Deadline::new(None), || {
-            outcomes.next().expect("tried after its last outcome")
+            outcomes.next().expect("no attempt after the last outcome")
         });
         assert_eq!(result.unwrap(), "received");
     }
 
     #[test]
-    fn what_succeeds_at_once_is_tried_once_and_waits_for_nothing() {
+    fn a_call_that_succeeds_is_tried_once_and_does_not_wait() {
         for mode in MODES {
             let mut deadline = Deadline::new(mode);
             let (never_readable, _peer) = end_of_a_pair();
             let result = retry(never_readable.as_fd(), Readiness::Readable, &mut deadline, || Ok(7));
             assert_eq!(result.unwrap(), 7);
-            assert!(deadline.at.is_none(), "the deadline is fixed at the first wait");
+            assert!(deadline.at.is_none(), "the deadline is set at the first wait");
         }
     }
 
-    // Windows has no signals that interrupt.
+    // Windows has no signals that interrupt system calls.
     #[cfg(unix)]
     #[test]
-    fn eintr_is_tried_again_in_every_mode() {
+    fn eintr_is_retried_in_every_mode() {
         for mode in MODES {
             let interrupted = || fails_with(c::EINTR);
             let (result, tries) =
@@ -578,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_failure_is_the_callers_in_every_mode() {
+    fn other_errors_are_returned_in_every_mode() {
         for mode in MODES {
             let (result, tries) = retry_through(mode, [fails_with(c::ECONNRESET), Ok("never")]);
             assert_eq!((result.unwrap_err().raw_os_error(), tries), (Some(c::ECONNRESET), 1), "{mode:?}");
@@ -586,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn eagain_is_the_callers_but_with_a_timeout() {
+    fn eagain_is_returned_unless_a_timeout_is_set() {
         for mode in [None, Some(Duration::ZERO)] {
             let (result, tries) = retry_through(mode, [fails_with(c::EAGAIN), Ok("never")]);
             assert_eq!((result.unwrap_err().raw_os_error(), tries), (Some(c::EAGAIN), 1), "{mode:?}");
@@ -597,15 +596,15 @@ mod tests {
     }
 
     #[test]
-    fn false_readiness_is_waited_out() {
+    fn a_call_waits_again_after_false_readiness() {
         let again = || fails_with(c::EAGAIN);
         let (result, tries) = retry_through(Some(LONG_AFTER), [again(), again(), again(), Ok("done")]);
         assert_eq!((result.unwrap(), tries), ("done", 4));
     }
 
-    /// A Unix datagram socket is "writable" for as long as its receiver's queue is full.
+    /// A Unix datagram socket is "writable" while its receiver's queue is full.
     #[test]
-    fn false_readiness_ends_in_timed_out_at_the_deadline() {
+    fn repeated_false_readiness_ends_with_timed_out_at_the_deadline() {
         let (always_writable, _peer) = end_of_a_pair();
         let timeout = Duration::from_millis(30);
         let begin = Instant::now();
@@ -621,7 +620,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_wait_has_no_errno_and_is_not_early() {
+    fn a_timeout_error_has_no_errno_and_is_not_early() {
         for timeout in [Duration::from_nanos(1), Duration::from_micros(1500), Duration::from_millis(20)] {
             let (never_readable, _peer) = end_of_a_pair();
             let begin = Instant::now();
@@ -634,44 +633,44 @@ mod tests {
     }
 
     #[test]
-    fn a_second_wait_of_a_call_has_only_what_the_first_left() {
+    fn a_second_wait_of_a_call_uses_the_remaining_time() {
         let (fd, _peer) = end_of_a_pair();
         let mut deadline = Deadline::new(Some(LONG_AFTER));
         wait(fd.as_fd(), Readiness::Writable, &mut deadline).unwrap();
-        let at = deadline.at.expect("fixed at the first wait");
-        let left = deadline.left().unwrap();
+        let at = deadline.at.expect("set at the first wait");
+        let left = deadline.remaining().unwrap();
         wait(fd.as_fd(), Readiness::Writable, &mut deadline).unwrap();
         assert_eq!(deadline.at, Some(at));
-        assert!(deadline.left().unwrap() <= left);
+        assert!(deadline.remaining().unwrap() <= left);
     }
 
     #[test]
-    fn a_deadline_that_is_over_leaves_no_time() {
+    fn an_expired_deadline_stays_expired() {
         let (fd, _peer) = end_of_a_pair();
         let mut deadline = Deadline::new(Some(Duration::from_millis(1)));
         for _ in 0..3 {
             let error = wait(fd.as_fd(), Readiness::Readable, &mut deadline).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-            assert_eq!(deadline.left(), Some(Duration::ZERO));
+            assert_eq!(deadline.remaining(), Some(Duration::ZERO));
         }
     }
 
     #[test]
-    fn a_deadline_the_clock_cannot_name_is_never_over() {
+    fn a_deadline_beyond_the_clock_never_expires() {
         let mut deadline = Deadline::new(Some(Duration::MAX));
-        assert_eq!(deadline.left(), None);
+        assert_eq!(deadline.remaining(), None);
         assert!(!deadline.is_nonblocking());
     }
 
     #[test]
     fn no_timeout_has_no_deadline() {
         let mut deadline = Deadline::new(None);
-        assert_eq!(deadline.left(), None);
+        assert_eq!(deadline.remaining(), None);
         assert!(deadline.at.is_none());
     }
 
     #[test]
-    fn a_timeout_is_one_word_and_none_is_not_zero() {
+    fn a_timeout_has_eight_bytes_and_none_differs_from_zero() {
         let timeout = Timeout::blocking();
         assert_eq!(size_of::<Timeout>(), 8);
         assert_eq!(timeout.get(), None);

@@ -1,4 +1,4 @@
-//! What every call has: a deadline, cancellation, a line in the trace.
+//! What every socket call shares: a deadline, cancellation and a trace line.
 
 pub(crate) mod cancel;
 pub(crate) mod deadline;

@@ -1,13 +1,13 @@
 //! One `log` line for each BSD call, like strace(1).
 //!
-//! Target `sock::call`, level trace: `RUST_LOG=sock=trace` shows
+//! Target `sock::call`, level trace. `RUST_LOG=sock=trace` shows
 //!
 //! ```text
 //! socket(AF_INET, SOCK_STREAM, 0) = 3 <12.4µs>
 //! connect(3, 127.0.0.1:1) = -1 ECONNREFUSED (Connection refused) <71.3µs>
 //! ```
 //!
-//! Switched off it costs one look at the log level.
+//! When the level is disabled, a call costs one check of the log level.
 
 use std::fmt;
 use std::io;
@@ -44,7 +44,7 @@ pub(crate) fn timed<T: TraceValue>(
     result
 }
 
-/// How the value of a call that succeeded is shown.
+/// Formats the value of a successful call.
 pub(crate) trait TraceValue {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 }
@@ -55,7 +55,7 @@ impl TraceValue for () {
     }
 }
 
-/// A flag, as its bit.
+/// A flag, shown as its bit.
 impl TraceValue for bool {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", i32::from(*self))
@@ -96,7 +96,7 @@ impl TraceValue for (socket2::Socket, socket2::Socket) {
     }
 }
 
-/// Received bytes: their number, as recv(2) returns it.
+/// Received bytes, shown as their number, which is what recv(2) returns.
 impl TraceValue for (Vec<u8>, ()) {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.len().show(f)
@@ -123,7 +123,7 @@ impl<T: TraceValue> fmt::Display for DisplayResult<'_, T> {
             Err(error) => match error.raw_os_error() {
                 Some(number) => {
                     let text = error.to_string();
-                    // As strace has it: no number twice, and no full stop (Windows).
+                    // As in strace: no errno in brackets, and no full stop (Windows adds one).
                     let text = text.split(" (os error").next().unwrap_or(&text).trim_end_matches('.');
                     match errno_name(number) {
                         Some(name) => write!(f, "-1 {name} ({text})"),

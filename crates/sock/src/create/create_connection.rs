@@ -1,4 +1,4 @@
-//! `create_connection`: from a host's name to a connected socket.
+//! `create_connection`: resolves a host name and connects to it.
 
 use std::error::Error;
 use std::fmt;
@@ -9,11 +9,11 @@ use crate::address::{Address, Host};
 use crate::call::cancel;
 use crate::call::deadline::{POLLOUT, Poll, getdefaulttimeout, poll};
 use crate::consts::SOCK_STREAM;
-use crate::error::{invalid, out_of_range, timed_out};
+use crate::error::{find_error, invalid, out_of_range, timed_out};
 use crate::netdb::getaddrinfo::{AddrInfo, Hints, getaddrinfo_with};
 use crate::socket::Socket;
 
-/// How [`create_connection_with`] connects.
+/// Options of [`create_connection_with`].
 ///
 /// # Examples
 ///
@@ -22,8 +22,8 @@ use crate::socket::Socket;
 /// use std::time::Duration;
 ///
 /// let options = ConnectionOptions::new()
-///     .timeout(Duration::from_secs(5)) // for each address, and for the socket later
-///     .deadline(Duration::from_secs(12)) // for all of them
+///     .timeout(Duration::from_secs(5)) // for each address, and kept by the socket
+///     .deadline(Duration::from_secs(12)) // for all addresses together
 ///     .happy_eyeballs(true);
 /// # let _ = options;
 /// ```
@@ -35,26 +35,28 @@ pub struct ConnectionOptions {
     happy_eyeballs: bool,
 }
 
-/// How long RFC 8305 waits for an address before it tries the next beside it
-/// (section 5: "Connection Attempt Delay").
+/// Delay of RFC 8305 before the next address is tried in parallel (section 5: "Connection Attempt
+/// Delay").
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 impl ConnectionOptions {
-    /// Python's defaults: the default timeout, any source address.
+    /// Creates options with Python's defaults: the default timeout, any source address.
     #[must_use]
     pub fn new() -> ConnectionOptions {
         ConnectionOptions::default()
     }
 
-    /// Timeout for each address that is tried; the socket keeps it. `None` blocks.
+    /// Sets the timeout for each address. The socket keeps it. `None` blocks.
     #[must_use]
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> ConnectionOptions {
         self.timeout = Some(timeout.into());
         self
     }
 
-    /// Time for all addresses together. Python has none: there five addresses
-    /// take five timeouts. The look-up of the name is not limited by it.
+    /// Sets the time limit for all addresses together.
+    ///
+    /// Python has no such limit: five addresses take five timeouts. The lookup of the name is not
+    /// limited.
     ///
     /// # Examples
     ///
@@ -72,7 +74,7 @@ impl ConnectionOptions {
         self
     }
 
-    /// Address to connect from.
+    /// Sets the local address to connect from.
     ///
     /// # Examples
     ///
@@ -94,30 +96,31 @@ impl ConnectionOptions {
         self
     }
 
-    /// Tries the families by turns and, when an address has not answered for 250
-    /// ms, the next one beside it; the first that connects is taken (RFC 8305).
+    /// Sets whether several addresses are tried in parallel (RFC 8305).
+    ///
+    /// The families alternate. If an address has not answered after 250 ms, the next one is tried
+    /// in parallel. The first connection is used, the others are closed.
     #[must_use]
     pub fn happy_eyeballs(mut self, happy_eyeballs: bool) -> ConnectionOptions {
         self.happy_eyeballs = happy_eyeballs;
         self
     }
 
-    /// The timeout the socket is to have.
+    /// The timeout of the connected socket.
     fn mode(&self) -> Option<Duration> {
         self.timeout.unwrap_or_else(getdefaulttimeout)
     }
 }
 
-/// Connects to a TCP service, trying each address of the host in turn.
+/// Connects to a TCP service, trying each address of the host in order.
 ///
-/// Python: `socket.create_connection((host, port))`. System calls:
-/// getaddrinfo(3), then socket(2) and connect(2) for each answer.
+/// Python: `socket.create_connection((host, port))`. System calls: getaddrinfo(3), then socket(2)
+/// and connect(2) for each address.
 ///
 /// # Errors
 ///
-/// A [`ConnectError`] inside, with every address that was tried; its kind and
-/// errno are the last one's. A [`GaiError`](crate::GaiError) inside when there
-/// is no address at all.
+/// Returns a [`ConnectError`] with every address that was tried, whose kind and errno are those of
+/// the last address. Returns a [`GaiError`](crate::GaiError) if the host has no address.
 ///
 /// # Examples
 ///
@@ -136,14 +139,15 @@ where
     create_connection_with(address, &ConnectionOptions::new())
 }
 
-/// [`create_connection`] with a timeout, a deadline for all, a source address, or
-/// several addresses at once. Python: `socket.create_connection(address, timeout,
-/// source_address)`.
+/// Connects to a TCP service with options.
+///
+/// Python: `socket.create_connection(address, timeout, source_address)`. System calls: as
+/// [`create_connection`].
 ///
 /// # Errors
 ///
-/// Those of [`create_connection`]; `TimedOut` at the timeout of the last address
-/// and at the deadline.
+/// Returns an error if [`create_connection`] does, or if the timeout of the last address or the
+/// deadline expires (`TimedOut`).
 ///
 /// # Examples
 ///
@@ -162,11 +166,11 @@ where
     H: Host,
     P: TryInto<u16> + fmt::Display + Copy,
 {
-    let host = host.text();
+    let host = host.as_text();
     let number: u16 = port
         .try_into()
         .map_err(|_| out_of_range(format!("port must be 0-65535, not {port} (host {host:?})")))?;
-    let hints = Hints { kind: SOCK_STREAM, ..Hints::default() };
+    let hints = Hints::new().kind(SOCK_STREAM);
     let answers = getaddrinfo_with(&*host, number, &hints)?;
     let until = options.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
     let mut attempts = Attempts { options, until, failed: Vec::new() };
@@ -181,19 +185,19 @@ where
     })
 }
 
-/// Families alternating, the first answer's first (RFC 8305, section 4).
+/// Alternates the families, starting with the first result's (RFC 8305, section 4).
 fn interleave_families(answers: Vec<AddrInfo>) -> Vec<AddrInfo> {
     let first = answers.first().map(|answer| answer.family);
     let (one, other): (Vec<_>, Vec<_>) =
         answers.into_iter().partition(|answer| Some(answer.family) == first);
     let (mut one, mut other) = (one.into_iter(), other.into_iter());
-    let mut turns = Vec::new();
+    let mut interleaved = Vec::new();
     loop {
         let pair = [one.next(), other.next()];
         if pair.iter().all(Option::is_none) {
-            return turns;
+            return interleaved;
         }
-        turns.extend(pair.into_iter().flatten());
+        interleaved.extend(pair.into_iter().flatten());
     }
 }
 
@@ -203,11 +207,11 @@ struct Attempts<'a> {
     failed: Vec<(Address, io::Error)>,
 }
 
-/// An address that is being connected to.
+/// A connect in progress.
 struct Attempt {
     sock: Socket,
     address: Address,
-    /// When it is given up.
+    /// When the attempt times out.
     until: Option<Instant>,
 }
 
@@ -215,7 +219,7 @@ impl Attempts<'_> {
     fn connect_in_order(&mut self, answers: Vec<AddrInfo>) -> io::Result<Option<Socket>> {
         for answer in answers {
             if self.until.is_none() {
-                // Exactly Python's: the connect itself waits, in the socket's mode.
+                // As in Python, the connect itself waits, in the mode of the socket.
                 match self.open(&answer).and_then(|sock| sock.connect(&answer.address).map(|()| sock)) {
                     Ok(sock) => return Ok(Some(sock)),
                     Err(error) => self.failed.push((answer.address, error)),
@@ -227,7 +231,7 @@ impl Attempts<'_> {
         Ok(None)
     }
 
-    /// Socket for an address, in the mode the options say, not yet connected.
+    /// Creates a socket for an address, with the options' mode and source address.
     fn open(&self, answer: &AddrInfo) -> io::Result<Socket> {
         let sock = Socket::new(answer.family, SOCK_STREAM, answer.proto)?;
         if let Some(timeout) = self.options.timeout {
@@ -239,17 +243,17 @@ impl Attempts<'_> {
         Ok(sock)
     }
 
-    /// Connects to several addresses at once, each a while after the one before.
+    /// Connects to several addresses in parallel, each started a delay after the one before.
     fn race(&mut self, answers: Vec<AddrInfo>) -> io::Result<Option<Socket>> {
         let mut waiting = answers.into_iter().peekable();
         let mut running: Vec<Attempt> = Vec::new();
         let mut next_start = Instant::now();
         loop {
             let now = Instant::now();
-            // At once when nobody else is being waited for.
+            // Without a delay if no other attempt is in progress.
             if waiting.peek().is_some() && (running.is_empty() || now >= next_start) {
                 next_start = now + ATTEMPT_DELAY;
-                let answer = waiting.next().expect("it was seen by peek");
+                let answer = waiting.next().expect("peek returned an address");
                 match self.start(&answer, now) {
                     Ok((sock, true)) => return self.take(sock).map(Some),
                     Ok((sock, false)) => running.push(self.attempt(sock, answer.address, now)),
@@ -272,19 +276,19 @@ impl Attempts<'_> {
             }
             let ready: Vec<bool> = set.iter().map(|poll| poll.revents() != 0).collect();
             let now = Instant::now();
-            let mut still = Vec::new();
+            let mut in_progress = Vec::new();
             for (attempt, ready) in running.into_iter().zip(ready) {
                 match attempt.outcome(ready, now) {
                     Some(Ok(())) => return self.take(attempt.sock).map(Some),
                     Some(Err(error)) => self.failed.push((attempt.address, error)),
-                    None => still.push(attempt),
+                    None => in_progress.push(attempt),
                 }
             }
-            running = still;
+            running = in_progress;
         }
     }
 
-    /// Begins to connect; true when that has succeeded already.
+    /// Starts to connect. Returns true if the connection is already established.
     fn start(&self, answer: &AddrInfo, now: Instant) -> io::Result<(Socket, bool)> {
         if self.until.is_some_and(|until| now >= until) {
             return Err(timed_out());
@@ -303,7 +307,7 @@ impl Attempts<'_> {
         Attempt { sock, address, until: own.into_iter().chain(self.until).min() }
     }
 
-    /// Gives the winner the mode it is to have.
+    /// Sets the mode of the first socket that connected.
     fn take(&self, sock: Socket) -> io::Result<Socket> {
         sock.settimeout(self.options.mode())?;
         Ok(sock)
@@ -311,7 +315,7 @@ impl Attempts<'_> {
 }
 
 impl Attempt {
-    /// How it ended, or `None` while it goes on.
+    /// Returns the result, or `None` while the connect is in progress.
     fn outcome(&self, ready: bool, now: Instant) -> Option<io::Result<()>> {
         if ready {
             return Some(match self.sock.pending_error() {
@@ -323,11 +327,10 @@ impl Attempt {
     }
 }
 
-/// Every address that [`create_connection`] tried, and why each failed.
+/// Every address that [`create_connection`] tried, with its error.
 ///
-/// Python: the exceptions of `create_connection(…, all_errors=True)`. It travels
-/// inside an [`io::Error`] with the last one's kind; get it back with
-/// [`ConnectError::of`].
+/// Python: the exceptions of `create_connection(…, all_errors=True)`. It is the source of an
+/// [`io::Error`] with the kind of the last address. [`ConnectError::of`] returns it.
 ///
 /// # Examples
 ///
@@ -340,13 +343,13 @@ impl Attempt {
 pub struct ConnectError(Vec<(Address, io::Error)>);
 
 impl ConnectError {
-    /// The `ConnectError` inside an error.
+    /// Returns the `ConnectError` in an error or its sources.
     #[must_use]
     pub fn of(error: &io::Error) -> Option<&ConnectError> {
-        error.get_ref().and_then(|inner| inner.downcast_ref())
+        find_error(error)
     }
 
-    /// The addresses in the order they failed, at least one.
+    /// Returns the addresses and their errors in the order of failure, at least one.
     #[must_use]
     pub fn attempts(&self) -> &[(Address, io::Error)] {
         &self.0
@@ -391,7 +394,8 @@ mod tests {
         AddrInfo { family: address.family(), kind: SOCK_STREAM, proto: 0, canonname: None, address }
     }
 
-    /// An address that does not answer: its queue is full. With what keeps it so.
+    /// Returns an address that does not answer because its queue is full, and the sockets that fill
+    /// it.
     fn silent() -> (AddrInfo, Vec<Socket>) {
         let listener = Socket::new(AF_INET, SOCK_STREAM, 0).unwrap();
         listener.bind(("127.0.0.1", 0)).unwrap();
@@ -409,7 +413,7 @@ mod tests {
         }
     }
 
-    /// An address where nobody listens any more.
+    /// Returns an address without a listener.
     fn refusing() -> AddrInfo {
         answer(create_server(("127.0.0.1", 0)).unwrap().getsockname().unwrap())
     }
@@ -420,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_address_does_not_hold_up_the_next() {
+    fn an_unresponsive_address_does_not_delay_the_next() {
         let (silent, _held) = silent();
         let server = create_server(("127.0.0.1", 0)).unwrap();
         let good = server.getsockname().unwrap();
@@ -428,12 +432,12 @@ mod tests {
         let begin = Instant::now();
         let sock = attempts(&options).race(vec![silent, answer(good.clone())]).unwrap().unwrap();
         assert_eq!(sock.getpeername().unwrap(), good);
-        assert!(begin.elapsed() >= ATTEMPT_DELAY, "the second waits for its turn");
-        assert_eq!(sock.gettimeout(), None, "the winner is in the mode that was asked for");
+        assert!(begin.elapsed() >= ATTEMPT_DELAY, "the second starts after the delay");
+        assert_eq!(sock.gettimeout(), None, "the socket has the requested mode");
     }
 
     #[test]
-    fn a_refusal_brings_the_next_at_once() {
+    fn a_refusal_starts_the_next_attempt_immediately() {
         let server = create_server(("127.0.0.1", 0)).unwrap();
         let options = ConnectionOptions::new().timeout(Duration::from_secs(20)).happy_eyeballs(true);
         let mut attempts = attempts(&options);
@@ -445,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_is_one_for_all_addresses() {
+    fn a_deadline_applies_to_all_addresses_together() {
         let (silent, _held) = silent();
         for happy_eyeballs in [false, true] {
             let deadline = Duration::from_millis(400);
@@ -459,13 +463,13 @@ mod tests {
             };
             assert!(sock.unwrap().is_none());
             assert!(begin.elapsed() >= deadline && begin.elapsed() < Duration::from_secs(30));
-            assert_eq!(attempts.failed.len(), 3, "each is told");
+            assert_eq!(attempts.failed.len(), 3, "each is reported");
             assert!(attempts.failed.iter().all(|(_, error)| error.kind() == io::ErrorKind::TimedOut));
         }
     }
 
     #[test]
-    fn families_take_turns() {
+    fn families_alternate() {
         let address = |text: &str, family| answer((text, 1).to_address(family).unwrap());
         let [one, two] = ["::1", "::2"].map(|text| address(text, AF_INET6));
         let [three, four] = ["127.0.0.1", "127.0.0.2"].map(|text| address(text, AF_INET));
@@ -475,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_tells_every_address_and_is_the_last_ones() {
+    fn an_error_contains_every_address_and_has_the_kind_of_the_last() {
         let options = ConnectionOptions::new();
         let mut attempts = attempts(&options);
         assert!(attempts.connect_in_order(vec![refusing(), refusing()]).unwrap().is_none());

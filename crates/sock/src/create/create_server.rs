@@ -1,4 +1,4 @@
-//! Sockets ready made: pairs and servers.
+//! Creating socket pairs and listeners.
 
 use std::io;
 
@@ -16,7 +16,7 @@ use crate::sys;
 ///
 /// # Errors
 ///
-/// The system's: `EMFILE`.
+/// Returns an error if no descriptor is available (`EMFILE`).
 ///
 /// # Examples
 ///
@@ -30,12 +30,13 @@ pub fn socketpair() -> io::Result<(Socket, Socket)> {
     socketpair_with(sys::PAIR_FAMILY.into(), SOCK_STREAM, 0)
 }
 
-/// [`socketpair`] of another family, kind or protocol. Python:
-/// `socket.socketpair(family, type, proto)`.
+/// Creates a pair of another family, kind or protocol.
+///
+/// Python: `socket.socketpair(family, type, proto)`. System call: socketpair(2).
 ///
 /// # Errors
 ///
-/// The system's: `EOPNOTSUPP` for families without pairs, such as `AF_INET`.
+/// Returns an error if the family does not support pairs, such as `AF_INET` (`EOPNOTSUPP`).
 ///
 /// # Examples
 ///
@@ -46,7 +47,7 @@ pub fn socketpair() -> io::Result<(Socket, Socket)> {
 /// let (ours, theirs) = sock::socketpair_with(AF_UNIX, SOCK_DGRAM, 0)?;
 /// ours.send(b"one")?;
 /// ours.send(b"two")?;
-/// assert_eq!(theirs.recv(100)?, b"one"); // each by itself
+/// assert_eq!(theirs.recv(100)?, b"one"); // message boundaries are kept
 /// # }
 /// # std::io::Result::Ok(())
 /// ```
@@ -61,7 +62,7 @@ pub fn socketpair_with(
     Ok((Socket::adopt(one, family, kind, proto)?, Socket::adopt(other, family, kind, proto)?))
 }
 
-/// How [`create_server_with`] listens.
+/// Options of [`create_server_with`].
 ///
 /// # Examples
 ///
@@ -71,7 +72,7 @@ pub fn socketpair_with(
 /// let options = ServerOptions::new().family(AF_INET6).dualstack_ipv6(true).backlog(500);
 /// # let _ = options;
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerOptions {
     family: AddressFamily,
     backlog: Option<i32>,
@@ -86,34 +87,34 @@ impl Default for ServerOptions {
 }
 
 impl ServerOptions {
-    /// Python's defaults: `AF_INET`, the default backlog, no `SO_REUSEPORT`.
+    /// Creates options with Python's defaults: `AF_INET`, the default backlog, no `SO_REUSEPORT`.
     #[must_use]
     pub fn new() -> ServerOptions {
         ServerOptions::default()
     }
 
-    /// `AF_INET` or `AF_INET6`.
+    /// Sets the family, `AF_INET` or `AF_INET6`. Default: `AF_INET`.
     #[must_use]
     pub fn family(mut self, family: AddressFamily) -> ServerOptions {
         self.family = family;
         self
     }
 
-    /// Connections that may wait for `accept`; see [`Socket::listen`].
+    /// Sets the number of connections that may wait for `accept`. See [`Socket::listen`].
     #[must_use]
     pub fn backlog(mut self, backlog: i32) -> ServerOptions {
         self.backlog = Some(backlog);
         self
     }
 
-    /// Sets `SO_REUSEPORT`: several servers share the port.
+    /// Sets whether several servers can bind the port (`SO_REUSEPORT`). Default: false.
     #[must_use]
     pub fn reuse_port(mut self, reuse_port: bool) -> ServerOptions {
         self.reuse_port = reuse_port;
         self
     }
 
-    /// With `AF_INET6`: takes IPv4 clients too, as `::ffff:a.b.c.d`.
+    /// Sets whether an `AF_INET6` server accepts IPv4 clients, as `::ffff:a.b.c.d`. Default: false.
     #[must_use]
     pub fn dualstack_ipv6(mut self, dualstack_ipv6: bool) -> ServerOptions {
         self.dualstack_ipv6 = dualstack_ipv6;
@@ -123,15 +124,14 @@ impl ServerOptions {
 
 /// Creates a TCP socket that listens on `address`.
 ///
-/// Python: `socket.create_server(address)`. System calls: socket(2),
-/// setsockopt(2) for `SO_REUSEADDR` so that a restart at once works (on Windows
-/// `SO_EXCLUSIVEADDRUSE`, since there the other would let two servers share a
-/// port), bind(2), listen(2).
+/// Python: `socket.create_server(address)`. System calls: socket(2), setsockopt(2) with
+/// `SO_REUSEADDR` so that a server can be restarted, bind(2), listen(2). On Windows the option is
+/// `SO_EXCLUSIVEADDRUSE`, because `SO_REUSEADDR` would let two servers share a port there.
 ///
 /// # Errors
 ///
-/// An [`AddressError`] that names the address, with the system's inside:
-/// `AddrInUse`, `PermissionDenied`.
+/// Returns an [`AddressError`] with the address and the cause, such as `AddrInUse` or
+/// `PermissionDenied`.
 ///
 /// # Examples
 ///
@@ -144,13 +144,15 @@ pub fn create_server(address: impl ToAddress) -> io::Result<Socket> {
     create_server_with(address, &ServerOptions::new())
 }
 
-/// [`create_server`] with options. Python: `socket.create_server(address,
-/// family=…, backlog=…, reuse_port=…, dualstack_ipv6=…)`.
+/// Creates a listening TCP socket with options.
+///
+/// Python: `socket.create_server(address, family=…, backlog=…, reuse_port=…, dualstack_ipv6=…)`.
+/// System calls: as [`create_server`].
 ///
 /// # Errors
 ///
-/// Those of [`create_server`]; `InvalidInput` for `dualstack_ipv6` without
-/// `AF_INET6` or where the system has no dual stack.
+/// Returns an error if [`create_server`] does, or if `dualstack_ipv6` is set without `AF_INET6` or
+/// on a system without dual-stack sockets (`InvalidInput`).
 ///
 /// # Examples
 ///
@@ -177,8 +179,8 @@ pub fn create_server_with(address: impl ToAddress, options: &ServerOptions) -> i
     }
     let address = address.to_address(options.family)?;
     let sock = Socket::new(options.family, SOCK_STREAM, 0)?;
-    // As in Python, a system that refuses it is no reason not to serve. On Windows it is what
-    // keeps other programs off the port.
+    // As in Python, an error of this option does not prevent serving. On Windows the option keeps
+    // other programs from binding the port.
     let set = sock.set_reuse_address(true);
     if cfg!(windows) {
         set?;
@@ -187,15 +189,15 @@ pub fn create_server_with(address: impl ToAddress, options: &ServerOptions) -> i
         sock.set_reuse_port(true)?;
     }
     if options.family == AF_INET6 {
-        // Explicitly either way: the system's default differs from host to host.
+        // Always set, because the system's default differs between hosts.
         sock.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, !options.dualstack_ipv6)?;
     }
-    sock.bind(&address).map_err(|error| AddressError::wrap("bind", &address, error))?;
-    sock.listen(options.backlog).map_err(|error| AddressError::wrap("listen", &address, error))?;
+    sock.bind(&address).map_err(|error| AddressError::new("bind", &address, error))?;
+    sock.listen(options.backlog).map_err(|error| AddressError::new("listen", &address, error))?;
     Ok(sock)
 }
 
-/// Whether one IPv6 socket can take IPv4 clients too.
+/// Returns whether an IPv6 socket can accept IPv4 clients.
 ///
 /// Python: `socket.has_dualstack_ipv6()`. System calls: socket(2), setsockopt(2).
 ///

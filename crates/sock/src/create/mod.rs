@@ -1,4 +1,4 @@
-//! Sockets made in one call: clients, listeners, pairs.
+//! Functions that create connected sockets, listeners and pairs in one call.
 
 pub(crate) mod create_connection;
 pub(crate) mod create_server;

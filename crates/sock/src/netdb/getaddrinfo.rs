@@ -1,4 +1,4 @@
-//! Names to addresses.
+//! Conversion of names into addresses.
 
 use std::borrow::Cow;
 use std::io;
@@ -9,60 +9,104 @@ use crate::consts::{AF_UNSPEC, AddressFamily, AddressInfo, SocketKind};
 use crate::error::out_of_range;
 use crate::sys::{self, RawHints};
 
-/// One way to reach a service. Python: an item of `getaddrinfo`'s list.
+/// An address of a service. Python: an item of `getaddrinfo`'s list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AddrInfo {
-    /// For [`Socket::new`](crate::Socket::new).
+    /// The family, for [`Socket::new`](crate::Socket::new).
     pub family: AddressFamily,
-    /// For [`Socket::new`](crate::Socket::new). Python: `type`.
+    /// The socket type, for [`Socket::new`](crate::Socket::new). Python: `type`.
     pub kind: SocketKind,
-    /// For [`Socket::new`](crate::Socket::new).
+    /// The protocol, for [`Socket::new`](crate::Socket::new).
     pub proto: i32,
-    /// Canonical name of the host, in the first answer and if asked for with `AI_CANONNAME`.
+    /// Canonical name of the host, in the first result and only if requested with `AI_CANONNAME`.
     pub canonname: Option<String>,
-    /// For [`Socket::connect`](crate::Socket::connect). Python: `sockaddr`.
+    /// The address, for [`Socket::connect`](crate::Socket::connect). Python: `sockaddr`.
     pub address: Address,
 }
 
-/// What [`getaddrinfo_with`] should answer; the default takes everything.
-#[derive(Clone, Copy, Debug)]
+/// Limits the results of [`getaddrinfo_with`]. The default does not limit them.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{AF_INET, Hints, SOCK_DGRAM};
+///
+/// let hints = Hints::new().family(AF_INET).kind(SOCK_DGRAM);
+/// # let _ = hints;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Hints {
-    /// Only this family; `AF_UNSPEC` for any.
+    /// Address family, or `AF_UNSPEC` for any.
     pub family: AddressFamily,
-    /// Only this kind; [`Hints::ANY_KIND`] for any. Python: `type`.
+    /// Socket type, or [`Hints::ANY_KIND`] for any. Python: `type`.
     pub kind: SocketKind,
-    /// Only this protocol; 0 for any.
+    /// Protocol, or 0 for any.
     pub proto: i32,
-    /// Such as `AI_PASSIVE`.
+    /// Flags, such as `AI_PASSIVE`.
     pub flags: AddressInfo,
 }
 
 impl Hints {
-    /// Any kind of socket.
+    /// Any type of socket.
     pub const ANY_KIND: SocketKind = SocketKind::NONE;
+
+    /// Creates hints that do not limit the results.
+    #[must_use]
+    pub fn new() -> Hints {
+        Hints { family: AF_UNSPEC, kind: Hints::ANY_KIND, proto: 0, flags: AddressInfo::NONE }
+    }
+
+    /// Limits the results to an address family.
+    #[must_use]
+    pub fn family(mut self, family: AddressFamily) -> Hints {
+        self.family = family;
+        self
+    }
+
+    /// Limits the results to a socket type. Python: `type`.
+    #[must_use]
+    pub fn kind(mut self, kind: SocketKind) -> Hints {
+        self.kind = kind;
+        self
+    }
+
+    /// Limits the results to a protocol.
+    #[must_use]
+    pub fn proto(mut self, proto: i32) -> Hints {
+        self.proto = proto;
+        self
+    }
+
+    /// Sets flags, such as `AI_PASSIVE`.
+    #[must_use]
+    pub fn flags(mut self, flags: AddressInfo) -> Hints {
+        self.flags = flags;
+        self
+    }
 }
 
 impl Default for Hints {
     fn default() -> Hints {
-        Hints { family: AF_UNSPEC, kind: Hints::ANY_KIND, proto: 0, flags: AddressInfo::NONE }
+        Hints::new()
     }
 }
 
 /// A service: a port, a name such as `"http"`, or none.
 pub trait ServiceName {
-    /// The service as getaddrinfo(3) takes it.
+    /// Returns the service as text for getaddrinfo(3).
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a number outside 0..=65535.
-    fn text(&self) -> io::Result<Option<Cow<'_, str>>>;
+    /// Returns an error of kind `InvalidInput` if the number is outside 0..=65535.
+    fn as_text(&self) -> io::Result<Option<Cow<'_, str>>>;
 }
 
 macro_rules! port {
     ($($type:ty)*) => {$(
         impl ServiceName for $type {
-            fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
+            fn as_text(&self) -> io::Result<Option<Cow<'_, str>>> {
                 match u16::try_from(*self) {
                     Ok(port) => Ok(Some(Cow::Owned(port.to_string()))),
                     Err(_) => Err(out_of_range(format!("port must be 0-65535, not {self}"))),
@@ -74,7 +118,7 @@ macro_rules! port {
 port! { u16 i32 u32 i64 u64 usize }
 
 impl ServiceName for str {
-    fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
+    fn as_text(&self) -> io::Result<Option<Cow<'_, str>>> {
         if is_number(self) && self.trim_ascii().parse::<u16>().is_err() {
             return Err(out_of_range(format!("port must be 0-65535, not {self:?}")));
         }
@@ -82,39 +126,39 @@ impl ServiceName for str {
     }
 }
 
-/// Whether getaddrinfo(3) reads a service as a number, which it then takes modulo 65,536.
+/// Returns whether getaddrinfo(3) parses a service as a number, which it reduces modulo 65,536.
 fn is_number(service: &str) -> bool {
     let digits = service.trim_ascii_start().trim_start_matches(['+', '-']);
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 impl ServiceName for String {
-    fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
-        self.as_str().text()
+    fn as_text(&self) -> io::Result<Option<Cow<'_, str>>> {
+        self.as_str().as_text()
     }
 }
 
 impl<T: ServiceName + ?Sized> ServiceName for &T {
-    fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
-        (**self).text()
+    fn as_text(&self) -> io::Result<Option<Cow<'_, str>>> {
+        (**self).as_text()
     }
 }
 
 impl<T: ServiceName> ServiceName for Option<T> {
-    fn text(&self) -> io::Result<Option<Cow<'_, str>>> {
-        self.as_ref().map_or(Ok(None), ServiceName::text)
+    fn as_text(&self) -> io::Result<Option<Cow<'_, str>>> {
+        self.as_ref().map_or(Ok(None), ServiceName::as_text)
     }
 }
 
-/// Looks a host and a service up.
+/// Looks up a host and a service.
 ///
-/// Python: `socket.getaddrinfo(host, port)`. Library call: getaddrinfo(3), which
-/// knows no timeout. `None` for the host is this machine.
+/// Python: `socket.getaddrinfo(host, port)`. Library call: getaddrinfo(3), which has no timeout.
+/// `None` as the host stands for this machine.
 ///
 /// # Errors
 ///
-/// A [`GaiError`](crate::GaiError) inside; `InvalidInput` for a port outside
-/// 0..=65535 and a NUL in a name.
+/// Returns an error if the name does not resolve ([`GaiError`](crate::GaiError)), if the port is
+/// outside 0..=65535, or if a name contains a NUL (both `InvalidInput`).
 ///
 /// # Examples
 ///
@@ -130,20 +174,22 @@ pub fn getaddrinfo<'h>(
     getaddrinfo_with(host, service, &Hints::default())
 }
 
-/// [`getaddrinfo`] for one family, kind or protocol, or with flags. Python:
-/// `socket.getaddrinfo(host, port, family, type, proto, flags)`.
+/// Looks up a host and a service, limited to a family, socket type or protocol, or with flags.
+///
+/// Python: `socket.getaddrinfo(host, port, family, type, proto, flags)`. Library call:
+/// getaddrinfo(3).
 ///
 /// # Errors
 ///
-/// Those of [`getaddrinfo`].
+/// Returns an error if [`getaddrinfo`] does.
 ///
 /// # Examples
 ///
 /// ```
 /// use sock::{AF_INET6, AI_PASSIVE, Hints, SOCK_STREAM};
 ///
-/// // What a server that takes everybody binds to.
-/// let hints = Hints { family: AF_INET6, kind: SOCK_STREAM, flags: AI_PASSIVE, ..Hints::default() };
+/// // The address of a server on every interface.
+/// let hints = Hints::new().family(AF_INET6).kind(SOCK_STREAM).flags(AI_PASSIVE);
 /// let answers = sock::getaddrinfo_with(None, 8000, &hints)?;
 /// assert_eq!(answers[0].address.to_string(), "[::]:8000");
 /// # std::io::Result::Ok(())
@@ -159,7 +205,7 @@ pub fn getaddrinfo_with<'h>(
         kind: hints.kind.as_raw(),
         proto: hints.proto,
     };
-    let answers = address::lookup(host.into(), service.text()?.as_deref(), raw)?;
+    let answers = address::lookup(host.into(), service.as_text()?.as_deref(), raw)?;
     Ok(answers.into_iter().map(AddrInfo::from).collect())
 }
 
@@ -175,13 +221,13 @@ impl From<sys::RawAddrInfo> for AddrInfo {
     }
 }
 
-/// Name of this machine.
+/// Returns the name of this machine.
 ///
 /// Python: `socket.gethostname()`. System call: gethostname(2).
 ///
 /// # Errors
 ///
-/// The system's.
+/// Returns an error if gethostname(2) fails.
 ///
 /// # Examples
 ///
@@ -193,13 +239,14 @@ pub fn gethostname() -> io::Result<String> {
     call!("gethostname()" => sys::gethostname())
 }
 
-/// Renames this machine, for everybody on it.
+/// Sets the name of this machine, for all of its processes.
 ///
 /// Python: `socket.sethostname(name)`. System call: sethostname(2). Unix only.
 ///
 /// # Errors
 ///
-/// `PermissionDenied` for all but root; `EINVAL` for a name that is too long.
+/// Returns an error if the process may not do this (`PermissionDenied`, only root may) or if the
+/// name is too long (`EINVAL`).
 ///
 /// # Examples
 ///
@@ -218,8 +265,8 @@ mod tests {
     use crate::error::{ArgumentError, ArgumentFault};
 
     #[test]
-    fn a_port_that_is_none_is_refused_as_text_too() {
-        // The system would take 70000 for 4464, and -5 for 65531.
+    fn an_invalid_port_is_refused_as_text_too() {
+        // The system would use 4464 instead of 70000, and 65531 instead of -5.
         for text in ["65536", "70000", " 70000", "+70000", "-5", "99999999999999999999"] {
             let error = getaddrinfo("127.0.0.1", text).unwrap_err();
             let fault = ArgumentError::of(&error).map(ArgumentError::fault);

@@ -1,4 +1,4 @@
-//! Byte order, and internet addresses as text and as bytes.
+//! Byte order, and conversion of internet addresses between text and bytes.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -7,7 +7,7 @@ use crate::consts::{AF_INET, AF_INET6, AddressFamily};
 use crate::error::{invalid, invalid_as};
 use crate::sys::c;
 
-/// A port from host to network byte order. Python: `socket.htons`.
+/// Converts a port from host to network byte order. Python: `socket.htons`.
 ///
 /// # Examples
 ///
@@ -19,7 +19,7 @@ pub const fn htons(host: u16) -> u16 {
     host.to_be()
 }
 
-/// A port from network to host byte order. Python: `socket.ntohs`.
+/// Converts a port from network to host byte order. Python: `socket.ntohs`.
 ///
 /// # Examples
 ///
@@ -31,7 +31,7 @@ pub const fn ntohs(network: u16) -> u16 {
     u16::from_be(network)
 }
 
-/// 32 bits from host to network byte order. Python: `socket.htonl`.
+/// Converts 32 bits from host to network byte order. Python: `socket.htonl`.
 ///
 /// # Examples
 ///
@@ -43,7 +43,7 @@ pub const fn htonl(host: u32) -> u32 {
     host.to_be()
 }
 
-/// 32 bits from network to host byte order. Python: `socket.ntohl`.
+/// Converts 32 bits from network to host byte order. Python: `socket.ntohl`.
 ///
 /// # Examples
 ///
@@ -55,14 +55,16 @@ pub const fn ntohl(network: u32) -> u32 {
     u32::from_be(network)
 }
 
-/// An IPv4 address as four bytes, in every spelling BSD takes: `127.1` is
-/// 127.0.0.1, a part may be octal or hexadecimal, the last one fills the rest.
+/// Converts an IPv4 address in any BSD notation into four bytes.
+///
+/// `127.1` is 127.0.0.1: the last part fills the remaining bytes. A part may be octal or
+/// hexadecimal.
 ///
 /// Python: `socket.inet_aton(text)`. Library call: inet_aton(3).
 ///
 /// # Errors
 ///
-/// `InvalidInput` for anything else, with the text.
+/// Returns an error of kind `InvalidInput` that contains the text if it is not an address.
 ///
 /// # Examples
 ///
@@ -77,7 +79,7 @@ pub fn inet_aton(text: &str) -> io::Result<[u8; 4]> {
 }
 
 fn parse_bsd(text: &str) -> Option<u32> {
-    // What follows behind white space does not count, as in C.
+    // As in C, text after white space is ignored.
     let word = text.split(|c: char| c.is_ascii_whitespace()).next()?;
     let parts: Vec<&str> = word.split('.').collect();
     let (last, leading) = parts.split_last()?;
@@ -94,7 +96,7 @@ fn parse_bsd(text: &str) -> Option<u32> {
     (room == 32 || rest < 1 << room).then_some(address | rest)
 }
 
-/// Decimal, octal behind 0, hexadecimal behind 0x.
+/// Parses a number: decimal, octal after 0, hexadecimal after 0x.
 fn parse_c_number(text: &str) -> Option<u32> {
     if !text.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
@@ -109,13 +111,13 @@ fn parse_c_number(text: &str) -> Option<u32> {
     }
 }
 
-/// Four bytes as an IPv4 address.
+/// Converts four bytes into an IPv4 address.
 ///
 /// Python: `socket.inet_ntoa(packed)`.
 ///
 /// # Errors
 ///
-/// `InvalidInput` for other than four bytes.
+/// Returns an error of kind `InvalidInput` if there are not exactly four bytes.
 ///
 /// # Examples
 ///
@@ -131,14 +133,14 @@ pub fn inet_ntoa(packed: &[u8]) -> io::Result<String> {
     }
 }
 
-/// An address of `AF_INET` or `AF_INET6` as bytes, in the usual spelling only.
+/// Converts an address of `AF_INET` or `AF_INET6` in standard notation into bytes.
 ///
 /// Python: `socket.inet_pton(family, text)`. Library call: inet_pton(3).
 ///
 /// # Errors
 ///
-/// `InvalidInput` for a text that is no address of the family; with
-/// `EAFNOSUPPORT` for another family.
+/// Returns an error of kind `InvalidInput` if the text is not an address of the family, and with
+/// the errno `EAFNOSUPPORT` if the family is another one.
 ///
 /// # Examples
 ///
@@ -158,14 +160,14 @@ pub fn inet_pton(family: AddressFamily, text: &str) -> io::Result<Vec<u8>> {
     bytes.ok_or_else(|| invalid(format!("not an {family} address: {text:?}")))
 }
 
-/// The bytes of an `AF_INET` or `AF_INET6` address as text.
+/// Converts the bytes of an `AF_INET` or `AF_INET6` address into text.
 ///
 /// Python: `socket.inet_ntop(family, packed)`. Library call: inet_ntop(3).
 ///
 /// # Errors
 ///
-/// `InvalidInput` for another number of bytes; with `EAFNOSUPPORT` for another
-/// family.
+/// Returns an error of kind `InvalidInput` if the number of bytes is wrong, and with the errno
+/// `EAFNOSUPPORT` if the family is another one.
 ///
 /// # Examples
 ///
@@ -181,10 +183,10 @@ pub fn inet_ntop(family: AddressFamily, packed: &[u8]) -> io::Result<String> {
         AF_INET6 => <[u8; 16]>::try_from(packed).ok().map(|bytes| v6_text(bytes.into())),
         _ => return Err(unknown(family)),
     };
-    text.ok_or_else(|| invalid(format!("{} bytes are no {family} address", packed.len())))
+    text.ok_or_else(|| invalid(format!("{} bytes are not an {family} address", packed.len())))
 }
 
-/// `std` writes an IPv4-compatible address (RFC 4291, 2.5.5.1) as two more numbers.
+/// `std` prints an IPv4-compatible address (RFC 4291, 2.5.5.1) as two hexadecimal numbers.
 fn v6_text(ip: Ipv6Addr) -> String {
     match ip.segments() {
         [0, 0, 0, 0, 0, 0, high, _] if high > 0 => format!("::{}", Ipv4Addr::from(ip.to_bits() as u32)),
@@ -193,7 +195,7 @@ fn v6_text(ip: Ipv6Addr) -> String {
 }
 
 fn unknown(family: AddressFamily) -> io::Error {
-    invalid_as(c::EAFNOSUPPORT, format!("family {family}"))
+    invalid_as(c::EAFNOSUPPORT, format!("unsupported family {family}"))
 }
 
 #[cfg(test)]
@@ -201,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bsd_spells_addresses_in_many_ways() {
+    fn aton_accepts_every_bsd_notation() {
         let good = [
             ("0.0.0.0", [0, 0, 0, 0]),
             ("255.255.255.255", [255, 255, 255, 255]),
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn pton_takes_only_the_usual_spelling() {
+    fn pton_accepts_only_the_standard_notation() {
         for text in ["127.1", "01.2.3.4", "1.2.3.4 ", "1.2.3", "::1"] {
             assert!(inet_pton(AF_INET, text).is_err(), "{text}");
         }
@@ -258,7 +260,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn ntop_writes_what_the_system_writes() {
+    fn ntop_prints_what_the_system_prints() {
         for text in [
             "::",
             "::1",
@@ -276,7 +278,7 @@ mod tests {
         ] {
             let packed = inet_pton(AF_INET6, text).unwrap();
             let address = Ipv6Addr::from(<[u8; 16]>::try_from(&packed[..]).unwrap());
-            // getnameinfo(3) is the system's own inet_ntop(3).
+            // getnameinfo(3) calls the system's own inet_ntop(3).
             let (system, _) = crate::netdb::getnameinfo(
                 &crate::address::Address::from(std::net::SocketAddr::from((address, 0))),
                 crate::consts::NI_NUMERICHOST | crate::consts::NI_NUMERICSERV,
@@ -295,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn byte_order_turns_there_and_back() {
+    fn byte_order_conversions_are_inverse() {
         assert_eq!(htons(0x1234).to_ne_bytes(), [0x12, 0x34]);
         assert_eq!(htonl(0x1234_5678).to_ne_bytes(), [0x12, 0x34, 0x56, 0x78]);
         assert_eq!((ntohs(htons(7)), ntohl(htonl(7))), (7, 7));

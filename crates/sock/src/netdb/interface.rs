@@ -1,17 +1,17 @@
-//! Network interfaces: names and their numbers. Unix only for now.
+//! Names and indices of network interfaces. Unix only.
 
 use std::io;
 
 use crate::address::c_string;
 use crate::sys;
 
-/// All interfaces with their numbers.
+/// Returns all interfaces with their indices.
 ///
 /// Python: `socket.if_nameindex()`. Library call: if_nameindex(3).
 ///
 /// # Errors
 ///
-/// The system's.
+/// Returns an error if if_nameindex(3) fails.
 ///
 /// # Examples
 ///
@@ -26,13 +26,13 @@ pub fn if_nameindex() -> io::Result<Vec<(u32, String)>> {
     sys::if_nameindex()
 }
 
-/// Number of an interface.
+/// Returns the index of an interface.
 ///
 /// Python: `socket.if_nametoindex(name)`. Library call: if_nametoindex(3).
 ///
 /// # Errors
 ///
-/// The system's: `ENODEV` for a name it does not know.
+/// Returns an error if there is no interface with this name (`ENODEV`).
 ///
 /// # Examples
 ///
@@ -47,13 +47,13 @@ pub fn if_nametoindex(name: &str) -> io::Result<u32> {
     sys::if_nametoindex(&c_string("interface", name)?)
 }
 
-/// Name of an interface.
+/// Returns the name of an interface.
 ///
 /// Python: `socket.if_indextoname(index)`. Library call: if_indextoname(3).
 ///
 /// # Errors
 ///
-/// The system's: `ENXIO` for a number it does not know.
+/// Returns an error if there is no interface with this index (`ENXIO`).
 ///
 /// # Examples
 ///

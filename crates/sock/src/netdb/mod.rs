@@ -1,4 +1,4 @@
-//! Names of services, protocols and peers: `<netdb.h>`.
+//! Lookups of hosts, services and protocols: `<netdb.h>`.
 
 pub(crate) mod getaddrinfo;
 pub(crate) mod inet;
@@ -15,14 +15,14 @@ use crate::error::{GaiError, HostError, invalid};
 use crate::netdb::getaddrinfo::gethostname;
 use crate::sys;
 
-/// IPv4 address of a host.
+/// Looks up the IPv4 address of a host.
 ///
-/// Python: `socket.gethostbyname(host)`. Library call: getaddrinfo(3). An empty
-/// host is 0.0.0.0, `<broadcast>` 255.255.255.255.
+/// Python: `socket.gethostbyname(host)`. Library call: getaddrinfo(3). An empty host is 0.0.0.0,
+/// and `<broadcast>` is 255.255.255.255.
 ///
 /// # Errors
 ///
-/// A [`GaiError`] inside; `InvalidInput` for a NUL in the name.
+/// Returns an error if the name does not resolve ([`GaiError`]) or contains a NUL (`InvalidInput`).
 ///
 /// # Examples
 ///
@@ -37,15 +37,15 @@ pub fn gethostbyname(host: &str) -> io::Result<Ipv4Addr> {
     }
 }
 
-/// What the older look-ups tell of a host. C: `struct hostent`.
+/// The result of a host lookup. C: `struct hostent`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HostEntry {
     /// Name of the host.
     pub name: String,
-    /// Its other names.
+    /// Alternative names of the host.
     pub aliases: Vec<String>,
-    /// Its addresses, all of one family.
+    /// Addresses of the host, all of one family.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -55,15 +55,15 @@ impl From<sys::RawHost> for HostEntry {
     }
 }
 
-/// Names and IPv4 addresses of a host.
+/// Looks up the names and IPv4 addresses of a host.
 ///
 /// Python: `socket.gethostbyname_ex(host)`. Library calls: getaddrinfo(3), then
 /// gethostbyname(3).
 ///
 /// # Errors
 ///
-/// A [`GaiError`] inside when the name does not resolve, a [`HostError`] when
-/// only the second look-up fails; `InvalidInput` for a NUL in the name.
+/// Returns an error if the name does not resolve ([`GaiError`]), if only the second lookup fails
+/// ([`HostError`]), or if the name contains a NUL (`InvalidInput`).
 ///
 /// # Examples
 ///
@@ -81,15 +81,15 @@ pub fn gethostbyname_ex(host: &str) -> io::Result<HostEntry> {
     .map(HostEntry::from)
 }
 
-/// Names and addresses of the host that has an address, or a name.
+/// Looks up the names and addresses of a host by its address or name.
 ///
 /// Python: `socket.gethostbyaddr(host)`. Library calls: getaddrinfo(3) for a name,
 /// then gethostbyaddr(3).
 ///
 /// # Errors
 ///
-/// A [`GaiError`] inside when a name does not resolve, a [`HostError`] when
-/// nobody knows the address; `InvalidInput` for a NUL in the name.
+/// Returns an error if a name does not resolve ([`GaiError`]), if the address has no name
+/// ([`HostError`]), or if the name contains a NUL (`InvalidInput`).
 ///
 /// # Examples
 ///
@@ -108,16 +108,16 @@ pub fn gethostbyaddr(host: &str) -> io::Result<HostEntry> {
     .map(HostEntry::from)
 }
 
-/// Name of a host with its domain, as well as it can be found out.
+/// Returns the fully qualified name of a host, as far as it can be determined.
 ///
-/// Python: `socket.getfqdn(name)`. Library call: gethostbyaddr(3), which may ask
-/// a name server: not for a server's start. An empty name, `0.0.0.0` and `::`
-/// are this machine. Of the host's names the first with a dot is taken; a name
-/// that nobody knows comes back as it was.
+/// Python: `socket.getfqdn(name)`. Library call: gethostbyaddr(3), which may query a name server,
+/// so servers should not call it at startup. An empty name, `0.0.0.0` and `::` stand for this
+/// machine. The result is the first of the host's names with a dot. A name that cannot be looked up
+/// is returned unchanged.
 ///
 /// # Errors
 ///
-/// Those of [`gethostname`], for this machine only.
+/// Returns an error if `name` stands for this machine and [`gethostname`] fails.
 ///
 /// # Examples
 ///
@@ -137,16 +137,15 @@ pub fn getfqdn(name: &str) -> io::Result<String> {
     Ok(names.find(|name| name.contains('.')).unwrap_or(&host.name).clone())
 }
 
-/// Names of an address: host and service.
+/// Looks up the host name and service name of an address.
 ///
-/// Python: `socket.getnameinfo(sockaddr, flags)`. Library call: getnameinfo(3).
-/// `flags` are `NI_` numbers: with `NI_NUMERICHOST | NI_NUMERICSERV` nothing is
-/// looked up.
+/// Python: `socket.getnameinfo(sockaddr, flags)`. Library call: getnameinfo(3). `flags` are `NI_`
+/// numbers. With `NI_NUMERICHOST | NI_NUMERICSERV` nothing is looked up.
 ///
 /// # Errors
 ///
-/// A [`GaiError`] inside; `InvalidInput` for an address that is not an internet
-/// one.
+/// Returns an error if the lookup fails ([`GaiError`]) or the address is not an internet address
+/// (`InvalidInput`).
 ///
 /// # Examples
 ///
@@ -160,19 +159,20 @@ pub fn getfqdn(name: &str) -> io::Result<String> {
 /// ```
 pub fn getnameinfo(address: &Address, flags: i32) -> io::Result<(String, String)> {
     if address.ip().is_none() {
-        return Err(invalid(format!("getnameinfo takes internet addresses, not {address}")));
+        return Err(invalid(format!("getnameinfo requires an internet address, not {address}")));
     }
     sys::getnameinfo(&address.to_sys()?, flags)
         .map_err(|(code, system)| GaiError::error(code, system, address.to_string()))
 }
 
-/// Port of a service, in host byte order; of any protocol, or of `"tcp"` or `"udp"`.
+/// Returns the port of a service, in host byte order.
 ///
-/// Python: `socket.getservbyname(name, protocol)`. Library call: getservbyname(3).
+/// Python: `socket.getservbyname(name, protocol)`. Library call: getservbyname(3). `protocol` is
+/// `"tcp"`, `"udp"` or `None` for any.
 ///
 /// # Errors
 ///
-/// `NotFound` with the names.
+/// Returns an error of kind `NotFound` that contains the name and the protocol.
 ///
 /// # Examples
 ///
@@ -190,13 +190,13 @@ pub fn getservbyname<'a>(name: &str, protocol: impl Into<Option<&'a str>>) -> io
         .ok_or_else(|| not_found(format!("service {name:?}{}", protocol_suffix(protocol))))
 }
 
-/// Name of the service at a port.
+/// Returns the name of the service at a port.
 ///
 /// Python: `socket.getservbyport(port, protocol)`. Library call: getservbyport(3).
 ///
 /// # Errors
 ///
-/// `NotFound` with the port.
+/// Returns an error of kind `NotFound` that contains the port.
 ///
 /// # Examples
 ///
@@ -213,13 +213,13 @@ pub fn getservbyport<'a>(port: u16, protocol: impl Into<Option<&'a str>>) -> io:
         .ok_or_else(|| not_found(format!("service at port {port}{}", protocol_suffix(protocol))))
 }
 
-/// Number of a protocol, for [`Socket::new`](crate::Socket::new).
+/// Returns the number of a protocol, for [`Socket::new`](crate::Socket::new).
 ///
 /// Python: `socket.getprotobyname(name)`. Library call: getprotobyname(3).
 ///
 /// # Errors
 ///
-/// `NotFound` with the name.
+/// Returns an error of kind `NotFound` that contains the name.
 ///
 /// # Examples
 ///

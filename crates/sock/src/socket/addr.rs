@@ -1,4 +1,4 @@
-//! What a socket is called, and who inherits it.
+//! Addresses of a socket and of its peer, and inheritance of its descriptor.
 
 use std::io;
 
@@ -7,16 +7,16 @@ use crate::call::trace::call;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
 
-/// Names of a socket, and who inherits it.
+/// Addresses and inheritance.
 impl Socket {
-    /// Address of this end.
+    /// Returns the local address.
     ///
-    /// Python: `getsockname()`. System call: getsockname(2). After a bind to port
-    /// 0 it tells which port was picked; unbound it is `0.0.0.0:0`.
+    /// Python: `getsockname()`. System call: getsockname(2). After a bind to port 0 it contains the
+    /// selected port. The address of an unbound socket is `0.0.0.0:0`.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// Returns an error if getsockname(2) fails.
     ///
     /// # Examples
     ///
@@ -33,13 +33,13 @@ impl Socket {
         Ok(Address::from_sys(&address))
     }
 
-    /// Address of the peer.
+    /// Returns the address of the peer.
     ///
     /// Python: `getpeername()`. System call: getpeername(2).
     ///
     /// # Errors
     ///
-    /// `NotConnected` (`ENOTCONN`).
+    /// Returns an error if the socket is not connected (`NotConnected`, `ENOTCONN`).
     ///
     /// # Examples
     ///
@@ -56,13 +56,13 @@ impl Socket {
         Ok(Address::from_sys(&address))
     }
 
-    /// Whether programs this process starts inherit the descriptor. At first: no.
+    /// Returns whether child programs inherit the descriptor. The default is false.
     ///
     /// Python: `get_inheritable()`. System call: fcntl(2) with `F_GETFD`.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// Returns an error if fcntl(2) fails.
     ///
     /// # Examples
     ///
@@ -76,19 +76,19 @@ impl Socket {
         Ok(!call!("fcntl({fd}, F_GETFD)" => sys::close_on_exec(self.as_fd()))?)
     }
 
-    /// Sets whether programs this process starts inherit the descriptor.
+    /// Sets whether child programs inherit the descriptor.
     ///
     /// Python: `set_inheritable(inheritable)`. System call: fcntl(2) with `F_SETFD`.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// Returns an error if fcntl(2) fails.
     ///
     /// # Examples
     ///
     /// ```
     /// let (ours, _theirs) = sock::socketpair()?;
-    /// ours.set_inheritable(true)?; // for a program that is told the number
+    /// ours.set_inheritable(true)?; // for a child program that gets its number
     /// assert!(ours.get_inheritable()?);
     /// # std::io::Result::Ok(())
     /// ```

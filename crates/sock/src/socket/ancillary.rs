@@ -1,6 +1,6 @@
-//! Items of ancillary data as what they mean, instead of bytes.
+//! Typed items of ancillary data.
 //!
-//! | C | to be sent | received |
+//! | C | to send | received |
 //! | --- | --- | --- |
 //! | `SCM_RIGHTS` | [`Ancillary::rights`] | [`descriptors`](Ancillary::descriptors) |
 //! | `SCM_CREDENTIALS` | `Ancillary::credentials` | `as_credentials` |
@@ -19,24 +19,23 @@ use crate::socket::cmsg::Ancillary;
 use crate::socket::credentials::Credentials;
 use crate::sys::c;
 
-/// Which way a packet came in, or shall go out.
+/// The interface and addresses of a packet that was received or will be sent.
 ///
 /// C: `struct in_pktinfo`, `struct in6_pktinfo`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PacketInfo {
-    /// Number of the interface; 0 leaves it to the system, and is what FreeBSD tells
-    /// for IPv4.
+    /// Interface index. 0 lets the system choose; FreeBSD always reports 0 for IPv4.
     pub interface: u32,
-    /// This host's address: the one the packet came to, or shall come from. It says
-    /// which item it is, that of IPv4 or of IPv6.
+    /// The address of this host that received or will send the packet. Its type selects the IPv4 or
+    /// IPv6 item.
     pub local: IpAddr,
-    /// Where the packet was sent to: not `local` for a broadcast, or an IPv4
-    /// multicast. Nobody reads it on the way out.
+    /// The destination address of a received packet. It differs from `local` for a broadcast or an
+    /// IPv4 multicast packet. Ignored when sending.
     pub destination: IpAddr,
 }
 
 impl PacketInfo {
-    /// For a packet that shall come from `local`, by any interface.
+    /// Creates the information for a packet sent from `local`, on any interface.
     #[must_use]
     pub fn from_address(local: impl Into<IpAddr>) -> PacketInfo {
         let local = local.into();
@@ -44,15 +43,15 @@ impl PacketInfo {
     }
 }
 
-/// Items that have a meaning. A reader returns `None` for an item of another kind
-/// and for one whose bytes do not make sense, such as one that was cut; so it can be
-/// put to all of them: `message.ancillary.iter().find_map(Ancillary::as_ttl)`.
+/// Typed items. Each reader returns `None` for an item of another type and for invalid or truncated
+/// data, so it can be applied to all items: `message.ancillary.iter().find_map(Ancillary::as_ttl)`.
 impl Ancillary<'_> {
-    /// Who the sender says it is, to a receiver that has set `SO_PASSCRED`. No
-    /// `pid` means this process.
+    /// Creates an `SCM_CREDENTIALS` item with the credentials of the sender.
     ///
-    /// C: `SCM_CREDENTIALS` of unix(7). The system checks it: what is not true is
-    /// `EPERM`, except from a privileged sender.
+    /// The receiver gets it if it has set `SO_PASSCRED`. A `pid` of `None` stands for this process.
+    ///
+    /// C: `SCM_CREDENTIALS` of unix(7). The kernel checks the credentials: sending false ones fails
+    /// with `EPERM`, except for a privileged sender.
     ///
     /// # Examples
     ///
@@ -63,7 +62,7 @@ impl Ancillary<'_> {
     /// let (ours, theirs) = sock::socketpair()?;
     /// theirs.setsockopt(SOL_SOCKET, SO_PASSCRED, true)?;
     /// let me = Credentials::current();
-    /// ours.sendmsg(&[IoSlice::new(b"it is me")], &[Ancillary::credentials(me)])?;
+    /// ours.sendmsg(&[IoSlice::new(b"hello")], &[Ancillary::credentials(me)])?;
     /// let message = theirs.recvmsg(100, CMSG_SPACE(12)?)?;
     /// assert_eq!(message.ancillary[0].as_credentials(), Some(me));
     /// # std::io::Result::Ok(())
@@ -78,8 +77,9 @@ impl Ancillary<'_> {
         Ancillary::new(SOL_SOCKET, c::SCM_CREDENTIALS, words.as_flattened())
     }
 
-    /// Reads an `SCM_CREDENTIALS` item: who the sender is, as the system has checked.
-    /// It comes with every message once `SO_PASSCRED` is set.
+    /// Reads an `SCM_CREDENTIALS` item: the credentials of the sender, checked by the kernel.
+    ///
+    /// Every message has one if `SO_PASSCRED` is set.
     ///
     /// # Examples
     ///
@@ -89,7 +89,7 @@ impl Ancillary<'_> {
     ///
     /// let (ours, theirs) = sock::socketpair()?;
     /// theirs.setsockopt(SOL_SOCKET, SO_PASSCRED, true)?;
-    /// ours.send(b"guess who")?;
+    /// ours.send(b"hello")?;
     /// let message = theirs.recvmsg(100, CMSG_SPACE(12)?)?;
     /// let sender = message.ancillary.iter().find_map(Ancillary::as_credentials);
     /// assert_eq!(sender.unwrap().pid, Credentials::current().pid);
@@ -103,11 +103,12 @@ impl Ancillary<'_> {
         Some(Credentials { pid: (pid != 0).then_some(pid as i32), uid, gid })
     }
 
-    /// The interface and the address a packet shall go out by: to answer from the
-    /// very address that was asked, where a host has several.
+    /// Creates an item with the interface and source address of a packet to send.
     ///
-    /// C: `IP_PKTINFO` of ip(7), `IPV6_PKTINFO` of ipv6(7); `IP_SENDSRCADDR` on
-    /// FreeBSD, where the interface of an IPv4 packet cannot be chosen.
+    /// A host with several addresses uses it to reply from the address that received the request.
+    ///
+    /// C: `IP_PKTINFO` of ip(7), `IPV6_PKTINFO` of ipv6(7), `IP_SENDSRCADDR` on FreeBSD, where the
+    /// interface of an IPv4 packet cannot be chosen.
     ///
     /// # Examples
     ///
@@ -138,8 +139,9 @@ impl Ancillary<'_> {
         }
     }
 
-    /// Reads an `IP_PKTINFO` or `IPV6_PKTINFO` item: which way a packet came in. They
-    /// come once `IP_PKTINFO` or `IPV6_RECVPKTINFO` is set, on FreeBSD for IPv4
+    /// Reads an `IP_PKTINFO` or `IPV6_PKTINFO` item: the interface and addresses of a packet.
+    ///
+    /// Packets have one if `IP_PKTINFO` or `IPV6_RECVPKTINFO` is set, on FreeBSD for IPv4
     /// `IP_RECVDSTADDR`.
     ///
     /// # Examples
@@ -175,7 +177,7 @@ impl Ancillary<'_> {
         })
     }
 
-    /// Type of service of one IPv4 packet: six bits of DSCP and two of ECN.
+    /// Creates an item with the type of service of one IPv4 packet: 6 bits of DSCP, 2 of ECN.
     ///
     /// C: `IP_TOS` of ip(7).
     #[must_use]
@@ -187,7 +189,7 @@ impl Ancillary<'_> {
         Ancillary::new(IPPROTO_IP, c::IP_TOS, i32::from(value).to_ne_bytes())
     }
 
-    /// Traffic class of one IPv6 packet: the same eight bits.
+    /// Creates an item with the traffic class of one IPv6 packet: 6 bits of DSCP, 2 of ECN.
     ///
     /// C: `IPV6_TCLASS` of RFC 3542.
     #[must_use]
@@ -196,8 +198,9 @@ impl Ancillary<'_> {
         Ancillary::new(IPPROTO_IPV6, IPV6_TCLASS, i32::from(value).to_ne_bytes())
     }
 
-    /// Reads an `IP_TOS` or `IPV6_TCLASS` item, that of a packet that came. They come
-    /// once `IP_RECVTOS` or `IPV6_RECVTCLASS` is set.
+    /// Reads an `IP_TOS` or `IPV6_TCLASS` item of a received packet.
+    ///
+    /// Packets have one if `IP_RECVTOS` or `IPV6_RECVTCLASS` is set.
     ///
     /// # Examples
     ///
@@ -217,11 +220,12 @@ impl Ancillary<'_> {
     /// ```
     #[must_use]
     pub fn as_tos(&self) -> Option<u8> {
-        // Linux names the item as the option that sets it, the BSDs as the one that asks for it.
+        // Linux names the item after the option that sets it, the BSDs after the option that
+        // requests it.
         self.number_of(&[c::IP_TOS, c::IP_RECVTOS], IPV6_TCLASS)
     }
 
-    /// Time to live of one IPv4 packet.
+    /// Creates an item with the time to live of one IPv4 packet.
     ///
     /// C: `IP_TTL` of ip(7).
     #[cfg(target_os = "linux")]
@@ -231,7 +235,7 @@ impl Ancillary<'_> {
         Ancillary::new(IPPROTO_IP, c::IP_TTL, i32::from(value).to_ne_bytes())
     }
 
-    /// Hop limit of one IPv6 packet.
+    /// Creates an item with the hop limit of one IPv6 packet.
     ///
     /// C: `IPV6_HOPLIMIT` of RFC 3542.
     #[must_use]
@@ -240,8 +244,9 @@ impl Ancillary<'_> {
         Ancillary::new(IPPROTO_IPV6, IPV6_HOPLIMIT, i32::from(value).to_ne_bytes())
     }
 
-    /// Reads an `IP_TTL` or `IPV6_HOPLIMIT` item: what was left of it when the packet
-    /// came. They come once `IP_RECVTTL` or `IPV6_RECVHOPLIMIT` is set.
+    /// Reads an `IP_TTL` or `IPV6_HOPLIMIT` item: the remaining value at arrival.
+    ///
+    /// Packets have one if `IP_RECVTTL` or `IPV6_RECVHOPLIMIT` is set.
     ///
     /// # Examples
     ///
@@ -264,8 +269,9 @@ impl Ancillary<'_> {
         self.number_of(&[c::IP_TTL, c::IP_RECVTTL], IPV6_HOPLIMIT)
     }
 
-    /// Reads a timestamp: when the packet came to this host. It comes once
-    /// `SO_TIMESTAMP` (to the microsecond) or, on Linux, `SO_TIMESTAMPNS` is set.
+    /// Reads a timestamp item: the time when the packet arrived at this host.
+    ///
+    /// Packets have one if `SO_TIMESTAMP` (microseconds) or, on Linux, `SO_TIMESTAMPNS` is set.
     ///
     /// # Examples
     ///
@@ -279,8 +285,8 @@ impl Ancillary<'_> {
     /// sock.setsockopt(SOL_SOCKET, SO_TIMESTAMPNS, true)?;
     /// sock.sendto(b"to myself", sock.getsockname()?)?;
     /// let message = sock.recvmsg(100, 100)?;
-    /// let came = message.ancillary.iter().find_map(Ancillary::as_timestamp).unwrap();
-    /// assert!(came <= SystemTime::now());
+    /// let arrival = message.ancillary.iter().find_map(Ancillary::as_timestamp).unwrap();
+    /// assert!(arrival <= SystemTime::now());
     /// # }
     /// # std::io::Result::Ok(())
     /// ```
@@ -295,8 +301,9 @@ impl Ancillary<'_> {
         time(seconds, nanoseconds)
     }
 
-    /// Reads how many packets the socket had no room for since it was made. It comes
-    /// once `SO_RXQ_OVFL` is set and there were some.
+    /// Reads the number of packets the socket has dropped because its receive queue was full.
+    ///
+    /// Packets have this item if `SO_RXQ_OVFL` is set and the number is not 0.
     #[cfg(target_os = "linux")]
     #[must_use]
     #[doc(alias = "SO_RXQ_OVFL")]
@@ -309,7 +316,7 @@ impl Ancillary<'_> {
         (self.level() == level && kinds.contains(&self.kind())).then(|| self.data())
     }
 
-    /// A number of eight bits that comes as a byte or as an `int`.
+    /// Reads an 8-bit number that is sent as a byte or as an `int`.
     fn number_of(&self, v4: &[i32], v6: i32) -> Option<u8> {
         match self.bytes_of(IPPROTO_IP, v4).or_else(|| self.bytes_of(IPPROTO_IPV6, &[v6]))? {
             [byte] => Some(*byte),
@@ -323,8 +330,8 @@ const IPV4_PKTINFO: i32 = c::IP_PKTINFO;
 #[cfg(target_os = "freebsd")]
 const IPV4_PKTINFO: i32 = c::IP_RECVDSTADDR;
 
-/// A `struct in_pktinfo`: interface, own address, destination. FreeBSD knows the
-/// address alone.
+/// Builds a `struct in_pktinfo`: interface, local address, destination. FreeBSD has only the
+/// address.
 fn v4_info(interface: u32, local: Ipv4Addr) -> Vec<u8> {
     if cfg!(target_os = "freebsd") {
         return local.octets().to_vec();
@@ -355,13 +362,13 @@ fn words<const N: usize>(bytes: &[u8]) -> Option<[u32; N]> {
     Some(std::array::from_fn(|_| words.next().unwrap_or_default()))
 }
 
-/// Items that are a `struct timeval`.
+/// Items that contain a `struct timeval`.
 #[cfg(target_os = "linux")]
 const TIMEVAL: &[i32] = &[c::SO_TIMESTAMP];
 #[cfg(not(target_os = "linux"))]
 const TIMEVAL: &[i32] = &[c::SCM_TIMESTAMP];
 
-/// Items that are a `struct timespec`.
+/// Items that contain a `struct timespec`.
 #[cfg(target_os = "linux")]
 const TIMESPEC: &[i32] = &[c::SO_TIMESTAMPNS];
 #[cfg(target_os = "freebsd")]
@@ -369,20 +376,21 @@ const TIMESPEC: &[i32] = &[c::SCM_REALTIME];
 #[cfg(target_os = "macos")]
 const TIMESPEC: &[i32] = &[];
 
-/// The two numbers of a timeval or timespec: each a word, on 32 bits half of one.
+/// Reads the two numbers of a timeval or timespec. Each has the size of a word; some 32-bit systems
+/// use half of that.
 fn read_time(bytes: &[u8]) -> Option<(i64, i64)> {
     let half = |at: usize| Some(i64::from(i32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?)));
     let whole = |at: usize| Some(i64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
     match bytes.len() {
         8 => Some((half(0)?, half(4)?)),
-        // Microseconds have 32 bits there, and nothing is said of those behind them.
+        // Microseconds have 32 bits on macOS, and the content of the padding is undefined.
         16 if cfg!(target_os = "macos") => Some((whole(0)?, half(8)?)),
         16 => Some((whole(0)?, whole(8)?)),
         _ => None,
     }
 }
 
-/// A point in time, if the system's clock can name it.
+/// Returns the point in time, if `SystemTime` can represent it.
 fn time(seconds: i64, nanoseconds: i64) -> Option<SystemTime> {
     let nanoseconds = u32::try_from(nanoseconds).ok().filter(|nanoseconds| *nanoseconds < 1_000_000_000)?;
     let seconds = u64::try_from(seconds).ok()?;
@@ -399,8 +407,8 @@ mod tests {
     use crate::socket::Socket;
     use crate::socket::message::Message;
 
-    /// A socket that is asked for `options`, and what it got with a packet that was
-    /// sent with `items`.
+    /// Creates a receiver with `options`, sends it a packet with `items`, and returns what it
+    /// received.
     fn through_loopback(host: &str, options: &[(i32, i32)], items: &[Ancillary<'_>]) -> Message {
         let family = if host.contains(':') { AF_INET6 } else { AF_INET };
         let receiver = Socket::new(family, SOCK_DGRAM, 0).unwrap();
@@ -422,7 +430,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_is_asked_for_of_an_ipv4_packet_arrives() {
+    fn requested_items_of_an_ipv4_packet_are_received() {
         let options = [(IPPROTO_IP, IP_RECVTOS), (IPPROTO_IP, IP_RECVTTL), (IPPROTO_IP, IP_PKTINFO)];
         let items = [
             Ancillary::tos(0xB8),
@@ -435,12 +443,12 @@ mod tests {
         let info = find(&message, Ancillary::as_pktinfo);
         assert_eq!((info.local.to_string(), info.destination), ("127.0.0.5".into(), info.local));
         assert_eq!(crate::netdb::interface::if_indextoname(info.interface).unwrap(), "lo");
-        // The sender's address is the one that was asked for.
+        // The packet was sent from the requested source address.
         assert_eq!(message.address.ip(), Some([127, 0, 0, 9].into()));
     }
 
     #[test]
-    fn what_is_asked_for_of_an_ipv6_packet_arrives() {
+    fn requested_items_of_an_ipv6_packet_are_received() {
         let options = [
             (IPPROTO_IPV6, IPV6_RECVTCLASS),
             (IPPROTO_IPV6, IPV6_RECVHOPLIMIT),
@@ -460,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_tells_when_it_came() {
+    fn a_packet_carries_its_arrival_time() {
         #[cfg(target_os = "linux")]
         let options = [SO_TIMESTAMP, SO_TIMESTAMPNS];
         #[cfg(not(target_os = "linux"))]
@@ -468,15 +476,18 @@ mod tests {
         for option in options {
             let before = SystemTime::now();
             let message = through_loopback("127.0.0.1", &[(SOL_SOCKET, option)], &[]);
-            let came = find(&message, Ancillary::as_timestamp);
-            // It is cut to microseconds.
-            assert!(came >= before - Duration::from_micros(1) && came <= SystemTime::now(), "{option}");
+            let arrival = find(&message, Ancillary::as_timestamp);
+            // It is rounded down to microseconds.
+            assert!(
+                arrival >= before - Duration::from_micros(1) && arrival <= SystemTime::now(),
+                "{option}"
+            );
         }
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn packets_without_room_are_counted() {
+    fn dropped_packets_are_counted() {
         let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
         receiver.bind(("127.0.0.1", 0)).unwrap();
         receiver.setsockopt(SOL_SOCKET, SO_RXQ_OVFL, true).unwrap();
@@ -487,12 +498,12 @@ mod tests {
             sender.sendto(&[0; 1000], &to).unwrap();
         }
         receiver.setblocking(false).unwrap();
-        let mut came = 0;
+        let mut received = 0;
         while receiver.recv(1).is_ok() {
-            came += 1;
+            received += 1;
         }
-        sender.sendto(b"the next one tells", &to).unwrap();
-        assert_eq!(find(&receiver.recvmsg(1, 100).unwrap(), Ancillary::as_rxq_ovfl), 100 - came);
+        sender.sendto(b"carries the count", &to).unwrap();
+        assert_eq!(find(&receiver.recvmsg(1, 100).unwrap(), Ancillary::as_rxq_ovfl), 100 - received);
     }
 
     #[cfg(target_os = "linux")]
@@ -501,28 +512,28 @@ mod tests {
         let (ours, theirs) = socketpair().unwrap();
         theirs.setsockopt(SOL_SOCKET, SO_PASSCRED, true).unwrap();
         let own = Credentials::current();
-        for told in [own, Credentials { pid: None, ..own }] {
-            ours.sendmsg(&[IoSlice::new(b"x")], &[Ancillary::credentials(told)]).unwrap();
+        for credentials in [own, Credentials { pid: None, ..own }] {
+            ours.sendmsg(&[IoSlice::new(b"x")], &[Ancillary::credentials(credentials)]).unwrap();
             assert_eq!(find(&theirs.recvmsg(1, 100).unwrap(), Ancillary::as_credentials), own);
         }
-        // No process has this number (proc(5): it is above every pid_max).
-        let lie = Ancillary::credentials(Credentials { pid: Some(i32::MAX), ..own });
-        assert!(ours.sendmsg(&[IoSlice::new(b"x")], &[lie]).is_err());
+        // No process can have this pid, because it is above every pid_max (proc(5)).
+        let forged = Ancillary::credentials(Credentials { pid: Some(i32::MAX), ..own });
+        assert!(ours.sendmsg(&[IoSlice::new(b"x")], &[forged]).is_err());
     }
 
     #[test]
-    fn descriptors_are_seen_before_they_are_taken() {
+    fn received_descriptors_are_listed() {
         use crate::sys::AsFd;
         let (ours, theirs) = socketpair().unwrap();
         let rights = Ancillary::rights(&[ours.as_fd(), theirs.as_fd()]);
-        assert!(rights.descriptors().is_empty(), "they are still ours");
+        assert!(rights.descriptors().is_empty(), "not received");
         ours.sendmsg(&[IoSlice::new(b"x")], &[rights]).unwrap();
         let message = theirs.recvmsg(1, 100).unwrap();
         assert_eq!(message.ancillary[0].descriptors().len(), 2);
     }
 
     #[test]
-    fn an_item_that_was_cut_or_is_another_reads_as_none() {
+    fn a_truncated_or_unrelated_item_reads_as_none() {
         let readers: [fn(&Ancillary<'_>) -> bool; 4] = [
             |item| item.as_pktinfo().is_some(),
             |item| item.as_tos().is_some(),
@@ -539,7 +550,7 @@ mod tests {
             (SOL_SOCKET, TIMEVAL[0]),
             (SOL_SOCKET, SCM_RIGHTS),
         ];
-        let mut meant = Vec::new();
+        let mut accepted = Vec::new();
         for (level, kind) in kinds {
             let lengths = (0..40).filter(|&length| {
                 let item = Ancillary::new(level, kind, vec![0; length]);
@@ -547,16 +558,16 @@ mod tests {
                 assert!(read <= 1, "{item:?}");
                 read == 1
             });
-            meant.push(lengths.collect::<Vec<_>>());
+            accepted.push(lengths.collect::<Vec<_>>());
         }
         let v4_info = if cfg!(target_os = "freebsd") { 4 } else { 12 };
         let lengths: [&[usize]; 8] = [&[v4_info], &[20], &[1, 4], &[1, 4], &[1, 4], &[1, 4], &[8, 16], &[]];
-        assert_eq!(meant, lengths);
+        assert_eq!(accepted, lengths);
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_broadcast_tells_the_address_here_and_the_one_it_was_sent_to() {
+    fn packet_info_of_a_broadcast_has_local_and_destination_address() {
         let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
         receiver.bind(("", 0)).unwrap();
         receiver.setsockopt(IPPROTO_IP, IP_PKTINFO, true).unwrap();
@@ -569,10 +580,10 @@ mod tests {
         assert_eq!((info.local, info.destination), (local, destination));
     }
 
-    /// On one host user and group are often the same number, so that a mix-up would not show.
+    /// User and group are often the same number, which would hide swapped fields.
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_parts_of_credentials_are_where_c_has_them() {
+    fn credentials_have_the_layout_of_c() {
         use std::mem::offset_of;
         let mut bytes = [0; size_of::<c::ucred>()];
         for (at, number) in
@@ -594,7 +605,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_make_no_sense_read_as_none() {
+    fn invalid_numbers_read_as_none() {
         let tos = |value: i32| Ancillary::new(IPPROTO_IP, c::IP_TOS, value.to_ne_bytes()).as_tos();
         assert_eq!([255, 256, -1].map(tos), [Some(255), None, None]);
         let at = |seconds: i64, fraction: i64| {

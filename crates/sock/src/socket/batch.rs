@@ -1,4 +1,4 @@
-//! Many datagrams in one call.
+//! Sending and receiving many datagrams in one call.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -14,10 +14,9 @@ use crate::error::invalid;
 use crate::socket::Socket;
 use crate::sys::{AsFd, batch};
 
-/// Room for the datagrams that [`Socket::recvmmsg`] receives.
+/// Buffers for the datagrams that [`Socket::recvmmsg`] receives.
 ///
-/// It is allocated once and used again by each call: receiving into it allocates
-/// nothing, neither for a call nor for a datagram.
+/// The buffers are allocated once and reused by each call. Receiving into them allocates nothing.
 ///
 /// # Examples
 ///
@@ -43,49 +42,49 @@ pub struct RecvBatch {
 }
 
 impl RecvBatch {
-    /// Room for `datagrams` at a time, each of up to `size` bytes.
+    /// Creates buffers for `datagrams` datagrams of up to `size` bytes each.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for no datagrams at all; `OutOfMemory` when there is no
-    /// memory for that many.
+    /// Returns an error if `datagrams` is 0 (`InvalidInput`) or if the buffers cannot be allocated
+    /// (`OutOfMemory`).
     ///
     /// # Platform notes
     ///
-    /// Linux fills no more than 1024 in one call.
+    /// Linux receives at most 1024 datagrams in one call.
     pub fn new(datagrams: usize, size: usize) -> io::Result<RecvBatch> {
         if datagrams == 0 {
-            return Err(invalid("a batch of 0 datagrams receives nothing"));
+            return Err(invalid("a batch must have room for at least 1 datagram"));
         }
         let slots = batch::Slots::new(datagrams, size).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(RecvBatch { slots })
     }
 
-    /// How many datagrams there is room for.
+    /// Returns the number of datagrams that fit.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.slots.capacity()
     }
 
-    /// How many datagrams the last call brought.
+    /// Returns the number of datagrams that the last call received.
     #[must_use]
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Whether the last call brought none, or there was none yet.
+    /// Returns whether the last call received no datagrams, or no call has been made.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A datagram of the last call.
+    /// Returns a datagram of the last call.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
         (index < self.len()).then_some(Datagram { slots: &self.slots, index })
     }
 
-    /// The datagrams of the last call, in the order they came.
+    /// Iterates over the datagrams of the last call, in the order of arrival.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Datagram<'_>> {
         (0..self.len()).map(|index| Datagram { slots: &self.slots, index })
     }
@@ -105,33 +104,33 @@ pub struct Datagram<'a> {
 }
 
 impl<'a> Datagram<'a> {
-    /// The bytes, as many as the batch had room for.
+    /// Returns the bytes that fit into the batch.
     #[must_use]
     pub fn data(&self) -> &'a [u8] {
         self.slots.data(self.index)
     }
 
-    /// `MSG_TRUNC` when the datagram was longer, and others. As `flags` of
-    /// [`Message`](crate::Message).
+    /// Returns the flags of the datagram, such as `MSG_TRUNC`, as in [`Message`](crate::Message).
     #[must_use]
     pub fn flags(&self) -> MsgFlags {
         self.slots.flags(self.index).into()
     }
 
-    /// Whether the datagram was longer: the rest is lost.
+    /// Returns whether the datagram was truncated. The rest is discarded.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
         self.flags().contains(MSG_TRUNC)
     }
 
-    /// Its real length, if `MSG_TRUNC` was asked for; without it the length of
-    /// [`data`](Datagram::data).
+    /// Returns the real length of the datagram if the call had the flag `MSG_TRUNC`.
+    ///
+    /// Otherwise returns the length of [`data`](Datagram::data).
     #[must_use]
     pub fn size(&self) -> usize {
         self.slots.counted(self.index)
     }
 
-    /// Who sent it; [`Address::None`] for a sender without a name.
+    /// Returns the address of the sender, or [`Address::None`] if the sender has none.
     #[must_use]
     pub fn address(&self) -> Address {
         Address::from_sys(&self.slots.address(self.index))
@@ -146,35 +145,33 @@ impl fmt::Debug for Datagram<'_> {
     }
 }
 
-/// What [`Socket::sendmmsg`] sent.
+/// The result of [`Socket::sendmmsg`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SentBatch {
-    /// How many datagrams went: the first ones.
+    /// The number of datagrams sent, counted from the first.
     pub count: usize,
-    /// Why the next one did not; `None` when all went.
+    /// The error of the next datagram, or `None` if all were sent.
     pub error: Option<io::Error>,
 }
 
-/// Many datagrams in one call. Unix only.
+/// Several datagrams in one call. Unix only.
 impl Socket {
-    /// Receives as many datagrams as are there and the batch has room for, and
-    /// returns how many came.
+    /// Receives all available datagrams that fit into the batch, and returns their number.
     ///
-    /// Python: none. System call: recvmmsg(2) with `MSG_WAITFORONE`, once. It waits
-    /// for the first datagram as [`recv`](Socket::recv) does, with one deadline, and
-    /// for no other; what was in the batch before is forgotten. Descriptors that are
-    /// sent along are closed, and `MSG_CTRUNC` tells.
+    /// Python: none. System call: recvmmsg(2) with `MSG_WAITFORONE`, once. It waits for the first
+    /// datagram as [`recv`](Socket::recv) does, with one deadline, and not for others. The previous
+    /// contents of the batch are discarded. Descriptors received with a datagram are closed, and
+    /// `MSG_CTRUNC` is set.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv); the batch is empty then. An error that comes
-    /// behind datagrams is that of the next call.
+    /// Returns an error if [`recv`](Socket::recv) does; the batch is then empty. An error after at
+    /// least one datagram is returned by the next call.
     ///
     /// # Platform notes
     ///
-    /// One call of the system on Linux. On macOS and FreeBSD recvmsg(2) is called
-    /// once for each datagram.
+    /// One system call on Linux. On macOS and FreeBSD recvmsg(2) is called once for each datagram.
     ///
     /// # Examples
     ///
@@ -193,12 +190,13 @@ impl Socket {
         self.recvmmsg_with_flags(batch, MsgFlags::NONE)
     }
 
-    /// [`recvmmsg`](Socket::recvmmsg) with flags. With `MSG_PEEK` every datagram of
-    /// the batch is the same one.
+    /// Receives as [`recvmmsg`](Socket::recvmmsg), with flags.
+    ///
+    /// With `MSG_PEEK` all datagrams of the batch are the same one.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv).
+    /// Returns an error if [`recv`](Socket::recv) does.
     ///
     /// # Examples
     ///
@@ -220,25 +218,25 @@ impl Socket {
         })
     }
 
-    /// Sends datagrams, each to its address, until one does not go.
+    /// Sends datagrams, each to its address, until one fails.
     ///
-    /// Python: none. System call: sendmmsg(2) with `MSG_NOSIGNAL`, once, and again
-    /// only for what it left. [`Address::None`] sends to the peer of a connected
-    /// socket. The first datagram waits for room as [`send`](Socket::send) does,
-    /// with one deadline; the others wait in blocking mode alone.
+    /// Python: none. System call: sendmmsg(2) with `MSG_NOSIGNAL`, and again only for datagrams
+    /// that it did not accept. [`Address::None`] sends to the peer of a connected socket. The first
+    /// datagram waits for room as [`send`](Socket::send) does, with one deadline. The others wait
+    /// in blocking mode only.
     ///
     /// # Errors
     ///
-    /// Those of [`sendto`](Socket::sendto), when not even the first datagram went.
-    /// Later it is the [`error`](SentBatch::error) beside the number of those that
-    /// went: `WouldBlock` when there is no more room. An address that cannot be one
-    /// fails before anything is sent.
+    /// Returns an error of [`sendto`](Socket::sendto) if the first datagram fails. If a later one
+    /// fails, its error is returned as [`error`](SentBatch::error) with the number of datagrams
+    /// sent; `WouldBlock` means that the queue is full. An invalid address fails before anything is
+    /// sent.
     ///
     /// # Platform notes
     ///
-    /// One call of the system for up to 1024 datagrams on Linux, where an error of an
-    /// earlier datagram that was told behind the first is lost (sendmmsg(2)). On
-    /// macOS and FreeBSD sendmsg(2) is called once for each.
+    /// One system call for up to 1024 datagrams on Linux, where a pending error that is reported
+    /// after the first datagram is lost (sendmmsg(2)). On macOS and FreeBSD sendmsg(2) is called
+    /// once for each datagram.
     ///
     /// # Examples
     ///
@@ -259,11 +257,11 @@ impl Socket {
         self.sendmmsg_with_flags(datagrams, MsgFlags::NONE)
     }
 
-    /// [`sendmmsg`](Socket::sendmmsg) with flags.
+    /// Sends as [`sendmmsg`](Socket::sendmmsg), with flags.
     ///
     /// # Errors
     ///
-    /// Those of [`sendmmsg`](Socket::sendmmsg).
+    /// Returns an error if [`sendmmsg`](Socket::sendmmsg) does.
     ///
     /// # Examples
     ///
@@ -272,7 +270,7 @@ impl Socket {
     ///
     /// let (ours, _theirs) = sock::socketpair_with(AF_UNIX, SOCK_DGRAM, 0)?;
     /// let sent = ours.sendmmsg_with_flags(&vec![("x", Address::None); 100_000], MSG_DONTWAIT)?;
-    /// assert!(sent.count < 100_000); // as many as there was room for
+    /// assert!(sent.count < 100_000); // as many as fit into the queue
     /// # std::io::Result::Ok(())
     /// ```
     pub fn sendmmsg_with_flags<D, A>(&self, datagrams: &[(D, A)], flags: MsgFlags) -> io::Result<SentBatch>
@@ -307,12 +305,12 @@ impl Socket {
                 Err(error) if before > 0 => SentBatch { count: before, error: Some(error) },
                 Err(error) => return Err(error),
             };
-            // A descriptor that blocks would have waited for each of them.
+            // A blocking descriptor would have waited for each datagram.
             let no_room = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
             if batch.count == before || !batch.error.as_ref().is_some_and(no_room) {
                 return Ok(batch);
             }
-            if !self.deadline_with_flags(Readiness::Writable, flags).stands_in_for_blocking() {
+            if !self.deadline_with_flags(Readiness::Writable, flags).emulates_blocking() {
                 return Ok(batch);
             }
             before = batch.count;
@@ -360,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_comes_in_order_with_its_senders() {
+    fn available_datagrams_are_received_in_order_with_their_senders() {
         let (receiver, to) = bound();
         let senders = [bound(), bound()];
         for (number, (sender, _)) in [0, 1, 0].map(|index| &senders[index]).into_iter().enumerate() {
@@ -375,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_used_again_and_forgets() {
+    fn a_reused_batch_has_only_the_datagrams_of_the_last_call() {
         let (ours, theirs) = pair();
         let mut batch = RecvBatch::new(2, 5).unwrap();
         for text in ["first", "2nd", "3"] {
@@ -391,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_nothing_of_the_one_before_it() {
+    fn an_address_has_no_bytes_of_a_previous_longer_one() {
         let directory = std::env::temp_dir();
         let path = |name: &str| directory.join(format!("sock-batch-{}-{name}", std::process::id()));
         let receiver = Socket::new(AF_UNIX, SOCK_DGRAM, 0).unwrap();
@@ -414,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_that_is_cut_is_flagged_and_alone() {
+    fn only_a_truncated_datagram_is_flagged() {
         let (ours, theirs) = pair();
         for text in ["fits", "does not fit", "fits"] {
             ours.send(text.as_bytes()).unwrap();
@@ -428,7 +426,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_real_length_longer_than_the_room_is_told() {
+    fn the_real_length_of_a_truncated_datagram_is_returned() {
         let (ours, theirs) = pair();
         ours.send(b"does not fit").unwrap();
         let mut batch = RecvBatch::new(1, 4).unwrap();
@@ -438,9 +436,9 @@ mod tests {
     }
 
     #[test]
-    fn room_for_no_bytes_takes_datagrams_all_the_same() {
+    fn buffers_of_size_zero_receive_datagrams() {
         let (ours, theirs) = pair();
-        ours.send(b"lost").unwrap();
+        ours.send(b"discarded").unwrap();
         ours.send(b"").unwrap();
         let mut batch = RecvBatch::new(4, 0).unwrap();
         assert_eq!(theirs.recvmmsg(&mut batch).unwrap(), 2);
@@ -448,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_for_the_first_is_that_of_the_mode() {
+    fn the_wait_for_the_first_datagram_follows_the_mode() {
         let (ours, theirs) = pair();
         let mut batch = RecvBatch::new(4, 10).unwrap();
         let timeout = Duration::from_millis(20);
@@ -456,7 +454,7 @@ mod tests {
         let begin = Instant::now();
         assert_eq!(theirs.recvmmsg(&mut batch).unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(begin.elapsed() >= timeout);
-        // In blocking mode: one is enough, though there is room for four.
+        // In blocking mode one datagram is enough, although four fit.
         theirs.settimeout(None).unwrap();
         theirs.set_recv_timeout(Duration::from_secs(30)).unwrap();
         ours.send(b"one").unwrap();
@@ -468,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_that_cannot_go_is_the_error_and_a_later_one_is_told() {
+    fn an_error_of_the_first_datagram_is_returned_and_a_later_one_is_in_the_result() {
         let (receiver, to) = bound();
         let (sender, _) = bound();
         let too_long = vec![0; 70_000];
@@ -485,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_is_full_ends_a_batch_without_a_loss() {
+    fn a_full_queue_ends_a_batch_without_losing_datagrams() {
         let (ours, theirs) = pair();
         ours.settimeout(Duration::from_millis(2)).unwrap();
         let datagrams: Vec<_> = (0..2000).map(|n| (format!("{n}"), Address::None)).collect();
@@ -500,7 +498,7 @@ mod tests {
             if !rest.is_empty() {
                 was_full = true;
                 assert_eq!(sent.error.unwrap().kind(), io::ErrorKind::WouldBlock);
-                // Nothing goes into a full queue: the first one's wait ends at the timeout.
+                // The queue is full, so the wait of the first datagram ends at the timeout.
                 assert_eq!(ours.sendmmsg(rest).unwrap_err().kind(), io::ErrorKind::TimedOut);
             }
             while theirs.recvmmsg_with_flags(&mut batch, MSG_DONTWAIT).is_ok() {
@@ -512,15 +510,15 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_system_takes_at_a_time_goes_all_the_same() {
+    fn more_datagrams_than_one_system_call_accepts_are_sent() {
         let (ours, theirs) = bound();
         let datagrams: Vec<_> = (0..3000).map(|_| (b"", &theirs)).collect();
-        // Who does not receive loses datagrams, but all of them are sent.
+        // The receiver does not read and loses datagrams, but all of them are sent.
         assert_eq!(ours.sendmmsg(&datagrams).unwrap().count, 3000);
     }
 
     #[test]
-    fn a_bad_address_fails_before_anything_is_sent() {
+    fn an_invalid_address_fails_before_anything_is_sent() {
         let (receiver, to) = bound();
         let unix = "/tmp/x".to_address(AF_UNIX).unwrap();
         let error = receiver.sendmmsg(&[("x", &to), ("y", &unix)]).unwrap_err();
@@ -531,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_cannot_be_are_refused() {
+    fn impossible_sizes_are_refused() {
         assert_eq!(RecvBatch::new(0, 1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         for (count, size) in [(usize::MAX, 2), (2, usize::MAX), (usize::MAX / 2, 1), (1, usize::MAX / 2)] {
             assert_eq!(RecvBatch::new(count, size).unwrap_err().kind(), io::ErrorKind::OutOfMemory);

@@ -1,22 +1,22 @@
-//! What a blocking call does beyond waiting, for a socket whose descriptor does not block
+//! Behaviour of blocking calls beyond waiting, for a socket whose descriptor is non-blocking
 //! because it has a canceller.
 //!
-//! The system's own blocking calls differ from "try, wait, try again" in these points:
+//! The kernel's blocking calls differ from "try, wait, retry" as follows:
 //!
-//! | call | what it does |
+//! | call | behaviour |
 //! | --- | --- |
 //! | with `MSG_DONTWAIT` | does not wait |
-//! | recv with `MSG_ERRQUEUE`, or with `MSG_OOB` on a stream | does not wait either |
-//! | recv with `MSG_WAITALL` on a stream | waits until the buffer is full, or for the end, an error or `SO_RCVTIMEO` |
-//! | recv with `SO_RCVLOWAT` on a stream | waits for so many bytes |
-//! | recv that waits for more | ends behind descriptors, at urgent data, and when a signal comes |
-//! | send on a stream | waits until all has gone, or for an error or `SO_SNDTIMEO` |
+//! | recv with `MSG_ERRQUEUE`, or with `MSG_OOB` on a stream | does not wait |
+//! | recv with `MSG_WAITALL` on a stream | waits until the buffer is full, or for the end of file, an error or `SO_RCVTIMEO` |
+//! | recv with `SO_RCVLOWAT` on a stream | waits for that number of bytes |
+//! | recv that waits for more | ends after descriptors, at urgent data, and at a signal |
+//! | send on a stream | waits until all bytes are sent, or for an error or `SO_SNDTIMEO` |
 //! | sendmmsg | waits for each datagram |
-//! | connect to an AF_UNIX listener whose queue is full | waits for room |
-//! | connect while an earlier one goes on | waits for its end |
+//! | connect to an `AF_UNIX` listener whose queue is full | waits for room |
+//! | connect while an earlier connect is in progress | waits for its result |
 //!
-//! `SO_RCVTIMEO`, `SO_SNDTIMEO` and readiness that is false are in `timeout`, connect is in
-//! `connect`, sendmmsg in `batch`.
+//! `SO_RCVTIMEO`, `SO_SNDTIMEO` and false readiness are handled in `call/deadline.rs`, connect in
+//! `connect.rs`, and sendmmsg in `batch.rs`.
 
 use std::io;
 #[cfg(unix)]
@@ -34,7 +34,7 @@ use crate::sys::{self, AsFd};
 use crate::sys::{c, message};
 
 impl Socket {
-    /// Makes `attempt` as the mode and the flags say, with a deadline of its own.
+    /// Calls `attempt` as the mode and the flags require, with a deadline of its own.
     #[inline]
     pub(crate) fn retry_with_flags<T>(
         &self,
@@ -60,11 +60,11 @@ impl Socket {
         deadline::retry_after(error, self.as_fd(), readiness, &mut deadline, attempt)
     }
 
-    /// The deadline of a call with flags that begins now. With a timeout they change nothing: the
-    /// call waits here, as in Python.
+    /// Returns the deadline of a call with flags. With a timeout the flags do not change it: the
+    /// call waits, as in Python.
     pub(crate) fn deadline_with_flags(&self, readiness: Readiness, flags: MsgFlags) -> Deadline<'_> {
         let deadline = self.deadline();
-        if deadline.stands_in_for_blocking() && self.never_waits(readiness, flags) {
+        if deadline.emulates_blocking() && self.never_waits(readiness, flags) {
             return Deadline::new(Some(std::time::Duration::ZERO));
         }
         deadline
@@ -75,15 +75,15 @@ impl Socket {
         sys::never_waits(self.family().as_raw(), self.kind() == SOCK_STREAM, receives, flags.as_raw())
     }
 
-    /// Whether a call has to go on where the system's call would.
-    fn goes_on(&self, readiness: Readiness, flags: MsgFlags) -> bool {
+    /// Returns whether a call has to continue because a blocking system call would.
+    fn waits_for_rest(&self, readiness: Readiness, flags: MsgFlags) -> bool {
         self.kind() == SOCK_STREAM
-            && self.deadline().stands_in_for_blocking()
+            && self.deadline().emulates_blocking()
             && !self.never_waits(readiness, flags)
     }
 
-    /// After a send that took `sent` bytes of `pieces`: sends the rest where a blocking call
-    /// would have, and returns how much went in all. An error is left for the next call.
+    /// Sends the rest of `pieces` after a send of `sent` bytes, if a blocking call would. Returns
+    /// the number of bytes sent in total. An error is left for the next call.
     #[cold]
     pub(crate) fn send_rest<'a>(
         &self,
@@ -91,7 +91,7 @@ impl Socket {
         mut sent: usize,
         flags: MsgFlags,
     ) -> usize {
-        if !self.goes_on(Readiness::Writable, flags) {
+        if !self.waits_for_rest(Readiness::Writable, flags) {
             return sent;
         }
         let mut deadline = self.deadline();
@@ -100,7 +100,7 @@ impl Socket {
             let mut rest = &piece[skip.min(piece.len())..];
             skip -= skip.min(piece.len());
             while !rest.is_empty() {
-                // A signal ends a call that has sent something, and the hook is for the next one.
+                // A signal ends a call that has sent something. The hook runs in the next call.
                 let events = deadline::wait_until_signal(self.as_fd(), Readiness::Writable, &mut deadline);
                 let Ok(events) = events else {
                     return sent;
@@ -110,7 +110,7 @@ impl Socket {
                 }
                 match sys::send(self.inner(), rest, flags.as_raw() | sys::SEND_FLAGS) {
                     Ok(went) => {
-                        deadline.goes_on();
+                        deadline.reset_pauses();
                         sent += went;
                         rest = &rest[went..];
                     }
@@ -122,19 +122,20 @@ impl Socket {
         sent
     }
 
-    /// How many bytes a receive into `room` bytes waits for where the system's call would: all
-    /// with `MSG_WAITALL`, and else `SO_RCVLOWAT`. 0 where one receive is enough.
+    /// Returns how many bytes a blocking receive into `room` bytes would wait for: all with
+    /// `MSG_WAITALL`, otherwise `SO_RCVLOWAT`. Returns 0 if one receive is enough.
     #[inline]
     pub(crate) fn receives_at_least(&self, room: usize, flags: MsgFlags) -> usize {
         match self.cancellation() {
-            Some(cancellation) if self.goes_on(Readiness::Readable, flags) => {
+            Some(cancellation) if self.waits_for_rest(Readiness::Readable, flags) => {
                 if flags.contains(MSG_WAITALL) { room } else { cancellation.low_water().min(room) }
             }
             _ => 0,
         }
     }
 
-    /// Whether a receive has to go on until it has enough: [`recvmsg`](Socket::recvmsg_into) can.
+    /// Returns whether a receive has to continue in [`recvmsg`](Socket::recvmsg_into) until it has
+    /// enough bytes.
     #[inline]
     pub(crate) fn receives_in_pieces(&self, room: usize, flags: MsgFlags) -> bool {
         cfg!(unix) && self.receives_at_least(room, flags) > 1
@@ -143,9 +144,8 @@ impl Socket {
 
 #[cfg(unix)]
 impl Socket {
-    /// After a receive that brought less than `least` bytes: receives on where a blocking call
-    /// would have. It ends where that one ends: behind descriptors (unix(7)), at urgent data, and
-    /// when a signal comes.
+    /// Continues a receive that returned less than `least` bytes, if a blocking call would. It ends
+    /// where a blocking call ends: after descriptors (unix(7)), at urgent data, and at a signal.
     #[cold]
     pub(crate) fn receive_rest(
         &self,
@@ -159,18 +159,18 @@ impl Socket {
         if flags.contains(MSG_PEEK) {
             return self.peek_rest(buffers, so_far, least, flags, &mut deadline);
         }
-        while so_far.bytes < least && !self.ends_behind(so_far) && !self.at_mark() {
+        while so_far.bytes < least && !self.ends_receive(so_far) && !self.at_mark() {
             let events = deadline::wait_until_signal(self.as_fd(), Readiness::Readable, &mut deadline);
             let Ok(events) = events else { return };
-            // What has come is received before the error, which is the next call's.
+            // Data that has arrived is received first. The error is left for the next call.
             if events & (POLLERR | POLLHUP) != 0 && !self.has_input() || self.at_mark() {
                 return;
             }
-            let mut rest = behind(buffers, so_far.bytes);
+            let mut rest = unfilled(buffers, so_far.bytes);
             match message::recvmsg(self.as_fd(), &mut rest, control_size, flags.as_raw()) {
                 Ok(piece) if piece.bytes == 0 => return,
                 Ok(piece) => {
-                    deadline.goes_on();
+                    deadline.reset_pauses();
                     so_far.add(piece);
                 }
                 Err(error) if is_none_yet(&error) => {}
@@ -179,19 +179,20 @@ impl Socket {
         }
     }
 
-    /// Whether these bytes came with descriptors, which end a receive. They may have found no room.
-    fn ends_behind(&self, received: &message::Received) -> bool {
+    /// Returns whether these bytes came with descriptors, possibly truncated, which end a receive.
+    fn ends_receive(&self, received: &message::Received) -> bool {
         self.family() == AF_UNIX
             && (received.flags & c::MSG_CTRUNC != 0
                 || received.items.iter().any(|item| item.descriptors.is_some()))
     }
 
-    /// Whether the next byte comes behind urgent data.
+    /// Returns whether the next byte comes after urgent data.
     fn at_mark(&self) -> bool {
-        sys::queue::at_mark(self.as_fd()).unwrap_or(false)
+        sys::queue_len::at_mark(self.as_fd()).unwrap_or(false)
     }
 
-    /// Looks again until there is enough. poll(2) cannot wait for that: there is some already.
+    /// Peeks until there is enough data. poll(2) cannot wait for that, because some data is already
+    /// available.
     fn peek_rest(
         &self,
         buffers: &mut [IoSliceMut<'_>],
@@ -200,12 +201,12 @@ impl Socket {
         flags: MsgFlags,
         deadline: &mut Deadline<'_>,
     ) {
-        // AF_UNIX does not wait for more than there is (unix_stream_read_generic).
+        // On AF_UNIX, a peek does not wait for more than is available (unix_stream_read_generic).
         if ![AF_INET, AF_INET6].contains(&self.family()) {
             return;
         }
         while so_far.bytes < least && deadline.pause(self.as_fd(), Readiness::Readable).is_ok() {
-            // In this order: what came before the end is seen.
+            // Polled before the receive, so that data that arrived before the end of file is seen.
             let mut set = [Poll::new(self, POLLIN | sys::POLLRDHUP)];
             let events = poll(&mut set, Some(std::time::Duration::ZERO)).map_or(0, |_| set[0].revents());
             match message::recvmsg(self.as_fd(), buffers, 0, flags.as_raw()) {
@@ -219,15 +220,15 @@ impl Socket {
         }
     }
 
-    /// Whether there is something to receive, as far as the system can say.
+    /// Returns whether the kernel reports data to receive.
     fn has_input(&self) -> bool {
-        sys::queue::received(self.as_fd()).is_ok_and(|bytes| bytes > 0)
+        sys::queue_len::received(self.as_fd()).is_ok_and(|bytes| bytes > 0)
     }
 }
 
-/// What is behind the first `count` bytes of buffers.
+/// Returns the part of the buffers after the first `count` bytes.
 #[cfg(unix)]
-fn behind<'a>(buffers: &'a mut [IoSliceMut<'_>], mut count: usize) -> Vec<IoSliceMut<'a>> {
+fn unfilled<'a>(buffers: &'a mut [IoSliceMut<'_>], mut count: usize) -> Vec<IoSliceMut<'a>> {
     let mut rest = Vec::with_capacity(buffers.len());
     for buffer in buffers {
         let filled = count.min(buffer.len());
@@ -239,7 +240,7 @@ fn behind<'a>(buffers: &'a mut [IoSliceMut<'_>], mut count: usize) -> Vec<IoSlic
     rest
 }
 
-/// Nothing more will come.
+/// Events after which no more data arrives.
 #[cfg(unix)]
 const ENDED: Events = POLLERR | POLLHUP | sys::POLLRDHUP;
 

@@ -1,4 +1,4 @@
-//! One item of ancillary data, and how much room it takes (cmsg(3)).
+//! One item of ancillary data, and the size of items (cmsg(3)).
 
 use std::io;
 use std::marker::PhantomData;
@@ -8,12 +8,12 @@ use crate::consts::{SCM_RIGHTS, SOL_SOCKET};
 use crate::error::{invalid, out_of_range};
 use crate::sys::message;
 
-/// One item of ancillary data, received or to be sent.
+/// An item of ancillary data, received or to be sent.
 ///
-/// Python: the tuple `(cmsg_level, cmsg_type, cmsg_data)`. The descriptors of a
-/// received `SCM_RIGHTS` item belong to it and are closed when it is dropped,
-/// unless [`into_descriptors`](Ancillary::into_descriptors) takes them. An item made by
-/// [`rights`](Ancillary::rights) borrows its descriptors for `'fd`; every other item is
+/// Python: the tuple `(cmsg_level, cmsg_type, cmsg_data)`. The descriptors of a received
+/// `SCM_RIGHTS` item belong to the item and are closed when it is dropped, unless
+/// [`into_descriptors`](Ancillary::into_descriptors) takes them. An item created by
+/// [`rights`](Ancillary::rights) borrows its descriptors for `'fd`. Every other item is
 /// `Ancillary<'static>`.
 ///
 /// # Examples
@@ -35,23 +35,22 @@ pub struct Ancillary<'fd> {
     descriptors: Descriptors<'fd>,
 }
 
-/// Whose the descriptors are whose numbers an item holds.
+/// Who owns the descriptors of an item.
 #[derive(Debug)]
 enum Descriptors<'fd> {
-    /// It holds none, or they are only numbers.
+    /// The item has no descriptors, or only their numbers.
     None,
-    /// Open for `'fd` at least.
+    /// The descriptors are open for at least `'fd`.
     Borrowed(PhantomData<BorrowedFd<'fd>>),
-    /// They were received with it.
+    /// The descriptors were received with the item.
     Owned(Vec<OwnedFd>),
 }
 
 impl Ancillary<'static> {
-    /// An item to be sent.
+    /// Creates an item to send.
     ///
-    /// An `SCM_RIGHTS` item cannot be made of numbers: nothing says that these descriptors
-    /// are open, and whose they are. Sending one is `InvalidInput`; see
-    /// [`rights`](Ancillary::rights).
+    /// An `SCM_RIGHTS` item cannot be created from numbers, because the descriptors might not be
+    /// open. Sending such an item fails with `InvalidInput`. Use [`rights`](Ancillary::rights).
     #[must_use]
     pub fn new(level: i32, kind: i32, data: impl Into<Vec<u8>>) -> Ancillary<'static> {
         Ancillary { level, kind, data: data.into(), truncated: false, descriptors: Descriptors::None }
@@ -59,8 +58,9 @@ impl Ancillary<'static> {
 }
 
 impl<'fd> Ancillary<'fd> {
-    /// Descriptors to be sent: an `SCM_RIGHTS` item. It borrows them, so that they are open
-    /// when it is sent.
+    /// Creates an `SCM_RIGHTS` item that sends descriptors.
+    ///
+    /// The item borrows the descriptors, so they are open when it is sent.
     ///
     /// # Examples
     ///
@@ -85,7 +85,7 @@ impl<'fd> Ancillary<'fd> {
     /// let (ours, _theirs) = sock::socketpair()?;
     /// let file = std::fs::File::open("Cargo.toml")?;
     /// let rights = Ancillary::rights(&[file.as_fd()]);
-    /// drop(file); // its number may be another file's from here on
+    /// drop(file); // another file may get its number
     /// ours.sendmsg(&[IoSlice::new(b"a file")], &[rights])?;
     /// # std::io::Result::Ok(())
     /// ```
@@ -97,33 +97,35 @@ impl<'fd> Ancillary<'fd> {
         Ancillary { descriptors, ..Ancillary::new(SOL_SOCKET, SCM_RIGHTS, numbers) }
     }
 
-    /// Level, such as `SOL_SOCKET`. Python: `cmsg_level`.
+    /// Returns the level, such as `SOL_SOCKET`. Python: `cmsg_level`.
     #[must_use]
     pub fn level(&self) -> i32 {
         self.level
     }
 
-    /// Type at that level, such as `SCM_RIGHTS`. Python: `cmsg_type`.
+    /// Returns the type within the level, such as `SCM_RIGHTS`. Python: `cmsg_type`.
     #[must_use]
     pub fn kind(&self) -> i32 {
         self.kind
     }
 
-    /// The bytes, as far as they came. Python: `cmsg_data`.
+    /// Returns the bytes that were received. Python: `cmsg_data`.
     #[must_use]
     pub fn data(&self) -> &[u8] {
         &self.data
     }
 
-    /// Whether the buffer ended before the item did. Python drops such an item's
-    /// end without a word.
+    /// Returns whether the item was truncated because the buffer was too small.
+    ///
+    /// Python does not report this.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
         self.truncated
     }
 
-    /// The descriptors that came in an `SCM_RIGHTS` item, or on Linux in an `SCM_PIDFD`
-    /// item; none for any other item, and none for one that is to be sent.
+    /// Returns the received descriptors of an `SCM_RIGHTS` or, on Linux, `SCM_PIDFD` item.
+    ///
+    /// Returns none for any other item and for an item to be sent.
     #[must_use]
     pub fn descriptors(&self) -> &[OwnedFd] {
         match &self.descriptors {
@@ -132,8 +134,9 @@ impl<'fd> Ancillary<'fd> {
         }
     }
 
-    /// The same, given away. They are close-on-exec where the system can have them so
-    /// (Linux, FreeBSD).
+    /// Returns ownership of the received descriptors.
+    ///
+    /// They are close-on-exec if the system supports it (Linux, FreeBSD).
     #[must_use]
     pub fn into_descriptors(self) -> Vec<OwnedFd> {
         match self.descriptors {
@@ -142,11 +145,11 @@ impl<'fd> Ancillary<'fd> {
         }
     }
 
-    /// Fails for descriptors that are only numbers.
+    /// Fails if the item has descriptors that are only numbers.
     pub(crate) fn check(&self) -> io::Result<()> {
         match self.descriptors {
             Descriptors::None if (self.level, self.kind) == (SOL_SOCKET, SCM_RIGHTS) => {
-                Err(invalid("an SCM_RIGHTS item has to borrow its descriptors: see Ancillary::rights"))
+                Err(invalid("an SCM_RIGHTS item must be created by Ancillary::rights"))
             }
             _ => Ok(()),
         }
@@ -161,18 +164,18 @@ impl From<message::Item> for Ancillary<'static> {
     }
 }
 
-/// Length of an item with `length` bytes of data, without padding at its end.
+/// Returns the length of an item with `length` bytes of data, without trailing padding.
 ///
 /// Python: `socket.CMSG_LEN(length)`. Macro: `CMSG_LEN` of cmsg(3).
 ///
 /// # Errors
 ///
-/// `InvalidInput` for more than an item can hold.
+/// Returns an error of kind `InvalidInput` if an item cannot be that long.
 ///
 /// # Examples
 ///
 /// ```
-/// // For recvmsg: room for one descriptor, and not for a second one in the padding.
+/// // For recvmsg: room for one descriptor, without padding that could hold a second one.
 /// let (ours, _theirs) = sock::socketpair()?;
 /// ours.setblocking(false)?;
 /// assert!(ours.recvmsg(100, sock::CMSG_LEN(4)?).is_err());
@@ -183,20 +186,20 @@ pub fn CMSG_LEN(length: usize) -> io::Result<usize> {
     message::len(length).ok_or_else(|| out_of_range(format!("CMSG_LEN of {length} is out of range")))
 }
 
-/// Room an item with `length` bytes of data takes, with its padding.
+/// Returns the size of an item with `length` bytes of data, including padding.
 ///
 /// Python: `socket.CMSG_SPACE(length)`. Macro: `CMSG_SPACE` of cmsg(3).
 ///
 /// # Errors
 ///
-/// `InvalidInput` for more than an item can hold.
+/// Returns an error of kind `InvalidInput` if an item cannot be that long.
 ///
 /// # Examples
 ///
 /// ```
 /// use sock::{CMSG_LEN, CMSG_SPACE};
 ///
-/// assert!(CMSG_SPACE(5)? >= CMSG_LEN(5)?); // it counts the padding behind the item as well
+/// assert!(CMSG_SPACE(5)? >= CMSG_LEN(5)?); // includes the padding after the item
 /// assert!(CMSG_SPACE(usize::MAX).is_err());
 /// # std::io::Result::Ok(())
 /// ```
@@ -221,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_go_to_the_end_of_an_int_and_no_further() {
+    fn sizes_are_limited_to_an_int() {
         const MOST: usize = i32::MAX as usize;
         let longest = MOST - CMSG_LEN(0).unwrap();
         assert_eq!(CMSG_LEN(longest).unwrap(), MOST);

@@ -1,4 +1,4 @@
-//! From one end to two: connect(2), what becomes of it, and the end of sending.
+//! Connecting a socket, and shutting a connection down.
 
 use std::fmt;
 use std::io;
@@ -12,21 +12,21 @@ use crate::error::errno_name;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd, c};
 
-/// A connection's begin and end.
+/// Connecting and shutting down.
 impl Socket {
     /// Connects the socket to a peer.
     ///
-    /// Python: `connect(address)`. System call: connect(2). With a timeout set it
-    /// waits that long in all and reads the outcome from `SO_ERROR`; the same
-    /// after a signal, since connect(2) must not be called twice. A datagram
-    /// socket only notes where to send to and whom to hear.
+    /// Python: `connect(address)`. System call: connect(2). With a timeout, and after a signal, it
+    /// waits in poll(2) and reads the result from `SO_ERROR`, because connect(2) must not be called
+    /// twice. On a datagram socket, connect only sets the peer address for sending and the filter
+    /// for receiving.
     ///
     /// # Errors
     ///
-    /// The system's: `ConnectionRefused`, `NetworkUnreachable`, `TimedOut` with
-    /// `ETIMEDOUT` when the network gave up; `TimedOut` without an errno at the
-    /// socket's timeout; `EINPROGRESS` from a non-blocking socket; and those of
-    /// [`ToAddress`].
+    /// Returns an error if the peer refuses (`ConnectionRefused`), if the network is unreachable
+    /// (`NetworkUnreachable`), if the network gives up (`TimedOut` with `ETIMEDOUT`), if the
+    /// socket's timeout expires (`TimedOut` without an errno), if a non-blocking socket is still
+    /// connecting (`EINPROGRESS`), or if [`ToAddress`] fails.
     ///
     /// # Examples
     ///
@@ -48,7 +48,7 @@ impl Socket {
     pub(crate) fn connect_within(&self, address: &Address, deadline: &mut Deadline<'_>) -> io::Result<()> {
         let fd = self.fileno();
         let sys = address.to_sys()?;
-        let blocks = deadline.stands_in_for_blocking();
+        let blocks = deadline.emulates_blocking();
         let family = self.family().as_raw();
         let error = loop {
             match call!("connect({fd}, {address})" => self.inner().connect(&sys)) {
@@ -64,17 +64,17 @@ impl Socket {
                 Err(error)
                     if error.raw_os_error() == Some(c::EINTR)
                         && self.getblocking()
-                        && sys::connect_begins_anew(family) =>
+                        && sys::connect_restarts(family) =>
                 {
                     cancel::check_interrupt_hook()?;
-                    deadline.left_to_wait(self.as_fd(), Readiness::Writable)?;
+                    deadline.remaining_wait(self.as_fd(), Readiness::Writable)?;
                 }
                 Err(error) => break error,
             }
         };
         match error.raw_os_error() {
             Some(sys::CONNECT_IN_PROGRESS) if deadline.must_wait() => {}
-            // An earlier one, which a blocking connect waits for.
+            // The result of an earlier connect, for which a blocking connect waits.
             Some(c::EALREADY) if blocks => {}
             Some(c::EINTR) if self.getblocking() => cancel::check_interrupt_hook()?,
             _ => return Err(error),
@@ -82,10 +82,10 @@ impl Socket {
         self.await_connection(error, deadline)
     }
 
-    /// Waits until a connection is made that goes on, as `error` said; fails as connect(2) does.
+    /// Waits for a connect in progress, started with `error`, and fails as connect(2) fails.
     fn await_connection(&self, error: io::Error, deadline: &mut Deadline<'_>) -> io::Result<()> {
         if let Err(over) = deadline::wait(self.as_fd(), Readiness::Writable, deadline) {
-            // When SO_SNDTIMEO is over connect(2) says that it goes on.
+            // At the end of SO_SNDTIMEO, connect(2) returns EINPROGRESS.
             return Err(match (over.raw_os_error(), error.raw_os_error()) {
                 (Some(c::EAGAIN), Some(c::EINTR)) => io::Error::from_raw_os_error(sys::CONNECT_IN_PROGRESS),
                 (Some(c::EAGAIN), _) => error,
@@ -95,25 +95,25 @@ impl Socket {
         self.pending_error()?.map_or(Ok(()), Err)
     }
 
-    /// After a send with `MSG_FASTOPEN` that failed only because the connection is not made yet:
-    /// waits for it where a blocking call would have, and returns whether to send again.
-    pub(crate) fn opens_slowly(&self, sent: &io::Result<usize>, flags: MsgFlags) -> io::Result<bool> {
+    /// Handles a send with `MSG_FASTOPEN` that failed because the connection is in progress. Waits
+    /// where a blocking call would wait, and returns whether to send again.
+    pub(crate) fn await_fastopen(&self, sent: &io::Result<usize>, flags: MsgFlags) -> io::Result<bool> {
         let opens =
             sent.as_ref().is_err_and(Self::connect_in_progress) && flags.as_raw() & sys::FASTOPEN != 0;
         let mut deadline = self.deadline_with_flags(Readiness::Writable, flags);
-        if !opens || !deadline.stands_in_for_blocking() {
+        if !opens || !deadline.emulates_blocking() {
             return Ok(false);
         }
         let error = io::Error::from_raw_os_error(sys::CONNECT_IN_PROGRESS);
         self.await_connection(error, &mut deadline).map(|()| true)
     }
 
-    /// Whether a non-blocking connect failed only because it goes on.
+    /// Returns whether a non-blocking connect is still in progress.
     pub(crate) fn connect_in_progress(error: &io::Error) -> bool {
         error.raw_os_error() == Some(sys::CONNECT_IN_PROGRESS)
     }
 
-    /// How a connect ended that went on: with an error, or `None`.
+    /// Returns the result of a connect in progress, or `None` if it succeeded.
     pub(crate) fn pending_error(&self) -> io::Result<Option<io::Error>> {
         let fd = self.fileno();
         let pending =
@@ -121,17 +121,16 @@ impl Socket {
         Ok(pending.filter(|error| error.raw_os_error() != Some(c::EISCONN)))
     }
 
-    /// Connects like [`connect`](Socket::connect), and returns what the system
-    /// call says as an errno instead of an error: 0 for a connection.
+    /// Connects like [`connect`](Socket::connect), but returns the errno, or 0 for success.
     ///
-    /// Python: `connect_ex(address)`. System call: connect(2). A non-blocking
-    /// socket gives `EINPROGRESS` first, then 0, then `EISCONN`; the end of a
-    /// timeout is `EAGAIN`, as in Python.
+    /// Python: `connect_ex(address)`. System call: connect(2). A non-blocking socket returns
+    /// `EINPROGRESS` first, then 0, then `EISCONN`. At the end of a timeout it returns `EAGAIN`, as
+    /// in Python.
     ///
     /// # Errors
     ///
-    /// Only what is no answer of connect(2): a name that does not resolve, a bad
-    /// argument.
+    /// Returns an error only for failures before connect(2), such as a name that does not resolve
+    /// or an invalid argument.
     ///
     /// # Examples
     ///
@@ -153,7 +152,7 @@ impl Socket {
         let address = address.to_address(self.family())?;
         match self.connect_within(&address, &mut self.deadline()) {
             Ok(()) => Ok(0),
-            // The system's own number alone: an argument error has one behind it too.
+            // Only the system's own errno: an argument error also has an errno as its source.
             Err(error) => match error.raw_os_error() {
                 Some(number) => Ok(number),
                 None if error.kind() == io::ErrorKind::TimedOut => Ok(c::EAGAIN),
@@ -162,15 +161,14 @@ impl Socket {
         }
     }
 
-    /// Ends receiving, sending, or both, without closing.
+    /// Shuts down receiving, sending or both, without closing.
     ///
-    /// Python: `shutdown(how)`. System call: shutdown(2). `SHUT_WR` sends what is
-    /// buffered and then the end of file; a blocked receive in another thread
-    /// ends with `SHUT_RD`.
+    /// Python: `shutdown(how)`. System call: shutdown(2). `SHUT_WR` sends the buffered data and
+    /// then the end of file. `SHUT_RD` ends a blocked receive in another thread.
     ///
     /// # Errors
     ///
-    /// `NotConnected` (`ENOTCONN`).
+    /// Returns an error if the socket is not connected (`NotConnected`, `ENOTCONN`).
     ///
     /// # Examples
     ///
@@ -179,7 +177,7 @@ impl Socket {
     ///
     /// let (ours, theirs) = sock::socketpair()?;
     /// ours.sendall(b"question")?;
-    /// ours.shutdown(SHUT_WR)?; // that was all; the answer can still come
+    /// ours.shutdown(SHUT_WR)?; // no more to send; the answer can still be received
     /// assert_eq!(theirs.recv(100)?, b"question");
     /// assert_eq!(theirs.recv(100)?, b"");
     /// theirs.sendall(b"answer")?;
@@ -198,7 +196,7 @@ impl Socket {
     }
 }
 
-/// A pending error of a socket, as `SO_ERROR` tells it.
+/// The pending error of a socket (`SO_ERROR`).
 struct PendingConnect(Option<io::Error>);
 
 impl crate::call::trace::TraceValue for PendingConnect {

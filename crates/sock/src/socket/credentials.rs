@@ -1,4 +1,4 @@
-//! Who is at the other end of a Unix socket.
+//! Credentials of the peer of a Unix socket.
 
 use std::fmt;
 use std::io;
@@ -7,15 +7,15 @@ use crate::call::trace::{TraceValue, call};
 use crate::consts::AF_UNIX;
 use crate::error::invalid_as;
 use crate::socket::Socket;
-use crate::sys::{AsFd, c, peer};
+use crate::sys::{AsFd, c, ucred};
 
-/// A process, its user and its group, as the system vouches for them.
+/// A process with its user and group, as reported by the kernel.
 ///
 /// Python: `struct.unpack("3i", …)` of `SO_PEERCRED` or of an `SCM_CREDENTIALS` item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Credentials {
-    /// Process, where the system tells it. It may have ended since, and its number
-    /// may be another's by now.
+    /// Process id, if the system reports it. The process may have ended, and its id may have been
+    /// reused.
     pub pid: Option<i32>,
     /// User id.
     pub uid: u32,
@@ -24,7 +24,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// This process, with its effective user and group.
+    /// Returns the credentials of this process, with its effective user and group.
     ///
     /// System calls: getpid(2), geteuid(2), getegid(2).
     ///
@@ -36,29 +36,28 @@ impl Credentials {
     /// ```
     #[must_use]
     pub fn current() -> Credentials {
-        let (pid, uid, gid) = peer::own_credentials();
+        let (pid, uid, gid) = ucred::own_credentials();
         Credentials { pid: i32::try_from(pid).ok(), uid, gid }
     }
 }
 
-/// Peers by name. Unix only.
+/// Peer credentials. Unix only.
 impl Socket {
-    /// Who was at the other end of a Unix socket when it was connected.
+    /// Returns the credentials that the peer of a Unix socket had when it connected.
     ///
-    /// Python: `getsockopt(SOL_SOCKET, SO_PEERCRED, 12)`. System call: getsockopt(2).
-    /// The system itself noted it at the peer's connect(2), listen(2) or
-    /// socketpair(2), so the peer cannot lie; what it has passed the socket on to is
-    /// not known.
+    /// Python: `getsockopt(SOL_SOCKET, SO_PEERCRED, 12)`. System call: getsockopt(2). The kernel
+    /// recorded them at the peer's connect(2), listen(2) or socketpair(2), so the peer cannot forge
+    /// them. If the peer has passed its socket to another process, that is not visible.
     ///
     /// # Errors
     ///
-    /// `NotConnected` (`ENOTCONN`); `InvalidInput` with `EOPNOTSUPP` behind it for a
-    /// socket of another family.
+    /// Returns an error if the socket is not connected (`NotConnected`, `ENOTCONN`) or is not an
+    /// `AF_UNIX` socket (`InvalidInput` with the source `EOPNOTSUPP`).
     ///
     /// # Platform notes
     ///
-    /// macOS and FreeBSD: getpeereid(3), and the process by `LOCAL_PEERPID`
-    /// or `LOCAL_PEERCRED`. A process of another pid namespace is `None` on Linux.
+    /// macOS and FreeBSD use getpeereid(3), and `LOCAL_PEERPID` or `LOCAL_PEERCRED` for the process
+    /// id. On Linux a process of another pid namespace is `None`.
     ///
     /// # Examples
     ///
@@ -72,12 +71,12 @@ impl Socket {
     #[doc(alias("SO_PEERCRED", "LOCAL_PEERCRED", "getpeereid", "ucred"))]
     pub fn peer_credentials(&self) -> io::Result<Credentials> {
         if self.family() != AF_UNIX {
-            let sentence = format!("peer credentials of {} are not told, only of AF_UNIX", self.family());
-            return Err(invalid_as(c::EOPNOTSUPP, sentence));
+            let message = format!("peer credentials require an AF_UNIX socket, not {}", self.family());
+            return Err(invalid_as(c::EOPNOTSUPP, message));
         }
         let fd = self.fileno();
         call!("getsockopt({fd}, SOL_SOCKET, SO_PEERCRED)" =>
-        peer::peer_credentials(self.as_fd()).map(|(pid, uid, gid)| {
+        ucred::peer_credentials(self.as_fd()).map(|(pid, uid, gid)| {
             Credentials { pid: (pid != 0).then_some(pid), uid, gid }
         }))
     }
@@ -101,35 +100,35 @@ mod tests {
     use crate::error::{errno, errno_name};
 
     #[test]
-    fn the_other_end_of_a_pair_is_this_process() {
+    fn the_peer_of_a_pair_is_this_process() {
         let (ours, _theirs) = socketpair().unwrap();
         let peer = ours.peer_credentials().unwrap();
         assert_eq!(peer, Credentials::current());
         assert_eq!(peer.pid, Some(std::process::id() as i32));
     }
 
-    /// Nobody's ids here, or a swap would go unseen: root's are both 0.
+    /// Uses unassigned ids. Root's ids are both 0, which would hide swapped fields.
     #[cfg(target_os = "linux")]
     #[test]
-    fn user_and_group_are_not_mistaken_for_each_other() {
-        let seen = peer::as_somebody_else(12_345, 54_321, || {
+    fn user_and_group_are_not_swapped() {
+        let seen = ucred::with_user_and_group(12_345, 54_321, || {
             let (ours, _theirs) = socketpair().unwrap();
             [Credentials::current(), ours.peer_credentials().unwrap()]
         });
         let Some(seen) = seen else {
-            assert_ne!(Credentials::current().uid, 0, "root may become anybody");
-            return eprintln!("not root: nobody else to be");
+            assert_ne!(Credentials::current().uid, 0, "root can change its ids");
+            return eprintln!("not root: cannot use other ids");
         };
         let expected = Credentials { pid: Some(std::process::id() as i32), uid: 12_345, gid: 54_321 };
         assert_eq!(seen, [expected; 2]);
     }
 
     #[test]
-    fn without_a_peer_there_are_none() {
+    fn an_unconnected_socket_has_no_peer_credentials() {
         for kind in [SOCK_STREAM, SOCK_DGRAM] {
-            let alone = Socket::new(AF_UNIX, kind, 0).unwrap();
-            let error = alone.peer_credentials().unwrap_err();
-            // FreeBSD and macOS have EINVAL for a datagram socket.
+            let unconnected = Socket::new(AF_UNIX, kind, 0).unwrap();
+            let error = unconnected.peer_credentials().unwrap_err();
+            // FreeBSD and macOS return EINVAL for a datagram socket.
             if cfg!(target_os = "linux") {
                 assert_eq!(error.raw_os_error(), Some(c::ENOTCONN));
             }
@@ -137,8 +136,8 @@ mod tests {
     }
 
     #[test]
-    fn another_family_is_refused_by_name() {
-        // Linux would answer with a user of -1.
+    fn the_error_for_another_family_names_it() {
+        // Linux would return -1 as the user.
         let internet = Socket::new(AF_INET, SOCK_STREAM, 0).unwrap();
         let error = internet.peer_credentials().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);

@@ -5,14 +5,14 @@ use std::io;
 use crate::call::trace::call;
 use crate::sys::{self, AsRawFd, BorrowedFd, OwnedFd, c};
 
-/// Closes a socket's descriptor and tells what the system said.
+/// Closes a socket's descriptor and returns the error of the system, if any.
 ///
-/// Python: `socket.close(fd)`. System call: close(2). For descriptors that are no
-/// [`Socket`](crate::Socket): one of those has [`Socket::close`](crate::Socket::close).
+/// Python: `socket.close(fd)`. System call: close(2). For descriptors that do not belong to a
+/// [`Socket`](crate::Socket), which has [`Socket::close`](crate::Socket::close).
 ///
 /// # Errors
 ///
-/// The system's, but for `ECONNRESET`, as with [`Socket::close`](crate::Socket::close).
+/// Returns the errors of close(2), except `ECONNRESET`, which is ignored.
 ///
 /// # Examples
 ///
@@ -29,14 +29,15 @@ pub fn close(fd: OwnedFd) -> io::Result<()> {
     }
 }
 
-/// Makes a second descriptor of a socket that is no [`Socket`](crate::Socket), close-on-exec.
+/// Duplicates a socket's descriptor. The duplicate is close-on-exec.
 ///
-/// Python: `socket.dup(fd)`. System call: fcntl(2) with `F_DUPFD_CLOEXEC`. See
-/// [`Socket::dup`](crate::Socket::dup).
+/// Python: `socket.dup(fd)`. System call: fcntl(2) with `F_DUPFD_CLOEXEC`. For descriptors that do
+/// not belong to a [`Socket`](crate::Socket), which has [`Socket::dup`](crate::Socket::dup).
 ///
 /// # Errors
 ///
-/// The system's: `EBADF`, `EMFILE`.
+/// Returns an error if the descriptor is invalid (`EBADF`) or no descriptor is available
+/// (`EMFILE`).
 ///
 /// # Examples
 ///
@@ -44,8 +45,8 @@ pub fn close(fd: OwnedFd) -> io::Result<()> {
 /// use sock::AsFd;
 ///
 /// let (ours, _theirs) = sock::socketpair()?;
-/// let second = sock::dup(ours.as_fd())?;
-/// assert_eq!(sock::Socket::try_from(second)?.getsockname()?, ours.getsockname()?);
+/// let duplicate = sock::dup(ours.as_fd())?;
+/// assert_eq!(sock::Socket::try_from(duplicate)?.getsockname()?, ours.getsockname()?);
 /// # std::io::Result::Ok(())
 /// ```
 pub fn dup(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {

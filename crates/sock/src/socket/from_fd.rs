@@ -1,4 +1,4 @@
-//! What a descriptor is that somebody else has made.
+//! Descriptors outside a `Socket`: detecting their properties, closing and duplicating them.
 
 use std::fmt;
 use std::io;
@@ -7,15 +7,15 @@ use crate::call::trace::call;
 use crate::consts::{AddressFamily, IPPROTO_IP, OptionName, SO_TYPE, SOL_SOCKET, SocketKind};
 use crate::sys::{self, AsFd, AsRawFd, OwnedFd, c};
 
-/// A descriptor that could not become a [`Socket`](crate::Socket), and why.
+/// A descriptor that could not be converted into a [`Socket`](crate::Socket), with the cause.
 ///
-/// Made by [`Socket::from_fd`](crate::Socket::from_fd). It turns into the [`io::Error`] alone, which
+/// Returned by [`Socket::from_fd`](crate::Socket::from_fd). Converting it into an [`io::Error`]
 /// closes the descriptor.
 #[derive(Debug)]
 pub struct FromFdError {
-    /// What the system said.
+    /// The error of the system.
     pub error: io::Error,
-    /// The descriptor, still the caller's.
+    /// The descriptor, which is still open.
     pub fd: OwnedFd,
 }
 
@@ -37,7 +37,7 @@ impl std::error::Error for FromFdError {
     }
 }
 
-/// Family, kind and protocol of a descriptor, as far as they are not given.
+/// Queries family, kind and protocol of a descriptor, unless they are given.
 pub(crate) fn detect(
     inner: &socket2::Socket,
     family: Option<AddressFamily>,
@@ -45,9 +45,10 @@ pub(crate) fn detect(
     proto: Option<i32>,
 ) -> io::Result<(AddressFamily, SocketKind, i32)> {
     let fd = inner.as_raw_fd();
-    let told = call!("getsockname({fd})" => inner.local_addr());
-    let family = match (family, told) {
-        // Given, and it is a socket: some families have no names to tell.
+    let name = call!("getsockname({fd})" => inner.local_addr());
+    let family = match (family, name) {
+        // The family is given and the descriptor is a socket. Some families do not support
+        // getsockname.
         (Some(family), Err(error))
             if ![Some(c::EBADF), Some(c::ENOTSOCK)].contains(&error.raw_os_error()) =>
         {
@@ -64,7 +65,7 @@ pub(crate) fn detect(
     let proto = match (proto, sys::SO_PROTOCOL) {
         (Some(proto), _) => proto,
         (None, Some(number)) => option(inner, number)?,
-        // Not every system has it; 0 is "the usual one".
+        // Some systems cannot report the protocol. 0 is the default protocol.
         (None, None) => IPPROTO_IP,
     };
     Ok((family, kind, proto))

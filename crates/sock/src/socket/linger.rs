@@ -16,46 +16,48 @@ use crate::sys::AsFd;
 pub enum Lingered {
     /// The peer has closed its side. Nothing it sends can reset the connection any more.
     PeerClosed,
-    /// Enough of what was sent has been acknowledged; so many bytes of input were discarded.
+    /// Enough of the sent data has been acknowledged.
     Acknowledged {
         /// Bytes of input that were discarded.
         discarded: usize,
     },
 }
 
-/// The first and the longest pause between two looks at the send queue. No event of
-/// poll(2) reports an acknowledgement.
+/// The first and the longest pause between two checks of the send queue. poll(2) does not report
+/// acknowledgements.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 
-/// This much may be in flight when a server closes: it was sent, and mostly arrives.
+/// Amount of data that may be in flight when the socket is closed. It has been sent and usually
+/// arrives.
 const IN_FLIGHT: usize = 1 << 16;
 
-/// The least that is received at once, and the most.
+/// The smallest and the largest buffer for a receive.
 const SMALL: usize = 1 << 12;
 const LARGE: usize = 1 << 16;
 
 /// Lingering close.
 impl Socket {
-    /// Discards input until it is safe to close the socket, for no longer than `limit`.
+    /// Discards input until it is safe to close the socket, for at most `limit`.
     ///
-    /// Python: none; nginx has `lingering_close`. System calls: recv(2), ioctl(2), and
-    /// poll(2) while there is something to wait for. close(2) resets a TCP connection
-    /// that has unread input, or gets input later. The reset discards what the send
-    /// queue still holds (RFC 1122, 4.2.2.13; RFC 9112, 9.6). It is safe to close when
-    /// the peer has closed its side, or when at most 64 KiB are in flight and nothing
-    /// is left that was never sent. Call it after the last send, and read nothing
-    /// afterwards. It does not depend on the socket's timeout.
+    /// Python: none; nginx has `lingering_close`. System calls: recv(2), ioctl(2), and poll(2)
+    /// while it waits. close(2) resets a TCP connection that has unread input, or that receives
+    /// input later. The reset discards the data that is still in the send queue (RFC 1122,
+    /// 4.2.2.13; RFC 9112, 9.6). It is safe to close if the peer has closed its side, or if at most
+    /// 64 KiB are in flight and all data has been sent. Call this method after the last send, and
+    /// do not receive afterwards. The socket's timeout is ignored.
     ///
     /// # Errors
     ///
-    /// `TimedOut` if `limit` is over. `ConnectionAborted` if another thread calls
-    /// [`shutdown`](Self::shutdown) for receiving. The system's, such as `ConnectionReset`. Returns an
-    /// error that [`was_cancelled`](crate::was_cancelled) recognizes if the socket's canceller was used.
+    /// Returns an error if `limit` expires (`TimedOut`), if another thread calls
+    /// [`shutdown`](Self::shutdown) for receiving (`ConnectionAborted`), if the connection fails
+    /// (such as `ConnectionReset`), or if the socket's canceller was used
+    /// ([`was_cancelled`](crate::was_cancelled)).
     ///
     /// # Platform notes
     ///
-    /// On Windows the send queue is not known: what has come is discarded, no more.
+    /// On Windows the length of the send queue is unknown. There only the available input is
+    /// discarded.
     ///
     /// # Examples
     ///
@@ -65,7 +67,7 @@ impl Socket {
     /// let server = sock::create_server(("127.0.0.1", 0))?;
     /// let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
     /// let (connection, _) = server.accept()?;
-    /// client.sendall(b"a request that nobody reads")?;
+    /// client.sendall(b"a request that is never read")?;
     /// connection.sendall(b"busy")?;
     /// connection.shutdown(sock::SHUT_WR)?;
     /// connection.linger_for(Duration::from_secs(2))?;
@@ -77,19 +79,20 @@ impl Socket {
         self.linger_until(limit, |queued| queued == 0 || (queued <= IN_FLIGHT && !self.has_unsent()))
     }
 
-    /// [`linger_for`](Self::linger_for) with a condition of the caller's: `enough` gets the
-    /// length of the send queue and returns whether the socket may be closed.
+    /// Discards input as [`linger_for`](Self::linger_for), until `enough` returns true.
+    ///
+    /// `enough` gets the length of the send queue and returns whether the socket may be closed.
     ///
     /// # Errors
     ///
-    /// Those of [`linger_for`](Self::linger_for).
+    /// Returns an error if [`linger_for`](Self::linger_for) does.
     pub fn linger_until(&self, limit: Duration, enough: impl Fn(usize) -> bool) -> io::Result<Lingered> {
         let mut deadline = Deadline::new(Some(limit));
         let mut pause = FIRST_PAUSE;
         let mut scratch = Scratch { small: [0; SMALL], large: Vec::new() };
         let mut discarded = 0;
         let mut was_open = false;
-        // A Unix socket's data is in the peer's queue already.
+        // Data of a Unix socket is already in the peer's queue.
         let is_tcp = matches!(self.family(), AF_INET | AF_INET6);
         loop {
             let mut ended = false;
@@ -98,8 +101,8 @@ impl Socket {
                 Ok(received) => {
                     was_open = true;
                     discarded += received;
-                    // A short receive has emptied the queue.
-                    if scratch.was_filled(received) && deadline.left() != Some(Duration::ZERO) {
+                    // A short receive means that the queue is empty.
+                    if scratch.was_filled(received) && deadline.remaining() != Some(Duration::ZERO) {
                         continue;
                     }
                 }
@@ -110,13 +113,13 @@ impl Socket {
                 return Ok(Lingered::PeerClosed);
             }
             if ended && was_open {
-                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "shut down meanwhile"));
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "receiving was shut down"));
             }
-            // Where the length is not known there is nothing to wait for.
+            // If the length is unknown, there is nothing to wait for.
             if !is_tcp || self.send_queue().map_or(true, &enough) {
                 return Ok(Lingered::Acknowledged { discarded });
             }
-            let left = deadline.left().unwrap_or_default();
+            let left = deadline.remaining().unwrap_or_default();
             if left.is_zero() {
                 return Err(timed_out());
             }
@@ -125,12 +128,12 @@ impl Socket {
         }
     }
 
-    /// Waits for input, for no longer than `pause`.
+    /// Waits for input, for at most `pause`.
     fn pause(&self, pause: Duration, ended: bool) -> io::Result<()> {
         let waited = match ended {
             // After shutdown(SHUT_RD) the socket is always readable.
             true => deadline::poll(&mut [Poll::new(self, 0)], Some(pause)).map(|ready| {
-                // After the end of both sides poll(2) reports that at once, each time.
+                // If both sides are shut down, poll(2) returns immediately each time.
                 if ready > 0 {
                     thread::sleep(pause);
                 }
@@ -146,20 +149,21 @@ impl Socket {
         }
     }
 
-    /// Whether the end of file is the peer's, and not that of our own shutdown(2).
+    /// Returns whether the end of file comes from the peer, not from our own shutdown(2).
     fn peer_has_closed(&self) -> bool {
         use TcpState::{Close, CloseWait, Closing, LastAck, TimeWait};
         self.tcp_info()
             .map_or(true, |info| matches!(info.state, Close | CloseWait | Closing | LastAck | TimeWait))
     }
 
-    /// Whether something in the send queue was never sent: the peer, or the network, is slow.
+    /// Returns whether the send queue has data that was never sent, because the peer or network is
+    /// slow.
     fn has_unsent(&self) -> bool {
         self.tcp_info().is_ok_and(|info| info.notsent_bytes.is_some_and(|bytes| bytes > 0))
     }
 }
 
-/// Where discarded input goes: there is mostly little of it.
+/// Buffers for discarded input. Usually the small one is enough.
 struct Scratch {
     small: [u8; SMALL],
     large: Vec<u8>,
@@ -170,7 +174,7 @@ impl Scratch {
         if self.large.is_empty() { &mut self.small } else { &mut self.large }
     }
 
-    /// Whether `received` bytes are all there was room for. Then there may be much.
+    /// Returns whether `received` bytes filled the buffer. Then the large buffer is used.
     fn was_filled(&mut self, received: usize) -> bool {
         let filled = received == self.room().len();
         if filled && self.large.is_empty() {
@@ -198,7 +202,7 @@ mod tests {
         (ours, server.accept().unwrap().0)
     }
 
-    /// Sends more than the peer's system takes.
+    /// Sends more than the receive queue of the peer holds.
     fn fill(socket: &Socket) {
         socket.settimeout(Duration::ZERO).unwrap();
         while socket.send(&[7; 1 << 16]).is_ok() {}
@@ -220,11 +224,11 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_reads_nothing_is_waited_for_within_the_limit() {
+    fn a_peer_that_does_not_read_is_waited_for_up_to_the_limit() {
         for ends_receiving in [false, true] {
             let (ours, theirs) = pair();
             fill(&ours);
-            // Its own end of file is not the peer's.
+            // The end of file of our own shutdown is not the peer's.
             if ends_receiving {
                 ours.shutdown(SHUT_RD).unwrap();
             }
@@ -254,9 +258,9 @@ mod tests {
         });
     }
 
-    /// poll(2) reports such a socket at once.
+    /// poll(2) returns immediately for such a socket.
     #[test]
-    fn a_pause_lasts_though_both_sides_are_shut_down() {
+    fn a_pause_lasts_although_both_sides_are_shut_down() {
         let (ours, _theirs) = pair();
         fill(&ours);
         ours.shutdown(SHUT_RDWR).unwrap();

@@ -14,49 +14,51 @@ use crate::socket::cmsg::{Ancillary, CMSG_LEN};
 use crate::socket::send_recv::connected;
 use crate::sys::{self, AsFd, c, message};
 
-/// Room for the items that only end a receive.
+/// Room for items that are received only to detect where a receive ends.
 const HIDDEN: usize = 256;
 
-/// What [`Socket::recvmsg`] received.
+/// A message received by [`Socket::recvmsg`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Message {
-    /// The bytes; none at the end of a stream.
+    /// The received bytes, empty at the end of a stream.
     pub data: Vec<u8>,
     /// The ancillary data.
     pub ancillary: Vec<Ancillary<'static>>,
-    /// `MSG_TRUNC` when the datagram was longer, `MSG_CTRUNC` when the ancillary
-    /// data was, and others. Python: `msg_flags`.
+    /// `MSG_TRUNC` if the datagram was truncated, `MSG_CTRUNC` if the ancillary data was, and other
+    /// flags. Python: `msg_flags`.
     pub flags: MsgFlags,
-    /// Who sent it.
+    /// The address of the sender.
     pub address: Address,
 }
 
-/// What [`Socket::recvmsg_into`] received.
+/// A message received by [`Socket::recvmsg_into`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct MessageInto {
-    /// How many bytes came.
+    /// The number of bytes received.
     pub received: usize,
     /// The ancillary data.
     pub ancillary: Vec<Ancillary<'static>>,
-    /// As in [`Message`].
+    /// The flags, as in [`Message`].
     pub flags: MsgFlags,
-    /// Who sent it.
+    /// The address of the sender.
     pub address: Address,
 }
 
 /// Messages. Unix only, as in Python.
 impl Socket {
-    /// Receives up to `bufsize` bytes, and ancillary data into a buffer of
-    /// `ancbufsize` bytes ([`CMSG_SPACE`](crate::CMSG_SPACE) tells how many an item takes).
+    /// Receives up to `bufsize` bytes and up to `ancbufsize` bytes of ancillary data.
+    ///
+    /// [`CMSG_SPACE`](crate::CMSG_SPACE) returns the number of bytes that an item needs.
     ///
     /// Python: `recvmsg(bufsize, ancbufsize)`. System call: recvmsg(2), once, with
-    /// `MSG_CMSG_CLOEXEC` where there is one.
+    /// `MSG_CMSG_CLOEXEC` if the system has it.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv); `InvalidInput` for an `ancbufsize` above `i32::MAX`.
+    /// Returns an error if [`recv`](Socket::recv) does, or if `ancbufsize` exceeds `i32::MAX`
+    /// (`InvalidInput`).
     ///
     /// # Examples
     ///
@@ -74,11 +76,12 @@ impl Socket {
         self.recvmsg_with_flags(bufsize, ancbufsize, MsgFlags::NONE)
     }
 
-    /// [`recvmsg`](Socket::recvmsg) with flags. Python: `recvmsg(bufsize, ancbufsize, flags)`.
+    /// Receives as [`recvmsg`](Socket::recvmsg), with flags. Python: `recvmsg(bufsize, ancbufsize,
+    /// flags)`.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv).
+    /// Returns an error if [`recv`](Socket::recv) does.
     ///
     /// # Examples
     ///
@@ -100,18 +103,18 @@ impl Socket {
         let mut data = sys::zeroes(bufsize)?;
         let MessageInto { received, ancillary, flags, address } =
             self.recvmsg_into_with_flags(&mut [IoSliceMut::new(&mut data)], ancbufsize, flags)?;
-        // With MSG_TRUNC asked for, a datagram's real length comes back.
+        // With MSG_TRUNC in the flags, `received` is the real length of the datagram.
         data.truncate(received);
         Ok(Message { data, ancillary, flags, address })
     }
 
-    /// Receives into buffers of the caller's, one filled after the other.
+    /// Receives into several buffers, filling one after the other.
     ///
     /// Python: `recvmsg_into(buffers, ancbufsize)`. System call: recvmsg(2), once.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv).
+    /// Returns an error if [`recv`](Socket::recv) does.
     ///
     /// # Examples
     ///
@@ -133,11 +136,11 @@ impl Socket {
         self.recvmsg_into_with_flags(buffers, ancbufsize, MsgFlags::NONE)
     }
 
-    /// [`recvmsg_into`](Socket::recvmsg_into) with flags.
+    /// Receives as [`recvmsg_into`](Socket::recvmsg_into), with flags.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv).
+    /// Returns an error if [`recv`](Socket::recv) does.
     ///
     /// # Examples
     ///
@@ -149,7 +152,7 @@ impl Socket {
     /// theirs.send(b"too long")?;
     /// # if cfg!(target_os = "linux") {
     /// let message = ours.recvmsg_into_with_flags(&mut [IoSliceMut::new(&mut [0; 3])], 0, MSG_TRUNC)?;
-    /// assert_eq!(message.received, 8); // and five bytes are lost
+    /// assert_eq!(message.received, 8); // five bytes are discarded
     /// # }
     /// # std::io::Result::Ok(())
     /// ```
@@ -165,7 +168,7 @@ impl Socket {
         let fd = self.fileno();
         let count = buffers.len();
         let least = self.receives_at_least(buffers.iter().map(|buffer| buffer.len()).sum(), flags);
-        // Whether descriptors came has to be seen, though the caller does not want them.
+        // Descriptors end a receive, so they must be seen even if the caller does not want them.
         let hidden = ancbufsize == 0 && least > 1;
         let ancbufsize = if hidden { HIDDEN } else { ancbufsize };
         let mut received = self.retry_with_flags(Readiness::Readable, flags, || {
@@ -187,16 +190,18 @@ impl Socket {
         })
     }
 
-    /// Sends the bytes of all buffers as one message, with ancillary data, and
-    /// returns how many bytes went.
+    /// Sends the bytes of all buffers as one message, with ancillary data.
+    ///
+    /// Returns the number of bytes sent.
     ///
     /// Python: `sendmsg(buffers, ancdata)`. System call: sendmsg(2) with
     /// `MSG_NOSIGNAL`, once.
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Socket::send); `EINVAL` for ancillary data the socket does
-    /// not take; `InvalidInput` for an `SCM_RIGHTS` item that was made of numbers.
+    /// Returns an error if [`send`](Socket::send) does, if the socket does not accept the ancillary
+    /// data (`EINVAL`), or if an `SCM_RIGHTS` item was not created from descriptors
+    /// (`InvalidInput`).
     ///
     /// # Examples
     ///
@@ -212,11 +217,12 @@ impl Socket {
         self.send_message(buffers, ancillary, MsgFlags::NONE, None)
     }
 
-    /// [`sendmsg`](Socket::sendmsg) with flags. Python: `sendmsg(buffers, ancdata, flags)`.
+    /// Sends as [`sendmsg`](Socket::sendmsg), with flags. Python: `sendmsg(buffers, ancdata,
+    /// flags)`.
     ///
     /// # Errors
     ///
-    /// Those of [`sendmsg`](Socket::sendmsg).
+    /// Returns an error if [`sendmsg`](Socket::sendmsg) does.
     ///
     /// # Examples
     ///
@@ -238,12 +244,13 @@ impl Socket {
         self.send_message(buffers, ancillary, flags, None)
     }
 
-    /// [`sendmsg`](Socket::sendmsg) to an address. Python: `sendmsg(buffers, ancdata,
-    /// flags, address)`.
+    /// Sends as [`sendmsg`](Socket::sendmsg), to an address.
+    ///
+    /// Python: `sendmsg(buffers, ancdata, flags, address)`. System call: sendmsg(2).
     ///
     /// # Errors
     ///
-    /// Those of [`sendmsg`](Socket::sendmsg) and [`sendto`](Socket::sendto).
+    /// Returns an error if [`sendmsg`](Socket::sendmsg) or [`sendto`](Socket::sendto) does.
     ///
     /// # Examples
     ///
@@ -289,7 +296,7 @@ impl Socket {
         });
         let rest = connected(flags);
         let sent = match sent {
-            Err(_) if self.opens_slowly(&sent, flags)? => {
+            Err(_) if self.await_fastopen(&sent, flags)? => {
                 return self.send_message(buffers, ancillary, rest, None);
             }
             sent => sent?,
@@ -302,14 +309,14 @@ impl Socket {
         })
     }
 
-    /// Sends descriptors along with some bytes.
+    /// Sends descriptors together with some bytes.
     ///
-    /// Python: `socket.send_fds(sock, buffers, fds)`. System call: sendmsg(2) with
-    /// one `SCM_RIGHTS` item. At least one byte has to go with them (unix(7)).
+    /// Python: `socket.send_fds(sock, buffers, fds)`. System call: sendmsg(2) with one `SCM_RIGHTS`
+    /// item. At least one byte must be sent with them (unix(7)).
     ///
     /// # Errors
     ///
-    /// Those of [`sendmsg`](Socket::sendmsg).
+    /// Returns an error if [`sendmsg`](Socket::sendmsg) does.
     ///
     /// # Examples
     ///
@@ -325,20 +332,22 @@ impl Socket {
     /// let received = theirs.recv_fds(100, 4)?;
     /// assert_eq!(received.data, b"take this");
     /// let [one] = <[_; 1]>::try_from(received.descriptors).unwrap();
-    /// Socket::try_from(one)?.sendall(b"it lives on")?;
-    /// assert_eq!(other.recv(100)?, b"it lives on");
+    /// Socket::try_from(one)?.sendall(b"still open")?;
+    /// assert_eq!(other.recv(100)?, b"still open");
     /// # std::io::Result::Ok(())
     /// ```
     pub fn send_fds(&self, buffers: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
         self.sendmsg(buffers, &[Ancillary::rights(fds)])
     }
 
-    /// [`send_fds`](Socket::send_fds) with flags. Python: `socket.send_fds(sock, buffers,
-    /// fds, flags)`, which takes them and ignores them.
+    /// Sends as [`send_fds`](Socket::send_fds), with flags.
+    ///
+    /// Python: `socket.send_fds(sock, buffers, fds, flags)`, which ignores the flags. System call:
+    /// sendmsg(2).
     ///
     /// # Errors
     ///
-    /// Those of [`sendmsg`](Socket::sendmsg).
+    /// Returns an error if [`sendmsg`](Socket::sendmsg) does.
     ///
     /// # Examples
     ///
@@ -361,12 +370,14 @@ impl Socket {
         self.sendmsg_with_flags(buffers, &[Ancillary::rights(fds)], flags)
     }
 
-    /// [`send_fds`](Socket::send_fds) to an address. Python: `socket.send_fds(sock, buffers,
-    /// fds, flags, address)`, which takes it and ignores it.
+    /// Sends as [`send_fds`](Socket::send_fds), to an address.
+    ///
+    /// Python: `socket.send_fds(sock, buffers, fds, flags, address)`, which ignores flags and
+    /// address. System call: sendmsg(2).
     ///
     /// # Errors
     ///
-    /// Those of [`sendmsg_to`](Socket::sendmsg_to).
+    /// Returns an error if [`sendmsg_to`](Socket::sendmsg_to) does.
     ///
     /// # Examples
     ///
@@ -376,7 +387,7 @@ impl Socket {
     ///
     /// # #[cfg(target_os = "linux")] {
     /// let receiver = Socket::new(AF_UNIX, SOCK_DGRAM, 0)?;
-    /// receiver.bind("")?; // the kernel picks a name
+    /// receiver.bind("")?; // the kernel selects a name
     /// let sender = Socket::new(AF_UNIX, SOCK_DGRAM, 0)?;
     /// let file = std::fs::File::open("Cargo.toml")?;
     /// let to = receiver.getsockname()?;
@@ -397,13 +408,12 @@ impl Socket {
 
     /// Receives up to `bufsize` bytes and up to `maxfds` descriptors.
     ///
-    /// Python: `socket.recv_fds(sock, bufsize, maxfds)`, whose descriptors are
-    /// inheritable; these are not. More than `maxfds` never come: what does not fit
-    /// is closed by the system, and `MSG_CTRUNC` says so.
+    /// Python: `socket.recv_fds(sock, bufsize, maxfds)`, whose descriptors are inheritable. These
+    /// are not. The system closes the descriptors beyond `maxfds` and sets `MSG_CTRUNC`.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv).
+    /// Returns an error if [`recv`](Socket::recv) does.
     ///
     /// # Examples
     ///
@@ -423,11 +433,11 @@ impl Socket {
         self.recv_fds_with_flags(bufsize, maxfds, MsgFlags::NONE)
     }
 
-    /// [`recv_fds`](Socket::recv_fds) with flags, which Python takes and ignores.
+    /// Receives as [`recv_fds`](Socket::recv_fds), with flags, which Python accepts but ignores.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv).
+    /// Returns an error if [`recv`](Socket::recv) does.
     ///
     /// # Examples
     ///
@@ -446,8 +456,8 @@ impl Socket {
         flags: MsgFlags,
     ) -> io::Result<ReceivedFds> {
         let size = maxfds.saturating_mul(size_of::<sys::RawFd>());
-        // CMSG_LEN and not CMSG_SPACE: into the padding of the latter the kernel
-        // would put one descriptor more.
+        // CMSG_LEN and not CMSG_SPACE: the kernel would use the padding of the latter for one more
+        // descriptor.
         let ancbufsize = CMSG_LEN(size)?;
         let Message { data, ancillary, flags, address } =
             self.recvmsg_with_flags(bufsize, ancbufsize, flags)?;
@@ -456,17 +466,17 @@ impl Socket {
     }
 }
 
-/// What [`Socket::recv_fds`] received.
+/// A message received by [`Socket::recv_fds`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ReceivedFds {
-    /// The bytes.
+    /// The received bytes.
     pub data: Vec<u8>,
-    /// The descriptors.
+    /// The received descriptors.
     pub descriptors: Vec<OwnedFd>,
-    /// As in [`Message`].
+    /// The flags, as in [`Message`].
     pub flags: MsgFlags,
-    /// Who sent it.
+    /// The address of the sender.
     pub address: Address,
 }
 
@@ -494,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_laid_out_is_read_back() {
+    fn items_are_parsed_as_they_were_built() {
         let items: [(i32, i32, &[u8]); 3] = [(1, 2, b"one"), (3, 4, b""), (5, 6, b"twelve bytes")];
         let expected: Vec<_> =
             items.iter().map(|(level, kind, data)| (*level, *kind, data.to_vec(), false)).collect();
@@ -503,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_may_end_anywhere() {
+    fn a_truncated_buffer_is_parsed_up_to_its_end() {
         let control = message::build([(1, 2, &b"some data"[..]), (3, 4, b"more")].into_iter()).unwrap();
         let whole = control.bytes();
         for end in 0..whole.len() {
@@ -515,8 +525,8 @@ mod tests {
     }
 
     #[test]
-    fn any_bytes_are_read_without_harm() {
-        // A small generator (xorshift) does for noise.
+    fn random_bytes_are_parsed_safely() {
+        // An xorshift generator.
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
         let mut noise = || {
             state ^= state << 13;
@@ -526,7 +536,7 @@ mod tests {
         };
         for _ in 0..10_000 {
             let mut bytes: Vec<u8> = (0..noise() % 80).map(|_| noise() as u8).collect();
-            // Lengths that nearly make sense go further than pure noise.
+            // Plausible lengths reach more of the parser than random ones.
             if bytes.len() > 8 && noise() % 2 == 0 {
                 bytes[..8].copy_from_slice(&(noise() % 100).to_ne_bytes());
             }

@@ -1,4 +1,4 @@
-//! The socket itself: its life from `socket(2)` to `close(2)`, and its mode.
+//! `Socket`: its life from `socket(2)` to `close(2)`, its descriptor and its mode.
 
 pub(crate) mod addr;
 #[cfg(unix)]
@@ -42,27 +42,27 @@ use crate::consts::{AddressFamily, SOMAXCONN, SocketKind};
 use crate::socket::from_fd::{FromFdError, detect};
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// A socket: one BSD descriptor with Python's methods.
+/// A socket: a BSD descriptor with Python's methods.
 ///
-/// Python: `socket.socket`. Every method takes `&self`, so a socket may be
-/// shared between threads as it is: one may send while another receives.
+/// Python: `socket.socket`. Every method takes `&self`, so threads can share a socket: one can send
+/// while another receives.
 ///
-/// Its life:
+/// The life of a socket:
 ///
-/// 1. [`new`](Socket::new), or [`accept`](Socket::accept) of a listener,
-///    [`socketpair`](crate::socketpair), [`create_connection`](crate::create_connection),
+/// 1. It is created by [`new`](Socket::new), by [`accept`](Socket::accept) of a listener, or by
+///    [`socketpair`](crate::socketpair), [`create_connection`](crate::create_connection) or
 ///    [`create_server`](crate::create_server).
-/// 2. A server goes on with [`bind`](Socket::bind), [`listen`](Socket::listen),
-///    [`accept`](Socket::accept); a client with [`connect`](Socket::connect).
-/// 3. [`send`](Socket::send) and [`recv`](Socket::recv) and their relatives.
-/// 4. [`shutdown`](Socket::shutdown) tells the peer that no more will come.
-/// 5. [`close`](Socket::close), or dropping it, gives the descriptor back.
-///    [`detach`](Socket::detach) lets it live on as somebody else's.
+/// 2. A server calls [`bind`](Socket::bind), [`listen`](Socket::listen) and
+///    [`accept`](Socket::accept). A client calls [`connect`](Socket::connect).
+/// 3. Both sides call [`send`](Socket::send), [`recv`](Socket::recv) and related methods.
+/// 4. [`shutdown`](Socket::shutdown) sends the end of file to the peer.
+/// 5. [`close`](Socket::close) or dropping the socket closes the descriptor.
+///    [`detach`](Socket::detach) returns it without closing it.
 ///
-/// Use after close does not compile, where Python fails with `EBADF`.
+/// Using a socket after `close` does not compile. Python fails with `EBADF`.
 ///
-/// No descriptor made here is inherited by programs the process starts (PEP
-/// 446); [`set_inheritable`](Socket::set_inheritable) changes that.
+/// Child programs do not inherit descriptors created by this crate (PEP 446).
+/// [`set_inheritable`](Socket::set_inheritable) changes that.
 ///
 /// # Examples
 ///
@@ -83,7 +83,7 @@ use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 /// # std::io::Result::Ok(())
 /// ```
 pub struct Socket {
-    /// `None` only while the socket is being taken apart.
+    /// `None` only while the socket is being dropped or detached.
     inner: Option<socket2::Socket>,
     family: AddressFamily,
     kind: SocketKind,
@@ -95,15 +95,15 @@ pub struct Socket {
 impl Socket {
     /// Creates a socket.
     ///
-    /// Python: `socket.socket(family, type, proto)`. System call: socket(2).
-    /// The usual arguments are `AF_INET, SOCK_STREAM, 0` (Python's defaults).
-    /// `SOCK_NONBLOCK` in `kind` sets the timeout to zero; otherwise it is
-    /// [`getdefaulttimeout`](crate::getdefaulttimeout).
+    /// Python: `socket.socket(family, type, proto)`. System call: socket(2). Python's defaults are
+    /// `AF_INET, SOCK_STREAM, 0`. `SOCK_NONBLOCK` in `kind` sets the timeout to zero. Otherwise the
+    /// timeout is [`getdefaulttimeout`](crate::getdefaulttimeout).
     ///
     /// # Errors
     ///
-    /// The system's: `EAFNOSUPPORT`, `EPROTONOSUPPORT`, `EMFILE`, `ENFILE`;
-    /// `EPERM` for `SOCK_RAW` without the privilege.
+    /// Returns an error if the family or protocol is not supported (`EAFNOSUPPORT`,
+    /// `EPROTONOSUPPORT`), if no descriptor is available (`EMFILE`, `ENFILE`), or if the process
+    /// may not create a `SOCK_RAW` socket (`EPERM`).
     ///
     /// # Examples
     ///
@@ -122,7 +122,7 @@ impl Socket {
         Socket::adopt(inner, family, kind, proto)
     }
 
-    /// Makes a socket of a descriptor that was just created, in the default mode.
+    /// Creates a socket from a new descriptor, in the default mode.
     pub(crate) fn adopt(
         inner: socket2::Socket,
         family: AddressFamily,
@@ -155,21 +155,22 @@ impl Socket {
         }
     }
 
-    /// Takes over a descriptor. What is `None` the system is asked for; what is
-    /// given is believed, and may be a family nobody knows.
+    /// Creates a socket from a descriptor.
     ///
-    /// Python: `socket.socket(family, type, proto, fileno=fd)`. System calls:
-    /// getsockname(2), getsockopt(2) with `SO_TYPE` and `SO_PROTOCOL`.
+    /// Arguments that are `None` are queried from the system. Other arguments are not checked.
+    ///
+    /// Python: `socket.socket(family, type, proto, fileno=fd)`. System calls: getsockname(2),
+    /// getsockopt(2) with `SO_TYPE` and `SO_PROTOCOL`.
     ///
     /// # Errors
     ///
-    /// `EBADF`, and `ENOTSOCK` for what is no socket. The descriptor is in the
-    /// error; `?` closes it.
+    /// Returns an error if the descriptor is invalid (`EBADF`) or not a socket (`ENOTSOCK`). The
+    /// error contains the descriptor; `?` closes it.
     ///
     /// # Platform notes
     ///
-    /// As in Python the timeout is the default one, even if the descriptor has
-    /// been made non-blocking elsewhere.
+    /// As in Python, the timeout is the default timeout, even if the descriptor is already
+    /// non-blocking.
     ///
     /// # Examples
     ///
@@ -206,7 +207,7 @@ impl Socket {
         match sock.apply_default_timeout(kind) {
             Ok(()) => Ok(sock),
             Err(error) => {
-                let inner = sock.inner.take().expect("it was put there above");
+                let inner = sock.inner.take().expect("the descriptor is taken only here");
                 Err(FromFdError { error, fd: inner.into() })
             }
         }
@@ -217,19 +218,19 @@ impl Socket {
     }
 
     pub(crate) fn inner(&self) -> &socket2::Socket {
-        self.inner.as_ref().expect("a socket has its descriptor until it is taken apart")
+        self.inner.as_ref().expect("only drop and detach take the descriptor")
     }
 
-    /// Binds the socket to an address of its own.
+    /// Binds the socket to a local address.
     ///
-    /// Python: `bind(address)`. System call: bind(2), after a look-up for a host
-    /// name. Port 0 picks a free one: see [`getsockname`](Socket::getsockname).
+    /// Python: `bind(address)`. System call: bind(2), after a lookup if the address has a host
+    /// name. Port 0 selects a free port: see [`getsockname`](Socket::getsockname).
     ///
     /// # Errors
     ///
-    /// The system's: `AddrInUse` (`EADDRINUSE`), `AddrNotAvailable`,
-    /// `PermissionDenied` for ports below 1024, `EINVAL` for a second bind; and
-    /// those of [`ToAddress`].
+    /// Returns an error if the address is in use (`AddrInUse`, `EADDRINUSE`), is not local
+    /// (`AddrNotAvailable`) or needs a privilege (`PermissionDenied`, ports below 1024), if the
+    /// socket is already bound (`EINVAL`), or if [`ToAddress`] fails.
     ///
     /// # Examples
     ///
@@ -250,16 +251,16 @@ impl Socket {
         call!("bind({fd}, {address})" => self.inner().bind(&sys))
     }
 
-    /// Lets the socket take connections.
+    /// Starts accepting connections.
     ///
-    /// Python: `listen([backlog])`. System call: listen(2). `backlog` is how many
-    /// connections may wait for `accept`; `None` is Python's default, the
-    /// smaller of `SOMAXCONN` and 128; a negative one counts as 0.
+    /// Python: `listen([backlog])`. System call: listen(2). `backlog` is the number of connections
+    /// that may wait for `accept`. `None` is Python's default, the smaller of `SOMAXCONN` and 128.
+    /// Negative values count as 0.
     ///
     /// # Errors
     ///
-    /// The system's: `EADDRINUSE` when another socket listens there,
-    /// `EOPNOTSUPP` for a kind that does not listen, such as `SOCK_DGRAM`.
+    /// Returns an error if another socket listens on the address (`EADDRINUSE`), or if the kind of
+    /// socket cannot listen, such as `SOCK_DGRAM` (`EOPNOTSUPP`).
     ///
     /// # Examples
     ///
@@ -277,17 +278,17 @@ impl Socket {
         call!("listen({fd}, {backlog})" => self.inner().listen(backlog))
     }
 
-    /// Waits for a connection and returns its socket and the peer's address.
+    /// Accepts a connection and returns its socket and the peer's address.
     ///
-    /// Python: `accept()`. System call: accept4(2). The new socket never has the
-    /// listener's timeout: it is in the default mode, usually blocking.
+    /// Python: `accept()`. System call: accept4(2). The new socket does not inherit the listener's
+    /// timeout. It is in the default mode, usually blocking.
     ///
     /// # Errors
     ///
-    /// `TimedOut` and `WouldBlock` as the listener's mode says; `EINVAL` when it
-    /// does not listen; `EMFILE` and `ENFILE` when descriptors have run out;
-    /// `ConnectionAborted` and, on Linux, the network's errors that are pending
-    /// on the new connection: a server goes on after those (accept(2)).
+    /// Returns an error if no connection arrives in time (`TimedOut`, `WouldBlock`), if the socket
+    /// does not listen (`EINVAL`), if no descriptor is available (`EMFILE`, `ENFILE`), or if the
+    /// new connection has failed (`ConnectionAborted` and, on Linux, its pending network errors). A
+    /// server should ignore the errors of a new connection (accept(2)).
     ///
     /// # Examples
     ///
@@ -310,24 +311,22 @@ impl Socket {
         Ok((sock, Address::from_sys(&address)))
     }
 
-    /// Closes the socket and tells what the system said.
+    /// Closes the socket and returns the error of the system, if any.
     ///
-    /// Python: `close()`. System call: close(2). Dropping a socket closes it too
-    /// and swallows the error. The readers and writers of
-    /// [`makefile_rb`](Socket::makefile_rb) borrow the socket, so none is left
-    /// open by then (Python waits for the last of them instead).
+    /// Python: `close()`. System call: close(2). Dropping a socket closes it and ignores errors.
+    /// The readers and writers of [`makefile_rb`](Socket::makefile_rb) borrow the socket, so none
+    /// of them is open when it is closed. Python waits for the last of them instead.
     ///
     /// # Errors
     ///
-    /// The system's, but for `ECONNRESET`: that a peer is gone is no news to
-    /// somebody who closes.
+    /// Returns the errors of close(2), except `ECONNRESET`, which is ignored.
     ///
     /// # Examples
     ///
     /// ```
     /// let (ours, theirs) = sock::socketpair()?;
     /// ours.close()?;
-    /// assert_eq!(theirs.recv(1)?, b""); // the end of file
+    /// assert_eq!(theirs.recv(1)?, b""); // end of file
     /// # std::io::Result::Ok(())
     /// ```
     pub fn close(mut self) -> io::Result<()> {
@@ -341,7 +340,7 @@ impl Socket {
         descriptor::close(inner.into())
     }
 
-    /// Gives the descriptor away without closing it.
+    /// Returns the descriptor without closing it.
     ///
     /// Python: `detach()`. No system call.
     ///
@@ -358,48 +357,50 @@ impl Socket {
     /// ```
     #[must_use = "the descriptor is closed when this is dropped"]
     pub fn detach(mut self) -> OwnedFd {
-        self.inner.take().expect("a socket has its descriptor until it is taken apart").into()
+        self.inner.take().expect("only drop and detach take the descriptor").into()
     }
 
-    /// Makes a second descriptor of the same socket, with the same timeout and the
-    /// same [`canceller`](Socket::canceller), if there is one.
+    /// Duplicates the descriptor.
+    ///
+    /// The new socket has the same timeout and, if there is one, the same
+    /// [`canceller`](Socket::canceller).
     ///
     /// Python: `dup()`. System call: fcntl(2) with `F_DUPFD_CLOEXEC`.
     ///
     /// # Platform notes
     ///
-    /// Blocking or not is a property of the socket, not of the descriptor: after
-    /// `settimeout` or `canceller` on one of the two, the other is non-blocking as
-    /// well while its own timeout still says what it said (as in Python).
+    /// The blocking mode belongs to the socket, not to the descriptor. After `settimeout` or
+    /// `canceller` on one of the two, the other is non-blocking as well, although its own timeout
+    /// has not changed (as in Python).
     ///
     /// # Errors
     ///
-    /// The system's: `EMFILE`.
+    /// Returns an error if no descriptor is available (`EMFILE`).
     ///
     /// # Examples
     ///
     /// ```
     /// let (ours, theirs) = sock::socketpair()?;
-    /// let twin = ours.dup()?;
-    /// assert_ne!(twin.fileno(), ours.fileno());
+    /// let duplicate = ours.dup()?;
+    /// assert_ne!(duplicate.fileno(), ours.fileno());
     /// drop(ours);
-    /// twin.sendall(b"still open")?;
+    /// duplicate.sendall(b"still open")?;
     /// assert_eq!(theirs.recv(100)?, b"still open");
     /// # std::io::Result::Ok(())
     /// ```
     pub fn dup(&self) -> io::Result<Socket> {
         let fd = self.fileno();
         let inner = call!("fcntl({fd}, F_DUPFD_CLOEXEC)" => self.inner().try_clone())?;
-        let twin = Socket::from_inner(inner, self.family, self.kind, self.proto);
-        twin.timeout.set(self.gettimeout())?;
-        // It does not block either, so somebody has to wait for it.
+        let duplicate = Socket::from_inner(inner, self.family, self.kind, self.proto);
+        duplicate.timeout.set(self.gettimeout())?;
+        // The duplicate is non-blocking too, so its calls have to wait in poll(2).
         if let Some(cancellation) = self.cancellation.get() {
-            let _ = twin.cancellation.set(Arc::clone(cancellation));
+            let _ = duplicate.cancellation.set(Arc::clone(cancellation));
         }
-        Ok(twin)
+        Ok(duplicate)
     }
 
-    /// Descriptor's number.
+    /// Returns the number of the descriptor.
     ///
     /// Python: `fileno()`. No system call.
     ///
@@ -415,16 +416,18 @@ impl Socket {
         self.inner().as_raw_fd()
     }
 
-    /// Sets the mode: `None` blocks, zero never waits, anything else waits that
-    /// long at most.
+    /// Sets the mode.
     ///
-    /// Python: `settimeout(value)`. System call: fcntl(2), which makes the
-    /// descriptor non-blocking unless the timeout is `None`. The timeout is one
-    /// deadline for each whole call, connect and accept included.
+    /// `None` is blocking mode, zero is non-blocking mode, and any other value is the longest time
+    /// that a call may take.
+    ///
+    /// Python: `settimeout(value)`. System call: fcntl(2), which makes the descriptor non-blocking
+    /// unless the timeout is `None`. The timeout applies to each call as a whole, including connect
+    /// and accept.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for more than 584 years.
+    /// Returns an error of kind `InvalidInput` if the timeout is longer than 584 years.
     ///
     /// # Examples
     ///
@@ -448,7 +451,7 @@ impl Socket {
             .inspect_err(|_| self.timeout.set(before).unwrap_or_default())
     }
 
-    /// The timeout: `None` for blocking, zero for non-blocking.
+    /// Returns the timeout: `None` in blocking mode, zero in non-blocking mode.
     ///
     /// Python: `gettimeout()`. No system call.
     ///
@@ -468,13 +471,13 @@ impl Socket {
         self.timeout.get()
     }
 
-    /// Sets blocking mode, or non-blocking: `settimeout(None)` or `settimeout(0)`.
+    /// Sets blocking or non-blocking mode, as `settimeout(None)` or `settimeout(0)`.
     ///
     /// Python: `setblocking(flag)`. System call: fcntl(2).
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// Returns an error if fcntl(2) fails.
     ///
     /// # Examples
     ///
@@ -488,7 +491,7 @@ impl Socket {
         self.settimeout(if blocking { None } else { Some(Duration::ZERO) })
     }
 
-    /// Whether calls may wait: in blocking mode and with a timeout they do.
+    /// Returns whether calls may wait, which is true in blocking mode and with a timeout.
     ///
     /// Python: `getblocking()`. No system call.
     ///
@@ -509,7 +512,7 @@ impl Socket {
         self.gettimeout() != Some(Duration::ZERO)
     }
 
-    /// Address family. Python: the attribute `family`.
+    /// Returns the address family. Python: the attribute `family`.
     ///
     /// # Examples
     ///
@@ -526,7 +529,7 @@ impl Socket {
         self.family
     }
 
-    /// Kind, without flags such as `SOCK_NONBLOCK`. Python: the attribute `type`.
+    /// Returns the socket type without flags such as `SOCK_NONBLOCK`. Python: the attribute `type`.
     ///
     /// # Examples
     ///
@@ -544,7 +547,7 @@ impl Socket {
         self.kind
     }
 
-    /// Protocol number. Python: the attribute `proto`.
+    /// Returns the protocol number. Python: the attribute `proto`.
     ///
     /// # Examples
     ///
@@ -559,29 +562,30 @@ impl Socket {
         self.proto
     }
 
-    /// Handle that ends this socket's waits from another thread.
+    /// Returns a handle that cancels this socket's waits from another thread.
     ///
-    /// System calls: socketpair(2) and fcntl(2), the first time. From then on the
-    /// descriptor is non-blocking in every mode, and whoever waits does so in
-    /// poll(2), for the socket and for [`Canceller::cancel`]. A call that is
-    /// asleep already when this is called does not notice.
+    /// Python: none. System calls: socketpair(2) and fcntl(2), the first time. From then on the
+    /// descriptor is non-blocking in every mode, and calls wait in poll(2) for the socket and for
+    /// [`Canceller::cancel`]. A call that is already blocked when `canceller` is called cannot be
+    /// cancelled.
     ///
-    /// While it is not used, every call does what it does on a blocking socket: `MSG_DONTWAIT` and
-    /// `MSG_ERRQUEUE` do not wait, `MSG_WAITALL` fills the buffer, a send on a stream sends all,
-    /// `SO_RCVTIMEO` and `SO_SNDTIMEO` end a wait, and `SO_RCVLOWAT` is kept if it was set before or
-    /// with [`setsockopt`](Socket::setsockopt). A cancel in the middle of such a send or
-    /// receive returns what went or came; the next call fails.
+    /// Until it is cancelled, every call behaves as on a blocking socket. `MSG_DONTWAIT` and
+    /// `MSG_ERRQUEUE` do not wait, `MSG_WAITALL` fills the buffer, a send on a stream sends all
+    /// bytes, `SO_RCVTIMEO` and `SO_SNDTIMEO` end a wait, and `SO_RCVLOWAT` is respected if it was
+    /// set before or with [`setsockopt`](Socket::setsockopt). If such a send or receive is
+    /// cancelled midway, it returns the number of bytes transferred so far, and the next call
+    /// fails.
     ///
     /// # Platform notes
     ///
-    /// poll(2) does not say when an AF_UNIX listener or datagram socket has room in its queue
-    /// again, nor when a receive with `MSG_PEEK | MSG_WAITALL` has enough: there the call is tried
-    /// again after 1 to 16 ms. A `sendfile` whose peer resets the connection fails with
-    /// `ConnectionReset`, where Linux loses that error on a blocking socket and says `EPIPE`.
+    /// poll(2) does not report when an `AF_UNIX` listener or datagram socket has room in its queue
+    /// again, nor when enough data for `MSG_PEEK | MSG_WAITALL` has arrived. In these cases the
+    /// call is retried after 1 to 16 ms. A `sendfile` whose peer resets the connection fails with
+    /// `ConnectionReset`. On a blocking socket Linux loses that error and returns `EPIPE`.
     ///
     /// # Errors
     ///
-    /// The system's: `EMFILE`.
+    /// Returns an error if no descriptor is available (`EMFILE`).
     ///
     /// # Examples
     ///
@@ -596,12 +600,12 @@ impl Socket {
     pub fn canceller(&self) -> io::Result<Canceller> {
         if self.cancellation.get().is_none() {
             let cancellation = Arc::new(Cancellation::new(sys::low_water(self.as_fd()))?);
-            // Of two threads that come here at once one is too late, which is as well.
+            // Another thread may have set it first. Then its value is used.
             let _ = self.cancellation.set(cancellation);
             let fd = self.fileno();
             call!("fcntl({fd}, F_SETFL, O_NONBLOCK: true)" => self.inner().set_nonblocking(true))?;
         }
-        let cancellation = self.cancellation.get().expect("it is there since the lines above");
+        let cancellation = self.cancellation.get().expect("set above");
         Ok(Canceller(Arc::clone(cancellation)))
     }
 
@@ -610,13 +614,14 @@ impl Socket {
         self.cancellation.get().map(Arc::as_ref)
     }
 
-    /// Whether the descriptor does not block, whatever the mode makes of that.
+    /// Returns whether the descriptor must be non-blocking.
     fn needs_o_nonblock(&self) -> bool {
         self.gettimeout().is_some() || self.cancellation.get().is_some()
     }
 
-    /// The deadline of a call that begins now: for who makes one call of several,
-    /// with [`recv_into_within`](Socket::recv_into_within) and
+    /// Returns a deadline with the timeout of this socket.
+    ///
+    /// Several calls can share it, through [`recv_into_within`](Socket::recv_into_within) and
     /// [`send_within`](Socket::send_within). No system call.
     ///
     /// # Examples
@@ -626,7 +631,7 @@ impl Socket {
     ///
     /// let (ours, theirs) = sock::socketpair()?;
     /// ours.settimeout(Duration::from_secs(5))?;
-    /// let mut deadline = ours.deadline(); // five seconds for the whole conversation
+    /// let mut deadline = ours.deadline(); // five seconds for the whole exchange
     /// ours.send_within(b"question", &mut deadline)?;
     /// theirs.sendall(b"answer")?;
     /// ours.recv_into_within(&mut [0; 100], &mut deadline)?;
@@ -644,7 +649,7 @@ impl Socket {
         Deadline::new(timeout).with_cancellation(self.cancellation())
     }
 
-    /// Makes `attempt` as the mode says, with a deadline of its own.
+    /// Calls `attempt` as the mode requires, with a deadline of its own.
     #[inline]
     pub(crate) fn retry<T>(
         &self,

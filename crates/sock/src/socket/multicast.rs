@@ -12,22 +12,21 @@ use crate::sys::{self, c};
 
 /// Multicast groups, by the calls of RFC 3678, which are the same for IPv4 and IPv6.
 ///
-/// An interface is its number, as `if_nametoindex` tells it; 0 leaves it to the
-/// system. The other options of multicast are numbers, and so for
-/// [`setsockopt`](Socket::setsockopt): `IP_MULTICAST_TTL`, `IPV6_MULTICAST_HOPS`,
-/// `IP_MULTICAST_LOOP`; `IP_MULTICAST_IF` takes an `Ipv4Addr`.
+/// An interface is given by its index (`if_nametoindex`); with 0 the system chooses it. The other
+/// multicast options are numbers for [`setsockopt`](Socket::setsockopt): `IP_MULTICAST_TTL`,
+/// `IPV6_MULTICAST_HOPS`, `IP_MULTICAST_LOOP`. `IP_MULTICAST_IF` takes an `Ipv4Addr`.
 impl Socket {
-    /// Receives what is sent to a group, by one interface.
+    /// Joins a multicast group on an interface.
     ///
     /// Python: `setsockopt(IPPROTO_IP, IP_ADD_MEMBERSHIP, …)` or `setsockopt(IPPROTO_IPV6,
     /// IPV6_JOIN_GROUP, …)` with a packed structure. System call: setsockopt(2) with
-    /// `MCAST_JOIN_GROUP`. It ends with the socket.
+    /// `MCAST_JOIN_GROUP`. Closing the socket leaves the group.
     ///
     /// # Errors
     ///
-    /// The system's: `EINVAL` for an address that is no group, `EADDRINUSE` for a
-    /// group that was joined there, `ENODEV` where no interface does multicast,
-    /// `ENOPROTOOPT` for a group of another family.
+    /// Returns an error if the address is not a multicast group (`EINVAL`), if the group has been
+    /// joined on this interface already (`EADDRINUSE`), if no interface supports multicast
+    /// (`ENODEV`), or if the group is of another address family (`ENOPROTOOPT`).
     ///
     /// # Examples
     ///
@@ -43,8 +42,8 @@ impl Socket {
     ///
     /// let sender = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
     /// sender.setsockopt(IPPROTO_IP, IP_MULTICAST_IF, Ipv4Addr::LOCALHOST)?;
-    /// sender.sendto(b"to all of you", (group, receiver.getsockname()?.port().unwrap()))?;
-    /// assert_eq!(receiver.recv(100)?, b"to all of you");
+    /// sender.sendto(b"to the group", (group, receiver.getsockname()?.port().unwrap()))?;
+    /// assert_eq!(receiver.recv(100)?, b"to the group");
     /// # }
     /// # std::io::Result::Ok(())
     /// ```
@@ -53,14 +52,14 @@ impl Socket {
         self.request(c::MCAST_JOIN_GROUP, group.into(), None, interface)
     }
 
-    /// Receives what is sent to a group no more.
+    /// Leaves a multicast group.
     ///
     /// Python: `setsockopt` with `IP_DROP_MEMBERSHIP` or `IPV6_LEAVE_GROUP`. System
     /// call: setsockopt(2) with `MCAST_LEAVE_GROUP`.
     ///
     /// # Errors
     ///
-    /// The system's: `EADDRNOTAVAIL` for a group that was not joined there.
+    /// Returns an error if the group was not joined on this interface (`EADDRNOTAVAIL`).
     ///
     /// # Examples
     ///
@@ -83,16 +82,15 @@ impl Socket {
         self.request(c::MCAST_LEAVE_GROUP, group.into(), None, interface)
     }
 
-    /// Receives what `source` sends to a group, and only that; called again, from
-    /// another source as well.
+    /// Joins a multicast group for the packets of one source. Each call adds a source.
     ///
     /// Python: `setsockopt(IPPROTO_IP, IP_ADD_SOURCE_MEMBERSHIP, …)`. System call:
     /// setsockopt(2) with `MCAST_JOIN_SOURCE_GROUP`.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a source of another family than the group; those of
-    /// [`join_group`](Socket::join_group).
+    /// Returns an error if the source and the group are of different families (`InvalidInput`), or
+    /// if [`join_group`](Socket::join_group) does.
     ///
     /// # Examples
     ///
@@ -117,15 +115,15 @@ impl Socket {
         self.request(c::MCAST_JOIN_SOURCE_GROUP, group.into(), Some(source.into()), interface)
     }
 
-    /// Receives what `source` sends to a group no more.
+    /// Stops receiving the packets that `source` sends to a multicast group.
     ///
     /// Python: `setsockopt` with `IP_DROP_SOURCE_MEMBERSHIP`. System call:
     /// setsockopt(2) with `MCAST_LEAVE_SOURCE_GROUP`.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a source of another family than the group; the system's:
-    /// `EADDRNOTAVAIL` for a source that was not joined there.
+    /// Returns an error if the source and the group are of different families (`InvalidInput`), or
+    /// if the source was not joined on this interface (`EADDRNOTAVAIL`).
     ///
     /// # Examples
     ///
@@ -139,7 +137,7 @@ impl Socket {
     /// for source in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2)] {
     ///     receiver.join_source_group(group, source, lo)?;
     /// }
-    /// receiver.leave_source_group(group, Ipv4Addr::LOCALHOST, lo)?; // the other one is still heard
+    /// receiver.leave_source_group(group, Ipv4Addr::LOCALHOST, lo)?; // the other source remains
     /// # }
     /// # std::io::Result::Ok(())
     /// ```
@@ -202,21 +200,21 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_heard_from_join_to_leave() {
+    fn packets_of_a_group_are_received_from_join_to_leave() {
         let (sock, port, lo) = receiver(AF_INET, "239.255.76.1");
         let sender = sender("127.0.0.1");
         sock.join_group(GROUP, lo).unwrap();
-        sender.sendto(b"heard", (GROUP, port)).unwrap();
-        assert_eq!(sock.recv(100).unwrap(), b"heard");
+        sender.sendto(b"joined", (GROUP, port)).unwrap();
+        assert_eq!(sock.recv(100).unwrap(), b"joined");
         sock.leave_group(GROUP, lo).unwrap();
-        sender.sendto(b"not heard", (GROUP, port)).unwrap();
-        // Loopback delivers within the call of the sender.
+        sender.sendto(b"left", (GROUP, port)).unwrap();
+        // Loopback delivers before the call of the sender returns.
         sock.setblocking(false).unwrap();
         assert_eq!(sock.recv(100).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
-    fn a_source_is_heard_and_no_other() {
+    fn packets_of_one_source_are_received_and_no_others() {
         let (sock, port, lo) = receiver(AF_INET, "239.255.76.1");
         let (wanted, other) = (sender("127.0.0.7"), sender("127.0.0.8"));
         sock.join_source_group(GROUP, Ipv4Addr::new(127, 0, 0, 7), lo).unwrap();
@@ -229,10 +227,10 @@ mod tests {
         assert_eq!(sock.recv(100).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
-    /// Not every host has a route for them on its loopback interface, so the kernel
-    /// is asked instead.
+    /// Reads the kernel's table, because not every host has a route for such groups on its loopback
+    /// interface.
     #[test]
-    fn groups_of_ipv6_are_joined_by_the_same_call() {
+    fn ipv6_groups_are_joined_by_the_same_call() {
         let group: Ipv6Addr = "ff02::4c:1".parse().unwrap();
         let is_joined = || {
             let groups = std::fs::read_to_string("/proc/net/igmp6").unwrap();
@@ -253,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_has_the_errno_that_says_so() {
+    fn invalid_requests_fail_with_the_errno_of_the_cause() {
         let (sock, _, lo) = receiver(AF_INET, "");
         sock.join_group(GROUP, lo).unwrap();
         assert_eq!(name(sock.join_group(GROUP, lo)), Some("EADDRINUSE"));

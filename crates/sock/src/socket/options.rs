@@ -10,19 +10,18 @@ use crate::error::invalid;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
 
-/// Options, by C's names: `setsockopt(SOL_SOCKET, SO_REUSEADDR, true)`.
+/// Socket options, by C's names: `setsockopt(SOL_SOCKET, SO_REUSEADDR, true)`.
 impl Socket {
     /// Sets an option.
     ///
-    /// Python: `setsockopt(level, option, value)`. System call: setsockopt(2).
-    /// `value` is a number or a bool, which goes in as a C `int`; a [`Duration`], a
-    /// [`Linger`] or an IP address, which go in as their structures; or the bytes of
-    /// whatever structure the option takes.
+    /// Python: `setsockopt(level, option, value)`. System call: setsockopt(2). `value` is one of
+    /// the following: a number or a bool, passed as a C `int`; a [`Duration`], a [`Linger`] or an
+    /// IP address, passed as its C structure; or the bytes of any other structure.
     ///
     /// # Errors
     ///
-    /// The system's: `ENOPROTOOPT` for an option that is not there, `EINVAL` for
-    /// a value it does not take.
+    /// Returns an error if the option does not exist (`ENOPROTOOPT`) or does not accept the value
+    /// (`EINVAL`).
     ///
     /// # Examples
     ///
@@ -47,14 +46,15 @@ impl Socket {
         Ok(())
     }
 
-    /// Sets an option that takes no value but a length, such as `ALG_SET_AEAD_AUTHSIZE`.
+    /// Sets an option that has only a length and no value, such as `ALG_SET_AEAD_AUTHSIZE`.
     ///
     /// Python: `setsockopt(level, option, None, optlen)`. System call: setsockopt(2)
     /// with a null pointer.
     ///
     /// # Errors
     ///
-    /// The system's: `EFAULT` for an option that has a value, `EINVAL`.
+    /// Returns an error if the option requires a value (`EFAULT`) or does not accept the length
+    /// (`EINVAL`).
     ///
     /// # Examples
     ///
@@ -62,7 +62,7 @@ impl Socket {
     /// use sock::{SO_KEEPALIVE, SOL_SOCKET};
     ///
     /// let (sock, _) = sock::socketpair()?;
-    /// assert!(sock.setsockopt_null(SOL_SOCKET, SO_KEEPALIVE, 4).is_err()); // it has a value
+    /// assert!(sock.setsockopt_null(SOL_SOCKET, SO_KEEPALIVE, 4).is_err()); // requires a value
     /// # std::io::Result::Ok(())
     /// ```
     pub fn setsockopt_null(&self, level: i32, option: i32, optlen: u32) -> io::Result<()> {
@@ -72,19 +72,18 @@ impl Socket {
             sys::setsockopt_null(self.as_fd(), level, option, optlen))
     }
 
-    /// Lets a server that is started again bind its port at once, though old
-    /// connections linger there.
+    /// Sets whether a restarted server can bind its port although old connections exist.
     ///
-    /// System call: setsockopt(2) with `SO_REUSEADDR`.
+    /// Python: `setsockopt(SOL_SOCKET, SO_REUSEADDR, reuse)`. System call: setsockopt(2).
     ///
     /// # Platform notes
     ///
-    /// On Windows `SO_EXCLUSIVEADDRUSE`: there a restart works anyway, and
-    /// `SO_REUSEADDR` would let two servers take the same port.
+    /// On Windows the option is `SO_EXCLUSIVEADDRUSE`. There a restart works without an option, and
+    /// `SO_REUSEADDR` would let two servers bind the same port.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// Returns an error if setsockopt(2) fails.
     ///
     /// # Examples
     ///
@@ -100,13 +99,13 @@ impl Socket {
         self.setsockopt(SOL_SOCKET, sys::REUSEADDR_FOR_SERVERS, reuse)
     }
 
-    /// Lets several servers share a port, each with its own queue.
+    /// Sets whether several servers can bind the same port, each with its own queue.
     ///
     /// System call: setsockopt(2) with `SO_REUSEPORT`.
     ///
     /// # Errors
     ///
-    /// `Unsupported` where there is no such option: on Windows.
+    /// Returns an error of kind `Unsupported` on Windows, which has no such option.
     ///
     /// # Examples
     ///
@@ -131,23 +130,23 @@ impl Socket {
         }
     }
 
-    /// Sets what becomes of data that is not sent yet when the socket is closed.
+    /// Sets how closing the socket treats unsent data.
     ///
-    /// Python: `setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", onoff, seconds))`.
-    /// System call: setsockopt(2) with `SO_LINGER`. At first it is off: close returns
-    /// at once and the system goes on sending.
+    /// Python: `setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", onoff, seconds))`. System call:
+    /// setsockopt(2) with `SO_LINGER`. It is off by default: close returns immediately and the
+    /// system continues to send.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// Returns an error if setsockopt(2) fails.
     ///
     /// # Platform notes
     ///
-    /// On macOS it is `SO_LINGER_SEC`: `SO_LINGER` itself counts in ticks there.
+    /// On macOS the option is `SO_LINGER_SEC`, because `SO_LINGER` counts in ticks.
     ///
     /// # Examples
     ///
-    /// On for no time at all, closing throws the connection away:
+    /// With a linger time of 0, close resets the connection:
     ///
     /// ```
     /// use sock::Linger;
@@ -165,11 +164,11 @@ impl Socket {
         self.setsockopt(SOL_SOCKET, sys::LINGER_OPTION, linger)
     }
 
-    /// What [`set_linger`](Socket::set_linger) sets.
+    /// Returns the value set by [`set_linger`](Socket::set_linger).
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// Returns an error if getsockopt(2) fails.
     pub fn linger(&self) -> io::Result<Linger> {
         let bytes = self.getsockopt_bytes(SOL_SOCKET, sys::LINGER_OPTION, sys::LINGER_SIZE)?;
         let (l_onoff, l_linger) =
@@ -177,25 +176,25 @@ impl Socket {
         Ok(Linger { l_onoff, l_linger })
     }
 
-    /// Lets the system itself end a receive that waits too long; `None` lets it wait.
+    /// Sets the kernel's receive timeout; `None` disables it.
     ///
-    /// Python: `setsockopt(SOL_SOCKET, SO_RCVTIMEO, …)` with a packed `timeval`. System
-    /// call: setsockopt(2). Unlike [`settimeout`](Socket::settimeout) it leaves the
-    /// descriptor blocking and needs no poll(2); the time is that of each system call.
-    /// Only blocking mode heeds it. It goes for accept as well.
+    /// Python: `setsockopt(SOL_SOCKET, SO_RCVTIMEO, …)` with a packed `timeval`. System call:
+    /// setsockopt(2). Unlike [`settimeout`](Socket::settimeout) it leaves the descriptor blocking
+    /// and needs no poll(2). It applies to each system call, including accept, and only in blocking
+    /// mode.
     ///
-    /// A receive that it ends fails with `WouldBlock` (`EAGAIN`; `ETIMEDOUT` on
-    /// Windows), one that has received something returns that.
+    /// When the timeout expires, a receive fails with `WouldBlock` (`EAGAIN`, on Windows
+    /// `ETIMEDOUT`). A receive that already has data returns that data.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a timeout of zero, which to the system means none; the
-    /// system's.
+    /// Returns an error of kind `InvalidInput` if the timeout is zero, which the kernel treats as
+    /// no timeout. Returns an error if setsockopt(2) fails.
     ///
     /// # Platform notes
     ///
-    /// Rounded up to microseconds, on Windows to milliseconds; Linux rounds up to its
-    /// clock's ticks (1 to 10 ms).
+    /// The timeout is rounded up to microseconds, on Windows to milliseconds. Linux rounds it up to
+    /// clock ticks (1 to 10 ms).
     ///
     /// # Examples
     ///
@@ -215,24 +214,26 @@ impl Socket {
         self.set_system_timeout(SO_RCVTIMEO, timeout.into())
     }
 
-    /// What [`set_recv_timeout`](Socket::set_recv_timeout) sets, as the system has
-    /// rounded it.
+    /// Returns the kernel's receive timeout, as rounded by the system.
+    ///
+    /// [`set_recv_timeout`](Socket::set_recv_timeout) sets it.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// Returns an error if getsockopt(2) fails.
     pub fn recv_timeout(&self) -> io::Result<Option<Duration>> {
         self.system_timeout(SO_RCVTIMEO, "SO_RCVTIMEO")
     }
 
-    /// The same for sending, and on Linux for connect, which it ends with
-    /// `EINPROGRESS`. A send that has sent something returns how much.
+    /// Sets the kernel's send timeout; `None` disables it.
     ///
-    /// Python: `setsockopt(SOL_SOCKET, SO_SNDTIMEO, …)`. System call: setsockopt(2).
+    /// Python: `setsockopt(SOL_SOCKET, SO_SNDTIMEO, …)`. System call: setsockopt(2). On Linux it
+    /// also applies to connect, which then fails with `EINPROGRESS`. A send that has already sent
+    /// data returns the number of bytes.
     ///
     /// # Errors
     ///
-    /// Those of [`set_recv_timeout`](Socket::set_recv_timeout).
+    /// Returns an error if [`set_recv_timeout`](Socket::set_recv_timeout) does.
     ///
     /// # Examples
     ///
@@ -242,7 +243,7 @@ impl Socket {
     /// # #[cfg(unix)] {
     /// let (ours, _theirs) = sock::socketpair()?;
     /// ours.set_send_timeout(Duration::from_millis(10))?;
-    /// let error = ours.sendall(&[0; 10_000_000]).unwrap_err(); // nobody reads it
+    /// let error = ours.sendall(&[0; 10_000_000]).unwrap_err(); // the peer does not read
     /// assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
     /// # }
     /// # std::io::Result::Ok(())
@@ -252,19 +253,20 @@ impl Socket {
         self.set_system_timeout(SO_SNDTIMEO, timeout.into())
     }
 
-    /// What [`set_send_timeout`](Socket::set_send_timeout) sets, as the system has
-    /// rounded it.
+    /// Returns the kernel's send timeout, as rounded by the system.
+    ///
+    /// [`set_send_timeout`](Socket::set_send_timeout) sets it.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// Returns an error if getsockopt(2) fails.
     pub fn send_timeout(&self) -> io::Result<Option<Duration>> {
         self.system_timeout(SO_SNDTIMEO, "SO_SNDTIMEO")
     }
 
     fn set_system_timeout(&self, option: i32, timeout: Option<Duration>) -> io::Result<()> {
         if timeout == Some(Duration::ZERO) {
-            return Err(invalid("a timeout of 0 would mean none to the system"));
+            return Err(invalid("timeout must not be zero (the kernel treats 0 as no timeout)"));
         }
         self.setsockopt(SOL_SOCKET, option, timeout.unwrap_or_default())
     }
@@ -275,19 +277,19 @@ impl Socket {
         Ok((!timeout.is_zero()).then_some(timeout))
     }
 
-    /// Value of an option that is a C `int`. Those of `AF_VSOCK` have 64 bits:
-    /// [`getsockopt_bytes`](Socket::getsockopt_bytes) of 8.
+    /// Returns the value of an option that is a C `int`.
     ///
-    /// Python: `getsockopt(level, option)`. System call: getsockopt(2).
+    /// Python: `getsockopt(level, option)`. System call: getsockopt(2). For options of `AF_VSOCK`,
+    /// which have 64 bits, use [`getsockopt_bytes`](Socket::getsockopt_bytes) with 8.
     ///
     /// # Platform notes
     ///
-    /// The value of `SO_PEERPIDFD` (77, Linux 6.5) is the number of a new descriptor. Nothing closes
-    /// it until the caller takes it over, as in Python.
+    /// The value of `SO_PEERPIDFD` (77, Linux 6.5) is the number of a new descriptor. The caller
+    /// has to close it, as in Python.
     ///
     /// # Errors
     ///
-    /// The system's: `ENOPROTOOPT` for an option that is not there.
+    /// Returns an error if the option does not exist (`ENOPROTOOPT`).
     ///
     /// # Examples
     ///
@@ -300,24 +302,25 @@ impl Socket {
     /// ```
     pub fn getsockopt(&self, level: i32, option: i32) -> io::Result<i32> {
         let bytes = self.getsockopt_bytes(level, option, 4)?;
-        // A system may answer with one byte where one is enough.
+        // Some systems return a single byte.
         let mut value = [0; 4];
         value[..bytes.len()].copy_from_slice(&bytes);
         Ok(i32::from_ne_bytes(value))
     }
 
-    /// Value of any option, as the bytes of its structure.
+    /// Returns the value of any option, as the bytes of its structure.
     ///
     /// Python: `getsockopt(level, option, buflen)`. System call: getsockopt(2).
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when `buflen` is not in 1..=1024, as in Python; the system's.
+    /// Returns an error of kind `InvalidInput` if `buflen` is not in 1..=1024, as in Python, or an
+    /// error of getsockopt(2).
     ///
     /// # Platform notes
     ///
     /// Linux counts the length of `SO_GET_FILTER` (26, which is also `SO_ATTACH_FILTER`) in
-    /// instructions of 8 bytes. Here `buflen` and the result are bytes for this option too, and
+    /// instructions of 8 bytes. Here `buflen` and the result are in bytes for this option too, and
     /// a filter that is longer than `buflen` is `EINVAL`.
     ///
     /// # Examples
@@ -348,27 +351,27 @@ impl Socket {
     }
 }
 
-/// An answer of the system that is not what the option's manual page says.
+/// Reports a value whose length differs from the option's manual page.
 fn unexpected_length(option: &str, bytes: &[u8]) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{option} of {} bytes", bytes.len()))
 }
 
-/// What becomes of data that is not sent yet when a socket is closed.
+/// How closing a socket treats unsent data.
 ///
-/// C: `struct linger`. Off, close(2) returns at once and the system goes on sending.
-/// On, close waits until the peer has all of it, but `l_linger` seconds at most; with
-/// 0 it throws the data away, and the peer reads `ECONNRESET`.
+/// C: `struct linger`. When off, close(2) returns immediately and the system continues to send.
+/// When on, close waits until the peer has acknowledged all data, for at most `l_linger` seconds.
+/// With 0 seconds the data is discarded, and the peer receives `ECONNRESET`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Linger {
     /// Whether close waits.
     pub l_onoff: bool,
-    /// For how many seconds at most.
+    /// The longest wait in seconds.
     pub l_linger: u16,
 }
 
-/// What [`Socket::setsockopt`] takes: a number, a bool, a structure, or bytes.
+/// A value for [`Socket::setsockopt`]: a number, a bool, a structure, or bytes.
 pub trait ToOption {
-    /// Calls `set` with the bytes the system is given.
+    /// Calls `set` with the bytes that are passed to the system.
     fn with_bytes<T>(&self, set: impl FnOnce(&[u8]) -> T) -> T;
 }
 
@@ -403,14 +406,14 @@ impl ToOption for Linger {
     }
 }
 
-/// A `struct timeval`, rounded up; on Windows a number of milliseconds.
+/// A `struct timeval`, rounded up. On Windows a number of milliseconds.
 impl ToOption for Duration {
     fn with_bytes<T>(&self, set: impl FnOnce(&[u8]) -> T) -> T {
         set(&sys::timeval(*self))
     }
 }
 
-/// A `struct in_addr`, such as `IP_MULTICAST_IF` takes.
+/// A `struct in_addr`, as for `IP_MULTICAST_IF`.
 impl ToOption for Ipv4Addr {
     fn with_bytes<T>(&self, set: impl FnOnce(&[u8]) -> T) -> T {
         set(&self.octets())
@@ -424,7 +427,7 @@ impl ToOption for Ipv6Addr {
     }
 }
 
-/// A value as the trace shows it: an `int` as one, anything else as bytes.
+/// Displays a value in the trace: an `int` as a number, anything else as bytes.
 struct DisplayValue<'a>(&'a [u8]);
 
 impl std::fmt::Display for DisplayValue<'_> {
@@ -436,7 +439,7 @@ impl std::fmt::Display for DisplayValue<'_> {
     }
 }
 
-/// Length of an option's value; the call itself returns 0.
+/// The length of an option's value, because the system call returns 0.
 struct DisplayOption(usize);
 
 impl TraceValue for DisplayOption {
@@ -450,7 +453,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn structures_are_read_back_and_nonsense_is_none() {
+    fn structures_are_read_back_and_invalid_ones_are_none() {
         for timeout in [Duration::ZERO, Duration::from_millis(1), Duration::from_secs(100_000)] {
             assert_eq!(sys::read_timeval(&sys::timeval(timeout)), Some(timeout));
         }
@@ -459,17 +462,17 @@ mod tests {
         assert_eq!((sys::read_linger(&[1]), sys::read_timeval(&[1])), (None, None));
     }
 
-    /// Linux counts the length of this option in instructions, and would write eight times what
-    /// was allocated.
+    /// Linux counts the length of this option in instructions. Without a correction the kernel
+    /// would write eight times the size of the buffer.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_filter_is_read_in_bytes() {
         use crate::consts::{AF_INET, SOCK_DGRAM};
         const SO_GET_FILTER: i32 = 26;
-        // BPF_RET | BPF_K: accepts any packet whole.
+        // BPF_RET | BPF_K: accepts the whole of any packet.
         let accept = |_| socket2::SockFilter::new(6, 0, 0, u32::MAX);
         let sock = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
-        assert_eq!(sock.getsockopt_bytes(SOL_SOCKET, SO_GET_FILTER, 1).unwrap(), b"", "there is none");
+        assert_eq!(sock.getsockopt_bytes(SOL_SOCKET, SO_GET_FILTER, 1).unwrap(), b"", "no filter yet");
         for instructions in [1, 2, 128] {
             sock.inner().attach_filter(&(0..instructions).map(accept).collect::<Vec<_>>()).unwrap();
             let expected = [6, 0, 0, 0, 0xff, 0xff, 0xff, 0xff].repeat(instructions);
@@ -486,6 +489,6 @@ mod tests {
         }
     }
 
-    /// The shortest timeout the system can be told.
+    /// The shortest timeout that the kernel accepts.
     const STEP: Duration = if cfg!(windows) { Duration::from_millis(1) } else { Duration::from_micros(1) };
 }

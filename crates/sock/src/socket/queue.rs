@@ -1,27 +1,27 @@
-//! How much waits in a socket's two queues.
+//! Lengths of a socket's receive and send queues.
 
 use std::io;
 
 use crate::call::trace::call;
 use crate::socket::Socket;
-use crate::sys::{AsFd, queue};
+use crate::sys::{AsFd, queue_len};
 
 /// Queue lengths: the columns `Recv-Q` and `Send-Q` of ss(8) and netstat(8).
 impl Socket {
-    /// How many bytes can be received without waiting.
+    /// Returns the number of bytes that can be received without waiting.
     ///
-    /// Python: `fcntl.ioctl(sock, termios.FIONREAD, …)`. System call: ioctl(2) with
-    /// `SIOCINQ`, which is `FIONREAD`. Of a datagram socket it is the length of the
-    /// next datagram, and 0 may be one without bytes as well as none (udp(7)).
+    /// Python: `fcntl.ioctl(sock, termios.FIONREAD, …)`. System call: ioctl(2) with `SIOCINQ`,
+    /// which is `FIONREAD`. For a datagram socket it is the length of the next datagram; 0 means no
+    /// datagram or an empty one (udp(7)).
     ///
     /// # Errors
     ///
-    /// The system's: `EINVAL` for a listener.
+    /// Returns an error if the socket is a listener (`EINVAL`).
     ///
     /// # Platform notes
     ///
-    /// macOS: `SO_NREAD`. What a datagram's number counts differs there and on
-    /// FreeBSD and Windows: it may be that of all datagrams, with their addresses.
+    /// macOS uses `SO_NREAD`. On macOS, FreeBSD and Windows the number for a datagram socket may be
+    /// the size of all datagrams, including their addresses.
     ///
     /// # Examples
     ///
@@ -36,28 +36,28 @@ impl Socket {
     #[doc(alias("SIOCINQ", "FIONREAD", "TIOCINQ", "SO_NREAD", "unread"))]
     pub fn recv_queue(&self) -> io::Result<usize> {
         let fd = self.fileno();
-        call!("ioctl({fd}, SIOCINQ)" => queue::received(self.as_fd()))
+        call!("ioctl({fd}, SIOCINQ)" => queue_len::received(self.as_fd()))
     }
 
-    /// How many bytes were sent here and have not arrived as far as is known.
+    /// Returns the number of sent bytes that the peer has not acknowledged.
     ///
-    /// Python: `fcntl.ioctl(sock, termios.TIOCOUTQ, …)`. System call: ioctl(2) with
-    /// `SIOCOUTQ`, which is `TIOCOUTQ`. Of a TCP socket these are the bytes the peer's
-    /// system has not acknowledged; that its program has read the others it does
-    /// not say. Of other sockets Linux counts the memory, with what it needs for
-    /// itself.
+    /// Python: `fcntl.ioctl(sock, termios.TIOCOUTQ, …)`. System call: ioctl(2) with `SIOCOUTQ`,
+    /// which is `TIOCOUTQ`. For a TCP socket the peer's kernel acknowledges the bytes, which does
+    /// not mean that the peer's program has read them. For other sockets Linux returns the memory
+    /// in use, including its own overhead.
     ///
     /// # Errors
     ///
-    /// The system's: `EINVAL` for a listener. `Unsupported` on Windows.
+    /// Returns an error if the socket is a listener (`EINVAL`), and an error of kind `Unsupported`
+    /// on Windows.
     ///
     /// # Platform notes
     ///
-    /// FreeBSD: `FIONWRITE`; macOS: `SO_NWRITE`.
+    /// FreeBSD uses `FIONWRITE`, macOS `SO_NWRITE`.
     ///
     /// # Examples
     ///
-    /// A graceful end: all has arrived when nothing waits any more.
+    /// Waiting until the peer has acknowledged all data:
     ///
     /// ```
     /// # #[cfg(unix)] {
@@ -76,7 +76,7 @@ impl Socket {
     #[doc(alias("SIOCOUTQ", "TIOCOUTQ", "FIONWRITE", "SO_NWRITE", "unsent"))]
     pub fn send_queue(&self) -> io::Result<usize> {
         let fd = self.fileno();
-        call!("ioctl({fd}, SIOCOUTQ)" => queue::to_send(self.as_fd()))
+        call!("ioctl({fd}, SIOCOUTQ)" => queue_len::to_send(self.as_fd()))
     }
 }
 
@@ -88,18 +88,18 @@ mod tests {
     use crate::create::create_server::socketpair;
 
     #[test]
-    fn what_was_not_received_is_counted() {
+    fn received_bytes_that_were_not_read_are_counted() {
         let (ours, theirs) = socketpair().unwrap();
         assert_eq!(ours.recv_queue().unwrap(), 0);
         theirs.sendall(&[7; 1000]).unwrap();
-        // Over loopback TCP, as on Windows, it may still be on its way.
+        // Over loopback TCP, as on Windows, the data may not have arrived yet.
         let first = ours.recv(1).unwrap().len();
         assert_eq!(ours.recv_queue().unwrap() + first, 1000);
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn of_datagrams_only_the_next_counts() {
+    fn the_receive_queue_of_datagrams_is_the_length_of_the_next() {
         let (ours, theirs) = crate::create::create_server::socketpair_with(
             crate::consts::AF_UNIX,
             crate::consts::SOCK_DGRAM,
@@ -114,7 +114,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_the_peer_has_no_room_for_waits_here() {
+    fn unacknowledged_bytes_are_counted() {
         let server = create_server(("127.0.0.1", 0)).unwrap();
         let port = server.getsockname().unwrap().port().unwrap();
         let client = create_connection(("127.0.0.1", port)).unwrap();
@@ -122,19 +122,19 @@ mod tests {
         assert_eq!(client.send_queue().unwrap(), 0);
         client.setblocking(false).unwrap();
         let mut sent = 0;
-        // Fills both queues, as far as the system lets them grow.
+        // Fills both queues up to the limits of the system.
         while let Ok(more) = client.send(&[0; 65_536]) {
             sent += more;
         }
-        let waits = client.send_queue().unwrap();
-        assert!(waits > 0 && waits <= sent, "{waits} of {sent}");
-        // Whatever is not here any more is there, or was: nothing is counted twice.
-        assert!(connection.recv_queue().unwrap() + client.send_queue().unwrap() >= waits);
+        let queued = client.send_queue().unwrap();
+        assert!(queued > 0 && queued <= sent, "{queued} of {sent}");
+        // Bytes that have left this queue are in the other one.
+        assert!(connection.recv_queue().unwrap() + client.send_queue().unwrap() >= queued);
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_listener_has_no_such_queues() {
+    fn a_listener_has_no_queues_of_bytes() {
         let server = create_server(("127.0.0.1", 0)).unwrap();
         for result in [server.recv_queue(), server.send_queue()] {
             assert_eq!(result.unwrap_err().raw_os_error(), Some(crate::sys::c::EINVAL));

@@ -13,24 +13,24 @@ use crate::consts::{AF_INET, MSG_TRUNC, MsgFlags};
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
 
-/// The calls that move bytes. A call that can succeed at once is one system
-/// call, in every mode.
+/// Sending and receiving. A call that can complete immediately is one system call, in every mode.
 impl Socket {
-    /// Sends some of `data` and returns how much; the rest is the caller's.
+    /// Sends part or all of `data` and returns the number of bytes sent.
     ///
-    /// Python: `send(data)`. System call: send(2) with `MSG_NOSIGNAL`, once, so
-    /// a peer that is gone is an error and never a signal.
+    /// Python: `send(data)`. System call: send(2) with `MSG_NOSIGNAL`, once, so a closed connection
+    /// is an error and never a signal.
     ///
     /// # Errors
     ///
-    /// `BrokenPipe` and `ConnectionReset` when the peer is gone; `TimedOut` and
-    /// `WouldBlock` as the mode says; `ENOTCONN`, `EMSGSIZE`.
+    /// Returns an error if the peer has closed the connection (`BrokenPipe`, `ConnectionReset`), if
+    /// the socket cannot send in time (`TimedOut`, `WouldBlock`), if it is not connected
+    /// (`ENOTCONN`), or if a datagram is too long (`EMSGSIZE`).
     ///
     /// # Examples
     ///
     /// ```
     /// let (ours, theirs) = sock::socketpair()?;
-    /// let sent = ours.send(b"some bytes")?; // perhaps not all of them
+    /// let sent = ours.send(b"some bytes")?; // possibly not all of them
     /// assert_eq!(theirs.recv(100)?, b"some bytes"[..sent]);
     /// drop(theirs);
     /// assert_eq!(ours.send(b"x").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
@@ -41,11 +41,11 @@ impl Socket {
         self.send_with_flags(data, MsgFlags::NONE)
     }
 
-    /// [`send`](Socket::send) with flags. Python: `send(data, flags)`.
+    /// Sends as [`send`](Socket::send), with flags. Python: `send(data, flags)`.
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Socket::send).
+    /// Returns an error if [`send`](Socket::send) does.
     ///
     /// # Examples
     ///
@@ -54,7 +54,7 @@ impl Socket {
     /// use sock::MSG_DONTWAIT;
     ///
     /// let (ours, _theirs) = sock::socketpair()?;
-    /// while ours.send_with_flags(&[0; 65_536], MSG_DONTWAIT).is_ok() {} // until there is no more room
+    /// while ours.send_with_flags(&[0; 65_536], MSG_DONTWAIT).is_ok() {} // until the queue is full
     /// # }
     /// # std::io::Result::Ok(())
     /// ```
@@ -64,13 +64,13 @@ impl Socket {
         Ok(if sent < data.len() { self.send_rest([data], sent, flags) } else { sent })
     }
 
-    /// [`send`](Socket::send) as one of several steps under a common deadline.
+    /// Sends as [`send`](Socket::send), under a deadline shared by several calls.
     ///
     /// Python: none. System call: send(2).
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Socket::send).
+    /// Returns an error if [`send`](Socket::send) does.
     ///
     /// # Examples
     ///
@@ -89,7 +89,7 @@ impl Socket {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn send_within(&self, data: &[u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
-        if deadline.stands_in_for_blocking() {
+        if deadline.emulates_blocking() {
             return self.send(data);
         }
         self.send_flags_within(data, MsgFlags::NONE, deadline)
@@ -113,13 +113,13 @@ impl Socket {
 
     /// Sends all of `data`.
     ///
-    /// Python: `sendall(data)`. System call: send(2), as often as needed. A
-    /// timeout is one deadline for the whole, however many pieces it takes.
+    /// Python: `sendall(data)`. System call: send(2), as often as needed. A timeout is one deadline
+    /// for the whole call.
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Socket::send). How much was sent is then unknown, as in
-    /// Python: the connection is of no more use for a protocol that counts.
+    /// Returns an error if [`send`](Socket::send) does. How much was sent is then unknown, as in
+    /// Python, so the connection should be closed.
     ///
     /// # Examples
     ///
@@ -133,11 +133,11 @@ impl Socket {
         self.sendall_with_flags(data, MsgFlags::NONE)
     }
 
-    /// [`sendall`](Socket::sendall) with flags. Python: `sendall(data, flags)`.
+    /// Sends as [`sendall`](Socket::sendall), with flags. Python: `sendall(data, flags)`.
     ///
     /// # Errors
     ///
-    /// Those of [`sendall`](Socket::sendall).
+    /// Returns an error if [`sendall`](Socket::sendall) does.
     ///
     /// # Examples
     ///
@@ -155,8 +155,8 @@ impl Socket {
         let mut deadline = self.deadline_with_flags(Readiness::Writable, flags);
         let mut rest = data;
         loop {
-            let sent = match deadline.stands_in_for_blocking() {
-                // Each send has SO_SNDTIMEO to itself, and finds what became of the last one.
+            let sent = match deadline.emulates_blocking() {
+                // SO_SNDTIMEO applies to each send, which also returns the error of the one before.
                 true => self.send_with_flags(rest, flags)?,
                 false => self.send_flags_within(rest, flags, &mut deadline)?,
             };
@@ -164,25 +164,24 @@ impl Socket {
             if rest.is_empty() {
                 return Ok(());
             }
-            // A peer that always takes a little must not keep it going for ever,
-            // nor keep a signal from being heard (CPython looks here too).
+            // A peer that accepts a few bytes at a time must not extend the deadline or delay the
+            // interrupt hook (CPython checks here too).
             deadline.check()?;
             cancel::check_interrupt_hook()?;
         }
     }
 
-    /// Receives up to `bufsize` bytes; no bytes mean that the peer has ended
-    /// its side.
+    /// Receives up to `bufsize` bytes. An empty result means that the peer has shut down sending.
     ///
-    /// Python: `recv(bufsize)`. System call: recv(2), once; none for
-    /// `bufsize` 0. The bytes are allocated once and never zeroed. Of a datagram
-    /// that is longer the rest is lost.
+    /// Python: `recv(bufsize)`. System call: recv(2), once, or none if `bufsize` is 0. The buffer
+    /// is allocated once and not zeroed. The rest of a longer datagram is discarded.
     ///
     /// # Errors
     ///
-    /// `ConnectionReset`, `ConnectionRefused` (a datagram's answer), `ENOTCONN`;
-    /// `TimedOut` and `WouldBlock` as the mode says; `OutOfMemory` for a `bufsize`
-    /// there is no memory for.
+    /// Returns an error if the peer has reset the connection (`ConnectionReset`), if an earlier
+    /// datagram was refused (`ConnectionRefused`), if the socket is not connected (`ENOTCONN`), if
+    /// no data arrives in time (`TimedOut`, `WouldBlock`), or if `bufsize` bytes cannot be
+    /// allocated (`OutOfMemory`).
     ///
     /// # Examples
     ///
@@ -199,13 +198,13 @@ impl Socket {
         self.recv_with_flags(bufsize, MsgFlags::NONE)
     }
 
-    /// [`recv`](Socket::recv) with flags. Python: `recv(bufsize, flags)`.
+    /// Receives as [`recv`](Socket::recv), with flags. Python: `recv(bufsize, flags)`.
     ///
-    /// Bytes that `MSG_TRUNC` makes a TCP socket throw away come back as zeroes.
+    /// Bytes that a TCP socket discards because of `MSG_TRUNC` are returned as zeroes.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv).
+    /// Returns an error if [`recv`](Socket::recv) does.
     ///
     /// # Examples
     ///
@@ -214,7 +213,7 @@ impl Socket {
     ///
     /// let (ours, theirs) = sock::socketpair()?;
     /// theirs.sendall(b"hello")?;
-    /// assert_eq!(ours.recv_with_flags(2, MSG_PEEK)?, b"he"); // and leaves them there
+    /// assert_eq!(ours.recv_with_flags(2, MSG_PEEK)?, b"he"); // the bytes stay in the queue
     /// assert_eq!(ours.recv_with_flags(5, MSG_WAITALL)?, b"hello");
     /// # std::io::Result::Ok(())
     /// ```
@@ -239,14 +238,14 @@ impl Socket {
         Ok(data)
     }
 
-    /// Receives into a buffer of the caller's and returns how many bytes came.
+    /// Receives into `buffer` and returns the number of bytes received.
     ///
-    /// Python: `recv_into(buffer)`. System call: recv(2), once; none for an empty
-    /// buffer. Nothing is allocated.
+    /// Python: `recv_into(buffer)`. System call: recv(2), once, or none if the buffer is empty.
+    /// Allocates nothing.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv).
+    /// Returns an error if [`recv`](Socket::recv) does.
     ///
     /// # Examples
     ///
@@ -263,14 +262,14 @@ impl Socket {
         self.recv_into_with_flags(buffer, MsgFlags::NONE)
     }
 
-    /// [`recv_into`](Socket::recv_into) with flags. Python: `recv_into(buffer, flags=flags)`.
+    /// Receives as [`recv_into`](Socket::recv_into), with flags.
     ///
-    /// With `MSG_TRUNC` the number is a datagram's real length, which may be more
-    /// than the buffer holds.
+    /// Python: `recv_into(buffer, flags=flags)`. System call: recv(2). With `MSG_TRUNC` the result
+    /// is the real length of a datagram, which may be larger than the buffer.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv).
+    /// Returns an error if [`recv`](Socket::recv) does.
     ///
     /// # Examples
     ///
@@ -294,13 +293,13 @@ impl Socket {
         self.retry_with_flags(Readiness::Readable, flags, || self.recv_once(buffer, flags))
     }
 
-    /// [`recv_into`](Socket::recv_into) as one of several steps under a common deadline.
+    /// Receives as [`recv_into`](Socket::recv_into), under a deadline shared by several calls.
     ///
     /// Python: none. System call: recv(2).
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv).
+    /// Returns an error if [`recv`](Socket::recv) does.
     ///
     /// # Examples
     ///
@@ -310,14 +309,14 @@ impl Socket {
     /// let (ours, theirs) = sock::socketpair()?;
     /// theirs.sendall(b"length and the rest")?;
     /// ours.settimeout(Duration::from_secs(5))?;
-    /// let mut deadline = ours.deadline(); // five seconds for both together
+    /// let mut deadline = ours.deadline(); // five seconds for both calls
     /// let (mut head, mut body) = ([0; 6], [0; 13]);
     /// assert_eq!(ours.recv_into_within(&mut head, &mut deadline)?, 6);
     /// assert_eq!(ours.recv_into_within(&mut body, &mut deadline)?, 13);
     /// # std::io::Result::Ok(())
     /// ```
     pub fn recv_into_within(&self, buffer: &mut [u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
-        if deadline.stands_in_for_blocking() && self.receives_in_pieces(buffer.len(), MsgFlags::NONE) {
+        if deadline.emulates_blocking() && self.receives_in_pieces(buffer.len(), MsgFlags::NONE) {
             return self.recv_into(buffer);
         }
         deadline::retry(self.as_fd(), Readiness::Readable, deadline, || {
@@ -335,19 +334,19 @@ impl Socket {
         call!("recv({fd}, {size}, {flags})" => sys::recv(self.inner(), buffer, flags.as_raw()))
     }
 
-    /// Receives what is there into a buffer of the caller's and never waits,
-    /// whatever the mode.
+    /// Receives available bytes into `buffer` without waiting, in every mode.
     ///
     /// Python: `recv_into(buffer, flags=MSG_DONTWAIT)`. System call: recv(2), once.
     ///
     /// # Platform notes
     ///
-    /// Windows has no such flag: there poll(2) is asked first, which is as good
-    /// while nobody else receives from the socket.
+    /// Windows has no such flag. There poll(2) is called first, which is equivalent unless another
+    /// thread receives from the socket at the same time.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when nothing is there; those of [`recv`](Socket::recv).
+    /// Returns an error of kind `WouldBlock` if no data is available, or an error of
+    /// [`recv`](Socket::recv).
     ///
     /// # Examples
     ///
@@ -370,7 +369,7 @@ impl Socket {
         self.retry_nowait(|| self.recv_once(buffer, MsgFlags::from(flag)))
     }
 
-    /// Makes an attempt that does not wait; only a signal has it made again.
+    /// Calls `attempt`, which must not wait, and retries it only after a signal.
     #[inline]
     fn retry_nowait<T>(&self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         match attempt() {
@@ -382,16 +381,17 @@ impl Socket {
         }
     }
 
-    /// Sends a datagram to `address` and returns how many bytes went.
+    /// Sends a datagram to `address` and returns the number of bytes sent.
     ///
-    /// Python: `sendto(data, address)`. System call: sendto(2) with
-    /// `MSG_NOSIGNAL`, once, after a look-up for a host name.
+    /// Python: `sendto(data, address)`. System call: sendto(2) with `MSG_NOSIGNAL`, once, after a
+    /// lookup if the address has a host name.
     ///
     /// # Errors
     ///
-    /// `EMSGSIZE` for a datagram that is too long, `PermissionDenied` for a
-    /// broadcast without `SO_BROADCAST`, `ConnectionRefused` from an earlier one;
-    /// `TimedOut` and `WouldBlock` as the mode says; and those of [`ToAddress`].
+    /// Returns an error if the datagram is too long (`EMSGSIZE`), if a broadcast is sent without
+    /// `SO_BROADCAST` (`PermissionDenied`), if an earlier datagram was refused
+    /// (`ConnectionRefused`), if the socket cannot send in time (`TimedOut`, `WouldBlock`), or if
+    /// [`ToAddress`] fails.
     ///
     /// # Examples
     ///
@@ -409,11 +409,11 @@ impl Socket {
         self.sendto_with_flags(data, MsgFlags::NONE, address)
     }
 
-    /// [`sendto`](Socket::sendto) with flags. Python: `sendto(data, flags, address)`.
+    /// Sends as [`sendto`](Socket::sendto), with flags. Python: `sendto(data, flags, address)`.
     ///
     /// # Errors
     ///
-    /// Those of [`sendto`](Socket::sendto).
+    /// Returns an error if [`sendto`](Socket::sendto) does.
     ///
     /// # Examples
     ///
@@ -451,7 +451,7 @@ impl Socket {
             })
         };
         let sent = match sent {
-            Err(_) if self.opens_slowly(&sent, flags)? => {
+            Err(_) if self.await_fastopen(&sent, flags)? => {
                 return self.send_with_flags(data, connected(flags));
             }
             sent => sent?,
@@ -459,14 +459,14 @@ impl Socket {
         Ok(if sent < data.len() { self.send_rest([data], sent, connected(flags)) } else { sent })
     }
 
-    /// Receives up to `bufsize` bytes and tells from whom.
+    /// Receives up to `bufsize` bytes and returns them with the sender's address.
     ///
-    /// Python: `recvfrom(bufsize)`. System call: recvfrom(2), once, for `bufsize` 0
-    /// too: that takes a datagram and throws it away.
+    /// Python: `recvfrom(bufsize)`. System call: recvfrom(2), once, also if `bufsize` is 0. In that
+    /// case a datagram is removed from the queue and discarded.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv).
+    /// Returns an error if [`recv`](Socket::recv) does.
     ///
     /// # Examples
     ///
@@ -487,11 +487,11 @@ impl Socket {
         self.recvfrom_with_flags(bufsize, MsgFlags::NONE)
     }
 
-    /// [`recvfrom`](Socket::recvfrom) with flags. Python: `recvfrom(bufsize, flags)`.
+    /// Receives as [`recvfrom`](Socket::recvfrom), with flags. Python: `recvfrom(bufsize, flags)`.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv).
+    /// Returns an error if [`recv`](Socket::recv) does.
     ///
     /// # Examples
     ///
@@ -501,7 +501,7 @@ impl Socket {
     /// let sock = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
     /// sock.bind(("127.0.0.1", 0))?;
     /// sock.sendto(b"to myself", sock.getsockname()?)?;
-    /// let (_, address) = sock.recvfrom_with_flags(0, MSG_PEEK)?; // who is it?
+    /// let (_, address) = sock.recvfrom_with_flags(0, MSG_PEEK)?; // only the sender's address
     /// assert_eq!(address, sock.getsockname()?);
     /// assert_eq!(sock.recv(100)?, b"to myself");
     /// # std::io::Result::Ok(())
@@ -523,13 +523,13 @@ impl Socket {
         Ok((data, Address::from_sys(&address)))
     }
 
-    /// Receives into a buffer of the caller's; returns how many bytes came, and from whom.
+    /// Receives into `buffer` and returns the number of bytes and the sender's address.
     ///
     /// Python: `recvfrom_into(buffer)`. System call: recvfrom(2), once.
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv).
+    /// Returns an error if [`recv`](Socket::recv) does.
     ///
     /// # Examples
     ///
@@ -548,12 +548,13 @@ impl Socket {
         self.recvfrom_into_with_flags(buffer, MsgFlags::NONE)
     }
 
-    /// [`recvfrom_into`](Socket::recvfrom_into) with flags. Python:
-    /// `recvfrom_into(buffer, flags=flags)`.
+    /// Receives as [`recvfrom_into`](Socket::recvfrom_into), with flags.
+    ///
+    /// Python: `recvfrom_into(buffer, flags=flags)`. System call: recvfrom(2).
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv).
+    /// Returns an error if [`recv`](Socket::recv) does.
     ///
     /// # Examples
     ///
@@ -565,7 +566,7 @@ impl Socket {
     /// sock.bind(("127.0.0.1", 0))?;
     /// sock.sendto(b"too long", sock.getsockname()?)?;
     /// let (length, _) = sock.recvfrom_into_with_flags(&mut [0; 3], MSG_TRUNC)?;
-    /// assert_eq!(length, 8); // and five bytes are lost
+    /// assert_eq!(length, 8); // five bytes are discarded
     /// # }
     /// # std::io::Result::Ok(())
     /// ```
@@ -598,20 +599,19 @@ impl Socket {
         call!("recvfrom({fd}, {size}, {flags})" => receive(buffer))
     }
 
-    /// Receives a datagram that is there into a buffer of the caller's and never
-    /// waits, whatever the mode.
+    /// Receives an available datagram into `buffer` without waiting, in every mode.
     ///
-    /// Python: `recvfrom_into(buffer, flags=MSG_DONTWAIT)`. System call:
-    /// recvfrom(2), once.
+    /// Python: `recvfrom_into(buffer, flags=MSG_DONTWAIT)`. System call: recvfrom(2), once.
     ///
     /// # Platform notes
     ///
-    /// Windows has no such flag: there poll(2) is asked first, which is as good
-    /// while nobody else receives from the socket.
+    /// Windows has no such flag. There poll(2) is called first, which is equivalent unless another
+    /// thread receives from the socket at the same time.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when no datagram is there; those of [`recv`](Socket::recv).
+    /// Returns an error of kind `WouldBlock` if no datagram is available, or an error of
+    /// [`recv`](Socket::recv).
     ///
     /// # Examples
     ///
@@ -635,13 +635,13 @@ impl Socket {
     }
 }
 
-/// The flags of a send on a connection that `MSG_FASTOPEN` has begun.
+/// Returns the flags for a send on a connection that `MSG_FASTOPEN` has opened.
 pub(crate) fn connected(flags: MsgFlags) -> MsgFlags {
     flags.without(sys::FASTOPEN.into())
 }
 
-/// Whether a receive may count bytes it does not write: on a TCP socket
-/// `MSG_TRUNC` throws them away (tcp(7)).
+/// Returns whether a receive may count bytes that it does not write: on a TCP socket `MSG_TRUNC`
+/// discards them (tcp(7)).
 fn discards(flags: MsgFlags) -> bool {
     flags.contains(MSG_TRUNC)
 }

@@ -10,34 +10,35 @@ use crate::error::invalid;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
 
-/// Most that is asked of sendfile(2) at once (Python's limit too).
+/// Largest count passed to sendfile(2), as in Python.
 const MAX_CHUNK: u64 = 1 << 30;
 
-/// What is read at once where there is no sendfile(2) for it.
+/// Buffer size for files that sendfile(2) cannot read.
 const BUFFER_SIZE: u64 = 1 << 16;
 
 /// Sending files.
 impl Socket {
-    /// Sends a file from `offset`, up to `count` bytes or its end, and returns how
-    /// many bytes went.
+    /// Sends a file from `offset`, up to `count` bytes or to its end.
     ///
-    /// Python: `sendfile(file, offset, count)`. System call: sendfile(2), as often
-    /// as needed; for what it cannot read, and where there is none, read(2) and
-    /// send(2). The file's position is behind the last byte that was sent
-    /// afterwards, also after an error: so it tells how much that was.
+    /// Returns the number of bytes sent.
     ///
-    /// The timeout is for each wait, not for the whole (as in Python): a client
-    /// that goes on reading gets a large file however long it takes.
+    /// Python: `sendfile(file, offset, count)`. System call: sendfile(2), as often as needed. For
+    /// files that sendfile(2) cannot read, and on systems without it, read(2) and send(2).
+    /// Afterwards the position of the file is after the last byte sent, also after an error.
+    ///
+    /// The timeout applies to each wait, not to the whole call (as in Python), so a client that
+    /// keeps reading can receive a large file.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a socket that is not `SOCK_STREAM`, one in non-blocking
-    /// mode, and a `count` of 0; those of [`send`](Socket::send) and of the file.
+    /// Returns an error of kind `InvalidInput` if the socket is not `SOCK_STREAM`, if it is in
+    /// non-blocking mode, or if `count` is 0. Returns an error if [`send`](Socket::send) or reading
+    /// the file fails.
     ///
     /// # Platform notes
     ///
-    /// sendfile(2) knows no `MSG_NOSIGNAL`: a peer that is gone raises `SIGPIPE`
-    /// where the process does not ignore it. Rust programs do, from their start.
+    /// sendfile(2) has no `MSG_NOSIGNAL`, so a closed connection raises `SIGPIPE` unless the
+    /// process ignores that signal. Rust programs ignore it by default.
     ///
     /// # Examples
     ///
@@ -56,7 +57,7 @@ impl Socket {
         let mut sent = 0;
         let result = self.sendfile_all(file, offset, count, &mut sent);
         match result {
-            // What cannot be read like this may be read otherwise; nothing went yet.
+            // Nothing has been sent yet, so another method can be tried.
             Err(error) if sent == 0 && sys::sendfile_cannot(&error) => {
                 self.sendfile_by_send(&mut &*file, offset, count)
             }
@@ -69,14 +70,14 @@ impl Socket {
         }
     }
 
-    /// Sends what `file` reads, in the same way and with the same end.
+    /// Sends the contents of `file`, which may be any reader, as [`sendfile`](Socket::sendfile).
     ///
     /// Python: `sendfile` of a file object without a descriptor. System call:
     /// send(2), as often as needed.
     ///
     /// # Errors
     ///
-    /// Those of [`sendfile`](Socket::sendfile).
+    /// Returns an error if [`sendfile`](Socket::sendfile) does.
     ///
     /// # Examples
     ///
@@ -100,10 +101,10 @@ impl Socket {
 
     fn check_sendfile(&self, count: Option<u64>) -> io::Result<()> {
         if self.kind() != SOCK_STREAM {
-            return Err(invalid(format!("sendfile is for SOCK_STREAM, the socket is {}", self.kind())));
+            return Err(invalid(format!("sendfile requires a SOCK_STREAM socket, not {}", self.kind())));
         }
         if !self.getblocking() {
-            return Err(invalid("sendfile is not for non-blocking sockets"));
+            return Err(invalid("sendfile does not support non-blocking sockets"));
         }
         if count == Some(0) {
             return Err(invalid("sendfile count must be a positive integer, not 0"));
@@ -141,7 +142,7 @@ impl Socket {
         }
         let mut sent = 0;
         let result = self.send_read_bytes(file, count, &mut sent);
-        // A pipe has no position to be set.
+        // A pipe has no position.
         if sent > 0 && file.stream_position().is_ok() {
             file.seek(SeekFrom::Start(offset + sent))?;
         }

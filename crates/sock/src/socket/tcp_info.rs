@@ -1,4 +1,4 @@
-//! What the system knows of a TCP connection.
+//! The kernel's information about a TCP connection.
 
 use std::fmt;
 use std::io;
@@ -6,81 +6,78 @@ use std::time::Duration;
 
 use crate::socket::Socket;
 
-/// State, times, windows and losses of a TCP connection at one moment.
+/// State, times, windows and losses of a TCP connection, at the time of the call.
 ///
-/// C: `struct tcp_info` of tcp(7). A field that is an `Option` is `None` where the
-/// system does not tell it: an older Linux whose structure is shorter, FreeBSD,
-/// which leaves much of it empty.
+/// C: `struct tcp_info` of tcp(7). A field is `None` if the system does not report it. Older
+/// versions of Linux have a shorter structure, and FreeBSD leaves many fields empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpInfo {
     /// State of the connection. C: `tcpi_state`.
     pub state: TcpState,
-    /// Retransmission time-out. C: `tcpi_rto`.
+    /// Retransmission timeout. C: `tcpi_rto`.
     pub rto: Duration,
-    /// Round-trip time, smoothed. C: `tcpi_rtt`.
+    /// Smoothed round-trip time. C: `tcpi_rtt`.
     pub rtt: Duration,
     /// Mean deviation of the round-trip time. C: `tcpi_rttvar`.
     pub rttvar: Duration,
-    /// Smallest round-trip time of late. Linux 4.6. C: `tcpi_min_rtt`.
+    /// Smallest recent round-trip time. Linux 4.6. C: `tcpi_min_rtt`.
     pub min_rtt: Option<Duration>,
-    /// Longest segment that is sent, in bytes. C: `tcpi_snd_mss`.
+    /// Maximum segment size for sending, in bytes. C: `tcpi_snd_mss`.
     pub snd_mss: u32,
-    /// Longest segment that is expected, in bytes. C: `tcpi_rcv_mss`.
+    /// Maximum segment size for receiving, in bytes. C: `tcpi_rcv_mss`.
     pub rcv_mss: u32,
-    /// Longest segment that was announced to the peer. C: `tcpi_advmss`.
+    /// Maximum segment size announced to the peer. C: `tcpi_advmss`.
     pub advmss: Option<u32>,
-    /// Longest packet the path takes, in bytes. C: `tcpi_pmtu`.
+    /// Path MTU, in bytes. C: `tcpi_pmtu`.
     pub pmtu: Option<u32>,
     /// Congestion window: in segments on Linux, in bytes on FreeBSD. C: `tcpi_snd_cwnd`.
     pub snd_cwnd: u32,
-    /// Where slow start ends, in the unit of `snd_cwnd`; Linux starts with `i32::MAX`
-    /// for "nowhere yet". C: `tcpi_snd_ssthresh`.
+    /// Slow start threshold, in the unit of `snd_cwnd`. Initially `i32::MAX` on Linux. C:
+    /// `tcpi_snd_ssthresh`.
     pub snd_ssthresh: u32,
     /// The peer's window, in bytes. Linux 5.4, FreeBSD. C: `tcpi_snd_wnd`.
     pub snd_wnd: Option<u32>,
-    /// Room that is made for receiving, in bytes. C: `tcpi_rcv_space`.
+    /// Receive buffer space, in bytes. C: `tcpi_rcv_space`.
     pub rcv_space: u32,
-    /// How often the oldest segment was sent again since the last one that was
-    /// acknowledged. C: `tcpi_retransmits`.
+    /// Consecutive retransmissions of the oldest segment without an acknowledgement. C:
+    /// `tcpi_retransmits`.
     pub retransmits: Option<u32>,
-    /// Segments sent again in all. C: `tcpi_total_retrans`; `tcpi_snd_rexmitpack`.
+    /// Total number of retransmitted segments. C: `tcpi_total_retrans`; `tcpi_snd_rexmitpack`.
     pub total_retrans: u32,
-    /// Segments sent again that are under way. C: `tcpi_retrans`.
+    /// Retransmitted segments in flight. C: `tcpi_retrans`.
     pub retrans: Option<u32>,
-    /// Segments under way that are not acknowledged; of a listener, the connections
-    /// that wait for accept. C: `tcpi_unacked`.
+    /// Unacknowledged segments in flight. For a listener, the connections waiting for accept. C:
+    /// `tcpi_unacked`.
     pub unacked: Option<u32>,
-    /// Segments that arrived out of order; of a listener, its backlog. C: `tcpi_sacked`.
+    /// Segments received out of order by the peer. For a listener, its backlog. C: `tcpi_sacked`.
     pub sacked: Option<u32>,
-    /// Segments that are taken for lost. C: `tcpi_lost`.
+    /// Segments considered lost. C: `tcpi_lost`.
     pub lost: Option<u32>,
-    /// Time since data was sent. C: `tcpi_last_data_sent`.
+    /// Time since data was last sent. C: `tcpi_last_data_sent`.
     pub last_data_sent: Option<Duration>,
-    /// Time since data was received. C: `tcpi_last_data_recv`.
+    /// Time since data was last received. C: `tcpi_last_data_recv`.
     pub last_data_recv: Option<Duration>,
-    /// Time since an acknowledgement was received. C: `tcpi_last_ack_recv`.
+    /// Time since the last acknowledgement was received. C: `tcpi_last_ack_recv`.
     pub last_ack_recv: Option<Duration>,
-    /// Bytes that were acknowledged. Linux 4.1; it counts the SYN as one. C: `tcpi_bytes_acked`.
+    /// Acknowledged bytes, plus 1 for the SYN. Linux 4.1. C: `tcpi_bytes_acked`.
     pub bytes_acked: Option<u64>,
-    /// Bytes that were received. Linux 4.1; it counts the end as one. C:
-    /// `tcpi_bytes_received`.
+    /// Received bytes, plus 1 for the FIN. Linux 4.1. C: `tcpi_bytes_received`.
     pub bytes_received: Option<u64>,
-    /// Bytes that were sent, those sent again included. Linux 4.19. C: `tcpi_bytes_sent`.
+    /// Sent bytes, including retransmissions. Linux 4.19. C: `tcpi_bytes_sent`.
     pub bytes_sent: Option<u64>,
-    /// Bytes that were sent again. Linux 4.19. C: `tcpi_bytes_retrans`.
+    /// Retransmitted bytes. Linux 4.19. C: `tcpi_bytes_retrans`.
     pub bytes_retrans: Option<u64>,
-    /// Bytes in the queue that were not sent even once. Linux 4.6. C: `tcpi_notsent_bytes`.
+    /// Bytes in the send queue that have never been sent. Linux 4.6. C: `tcpi_notsent_bytes`.
     pub notsent_bytes: Option<u32>,
     /// Segments sent. Linux 4.2. C: `tcpi_segs_out`.
     pub segs_out: Option<u32>,
     /// Segments received. Linux 4.2. C: `tcpi_segs_in`.
     pub segs_in: Option<u32>,
-    /// Bytes a second that arrive, by the latest measurement. Linux 4.9. C:
+    /// Most recent measurement of the delivery rate, in bytes per second. Linux 4.9. C:
     /// `tcpi_delivery_rate`.
     pub delivery_rate: Option<u64>,
-    /// Bytes a second that are sent at most; `u64::MAX` for any number. Linux 3.15. C:
-    /// `tcpi_pacing_rate`.
+    /// Pacing rate in bytes per second, `u64::MAX` for no limit. Linux 3.15. C: `tcpi_pacing_rate`.
     pub pacing_rate: Option<u64>,
 }
 
@@ -111,33 +108,33 @@ impl TcpInfo {
 
 /// State of a TCP connection (RFC 9293).
 ///
-/// It prints as in C, without the `TCP_`: `ESTABLISHED`.
+/// `Display` prints it as in C, without the `TCP_`: `ESTABLISHED`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TcpState {
-    /// Both sides may send.
+    /// Both sides can send.
     Established,
-    /// A connect was sent out.
+    /// A SYN has been sent.
     SynSent,
-    /// A connect came in and was answered.
+    /// A SYN has been received and answered.
     SynRecv,
-    /// This side has ended, and that is not acknowledged.
+    /// This side has closed, and its FIN is not acknowledged.
     FinWait1,
-    /// This side has ended; the other has not.
+    /// This side has closed, and the peer has not.
     FinWait2,
-    /// Both have ended; packets that are late die out.
+    /// Both sides have closed. Delayed packets may still arrive.
     TimeWait,
     /// No connection.
     Close,
-    /// The other side has ended; this one has not.
+    /// The peer has closed, and this side has not.
     CloseWait,
-    /// Both have ended; ours is not acknowledged.
+    /// Both sides have closed, and our FIN is not acknowledged.
     LastAck,
-    /// It takes connections.
+    /// The socket is a listener.
     Listen,
-    /// Both ended at the same time.
+    /// Both sides closed at the same time.
     Closing,
-    /// A state by a number that has no name here.
+    /// A state number without a name here.
     Other(u8),
 }
 
@@ -153,17 +150,17 @@ impl fmt::Display for TcpState {
     }
 }
 
-/// The connection behind a socket.
+/// TCP information.
 impl Socket {
-    /// What the system knows of a TCP connection.
+    /// Returns the kernel's information about a TCP connection.
     ///
-    /// Python: `getsockopt(IPPROTO_TCP, TCP_INFO, 1024)`, to be unpacked with
-    /// `struct`. System call: getsockopt(2).
+    /// Python: `getsockopt(IPPROTO_TCP, TCP_INFO, 1024)`, unpacked with `struct`. System call:
+    /// getsockopt(2).
     ///
     /// # Errors
     ///
-    /// The system's: `EOPNOTSUPP` or `ENOPROTOOPT` for a socket that is not TCP.
-    /// `Unsupported` on macOS and Windows, which have structures of their own.
+    /// Returns an error if the socket is not a TCP socket (`EOPNOTSUPP` or `ENOPROTOOPT`), and an
+    /// error of kind `Unsupported` on macOS and Windows, whose structures differ.
     ///
     /// # Examples
     ///
@@ -175,7 +172,7 @@ impl Socket {
     /// let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
     /// let info = client.tcp_info()?;
     /// assert_eq!(info.state, TcpState::Established);
-    /// println!("{}: {:?} ± {:?} there and back", info.state, info.rtt, info.rttvar);
+    /// println!("{}: round trip {:?} ± {:?}", info.state, info.rtt, info.rttvar);
     /// # }
     /// # std::io::Result::Ok(())
     /// ```

@@ -1,12 +1,12 @@
-//! A reader's buffer, which outlives the reader.
+//! A read buffer that can be passed from one reader to the next.
 
 use std::io;
 
 use crate::sys;
 
-/// Memory of a reader and what was received but not yet read.
+/// The buffer of a reader, with the bytes that were received but not yet read.
 ///
-/// A server lends one such buffer to connection after connection: see
+/// A server reuses one buffer for many connections: see
 /// [`SocketReader::with_buffer`](crate::SocketReader::with_buffer).
 ///
 /// # Examples
@@ -25,12 +25,11 @@ use crate::sys;
 #[derive(Debug, Default)]
 pub struct ReadBuffer(Option<Box<Buffer>>);
 
-/// Behind a pointer: it goes from hand to hand with each request.
+/// Boxed, so that moving a `ReadBuffer` with each request moves one pointer.
 #[derive(Debug)]
 struct Buffer {
     bytes: Box<[u8]>,
-    /// While there are no bytes, since there was no memory for them, both say how
-    /// many there should be.
+    /// While `bytes` is empty because its allocation failed, both hold the wanted size.
     start: usize,
     end: usize,
 }
@@ -39,8 +38,9 @@ impl ReadBuffer {
     /// No buffer yet.
     pub const NONE: ReadBuffer = ReadBuffer(None);
 
-    /// An empty buffer of `size` bytes. If there is no memory for them, reading
-    /// fails with `OutOfMemory`.
+    /// Creates an empty buffer of `size` bytes.
+    ///
+    /// If the allocation fails, reading fails with `OutOfMemory`.
     #[must_use]
     pub fn new(size: usize) -> ReadBuffer {
         ReadBuffer(Some(Box::new(match sys::zeroes(size) {
@@ -49,12 +49,14 @@ impl ReadBuffer {
         })))
     }
 
-    /// Receives into the whole buffer, in place of what is unread in it. A receive that
-    /// fails leaves it empty. A buffer of no size, such as the default one, gets one byte.
+    /// Receives into the whole buffer, replacing unread bytes.
+    ///
+    /// After a failed receive the buffer is empty. A buffer of size 0, such as the default one, is
+    /// enlarged to one byte.
     ///
     /// # Errors
     ///
-    /// Those of `receive`; `OutOfMemory` when there is no memory for the buffer.
+    /// Returns an error if `receive` does, or if the buffer cannot be allocated (`OutOfMemory`).
     ///
     /// # Examples
     ///
@@ -77,7 +79,7 @@ impl ReadBuffer {
         Ok(buffer.end)
     }
 
-    /// Takes what is unread, as much of it as `room` holds; returns how much that is.
+    /// Moves unread bytes into `room` and returns their number.
     ///
     /// # Examples
     ///
@@ -110,7 +112,7 @@ impl ReadBuffer {
         }
     }
 
-    /// Bytes received and not yet read.
+    /// Returns the bytes that were received but not yet read.
     #[inline]
     #[must_use]
     pub fn unread(&self) -> &[u8] {
@@ -118,14 +120,14 @@ impl ReadBuffer {
         unread.unwrap_or_default()
     }
 
-    /// How much the buffer can hold.
+    /// Returns the size of the buffer.
     #[inline]
     #[must_use]
     pub fn size(&self) -> usize {
         self.0.as_ref().map_or(0, |buffer| buffer.bytes.len().max(buffer.start))
     }
 
-    /// Tries once more to have memory.
+    /// Tries again to allocate the buffer.
     #[cold]
     fn allocate(&mut self) -> io::Result<&mut Buffer> {
         let bytes = sys::zeroes(self.size().max(1))?.into();

@@ -1,8 +1,7 @@
-//! From and to the types of `std` and `socket2`, and `Read` and `Write`.
+//! Conversions from and to the types of `std` and `socket2`, and `Read` and `Write`.
 //!
-//! So a [`Socket`] plugs into whatever takes those: `polling`, `mio`, `tokio`.
-//! The descriptor stays the same; its timeout does not come along, the flag
-//! `O_NONBLOCK` does.
+//! They let a [`Socket`] be used with `polling`, `mio` and `tokio`. The descriptor stays the same.
+//! Its timeout is lost, the flag `O_NONBLOCK` is kept.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -17,8 +16,8 @@ use crate::sys::OwnedFd;
 macro_rules! convert {
     ($($(#[$attribute:meta])* $type:ty)*) => {$(
         $(#[$attribute])*
-        /// Gives the descriptor away; nothing is checked, so a call of the new
-        /// type may fail for another kind of socket.
+        /// Converts the socket without checks, so a call of the new type may fail if the
+        /// socket is of another kind.
         impl From<Socket> for $type {
             fn from(sock: Socket) -> $type {
                 sock.detach().into()
@@ -26,8 +25,8 @@ macro_rules! convert {
         }
 
         $(#[$attribute])*
-        /// Takes over the descriptor, with family, kind and protocol as the
-        /// system tells them; in the default mode, like [`Socket::from_fd`].
+        /// Converts into a `Socket` whose family, kind and protocol are queried from the
+        /// system. It is in the default mode, as after [`Socket::from_fd`].
         impl TryFrom<$type> for Socket {
             type Error = io::Error;
 
@@ -47,14 +46,14 @@ convert! {
     socket2::Socket
 }
 
-/// As [`Socket::recv_into`]: 0 is the end of file.
+/// Reads as [`Socket::recv_into`]: 0 is the end of file.
 impl Read for &Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.recv_into(buffer)
     }
 }
 
-/// As [`Socket::send`]; there is nothing to flush. `write!` sends its text in one piece, as
+/// Writes as [`Socket::send`], so `flush` does nothing. `write!` sends its text in one piece, as
 /// [`Socket::sendall`] does.
 impl Write for &Socket {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
@@ -70,15 +69,15 @@ impl Write for &Socket {
     }
 }
 
-/// As [`Socket::recv_into`]: 0 is the end of file. For lines see
-/// [`makefile_rb`](Socket::makefile_rb), which is `BufRead`.
+/// Reads as [`Socket::recv_into`]: 0 is the end of file. For lines use
+/// [`makefile_rb`](Socket::makefile_rb), which implements `BufRead`.
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.recv_into(buffer)
     }
 }
 
-/// As [`Socket::send`]; there is nothing to flush. `write!` sends its text in one piece, as
+/// Writes as [`Socket::send`], so `flush` does nothing. `write!` sends its text in one piece, as
 /// [`Socket::sendall`] does.
 impl Write for Socket {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {

@@ -1,4 +1,4 @@
-//! A socket as a file: Python's `makefile`.
+//! Buffered files over a socket: Python's `makefile`.
 //!
 //! | Python | here |
 //! | --- | --- |
@@ -6,10 +6,10 @@
 //! | `makefile('wb')` | [`makefile_wb`](Socket::makefile_wb): [`Write`] |
 //! | `makefile('rwb')` | [`makefile_rwb`](Socket::makefile_rwb): both, with a buffer each |
 //! | `makefile('rb', n)` | [`SocketReader::new`] with a size; 0 never reads ahead |
-//! | `makefile('wb', n)` | [`SocketWriter::new`] with a size; 0 sends at once |
+//! | `makefile('wb', n)` | [`SocketWriter::new`] with a size; 0 sends immediately |
 //!
-//! A file borrows its socket, so it cannot outlive it. After a timeout the
-//! reader keeps what it has and reading can go on (Python refuses).
+//! A file borrows its socket, so it cannot outlive it. After a timeout the reader keeps its data,
+//! and reading can continue (Python refuses).
 
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
@@ -19,12 +19,12 @@ use crate::stream::StreamSocket;
 use crate::stream::buffer::ReadBuffer;
 use crate::sys;
 
-/// Buffer size of a file where none is given. Python: `io.DEFAULT_BUFFER_SIZE`.
+/// Default buffer size of a file. Python: `io.DEFAULT_BUFFER_SIZE`.
 pub const DEFAULT_BUFFER_SIZE: usize = 8192;
 
-/// The socket as a file.
+/// Files.
 impl Socket {
-    /// Reads the socket as a file, with a buffer of 8192 bytes.
+    /// Returns a file that reads from the socket, with a buffer of 8192 bytes.
     ///
     /// Python: `makefile('rb')`. System call: recv(2) when the buffer is empty.
     ///
@@ -45,9 +45,9 @@ impl Socket {
         SocketReader::new(self, DEFAULT_BUFFER_SIZE)
     }
 
-    /// Writes the socket as a file, with a buffer of 8192 bytes: `flush` sends it.
+    /// Returns a file that writes to the socket, with a buffer of 8192 bytes.
     ///
-    /// Python: `makefile('wb')`. System call: send(2) when the buffer is full.
+    /// Python: `makefile('wb')`. System call: send(2) when the buffer is full or flushed.
     ///
     /// # Examples
     ///
@@ -66,7 +66,7 @@ impl Socket {
         SocketWriter::new(self, DEFAULT_BUFFER_SIZE)
     }
 
-    /// Reads and writes the socket as a file, with a buffer for each direction.
+    /// Returns a file that reads and writes, with a buffer for each direction.
     ///
     /// Python: `makefile('rwb')`.
     ///
@@ -91,7 +91,7 @@ impl Socket {
     }
 }
 
-/// A socket to read from, with a buffer. Python: `io.BufferedReader` over `SocketIO`.
+/// A buffered reader of a socket. Python: `io.BufferedReader` over `SocketIO`.
 ///
 /// # Examples
 ///
@@ -103,21 +103,22 @@ impl Socket {
 /// theirs.sendall(b"head\nbody")?;
 /// let mut head = String::new();
 /// SocketReader::new(&ours, 0).read_line(&mut head)?; // without a buffer
-/// assert_eq!(ours.recv(100)?, b"body"); // so the rest is still there
+/// assert_eq!(ours.recv(100)?, b"body"); // the rest is still in the socket
 /// # std::io::Result::Ok(())
 /// ```
 pub struct SocketReader<'a> {
     source: &'a dyn StreamSocket,
-    /// Made with the first read that needs it.
+    /// Allocated by the first read that needs it.
     buffer: ReadBuffer,
-    /// How much it can hold. With one byte a line is read byte by byte, so that what
-    /// follows it stays in the socket.
+    /// Size of the buffer. With one byte, a line is read byte by byte, so that the data after it
+    /// stays in the socket.
     size: usize,
 }
 
 impl<'a> SocketReader<'a> {
-    /// A reader with a buffer of `bufsize` bytes; with 0 it takes no byte from
-    /// the socket that it was not asked for.
+    /// Creates a reader with a buffer of `bufsize` bytes.
+    ///
+    /// With 0 it receives no more bytes than are read.
     #[inline]
     #[must_use]
     pub fn new(source: &'a dyn StreamSocket, bufsize: usize) -> SocketReader<'a> {
@@ -140,7 +141,7 @@ impl<'a> SocketReader<'a> {
         self.buffer
     }
 
-    /// Bytes received and not yet read. Python: `peek()`, without its read.
+    /// Returns the bytes that were received but not yet read. Python: `peek()`, without receiving.
     ///
     /// # Examples
     ///
@@ -165,7 +166,7 @@ impl Read for SocketReader<'_> {
         if out.is_empty() {
             return Ok(0);
         }
-        // As much as the buffer holds or more: no copy through it.
+        // A read of at least the buffer's size bypasses the buffer.
         if self.buffer().is_empty() && out.len() >= self.size {
             return self.source.recv_into(out);
         }
@@ -191,14 +192,16 @@ impl BufRead for SocketReader<'_> {
     }
 }
 
-/// A socket to write to. Python: `io.BufferedWriter`, or with buffer size 0
-/// `socketserver`'s `_SocketWriter`: each write sends all of it at once.
+/// A buffered writer of a socket.
 ///
-/// The buffer is made with the first write that needs it; without the memory for it
-/// that write fails with `OutOfMemory`.
+/// Python: `io.BufferedWriter`, or with buffer size 0 `socketserver`'s `_SocketWriter`, which sends
+/// each write immediately.
 ///
-/// What is still buffered is sent when the writer is dropped; call
-/// [`flush`](Write::flush) to see the error.
+/// The buffer is allocated by the first write that needs it. If the allocation fails, that write
+/// fails with `OutOfMemory`.
+///
+/// Dropping the writer sends buffered data and ignores errors. Call [`flush`](Write::flush) to get
+/// the error.
 ///
 /// # Examples
 ///
@@ -219,8 +222,9 @@ pub struct SocketWriter<'a> {
 }
 
 impl<'a> SocketWriter<'a> {
-    /// A writer with a buffer of `bufsize` bytes; with 0 every write is sent
-    /// before it returns.
+    /// Creates a writer with a buffer of `bufsize` bytes.
+    ///
+    /// With 0 every write is sent before it returns.
     #[inline]
     #[must_use]
     pub fn new(target: &'a dyn StreamSocket, bufsize: usize) -> SocketWriter<'a> {
@@ -244,8 +248,8 @@ impl SocketWriter<'_> {
     }
 
     fn send_buffer(&mut self) -> io::Result<()> {
-        // As with sendall, how much of it went is unknown after an error, and
-        // sending a part twice would be worse than losing it.
+        // As with sendall, the number of bytes sent is unknown after an error, and sending some of
+        // them twice would be worse than losing them.
         let data = std::mem::take(&mut self.buffer);
         self.target.sendall(&data)?;
         self.buffer = data;
@@ -264,16 +268,16 @@ impl Write for SocketWriter<'_> {
         Ok(data.len())
     }
 
-    /// Never tries again by itself: what is sent already would be sent twice.
+    /// Does not retry after an error, because part of the data may have been sent.
     #[inline]
     fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
         if data.is_empty() { Ok(()) } else { self.write(data).map(drop) }
     }
 
-    /// Formats the whole text first and writes it once. The default writes each piece of
-    /// it: without a buffer that is a segment for each, and the second one waits for the
-    /// peer's delayed acknowledgement (RFC 896, RFC 1122 section 4.2.3.2). A text that
-    /// cannot be formatted is not written at all.
+    /// Formats the whole text and writes it once. The default implementation writes each piece,
+    /// which without a buffer sends a segment for each, and the second one waits for the peer's
+    /// delayed acknowledgement (RFC 896, RFC 1122 section 4.2.3.2). If formatting fails, nothing is
+    /// written.
     fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
         match text.as_str() {
             Some(text) => self.write_all(text.as_bytes()),
@@ -287,16 +291,16 @@ impl Write for SocketWriter<'_> {
     }
 }
 
-/// A formatted text. A short one is not allocated.
+/// A formatted text. A short one is stored inline.
 struct Formatted {
     short: [u8; SHORT],
     length: usize,
-    /// The whole text, once it is longer than `short`.
+    /// The whole text, if it is longer than `short`.
     long: Vec<u8>,
     error: Option<io::Error>,
 }
 
-/// Longest text that is not allocated.
+/// Longest text that is stored inline.
 const SHORT: usize = 256;
 
 impl Formatted {
@@ -304,7 +308,7 @@ impl Formatted {
         let mut formatted = Formatted { short: [0; SHORT], length: 0, long: Vec::new(), error: None };
         match fmt::write(&mut formatted, text) {
             Ok(()) => Ok(formatted),
-            // As in the standard library, if it is not the memory.
+            // The standard library's error, unless the allocation failed.
             Err(fmt::Error) => Err(formatted.error.unwrap_or_else(|| io::Error::other("formatter error"))),
         }
     }
@@ -345,7 +349,7 @@ impl Drop for SocketWriter<'_> {
     }
 }
 
-/// A socket to read from and write to, with a buffer each. Python: `io.BufferedRWPair`.
+/// A buffered reader and writer of a socket. Python: `io.BufferedRWPair`.
 ///
 /// # Examples
 ///
@@ -389,7 +393,7 @@ impl Write for SocketPair<'_> {
         self.writer.write_all(data)
     }
 
-    /// As that of [`SocketWriter`]: in one piece.
+    /// Writes in one piece, as [`SocketWriter`] does.
     fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
         self.writer.write_fmt(text)
     }
@@ -404,7 +408,7 @@ mod tests {
     use super::*;
     use crate::consts::Shutdown;
 
-    /// A stream that gives one outcome after the other, without a socket.
+    /// A stream without a socket, with a list of outcomes.
     struct Script(std::sync::Mutex<Vec<io::Result<&'static [u8]>>>);
 
     impl Script {
@@ -426,11 +430,11 @@ mod tests {
         }
 
         fn shutdown(&self, _how: Shutdown) -> io::Result<()> {
-            unreachable!("no file shuts its socket down")
+            unreachable!("files do not shut the socket down")
         }
 
         fn socket(&self) -> &Socket {
-            unreachable!("no file looks at its socket")
+            unreachable!("files do not use the socket")
         }
     }
 
@@ -439,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receive_that_failed_leaves_a_whole_buffer() {
+    fn a_failed_receive_leaves_an_empty_buffer_of_full_size() {
         let stream = Script::of([Ok(b"abcd"), fails(), fails(), Ok(b"efgh"), Ok(b"")]);
         let mut reader = SocketReader::new(&stream, 4);
         for piece in [&b"abcd"[..], b"efgh"] {
@@ -453,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_can_be_consumed_than_is_there() {
+    fn consume_is_limited_to_the_unread_bytes() {
         let stream = Script::of([Ok(b"abc"), Ok(b"def")]);
         let mut reader = SocketReader::new(&stream, 8);
         reader.fill_buf().unwrap();
@@ -465,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_makes_its_buffer_once_and_when_it_is_needed() {
+    fn a_reader_allocates_its_buffer_once_and_on_demand() {
         for (bufsize, size) in [(0, 1), (2, 2), (DEFAULT_BUFFER_SIZE, DEFAULT_BUFFER_SIZE)] {
             let stream = Script::of([Ok(b"a"), Ok(b"b")]);
             let mut reader = SocketReader::new(&stream, bufsize);
@@ -474,7 +478,7 @@ mod tests {
             assert_eq!(reader.buffer.size(), size, "{bufsize}");
             let memory = reader.buffer().as_ptr();
             reader.consume(1);
-            // A buffer that goes from reader to reader keeps what it is.
+            // A buffer that is passed to another reader keeps its size and memory.
             let mut next = SocketReader::with_buffer(&stream, reader.into_buffer());
             assert_eq!(next.fill_buf().unwrap(), b"b");
             assert_eq!((next.buffer.size(), next.buffer().as_ptr()), (size, memory), "{bufsize}");
@@ -482,18 +486,18 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_write_is_not_begun_again() {
+    fn an_interrupted_write_is_not_retried() {
         for bufsize in [0, 2] {
             let interrupted = || Err(io::ErrorKind::Interrupted.into());
             let stream = Script::of([interrupted(), Ok(b"")]);
             let mut writer = SocketWriter::new(&stream, bufsize);
-            let error = writer.write_all(b"a part of it went").unwrap_err();
+            let error = writer.write_all(b"partly sent").unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::Interrupted, "{bufsize}");
-            assert_eq!(stream.0.lock().unwrap().len(), 1, "{bufsize}: sent once more");
+            assert_eq!(stream.0.lock().unwrap().len(), 1, "{bufsize}: sent again");
         }
     }
 
-    /// A number of `length` digits, in pieces of one byte.
+    /// A number of `length` digits, formatted in pieces of one byte.
     struct Digits(usize);
 
     impl fmt::Display for Digits {
@@ -503,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_of_any_length_is_formatted_whole() {
+    fn a_text_of_any_length_is_formatted_completely() {
         for length in (0..4).chain(SHORT - 3..SHORT + 4).chain([10_000]) {
             let expected = format!("<{}>\n", Digits(length));
             let formatted = Formatted::new(format_args!("<{}>\n", Digits(length))).unwrap();
@@ -513,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_cannot_be_formatted_is_not_written() {
+    fn nothing_is_written_if_formatting_fails() {
         struct Fails;
         impl fmt::Display for Fails {
             fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -523,14 +527,14 @@ mod tests {
         for bufsize in [0, 100] {
             let stream = Script::of([]);
             let mut writer = SocketWriter::new(&stream, bufsize);
-            let error = write!(writer, "half of it {}", Fails).unwrap_err();
+            let error = write!(writer, "one part {}", Fails).unwrap_err();
             assert_eq!(error.to_string(), "formatter error");
             assert_eq!(writer.buffer, b"", "{bufsize}");
         }
     }
 
     #[test]
-    fn a_writer_allocates_its_buffer_once_and_when_it_is_needed() {
+    fn a_writer_allocates_its_buffer_once_and_on_demand() {
         let stream = Script::of([Ok(b""), Ok(b""), Ok(b"")]);
         let mut writer = SocketWriter::new(&stream, 100);
         assert_eq!(writer.buffer.capacity(), 0);
@@ -543,11 +547,11 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_failed_holds_nothing_back() {
+    fn a_failed_write_leaves_nothing_in_the_buffer() {
         let stream = Script::of([fails(), fails()]);
         let mut writer = SocketWriter::new(&stream, 10);
-        writer.write_all(b"held back").unwrap();
-        writer.write_all(b"more").unwrap_err();
+        writer.write_all(b"buffered").unwrap();
+        writer.write_all(b"exceeds").unwrap_err();
         assert_eq!(writer.buffer, b"");
         writer.write_all(&[0; 10]).unwrap_err();
         assert_eq!(writer.buffer, b"");

@@ -1,4 +1,4 @@
-//! What a handler may do with its peer, whatever is underneath.
+//! Connected streams: `StreamSocket`, `makefile` and conversions.
 
 pub(crate) mod buffer;
 pub(crate) mod convert;
@@ -14,64 +14,69 @@ use crate::socket::linger::Lingered;
 use crate::stream::buffer::ReadBuffer;
 use crate::sys;
 
-/// A connected stream: a plain [`Socket`], or one with TLS on top.
+/// A connected stream: a plain [`Socket`], or a stream with TLS.
 ///
-/// Python duck-types this: code written for a `socket` runs over an
-/// `SSLSocket`. Every method takes `&self`: one thread may receive while another
-/// sends.
+/// In Python code written for a `socket` also runs with an `SSLSocket`. Every method takes `&self`,
+/// so one thread can receive while another sends.
 pub trait StreamSocket: Send + Sync {
-    /// Receives into `buffer`; 0 is the end of file. Python: `recv_into`.
+    /// Receives into `buffer` and returns the number of bytes, or 0 at the end of file.
+    ///
+    /// Python: `recv_into`.
     ///
     /// # Errors
     ///
-    /// Those of [`Socket::recv`].
+    /// Returns an error if [`Socket::recv`] does.
     fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Sends some of `data` and returns how much. Python: `send`.
+    /// Sends part or all of `data` and returns the number of bytes. Python: `send`.
     ///
     /// # Errors
     ///
-    /// Those of [`Socket::send`].
+    /// Returns an error if [`Socket::send`] does.
     fn send(&self, data: &[u8]) -> io::Result<usize>;
 
-    /// Ends sending, receiving, or both. Python: `shutdown`.
+    /// Shuts down sending, receiving, or both. Python: `shutdown`.
     ///
     /// # Errors
     ///
-    /// Those of [`Socket::shutdown`].
+    /// Returns an error if [`Socket::shutdown`] does.
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
 
-    /// The socket underneath: descriptor, timeouts, names, options.
+    /// Returns the underlying socket, with its descriptor, timeouts, addresses and options.
     fn socket(&self) -> &Socket;
 
-    /// Discards input until it is safe to close the stream, for no longer than `limit`:
-    /// see [`Socket::linger_for`]. Dropping the stream then does not wait once more.
+    /// Discards input until it is safe to close the stream, for at most `limit`.
+    ///
+    /// See [`Socket::linger_for`]. Dropping the stream afterwards does not wait again.
     ///
     /// # Errors
     ///
-    /// Those of [`Socket::linger_for`].
+    /// Returns an error if [`Socket::linger_for`] does.
     fn linger_for(&self, limit: Duration) -> io::Result<Lingered> {
         self.socket().linger_for(limit)
     }
 
-    /// Sets how long [`shutdown`](Self::shutdown) and dropping the stream may take together,
-    /// from now on, in place of the socket's timeout. A server calls it when a handler is
-    /// done, with its `linger_timeout`. By default nothing.
+    /// Limits the time that [`shutdown`](Self::shutdown) and drop may take together.
     ///
-    /// A wrapper around another stream has to pass it on.
+    /// The limit starts now and replaces the socket's timeout. A server calls this method with its
+    /// `linger_timeout` when a handler is done. The default does nothing.
+    ///
+    /// A wrapper around another stream must forward this call.
     fn set_close_timeout(&self, timeout: Duration) {
         let _ = timeout;
     }
 
-    /// Marks the stream as failed: what was sent is not all there was to send. If the
-    /// protocol has a way to end in order, such as the close_notify of TLS, it is not
-    /// used any more, so that the peer sees that the stream was cut. By default nothing.
+    /// Marks the stream as failed, because not all data was sent.
     ///
-    /// A wrapper around another stream has to pass it on.
+    /// If the protocol has a message for an orderly end, such as the close_notify of TLS, it is not
+    /// sent any more, so that the peer detects the truncation. The default does nothing.
+    ///
+    /// A wrapper around another stream must forward this call.
     fn abort(&self) {}
 
-    /// Bytes that can be received although the socket underneath has none: who
-    /// waits for input in poll(2) has to ask first. 0 for a plain socket. Python:
+    /// Returns the number of bytes that can be read without receiving from the socket.
+    ///
+    /// Check this before polling the socket for readability. A plain socket returns 0. Python:
     /// `SSLSocket.pending`.
     fn pending(&self) -> usize {
         0
@@ -100,8 +105,10 @@ pub trait StreamSocket: Send + Sync {
         buffer.receive(|room| self.recv_into(room)).map(drop)
     }
 
-    /// The stream as what it is, for types that let themselves be found behind
-    /// the trait, such as `SSLSocket::of(stream)`. Python: `isinstance`.
+    /// Returns the stream as [`Any`], for types that can be downcast, such as
+    /// `SSLSocket::of(stream)`.
+    ///
+    /// Python: `isinstance`.
     fn as_any(&self) -> Option<&dyn Any> {
         None
     }
@@ -110,7 +117,7 @@ pub trait StreamSocket: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Those of [`Socket::recv`].
+    /// Returns an error if [`Socket::recv`] does.
     fn recv(&self, bufsize: usize) -> io::Result<Vec<u8>> {
         let mut buffer = sys::zeroes(bufsize)?;
         let received = self.recv_into(&mut buffer)?;
@@ -122,7 +129,7 @@ pub trait StreamSocket: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Those of [`Socket::sendall`].
+    /// Returns an error if [`Socket::sendall`] does.
     fn sendall(&self, data: &[u8]) -> io::Result<()> {
         let mut rest = data;
         while !rest.is_empty() {

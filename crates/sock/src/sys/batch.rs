@@ -1,5 +1,5 @@
-//! Many datagrams in one call: recvmmsg(2) and sendmmsg(2) on Linux, the same by
-//! recvmsg(2) and sendmsg(2) one by one elsewhere. Unix only.
+//! Several datagrams in one call: recvmmsg(2) and sendmmsg(2) on Linux, and loops of recvmsg(2) and
+//! sendmsg(2) elsewhere. Unix only.
 
 use std::io;
 use std::mem;
@@ -18,46 +18,47 @@ use one_by_one as many;
 #[cfg(target_os = "linux")]
 type Header = c::mmsghdr;
 
-/// What Linux calls `mmsghdr`.
+/// Has the fields of Linux's `mmsghdr`.
 #[cfg(not(target_os = "linux"))]
 struct Header {
     msg_hdr: c::msghdr,
     msg_len: u32,
 }
 
-/// Receives into headers; an error behind datagrams is left for the next call.
+/// Receives into headers. An error after at least one datagram is left for the next call.
 ///
-/// Safe when every pointer in the headers leads to a live buffer of the length
+/// Safe if every pointer in the headers points to a live buffer of the length beside it that is not
+/// used elsewhere.
 /// beside it that nobody else uses.
 type Receive = unsafe fn(BorrowedFd<'_>, &mut [Header], i32, &mut Option<io::Error>) -> io::Result<usize>;
 
-/// Sends some headers, the first ones.
+/// Sends the first headers, and returns their number.
 ///
-/// Safe when every pointer in the headers leads to live bytes of the length beside it.
+/// Safe if every pointer in the headers points to live bytes of the length beside it.
 type SendSome = unsafe fn(BorrowedFd<'_>, &mut [Header], i32) -> io::Result<usize>;
 
-/// Room for datagrams, allocated once: their bytes, their senders, and what the
-/// system is told of both.
+/// Buffers for datagrams, allocated once: their bytes, their senders, and the headers for the
+/// system.
 pub(crate) struct Slots {
     size: usize,
     bytes: Vec<u8>,
     names: Vec<c::sockaddr_storage>,
     iovecs: Vec<c::iovec>,
     headers: Vec<Header>,
-    /// How many datagrams came last.
+    /// Number of datagrams of the last call.
     filled: usize,
-    /// An error that came behind datagrams: the next call's. Linux keeps it itself.
+    /// An error that followed datagrams, for the next call. Linux stores it itself.
     pending: Option<io::Error>,
 }
 
-// SAFETY: the pointers in `iovecs` and `headers` lead into the other vectors of the
-// same value and are followed only inside `receive`, which has it to itself.
+// SAFETY: the pointers in `iovecs` and `headers` point into the other vectors of the same value and
+// are dereferenced only inside `receive`, which has exclusive access.
 unsafe impl Send for Slots {}
-// SAFETY: the same; through a shared reference no pointer is followed.
+// SAFETY: as above; no pointer is dereferenced through a shared reference.
 unsafe impl Sync for Slots {}
 
 impl Slots {
-    /// `None` when there is no memory for that many.
+    /// Returns `None` if the allocation fails.
     pub(crate) fn new(count: usize, size: usize) -> Option<Slots> {
         fn room<T>(count: usize) -> Option<Vec<T>> {
             let mut room = Vec::new();
@@ -74,12 +75,12 @@ impl Slots {
             pending: None,
         };
         slots.bytes.resize(count * size, 0);
-        // SAFETY: all zeroes are an address of no family.
+        // SAFETY: all zeroes are a valid address without a family.
         slots.names.resize_with(count, || unsafe { mem::zeroed() });
         slots.iovecs.resize_with(count, || c::iovec { iov_base: ptr::null_mut(), iov_len: 0 });
         slots.headers.resize_with(count, empty_header);
-        // Once for all: no vector grows, so what they hold stays where it is.
-        // Not chunks_exact_mut: slots of no bytes are slots too.
+        // Set once, because no vector grows and so none moves. Not chunks_exact_mut, because slots
+        // without bytes are allowed.
         let mut bytes = slots.bytes.as_mut_ptr();
         for ((iovec, name), header) in slots.iovecs.iter_mut().zip(&mut slots.names).zip(&mut slots.headers)
         {
@@ -105,13 +106,13 @@ impl Slots {
         self.filled
     }
 
-    /// The bytes of a datagram that came, as many as there was room for.
+    /// Returns the bytes of a datagram that fit into its slot.
     pub(crate) fn data(&self, index: usize) -> &[u8] {
         let start = index * self.size;
         &self.bytes[start..start + self.counted(index).min(self.size)]
     }
 
-    /// What the system counted, which `MSG_TRUNC` lets be more than there was room for.
+    /// Returns the length that the system counted, which `MSG_TRUNC` lets exceed the slot.
     pub(crate) fn counted(&self, index: usize) -> usize {
         self.headers[index].msg_len as usize
     }
@@ -121,9 +122,9 @@ impl Slots {
     }
 
     pub(crate) fn address(&self, index: usize) -> SockAddr {
-        let told = self.headers[index].msg_hdr.msg_namelen as usize;
-        // Behind its end are leftovers of longer ones.
-        let len = told.min(mem::size_of::<c::sockaddr_storage>());
+        let written = self.headers[index].msg_hdr.msg_namelen as usize;
+        // Bytes after its end may be left from a longer address.
+        let len = written.min(mem::size_of::<c::sockaddr_storage>());
         let mut storage = SockAddrStorage::zeroed();
         // SAFETY: the system has written `len` bytes of an address, and they fit.
         unsafe {
@@ -133,8 +134,8 @@ impl Slots {
         }
     }
 
-    /// Takes what is there: the first datagram as the descriptor's mode says, the
-    /// others without waiting. Returns how many came.
+    /// Receives available datagrams: the first one as the descriptor's mode says, the others
+    /// without waiting. Returns their number.
     pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>, flags: i32) -> io::Result<usize> {
         self.receive_by(many::receive, fd, flags)
     }
@@ -147,14 +148,14 @@ impl Slots {
         for header in &mut self.headers {
             header.msg_hdr.msg_namelen = mem::size_of::<c::sockaddr_storage>() as c::socklen_t;
         }
-        // SAFETY: each header points to a slot of its own, of the length it says.
+        // SAFETY: each header points to a slot of its own, with the slot's length.
         self.filled = unsafe { call(fd, &mut self.headers, flags, &mut self.pending)? };
         Ok(self.filled)
     }
 }
 
-/// Sends datagrams until one does not go: how many went, and the error of that
-/// one. An address that is missing means the peer of a connected socket.
+/// Sends datagrams until one fails. Returns how many were sent, and the error of the next one. A
+/// missing address stands for the peer of a connected socket.
 pub(crate) fn send<'a>(
     fd: BorrowedFd<'_>,
     datagrams: impl Iterator<Item = (&'a [u8], Option<&'a SockAddr>)>,
@@ -185,11 +186,12 @@ fn send_by<'a>(
     }));
     let mut sent = 0;
     while sent < headers.len() {
-        // SAFETY: each header points to bytes and an address that live until here,
-        // and sending only reads them.
+        // SAFETY: each header points to bytes and an address that live until here, and sending only
+        // reads them.
         match unsafe { call(fd, &mut headers[sent..], flags | SEND_FLAGS) } {
             Ok(count) => sent += count,
-            // A signal behind the first datagram is no end; before it, it is the caller's.
+            // A signal after the first datagram does not end the call. Before it, the caller
+            // handles it.
             Err(error) if sent > 0 && error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return (sent, Some(error)),
         }
@@ -198,18 +200,18 @@ fn send_by<'a>(
 }
 
 fn empty_header() -> Header {
-    // SAFETY: all zeroes are a header with nothing in it.
+    // SAFETY: all zeroes are a valid empty header.
     Header { msg_hdr: unsafe { mem::zeroed() }, msg_len: 0 }
 }
 
-/// The two calls of Linux.
+/// The system calls of Linux.
 #[cfg(target_os = "linux")]
 mod kernel {
     use super::*;
 
     /// # Safety
-    /// Every pointer in the headers must lead to a live buffer of the length beside
-    /// it that nobody else uses.
+    /// Every pointer in the headers must point to a live buffer of the length beside it that is not
+    /// used elsewhere.
     pub(super) unsafe fn receive(
         fd: BorrowedFd<'_>,
         headers: &mut [Header],
@@ -217,8 +219,8 @@ mod kernel {
         _pending: &mut Option<io::Error>,
     ) -> io::Result<usize> {
         let (count, flags) = (headers.len() as u32, flags | c::MSG_WAITFORONE);
-        // SAFETY: the caller vouches for the headers, and there are `count` of them.
-        // The type of the flags is not the same in every C library.
+        // SAFETY: the caller guarantees the headers, and there are `count` of them.
+        // The type of the flags differs between C libraries.
         match unsafe {
             c::recvmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), count, flags as _, ptr::null_mut())
         } {
@@ -228,9 +230,9 @@ mod kernel {
     }
 
     /// # Safety
-    /// Every pointer in the headers must lead to live bytes of the length beside it.
+    /// Every pointer in the headers must point to live bytes of the length beside it.
     pub(super) unsafe fn send(fd: BorrowedFd<'_>, headers: &mut [Header], flags: i32) -> io::Result<usize> {
-        // SAFETY: the caller vouches for the headers, and there are that many.
+        // SAFETY: the caller guarantees the headers, and there are that many.
         match unsafe { c::sendmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), headers.len() as u32, flags as _) }
         {
             sent if sent < 0 => Err(io::Error::last_os_error()),
@@ -239,14 +241,14 @@ mod kernel {
     }
 }
 
-/// The same where there are no such calls. Linux compiles it for its tests.
+/// The same for systems without these calls. Linux compiles it for its tests.
 #[cfg(any(not(target_os = "linux"), test))]
 mod one_by_one {
     use super::*;
 
     /// # Safety
-    /// Every pointer in the headers must lead to a live buffer of the length beside
-    /// it that nobody else uses.
+    /// Every pointer in the headers must point to a live buffer of the length beside it that is not
+    /// used elsewhere.
     pub(super) unsafe fn receive(
         fd: BorrowedFd<'_>,
         headers: &mut [Header],
@@ -255,14 +257,14 @@ mod one_by_one {
     ) -> io::Result<usize> {
         let mut flags = flags;
         for (index, header) in headers.iter_mut().enumerate() {
-            // SAFETY: the caller vouches for the header.
+            // SAFETY: the caller guarantees the header.
             let received = unsafe { c::recvmsg(fd.as_raw_fd(), &mut header.msg_hdr, flags) };
             if received < 0 {
                 let error = io::Error::last_os_error();
                 if index == 0 {
                     return Err(error);
                 }
-                // That nothing more is there is no error, and a signal none to keep.
+                // An empty queue is not an error, and a signal does not have to be reported later.
                 if ![io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind()) {
                     *pending = Some(error);
                 }
@@ -275,13 +277,13 @@ mod one_by_one {
     }
 
     /// # Safety
-    /// Every pointer in the headers must lead to live bytes of the length beside it.
+    /// Every pointer in the headers must point to live bytes of the length beside it.
     pub(super) unsafe fn send(fd: BorrowedFd<'_>, headers: &mut [Header], flags: i32) -> io::Result<usize> {
-        // One at a time: of several the error behind them would be lost.
+        // One at a time: after several, an error of the next one would be lost.
         let Some(header) = headers.first_mut() else {
             return Ok(0);
         };
-        // SAFETY: the caller vouches for the header.
+        // SAFETY: the caller guarantees the header.
         match unsafe { c::sendmsg(fd.as_raw_fd(), &header.msg_hdr, flags) } {
             sent if sent < 0 => Err(io::Error::last_os_error()),
             _ => Ok(1),
@@ -296,10 +298,10 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
     use std::time::{Duration, Instant};
 
-    /// Longest wait; only a failure takes it.
+    /// Longest wait, reached only if the test fails.
     const LIMIT: Duration = Duration::from_secs(10);
 
-    const WAYS: [(Receive, SendSome); 2] =
+    const IMPLEMENTATIONS: [(Receive, SendSome); 2] =
         [(many::receive, many::send), (one_by_one::receive, one_by_one::send)];
 
     fn texts(slots: &Slots) -> Vec<&[u8]> {
@@ -311,8 +313,8 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_do_the_same() {
-        for (receive, send) in WAYS {
+    fn both_implementations_behave_alike() {
+        for (receive, send) in IMPLEMENTATIONS {
             let (ours, theirs) = UnixDatagram::pair().unwrap();
             let (sent, error) = send_all(send, &ours, &[b"one", b"", b"longer than that", b"4"]);
             assert!(sent == 4 && error.is_none());
@@ -320,7 +322,7 @@ mod tests {
             assert_eq!(slots.receive_by(receive, theirs.as_fd(), 0).unwrap(), 3);
             assert_eq!(texts(&slots), [&b"one"[..], b"", b"longe"]);
             assert_eq!([0, 1, 2].map(|n| slots.flags(n) & c::MSG_TRUNC != 0), [false, false, true]);
-            // Blocking, and yet it does not wait for a second one.
+            // The descriptor blocks, but the call does not wait for a second datagram.
             theirs.set_read_timeout(Some(LIMIT)).unwrap();
             let begin = Instant::now();
             assert_eq!(slots.receive_by(receive, theirs.as_fd(), 0).unwrap(), 1);
@@ -331,13 +333,13 @@ mod tests {
             assert_eq!((error.kind(), slots.len()), (io::ErrorKind::WouldBlock, 0));
 
             drop(theirs);
-            let (sent, error) = send_all(send, &ours, &[b"nobody", b"is there"]);
+            let (sent, error) = send_all(send, &ours, &[b"not", b"received"]);
             assert_eq!((sent, error.unwrap().raw_os_error()), (0, Some(c::ECONNREFUSED)));
         }
     }
 
     #[test]
-    fn an_error_behind_a_datagram_is_the_next_calls() {
+    fn an_error_after_a_datagram_is_returned_by_the_next_call() {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         ours.send(b"one").unwrap();
         ours.send(b"two").unwrap();
@@ -348,8 +350,8 @@ mod tests {
         headers[0].msg_hdr.msg_iovlen = 1;
         headers[1].msg_hdr.msg_iovlen = 1_000_000;
         let mut slots = Slots::new(1, 1).unwrap();
-        // SAFETY: the first header leads to a byte of its own; the second asks for
-        // more than a call takes, which is refused before anything is followed.
+        // SAFETY: the first header points to a byte of its own. The second has more buffers than
+        // the call accepts, which is refused before a pointer is dereferenced.
         let received = unsafe { one_by_one::receive(theirs.as_fd(), &mut headers, 0, &mut slots.pending) };
         assert_eq!((received.unwrap(), byte), (1, b'o'));
         let error = slots.receive(theirs.as_fd(), 0).unwrap_err();

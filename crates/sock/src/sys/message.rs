@@ -9,7 +9,7 @@ use socket2::SockAddr;
 
 use super::{SEND_FLAGS, c, zeroes};
 
-/// What recvmsg(2) left.
+/// The result of recvmsg(2).
 pub(crate) struct Received {
     pub(crate) bytes: usize,
     pub(crate) items: Vec<Item>,
@@ -18,31 +18,31 @@ pub(crate) struct Received {
 }
 
 impl Received {
-    /// What came behind it in the same call.
+    /// Appends what the next receive of the same call returned.
     pub(crate) fn add(&mut self, piece: Received) {
         self.bytes += piece.bytes;
         self.flags |= piece.flags;
         for item in piece.items {
-            // One for the whole, such as a timestamp: the last counts.
+            // An item that describes the whole receive, such as a timestamp: the last one counts.
             self.items.retain(|old| (old.level, old.kind) != (item.level, item.kind));
             self.items.push(item);
         }
     }
 }
 
-/// One item of ancillary data.
+/// An item of ancillary data.
 pub(crate) struct Item {
     pub(crate) level: i32,
     pub(crate) kind: i32,
     pub(crate) data: Vec<u8>,
-    /// Its data went on where the buffer ended.
+    /// Whether the buffer ended before the item's data.
     pub(crate) truncated: bool,
-    /// The descriptors in it, if it is of a kind that holds some: they are ours from the
-    /// moment recvmsg(2) returns, and are closed with the item.
+    /// The descriptors of an item whose type has some. We own them as soon as recvmsg(2) returns.
+    /// They are closed with the item.
     pub(crate) descriptors: Option<Vec<OwnedFd>>,
 }
 
-/// Flags of every recvmsg(2): descriptors that come are not inherited.
+/// Flags of every recvmsg(2): received descriptors are close-on-exec.
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]
 const RECEIVE_FLAGS: i32 = c::MSG_CMSG_CLOEXEC;
 #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
@@ -54,13 +54,13 @@ pub(crate) fn recvmsg(
     control_size: usize,
     flags: i32,
 ) -> io::Result<Received> {
-    // Words, since headers must be aligned.
+    // Words, because headers must be aligned.
     let mut control: Vec<u64> = zeroes(control_size.div_ceil(8))?;
     let mut result = None;
-    // SAFETY: the initialiser is told where to write an address and how long it was.
+    // SAFETY: the closure writes an address to the storage and returns its length.
     let (bytes, address) = unsafe {
         SockAddr::try_init(|storage, len| {
-            // SAFETY: all zeroes are a msghdr with nothing in it.
+            // SAFETY: all zeroes are a valid empty msghdr.
             let mut message: c::msghdr = mem::zeroed();
             message.msg_name = storage.cast();
             message.msg_namelen = *len;
@@ -70,7 +70,7 @@ pub(crate) fn recvmsg(
                 message.msg_control = control.as_mut_ptr().cast();
                 message.msg_controllen = control_size as _;
             }
-            // SAFETY: every pointer in the message is to a live buffer of the length beside it.
+            // SAFETY: every pointer in the message points to a live buffer of the length beside it.
             let bytes = c::recvmsg(fd.as_raw_fd(), &mut message, flags | RECEIVE_FLAGS);
             if bytes < 0 {
                 return Err(io::Error::last_os_error());
@@ -80,9 +80,9 @@ pub(crate) fn recvmsg(
             Ok(bytes as usize)
         })?
     };
-    let (control_len, told) = result.unwrap_or_default();
-    // The kernel tells the flag back that nobody but us has asked for.
-    let flags = told & !(RECEIVE_FLAGS & !flags);
+    let (control_len, returned_flags) = result.unwrap_or_default();
+    // The kernel returns the flags that only we have set.
+    let flags = returned_flags & !(RECEIVE_FLAGS & !flags);
     let control = as_bytes(&control, control_len.min(control_size));
     let mut items = parse(control);
     for item in items.iter_mut().filter(|item| holds_descriptors(item.level, item.kind)) {
@@ -98,7 +98,7 @@ pub(crate) fn sendmsg(
     flags: i32,
     address: Option<&SockAddr>,
 ) -> io::Result<usize> {
-    // SAFETY: all zeroes are a msghdr with nothing in it.
+    // SAFETY: all zeroes are a valid empty msghdr.
     let mut message: c::msghdr = unsafe { mem::zeroed() };
     if let Some(address) = address {
         message.msg_name = address.as_ptr().cast_mut().cast();
@@ -110,20 +110,19 @@ pub(crate) fn sendmsg(
         message.msg_control = control.words.as_ptr().cast_mut().cast();
         message.msg_controllen = control.len as _;
     }
-    // SAFETY: every pointer in the message is to a live buffer of the length
-    // beside it, and sendmsg only reads.
+    // SAFETY: every pointer in the message points to a live buffer of the length beside it, and
+    // sendmsg only reads.
     match unsafe { c::sendmsg(fd.as_raw_fd(), &message, flags | SEND_FLAGS) } {
         sent if sent < 0 => Err(io::Error::last_os_error()),
         sent => Ok(sent as usize),
     }
 }
 
-/// The process of the sender as a descriptor, to a receiver that has set `SO_PASSPIDFD`
-/// (Linux 6.5; linux/socket.h).
+/// A pidfd of the sending process, received if `SO_PASSPIDFD` is set (Linux 6.5; linux/socket.h).
 #[cfg(target_os = "linux")]
 const SCM_PIDFD: i32 = 4;
 
-/// Whether a received item of this kind is descriptors that the kernel has made for us.
+/// Returns whether received items of this type contain descriptors that the kernel created for us.
 fn holds_descriptors(level: i32, kind: i32) -> bool {
     #[cfg(target_os = "linux")]
     if (level, kind) == (c::SOL_SOCKET, SCM_PIDFD) {
@@ -132,19 +131,19 @@ fn holds_descriptors(level: i32, kind: i32) -> bool {
     (level, kind) == (c::SOL_SOCKET, c::SCM_RIGHTS)
 }
 
-/// Takes over the descriptors of an item; a part of one at its end is none, and neither is
-/// the error that Linux puts in place of a pidfd it could not make.
+/// Takes ownership of the descriptors of an item. Ignores an incomplete one at its end, and the
+/// error code that Linux stores instead of a pidfd that it could not create.
 fn adopt(data: &[u8]) -> Vec<OwnedFd> {
     data.chunks_exact(mem::size_of::<RawFd>())
         .map(|number| RawFd::from_ne_bytes(number.try_into().unwrap_or_default()))
         .filter(|fd| *fd >= 0)
-        // SAFETY: the kernel has just made this descriptor for us, and nothing else
-        // has its number.
+        // SAFETY: the kernel has just created this descriptor for us, so nothing else owns its
+        // number.
         .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
         .collect()
 }
 
-/// Ancillary data to be sent: items behind each other, aligned.
+/// Ancillary data to send: a sequence of aligned items.
 pub(crate) struct Control {
     words: Vec<u64>,
     len: usize,
@@ -157,7 +156,7 @@ impl Control {
     }
 }
 
-/// Lays items out. `None` when they are longer than a length can say.
+/// Encodes items. Returns `None` if a length overflows.
 pub(crate) fn build<'a>(items: impl Iterator<Item = (i32, i32, &'a [u8])> + Clone) -> Option<Control> {
     let mut len = 0_usize;
     for (_, _, data) in items.clone() {
@@ -165,7 +164,7 @@ pub(crate) fn build<'a>(items: impl Iterator<Item = (i32, i32, &'a [u8])> + Clon
     }
     let mut bytes = Vec::with_capacity(len);
     for (level, kind, data) in items {
-        // SAFETY: all zeroes are a cmsghdr.
+        // SAFETY: all zeroes are a valid cmsghdr.
         let mut header: c::cmsghdr = unsafe { mem::zeroed() };
         header.cmsg_len = self::len(data.len())? as _;
         header.cmsg_level = level;
@@ -186,8 +185,8 @@ pub(crate) fn build<'a>(items: impl Iterator<Item = (i32, i32, &'a [u8])> + Clon
     Some(Control { words, len: bytes.len() })
 }
 
-/// Reads items until the buffer ends, or a header that makes no sense. An item
-/// that goes on behind the end is kept as far as it came.
+/// Parses items up to the end of the buffer or an invalid header. An item that continues after the
+/// end is truncated.
 pub(crate) fn parse(control: &[u8]) -> Vec<Item> {
     let header_len = mem::size_of::<c::cmsghdr>();
     let data_at = len(0).unwrap_or(header_len);
@@ -195,7 +194,7 @@ pub(crate) fn parse(control: &[u8]) -> Vec<Item> {
     let mut rest = control;
     while rest.len() >= header_len {
         let mut header = MaybeUninit::<c::cmsghdr>::uninit();
-        // SAFETY: there are as many bytes as a header has, and any are one.
+        // SAFETY: there are as many bytes as a header has, and any bytes are a valid header.
         let header = unsafe {
             ptr::copy_nonoverlapping(rest.as_ptr(), header.as_mut_ptr().cast(), header_len);
             header.assume_init()
@@ -212,33 +211,33 @@ pub(crate) fn parse(control: &[u8]) -> Vec<Item> {
             truncated: item_len > rest.len(),
             descriptors: None,
         });
-        // The next header is behind this item's padding.
+        // The next header follows this item's padding.
         rest = space(item_len - data_at).and_then(|space| rest.get(space..)).unwrap_or_default();
     }
     items
 }
 
-/// `CMSG_LEN`; `None` for what does not fit into its type.
+/// Returns `CMSG_LEN`, or `None` if it overflows its type.
 pub(crate) fn len(data: usize) -> Option<usize> {
     // SAFETY: both only compute.
     unsafe { below(c::CMSG_LEN(0), data).map(|data| c::CMSG_LEN(data) as usize) }
 }
 
-/// `CMSG_SPACE`; `None` for what does not fit into its type.
+/// Returns `CMSG_SPACE`, or `None` if it overflows its type.
 pub(crate) fn space(data: usize) -> Option<usize> {
-    // With the space of one byte both paddings are counted.
+    // The space of one byte includes both paddings.
     // SAFETY: both only compute.
     unsafe { below(c::CMSG_SPACE(1), data).map(|data| c::CMSG_SPACE(data) as usize) }
 }
 
-/// CPython's limit: a length that with what is around it still is a positive `int`.
+/// CPython's limit: the length including `around` must be a positive `int`.
 fn below(around: u32, data: usize) -> Option<u32> {
     let most = i32::MAX as usize - around as usize;
     (data <= most).then_some(data as u32)
 }
 
 fn as_bytes(words: &[u64], len: usize) -> &[u8] {
-    // SAFETY: words are bytes, as many as eight times their number.
+    // SAFETY: words are eight bytes each.
     let bytes = unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), words.len() * 8) };
     &bytes[..len]
 }

@@ -1,4 +1,4 @@
-//! The look-ups of `<netdb.h>`, which WinSock has too.
+//! The lookups of `<netdb.h>`, which WinSock has too.
 
 use std::ffi::{CStr, c_char};
 use std::io;
@@ -9,12 +9,13 @@ use socket2::SockAddr;
 
 use super::{c, netdb_h};
 
-/// getnameinfo(3): host and service. The error is as in [`getaddrinfo`](super::getaddrinfo).
+/// Calls getnameinfo(3) and returns host and service. The error is as in
+/// [`getaddrinfo`](super::getaddrinfo).
 pub(crate) fn getnameinfo(address: &SockAddr, flags: i32) -> Result<(String, String), (i32, io::Error)> {
     super::start_up();
     // NI_MAXHOST and NI_MAXSERV.
     let (mut host, mut service) = ([0_u8; 1025], [0_u8; 32]);
-    // SAFETY: the address is as long as it says, and both buffers as long as told.
+    // SAFETY: the address has the given length, and so have both buffers.
     let code = unsafe {
         c::getnameinfo(
             address.as_ptr().cast(),
@@ -33,8 +34,8 @@ fn text(buffer: &[u8]) -> String {
     CStr::from_bytes_until_nul(buffer).unwrap_or(c"").to_string_lossy().into_owned()
 }
 
-/// The calls below answer in memory that is theirs and is written over by the
-/// next one, in whatever thread (CPython holds a lock too).
+/// Locks the calls below, whose results are in static memory that the next call overwrites, in any
+/// thread (CPython holds a lock too).
 fn lock_netdb() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
     super::start_up();
@@ -45,39 +46,38 @@ fn pointer(protocol: Option<&CStr>) -> *const std::ffi::c_char {
     protocol.map_or(std::ptr::null(), CStr::as_ptr)
 }
 
-/// What the older look-ups tell of a host.
+/// The result of the older host lookups.
 pub(crate) struct RawHost {
     pub(crate) name: String,
     pub(crate) aliases: Vec<String>,
     pub(crate) addresses: Vec<IpAddr>,
 }
 
-/// gethostbyname(3). The error is its `h_errno`.
+/// Calls gethostbyname(3). The error is its `h_errno`.
 pub(crate) fn gethostbyname(name: &CStr) -> Result<RawHost, i32> {
     let _lock = lock_netdb();
-    // SAFETY: the name ends in NUL; the answer is read before the lock is released.
+    // SAFETY: the name ends in NUL; the result is read before the lock is released.
     unsafe { read_host(netdb_h::gethostbyname(name.as_ptr().cast())) }
 }
 
-/// gethostbyaddr(3). The error is its `h_errno`.
+/// Calls gethostbyaddr(3). The error is its `h_errno`.
 pub(crate) fn gethostbyaddr(address: IpAddr) -> Result<RawHost, i32> {
     let (bytes, family) = match address {
         IpAddr::V4(ip) => (ip.octets().to_vec(), c::AF_INET),
         IpAddr::V6(ip) => (ip.octets().to_vec(), c::AF_INET6),
     };
-    // WinSock has only 16 bits for it.
+    // The constants of WinSock have 16 bits.
     #[allow(clippy::useless_conversion)]
     let family = i32::from(family);
     let _lock = lock_netdb();
-    // SAFETY: the address is as long as told; the answer is read before the lock
-    // is released.
+    // SAFETY: the address has the given length; the result is read before the lock is released.
     unsafe { read_host(netdb_h::gethostbyaddr(bytes.as_ptr().cast(), bytes.len() as _, family)) }
 }
 
 /// # Safety
 /// `entry` must be null or a whole hostent.
 unsafe fn read_host(entry: *mut c::hostent) -> Result<RawHost, i32> {
-    // SAFETY: the caller vouches for it.
+    // SAFETY: the caller guarantees it.
     let Some(entry) = (unsafe { entry.as_ref() }) else {
         return Err(super::h_errno());
     };
@@ -94,7 +94,7 @@ unsafe fn read_host(entry: *mut c::hostent) -> Result<RawHost, i32> {
         aliases: aliases.into_iter().map(|alias| text(alias.cast())).collect(),
         addresses: addresses
             .into_iter()
-            // SAFETY: each address is as long as the entry says.
+            // SAFETY: each address has the length of the entry.
             .filter_map(|address| ip(unsafe { std::slice::from_raw_parts(address.cast(), length) }))
             .collect(),
     })
@@ -104,7 +104,7 @@ unsafe fn read_host(entry: *mut c::hostent) -> Result<RawHost, i32> {
 /// `list` must be null or end in null.
 unsafe fn pointers(list: *const *const u8) -> Vec<*const u8> {
     let mut found = Vec::new();
-    // SAFETY: the caller vouches for the end.
+    // SAFETY: the caller guarantees the end.
     unsafe {
         while !list.is_null() && !(*list.add(found.len())).is_null() {
             found.push(*list.add(found.len()));
@@ -122,15 +122,15 @@ fn ip(bytes: &[u8]) -> Option<IpAddr> {
 
 pub(crate) fn getservbyname(name: &CStr, protocol: Option<&CStr>) -> Option<u16> {
     let _lock = lock_netdb();
-    // SAFETY: the strings end in NUL; the answer is read before the lock is released.
+    // SAFETY: the strings end in NUL; the result is read before the lock is released.
     let entry = unsafe { c::getservbyname(name.as_ptr().cast(), pointer(protocol).cast()).as_ref() }?;
     Some(u16::from_be(entry.s_port as u16))
 }
 
 pub(crate) fn getservbyport(port: u16, protocol: Option<&CStr>) -> Option<String> {
     let _lock = lock_netdb();
-    // SAFETY: the string ends in NUL; the answer is read before the lock is
-    // released, and its name is a C string.
+    // SAFETY: the string ends in NUL; the result is read before the lock is released, and its name
+    // is a C string.
     unsafe {
         let entry = c::getservbyport(i32::from(port.to_be()), pointer(protocol).cast()).as_ref()?;
         Some(CStr::from_ptr(entry.s_name.cast()).to_string_lossy().into_owned())
@@ -139,9 +139,9 @@ pub(crate) fn getservbyport(port: u16, protocol: Option<&CStr>) -> Option<String
 
 pub(crate) fn getprotobyname(name: &CStr) -> Option<i32> {
     let _lock = lock_netdb();
-    // SAFETY: the string ends in NUL; the answer is read before the lock is released.
+    // SAFETY: the string ends in NUL; the result is read before the lock is released.
     let entry = unsafe { c::getprotobyname(name.as_ptr().cast()).as_ref() }?;
-    // WinSock has only 16 bits for it.
+    // The field has 16 bits in WinSock.
     #[allow(clippy::useless_conversion)]
     Some(i32::from(entry.p_proto))
 }

@@ -1,4 +1,4 @@
-//! sendfile(2), which every system has in a form of its own, and Windows not at all.
+//! sendfile(2), whose form differs between systems. Windows has none.
 
 use std::fs::File;
 use std::io;
@@ -7,8 +7,8 @@ use super::BorrowedFd;
 #[cfg(unix)]
 use super::{AsRawFd, c};
 
-/// Sends up to `count` bytes of the file from `offset`, without moving its
-/// position; 0 at its end.
+/// Sends up to `count` bytes of the file from `offset`, without changing its position. Returns 0 at
+/// the end of the file.
 #[cfg(target_os = "linux")]
 pub(crate) fn sendfile(sock: BorrowedFd<'_>, file: &File, offset: u64, count: u64) -> io::Result<usize> {
     let mut offset =
@@ -18,8 +18,8 @@ pub(crate) fn sendfile(sock: BorrowedFd<'_>, file: &File, offset: u64, count: u6
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
 }
 
-/// As on Linux. What went before EAGAIN or EINTR counts as sent: the system tells
-/// both (sendfile(2)).
+/// Sends as on Linux. Bytes sent before EAGAIN or EINTR are reported as success, because the system
+/// returns both (sendfile(2)).
 #[cfg(any(target_os = "macos", target_os = "freebsd"))]
 pub(crate) fn sendfile(sock: BorrowedFd<'_>, file: &File, offset: u64, count: u64) -> io::Result<usize> {
     let offset = libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(c::EOVERFLOW))?;
@@ -55,7 +55,7 @@ pub(crate) fn sendfile(_: BorrowedFd<'_>, _: &File, _: u64, _: u64) -> io::Resul
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Number of an open file, for the trace.
+/// Returns the number of an open file, for the trace.
 #[cfg(unix)]
 pub(crate) fn file_number(file: &File) -> usize {
     file.as_raw_fd() as usize
@@ -66,8 +66,8 @@ pub(crate) fn file_number(file: &File) -> usize {
     std::os::windows::io::AsRawHandle::as_raw_handle(file) as usize
 }
 
-/// Whether the error says that this file cannot be sent like this: a pipe, or a
-/// file system without the call.
+/// Returns whether the error means that sendfile(2) does not support this file, such as a pipe or a
+/// file system without support.
 #[cfg(unix)]
 pub(crate) fn sendfile_cannot(error: &io::Error) -> bool {
     let codes = [c::EINVAL, c::ENOSYS, c::EOPNOTSUPP, c::ENOTSOCK, c::ESPIPE, c::EOVERFLOW];

@@ -1,4 +1,4 @@
-//! What is the same on every system, over the C names of its own.
+//! Code common to all systems, over each system's C names.
 
 use std::alloc::{self, Layout};
 use std::ffi::CStr;
@@ -12,22 +12,22 @@ use socket2::{SockAddr, SockAddrStorage};
 
 use super::{RawAddrInfo, RawHints, c, path_from_bytes};
 
-/// The same buffer for callees that only write: they get no zeroes to trust.
+/// Returns the buffer as uninitialised memory, for calls that only write to it.
 pub(crate) fn uninit(buffer: &mut [u8]) -> &mut [MaybeUninit<u8>] {
-    // SAFETY: u8 and MaybeUninit<u8> have one layout. The callees are the
-    // receive calls of socket2, which promise not to write uninitialised bytes.
+    // SAFETY: u8 and MaybeUninit<u8> have the same layout. The callers pass it to the receive calls
+    // of socket2, which promise not to write uninitialised bytes.
     unsafe { &mut *(ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) }
 }
 
-/// Started milliseconds count whole, so that a wait never ends early. Not by way of
-/// `as_nanos`, whose 128 bits take a division of their own.
+/// Rounds up to milliseconds, so that a wait does not end early. Does not use `as_nanos`, whose 128
+/// bits need a slow division.
 pub(crate) fn whole_milliseconds(time: Duration) -> u64 {
     let rest = u64::from(time.subsec_nanos().div_ceil(1_000_000));
     time.as_secs().saturating_mul(1000).saturating_add(rest)
 }
 
-/// Allocates `capacity` bytes, lets `receive` write some, returns those. They are
-/// zeroed only if `receive` may count bytes it does not write.
+/// Allocates `capacity` bytes, lets `receive` write some, and returns those. The memory is zeroed
+/// only if `receive` may count bytes that it does not write.
 pub(crate) fn fill<T>(
     capacity: usize,
     zeroed: bool,
@@ -40,15 +40,15 @@ pub(crate) fn fill<T>(
         spare.fill(MaybeUninit::new(0));
     }
     let (received, rest) = receive(spare)?;
-    // A datagram's real length can exceed the buffer when MSG_TRUNC was asked for.
+    // The real length of a datagram, which MSG_TRUNC returns, can exceed the buffer.
     let received = received.min(capacity);
-    // SAFETY: `receive` is a receive call that returned how many bytes it wrote, or
-    // all of them were written before.
+    // SAFETY: `receive` is a receive call that returned how many bytes it wrote, or all of them
+    // were written before.
     unsafe { buffer.set_len(received) };
     Ok((buffer, rest))
 }
 
-/// Plain numbers: all bits zero are one of them.
+/// Plain numbers, for which all bits zero are a valid value.
 ///
 /// # Safety
 /// A value of all zero bytes must be valid.
@@ -56,11 +56,11 @@ pub(crate) unsafe trait Number: Copy {}
 
 // SAFETY: it is the number 0.
 unsafe impl Number for u8 {}
-// SAFETY: the same.
+// SAFETY: it is the number 0.
 unsafe impl Number for u64 {}
 
-/// `vec![0; count]`, with an error where that would end the program. As there, many
-/// zeroes are the system's own and cost nothing until they are used.
+/// Returns `vec![0; count]`, or an error if the allocation fails. As with `vec!`, large zeroed
+/// memory comes from the system and costs nothing until it is used.
 pub(crate) fn zeroes<T: Number>(count: usize) -> io::Result<Vec<T>> {
     let wanted = count.saturating_mul(mem::size_of::<T>());
     let layout = Layout::array::<T>(count).map_err(|_| no_memory(wanted))?;
@@ -72,21 +72,21 @@ pub(crate) fn zeroes<T: Number>(count: usize) -> io::Result<Vec<T>> {
     if zeroes.is_null() {
         return Err(no_memory(wanted));
     }
-    // SAFETY: the allocator of vectors gave it for just this layout, and zeroes are numbers.
+    // SAFETY: the global allocator returned it for this layout, and zeroes are valid numbers.
     Ok(unsafe { Vec::from_raw_parts(zeroes, count, count) })
 }
 
-/// What is told for a size that is too large.
+/// The error of an allocation that is too large.
 #[cold]
 pub(crate) fn no_memory(bytes: usize) -> io::Error {
     io::Error::new(io::ErrorKind::OutOfMemory, format!("no memory for {bytes} bytes"))
 }
 
-/// Longest path a Unix address holds beside its closing NUL.
+/// Longest path of a Unix address, without its NUL.
 pub(crate) const UNIX_PATH_MAX: usize =
     mem::size_of::<c::sockaddr_un>() - mem::offset_of!(c::sockaddr_un, sun_path) - 1;
 
-/// What a Unix address holds: nothing, a path, or an abstract name behind its NUL.
+/// The content of a Unix address: no name, a path, or an abstract name without its leading NUL.
 pub(crate) enum UnixName {
     Unnamed,
     Path(PathBuf),
@@ -97,7 +97,7 @@ pub(crate) fn unix_name(address: &SockAddr) -> UnixName {
     let (_, name) = other_parts(address);
     match name.first() {
         None => UnixName::Unnamed,
-        // Only Linux has abstract names; elsewhere an all-zero path is none.
+        // Only Linux has abstract names. Elsewhere a path of zeroes is no name.
         Some(0) if cfg!(target_os = "linux") => UnixName::Abstract(name[1..].to_vec()),
         Some(0) => UnixName::Unnamed,
         Some(_) => {
@@ -107,7 +107,7 @@ pub(crate) fn unix_name(address: &SockAddr) -> UnixName {
     }
 }
 
-/// An address of any family from the bytes behind its family field.
+/// Creates an address of any family from the bytes after its family field.
 pub(crate) fn other_address(family: i32, bytes: &[u8]) -> Option<SockAddr> {
     let family = c::sa_family_t::try_from(family).ok()?;
     let mut storage = SockAddrStorage::zeroed();
@@ -116,8 +116,8 @@ pub(crate) fn other_address(family: i32, bytes: &[u8]) -> Option<SockAddr> {
     if len > mem::size_of::<c::sockaddr_storage>() {
         return None;
     }
-    // SAFETY: every socket address may be seen as a sockaddr; the bytes fit, as
-    // checked above, and `len` counts what is written.
+    // SAFETY: every socket address may be viewed as a sockaddr; the bytes fit, as checked above,
+    // and `len` counts what is written.
     unsafe {
         let sockaddr = storage.view_as::<c::sockaddr>();
         sockaddr.sa_family = family;
@@ -127,7 +127,7 @@ pub(crate) fn other_address(family: i32, bytes: &[u8]) -> Option<SockAddr> {
     }
 }
 
-/// The family of an address and the bytes behind its family field.
+/// Returns the family of an address and the bytes after its family field.
 pub(crate) fn other_parts(address: &SockAddr) -> (i32, Vec<u8>) {
     let offset = mem::offset_of!(c::sockaddr, sa_data);
     let len = (address.len() as usize).min(mem::size_of::<c::sockaddr_storage>());
@@ -141,14 +141,14 @@ pub(crate) fn other_parts(address: &SockAddr) -> (i32, Vec<u8>) {
     (i32::from(address.family()), bytes)
 }
 
-/// getaddrinfo(3). The error is its `EAI_` code, with errno where that is `EAI_SYSTEM`.
+/// Calls getaddrinfo(3). The error is its `EAI_` code, with errno for `EAI_SYSTEM`.
 pub(crate) fn getaddrinfo(
     host: Option<&CStr>,
     service: Option<&CStr>,
     hints: RawHints,
 ) -> Result<Vec<RawAddrInfo>, (i32, io::Error)> {
     super::start_up();
-    // SAFETY: an all-zero addrinfo is what the manual page asks for.
+    // SAFETY: the manual page requires an all-zero addrinfo.
     let mut raw: c::addrinfo = unsafe { mem::zeroed() };
     raw.ai_flags = hints.flags;
     raw.ai_family = hints.family;
@@ -156,7 +156,7 @@ pub(crate) fn getaddrinfo(
     raw.ai_protocol = hints.proto;
     let pointer = |text: Option<&CStr>| text.map_or(ptr::null(), |text| text.as_ptr().cast());
     let mut list = ptr::null_mut();
-    // SAFETY: the strings end in NUL and outlive the call; `list` receives the answer.
+    // SAFETY: the strings end in NUL and outlive the call; `list` receives the result.
     let code = unsafe { c::getaddrinfo(pointer(host), pointer(service), &raw, &mut list) };
     if code != 0 {
         return Err((code, io::Error::last_os_error()));
@@ -181,7 +181,7 @@ pub(crate) fn getaddrinfo(
         }
         next = info.ai_next;
     }
-    // SAFETY: `list` came from getaddrinfo and nothing points into it any more.
+    // SAFETY: `list` came from getaddrinfo, and nothing points into it after this.
     unsafe { c::freeaddrinfo(list) };
     Ok(answers)
 }
@@ -193,7 +193,7 @@ unsafe fn socket_address(address: *const c::sockaddr, len: usize) -> Option<std:
         return None;
     }
     let mut storage = SockAddrStorage::zeroed();
-    // SAFETY: `len` bytes fit into the storage, and the caller vouches for the source.
+    // SAFETY: `len` bytes fit into the storage, and the caller guarantees the source.
     let address = unsafe {
         let bytes = storage.view_as::<c::sockaddr_storage>();
         ptr::copy_nonoverlapping(address.cast::<u8>(), ptr::from_mut(bytes).cast(), len);

@@ -1,8 +1,8 @@
 //! The calls that a server makes for every request.
 //!
-//! On Linux without the C library's wrappers: those are points where POSIX allows a
-//! thread to be cancelled, and in a process with threads pay for that with two
-//! atomic exchanges a call (pthreads(7), "Cancellation points"). Rust cancels no thread.
+//! Linux uses system calls without the C library's wrappers. The wrappers are cancellation points,
+//! which cost two atomic exchanges per call in a multi-threaded process (pthreads(7), "Cancellation
+//! points"). Rust does not cancel threads.
 
 use std::io;
 use std::net::{Shutdown, SocketAddrV4};
@@ -12,7 +12,7 @@ use socket2::Socket;
 #[cfg(target_os = "linux")]
 use rustix::net::{RecvFlags, SendFlags};
 
-/// Without the wrapper too: a forked child would have the page mapped for it alone.
+/// Without the wrapper, because a forked child would otherwise map one more page.
 #[inline]
 pub(crate) fn shutdown(socket: &Socket, how: Shutdown) -> io::Result<()> {
     #[cfg(target_os = "linux")]
@@ -36,7 +36,7 @@ pub(crate) fn send(socket: &Socket, data: &[u8], flags: i32) -> io::Result<usize
     socket.send_with_flags(data, flags)
 }
 
-/// The count may be more than the buffer holds, where the flags ask for that.
+/// Receives into `buffer`. With MSG_TRUNC the count may exceed the buffer.
 #[inline]
 pub(crate) fn recv(socket: &Socket, buffer: &mut [u8], flags: i32) -> io::Result<usize> {
     #[cfg(target_os = "linux")]
@@ -45,8 +45,8 @@ pub(crate) fn recv(socket: &Socket, buffer: &mut [u8], flags: i32) -> io::Result
     socket.recv_with_flags(super::uninit(buffer), flags)
 }
 
-/// sendto(2) to an IPv4 address, of which the system reads 16 bytes: an address of any
-/// family takes eight times as many, to be cleared and copied.
+/// Calls sendto(2) with an IPv4 address of 16 bytes. An address of any family has eight times as
+/// many, which would be cleared and copied.
 #[inline]
 pub(crate) fn sendto_inet(
     socket: &Socket,
@@ -60,7 +60,7 @@ pub(crate) fn sendto_inet(
     socket.send_to_with_flags(data, &address.into(), flags)
 }
 
-/// recvfrom(2) on a socket of IPv4; a connected one may tell no address.
+/// Calls recvfrom(2) on an IPv4 socket. A connected socket may return no address.
 #[inline]
 pub(crate) fn recvfrom_inet(
     socket: &Socket,

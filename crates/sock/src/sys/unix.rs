@@ -1,4 +1,4 @@
-//! The contract of [`sys`](super) for Unix.
+//! The items of [`sys`](super) for Unix.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -12,26 +12,26 @@ use super::{Poll, c, whole_milliseconds};
 
 pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-/// What a non-blocking connect says when it goes on.
+/// Error of a non-blocking connect that is in progress.
 pub(crate) const CONNECT_IN_PROGRESS: i32 = c::EINPROGRESS;
 
-/// Flags of every send: a peer that is gone is `EPIPE`, never the signal
-/// `SIGPIPE`, whatever the process has set (Python ignores the signal instead).
+/// Flags of every send: sending on a closed connection returns `EPIPE` and does not raise
+/// `SIGPIPE`, regardless of the process's settings. Python ignores the signal instead.
 pub(crate) const SEND_FLAGS: i32 = c::MSG_NOSIGNAL;
 
-/// Whether accept(2) gives the listener's `O_NONBLOCK` on: on the BSDs it does.
+/// Whether accepted sockets inherit the listener's `O_NONBLOCK`, as on the BSDs.
 pub(crate) const ACCEPT_INHERITS_NONBLOCK: bool = !cfg!(target_os = "linux");
 
 pub(crate) fn path_from_bytes(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(bytes))
 }
 
-/// A Unix address from the bytes of `sun_path`; a path gets its closing NUL.
+/// Creates a Unix address from the bytes of `sun_path`, and adds a path's NUL.
 pub(crate) fn unix_address(name: &[u8]) -> io::Result<SockAddr> {
     SockAddr::unix(Path::new(OsStr::from_bytes(name)))
 }
 
-/// Family of the pairs that are asked for without one, as in Python.
+/// Default family of pairs, as in Python.
 pub(crate) const PAIR_FAMILY: i32 = c::AF_UNIX;
 
 pub(crate) fn socketpair(
@@ -42,24 +42,24 @@ pub(crate) fn socketpair(
     Socket::pair(family, kind, protocol)
 }
 
-/// Sets options of a listener that Python's `create_server` sets: here a restart
-/// at once may bind the port. A system that refuses is no reason not to serve.
+/// The option that Python's `create_server` sets on a listener. Here it lets a restarted server
+/// bind its port.
 pub(crate) const REUSEADDR_FOR_SERVERS: i32 = c::SO_REUSEADDR;
 
-/// The flag of a receive that never waits.
+/// The flag of a receive that does not wait.
 pub(crate) const DONTWAIT: Option<i32> = Some(c::MSG_DONTWAIT);
 
-/// What poll(2) tells of a peer that has ended its side, where it has a bit of its own.
+/// The poll(2) event for a peer that has shut down sending, if the system has one.
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]
 pub(crate) const POLLRDHUP: i16 = c::POLLRDHUP;
 #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
 pub(crate) const POLLRDHUP: i16 = 0;
 
-/// Whether a blocking socket does not wait in a call with these flags.
+/// Returns whether a call with these flags does not wait on a blocking socket.
 ///
-/// `MSG_OOB` on a stream never waits (`tcp_recv_urg`, `unix_stream_recv_urg`), nor does reading the
-/// error queue (recvmsg(2), ip(7)). Sockets of AF_UNIX and AF_NETLINK have no such queue and ignore
-/// the flag.
+/// `MSG_OOB` on a stream never waits (`tcp_recv_urg`, `unix_stream_recv_urg`), and neither does
+/// reading the error queue (recvmsg(2), ip(7)). Sockets of AF_UNIX and AF_NETLINK have no such
+/// queue and ignore the flag.
 pub(crate) fn never_waits(family: i32, stream: bool, receives: bool, flags: i32) -> bool {
     if flags & c::MSG_DONTWAIT != 0 || receives && stream && flags & c::MSG_OOB != 0 {
         return true;
@@ -73,29 +73,29 @@ pub(crate) fn never_waits(family: i32, stream: bool, receives: bool, flags: i32)
     false
 }
 
-/// Whether a non-blocking connect failed because the listener's queue is full, where a blocking
-/// one waits for room: on Linux, of AF_UNIX (unix(7)).
+/// Returns whether a non-blocking connect failed because the listener's queue is full. A blocking
+/// connect waits for room there: on Linux, for AF_UNIX (unix(7)).
 pub(crate) fn queue_is_full(family: i32, error: &io::Error) -> bool {
     cfg!(target_os = "linux") && family == c::AF_UNIX && error.raw_os_error() == Some(c::EAGAIN)
 }
 
-/// Whether a connect that a signal has interrupted is made anew. POSIX has it go on by itself, but an
-/// AF_UNIX socket of Linux was only waiting for room in the queue (`unix_stream_connect`).
-pub(crate) fn connect_begins_anew(family: i32) -> bool {
+/// Returns whether an interrupted connect must be called again. In POSIX it continues by itself,
+/// but an AF_UNIX socket of Linux was only waiting for room in the queue (`unix_stream_connect`).
+pub(crate) fn connect_restarts(family: i32) -> bool {
     cfg!(target_os = "linux") && family == c::AF_UNIX
 }
 
-/// The option that tells a socket's protocol, where there is one.
+/// The option that returns a socket's protocol, if there is one.
 pub(crate) const SO_PROTOCOL: Option<i32> = if c::SO_PROTOCOL < 0 { None } else { Some(c::SO_PROTOCOL) };
 
-/// The option that lets several servers share a port.
+/// The option that lets several servers bind one port.
 pub(crate) const REUSEPORT_OPTION: Option<i32> = Some(c::SO_REUSEPORT);
 
-/// Pieces of a kind that are flags, with their names.
+/// Bits of a socket type that are flags, with their names.
 pub(crate) const KIND_FLAGS: [(i32, &str); 2] =
     [(c::SOCK_CLOEXEC, "SOCK_CLOEXEC"), (c::SOCK_NONBLOCK, "SOCK_NONBLOCK")];
 
-/// Gives a type that holds a descriptor the traits of the platform.
+/// Implements the platform's descriptor traits for a type.
 macro_rules! descriptor_traits {
     ($type:ident, $detach:ident, $adopt:ident) => {
         impl AsFd for $type {
@@ -116,9 +116,10 @@ macro_rules! descriptor_traits {
             }
         }
 
-        /// Takes over a descriptor, with family, kind and protocol as the system
-        /// tells them. Python: `socket.socket(fileno=fd)`. It fails for what is no
-        /// socket (`ENOTSOCK`); the descriptor is closed then.
+        /// Converts a descriptor, with family, kind and protocol queried from the system.
+        ///
+        /// Python: `socket.socket(fileno=fd)`. Fails if the descriptor is not a socket
+        /// (`ENOTSOCK`), and then closes it.
         impl TryFrom<OwnedFd> for $type {
             type Error = io::Error;
 
@@ -135,11 +136,10 @@ pub(super) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 }
 
 pub(crate) fn poll(entries: &mut [Poll<'_>], timeout: Option<Duration>) -> io::Result<usize> {
-    // What does not fit is waited for in parts.
+    // A longer timeout is limited. The caller waits again.
     let milliseconds =
         timeout.map_or(-1, |timeout| i32::try_from(whole_milliseconds(timeout)).unwrap_or(i32::MAX));
-    // Two entries at most in this crate and its servers; children being waited
-    // for are what makes it more.
+    // This crate and its servers use at most two entries, except when they wait for children.
     let mut few = [const { libc::pollfd { fd: -1, events: 0, revents: 0 } }; 4];
     let mut many = Vec::new();
     let pollfds = if entries.len() <= few.len() {
@@ -161,25 +161,25 @@ pub(crate) fn poll(entries: &mut [Poll<'_>], timeout: Option<Duration>) -> io::R
     Ok(ready as usize)
 }
 
-/// `SO_RCVTIMEO`, or else `SO_SNDTIMEO`; `None` for none.
+/// Returns `SO_RCVTIMEO`, or else `SO_SNDTIMEO`, or `None` if it is not set.
 pub(crate) fn kernel_timeout(fd: BorrowedFd<'_>, receiving: bool) -> Option<Duration> {
     let socket = socket2::SockRef::from(&fd);
     let timeout = if receiving { socket.read_timeout() } else { socket.write_timeout() };
     timeout.ok().flatten()
 }
 
-/// The flag of a send that makes the connection as well.
+/// The flag of a send that also connects.
 #[cfg(target_os = "linux")]
 pub(crate) const FASTOPEN: i32 = c::MSG_FASTOPEN;
 #[cfg(not(target_os = "linux"))]
 pub(crate) const FASTOPEN: i32 = 0;
 
-/// Whether the option is `SO_RCVLOWAT`.
+/// Returns whether the option is `SO_RCVLOWAT`.
 pub(crate) fn is_low_water(level: i32, option: i32) -> bool {
     (level, option) == (libc::SOL_SOCKET, libc::SO_RCVLOWAT)
 }
 
-/// `SO_RCVLOWAT`: how many bytes a receive that blocks waits for.
+/// Returns `SO_RCVLOWAT`, the number of bytes that a blocking receive waits for.
 pub(crate) fn low_water(fd: BorrowedFd<'_>) -> usize {
     let mut bytes = [0; size_of::<libc::c_int>()];
     match getsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, &mut bytes) {
@@ -190,8 +190,8 @@ pub(crate) fn low_water(fd: BorrowedFd<'_>) -> usize {
 
 pub(crate) fn close(fd: OwnedFd) -> io::Result<()> {
     use std::os::fd::IntoRawFd;
-    // SAFETY: the descriptor was owned by `fd` and is nobody's after this.
-    // EINTR is not retried: on Linux the descriptor is gone by then (close(2)).
+    // SAFETY: the descriptor was owned by `fd` and is not used after this call.
+    // EINTR is not retried: on Linux the descriptor is closed anyway (close(2)).
     check(unsafe { libc::close(fd.into_raw_fd()) }).map(drop)
 }
 
@@ -210,7 +210,7 @@ pub(crate) fn setsockopt(fd: BorrowedFd<'_>, level: i32, option: i32, value: &[u
 }
 
 pub(crate) fn setsockopt_null(fd: BorrowedFd<'_>, level: i32, option: i32, optlen: u32) -> io::Result<()> {
-    // SAFETY: the kernel finds no value to read.
+    // SAFETY: the kernel reads no value.
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, std::ptr::null(), optlen) }).map(drop)
 }
 
@@ -226,16 +226,16 @@ pub(crate) fn getsockopt(
     // SAFETY: the kernel writes at most `len` units to `value`, which has room for them, and
     // their number to `len`.
     check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, value.as_mut_ptr().cast(), &mut len) })?;
-    // Asked for no units, it writes none and says how many there are.
+    // With room for no units, it writes none and returns their number.
     if unit > 1 && len as usize > room {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     Ok(len as usize * unit)
 }
 
-/// How many bytes the kernel means by a length of 1. Linux counts a filter in instructions, not
-/// in bytes: `sk_get_filter` (net/core/filter.c) copies as many `struct sock_filter` as it is
-/// told there is room for.
+/// Returns the number of bytes that the kernel counts as a length of 1. Linux counts a filter in
+/// instructions, not in bytes: `sk_get_filter` (net/core/filter.c) copies as many `struct
+/// sock_filter` as the given length.
 #[cfg(target_os = "linux")]
 fn length_unit(level: i32, option: i32) -> usize {
     // SO_GET_FILTER is another name of this number (asm-generic/socket.h).
@@ -251,7 +251,7 @@ fn length_unit(_level: i32, _option: i32) -> usize {
 }
 
 pub(crate) fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    // SAFETY: F_GETFD takes and touches nothing.
+    // SAFETY: F_GETFD has no argument and accesses no memory.
     let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) })?;
     Ok(flags & libc::FD_CLOEXEC != 0)
 }
@@ -262,7 +262,7 @@ pub(crate) fn set_inheritable(fd: BorrowedFd<'_>, inheritable: bool) -> io::Resu
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flags) }).map(drop)
 }
 
-/// Nothing: sockets are part of the system.
+/// Does nothing: sockets need no initialisation.
 pub(crate) fn start_up() {}
 
 pub(crate) fn gai_strerror(code: i32) -> String {
@@ -273,18 +273,18 @@ pub(crate) fn gai_strerror(code: i32) -> String {
 pub(crate) fn gethostname() -> io::Result<String> {
     // POSIX: a host name has at most 255 bytes; one more for its NUL.
     let mut buffer = [0_u8; 256];
-    // SAFETY: the call writes at most the length it is given.
+    // SAFETY: the call writes at most the given length.
     check(unsafe { libc::gethostname(buffer.as_mut_ptr().cast(), buffer.len() - 1) })?;
     let name = CString::from(CStr::from_bytes_until_nul(&buffer).unwrap_or(c""));
     Ok(name.to_string_lossy().into_owned())
 }
 
 pub(crate) fn sethostname(name: &[u8]) -> io::Result<()> {
-    // SAFETY: the system reads as many bytes as told.
+    // SAFETY: the system reads the given number of bytes.
     check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len() as _) }).map(drop)
 }
 
-/// What netdb.h declares and `libc` leaves out.
+/// Declarations of netdb.h that `libc` lacks.
 pub(crate) mod netdb_h {
     use std::ffi::{c_char, c_int, c_void};
 
@@ -305,9 +305,9 @@ pub(crate) mod netdb_h {
     }
 }
 
-/// What the last look-up of this thread failed with.
+/// Returns the error of the last lookup of this thread.
 pub(crate) fn h_errno() -> i32 {
-    // SAFETY: both forms are a variable that is there while the thread is.
+    // SAFETY: both forms are a variable that lives as long as the thread.
     unsafe {
         #[cfg(not(target_os = "macos"))]
         return *netdb_h::h_errno();
@@ -323,7 +323,7 @@ pub(crate) fn hstrerror(code: i32) -> String {
 
 macro_rules! errnos {
     ($($name:ident)*) => {
-        /// Every errno a socket call may set, with its name.
+        /// The errnos that socket calls set, with their names.
         pub(crate) const ERRNOS: &[(i32, &str)] = &[$((c::$name, stringify!($name))),*];
     };
 }
@@ -338,7 +338,7 @@ errnos! {
 }
 
 pub(crate) fn if_nameindex() -> io::Result<Vec<(u32, String)>> {
-    // SAFETY: the call takes nothing; what it returns is freed once, below.
+    // SAFETY: the call has no arguments; its result is freed once, below.
     let list = unsafe { libc::if_nameindex() };
     if list.is_null() {
         return Err(io::Error::last_os_error());
@@ -367,7 +367,7 @@ pub(crate) fn if_nametoindex(name: &CStr) -> io::Result<u32> {
 
 pub(crate) fn if_indextoname(index: u32) -> io::Result<String> {
     let mut buffer = [0_u8; libc::IF_NAMESIZE];
-    // SAFETY: the buffer is as long as a name with its NUL can be.
+    // SAFETY: the buffer has room for the longest name and its NUL.
     if unsafe { libc::if_indextoname(index, buffer.as_mut_ptr().cast()) }.is_null() {
         return Err(io::Error::last_os_error());
     }

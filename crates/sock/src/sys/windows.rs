@@ -1,4 +1,4 @@
-//! The contract of [`sys`](super) for Windows, over WinSock.
+//! The items of [`sys`](super) for Windows, over WinSock.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -16,7 +16,7 @@ use super::{Poll, c, whole_milliseconds};
 
 pub use std::os::windows::io::{BorrowedSocket as BorrowedFd, OwnedSocket as OwnedFd, RawSocket as RawFd};
 
-/// What has a socket: Windows' `AsSocket` in the spelling of Unix.
+/// A type that has a socket: Windows' `AsSocket` under the name used on Unix.
 pub trait AsFd {
     /// Borrows the socket.
     fn as_fd(&self) -> BorrowedFd<'_>;
@@ -28,9 +28,9 @@ impl<T: AsSocket> AsFd for T {
     }
 }
 
-/// What has a socket: Windows' `AsRawSocket` in the spelling of Unix.
+/// A type that has a socket: Windows' `AsRawSocket` under the name used on Unix.
 pub trait AsRawFd {
-    /// Number of the socket.
+    /// Returns the number of the socket.
     fn as_raw_fd(&self) -> RawFd;
 }
 
@@ -40,35 +40,35 @@ impl<T: AsRawSocket> AsRawFd for T {
     }
 }
 
-/// What a non-blocking connect says when it goes on.
+/// Error of a non-blocking connect that is in progress.
 pub(crate) const CONNECT_IN_PROGRESS: i32 = c::EAGAIN;
 
-/// There is no signal to be kept from.
+/// There is no signal to suppress.
 pub(crate) const SEND_FLAGS: i32 = 0;
 
-/// An accepted socket is as non-blocking as its listener.
+/// Accepted sockets inherit the listener's non-blocking mode.
 pub(crate) const ACCEPT_INHERITS_NONBLOCK: bool = true;
 
-/// Unix pairs do not exist here: Python takes loopback TCP.
+/// There are no Unix pairs. Python uses loopback TCP.
 pub(crate) const PAIR_FAMILY: i32 = c::AF_INET as i32;
 
-/// `SO_REUSEADDR` lets two servers share a port here, one of them in vain; this
-/// keeps others away.
+/// `SO_REUSEADDR` would let two servers bind one port, and only one of them would get the clients.
+/// This option prevents other servers from binding it.
 pub(crate) const REUSEADDR_FOR_SERVERS: i32 = c::SO_EXCLUSIVEADDRUSE;
 
-/// There is no flag of a receive that never waits.
+/// There is no flag of a receive that does not wait.
 pub(crate) const DONTWAIT: Option<i32> = None;
 
-/// No option tells a socket's protocol as a number.
+/// No option returns a socket's protocol as a number.
 pub(crate) const SO_PROTOCOL: Option<i32> = None;
 
-/// No option lets several servers share a port.
+/// No option lets several servers bind one port.
 pub(crate) const REUSEPORT_OPTION: Option<i32> = None;
 
-/// No kind has flags.
+/// Socket types have no flags.
 pub(crate) const KIND_FLAGS: [(i32, &str); 0] = [];
 
-/// Gives a type that holds a descriptor the traits of the platform.
+/// Implements the platform's descriptor traits for a type.
 macro_rules! descriptor_traits {
     ($type:ident, $detach:ident, $adopt:ident) => {
         impl std::os::windows::io::AsSocket for $type {
@@ -89,9 +89,10 @@ macro_rules! descriptor_traits {
             }
         }
 
-        /// Takes over a socket, with family, kind and protocol as the system tells
-        /// them. Python: `socket.socket(fileno=fd)`. It fails for what is no
-        /// socket (`ENOTSOCK`); the descriptor is closed then.
+        /// Converts a socket, with family, kind and protocol queried from the system.
+        ///
+        /// Python: `socket.socket(fileno=fd)`. Fails if the descriptor is not a socket
+        /// (`ENOTSOCK`), and then closes it.
         impl TryFrom<OwnedFd> for $type {
             type Error = io::Error;
 
@@ -105,7 +106,7 @@ pub(crate) use descriptor_traits;
 
 fn check(result: i32) -> io::Result<i32> {
     if result == c::SOCKET_ERROR {
-        // SAFETY: the call only reads what the last one of this thread left.
+        // SAFETY: the call only reads the error of this thread's last call.
         return Err(io::Error::from_raw_os_error(unsafe { c::WSAGetLastError() }));
     }
     Ok(result)
@@ -115,13 +116,13 @@ fn number(fd: BorrowedFd<'_>) -> c::SOCKET {
     fd.as_raw_socket() as c::SOCKET
 }
 
-/// Starts WinSock, which has to come before any call. `socket2` and `std` do so
-/// too, with the first socket.
+/// Initialises WinSock, which is required before any call. `socket2` and `std` do it too, with the
+/// first socket.
 pub(crate) fn start_up() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
-        // SAFETY: all zeroes are a WSADATA, which the call fills in. Nobody ever
-        // stops WinSock: that happens with the end of the process.
+        // SAFETY: all zeroes are a valid WSADATA, which the call fills in. WinSock is never shut
+        // down before the process ends.
         unsafe {
             let mut data = std::mem::zeroed();
             c::WSAStartup(0x0202, &mut data);
@@ -156,25 +157,25 @@ pub(crate) fn never_waits(_family: i32, stream: bool, receives: bool, flags: i32
     receives && stream && flags & c::MSG_OOB != 0
 }
 
-/// No signal interrupts it.
-pub(crate) fn connect_begins_anew(_family: i32) -> bool {
+/// No signal interrupts a connect.
+pub(crate) fn connect_restarts(_family: i32) -> bool {
     false
 }
 
-/// It is refused then.
+/// A connect to a full queue is refused.
 pub(crate) fn queue_is_full(_family: i32, _error: &io::Error) -> bool {
     false
 }
 
-/// No signal interrupts a call here.
+/// No signal interrupts a call.
 pub(crate) fn kernel_timeout(_: BorrowedFd<'_>, _: bool) -> Option<Duration> {
     None
 }
 
-/// No flag of a send makes the connection as well.
+/// No flag of a send also connects.
 pub(crate) const FASTOPEN: i32 = 0;
 
-/// No option here changes how many bytes a receive waits for.
+/// No option changes the number of bytes that a receive waits for.
 pub(crate) fn is_low_water(_level: i32, _option: i32) -> bool {
     false
 }
@@ -184,7 +185,7 @@ pub(crate) fn low_water(_fd: BorrowedFd<'_>) -> usize {
 }
 
 pub(crate) fn close(fd: OwnedFd) -> io::Result<()> {
-    // SAFETY: the socket was owned by `fd` and is nobody's after this.
+    // SAFETY: the socket was owned by `fd` and is not used after this call.
     check(unsafe { c::closesocket(fd.into_raw_socket() as c::SOCKET) }).map(drop)
 }
 
@@ -194,7 +195,7 @@ pub(crate) fn setsockopt(fd: BorrowedFd<'_>, level: i32, option: i32, value: &[u
 }
 
 pub(crate) fn setsockopt_null(fd: BorrowedFd<'_>, level: i32, option: i32, optlen: u32) -> io::Result<()> {
-    // SAFETY: WinSock finds no value to read.
+    // SAFETY: WinSock reads no value.
     check(unsafe { c::setsockopt(number(fd), level, option, std::ptr::null(), optlen as i32) }).map(drop)
 }
 
@@ -228,8 +229,8 @@ pub(crate) fn set_inheritable(fd: BorrowedFd<'_>, inheritable: bool) -> io::Resu
     Ok(())
 }
 
-/// Two sockets connected over loopback, as Python makes them where the system has
-/// no pairs: a stranger who connects in between is noticed and refused.
+/// Connects two sockets over loopback, as Python does on systems without pairs. A connection from
+/// another program in between is detected and refused.
 pub(crate) fn socketpair(
     family: Domain,
     kind: Type,
@@ -238,10 +239,10 @@ pub(crate) fn socketpair(
     let loopback = match family {
         Domain::IPV4 => std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
         Domain::IPV6 => std::net::SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 0)),
-        _ => return Err(unsupported("socketpair is for AF_INET and AF_INET6 here")),
+        _ => return Err(unsupported("socketpair supports only AF_INET and AF_INET6 on Windows")),
     };
     if kind != Type::STREAM {
-        return Err(unsupported("socketpair is for SOCK_STREAM here"));
+        return Err(unsupported("socketpair supports only SOCK_STREAM on Windows"));
     }
     let listener = Socket::new(family, kind, protocol)?;
     listener.bind(&loopback.into())?;
@@ -250,13 +251,16 @@ pub(crate) fn socketpair(
     ours.connect(&listener.local_addr()?)?;
     let (theirs, address) = listener.accept()?;
     if address.as_socket() != ours.local_addr()?.as_socket() {
-        return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "a stranger connected to the pair"));
+        return Err(io::Error::new(
+            io::ErrorKind::ConnectionAborted,
+            "another program connected to the pair",
+        ));
     }
     Ok((ours, theirs))
 }
 
-fn unsupported(sentence: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, sentence)
+fn unsupported(message: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, message)
 }
 
 pub(crate) fn path_from_bytes(bytes: &[u8]) -> PathBuf {
@@ -264,7 +268,7 @@ pub(crate) fn path_from_bytes(bytes: &[u8]) -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// A Unix address from the bytes of `sun_path`; a path gets its closing NUL.
+/// Creates a Unix address from the bytes of `sun_path`, and adds a path's NUL.
 pub(crate) fn unix_address(name: &[u8]) -> io::Result<SockAddr> {
     let name = std::str::from_utf8(name)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "AF_UNIX path must be UTF-8"))?;
@@ -272,7 +276,7 @@ pub(crate) fn unix_address(name: &[u8]) -> io::Result<SockAddr> {
 }
 
 pub(crate) fn gai_strerror(code: i32) -> String {
-    // The codes are WinSock errors, whose texts the system has.
+    // The codes are WinSock errors, whose texts come from the system.
     let text = io::Error::from_raw_os_error(code).to_string();
     text.split(" (os error").next().unwrap_or_default().trim_end_matches('.').to_owned()
 }
@@ -280,9 +284,9 @@ pub(crate) fn gai_strerror(code: i32) -> String {
 /// WinSock declares all of netdb.h.
 pub(crate) use windows_sys::Win32::Networking::WinSock as netdb_h;
 
-/// What the last look-up of this thread failed with: a WinSock error.
+/// Returns the error of the last lookup of this thread, a WinSock error.
 pub(crate) fn h_errno() -> i32 {
-    // SAFETY: the call only reads what the last one of this thread left.
+    // SAFETY: the call only reads the error of this thread's last call.
     unsafe { c::WSAGetLastError() }
 }
 
@@ -293,17 +297,17 @@ pub(crate) fn hstrerror(code: i32) -> String {
 pub(crate) fn gethostname() -> io::Result<String> {
     start_up();
     let mut buffer = [0_u8; 256];
-    // SAFETY: the call writes at most the length it is given.
+    // SAFETY: the call writes at most the given length.
     check(unsafe { c::gethostname(buffer.as_mut_ptr(), buffer.len() as i32) })?;
     let name = CString::from(CStr::from_bytes_until_nul(&buffer).unwrap_or(c""));
     Ok(name.to_string_lossy().into_owned())
 }
 
-/// WSAIoctl with the bytes of whatever the code takes; nothing is read back.
+/// Calls WSAIoctl with the bytes that the code requires. Returns no data.
 pub(crate) fn ioctl(fd: BorrowedFd<'_>, code: u32, value: &[u8]) -> io::Result<()> {
     let mut returned = 0;
-    // SAFETY: WinSock reads `value.len()` bytes from `value` and writes to no
-    // buffer; without an overlapped structure it is done when it returns.
+    // SAFETY: WinSock reads `value.len()` bytes from `value` and writes to no buffer. Without an
+    // overlapped structure the operation is complete when the call returns.
     check(unsafe {
         c::WSAIoctl(
             number(fd),
@@ -320,10 +324,10 @@ pub(crate) fn ioctl(fd: BorrowedFd<'_>, code: u32, value: &[u8]) -> io::Result<(
     .map(drop)
 }
 
-/// Describes a socket for the process `pid`: the bytes of a WSAPROTOCOL_INFOW.
+/// Exports a socket for the process `pid`, as the bytes of a WSAPROTOCOL_INFOW.
 pub(crate) fn share(fd: BorrowedFd<'_>, pid: u32) -> io::Result<Vec<u8>> {
-    // SAFETY: all zeroes are such a structure; WinSock fills it in, and its bytes
-    // are plain numbers and characters without padding to be read.
+    // SAFETY: all zeroes are a valid structure. WinSock fills it in, and its bytes are plain
+    // numbers and characters without padding.
     unsafe {
         let mut info: c::WSAPROTOCOL_INFOW = std::mem::zeroed();
         check(c::WSADuplicateSocketW(number(fd), pid, &mut info))?;
@@ -332,7 +336,7 @@ pub(crate) fn share(fd: BorrowedFd<'_>, pid: u32) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The socket that [`share`] described.
+/// Imports a socket that [`share`] exported.
 pub(crate) fn from_share(info: &[u8]) -> io::Result<Socket> {
     start_up();
     if info.len() != size_of::<c::WSAPROTOCOL_INFOW>() {
@@ -342,8 +346,8 @@ pub(crate) fn from_share(info: &[u8]) -> io::Result<Socket> {
         ));
     }
     let flags = c::WSA_FLAG_OVERLAPPED | c::WSA_FLAG_NO_HANDLE_INHERIT;
-    // SAFETY: the bytes are as many as the structure has, and it may hold any;
-    // what comes back is a new socket of ours.
+    // SAFETY: there are as many bytes as the structure has, and any bytes are valid. The result is
+    // a new socket that we own.
     unsafe {
         let info = info.as_ptr().cast::<c::WSAPROTOCOL_INFOW>().read_unaligned();
         let from = c::FROM_PROTOCOL_INFO;

@@ -64,7 +64,7 @@ fn served<F: Family, M: MixIn>(
     server: io::Result<StreamServer<F, M>>,
 ) {
     let server = server.expect("a port is free");
-    let address = server.server_address().socket_addr().expect("it listens on an IP address");
+    let address = server.server_address().to_socket_addr().expect("it listens on an IP address");
     group.bench_function(name, |bencher| {
         bencher.iter(|| {
             let client = begin(address);
@@ -106,7 +106,7 @@ pub(crate) fn datagrams(criterion: &mut Criterion) {
     });
 
     let server = UDPServer::new(("127.0.0.1", 0), || EchoDatagram).expect("a port is free");
-    let address = server.server_address().socket_addr().expect("it has an IP address");
+    let address = server.server_address().to_socket_addr().expect("it has an IP address");
     group.bench_function("Sequential", |bencher| {
         bencher.iter(|| {
             client.send_to(&MESSAGE, address).expect("there is room");

@@ -35,7 +35,7 @@ pub(crate) fn bind(
     options: &Options,
     hooks: &dyn ServerHooks,
 ) -> io::Result<Listener> {
-    let named = |verb| move |error| AddressError::wrap(verb, address, error);
+    let named = |verb| move |error| io::Error::from(AddressError::new(verb, address, error));
     let socket = Socket::new(address.family(), kind, 0).map_err(named("socket for"))?;
     if options.allow_reuse_address {
         socket.set_reuse_address(true).map_err(named("set_reuse_address on"))?;

@@ -405,7 +405,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     fn activate(&self, socket: &Socket, address: &Address) -> io::Result<()> {
         if let HandlerFactory::Stream(_) = self.service {
             let activated = self.hooks.server_activate(socket, self.options.request_queue_size);
-            activated.map_err(|error| sock::AddressError::wrap("listen on", address, error))?;
+            activated.map_err(|error| sock::AddressError::new("listen on", address, error))?;
             // accept(2) is tried before waiting. A datagram socket stays blocking, because
             // handlers send through it.
             socket.setblocking(false)?;

@@ -76,7 +76,7 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         self.drain_on_signal();
         registry.wait_for_drains();
         log::debug!("stopped serving {}: {}", self.server_address(), registry.stats());
-        ended.map_err(|error| AddressError::wrap("serve", self.server_address(), error))
+        ended.map_err(|error| AddressError::new("serve", self.server_address(), error).into())
     }
 
     /// Serves one request.
@@ -93,7 +93,7 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         // A larger batch would lose all its datagrams but the first.
         let settings = Settings { max_batch: 1, ..self.settings };
         let served = self.acceptor_with(settings).one_request(timeout);
-        if !served.map_err(|error| AddressError::wrap("serve", self.server_address(), error))? {
+        if !served.map_err(|error| AddressError::new("serve", self.server_address(), error))? {
             if let Err(error) = self.call(|hooks| hooks.handle_timeout()) {
                 log::error!("handle_timeout hook {error}");
             }

@@ -594,7 +594,7 @@ impl StreamSocket for Connection {
 pub(crate) fn poll_through_signals(set: &mut [Poll<'_>], limit: Option<Duration>) -> io::Result<usize> {
     let mut limit = sock::Deadline::new(limit);
     loop {
-        match poll(set, limit.left()) {
+        match poll(set, limit.remaining()) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             ready => return ready,
         }

@@ -59,7 +59,7 @@ impl Connection {
         while self.pending() == 0 {
             let Some(socket) = self.socket_underneath() else { break };
             let mut set = [Poll::new(socket, POLLIN), Poll::new(parent, POLLIN)];
-            if poll_through_signals(&mut set, limit.left())? == 0 {
+            if poll_through_signals(&mut set, limit.remaining())? == 0 {
                 self.late.store(IDLE, Ordering::Relaxed);
                 return Ok(false);
             }
@@ -87,7 +87,7 @@ impl Connection {
             false => sock::Deadline::new(socket.recv_timeout()?),
         };
         loop {
-            if poll_through_signals(&mut [Poll::new(socket, POLLIN)], limit.left())? == 0 {
+            if poll_through_signals(&mut [Poll::new(socket, POLLIN)], limit.remaining())? == 0 {
                 if nowait && self.ended().is_none() {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }

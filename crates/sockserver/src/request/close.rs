@@ -147,7 +147,7 @@ impl JobState {
     fn limit_close(&self, request: &Request, limit: &mut sock::Deadline<'_>) {
         let is_bare = self.entry.connection().plain_socket().is_some();
         let Some(stream) = request.stream().filter(|_| !is_bare) else { return };
-        stream.set_close_timeout(limit.left().unwrap_or_default());
+        stream.set_close_timeout(limit.remaining().unwrap_or_default());
         if self.has_failed() {
             stream.abort();
         }
@@ -168,17 +168,17 @@ impl JobState {
             return;
         }
         // A drain may have cut it off while `shutdown_request` was waiting.
-        let left = if self.was_aborted() { Duration::ZERO } else { limit.left().unwrap_or_default() };
+        let left = if self.was_aborted() { Duration::ZERO } else { limit.remaining().unwrap_or_default() };
         let Ok(Lingered::Acknowledged { discarded: 1.. }) = stream.linger_for(left) else {
             return;
         };
         // The client is still sending: it may read the answer only when it is done.
         let socket = stream.socket();
         let mut scratch = vec![0; 1 << 16];
-        while poll_through_signals(&mut [Poll::new(socket, POLLIN)], limit.left())
+        while poll_through_signals(&mut [Poll::new(socket, POLLIN)], limit.remaining())
             .is_ok_and(|ready| ready > 0)
             && socket.recv_into_nowait(&mut scratch).is_ok_and(|received| received > 0)
-            && limit.left().is_some_and(|left| !left.is_zero())
+            && limit.remaining().is_some_and(|left| !left.is_zero())
         {}
     }
 }

@@ -331,7 +331,7 @@ impl JobState {
     #[cold]
     fn refuse_to_wrap(&self, verb: &'static str, cause: io::Error) -> RequestError {
         self.registry().permits.pause_accepting();
-        RequestError::Rejected(AddressError::wrap(verb, self.entry.client_address(), cause))
+        RequestError::Rejected(AddressError::new(verb, self.entry.client_address(), cause).into())
     }
 
     /// Why a connection ended before it had a handler.

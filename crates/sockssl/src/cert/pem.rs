@@ -30,7 +30,7 @@ enum Key {
 
 /// Reads a file. An error names it.
 pub(crate) fn read(file: &Path) -> io::Result<Vec<u8>> {
-    fs::read(file).map_err(|error| AddressError::wrap("read", file.display(), error))
+    fs::read(file).map_err(|error| AddressError::new("read", file.display(), error).into())
 }
 
 impl Pem {

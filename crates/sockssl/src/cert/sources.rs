@@ -71,7 +71,7 @@ impl Authority {
                 let mut files: Vec<_> = path
                     .read_dir()
                     .and_then(Iterator::collect::<io::Result<Vec<_>>>)
-                    .map_err(|error| sock::AddressError::wrap("read", path.display(), error))?
+                    .map_err(|error| sock::AddressError::new("read", path.display(), error))?
                     .into_iter()
                     .map(|entry| entry.path())
                     .filter(|file| file.is_file())

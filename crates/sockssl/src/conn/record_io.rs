@@ -83,7 +83,7 @@ impl SendBuffer {
     pub(crate) fn flush(&mut self, sock: &Socket, deadline: &mut Deadline<'_>) -> io::Result<()> {
         while !self.is_empty() {
             self.sent += send(sock, &self.bytes[self.sent..], deadline)?;
-            if !self.is_empty() && deadline.left().is_some_and(|left| left.is_zero()) {
+            if !self.is_empty() && deadline.remaining().is_some_and(|left| left.is_zero()) {
                 return Err(timed_out_or_would_block(sock));
             }
         }
@@ -108,7 +108,7 @@ impl SendBuffer {
             match send_at_once(sock, &self.bytes[self.sent..]) {
                 Ok(sent) => self.sent += sent,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let left = deadline.left().unwrap_or_default();
+                    let left = deadline.remaining().unwrap_or_default();
                     if left.is_zero() {
                         return Err(error);
                     }
@@ -147,7 +147,7 @@ pub(crate) enum Input {
 pub(crate) fn await_acknowledgement(sock: &Socket, deadline: &mut Deadline<'_>, allowed: usize) {
     let mut pause = Duration::from_millis(1);
     while sock.send_queue().is_ok_and(|queued| queued > allowed) {
-        let left = deadline.left().unwrap_or_default();
+        let left = deadline.remaining().unwrap_or_default();
         // poll(2) has no event for an acknowledgement. It always reports errors.
         let mut set = [sock::Poll::new(sock, 0)];
         if left.is_zero() || sock::poll(&mut set, Some(pause.min(left))).is_ok_and(|ready| ready > 0) {

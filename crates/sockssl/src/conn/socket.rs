@@ -186,7 +186,7 @@ impl SSLSocket {
             // The peer may wait for a response of the library, such as the refusal of a
             // renegotiation, before it sends anything else.
             self.flush_pending();
-            let over = deadline.left().is_some_and(|left| left.is_zero());
+            let over = deadline.remaining().is_some_and(|left| left.is_zero());
             if over && !(self.is_nonblocking() && incoming.next().is_some()) {
                 // Records without data must not extend the call beyond its deadline.
                 return self.plaintext(buffer)?.ok_or_else(|| timed_out_or_would_block(self.socket()));
@@ -368,7 +368,7 @@ impl SSLSocket {
             return Ok(());
         }
         // This fixes the point in time: a peer that sends a byte now and then must not extend it.
-        deadline.left();
+        deadline.remaining();
         loop {
             if let Err(error) = self.engine.lock().check() {
                 return Err(self.handshake_error(error.into()));
@@ -404,7 +404,7 @@ impl SSLSocket {
                 }
                 return Err(self.handshake_error(error));
             }
-            let over = deadline.left().is_some_and(|left| left.is_zero());
+            let over = deadline.remaining().is_some_and(|left| left.is_zero());
             if over && !self.is_nonblocking() {
                 return Err(self.handshake_error(timed_out_or_would_block(self.socket())));
             }
@@ -577,7 +577,7 @@ impl SSLSocket {
         if let Some(guard) = mutex.try_lock() {
             return Ok(guard);
         }
-        match deadline.left() {
+        match deadline.remaining() {
             None => Ok(mutex.lock()),
             Some(left) => mutex.try_lock_for(left).ok_or_else(|| timed_out_or_would_block(self.socket())),
         }

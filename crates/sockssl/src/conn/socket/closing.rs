@@ -124,7 +124,7 @@ impl SSLSocket {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
             done => return done,
         }
-        let left = deadline.left().unwrap_or_default();
+        let left = deadline.remaining().unwrap_or_default();
         if left.is_zero() {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "timed out"));
         }
@@ -167,7 +167,7 @@ impl SSLSocket {
             return Ok(());
         };
         // A thread that is sending is neither interrupted nor waited for.
-        let soon = deadline.left().unwrap_or_default().min(Duration::from_millis(20));
+        let soon = deadline.remaining().unwrap_or_default().min(Duration::from_millis(20));
         let Some(mut outgoing) = self.outgoing.try_lock_for(soon) else {
             return Ok(());
         };

@@ -1,7 +1,6 @@
-//! The names Windows has, group by group: those of Linux's list that WinSock
-//! has, and its own.
+//! The constants of Windows in groups: those of Linux's list that WinSock defines, and its own.
 
-/// Hands the names of one group to the macro `$then`, behind its `$first` words.
+/// Passes the names of one group to the macro `$then`, after the tokens `$first`.
 macro_rules! with_names {
     (AF $then:ident! $($first:tt)*) => {
         $then! { $($first)*
@@ -77,24 +76,24 @@ macro_rules! with_names {
 }
 pub(crate) use with_names;
 
-/// C names: those of WinSock, in BSD's spelling where it has its own.
+/// The C names: those of WinSock, under their BSD names where these differ.
 pub(crate) mod c {
     pub(crate) use windows_sys::Win32::Networking::WinSock::{
         ADDRESS_FAMILY as sa_family_t, ADDRINFOA as addrinfo, HOSTENT as hostent, SOCKADDR as sockaddr,
         SOCKADDR_STORAGE as sockaddr_storage, SOCKADDR_UN as sockaddr_un, *,
     };
 
-    /// Python says 128 whatever `SOMAXCONN` is: WinSock's 5 is of 1992, and
-    /// 0x7fffffff its way to say "as many as is sensible".
+    /// Python's default backlog is 128 at most. WinSock's header defines 5, a value of 1992;
+    /// 0x7fffffff stands for a reasonable maximum.
     pub(crate) const SOMAXCONN: i32 = 0x7fff_ffff;
     pub(crate) const RCVALL_MAX: i32 = 3;
-    // Options are `int` to setsockopt(2), on Windows too.
+    // setsockopt takes options as `int`, on Windows too.
     pub(crate) const MCAST_JOIN_GROUP: i32 = 41;
     pub(crate) const MCAST_LEAVE_GROUP: i32 = 42;
     pub(crate) const MCAST_JOIN_SOURCE_GROUP: i32 = 45;
     pub(crate) const MCAST_LEAVE_SOURCE_GROUP: i32 = 46;
 
-    // What getaddrinfo returns are WinSock's own errors (Ws2tcpip.h).
+    // getaddrinfo returns WinSock errors (Ws2tcpip.h).
     pub(crate) const EAI_AGAIN: i32 = WSATRY_AGAIN;
     pub(crate) const EAI_BADFLAGS: i32 = WSAEINVAL;
     pub(crate) const EAI_FAIL: i32 = WSANO_RECOVERY;
@@ -107,12 +106,12 @@ pub(crate) mod c {
     macro_rules! errnos {
         ($($name:ident = $wsa:ident)*) => {
             $(
-                #[allow(dead_code, reason = "the table is what all of them are for")]
+                #[allow(dead_code, reason = "most are used only in the table")]
                 pub(crate) const $name: i32 = $wsa;
             )*
 
-            /// Every error a socket call may set, by the name it has elsewhere:
-            /// `ECONNREFUSED` for `WSAECONNREFUSED`.
+            /// The errors of socket calls, by their Unix names: `ECONNREFUSED` for
+            /// `WSAECONNREFUSED`.
             pub(crate) const ERRNOS: &[(i32, &str)] = &[$(($wsa, stringify!($name))),*];
         };
     }

@@ -1,6 +1,6 @@
-//! The names macOS has, group by group: those of Linux's list that its headers have, and its own.
+//! The constants of macOS in groups: those of Linux's list that its headers define, and its own.
 
-/// Hands the names of one group to the macro `$then`, behind its `$first` words.
+/// Passes the names of one group to the macro `$then`, after the tokens `$first`.
 macro_rules! with_names {
     (AF $then:ident! $($first:tt)*) => {
         $then! { $($first)*
@@ -84,12 +84,12 @@ macro_rules! with_names {
 }
 pub(crate) use with_names;
 
-/// C names: those of `libc`, and what its list lacks.
+/// The C names: those of `libc`, and constants that it lacks.
 pub(crate) mod c {
     pub(crate) use libc::*;
 
     pub(crate) const EAI_ADDRFAMILY: i32 = 1;
-    // The flags of Linux's socket(2) do not exist: as 0 they are never set.
+    // macOS lacks these flags of Linux's socket(2). 0 means that they are never set.
     pub(crate) const SOCK_CLOEXEC: i32 = 0;
     pub(crate) const SOCK_NONBLOCK: i32 = 0;
     pub(crate) const SO_PROTOCOL: i32 = -1;

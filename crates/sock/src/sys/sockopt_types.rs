@@ -1,5 +1,5 @@
-//! The structures that some options take, as bytes. They are laid out field by
-//! field: what lies between the fields is zero and never read.
+//! The structures of some options, as bytes. They are written field by field: padding is zero and
+//! never read.
 
 use std::mem::{offset_of, size_of};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::c;
 #[cfg(windows)]
 use super::whole_milliseconds;
 
-/// Copies fields to their places in a structure of `size` bytes.
+/// Copies fields to their offsets in a structure of `size` bytes.
 fn as_bytes(size: usize, fields: &[(usize, &[u8])]) -> Vec<u8> {
     let mut bytes = vec![0; size];
     for (at, field) in fields {
@@ -19,13 +19,13 @@ fn as_bytes(size: usize, fields: &[(usize, &[u8])]) -> Vec<u8> {
     bytes
 }
 
-/// The option whose time is in seconds: on macOS `SO_LINGER` counts in ticks.
+/// The option that counts in seconds. On macOS `SO_LINGER` counts in ticks.
 #[cfg(not(target_os = "macos"))]
 pub(crate) const LINGER_OPTION: i32 = c::SO_LINGER;
 #[cfg(target_os = "macos")]
 pub(crate) const LINGER_OPTION: i32 = c::SO_LINGER_SEC;
 
-/// What the two fields of a `struct linger` are.
+/// The type of the fields of a `struct linger`.
 #[cfg(unix)]
 type LingerField = i32;
 #[cfg(windows)]
@@ -38,22 +38,22 @@ pub(crate) fn linger(on: bool, seconds: u16) -> Vec<u8> {
     [on, seconds].concat()
 }
 
-/// Whether it is on, and the seconds; `None` for bytes that are none.
+/// Returns whether it is on, and the seconds. Returns `None` for an unexpected length.
 pub(crate) fn read_linger(bytes: &[u8]) -> Option<(bool, u16)> {
     let (on, seconds) = bytes.split_at_checked(size_of::<LingerField>())?;
     let field = |bytes: &[u8]| Some(LingerField::from_ne_bytes(bytes.try_into().ok()?));
-    // What somebody else has set may not fit; it is a long time all the same.
+    // A larger value set by other code is limited.
     Some((field(on)? != 0, u16::try_from(field(seconds)?).unwrap_or(u16::MAX)))
 }
 
 #[cfg(unix)]
 pub(crate) const TIMEVAL_SIZE: usize = size_of::<c::timeval>();
-/// Windows takes milliseconds.
+/// Windows uses milliseconds.
 #[cfg(windows)]
 pub(crate) const TIMEVAL_SIZE: usize = 4;
 
-/// A timeout, rounded up so that it never becomes zero, which means none; what is
-/// longer than can be said becomes the longest.
+/// Encodes a timeout. It is rounded up, because zero would mean no timeout. A timeout that is too
+/// long becomes the longest possible.
 #[cfg(unix)]
 pub(crate) fn timeval(timeout: Duration) -> Vec<u8> {
     let microseconds = timeout.as_nanos().div_ceil(1000);
@@ -73,7 +73,7 @@ pub(crate) fn timeval(timeout: Duration) -> Vec<u8> {
     u32::try_from(whole_milliseconds(timeout)).unwrap_or(u32::MAX).to_ne_bytes().to_vec()
 }
 
-/// `None` for bytes that are no timeout.
+/// Returns `None` for bytes that are not a timeout.
 #[cfg(unix)]
 pub(crate) fn read_timeval(bytes: &[u8]) -> Option<Duration> {
     let seconds = bytes.get(offset_of!(c::timeval, tv_sec)..)?.first_chunk()?;
@@ -117,6 +117,6 @@ pub(crate) fn group_request(interface: u32, group: &SockAddr, source: Option<&So
 }
 
 fn address_bytes(address: &SockAddr) -> &[u8] {
-    // SAFETY: an address is as many bytes as it says.
+    // SAFETY: an address has as many bytes as its length.
     unsafe { std::slice::from_raw_parts(address.as_ptr().cast(), address.len() as usize) }
 }

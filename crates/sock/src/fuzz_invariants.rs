@@ -1,8 +1,8 @@
-//! What holds of the parsers for any bytes at all.
+//! Invariants of the parsers, for any input.
 //!
-//! Here once, and asked twice: by proptest in the tests below, and by the fuzzer's
-//! targets in `fuzz/`, for which this module exists in its builds as well.
-#![allow(missing_docs, reason = "it is in no library that is delivered")]
+//! They are checked by proptest in the tests below, and by the fuzz targets in `fuzz/`, whose
+//! builds include this module.
+#![allow(missing_docs, reason = "released builds do not contain this module")]
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,7 @@ use crate::netdb::inet::{inet_aton, inet_ntoa, inet_ntop, inet_pton};
 use crate::socket::cmsg::Ancillary;
 use crate::sys;
 
-/// Bytes as recvmsg(2) might leave them in a control buffer.
+/// Checks the parser of control buffers, as filled by recvmsg(2).
 #[cfg(unix)]
 pub fn control_data(bytes: &[u8]) {
     use sys::message::{Item, build, parse};
@@ -24,22 +24,22 @@ pub fn control_data(bytes: &[u8]) {
     let read: usize = items.iter().map(|item| item.data.len()).sum();
     assert!(read <= bytes.len(), "{read} bytes of {}", bytes.len());
     let before_last = &items[..items.len().saturating_sub(1)];
-    assert!(before_last.iter().all(|item| !item.truncated), "something came behind an item that was cut");
+    assert!(before_last.iter().all(|item| !item.truncated), "an item follows a truncated one");
 
-    // What came whole can be sent on, and comes as it was.
+    // Complete items can be encoded again and are parsed alike.
     let complete = || items.iter().filter(|item| !item.truncated);
     let control =
-        build(complete().map(|item| (item.level, item.kind, &item.data[..]))).expect("it did fit");
+        build(complete().map(|item| (item.level, item.kind, &item.data[..]))).expect("they fit before");
     let again: Vec<_> = parse(control.bytes()).iter().map(whole).collect();
     assert_eq!(again, complete().map(whole).collect::<Vec<_>>());
 
-    // A buffer that ends earlier has the same items, but for its last.
+    // A shorter buffer has the same items, except for the last.
     let cut = parse(&bytes[..bytes.len() / 2]);
     assert!(cut.len() <= items.len());
     for (index, (part, item)) in cut.iter().zip(&items).enumerate() {
         assert_eq!((part.level, part.kind), (item.level, item.kind));
         assert!(item.data.starts_with(&part.data));
-        assert!(part.truncated || part.data == item.data, "an item that was cut does not say so");
+        assert!(part.truncated || part.data == item.data, "a truncated item is not marked");
         assert!(index + 1 == cut.len() || whole(part) == whole(item));
     }
 
@@ -48,13 +48,13 @@ pub fn control_data(bytes: &[u8]) {
     }
 }
 
-/// A reader never panics, and what it reads can be built.
+/// Checks that the typed readers do not panic, and that their results can be encoded.
 #[cfg(unix)]
 fn ancillary(item: &Ancillary<'_>) {
-    assert!(item.descriptors().is_empty(), "nobody has received any");
+    assert!(item.descriptors().is_empty(), "parsing creates no descriptors");
     if let Some(info) = item.as_pktinfo() {
         let again = Ancillary::pktinfo(info);
-        let read = again.as_pktinfo().expect("it was built");
+        let read = again.as_pktinfo().expect("the item is valid");
         assert_eq!((again.kind(), again.level()), (item.kind(), item.level()));
         assert_eq!(read.local, info.local);
     }
@@ -76,7 +76,7 @@ fn ancillary(item: &Ancillary<'_>) {
     }
 }
 
-/// Bytes as a call might leave them in an address: two of a family, and what is behind.
+/// Checks addresses as returned by a call: two bytes of family, then any bytes.
 pub fn address_bytes(bytes: &[u8]) {
     let Some((family, rest)) = bytes.split_first_chunk() else {
         return;
@@ -85,29 +85,28 @@ pub fn address_bytes(bytes: &[u8]) {
         return;
     };
     let address = Address::from_sys(&raw);
-    comes_back(&address);
+    assert_round_trip(&address);
 }
 
-/// An address that came can be given back, and is the same then; or it is refused
-/// with a reason.
-fn comes_back(address: &Address) {
+/// Checks that an address can be converted for the system and back, or is refused.
+fn assert_round_trip(address: &Address) {
     assert!(!address.to_string().is_empty());
     assert!(!format!("{address:?}").is_empty());
-    assert_eq!(address.to_address(address.family()).expect("of its own family"), *address);
+    assert_eq!(address.to_address(address.family()).expect("the family is its own"), *address);
     match address.to_sys() {
         Ok(raw) => assert_eq!(Address::from_sys(&raw), *address),
         Err(error) => assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}"),
     }
 }
 
-/// A text as a user might give it for an address: a Unix name, a host, a number.
-/// Names of hosts are left out, since they go to the resolver.
+/// Checks text as an address: a Unix name, a host, a number. Host names are left out, because they
+/// would be looked up.
 pub fn address_text(bytes: &[u8]) {
     #[cfg(unix)]
     {
         let address = bytes.to_address(crate::consts::AF_UNIX).expect("any bytes are a Unix name");
         if cfg!(target_os = "linux") || bytes.first() != Some(&0) {
-            comes_back(&address);
+            assert_round_trip(&address);
         }
         assert!(bytes.to_address(AF_INET).is_err());
     }
@@ -119,16 +118,16 @@ pub fn address_text(bytes: &[u8]) {
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
     if let Ok(packed) = inet_aton(text) {
-        let usual = inet_ntoa(&packed).expect("four bytes");
-        assert_eq!(inet_aton(&usual).expect("the usual spelling is one"), packed);
-        assert_eq!(inet_pton(AF_INET, &usual).expect("the same"), packed);
+        let standard = inet_ntoa(&packed).expect("there are four bytes");
+        assert_eq!(inet_aton(&standard).expect("standard notation is accepted"), packed);
+        assert_eq!(inet_pton(AF_INET, &standard).expect("standard notation is accepted"), packed);
     }
     for family in [AF_INET, AF_INET6] {
         number(family, text);
     }
 }
 
-/// A numeric host is the same by each way to read it.
+/// Checks that a numeric host is parsed alike by all functions.
 fn number(family: AddressFamily, text: &str) {
     let packed = inet_pton(family, text).ok();
     let std: Option<IpAddr> = text.parse().ok().filter(|ip: &IpAddr| ip.is_ipv4() == (family == AF_INET));
@@ -138,11 +137,11 @@ fn number(family: AddressFamily, text: &str) {
     });
     assert_eq!(packed, octets, "{text:?}");
     if let (Some(packed), Some(ip)) = (packed, std) {
-        let usual = inet_ntop(family, &packed).expect("as many as there should be");
-        assert_eq!(inet_pton(family, &usual).expect("the usual spelling is one"), packed);
-        let address = (text, 80).to_address(family).expect("a number needs no look-up");
-        assert_eq!(address.socket_addr(), Some(SocketAddr::new(ip, 80)));
-        comes_back(&address);
+        let standard = inet_ntop(family, &packed).expect("the length is right");
+        assert_eq!(inet_pton(family, &standard).expect("standard notation is accepted"), packed);
+        let address = (text, 80).to_address(family).expect("a number is not looked up");
+        assert_eq!(address.to_socket_addr(), Some(SocketAddr::new(ip, 80)));
+        assert_round_trip(&address);
     }
 }
 
@@ -154,7 +153,7 @@ mod tests {
     use super::*;
 
     fn config() -> ProptestConfig {
-        // A failure shows its input; a file in the source tree is not needed.
+        // A failure prints its input, so no file in the source tree is needed.
         ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() }
     }
 
@@ -167,7 +166,7 @@ mod tests {
         use crate::sys::c;
         use crate::sys::message::{build, parse};
 
-        /// Items that have a meaning, and others, with any bytes.
+        /// Items of known types, and others, with any bytes.
         fn item() -> impl Strategy<Value = (i32, i32, Vec<u8>)> {
             let known = select(vec![
                 (SOL_SOCKET, SCM_RIGHTS),
@@ -190,7 +189,7 @@ mod tests {
             #![proptest_config(config())]
 
             #[test]
-            fn what_is_laid_out_is_read_back(items in vec(item(), 0..6)) {
+            fn items_are_parsed_as_they_were_built(items in vec(item(), 0..6)) {
                 let control = build(items.iter().map(|(level, kind, data)| (*level, *kind, &data[..]))).unwrap();
                 let read: Vec<_> = parse(control.bytes())
                     .into_iter()
@@ -203,13 +202,13 @@ mod tests {
             }
 
             #[test]
-            fn any_control_data_is_read_without_harm(bytes in vec(any::<u8>(), 0..200)) {
+            fn any_control_data_is_parsed_safely(bytes in vec(any::<u8>(), 0..200)) {
                 control_data(&bytes);
             }
 
-            /// Lengths that nearly make sense go further than noise.
+            /// Plausible lengths reach more of the parser than random ones.
             #[test]
-            fn damaged_control_data_is_read_without_harm(
+            fn damaged_control_data_is_parsed_safely(
                 items in vec(item(), 1..6),
                 damage in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
                 end in any::<prop::sample::Index>(),
@@ -230,28 +229,28 @@ mod tests {
         #![proptest_config(config())]
 
         #[test]
-        fn any_address_comes_back_or_is_refused(family in 0_u16..50, rest in vec(any::<u8>(), 0..130)) {
+        fn any_address_is_converted_back_or_refused(family in 0_u16..50, rest in vec(any::<u8>(), 0..130)) {
             address_bytes(&[&family.to_ne_bytes()[..], &rest].concat());
         }
 
         #[test]
-        fn any_text_is_an_address_or_is_refused(bytes in vec(any::<u8>(), 0..130), text in "[0-9a-fx:.% \0]{0,40}") {
+        fn any_text_is_an_address_or_refused(bytes in vec(any::<u8>(), 0..130), text in "[0-9a-fx:.% \0]{0,40}") {
             address_text(&bytes);
             address_text(text.as_bytes());
         }
 
         #[test]
-        fn any_ip_address_comes_back(ip in any::<IpAddr>(), port in any::<u16>(), flow in 0..0x10_0000_u32, scope in any::<u32>()) {
+        fn any_ip_address_survives_a_round_trip(ip in any::<IpAddr>(), port in any::<u16>(), flow in 0..0x10_0000_u32, scope in any::<u32>()) {
             address_text(ip.to_string().as_bytes());
             let family = if ip.is_ipv4() { AF_INET } else { AF_INET6 };
-            comes_back(&(ip, port).to_address(family).unwrap());
+            assert_round_trip(&(ip, port).to_address(family).unwrap());
             if ip.is_ipv6() {
-                comes_back(&(ip, port, flow, scope).to_address(family).unwrap());
+                assert_round_trip(&(ip, port, flow, scope).to_address(family).unwrap());
             }
         }
 
         #[test]
-        fn a_port_is_taken_or_refused_as_a_whole(port in any::<i64>(), small in -10_i64..70_000) {
+        fn a_port_is_used_exactly_or_refused(port in any::<i64>(), small in -10_i64..70_000) {
             for port in [port, small] {
                 match ("127.0.0.1", port).to_address(AF_INET) {
                     Ok(address) => prop_assert_eq!(address.port().map(i64::from), Some(port)),

@@ -1,19 +1,18 @@
-//! Who is at the other end of a Unix socket, and who we are. Unix only.
+//! Credentials of the peer of a Unix socket and of this process. Unix only.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use super::{c, getsockopt};
 
-/// Process, user and group of a peer, as this system tells them; 0 for a process
-/// it does not tell.
+/// Returns process, user and group of the peer. The process is 0 if the system does not report it.
 #[cfg(target_os = "linux")]
 pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<(i32, u32, u32)> {
-    // A `struct ucred` is three words.
+    // A `struct ucred` has three 32-bit fields.
     let mut words = [[0; 4]; 3];
     getsockopt(fd, c::SOL_SOCKET, c::SO_PEERCRED, words.as_flattened_mut())?;
     let [pid, uid, gid] = words.map(u32::from_ne_bytes);
-    // unix(7): a socket without a peer has a process of 0 and ids of -1.
+    // unix(7): a socket without a peer has process 0 and ids of -1.
     if pid == 0 && uid == u32::MAX {
         return Err(io::Error::from_raw_os_error(c::ENOTCONN));
     }
@@ -24,14 +23,15 @@ pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<(i32, u32, u32)
 pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<(i32, u32, u32)> {
     use std::os::fd::AsRawFd as _;
     let (mut uid, mut gid) = (0, 0);
-    // SAFETY: the call writes an id to each of the two.
+    // SAFETY: the call writes one id to each address.
     if unsafe { c::getpeereid(fd.as_raw_fd(), &mut uid, &mut gid) } == -1 {
         return Err(io::Error::last_os_error());
     }
     Ok((peer_process(fd).unwrap_or(0), uid, gid))
 }
 
-/// Level of the options of Unix sockets, which has no name everywhere.
+/// Level of the options of Unix sockets. It is 0 on all of these systems, but not all have a name
+/// for it.
 #[cfg(not(target_os = "linux"))]
 const SOL_LOCAL: i32 = 0;
 
@@ -42,7 +42,7 @@ fn peer_process(fd: BorrowedFd<'_>) -> io::Result<i32> {
     Ok(i32::from_ne_bytes(pid))
 }
 
-/// FreeBSD 13 and later; before, the place is there and zero.
+/// FreeBSD 13 and later. Before, the field exists and is zero.
 #[cfg(target_os = "freebsd")]
 fn peer_process(fd: BorrowedFd<'_>) -> io::Result<i32> {
     const AT: usize = std::mem::offset_of!(c::xucred, cr_pid__c_anonymous_union);
@@ -51,32 +51,34 @@ fn peer_process(fd: BorrowedFd<'_>) -> io::Result<i32> {
     Ok(i32::from_ne_bytes([bytes[AT], bytes[AT + 1], bytes[AT + 2], bytes[AT + 3]]))
 }
 
-/// This process, and the user and group it acts as.
+/// Returns this process with its effective user and group.
 pub(crate) fn own_credentials() -> (u32, u32, u32) {
-    // SAFETY: the two calls take nothing and cannot fail.
+    // SAFETY: the two calls have no arguments and cannot fail.
     let (uid, gid) = unsafe { (c::geteuid(), c::getegid()) };
     (std::process::id(), uid, gid)
 }
 
-/// Does something as another user and group, in a thread of its own: to Linux ids are
-/// a thread's, and only the C library changes those of all. `None` without the privilege.
+/// Runs `work` with another user and group, in its own thread: in Linux the ids belong to a thread,
+/// and only the C library changes those of all threads. Returns `None` without the privilege.
 #[cfg(all(test, target_os = "linux"))]
-pub(crate) fn as_somebody_else<T: Send>(uid: u32, gid: u32, work: impl FnOnce() -> T + Send) -> Option<T> {
-    const AS_IT_IS: u32 = u32::MAX;
-    let become_somebody_else = || {
-        // SAFETY: both calls take numbers. The group first: after the user the privilege is gone.
+pub(crate) fn with_user_and_group<T: Send>(
+    uid: u32,
+    gid: u32,
+    work: impl FnOnce() -> T + Send,
+) -> Option<T> {
+    const UNCHANGED: u32 = u32::MAX;
+    let set_ids = || {
+        // SAFETY: both calls take numbers. The group is set first, because setting the user drops
+        // the privilege.
         let results = unsafe {
             [
-                c::syscall(c::SYS_setresgid, AS_IT_IS, gid, AS_IT_IS),
-                c::syscall(c::SYS_setresuid, AS_IT_IS, uid, AS_IT_IS),
+                c::syscall(c::SYS_setresgid, UNCHANGED, gid, UNCHANGED),
+                c::syscall(c::SYS_setresuid, UNCHANGED, uid, UNCHANGED),
             ]
         };
         results == [0, 0]
     };
     std::thread::scope(|scope| {
-        scope
-            .spawn(|| become_somebody_else().then(work))
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        scope.spawn(|| set_ids().then(work)).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

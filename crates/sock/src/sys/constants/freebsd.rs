@@ -1,6 +1,6 @@
-//! The names FreeBSD has, group by group: those of Linux's list that its headers have, and its own.
+//! The constants of FreeBSD in groups: those of Linux's list that its headers define, and its own.
 
-/// Hands the names of one group to the macro `$then`, behind its `$first` words.
+/// Passes the names of one group to the macro `$then`, after the tokens `$first`.
 macro_rules! with_names {
     (AF $then:ident! $($first:tt)*) => {
         $then! { $($first)*
@@ -85,7 +85,7 @@ macro_rules! with_names {
 }
 pub(crate) use with_names;
 
-/// C names: those of `libc`, and what its list lacks.
+/// The C names: those of `libc`, and constants that it lacks.
 pub(crate) mod c {
     pub(crate) use libc::*;
 

@@ -1,9 +1,9 @@
-//! The names Linux has, group by group, and the values `libc` leaves out.
+//! The constants of Linux in groups, and the values that `libc` lacks.
 //!
-//! The list is CPython 3.11's on Linux (`dir(_socket)`), and a few newer
-//! options; the values are the system's.
+//! The list is that of CPython 3.11 on Linux (`dir(_socket)`) and a few newer options. The values
+//! are the system's.
 
-/// Hands the names of one group to the macro `$then`, behind its `$first` words.
+/// Passes the names of one group to the macro `$then`, after the tokens `$first`.
 macro_rules! with_names {
     (AF $then:ident! $($first:tt)*) => {
         $then! { $($first)*
@@ -141,7 +141,7 @@ macro_rules! with_names {
 }
 pub(crate) use with_names;
 
-/// C names: those of `libc`, and what its list for Linux lacks.
+/// The C names: those of `libc`, and constants that it lacks for Linux.
 pub(crate) mod c {
     pub(crate) use libc::*;
 
