@@ -366,7 +366,10 @@ fn curl_fetches_the_page_and_plain_http_is_told_so() {
         assert!(!curl(&[], &format!("http://{address}/")).status.success());
         if language == Language::Rust {
             let complaint = server.line_after("TLS handshake with 127.0.0.1:");
-            assert!(complaint.ends_with("the client sent a plain HTTP request to a TLS port (use https://)"), "{complaint}");
+            assert!(
+                complaint.ends_with("the client sent a plain HTTP request to a TLS port (use https://)"),
+                "{complaint}"
+            );
         }
     }
 }

@@ -469,7 +469,7 @@ impl<F: FileObject, D, B: Backend> Selector<F, D, B> {
         loop {
             let mut ready = self.buffered();
             let buffered = ready.len();
-            let left = if buffered == 0 { deadline.left() } else { Some(Duration::ZERO) };
+            let left = if buffered == 0 { deadline.remaining() } else { Some(Duration::ZERO) };
             let mut was_cancelled = false;
             let waited = self.backend.wait(&self.registry, cancelled, left, &mut |found| {
                 let Some(found) = found else {
@@ -496,7 +496,7 @@ impl<F: FileObject, D, B: Backend> Selector<F, D, B> {
             if was_cancelled && timeout != Some(Duration::ZERO) {
                 return Err(Aborted::Cancelled.into());
             }
-            if deadline.left() == Some(Duration::ZERO) {
+            if deadline.remaining() == Some(Duration::ZERO) {
                 return Ok(keys);
             }
         }

@@ -56,7 +56,7 @@ impl ChildMessage {
             return bytes;
         };
         bytes[4] = KIND_WRAPPED;
-        if let Some(client_address) = client_address.as_ref().and_then(Address::socket_addr) {
+        if let Some(client_address) = client_address.as_ref().and_then(Address::to_socket_addr) {
             let ip = match client_address {
                 SocketAddr::V4(address) => address.ip().to_ipv6_mapped(),
                 SocketAddr::V6(address) => *address.ip(),

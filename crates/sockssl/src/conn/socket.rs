@@ -431,7 +431,7 @@ impl SSLSocket {
         if error.kind() == io::ErrorKind::WouldBlock {
             return error;
         }
-        let error = AddressError::wrap("TLS handshake with", &self.info.peer, error);
+        let error = io::Error::from(AddressError::new("TLS handshake with", &self.info.peer, error));
         log::debug!("{error}");
         error
     }
