@@ -264,10 +264,6 @@ impl MixIn for Shared {
         true
     }
 
-    fn forks_per_request(&self) -> bool {
-        true
-    }
-
     fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
         self.0.server_close(server)
     }

@@ -37,6 +37,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("forking_counts_a_client_for_the_address_that_wrap_request_names", client_address_of_the_hook),
     ("forking_server_speaks_first", server_speaks_first),
     ("forking_handlers_own_timeout", own_timeout),
+    ("forking_handler_that_sets_none_has_no_read_deadline", own_none),
+    ("forking_read_timeout_of_none_ends_no_receive", read_none),
     ("forking_drain_reports_and_cuts", drain_reports_and_cuts),
     ("forking_drain_lets_go_who_is_between_requests", drain_lets_go_who_is_between_requests),
     ("forking_close_timeout", close_timeout),
@@ -443,6 +445,23 @@ impl StreamRequestHandler for Impatient {
 fn own_timeout() {
     let (stats, said) = one(builder(|| Impatient), |_| ());
     assert_eq!((stats.finished, said.as_str()), (1, "late"), "{stats:?}");
+}
+
+fn own_none() {
+    let blocks = handler_fn(|cx| {
+        cx.request.socket().settimeout(None)?;
+        cx.rfile.read_exact(&mut [0; 10])
+    });
+    let builder = builder(blocks).read_timeout(SHORT).request_timeout(SHORT * 4);
+    let (stats, _) = one(builder, |client| client.sendall(b"half").unwrap());
+    assert_timed_out(&stats, |stats| stats.timed_out.request);
+}
+
+fn read_none() {
+    let builder = builder(handler_fn(echo)).first_byte_timeout(SHORT).idle_timeout(SHORT);
+    let (stats, _) =
+        one(builder.request_timeout(SHORT * 4), |client| client.sendall(b"half a line").unwrap());
+    assert_timed_out(&stats, |stats| stats.timed_out.request);
 }
 
 fn drain_reports_and_cuts() {

@@ -96,6 +96,8 @@ for_both! {
     for_ever_is_a_time_too: for_ever;
     a_receive_that_was_late_can_be_tried_again: tried_again;
     a_handlers_own_timeout: own_timeout;
+    a_handler_that_sets_none_blocks_beyond_the_read_deadline: own_none;
+    a_handler_that_sets_none_still_has_the_request_deadline: own_none_request;
 }
 
 /// What a deadline does to a server that has one place: the client that `misbehaves`
@@ -161,7 +163,7 @@ fn read<M: MixIn + Default>() {
     );
 }
 
-/// Between requests the system's deadline is lifted; within one it is told again.
+/// Between requests the deadline timer ends the receive; within one the worker does.
 fn read_covered<M: MixIn + Default>() {
     let (builder, told) = server::<M>(echo);
     ends(
@@ -428,9 +430,42 @@ fn own_timeout<M: MixIn + Default>() {
     assert_eq!((stats.failed, stats.timed_out.total()), (1, 0), "the handler's, not the server's");
 }
 
+/// Reads one byte without a timeout of its own.
+fn read_without_timeout(cx: &mut StreamContext<'_>) -> io::Result<()> {
+    cx.request.socket().settimeout(None)?;
+    let mut byte = [0];
+    cx.rfile.read_exact(&mut byte)?;
+    cx.wfile.write_all(&byte)
+}
+
+fn own_none<M: MixIn + Default>() {
+    let (builder, told) = server::<M>(read_without_timeout);
+    let server = testing::serve(builder.read_timeout(SHORT).bind(LOOPBACK).unwrap());
+    let client = client_of(server.address());
+    pause(LONGER);
+    client.sendall(b"!").unwrap();
+    assert_eq!(rest_of(&client), "!");
+    assert_eq!(told.recv_timeout(LIMIT).unwrap(), Ok(()));
+}
+
+fn own_none_request<M: MixIn + Default>() {
+    let (builder, told) = server::<M>(|cx| {
+        // The first byte begins the request.
+        cx.rfile.read_exact(&mut [0])?;
+        read_without_timeout(cx)
+    });
+    let server = testing::serve(builder.request_timeout(SHORT).bind(LOOPBACK).unwrap());
+    let client = client_of(server.address());
+    client.sendall(b"?").unwrap();
+    assert_eq!(rest_of(&client), "");
+    assert_eq!(told.recv_timeout(LIMIT).unwrap(), Err(io::ErrorKind::TimedOut));
+    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!((stats.timed_out.request, stats.timed_out.total()), (1, 1));
+}
+
 #[test]
 fn an_earlier_deadline_is_seen_beside_later_ones() {
-    // The reaper sleeps for the first byte of many when a shorter time begins.
+    // The deadline timer sleeps for the first byte of many when a shorter deadline begins.
     let (builder, _told) = server::<ThreadingMixIn>(echo);
     let server = builder
         .max_connections(100)

@@ -12,45 +12,13 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::call::cancel::{self, Aborted, Cancellation};
+use crate::call::timeout::Timeout;
 use crate::call::trace::call;
-use crate::error::{out_of_range, timed_out};
+use crate::error::timed_out;
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, c};
-
-/// A timeout in 64 bits: nanoseconds, or all ones for no timeout.
-#[derive(Debug)]
-pub(crate) struct Timeout(AtomicU64);
-
-const BLOCKING: u64 = u64::MAX;
-
-impl Timeout {
-    pub(crate) const fn blocking() -> Timeout {
-        Timeout(AtomicU64::new(BLOCKING))
-    }
-
-    pub(crate) fn get(&self) -> Option<Duration> {
-        match self.0.load(Ordering::Relaxed) {
-            BLOCKING => None,
-            nanoseconds => Some(Duration::from_nanos(nanoseconds)),
-        }
-    }
-
-    /// Fails for more than 584 years, as Python fails if its clock cannot represent the timeout.
-    pub(crate) fn set(&self, timeout: Option<Duration>) -> io::Result<()> {
-        let nanoseconds = match timeout {
-            None => BLOCKING,
-            Some(timeout) => match u64::try_from(timeout.as_nanos()) {
-                Ok(nanoseconds) if nanoseconds != BLOCKING => nanoseconds,
-                _ => return Err(out_of_range(format!("timeout {timeout:?} is too long"))),
-            },
-        };
-        self.0.store(nanoseconds, Ordering::Relaxed);
-        Ok(())
-    }
-}
 
 static DEFAULT_TIMEOUT: Timeout = Timeout::blocking();
 
@@ -667,18 +635,5 @@ mod tests {
         let mut deadline = Deadline::new(None);
         assert_eq!(deadline.remaining(), None);
         assert!(deadline.at.is_none());
-    }
-
-    #[test]
-    fn a_timeout_has_eight_bytes_and_none_differs_from_zero() {
-        let timeout = Timeout::blocking();
-        assert_eq!(size_of::<Timeout>(), 8);
-        assert_eq!(timeout.get(), None);
-        for value in [None, Some(Duration::ZERO), Some(Duration::from_nanos(u64::MAX - 1))] {
-            timeout.set(value).unwrap();
-            assert_eq!(timeout.get(), value);
-        }
-        assert!(timeout.set(Some(Duration::from_nanos(u64::MAX))).is_err());
-        assert_eq!(timeout.get(), Some(Duration::from_nanos(u64::MAX - 1)));
     }
 }

@@ -2,5 +2,6 @@
 
 pub(crate) mod cancel;
 pub(crate) mod deadline;
+pub(crate) mod timeout;
 pub(crate) mod to_timeout;
 pub(crate) mod trace;

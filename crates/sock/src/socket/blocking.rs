@@ -21,10 +21,12 @@
 use std::io;
 #[cfg(unix)]
 use std::io::IoSliceMut;
+use std::time::Duration;
 
 use crate::call::deadline::{self, Deadline, POLLERR, POLLHUP, Readiness};
 #[cfg(unix)]
 use crate::call::deadline::{Events, POLLIN, Poll, poll};
+use crate::call::timeout::Timeout;
 #[cfg(unix)]
 use crate::consts::{AF_INET, AF_INET6, AF_UNIX, MSG_PEEK};
 use crate::consts::{MSG_WAITALL, MsgFlags, SOCK_STREAM};
@@ -34,6 +36,34 @@ use crate::sys::{self, AsFd};
 use crate::sys::{c, message};
 
 impl Socket {
+    /// Whether neither [`settimeout`](Self::settimeout) nor a default timeout has set a timeout,
+    /// not even `None`. For `sockserver`, whose own deadlines end there.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_timeout_unset(&self) -> bool {
+        self.timeout.is_unset()
+    }
+
+    /// Makes calls with another timeout, and restores the former one. For `sockserver`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the calls, or of [`settimeout`](Self::settimeout).
+    #[doc(hidden)]
+    pub fn with_timeout<T>(
+        &self,
+        timeout: Duration,
+        calls: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        let before = Timeout::blocking();
+        before.copy_from(&self.timeout);
+        self.settimeout(timeout)?;
+        let result = calls();
+        self.settimeout(before.get())?;
+        self.timeout.copy_from(&before);
+        result
+    }
+
     /// Calls `attempt` as the mode and the flags require, with a deadline of its own.
     #[inline]
     pub(crate) fn retry_with_flags<T>(
@@ -65,7 +95,7 @@ impl Socket {
     pub(crate) fn deadline_with_flags(&self, readiness: Readiness, flags: MsgFlags) -> Deadline<'_> {
         let deadline = self.deadline();
         if deadline.emulates_blocking() && self.never_waits(readiness, flags) {
-            return Deadline::new(Some(std::time::Duration::ZERO));
+            return Deadline::new(Some(Duration::ZERO));
         }
         deadline
     }
@@ -208,7 +238,7 @@ impl Socket {
         while so_far.bytes < least && deadline.pause(self.as_fd(), Readiness::Readable).is_ok() {
             // Polled before the receive, so that data that arrived before the end of file is seen.
             let mut set = [Poll::new(self, POLLIN | sys::POLLRDHUP)];
-            let events = poll(&mut set, Some(std::time::Duration::ZERO)).map_or(0, |_| set[0].revents());
+            let events = poll(&mut set, Some(Duration::ZERO)).map_or(0, |_| set[0].revents());
             match message::recvmsg(self.as_fd(), buffers, 0, flags.as_raw()) {
                 Ok(all) => so_far.bytes = all.bytes,
                 Err(error) if is_none_yet(&error) => {}

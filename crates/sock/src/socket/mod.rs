@@ -35,7 +35,8 @@ use std::time::Duration;
 
 use crate::address::{Address, ToAddress};
 use crate::call::cancel::{Cancellation, Canceller};
-use crate::call::deadline::{self, Deadline, Readiness, Timeout};
+use crate::call::deadline::{self, Deadline, Readiness};
+use crate::call::timeout::Timeout;
 use crate::call::to_timeout::ToTimeout;
 use crate::call::trace::call;
 use crate::consts::{AddressFamily, SOMAXCONN, SocketKind};
@@ -392,7 +393,7 @@ impl Socket {
         let fd = self.fileno();
         let inner = call!("fcntl({fd}, F_DUPFD_CLOEXEC)" => self.inner().try_clone())?;
         let duplicate = Socket::from_inner(inner, self.family, self.kind, self.proto);
-        duplicate.timeout.set(self.gettimeout())?;
+        duplicate.timeout.copy_from(&self.timeout);
         // The duplicate is non-blocking too, so its calls have to wait in poll(2).
         if let Some(cancellation) = self.cancellation.get() {
             let _ = duplicate.cancellation.set(Arc::clone(cancellation));
@@ -444,11 +445,12 @@ impl Socket {
     pub fn settimeout(&self, timeout: impl ToTimeout) -> io::Result<()> {
         let timeout = timeout.to_timeout()?;
         let fd = self.fileno();
-        let before = self.gettimeout();
+        let before = Timeout::blocking();
+        before.copy_from(&self.timeout);
         self.timeout.set(timeout)?;
         let nonblocking = self.needs_o_nonblock();
         call!("fcntl({fd}, F_SETFL, O_NONBLOCK: {nonblocking})" => self.inner().set_nonblocking(nonblocking))
-            .inspect_err(|_| self.timeout.set(before).unwrap_or_default())
+            .inspect_err(|_| self.timeout.copy_from(&before))
     }
 
     /// Returns the timeout: `None` in blocking mode, zero in non-blocking mode.

@@ -324,6 +324,20 @@ impl Socket {
         })
     }
 
+    /// Waits up to `timeout` for input and receives it, also in blocking mode. For `sockserver`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`recv`](Socket::recv); `TimedOut` when the time is over.
+    #[doc(hidden)]
+    pub fn recv_into_timeout(&self, buffer: &mut [u8], timeout: Duration) -> io::Result<usize> {
+        let mut deadline = self.deadline_of(Some(timeout));
+        deadline::wait(self.as_fd(), Readiness::Readable, &mut deadline)?;
+        // Another thread may have received it meanwhile, so this attempt must not block either.
+        let flags = MsgFlags::from(sys::DONTWAIT.unwrap_or_default());
+        deadline::retry(self.as_fd(), Readiness::Readable, &mut deadline, || self.recv_once(buffer, flags))
+    }
+
     #[inline]
     fn recv_once(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
         if buffer.is_empty() {

@@ -91,15 +91,10 @@ fn bind_to_path(
     }
 }
 
-/// Gives the listener the deadlines of what it accepts. Whether clients inherit them:
-/// TCP on Linux copies the whole socket.
-pub(crate) fn inherits_timeouts(
-    socket: &Socket,
-    receive: Option<Duration>,
-    send: Option<Duration>,
-) -> bool {
+/// Sets `write_timeout` on a listener. Returns whether accepted sockets inherit it: TCP on Linux
+/// copies the whole socket.
+pub(crate) fn set_inherited_write_timeout(socket: &Socket, send: Option<Duration>) -> bool {
     cfg!(target_os = "linux")
         && [AF_INET, AF_INET6].contains(&socket.family())
-        && socket.set_recv_timeout(receive).is_ok()
         && socket.set_send_timeout(send).is_ok()
 }

@@ -107,13 +107,6 @@ pub trait MixIn: Send + Sync + 'static {
         false
     }
 
-    /// Whether each request has a process of its own, in which nobody watches its
-    /// deadlines but the system.
-    #[doc(hidden)]
-    fn forks_per_request(&self) -> bool {
-        false
-    }
-
     /// Whether `process_request` runs the job in this thread and does nothing else: the
     /// answers to a batch of datagrams may then go together, and a single one needs no job.
     #[doc(hidden)]

@@ -20,7 +20,7 @@ use crate::api::kind::{Datagram, Family, Kind, Stream};
 use crate::api::server::Server;
 use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::signals::Signals;
-use crate::limits::{DeadlineKind, Limits, WhenFull};
+use crate::limits::{Limits, WhenFull};
 use crate::os::bound_path::BoundPath;
 use crate::request::core::{Core, HandlerFactory};
 use crate::request::datagram_handler::DatagramRequestHandler;
@@ -348,7 +348,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             let address = K::Family::address(&address)?;
             let mut listener = listener::bind(&address, K::SOCKET_TYPE, &self.options, &*self.hooks)?;
             // Set before listen(2), because a connection inherits the options at its creation.
-            inherits &= self.passes_timeouts_on(&listener.socket);
+            inherits &= self.set_inherited_write_timeout(&listener.socket);
             self.activate(&listener.socket, &address)?;
             drop(listener.turn.take());
             listeners.push(listener);
@@ -393,13 +393,10 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
         self.server(listeners, false, false)
     }
 
-    fn passes_timeouts_on(&self, socket: &Socket) -> bool {
-        let receive = match self.mixin.forks_per_request() {
-            true => self.limits.of_receive(DeadlineKind::FirstByte),
-            false => self.limits.read_timeout,
-        };
+    /// Sets `write_timeout` on a listener. Returns whether accepted sockets inherit it.
+    fn set_inherited_write_timeout(&self, socket: &Socket) -> bool {
         matches!(self.service, HandlerFactory::Stream(_))
-            && listener::inherits_timeouts(socket, receive, self.limits.write_timeout)
+            && listener::set_inherited_write_timeout(socket, self.limits.write_timeout)
     }
 
     fn activate(&self, socket: &Socket, address: &Address) -> io::Result<()> {
@@ -416,7 +413,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     fn server(
         self,
         listeners: Vec<Listener>,
-        inherits_timeouts: bool,
+        inherits_write_timeout: bool,
         created_here: bool,
     ) -> io::Result<Server<K, M>> {
         if listeners.is_empty() {
@@ -430,8 +427,6 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
         }
         let server_addresses = listeners.iter().map(|listener| listener.socket.getsockname());
         let server_addresses = server_addresses.collect::<io::Result<Vec<_>>>()?;
-        let lifts_read_limit =
-            !self.has_hooks && self.wrap_request.is_none() && self.limits.idle_covers_read();
         let handle = ServerHandle::new(self.limits)?;
         let (sockets, paths): (Vec<_>, Vec<_>) =
             listeners.into_iter().map(|listener| (Arc::new(listener.socket), listener.path)).unzip();
@@ -449,9 +444,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             wrap_request: self.wrap_request,
             service_actions: self.service_actions,
             handle,
-            inherits_timeouts,
-            inherits_first_byte: self.mixin.forks_per_request(),
-            lifts_read_limit,
+            inherits_write_timeout,
         };
         let paths = Arc::new(Mutex::new(paths.into_iter().flatten().collect::<Vec<BoundPath>>()));
         let signals = self.drain_on_signals.map(Signals::catch).transpose()?;

@@ -57,12 +57,10 @@ pub fn converse<H: StreamRequestHandler, T>(
         service: Arc::new(HandlerFactory::Stream(Box::new(move || Box::new(handler())))),
         hooks: Arc::new(Defaults),
         handle: ServerHandle::new(Limits::default())?,
-        inherits_timeouts: false,
-        lifts_read_limit: false,
-        inherits_first_byte: false,
         has_hooks: false,
         wrap_request: None,
         service_actions: None,
+        inherits_write_timeout: false,
     };
     let registry = Arc::clone(core.registry());
     let (client_address, permit) = (theirs.getpeername()?, registry.permits.acquire_over_limit());

@@ -1,10 +1,11 @@
-//! One connection as the whole engine sees it: the worker that serves it, the
-//! deadline timer that ends it when it is overdue, the drain that waits for it.
+//! One client connection: its state, its transport, and the input that was read ahead.
+//!
+//! The worker that serves the connection, the deadline timer and a drain share it.
 
 pub(crate) mod buffer_pool;
 pub(crate) mod datagram;
 pub(crate) mod read_ahead;
-pub(crate) mod recv_timeout;
+mod recv;
 pub(crate) mod state;
 pub(crate) mod transport;
 
@@ -19,9 +20,6 @@ use crossbeam_utils::atomic::AtomicCell;
 use sock::{Address, Lingered, Poll, ReadBuffer, SHUT_RD, SHUT_RDWR, Shutdown, Socket, StreamSocket, poll};
 
 use crate::connection::buffer_pool::{recycle_buffer, take_buffer};
-use crate::connection::recv_timeout::{
-    CALLS, NONE_ARMED, NOT_LATE, READ, RecvTimeoutState, WRITE, place_of,
-};
 use crate::connection::state::{ConnState, FIRST_TERMINAL, PackedState};
 use crate::connection::transport::Transport;
 use crate::limits::DeadlineKind;
@@ -31,32 +29,29 @@ use crate::os::interleave::yield_point;
 #[cfg(unix)]
 use crate::os::process;
 
-/// A connection, or a datagram, from the moment it was accepted until it is closed.
+/// A connection or a datagram, from accept to close.
 ///
-/// The handler talks through it: it is the [`StreamSocket`] of the context, and
-/// notices on the way whether the client has said anything, and which deadline
-/// ended a call.
+/// It is the [`StreamSocket`] of the handler's context. It records activity of the client and
+/// the deadline that ended a call.
 pub(crate) struct Connection {
     accepted_address: Address,
-    /// Where it stands and until when: see [`PackedState`].
+    /// The state and its deadline: see [`PackedState`].
     state: AtomicU64,
     /// When it was accepted: see [`Clock::stamp`](crate::limits::clock::Clock::stamp).
     since: u32,
-    /// The deadline that ended the last call: see [`CALLS`].
-    late: AtomicU8,
-    reads: RecvTimeoutState,
-    /// What is known of the receiving side, and the worker's alone: see below.
+    /// The deadline that ended the last call.
+    late: AtomicCell<Option<DeadlineKind>>,
+    /// Flags about the receiving side that only the worker changes: see below.
     flags: AtomicU8,
-    /// What any thread of the handler's may have to say: see below.
+    /// Flags that any thread of a handler may set: see below.
     notes: AtomicU8,
-    /// Input the engine has read to see that there is some: it comes first,
-    /// whichever way the handler reads.
+    /// Input that was received to find out whether there is some. Every receive returns it first.
     ahead: AtomicCell<ReadBuffer>,
-    /// What it goes over from the beginning.
+    /// The transport, if it is known from the start.
     transport: Option<Transport>,
     /// What `wrap_request` returned. It is set while the connection is shared.
     wrapped: OnceLock<Box<Wrapped>>,
-    /// `None` between two requests, of which this serves one after the other.
+    /// `None` between two requests that use this object.
     permit: Option<Permit>,
 }
 
@@ -67,33 +62,30 @@ struct Wrapped {
     client_address: Option<Address>,
 }
 
-/// The client has ended its side: nothing unread can be lost by closing.
+/// The client has closed its side: closing cannot lose unread input.
 const EOF_RECEIVED: u8 = 1;
-/// The last receive took all there was.
+/// The last receive did not fill its buffer, so the socket's receive queue was empty.
 const DRAINED: u8 = 2;
-/// Something is in [`Connection::ahead`].
+/// [`Connection::ahead`] has input.
 const HAS_READ_AHEAD: u8 = 4;
-/// The system does not know of the next receive's deadline.
-const RECV_TIMEOUT_STALE: u8 = 8;
-/// It has waited for a next request before.
+/// The deadline timer ends a receive that waits for a request, no later than the read deadline.
+const TIMER_ENDS_WAIT: u8 = 8;
+/// The connection has waited for a next request before.
 const WAITED: u8 = 16;
-/// The system's deadline was lifted once.
-const DISARMED_ONCE: u8 = 32;
 
-/// Somebody has had the socket in hand, and may hold a second descriptor.
+/// The handler had the socket itself, and may hold a second descriptor.
 const SOCKET_EXPOSED: u8 = 1;
-/// A word has come, or been said, and the next one changes nothing.
+/// The first byte was received or sent.
 const ACTIVE: u8 = 2;
 
 impl Connection {
-    /// One that goes over its socket, or will go over what a hook makes of it.
+    /// Makes a connection. Without a socket, `wrap_request` will return its transport.
     pub(crate) fn new(client_address: Address, socket: Option<Socket>, permit: Permit) -> Connection {
         Connection {
             accepted_address: client_address,
             since: permit.clock().stamp(),
             state: AtomicU64::new(PackedState { state: ConnState::Queued, due: NEVER }.pack()),
-            late: AtomicU8::new(NOT_LATE),
-            reads: RecvTimeoutState::of(READ, READ),
+            late: AtomicCell::new(None),
             flags: AtomicU8::new(0),
             notes: AtomicU8::new(0),
             ahead: AtomicCell::default(),
@@ -110,8 +102,7 @@ impl Connection {
         self.since = permit.clock().stamp();
         self.permit = Some(permit);
         *self.state.get_mut() = PackedState { state: ConnState::Queued, due: NEVER }.pack();
-        *self.late.get_mut() = NOT_LATE;
-        self.reads = RecvTimeoutState::of(READ, READ);
+        self.late = AtomicCell::new(None);
         *self.flags.get_mut() = 0;
         *self.notes.get_mut() = 0;
     }
@@ -306,72 +297,19 @@ impl Connection {
         if let ConnState::Overdue(deadline) = self.state() {
             return Some(deadline);
         }
-        CALLS.get(usize::from(self.late.load(Ordering::Relaxed))).copied()
+        self.late.load()
     }
 
-    /// Gives the next receive another deadline than the usual: for a process that
-    /// nobody watches.
-    pub(crate) fn set_next_read_deadline(&self, deadline: DeadlineKind) {
-        let (reading_for, told_for) = (place_of(deadline), self.reads.armed());
-        self.reads.set(reading_for, told_for);
-        self.set_flag(RECV_TIMEOUT_STALE, told_for != reading_for);
-        if reading_for != READ {
-            self.notes.fetch_and(!ACTIVE, Ordering::Relaxed);
-        }
-    }
-
-    /// Lifts the system's deadline for a receive between two requests, which another covers:
-    /// the first receive within a request tells the system again. Once, not for each request,
-    /// and not before the second: most of those that end soon end after the first.
+    /// Notes whether the deadline timer ends the receive that waits for the next request.
     #[inline]
-    pub(crate) fn disarm_recv_timeout(&self) {
-        if self.flags.load(Ordering::Relaxed) & DISARMED_ONCE == 0 {
-            self.disarm_recv_timeout_once();
+    pub(crate) fn set_timer_ends_wait(&self, ends: bool) {
+        if ends != self.has_flag(TIMER_ENDS_WAIT) {
+            self.set_flag(TIMER_ENDS_WAIT, ends);
         }
-    }
-
-    #[cold]
-    fn disarm_recv_timeout_once(&self) {
-        if self.flags.load(Ordering::Relaxed) & WAITED == 0 {
-            return self.set_flag(WAITED, true);
-        }
-        self.set_flag(DISARMED_ONCE, true);
-        let lifted = self.plain_socket().map(|socket| socket.set_recv_timeout(None));
-        if let Some(Ok(())) = lifted {
-            self.reads.set(READ, NONE_ARMED);
-            self.set_flag(RECV_TIMEOUT_STALE, true);
-        }
-    }
-
-    /// Whether the system has yet to be told of a deadline.
-    fn is_recv_timeout_stale(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & RECV_TIMEOUT_STALE != 0
-    }
-
-    /// The system knows of this deadline already.
-    pub(crate) fn assume_armed(&self, deadline: DeadlineKind) {
-        self.reads.set(self.reads.wanted(), place_of(deadline));
-        self.set_next_read_deadline(DeadlineKind::Read);
-    }
-
-    /// Tells the system how long the next receive may take. Not before there is one:
-    /// mostly there is none.
-    #[cold]
-    fn arm_recv_timeout(&self) {
-        let reading_for = self.reads.wanted();
-        let limit = self.clock().limits().of_receive(CALLS[usize::from(reading_for)]);
-        if let Some(Err(error)) = self.socket_underneath().map(|socket| socket.set_recv_timeout(limit)) {
-            // A receive without its deadline may never end: there must be nothing to wait for.
-            log::warn!("set the receive timeout for {}: {error}", self.client_address());
-            self.abort(SHUT_RDWR);
-        }
-        self.reads.set(reading_for, reading_for);
-        // Any thread of the handler's may come by here.
-        self.flags.fetch_and(!RECV_TIMEOUT_STALE, Ordering::Relaxed);
     }
 
     pub(crate) fn eof_received(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & EOF_RECEIVED != 0
+        self.has_flag(EOF_RECEIVED)
     }
 
     /// Whether closing it is all that is left to do: the client has ended, all it sent
@@ -397,19 +335,14 @@ impl Connection {
         self.flags.load(Ordering::Relaxed) & (HAS_READ_AHEAD | DRAINED) != DRAINED
     }
 
-    /// For the worker that serves it alone. Where others may come in between, they change
-    /// one flag at once.
+    fn has_flag(&self, flag: u8) -> bool {
+        self.flags.load(Ordering::Relaxed) & flag != 0
+    }
+
+    /// Changes a flag. Only the worker that serves the connection may.
     fn set_flag(&self, flag: u8, on: bool) {
         let flags = self.flags.load(Ordering::Relaxed);
         self.flags.store(if on { flags | flag } else { flags & !flag }, Ordering::Relaxed);
-    }
-
-    /// Somebody gets the socket in hand, and may receive from it.
-    fn expose_socket(&self) {
-        self.add_note(SOCKET_EXPOSED);
-        if self.is_recv_timeout_stale() {
-            self.arm_recv_timeout();
-        }
     }
 
     fn add_note(&self, note: u8) {
@@ -418,40 +351,7 @@ impl Connection {
         }
     }
 
-    /// Receives, under a deadline that somebody watches.
-    #[inline]
-    fn recv_covered(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(transport) = self.transport() else { return Err(io::ErrorKind::NotConnected.into()) };
-        match transport.recv_into(buffer) {
-            Ok(received @ 1..) => Ok(self.after_recv(transport, received, buffer.len())),
-            Ok(0) if buffer.is_empty() => Ok(0),
-            other => self.map_error(other, DeadlineKind::Read),
-        }
-    }
-
-    /// Receives what is there, without waiting.
-    fn recv_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(transport) = self.transport() else { return Err(io::ErrorKind::NotConnected.into()) };
-        match transport.recv_nowait(buffer) {
-            Ok(received @ 1..) => Ok(self.after_recv(transport, received, buffer.len())),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.ended().is_none() => Err(error),
-            other => self.map_error(other, DeadlineKind::Read),
-        }
-    }
-
-    /// Takes note of what was received into `room`.
-    #[inline]
-    fn after_recv(&self, transport: &Transport, received: usize, room: usize) -> usize {
-        yield_point();
-        let drained = received < room && !transport.may_buffer_input();
-        if drained != (self.flags.load(Ordering::Relaxed) & DRAINED != 0) {
-            self.set_flag(DRAINED, drained);
-        }
-        self.on_activity();
-        received
-    }
-
-    /// The first byte, in either direction, begins the first request.
+    /// Begins the first request with the first byte in either direction.
     #[inline]
     fn on_activity(&self) {
         if self.notes.load(Ordering::Relaxed) & ACTIVE == 0 {
@@ -462,29 +362,21 @@ impl Connection {
     #[cold]
     fn on_first_byte(&self) {
         self.add_note(ACTIVE);
-        if self.reads.wanted() != READ {
-            self.set_next_read_deadline(DeadlineKind::Read);
-        }
         if matches!(self.state(), ConnState::AwaitingFirstByte | ConnState::DrainClosed) {
             self.enter(ConnState::Serving);
         }
     }
 
-    /// What a call's failure, or its end of file, means here.
+    /// Maps the failure of a call, or its end of file, to the deadline or drain that caused it.
     #[cold]
     fn map_error(&self, result: io::Result<usize>, deadline: DeadlineKind) -> io::Result<usize> {
         if let Some(ended) = self.ended() {
             return Err(ended);
         }
         match result {
-            // SO_RCVTIMEO and SO_SNDTIMEO say EAGAIN; a mode of the handler's own speaks for itself.
+            // EAGAIN on a blocking descriptor means SO_RCVTIMEO or SO_SNDTIMEO.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.blocks() => {
-                let late = match deadline {
-                    DeadlineKind::Read => self.reads.wanted(),
-                    _ => WRITE,
-                };
-                self.late.store(late, Ordering::Relaxed);
-                Err(self.timed_out(CALLS[usize::from(late)]))
+                Err(self.call_timed_out(deadline))
             }
             Ok(0) => {
                 self.set_flag(EOF_RECEIVED, true);
@@ -494,8 +386,15 @@ impl Connection {
         }
     }
 
+    /// Whether the socket is in blocking mode.
     fn blocks(&self) -> bool {
         self.socket_underneath().is_some_and(|socket| socket.gettimeout().is_none())
+    }
+
+    /// Notes that a deadline has ended a call, and returns the error.
+    fn call_timed_out(&self, deadline: DeadlineKind) -> io::Error {
+        self.late.store(Some(deadline));
+        self.timed_out(deadline)
     }
 
     fn timed_out(&self, deadline: DeadlineKind) -> io::Error {
@@ -506,12 +405,12 @@ impl Connection {
 
 impl StreamSocket for Connection {
     fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.flags.load(Ordering::Relaxed) & (HAS_READ_AHEAD | RECV_TIMEOUT_STALE) != 0 {
+        if self.has_read_ahead() {
             if let Some(received) = self.recv_from_read_ahead(buffer) {
                 return Ok(received);
             }
         }
-        self.recv_covered(buffer)
+        self.recv(buffer)
     }
 
     /// Inlined into `sendall`, which is what a handler's writes come to.
@@ -580,12 +479,12 @@ impl StreamSocket for Connection {
     }
 
     fn as_any(&self) -> Option<&dyn Any> {
-        self.expose_socket();
+        self.add_note(SOCKET_EXPOSED);
         self.stream().and_then(|stream| stream.as_any())
     }
 
     fn socket(&self) -> &Socket {
-        self.expose_socket();
+        self.add_note(SOCKET_EXPOSED);
         self.socket_underneath().expect("a handler runs only over a stream")
     }
 }
@@ -643,46 +542,69 @@ mod tests {
         );
     }
 
+    /// A connection over one end of a pair, in the state and with the deadlines.
     #[cfg(unix)]
-    #[test]
-    fn a_deadline_that_only_the_system_watches_is_told_before_the_receive() {
-        let limit = Duration::from_millis(20);
-        let limits = Limits { idle_timeout: Some(limit), ..Limits::default() };
+    fn connected(state: ConnState, limits: Limits) -> (Connection, Socket) {
         let permits = Permits::new(limits, Arc::new(Waker::new().unwrap()));
-        let (ours, _theirs) = sock::socketpair().unwrap();
+        let (ours, theirs) = sock::socketpair().unwrap();
         let connection = Connection::new(Address::None, Some(ours), permits.acquire().unwrap());
-        connection.set_next_read_deadline(DeadlineKind::Idle);
-        let late = connection.await_input(10, false).unwrap_err();
-        assert_eq!(
-            (late.kind(), connection.expired_deadline()),
-            (io::ErrorKind::TimedOut, Some(DeadlineKind::Idle))
-        );
+        connection.enter(state);
+        (connection, theirs)
     }
 
     #[cfg(unix)]
     #[test]
-    fn a_limit_that_was_lifted_is_told_again_to_whoever_may_receive() {
-        let whoever: [fn(&Connection); 3] = [
-            |connection| drop(connection.recv_into(&mut [0])),
-            |connection| drop(connection.socket().recv_timeout()),
-            |connection| assert!(connection.as_any().is_some()),
+    fn without_a_deadline_timer_the_worker_enforces_the_shortest_deadline() {
+        let short = Some(Duration::from_millis(20));
+        let cases = [
+            (ConnState::AwaitingFirstByte, DeadlineKind::FirstByte),
+            (ConnState::Idle, DeadlineKind::Idle),
+            (ConnState::Serving, DeadlineKind::Read),
         ];
-        for receives in whoever {
-            let permits = Permits::new(Limits::default(), Arc::new(Waker::new().unwrap()));
-            let (ours, theirs) = sock::socketpair().unwrap();
-            theirs.sendall(b"!").unwrap();
-            let (system, before) = (ours.dup().unwrap(), Some(Duration::from_secs(7)));
-            ours.set_recv_timeout(before).unwrap();
-            let connection = Connection::new(Address::None, Some(ours), permits.acquire().unwrap());
-            connection.disarm_recv_timeout();
-            assert_eq!(system.recv_timeout().unwrap(), before, "not yet");
-            connection.disarm_recv_timeout();
-            assert_eq!(system.recv_timeout().unwrap(), None);
-            receives(&connection);
-            assert_eq!(system.recv_timeout().unwrap(), Limits::default().read_timeout);
-            connection.disarm_recv_timeout();
-            assert_eq!(system.recv_timeout().unwrap(), Limits::default().read_timeout, "once");
+        for (state, kind) in cases {
+            let mut limits = Limits::default();
+            match kind {
+                DeadlineKind::FirstByte => limits.first_byte_timeout = short,
+                DeadlineKind::Idle => limits.idle_timeout = short,
+                _ => limits.read_timeout = short,
+            }
+            let (connection, client) = connected(state, limits);
+            let late = connection.recv_into(&mut [0; 10]).unwrap_err();
+            assert_eq!((late.kind(), connection.expired_deadline()), (io::ErrorKind::TimedOut, Some(kind)));
+            client.sendall(b"late").unwrap();
+            assert_eq!(connection.recv_into(&mut [0; 10]).unwrap(), 4, "the connection is still usable");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn no_connection_has_a_receive_timeout_of_the_kernel() {
+        let limits = Limits { read_timeout: Some(Duration::from_secs(7)), ..Limits::default() };
+        let (connection, client) = connected(ConnState::Serving, limits);
+        client.sendall(b"!").unwrap();
+        assert_eq!(connection.recv_into(&mut [0; 10]).unwrap(), 1);
+        assert_eq!(connection.socket().recv_timeout().unwrap(), None);
+        assert_eq!(connection.socket().gettimeout(), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_timeout_that_a_handler_sets_replaces_the_read_deadline() {
+        let limits = Limits { read_timeout: Some(Duration::from_millis(20)), ..Limits::default() };
+        let (connection, client) = connected(ConnState::Serving, limits);
+        connection.socket().settimeout(Duration::from_millis(50)).unwrap();
+        let begin = std::time::Instant::now();
+        let late = connection.recv_into(&mut [0; 10]).unwrap_err();
+        assert_eq!((late.kind(), connection.expired_deadline()), (io::ErrorKind::TimedOut, None));
+        assert!(begin.elapsed() >= Duration::from_millis(50));
+        connection.socket().settimeout(None).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                sock::poll(&mut [], Some(Duration::from_millis(60))).unwrap();
+                client.sendall(b"late").unwrap();
+            });
+            assert_eq!(connection.recv_into(&mut [0; 10]).unwrap(), 4, "it blocks for as long as needed");
+        });
     }
 
     #[test]

@@ -1,7 +1,6 @@
-//! Input that is received before anybody asks for it, to see that there is some.
+//! Input that the engine receives to find out whether the next request has come.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 #[cfg(unix)]
@@ -10,14 +9,13 @@ use sock::{MSG_PEEK, POLLIN, Poll, ReadBuffer, Socket, StreamSocket};
 
 use super::{Connection, HAS_READ_AHEAD, WAITED, poll_through_signals};
 use crate::connection::buffer_pool::{recycle_buffer, take_buffer};
-use crate::connection::recv_timeout::{IDLE, READ};
 use crate::limits::DeadlineKind;
 
 impl Connection {
-    /// Waits for input, or if `nowait` only looks, and keeps what comes for the
-    /// handler. False at the end of file; `WouldBlock` if nothing is there.
+    /// Waits for input and stores it for the handler. Returns false at the end of file.
     ///
-    /// `size` is how much may be read ahead; 0 only looks.
+    /// With `nowait` it does not wait, and fails with `WouldBlock` if there is no input. `size` is
+    /// how much may be read ahead; with 0 the input stays in the socket.
     pub(crate) fn await_input(&self, size: usize, nowait: bool) -> io::Result<bool> {
         if self.has_read_ahead() {
             return Ok(true);
@@ -26,13 +24,9 @@ impl Connection {
             return self.look_for_input(nowait);
         }
         let mut buffer = take_buffer(size);
-        // Of two deadlines that nobody else watches the system has to know the right one.
-        if !nowait && self.reads.wanted() != READ && self.is_recv_timeout_stale() {
-            self.arm_recv_timeout();
-        }
         let received = match nowait {
             true => buffer.receive(|room| self.recv_nowait(room)),
-            false => buffer.receive(|room| self.recv_covered(room)),
+            false => buffer.receive(|room| self.recv(room)),
         };
         if let Ok(1..) = received {
             self.store_read_ahead(buffer);
@@ -42,14 +36,14 @@ impl Connection {
         received.map(|received| received > 0)
     }
 
-    /// [`await_input`](Self::await_input) between two requests in a child: false also
-    /// at the parent's word that there will be none, and when none came in time.
+    /// [`await_input`](Self::await_input) between two requests in a forked child. Returns false also
+    /// when the parent closes its end of the channel, and when the idle deadline is over.
     #[cold]
     pub(crate) fn await_input_or_drain(&self, size: usize, parent: &Socket) -> io::Result<bool> {
-        // One limit for the whole: what a stream on top takes for itself gives no more time.
+        // One limit for all attempts: records that a stream on top keeps do not extend it.
         let mut limit = sock::Deadline::new(self.clock().limits().of(DeadlineKind::Idle));
-        // The first time it is tried at once: mostly the client has said all it has to say.
-        if self.flags.load(Ordering::Relaxed) & WAITED == 0 {
+        // The first time a receive comes before poll(2): mostly the client has closed its side.
+        if !self.has_flag(WAITED) {
             self.set_flag(WAITED, true);
             match self.await_input(size, true) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -60,10 +54,10 @@ impl Connection {
             let Some(socket) = self.socket_underneath() else { break };
             let mut set = [Poll::new(socket, POLLIN), Poll::new(parent, POLLIN)];
             if poll_through_signals(&mut set, limit.remaining())? == 0 {
-                self.late.store(IDLE, Ordering::Relaxed);
+                self.late.store(Some(DeadlineKind::Idle));
                 return Ok(false);
             }
-            // Of a client that spoke at the same moment the request is served.
+            // A request that has come at the same moment is served.
             if set[0].revents() == 0 {
                 return Ok(false);
             }
@@ -75,24 +69,29 @@ impl Connection {
         self.await_input(size, true)
     }
 
-    /// [`await_input`](Self::await_input) for a handler that reads nothing ahead.
+    /// [`await_input`](Self::await_input) for a handler that does not read ahead.
     fn look_for_input(&self, nowait: bool) -> io::Result<bool> {
         if self.pending() > 0 {
             return Ok(true);
         }
-        // Which also tells the system of the limit.
         let socket = self.socket();
-        let mut limit = match nowait {
-            true => sock::Deadline::new(Some(Duration::ZERO)),
-            false => sock::Deadline::new(socket.recv_timeout()?),
-        };
+        let own_timeout = !socket.is_timeout_unset();
+        let deadline = if own_timeout { None } else { self.recv_deadline() };
+        let mut limit = sock::Deadline::new(match (nowait, own_timeout) {
+            (true, _) => Some(Duration::ZERO),
+            (false, true) => socket.gettimeout(),
+            (false, false) => deadline.map(|(_, limit)| limit),
+        });
         loop {
             if poll_through_signals(&mut [Poll::new(socket, POLLIN)], limit.remaining())? == 0 {
-                if nowait && self.ended().is_none() {
-                    return Err(io::ErrorKind::WouldBlock.into());
+                if let Some(ended) = self.ended() {
+                    return Err(ended);
                 }
-                let late = Err(io::ErrorKind::WouldBlock.into());
-                return self.map_error(late, DeadlineKind::Read).map(|_| false);
+                return Err(match deadline {
+                    _ if nowait => io::ErrorKind::WouldBlock.into(),
+                    Some((kind, _)) => self.call_timed_out(kind),
+                    None => io::ErrorKind::TimedOut.into(),
+                });
             }
             #[cfg(unix)]
             let flags = MSG_PEEK | MSG_DONTWAIT;
@@ -105,19 +104,19 @@ impl Connection {
                     self.on_activity();
                     return Ok(true);
                 }
-                // A thread of the handler's has read it meanwhile.
+                // A thread of the handler has received it meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && !nowait => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Whether input was read that nobody has asked for yet.
+    /// Whether there is input that was read ahead.
     pub(crate) fn has_read_ahead(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & HAS_READ_AHEAD != 0
+        self.has_flag(HAS_READ_AHEAD)
     }
 
-    /// Keeps input that the next receive gets.
+    /// Stores input for the next receive.
     fn store_read_ahead(&self, buffer: ReadBuffer) {
         self.ahead.store(buffer);
         self.set_flag(HAS_READ_AHEAD, true);
@@ -128,7 +127,7 @@ impl Connection {
         self.ahead.take()
     }
 
-    /// Takes a reader's buffer back; what is unread in it is the next reader's.
+    /// Takes a reader's buffer back. The next reader gets what is unread in it.
     #[inline]
     pub(crate) fn return_buffer(&self, buffer: ReadBuffer) {
         if buffer.unread().is_empty() {
@@ -140,7 +139,7 @@ impl Connection {
         }
     }
 
-    /// Keeps what a reader of the handler's own left, which came before the rest.
+    /// Stores what a reader of the handler has left, before what was read ahead later.
     #[cold]
     fn prepend_read_ahead(&self, mut buffer: ReadBuffer) {
         let mut rest = self.take_read_ahead();
@@ -149,20 +148,15 @@ impl Connection {
             let count = buffer.take(room);
             Ok(count + rest.take(&mut room[count..]))
         });
-        // Without memory for both, the end is lost, and not the middle.
+        // Without memory for both the later input is lost, so no gap arises.
         self.store_read_ahead(if joined.is_ok() { both } else { buffer });
     }
 
-    /// Before a receive: what was read ahead, if there is some; else the system knows of
-    /// the limit.
+    /// Copies what was read ahead, if there is some.
     #[cold]
     pub(super) fn recv_from_read_ahead(&self, room: &mut [u8]) -> Option<usize> {
-        if !self.has_read_ahead() {
-            self.arm_recv_timeout();
-            return None;
-        }
         let mut ahead = self.take_read_ahead();
-        // Nothing, if two threads receive at once.
+        // Empty if two threads receive at once.
         if ahead.size() == 0 {
             return None;
         }

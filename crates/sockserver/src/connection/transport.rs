@@ -104,9 +104,5 @@ fn recv_nowait_over(stream: &dyn StreamSocket, buffer: &mut [u8]) -> io::Result<
         return stream.recv_into(buffer);
     }
     let socket = stream.socket();
-    let before = socket.gettimeout();
-    socket.settimeout(Duration::ZERO)?;
-    let received = stream.recv_into(buffer);
-    socket.settimeout(before)?;
-    received
+    socket.with_timeout(Duration::ZERO, || stream.recv_into(buffer))
 }

@@ -22,6 +22,7 @@ pub(crate) struct DeadlineTimer {
     /// looks, since what begins then wakes it again, and before it is started.
     next: AtomicU64,
     stopped: AtomicBool,
+    is_running: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// There was no thread for it, as the log knows: each request tries again.
     spawn_failed: AtomicBool,
@@ -60,6 +61,7 @@ impl Default for DeadlineTimer {
         DeadlineTimer {
             next: AtomicU64::new(NEVER),
             stopped: AtomicBool::default(),
+            is_running: AtomicBool::default(),
             thread: Mutex::default(),
             spawn_failed: AtomicBool::default(),
         }
@@ -85,10 +87,11 @@ impl DeadlineTimer {
         self.next.load(Ordering::Relaxed) == FORBIDDEN
     }
 
-    /// Whether a thread ends what is overdue: not where it is forbidden, or none was left.
-    pub(crate) fn is_enforcing(&self) -> bool {
-        let is_there = !self.spawn_failed.load(Ordering::Relaxed) && !self.stopped.load(Ordering::Relaxed);
-        is_there && !self.is_forbidden()
+    /// Whether its thread runs. Not where it is forbidden, before the first deadline, and where the
+    /// thread cannot be started.
+    #[inline]
+    pub(crate) fn is_running(&self) -> bool {
+        self.is_running.load(Ordering::Relaxed)
     }
 
     /// Whether there was no thread for it when the last deadline began.
@@ -127,6 +130,7 @@ impl DeadlineTimer {
         match started {
             Ok(thread) => {
                 *running = Some(thread);
+                deadline_timer.is_running.store(true, Ordering::Relaxed);
                 deadline_timer.spawn_failed.store(false, Ordering::Relaxed);
             }
             // The next deadline tries again.

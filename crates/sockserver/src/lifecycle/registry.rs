@@ -19,12 +19,12 @@ use crate::lifecycle::current_server::{AcceptingThread, ServingThread};
 use crate::lifecycle::deadline_timer::{DeadlineTimer, Expire};
 #[cfg(unix)]
 use crate::lifecycle::scoreboard::{Scoreboard, Slot};
+use crate::limits::Limits;
 use crate::limits::clock::NEVER;
 use crate::limits::drain_report::{AbortedRequest, DrainReport};
 use crate::limits::permits::{Permit, Permits};
 use crate::limits::slab::ChunkedVec;
 use crate::limits::stats::{Outcome, Stats};
-use crate::limits::{DeadlineKind, Limits};
 use crate::os::interleave::{self, yield_point};
 #[cfg(unix)]
 use crate::os::process::Pid;
@@ -218,9 +218,13 @@ impl Registry {
         stats
     }
 
-    /// Ends what is overdue. Returns when something may be overdue next.
+    /// Ends overdue connections. Returns when the next one may be overdue.
     pub(crate) fn expire_overdue(&self) -> u64 {
-        let now = self.now();
+        self.expire_overdue_at(self.now())
+    }
+
+    /// [`expire_overdue`](Self::expire_overdue) at a time of the clock.
+    pub(crate) fn expire_overdue_at(&self, now: u64) -> u64 {
         let mut from = 0;
         while let Some(held) = self.guard_next(&mut from, |connection| connection.due() <= now) {
             let Some(deadline) = held.connection().end_if_overdue(now) else { continue };
@@ -543,13 +547,6 @@ impl Entry {
         self.connection.client_address()
     }
 
-    /// Has the next receive watched by the system, where no deadline timer does it.
-    pub(crate) fn limit_next_read(&self, registry: &Registry, deadline: DeadlineKind) {
-        if registry.deadline_timer.is_forbidden() {
-            self.connection.set_next_read_deadline(deadline);
-        }
-    }
-
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
@@ -561,6 +558,11 @@ impl Entry {
         let next_look = self.connection.enter_until(phase);
         if let Some(next_look) = next_look {
             DeadlineTimer::watch(registry, next_look);
+        }
+        if let Some(deadline) = phase.deadline().filter(|_| phase.is_idle()) {
+            let timer = &registry.deadline_timer;
+            let ends_wait = timer.is_running() && registry.permits.clock().ends_before_read(deadline);
+            self.connection.set_timer_ends_wait(ends_wait);
         }
         next_look.is_some()
     }

@@ -15,6 +15,8 @@ pub(crate) struct Clock {
     limits: Limits,
     /// The duration of each deadline plus [`RESOLUTION`], in milliseconds, by its discriminant.
     allowed: [AtomicU64; 6],
+    /// Which deadlines end a receive no later than the read deadline, by the same place.
+    ends_before_read: [bool; 6],
 }
 
 /// A time that is never reached. Its upper four bits are free for the state of a connection.
@@ -27,18 +29,26 @@ impl Clock {
     pub(crate) fn new(limits: Limits) -> Clock {
         use DeadlineKind::{FirstByte, Idle, Read, Request, Wrap, Write};
         let mut allowed = [const { AtomicU64::new(NEVER) }; 6];
+        let mut ends_before_read = [false; 6];
         for deadline in [Wrap, FirstByte, Idle, Read, Write, Request] {
             let milliseconds = limits.of(deadline).map(|limit| limit.as_millis());
             let in_range =
                 milliseconds.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit < FAR);
             // The resolution is added so that no deadline expires early.
             allowed[deadline as usize] = in_range.map_or(NEVER, |limit| limit + RESOLUTION).into();
+            ends_before_read[deadline as usize] = limits.ends_before_read(deadline);
         }
-        Clock { epoch: milliseconds(), limits, allowed }
+        Clock { epoch: milliseconds(), limits, allowed, ends_before_read }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Returns whether this deadline ends a receive no later than the read deadline does.
+    #[inline]
+    pub(crate) fn ends_before_read(&self, deadline: DeadlineKind) -> bool {
+        self.ends_before_read[deadline as usize]
     }
 
     /// Disables all deadlines. Another process enforces them.

@@ -56,14 +56,9 @@ impl Limits {
         }
     }
 
-    /// Returns the shorter of a deadline and `read_timeout`, for `SO_RCVTIMEO`.
-    pub(crate) fn of_receive(&self, deadline: DeadlineKind) -> Option<Duration> {
-        self.of(deadline).into_iter().chain(self.read_timeout).min()
-    }
-
-    /// Returns whether the idle deadline expires no later than the read deadline.
-    pub(crate) fn idle_covers_read(&self) -> bool {
-        self.idle_timeout.is_some() && self.idle_timeout <= self.read_timeout
+    /// Returns whether a state's deadline ends a receive no later than the read deadline does.
+    pub(crate) fn ends_before_read(&self, deadline: DeadlineKind) -> bool {
+        self.of(deadline).is_some_and(|limit| self.read_timeout.is_none_or(|read| limit <= read))
     }
 
     /// Returns the shortest of the deadlines that the deadline timer enforces.

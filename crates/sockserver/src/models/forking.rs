@@ -323,10 +323,6 @@ impl MixIn for ForkingMixIn {
         true
     }
 
-    fn forks_per_request(&self) -> bool {
-        true
-    }
-
     /// Only the children know which of them are between two requests.
     fn drain_workers(&self, _: Duration, _: &dyn Fn() -> bool) -> Option<DrainReport> {
         if let Some(line) = &*self.line.lock() {

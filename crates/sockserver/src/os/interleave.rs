@@ -277,6 +277,7 @@ mod tests {
     use crate::connection::Connection;
     use crate::connection::state::ConnState;
     use crate::lifecycle::registry::{Entry, Registry};
+    use crate::limits::clock::NEVER;
     use crate::limits::permits::Permits;
     use crate::limits::stats::Outcome;
     use crate::limits::{DeadlineKind, Limits};
@@ -532,6 +533,63 @@ mod tests {
             },
         );
         assert!(orders > 100, "{orders}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_request_that_comes_at_the_idle_deadline_is_answered_or_timed_out_and_never_both() {
+        let outcomes = Mutex::new(std::collections::BTreeSet::new());
+        let orders = explore(
+            || {
+                let waker = Arc::new(Waker::new().unwrap());
+                let limits = Limits { request_timeout: None, ..Limits::default() };
+                let registry = Registry::new(limits, waker);
+                // The timer is an actor of this test, and not a thread.
+                registry.deadline_timer.forbid();
+                let (mut entry, client) = idle_connection(&registry);
+                entry.connection().set_timer_ends_wait(true);
+                let client = Arc::new(client);
+                let sends = Arc::clone(&client);
+                let client_sends = move || drop(sends.sendall(b"a request\n"));
+                let served = Arc::clone(&registry);
+                let ended = Arc::new(Mutex::new((false, None)));
+                let result = Arc::clone(&ended);
+                let worker = move || {
+                    let connection = Arc::clone(entry.connection());
+                    let has_input = || {
+                        let Some(stream) = connection.stream() else { return true };
+                        sock::poll(&mut [Poll::new(stream.socket(), POLLIN)], Some(Duration::ZERO)).unwrap()
+                            > 0
+                    };
+                    block_until(&has_input);
+                    let received = connection.recv_into(&mut [0; 100]);
+                    yield_point();
+                    let is_served = received.is_ok_and(|received| received > 0)
+                        && entry.enter(&served, ConnState::Serving);
+                    if is_served {
+                        connection.sendall(b"its answer\n").unwrap();
+                    }
+                    *result.lock() = (is_served, connection.expired_deadline());
+                    drop(connection);
+                    entry.end(&served, Outcome::Finished);
+                };
+                let watched = Arc::clone(&registry);
+                let timer = move || {
+                    watched.expire_overdue_at(NEVER - 1);
+                };
+                (vec![Box::new(client_sends) as Actor, Box::new(worker), Box::new(timer)], (client, ended))
+            },
+            |(client, ended)| {
+                let (is_served, deadline) = *ended.lock();
+                let expected = if is_served { None } else { Some(DeadlineKind::Idle) };
+                assert_eq!(deadline, expected, "served: {is_served}");
+                let answer = client.recv(100).unwrap_or_default();
+                assert_eq!(!answer.is_empty(), is_served);
+                outcomes.lock().insert(is_served);
+            },
+        );
+        assert!(orders > 20, "{orders}");
+        assert_eq!(outcomes.into_inner().len(), 2, "both outcomes occur");
     }
 
     // Unix only: these tests detect the close by a send that fails at once. A pair on Windows is a

@@ -20,13 +20,8 @@ pub(crate) struct Core {
     pub(crate) wrap_request: Option<Arc<WrapRequest>>,
     pub(crate) service_actions: Option<Arc<ServiceActions>>,
     pub(crate) handle: ServerHandle,
-    /// Whether accepted sockets have the listener's `SO_RCVTIMEO` and `SO_SNDTIMEO`.
-    pub(crate) inherits_timeouts: bool,
-    /// Whether the inherited `SO_RCVTIMEO` is the deadline for the first byte.
-    pub(crate) inherits_first_byte: bool,
-    /// Whether `SO_RCVTIMEO` is disarmed between two requests. There the deadline timer enforces
-    /// the shorter idle deadline, and `SO_RCVTIMEO` costs a kernel timer for each receive.
-    pub(crate) lifts_read_limit: bool,
+    /// Whether accepted sockets have the listener's `SO_SNDTIMEO`, which is `write_timeout`.
+    pub(crate) inherits_write_timeout: bool,
 }
 
 impl Core {
@@ -40,9 +35,7 @@ impl Core {
             wrap_request: parent.wrap_request.clone(),
             service_actions: parent.service_actions.clone(),
             handle: ServerHandle::for_worker(parent.registry().limits().clone())?,
-            inherits_timeouts: parent.inherits_timeouts,
-            inherits_first_byte: parent.inherits_first_byte,
-            lifts_read_limit: parent.lifts_read_limit,
+            inherits_write_timeout: parent.inherits_write_timeout,
         })
     }
 

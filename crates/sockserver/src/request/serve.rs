@@ -11,7 +11,6 @@ use crate::connection::state::ConnState;
 use crate::lifecycle::current_server::ServingThread;
 use crate::lifecycle::deadline_timer::ScopedTimer;
 use crate::lifecycle::registry::{Entry, Registry};
-use crate::limits::DeadlineKind;
 use crate::limits::stats::Outcome;
 use crate::os::child_channel;
 use crate::request::core::{Core, HandlerFactory};
@@ -142,7 +141,7 @@ impl JobState {
         let mut served = Ok(());
         let comes = match begins {
             true => Ok(true),
-            false => await_input(core, connection, config.rbufsize, input),
+            false => await_input(connection, config.rbufsize, input),
         };
         let comes = match comes {
             // A handler sees the end of a client that never spoke; a later one has
@@ -172,7 +171,6 @@ impl JobState {
                 let goes_on = if more {
                     entry.enter(registry, ConnState::Serving)
                 } else {
-                    entry.limit_next_read(registry, DeadlineKind::Idle);
                     entry.enter(registry, ConnState::Idle)
                 };
                 if goes_on {
@@ -190,7 +188,7 @@ impl JobState {
     /// the handler's `__init__`. Returns false if the request was refused.
     fn begin(&mut self) -> Result<bool, RequestError> {
         if let Some(socket) = self.entry.connection().plain_socket() {
-            self.set_socket_deadlines(socket)?;
+            self.limit_sends(socket)?;
         }
         let wrapped = match self.request.take().map(Request::into_accepted) {
             Some(Ok(socket)) => self.wrap(socket)?,
@@ -210,7 +208,6 @@ impl JobState {
             // Its time was over before it had a handler: there was nobody to wake.
             return Err(RequestError::Failed(self.ended_before()));
         }
-        self.entry.limit_next_read(self.registry(), DeadlineKind::FirstByte);
         let handler = catch_panic(|| {
             let handler = make();
             let config = handler.config();
@@ -228,26 +225,24 @@ impl JobState {
         Ok(true)
     }
 
-    /// Has the system watch the calls of a connection.
-    fn set_socket_deadlines(&self, socket: &Socket) -> Result<(), RequestError> {
-        if !self.core.inherits_timeouts {
-            let limits = self.registry().limits();
-            let set = socket.set_recv_timeout(limits.read_timeout);
-            set.and_then(|()| socket.set_send_timeout(limits.write_timeout))
-                .map_err(RequestError::Failed)?;
-        } else if self.core.inherits_first_byte {
-            self.entry.connection().assume_armed(DeadlineKind::FirstByte);
+    /// Sets `write_timeout` on the socket, unless accept(2) has copied it from the listener.
+    fn limit_sends(&self, socket: &Socket) -> Result<(), RequestError> {
+        if self.core.inherits_write_timeout {
+            return Ok(());
         }
-        Ok(())
+        socket.set_send_timeout(self.registry().limits().write_timeout).map_err(RequestError::Failed)
     }
 
     /// Calls `wrap_request`, if the server has one, and sets what it returned as the
     /// connection's transport. Returns false if the client that it named is refused.
     fn wrap(&mut self, socket: Socket) -> Result<bool, RequestError> {
-        self.set_socket_deadlines(&socket)?;
+        self.limit_sends(&socket)?;
         let WrappedRequest { transport, client_address } = match &self.core.wrap_request {
             None => WrappedRequest::from(socket),
             Some(wrap_request) => {
+                // Only the kernel can limit a receive inside a stream that the hook makes.
+                let read_timeout = self.registry().limits().read_timeout;
+                socket.set_recv_timeout(read_timeout).map_err(RequestError::Failed)?;
                 let timer = self.watch_wrapping(&socket)?;
                 let wrapped = catch_panic(|| wrap_request(socket, self.entry.client_address()));
                 drop(timer);
@@ -356,12 +351,9 @@ fn set_up_handler(handler: &mut dyn ErasedHandler, cx: &mut StreamContext<'_>) -
 
 /// Waits for a connection's next request: see [`Connection::await_input`].
 #[inline]
-fn await_input(core: &Core, connection: &Connection, size: usize, input: Wait) -> io::Result<bool> {
+fn await_input(connection: &Connection, size: usize, input: Wait) -> io::Result<bool> {
     if let Some(awaited) = child_channel::with_channel(|line| connection.await_input_or_drain(size, line)) {
         return awaited;
-    }
-    if input == Wait::Block && core.lifts_read_limit && core.registry().deadline_timer.is_enforcing() {
-        connection.disarm_recv_timeout();
     }
     connection.await_input(size, input == Wait::DontBlock)
 }

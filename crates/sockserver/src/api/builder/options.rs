@@ -61,8 +61,11 @@ impl<F: Family, M: MixIn> Builder<Stream<F>, M> {
         /// Sets the deadline of each receive call. Default 5 min.
         ///
         /// It applies to each call separately. [`request_timeout`](Self::request_timeout) bounds
-        /// a client that sends one byte at a time. A handler's
-        /// [`TIMEOUT`](crate::StreamRequestHandler::TIMEOUT) replaces it. Zero is an error.
+        /// a client that sends one byte at a time. The call fails with `TimedOut`, and the
+        /// connection can still be used. A timeout that the handler sets on its socket replaces
+        /// this one, [`TIMEOUT`](crate::StreamRequestHandler::TIMEOUT) included. After
+        /// `settimeout(None)` only the deadlines of the connection end a receive. Zero is an
+        /// error.
         read_timeout
         /// Sets the deadline of each send call, for clients that do not read. Default 60 s. Zero
         /// is an error.
