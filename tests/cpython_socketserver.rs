@@ -21,7 +21,7 @@ use sockserver::{
     ThreadingTCPServer, handler_fn,
 };
 
-use support::{LIMIT, LOOPBACK, StopAtEnd, client_of, rest_of, until};
+use support::{LIMIT, LOOPBACK, StopOnDrop, connect_to, read_to_end, wait_until};
 
 /// CPython's `MyStreamHandler` and `MyDatagramHandler`: a line comes and goes back.
 struct Echo;
@@ -48,7 +48,7 @@ fn run_server<K: Kind, M: MixIn>(server: Server<K, M>, examine: impl Fn(&Address
     let address = server.server_address().clone();
     assert_eq!(address, server.socket().getsockname().unwrap(), "server_address");
     thread::scope(|scope| {
-        let _stop = StopAtEnd(server.handle());
+        let _stop = StopOnDrop(server.handle());
         let serving = scope.spawn(|| server.serve_forever());
         for _ in 0..3 {
             examine(&address);
@@ -73,9 +73,9 @@ fn run_server<K: Kind, M: MixIn>(server: Server<K, M>, examine: impl Fn(&Address
 
 /// CPython's `stream_examine`.
 fn stream_examine(address: &Address) {
-    let client = client_of(address);
+    let client = connect_to(address);
     client.sendall(b"hello world\n").unwrap();
-    assert_eq!(rest_of(&client), "hello world\n");
+    assert_eq!(read_to_end(&client), "hello world\n");
 }
 
 /// CPython's `dgram_examine`: a client in the Unix domain must bind to be answered.
@@ -203,13 +203,13 @@ fn error_is_handled<M: MixIn + Default>(panics: bool) {
     let theirs = seen.clone();
     let make = move || Bad { seen: theirs.clone(), panics };
     let server = StreamServer::<Inet, M>::builder(make).hooks(seen.clone()).bind(LOOPBACK).unwrap();
-    let client = client_of(server.server_address());
+    let client = connect_to(server.server_address());
     server.handle_request().unwrap();
-    assert_eq!(rest_of(&client), "");
+    assert_eq!(read_to_end(&client), "");
     server.server_close().unwrap();
-    let told = if panics { "handle_error panicked: as planned" } else { "handle_error as planned" };
+    let sender = if panics { "handle_error panicked: as planned" } else { "handle_error as planned" };
     let handled: &[&str] = if panics { &[] } else { &["handle"] };
-    assert_eq!(seen.take(), [handled, &[told, "shutdown_request"]].concat());
+    assert_eq!(seen.take(), [handled, &[sender, "shutdown_request"]].concat());
 }
 
 /// ErrorHandlerTest: `test_sync_handled`, `test_threading_handled`.
@@ -243,9 +243,9 @@ fn wfile_writes_to_the_request() {
         }),
     )
     .unwrap();
-    let client = client_of(server.server_address());
+    let client = connect_to(server.server_address());
     server.handle_request().unwrap();
-    assert_eq!(rest_of(&client), "by wfile, by request, by wfile");
+    assert_eq!(read_to_end(&client), "by wfile, by request, by wfile");
 }
 
 /// SocketWriterTest.`test_write`, its first half: a write is sent at once and
@@ -253,7 +253,7 @@ fn wfile_writes_to_the_request() {
 #[test]
 fn a_write_is_sent_at_once_and_whole() {
     const LONG: usize = 20 << 20;
-    let (told, hear) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     let server = TCPServer::new(
         LOOPBACK,
         handler_fn(move |cx| {
@@ -261,20 +261,20 @@ fn a_write_is_sent_at_once_and_whole() {
             // Not before the client has seen it: nobody has flushed.
             let seen = cx.request.recv(1)?;
             let long = cx.wfile.write(&vec![b'x'; LONG])?;
-            let _ = told.send((first, seen, long));
+            let _ = sender.send((first, seen, long));
             Ok(())
         }),
     )
     .unwrap();
-    let client = client_of(server.server_address());
+    let client = connect_to(server.server_address());
     thread::scope(|scope| {
         let serving = scope.spawn(|| server.handle_request());
         assert_eq!(client.recv(100).unwrap(), b"first, ");
         client.sendall(b"!").unwrap();
-        assert_eq!(rest_of(&client).len(), LONG);
+        assert_eq!(read_to_end(&client).len(), LONG);
         serving.join().unwrap().unwrap();
     });
-    assert_eq!(hear.recv().unwrap(), (7, b"!".to_vec(), LONG));
+    assert_eq!(receiver.recv().unwrap(), (7, b"!".to_vec(), LONG));
 }
 
 /// MiscTestCase.`test_all`: every name of `socketserver.__all__` is there.
@@ -320,9 +320,9 @@ fn a_request_that_is_refused_is_shut_once() {
     let shut = Arc::new(AtomicUsize::new(0));
     let hooks = Refusing { shut: Arc::clone(&shut) };
     let server = TCPServer::builder(|| Echo).hooks(hooks).bind(LOOPBACK).unwrap();
-    let client = client_of(server.server_address());
+    let client = connect_to(server.server_address());
     server.handle_request().unwrap();
-    assert_eq!(rest_of(&client), "");
+    assert_eq!(read_to_end(&client), "");
     assert_eq!(shut.load(Ordering::SeqCst), 1);
     assert_eq!(server.stats().rejected, 1);
 }
@@ -342,12 +342,12 @@ fn threads_are_not_piled_up() {
     )
     .unwrap();
     for _ in 0..10 {
-        let client = client_of(server.server_address());
+        let client = connect_to(server.server_address());
         server.handle_request().unwrap();
-        assert_eq!(rest_of(&client), "done");
+        assert_eq!(read_to_end(&client), "done");
         // The thread that served it is free a moment after its client is.
-        until("the request is over", || server.stats().in_flight == 0);
-        until("its thread waits", || format!("{:?}", server.mixin()).contains("idle_threads: 1"));
+        wait_until("the request is over", || server.stats().in_flight == 0);
+        wait_until("its thread waits", || format!("{:?}", server.mixin()).contains("idle_threads: 1"));
     }
     assert_eq!(threads.lock().len(), 1, "one after the other they have the same thread");
     server.server_close().unwrap();

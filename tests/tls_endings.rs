@@ -1,6 +1,6 @@
-//! The promise: a TLS connection ends with a close_notify if its handler has answered, and
-//! without one if the handler failed, so that half an answer does not look whole; and an
-//! answer arrives although the client is still sending.
+//! The promise: a TLS connection ends with a close_notify if its handler succeeded, and without one if
+//! it failed, so that half a response does not look complete. A response arrives even if the client is
+//! still sending.
 
 use std::fs;
 use std::io::{self, BufRead, Write};
@@ -21,7 +21,7 @@ use sockssl::{PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext, SSLSocket, T
 
 #[path = "../crates/sockserver/tests/support/mod.rs"]
 mod support;
-use support::{LIMIT, LOOPBACK, client_of};
+use support::{LIMIT, LOOPBACK, connect_to};
 
 const LONG: usize = 3 << 20;
 
@@ -44,7 +44,7 @@ impl StreamRequestHandler for Obedient {
                 cx.wfile.flush()?;
                 match how {
                     "panic" => panic!("on purpose"),
-                    // Whatever ends it: this handler does not say that it failed.
+                    // This handler ignores the error.
                     "stall" => {
                         let _ = cx.rfile.read_line(&mut line);
                         Ok(())
@@ -85,11 +85,11 @@ impl Certificates {
         let context = SSLContext::new(PROTOCOL_TLS_CLIENT);
         context.load_verify_locations(self.file()).unwrap();
         context.set_maximum_version(version);
-        context.wrap_socket_client(client_of(address), "localhost").unwrap()
+        context.wrap_socket_client(connect_to(address), "localhost").unwrap()
     }
 }
 
-/// What arrives, and how it ends.
+/// Receives until the end. Returns the data and how the connection ended.
 fn rest(client: &SSLSocket) -> (Vec<u8>, Result<(), io::ErrorKind>) {
     let mut got = Vec::new();
     loop {
@@ -104,7 +104,7 @@ fn rest(client: &SSLSocket) -> (Vec<u8>, Result<(), io::ErrorKind>) {
 const VERSIONS: [TLSVersion; 2] = [TLSVersion::TLSv1_3, TLSVersion::TLSv1_2];
 
 #[track_caller]
-fn ends_as_it_should<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
+fn a_failed_handler_ends_without_close_notify<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
     let certificates = Certificates::new();
     let server = certificates.serve(builder);
     for version in VERSIONS {
@@ -117,7 +117,7 @@ fn ends_as_it_should<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
             client.sendall(command.as_bytes()).unwrap();
             assert_eq!(rest(&client), (answer.as_bytes().to_vec(), end), "{command}{version:?}");
         }
-        // It goes on sending after the handler is done, and reads only then.
+        // The client sends after the handler has returned, and only then reads.
         let client = certificates.client(server.address(), version);
         client.sendall(b"long\n").unwrap();
         let (begun, begins) = mpsc::channel();
@@ -146,27 +146,27 @@ fn ends_as_it_should<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
 
 #[test]
 fn a_failed_handler_ends_without_close_notify_in_the_loop() {
-    ends_as_it_should(TCPServer::builder(|| Obedient));
+    a_failed_handler_ends_without_close_notify(TCPServer::builder(|| Obedient));
 }
 
 #[test]
 fn a_failed_handler_ends_without_close_notify_in_threads() {
-    ends_as_it_should(ThreadingTCPServer::builder(|| Obedient));
+    a_failed_handler_ends_without_close_notify(ThreadingTCPServer::builder(|| Obedient));
 }
 
 #[test]
 fn a_failed_handler_ends_without_close_notify_in_a_pool() {
-    ends_as_it_should(ThreadPoolTCPServer::builder(|| Obedient).workers(2));
+    a_failed_handler_ends_without_close_notify(ThreadPoolTCPServer::builder(|| Obedient).workers(2));
 }
 
 #[cfg(unix)]
 #[test]
 fn a_failed_handler_ends_without_close_notify_in_a_selector() {
-    ends_as_it_should(SelectorTCPServer::builder(|| Obedient).workers(2));
+    a_failed_handler_ends_without_close_notify(SelectorTCPServer::builder(|| Obedient).workers(2));
 }
 
 #[test]
-fn a_handler_that_was_cut_off_ends_without_close_notify() {
+fn an_aborted_handler_ends_without_close_notify() {
     let certificates = Certificates::new();
     let (soon, builder) = (Duration::from_millis(200), || ThreadingTCPServer::builder(|| Obedient));
     for (builder, command) in [
@@ -181,12 +181,12 @@ fn a_handler_that_was_cut_off_ends_without_close_notify() {
         let _report = server.handle().drain(Duration::from_secs(1)).unwrap();
         let (got, end) = rest(&client);
         assert_eq!(got, b"");
-        assert!(end.is_err(), "it looks whole");
+        assert!(end.is_err(), "a close_notify was sent");
     }
 }
 
 #[track_caller]
-fn an_idle_connection_ends_in_order<M: MixIn>(builder: impl Fn() -> Builder<Stream<Inet>, M>) {
+fn an_idle_connection_ends_with_close_notify<M: MixIn>(builder: impl Fn() -> Builder<Stream<Inet>, M>) {
     let certificates = Certificates::new();
     for version in VERSIONS {
         let server = certificates.serve(builder());
@@ -201,16 +201,16 @@ fn an_idle_connection_ends_in_order<M: MixIn>(builder: impl Fn() -> Builder<Stre
     }
 }
 
-/// Nothing is missing from what a client between two requests has got.
+/// An idle client has received complete responses.
 #[test]
 fn a_drain_ends_an_idle_connection_with_a_close_notify() {
-    an_idle_connection_ends_in_order(|| ThreadingTCPServer::builder(|| Obedient));
-    an_idle_connection_ends_in_order(|| ThreadPoolTCPServer::builder(|| Obedient).workers(2));
+    an_idle_connection_ends_with_close_notify(|| ThreadingTCPServer::builder(|| Obedient));
+    an_idle_connection_ends_with_close_notify(|| ThreadPoolTCPServer::builder(|| Obedient).workers(2));
     #[cfg(unix)]
-    an_idle_connection_ends_in_order(|| SelectorTCPServer::builder(|| Obedient).workers(2));
+    an_idle_connection_ends_with_close_notify(|| SelectorTCPServer::builder(|| Obedient).workers(2));
 }
 
-/// Sends as much as there is room for without waiting, and returns how much that was.
+/// Sends as much as possible without blocking. Returns the number of bytes.
 struct Filling {
     timeout: Option<Duration>,
     sent: mpsc::Sender<usize>,
@@ -232,7 +232,7 @@ impl StreamRequestHandler for Filling {
 const TIMEOUTS: [Option<Duration>; 3] = [None, Some(LIMIT), Some(Duration::ZERO)];
 
 #[test]
-fn all_that_a_handler_has_sent_arrives_whatever_its_timeout() {
+fn all_data_that_a_handler_sent_arrives_whatever_its_timeout() {
     let certificates = Certificates::new();
     for timeout in TIMEOUTS {
         let (sent, has_sent) = mpsc::channel();
@@ -245,9 +245,9 @@ fn all_that_a_handler_has_sent_arrives_whatever_its_timeout() {
     }
 }
 
-/// `linger_timeout` is for the whole end: the close_notify, the wait, and the close.
+/// `linger_timeout` bounds the whole close: the close_notify, the wait and close(2).
 #[test]
-fn a_client_that_reads_nothing_keeps_a_worker_no_longer_than_linger_timeout() {
+fn a_client_that_does_not_read_occupies_a_worker_for_linger_timeout() {
     let certificates = Certificates::new();
     for timeout in TIMEOUTS {
         let (sent, has_sent) = mpsc::channel();
@@ -256,16 +256,16 @@ fn a_client_that_reads_nothing_keeps_a_worker_no_longer_than_linger_timeout() {
         let bad = certificates.client(server.address(), TLSVersion::TLSv1_3);
         has_sent.recv_timeout(LIMIT).unwrap();
         let begin = Instant::now();
-        // The only worker serves it when it is done with the first.
+        // The only worker serves it after the first client.
         let next = certificates.client(server.address(), TLSVersion::TLSv1_3);
         assert!(begin.elapsed() < Duration::from_secs(3), "{timeout:?}: {:?}", begin.elapsed());
         drop((bad, next));
     }
 }
 
-/// The handler has returned; its worker waits for the client.
+/// The handler has returned, and its worker is in the lingering close.
 #[test]
-fn a_drain_ends_the_wait_for_a_client_that_reads_nothing() {
+fn a_drain_ends_a_lingering_close() {
     let certificates = Certificates::new();
     for is_tls in [true, false] {
         let (sent, has_sent) = mpsc::channel();
@@ -277,7 +277,7 @@ fn a_drain_ends_the_wait_for_a_client_that_reads_nothing() {
         };
         let client: Box<dyn StreamSocket> = match is_tls {
             true => Box::new(certificates.client(server.address(), TLSVersion::TLSv1_3)),
-            false => Box::new(client_of(server.address())),
+            false => Box::new(connect_to(server.address())),
         };
         has_sent.recv_timeout(LIMIT).unwrap();
         let report = server.handle().drain(Duration::from_millis(500)).unwrap();
@@ -295,8 +295,8 @@ fn command(program: &str, arguments: &[&str], input: &[u8]) -> Option<(String, S
         .spawn();
     let Ok(mut child) = child else {
         let required = std::env::var_os("SOCK_REQUIRE_PEERS").is_some_and(|value| value == "1");
-        assert!(!required, "SOCK_REQUIRE_PEERS=1, but there is no {program} on PATH");
-        eprintln!("there is no {program} on PATH: IT IS LEFT OUT");
+        assert!(!required, "SOCK_REQUIRE_PEERS=1 is set, but {program} is not on PATH");
+        eprintln!("{program} is not on PATH: SKIPPED");
         return None;
     };
     child.stdin.take().unwrap().write_all(input).unwrap();
@@ -306,7 +306,7 @@ fn command(program: &str, arguments: &[&str], input: &[u8]) -> Option<(String, S
 }
 
 #[test]
-fn python_and_openssl_see_that_an_answer_is_not_whole() {
+fn python_and_openssl_detect_an_incomplete_response() {
     const CLIENT: &str = r#"
 import socket, ssl, sys
 port, cafile, line = sys.argv[1:]

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from kit import (
-    LIBC, SLACK, TCP, Failed, NotRun, allow_descriptors, as_somebody, check_log, check_spin, check_stop, in_background,
-    injected, judged, read_all, read_line, reset, room, row, run_tool, signal_every_thread, strace,
+    LIBC, SLACK, TCP, Failed, NotRun, allow_descriptors, as_other_user, check_log, check_spin, check_stop, in_background,
+    injected, check_invariants, read_all, read_line, reset, room, row, run_tool, signal_every_thread, strace,
 )
 
 RESOURCES = ("ENFILE", "ENOMEM", "ENOBUFS")
@@ -20,7 +20,7 @@ NETWORK = ("ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH", "EO
 
 
 def answered(client, limit):
-    """Whether the line a client has sent comes back in time."""
+    """Returns whether the client's line is echoed in time."""
     try:
         return read_line(client, limit) == b"hello\n"
     except OSError:
@@ -37,7 +37,7 @@ def count_answered(clients, seconds=1.0):
      needs=("prlimit",))
 def descriptors_run_out(case, cls):
     server = case.server(cls, wrapper=["prlimit", "--nofile=64"], queue=512, drain=1000, first_byte="off", idle="off")
-    with judged(case, server, probing=False):
+    with check_invariants(case, server, probing=False):
         clients = [case.connect(server) for _ in range(200)]
         for client in clients:
             client.sendall(b"hello\n")
@@ -45,8 +45,8 @@ def descriptors_run_out(case, cls):
         case.check(30 <= len(served) <= 60, f"{len(served)} of 200 served, the rest wait")
         check_spin(case, server)
         served[0].sendall(b"hello\n")
-        case.check(answered(served[0], 1 + SLACK), "those inside go on")
-        # One goes, one comes in: how soon?
+        case.check(answered(served[0], 1 + SLACK), "accepted clients are still served")
+        # Measures how soon a queued client is accepted after a close.
         waiting = [client for client in clients if client not in served]
         took = []
         for leaving in served[:7]:
@@ -61,10 +61,10 @@ def descriptors_run_out(case, cls):
                     break
             took.append(time.monotonic() - begin)
         middle = statistics.median(took)
-        case.check(middle < 0.1, f"a place is taken {middle * 1000:.1f} ms after a close (median of {len(took)})")
+        case.check(middle < 0.1, f"a queued client is accepted {middle * 1000:.1f} ms after a close (median of {len(took)})")
         for client in clients:
             client.close()
-    case.check(len(check_log(case, server)) > 0, "and a line that says so")
+    case.check(len(check_log(case, server)) > 0, "logged")
     check_stop(case, server, 1)
 
 
@@ -80,14 +80,14 @@ def answered_now(client):
      ("threading", "selector"), needs=("prlimit",))
 def descriptors_run_out_in_churn(case, cls):
     server = case.server(cls, wrapper=["prlimit", "--nofile=40"], queue=512, drain=1000)
-    with judged(case, server, probing=False):
+    with check_invariants(case, server, probing=False):
         clients = []
         until = time.monotonic() + 2.5
         while time.monotonic() < until:
             while len(clients) < 60:
                 clients.append(case.connect(server))
                 clients[-1].sendall(b"hello\n")
-            # The oldest goes: one comes in, and the limit is hit again.
+            # The oldest client disconnects, a queued one is accepted, and the limit is hit again.
             clients.pop(0).close()
             time.sleep(0.005)
         for client in clients:
@@ -98,15 +98,15 @@ def descriptors_run_out_in_churn(case, cls):
 @row("F01", "more children than descriptors", "prlimit --nofile=40, 100 held clients, max_children 1000", ("forking",),
      needs=("prlimit",))
 def descriptors_do_not_run_out_forking(case, cls):
-    # Of a child its parent keeps no descriptor.
+    # The parent keeps no descriptor of a child.
     server = case.server(cls, wrapper=["prlimit", "--nofile=40"], queue=512, drain=1000, max_children=1000)
-    with judged(case, server, probing=False):
+    with check_invariants(case, server, probing=False):
         clients = [case.connect(server) for _ in range(100)]
         for client in clients:
             client.sendall(b"hello\n")
         served = count_answered(clients)
         case.check(len(served) == 100, f"{len(served)} of 100 served")
-        case.check(server.stats()["rejected"] == 0, "none is turned away")
+        case.check(server.stats()["rejected"] == 0, "none was rejected")
         check_spin(case, server)
         for client in clients:
             client.close()
@@ -116,7 +116,7 @@ def descriptors_do_not_run_out_forking(case, cls):
 @row("F01", "descriptor limit hit, forking", "the limit is lowered to what is open, 30 clients, and raised again", ("forking",))
 def descriptors_run_out_forking(case, cls):
     server = case.server(cls, queue=512, drain=1000)
-    with judged(case, server, probing=False):
+    with check_invariants(case, server, probing=False):
         before = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
         highest = max(int(fd) for fd in os.listdir(f"/proc/{server.pid}/fd"))
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (highest + 1, before[1]))
@@ -129,20 +129,20 @@ def descriptors_run_out_forking(case, cls):
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
         served = count_answered(clients, 2 + SLACK)
         case.check(len(served) == 30, f"{len(served)} served when there are descriptors again")
-        case.check(server.stats()["rejected"] == 0, "none is turned away")
+        case.check(server.stats()["rejected"] == 0, "none was rejected")
         for client in clients:
             client.close()
-    case.check(len(check_log(case, server)) > 0, "and a line that says so")
+    case.check(len(check_log(case, server)) > 0, "logged")
     check_stop(case, server, 1)
 
 
 @row("F01", "descriptor limit hit by workers that accept", "prlimit --nofile=40, 30 held clients, 20 workers", ("pool",),
      needs=("prlimit",))
 def descriptors_run_out_in_a_pool(case, cls):
-    # Each worker has a descriptor for its poller. In a worker process nothing runs
-    # out: it holds one client.
+    # Each worker has a descriptor for its poller. A worker process does not run out of
+    # descriptors, because it has one client.
     server = case.server(cls, wrapper=["prlimit", "--nofile=40"], queue=512, drain=1000, first_byte="off", idle="off")
-    with judged(case, server, probing=False):
+    with check_invariants(case, server, probing=False):
         clients = [case.connect(server) for _ in range(30)]
         for client in clients:
             client.sendall(b"hello\n")
@@ -150,14 +150,14 @@ def descriptors_run_out_in_a_pool(case, cls):
         case.check(5 <= len(served) < 20, f"{len(served)} of 30 served, the rest wait")
         check_spin(case, server)
         served[0].sendall(b"hello\n")
-        case.check(answered(served[0], 1 + SLACK), "those inside go on")
+        case.check(answered(served[0], 1 + SLACK), "accepted clients are still served")
         for client in clients:
             client.close()
-    case.check(len(check_log(case, server)) > 0, "and a line that says so")
+    case.check(len(check_log(case, server)) > 0, "logged")
     check_stop(case, server, 1)
 
 
-@row("F02", "ENFILE, ENOMEM, ENOBUFS from accept, then well again", "strace inject accept4 when=3..11", TCP,
+@row("F02", "ENFILE, ENOMEM, ENOBUFS from accept for a while", "strace inject accept4 when=3..11", TCP,
      needs=("strace",))
 def accept_wants_resources(case, cls):
     # The calls are counted for each thread, so one has to make them all; it cannot
@@ -168,7 +168,7 @@ def accept_wants_resources(case, cls):
         server = case.server(cls, wrapper=wrapper, drain=1000, workers=1, max_workers=1)
         with contextlib.closing(server.connect(timeout=10)) as client:
             client.sendall(b"hello\n")
-            case.check(answered(client, 2), "one is inside")
+            case.check(answered(client, 2), "one client is accepted")
             if alone:
                 client.close()
             server.connect(timeout=10).close()
@@ -176,12 +176,12 @@ def accept_wants_resources(case, cls):
             took = server.probe(6)
             case.note(f"{error}: {injected(trace)} injected, the next client served after {took:.1f} s")
             case.check(injected(trace) == 9, "all nine were injected")
-            case.check(time.monotonic() - begin < 2.6 + 1 + SLACK, "pauses of 5 ms doubling to 1 s")
+            case.check(time.monotonic() - begin < 2.6 + 1 + SLACK, "backoff from 5 ms, doubling up to 1 s")
             if not alone:
                 client.sendall(b"hello\n")
-                case.check(answered(client, 1 + SLACK), "those inside go on")
+                case.check(answered(client, 1 + SLACK), "accepted clients are still served")
         server.stats()
-        case.check(len(check_log(case, server)) > 0, "a line that says so")
+        case.check(len(check_log(case, server)) > 0, "logged")
         check_stop(case, server, 1)
 
 
@@ -193,10 +193,10 @@ def use_up(server, trace):
             client.sendall(b"hello\n")
             if not answered(client, 0.4) and injected(trace):
                 return
-    raise Failed("accept goes on where it should fail")
+    raise Failed("accept succeeds where it should fail")
 
 
-@row("F02", "ENFILE from accept for ever", "strace inject accept4 when=3+", TCP, needs=("strace",))
+@row("F02", "ENFILE from accept permanently", "strace inject accept4 when=3+", TCP, needs=("strace",))
 def accept_wants_resources_for_ever(case, cls):
     fails_for_ever(case, cls, "ENFILE")
 
@@ -235,25 +235,25 @@ def pass_over(case, cls, error, clients):
     wrapper, trace = strace(case, f"accept4:error={error}:when=2+2")
     server = case.server(cls, wrapper=wrapper, drain=1000, **room(cls, 2))
     slowest = max(server.probe(1) for _ in range(clients))
-    # The loop tries once more after the last client.
+    # The loop calls accept once more after the last client.
     until = time.monotonic() + 2
-    lost, count = server.stats()["lost"], injected(trace)
+    lost, count = server.stats()["lost_before_accept"], injected(trace)
     while lost != count and time.monotonic() < until:
         time.sleep(0.05)
-        lost, count = server.stats()["lost"], injected(trace)
+        lost, count = server.stats()["lost_before_accept"], injected(trace)
     case.check(lost == count and count >= clients // 2,
                f"{error}: {clients} clients served, slowest {slowest * 1000:.0f} ms, {count} injected, {lost} counted")
     check_log(case, server, quiet=True)
     check_stop(case, server, 1)
 
 
-@row("F04", "every accept fails so, for ever", "strace inject accept4:error=ECONNABORTED when=3+", TCP,
+@row("F04", "every accept fails permanently", "strace inject accept4:error=ECONNABORTED when=3+", TCP,
      needs=("strace",))
 def aborted_for_ever(case, cls):
     fails_for_ever(case, cls, "ECONNABORTED")
 
 
-@row("F05", "a storm of signals", "SIGUSR2 to every thread, some thousand a second", TCP + ("threading-unix",))
+@row("F05", "many signals", "SIGUSR2 to every thread, some thousand a second", TCP + ("threading-unix",))
 def signal_storm(case, cls):
     server = case.server(cls, drain=1000, first_byte=800, read=800, idle=800, write=1200, request=6000)
     sent = [0]
@@ -266,7 +266,7 @@ def signal_storm(case, cls):
         sent[0] += 1
         time.sleep(0.0005)
 
-    with judged(case, server, probing=cls != "tcp"), in_background(storm):
+    with check_invariants(case, server, probing=cls != "tcp"), in_background(storm):
         with contextlib.closing(server.connect()) as client:
             for number in range(200):
                 client.sendall(b"line %d\n" % number)
@@ -274,13 +274,13 @@ def signal_storm(case, cls):
                     raise Failed("a handler noticed the signals")
             client.sendall(b"big 3000000\nbye\n")
             data, error = read_all(client)
-            case.check(len(data) == 3_000_000 and error is None, f"{len(data)} bytes came whole")
+            case.check(len(data) == 3_000_000 and error is None, f"{len(data)} bytes arrived")
         for name, words in (("first byte", b""), ("read", b"half a line"), ("between requests", b"whole\n")):
             with contextlib.closing(server.connect()) as client:
                 begin = time.monotonic()
                 client.sendall(words)
                 if words.endswith(b"\n"):
-                    # The time between two requests begins when the first is over.
+                    # The idle time begins when the first request has ended.
                     read_line(client)
                     began = time.monotonic() - begin
                     case.check(began <= 1 + SLACK, f"answered after {began * 1000:.0f} ms")
@@ -318,7 +318,7 @@ def interrupted_calls(case, cls):
 @row("F06", "clients reset while they wait in the queue", "SO_LINGER 0 and close before accept", TCP)
 def reset_in_the_queue(case, cls):
     server = case.server(cls, drain=1000, queue=128)
-    with judged(case, server, quiet=True, probing=False):
+    with check_invariants(case, server, quiet=True, probing=False):
         server.freeze()
         try:
             for _ in range(100):
@@ -328,9 +328,9 @@ def reset_in_the_queue(case, cls):
         finally:
             server.thaw()
         stats = server.wait_for_stats(
-            lambda stats: stats["accepted"] + stats["lost"] >= 101 and stats["in_flight"] == 0, 10, "all 100 taken")
+            lambda stats: stats["accepted"] + stats["lost_before_accept"] >= 101 and stats["in_flight"] == 0, 10, "all 100 accepted")
         case.check(stats["panicked"] == 0 and stats["rejected"] == 0,
-                   f"100 resets: {stats['failed']} failed, {stats['lost']} lost, {stats['finished']} finished")
+                   f"100 resets: {stats['failed']} failed, {stats['lost_before_accept']} lost, {stats['finished']} finished")
     check_stop(case, server, 1)
 
 
@@ -348,17 +348,17 @@ def no_peer_address(case, cls):
     check_stop(case, server, 1)
 
 
-@row("F08", "SYN flood", "hping3 -S --flood for 2 s, in a network of its own", TCP, needs=("hping3", "timeout"),
+@row("F08", "SYN flood", "hping3 -S --flood for 2 s, in its own network namespace", TCP, needs=("hping3", "timeout"),
      netns=True, alone=True)
 def syn_flood(case, cls):
     server = case.server(cls, drain=1000)
-    with judged(case, server, probing=False, quiet=True):
+    with check_invariants(case, server, probing=False, quiet=True):
         with contextlib.closing(server.connect()) as inside:
             command = ["timeout", "2", "hping3", "-q", "-S", "--flood", "-I", "lo", "-p", server.port, "127.0.0.1"]
-            told = run_tool(*command, good=(0, 1, 124))
-            sent = re.search(r"(\d+) packets transmitted", told)
+            output = run_tool(*command, good=(0, 1, 124))
+            sent = re.search(r"(\d+) packets transmitted", output)
             inside.sendall(b"hello\n")
-            case.check(answered(inside, 1 + SLACK), "those inside go on")
+            case.check(answered(inside, 1 + SLACK), "accepted clients are still served")
         time.sleep(0.2)
         took = server.probe(1)
         case.note(f"{sent[1] if sent else 'some'} SYNs in 2 s; a probe after it {took * 1000:.0f} ms")
@@ -371,10 +371,10 @@ def listen_overflows():
         counted = dict(zip(names.split(), values.split()))
         if "ListenOverflows" in counted:
             return int(counted["ListenOverflows"])
-    raise NotRun("the kernel counts no overflows")
+    raise NotRun("the kernel does not count overflows")
 
 
-@row("F08", "backlog overflow", "a storm of connects at a queue of 16, in a network of its own", TCP, netns=True,
+@row("F08", "backlog overflow", "many connects to a queue of 16, in its own network namespace", TCP, netns=True,
      alone=True)
 def backlog_overflow(case, cls):
     count = 5_000 if case.full else 600
@@ -382,7 +382,7 @@ def backlog_overflow(case, cls):
     server = case.server(cls, wrapper=["prlimit", f"--nofile={count + 1000}"], drain=1000, queue=16, max_children=64,
                          first_byte=500, read=500)
     before = listen_overflows()
-    with judged(case, server, probing=False, quiet=True, rss=60):
+    with check_invariants(case, server, probing=False, quiet=True, rss=60):
         clients = []
         server.freeze()
         try:
@@ -413,20 +413,20 @@ def backlog_overflow(case, cls):
             client.close()
         overflows = listen_overflows() - before
         case.check(overflows > 0, f"{served} of {count} served within 4 s, {overflows} ListenOverflows in /proc/net/netstat")
-        case.check(served >= 16, "those in the queue are served")
+        case.check(served >= 16, "the queued clients are served")
     check_stop(case, server, 1)
 
 
-@row("F09", "port scan, connect and close", "nmap -sT, -sS, and 500 connects that say nothing", TCP, needs=("nmap",))
+@row("F09", "port scan, connect and close", "nmap -sT, -sS, and 500 connects without data", TCP, needs=("nmap",))
 def port_scan(case, cls):
     server = case.server(cls, drain=1000)
     scans = 100 if case.full else 4
-    with judged(case, server, quiet=True):
+    with check_invariants(case, server, quiet=True):
         for _ in range(scans):
             for kind in ("-sT", "-sS"):
-                told = run_tool("nmap", kind, "-n", "-Pn", "-p", server.port, "127.0.0.1")
-                if "open" not in told:
-                    raise Failed(f"nmap sees no open port: {told}")
+                output = run_tool("nmap", kind, "-n", "-Pn", "-p", server.port, "127.0.0.1")
+                if "open" not in output:
+                    raise Failed(f"nmap sees no open port: {output}")
         for _ in range(500):
             server.connect().close()
         stats = server.wait_for_stats(lambda stats: stats["accepted"] >= 500 and stats["in_flight"] <= 1, 10, "all taken")
@@ -434,18 +434,18 @@ def port_scan(case, cls):
     check_stop(case, server, 1)
 
 
-@row("F10", "a thread cannot be created", "prlimit --nproc as a user of its own", ("threading", "threading-unix"),
+@row("F10", "a thread cannot be created", "prlimit --nproc as an unused user", ("threading", "threading-unix"),
      needs=("setpriv", "prlimit"))
 def no_threads(case, cls):
     folder = "/tmp" if cls == "threading-unix" else None
     address = f"{folder}/faults-{os.getpid()}-{time.monotonic_ns()}.sock" if folder else None
-    server = case.server(cls, wrapper=as_somebody("--nproc=16"), address=address, drain=1000, queue=256)
-    with judged(case, server, probing=False):
+    server = case.server(cls, wrapper=as_other_user("--nproc=16"), address=address, drain=1000, queue=256)
+    with check_invariants(case, server, probing=False):
         clients = [case.connect(server) for _ in range(60)]
         for client in clients:
             with contextlib.suppress(OSError):
                 client.sendall(b"hello\n")
-        stats = server.wait_for_stats(lambda stats: stats["rejected"] >= 3, 10, "rejected for want of a thread")
+        stats = server.wait_for_stats(lambda stats: stats["rejected"] >= 3, 10, "rejected for lack of a thread")
         check_spin(case, server, 3)
         served = count_answered(clients, 0.5)
         case.check(len(served) >= 5, f"{len(served)} served, {server.stats()['rejected']} rejected")
@@ -453,24 +453,24 @@ def no_threads(case, cls):
         for client in clients:
             client.close()
         time.sleep(1.1)
-    case.check(len(check_log(case, server)) > 0, "a line that says so")
+    case.check(len(check_log(case, server)) > 0, "logged")
     check_stop(case, server, 1)
 
 
-@row("F10", "a pool that cannot have its threads", "prlimit --nproc=12 as a user of its own, 20 workers", ("pool", "selector"),
+@row("F10", "a pool that cannot start its threads", "prlimit --nproc=12 as an unused user, 20 workers", ("pool", "selector"),
      needs=("setpriv", "prlimit"))
 def no_threads_for_workers(case, cls):
-    server = case.server(cls, wrapper=as_somebody("--nproc=12"), drain=1000, workers=20, wait=False)
+    server = case.server(cls, wrapper=as_other_user("--nproc=12"), drain=1000, workers=20, wait=False)
     code = server.process.wait(10)
-    told = server.wait_for_line("failed", 2)
-    case.check(code == 3 and "WouldBlock" in told, f"serve_forever fails: {told[:100]}")
+    output = server.wait_for_line("failed", 2)
+    case.check(code == 3 and "WouldBlock" in output, f"serve_forever fails: {output[:100]}")
 
 
-@row("F10", "no thread for those who wait", "prlimit --nproc=12 as a user of its own, 30 handlers that block for 400 ms",
+@row("F10", "no thread for waiting requests", "prlimit --nproc=12 as an unused user, 30 handlers that block for 400 ms",
      ("selector",), needs=("setpriv", "prlimit"))
 def no_threads_beside_blocked(case, cls):
-    server = case.server(cls, wrapper=as_somebody("--nproc=12"), drain=1000, workers=2)
-    with judged(case, server, probing=False):
+    server = case.server(cls, wrapper=as_other_user("--nproc=12"), drain=1000, workers=2)
+    with check_invariants(case, server, probing=False):
         clients = [case.connect(server) for _ in range(30)]
         for client in clients:
             client.sendall(b"sleep 400\n")
@@ -480,14 +480,14 @@ def no_threads_beside_blocked(case, cls):
         case.check(answers == [b"slept\n"] * 30, "all 30 served, some threads at a time")
         for client in clients:
             client.close()
-    case.check(len(check_log(case, server)) > 0, "a line that says so")
+    case.check(len(check_log(case, server)) > 0, "logged")
     check_stop(case, server, 1)
 
 
 @row("F10", "no thread for the deadlines either", "strace inject clone3:error=EAGAIN when=4+", ("threading",),
      needs=("strace",))
 def no_threads_at_all(case, cls):
-    # Two threads are there before the first request: the signals' and the tests' own.
+    # Two threads exist before the first request: for signals and for the test.
     wrapper, trace = strace(case, "clone3:error=EAGAIN:when=3+", "clone:error=EAGAIN:when=3+")
     server = case.server(cls, wrapper=wrapper, drain=1000)
     until = time.monotonic() + 3
@@ -525,15 +525,15 @@ def no_forks(case, cls):
     check_stop(case, server, 1)
 
 
-@row("F11", "no more processes", "prlimit --nproc=12 as a user of its own", ("forking",), needs=("setpriv", "prlimit"))
+@row("F11", "no more processes", "prlimit --nproc=12 as an unused user", ("forking",), needs=("setpriv", "prlimit"))
 def no_processes(case, cls):
-    server = case.server(cls, wrapper=as_somebody("--nproc=12"), drain=1000, max_children=100, queue=256)
-    with judged(case, server, probing=False):
+    server = case.server(cls, wrapper=as_other_user("--nproc=12"), drain=1000, max_children=100, queue=256)
+    with check_invariants(case, server, probing=False):
         clients = [case.connect(server) for _ in range(40)]
         for client in clients:
             with contextlib.suppress(OSError):
                 client.sendall(b"hello\n")
-        server.wait_for_stats(lambda stats: stats["rejected"] >= 3, 10, "rejected for want of a process")
+        server.wait_for_stats(lambda stats: stats["rejected"] >= 3, 10, "rejected for lack of a process")
         check_spin(case, server, 3)
         served = count_answered(clients, 0.5)
         case.check(len(served) >= 5, f"{len(served)} served, {server.stats()['rejected']} rejected")
@@ -545,31 +545,31 @@ def no_processes(case, cls):
 
 @row("F11", "workers cannot be forked", "strace inject clone:error=EAGAIN when=2..6", ("prefork",), needs=("strace",))
 def no_forks_of_workers(case, cls):
-    # The call is counted for each process: the parent's are its forks.
+    # strace counts the calls of each process. The parent's calls are its forks.
     wrapper, trace = strace(case, "clone:error=EAGAIN:when=2..6", "clone3:error=EAGAIN:when=2..6")
     server = case.server(cls, wrapper=wrapper, drain=1000, workers=4)
-    with judged(case, server):
+    with check_invariants(case, server):
         server.wait_for_workers(5)
-        case.check(injected(trace) >= 5, f"{injected(trace)} injected, then all four are there")
-    case.check(any("forked" in line for line in server.log_lines()), "a line that says so")
+        case.check(injected(trace) >= 5, f"{injected(trace)} injected, then all four workers serve")
+    case.check(any("cannot fork a worker" in line for line in server.log_lines()), "logged")
     check_stop(case, server, 1)
 
 
-@row("F11", "no more processes", "prlimit --nproc=12 as a user of its own, 20 workers", ("prefork",),
+@row("F11", "no more processes", "prlimit --nproc=12 as an unused user, 20 workers", ("prefork",),
      needs=("setpriv", "prlimit"))
 def fewer_workers(case, cls):
-    server = case.server(cls, wrapper=as_somebody("--nproc=12"), drain=1000)
+    server = case.server(cls, wrapper=as_other_user("--nproc=12"), drain=1000)
     slowest = max(server.probe(1) for _ in range(50))
     case.check(2 <= len(server.children()) < 12, f"{len(server.children())} workers serve, slowest {slowest * 1000:.0f} ms")
     check_spin(case, server, 3)
-    case.check(len(check_log(case, server)) > 0, "a line that says so")
+    case.check(len(check_log(case, server)) > 0, "logged")
     server.probe(1)
     server.stats()
     check_stop(case, server, 1)
 
 
 def listener_descriptors(server):
-    """Descriptors of the server's listeners, by their ports."""
+    """Returns the descriptors of the server's listeners by port."""
     inodes = {}
     for line in Path(f"/proc/{server.pid}/net/tcp").read_text().splitlines()[1:]:
         parts = line.split()
@@ -585,7 +585,7 @@ def listener_descriptors(server):
 
 
 def failed(server):
-    """Its exit status, and what it says of its failure, when all it says has come."""
+    """Returns the exit status and the error that the server prints."""
     code = server.process.wait(10)
     with server.heard:
         server.heard.wait_for(lambda: "end" in server.lines, 5)
@@ -614,32 +614,32 @@ def listener_shut_down(case, cls):
     time.sleep(0.5)
     try:
         server.connect(timeout=1, which=0).close()
-        raise Failed("the listener is still there")
+        raise Failed("the listener still exists")
     except ConnectionRefusedError:
         pass
     server.probe(1, which=1)
     check_spin(case, server)
     lines = check_log(case, server)
-    # Worker processes do not know of each other: each says it once.
-    case.check(1 <= len(lines) <= max(1, server.workers), f"the other goes on; one line: {lines[0].split('] ', 1)[1] if lines else None}")
+    # Each worker process logs it once.
+    case.check(1 <= len(lines) <= max(1, server.workers), f"the other listener works; logged: {lines[0].split('] ', 1)[1] if lines else None}")
     shut_down(ports[1])
-    code, told = failed(server)
-    case.check(code == 3 and told, f"with the last one serve_forever fails: {told[0][:120] if told else None}")
+    code, output = failed(server)
+    case.check(code == 3 and output, f"serve_forever fails with the last listener: {output[0][:120] if output else None}")
 
 
-@row("F12", "the listener's descriptor is no more", "strace inject accept4:error=EBADF, EINVAL, ENOTSOCK when=3+", TCP,
+@row("F12", "the listener's descriptor is invalid", "strace inject accept4:error=EBADF, EINVAL, ENOTSOCK when=3+", TCP,
      needs=("strace",))
 def listener_gone(case, cls):
     for error in ("EBADF", "EINVAL", "ENOTSOCK"):
         wrapper, _ = strace(case, f"accept4:error={error}:when=3+")
         server = case.server(cls, wrapper=wrapper, drain=1000)
         server.probe(2)
-        # Each thread that accepts has two calls before it fails.
+        # The first two calls of each accepting thread succeed.
         for _ in range(200):
             with contextlib.suppress(OSError):
                 server.connect(timeout=2).close()
             if not server.is_alive():
                 break
             time.sleep(0.01)
-        code, told = failed(server)
-        case.check(code == 3 and told, f"{error}: {told[0] if told else server.lines}")
+        code, output = failed(server)
+        case.check(code == 3 and output, f"{error}: {output[0] if output else server.lines}")

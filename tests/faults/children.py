@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from kit import (
-    FIXED, ROOT, SLACK, STREAM, TARGET, Failed, NotRun, check_log, check_stop, in_background, judged, read_all, read_line, room, row,
+    FIXED, ROOT, SLACK, STREAM, TARGET, Failed, NotRun, check_log, check_stop, in_background, check_invariants, read_all, read_line, room, row,
 )
 
 
@@ -23,7 +23,7 @@ def zombies(server):
 @row("F40", "children are killed", "SIGKILL, SIGSEGV, SIGABRT of children under load", ("forking", "forking-unix"))
 def killed_children(case, cls):
     server = case.server(cls, drain=1000, max_children=60)
-    with judged(case, server):
+    with check_invariants(case, server):
         for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT):
             until = time.monotonic() + 5
             while len(server.children()) > 1 and time.monotonic() < until:
@@ -56,7 +56,7 @@ def killed_children(case, cls):
     check_stop(case, server, 1)
 
 
-@row("F40", "a child runs out of memory", "cgroup with 100 MB, a handler that wants 400", ("forking", "prefork"))
+@row("F40", "a child runs out of memory", "cgroup with 100 MB, a handler that allocates 400", ("forking", "prefork"))
 def out_of_memory(case, cls):
     group = Path("/sys/fs/cgroup/memory") / f"faults-{os.getpid()}-{time.monotonic_ns()}"
     unified = Path("/sys/fs/cgroup") / group.name
@@ -70,7 +70,7 @@ def out_of_memory(case, cls):
             (group / "memory.max").write_text("100M")
             (group / "memory.swap.max").write_text("0")
     except OSError as error:
-        raise NotRun(f"no cgroup of its own: {error}") from error
+        raise NotRun(f"cannot create a cgroup: {error}") from error
     try:
         server = case.server(cls, drain=1000, **room(cls, 4))
         if cls == "prefork":
@@ -80,9 +80,9 @@ def out_of_memory(case, cls):
         with contextlib.closing(server.connect()) as client:
             client.sendall(b"memory 400000000\n")
             data, error = read_all(client, 20)
-            case.check(data == b"", f"its connection is lost ({error or 'the end'})")
+            case.check(data == b"", f"its connection is lost ({error or 'end of file'})")
         stats = server.wait_for_stats(lambda stats: stats["failed"] == 1, 5, "counted")
-        case.check("killed by signal 9" in server.log_text(), f"counted as failed, and one line; parent alive")
+        case.check("killed by signal 9" in server.log_text(), f"counted as failed, logged, the parent is alive")
         server.probe(1)
         check_log(case, server)
         check_stop(case, server, 1)
@@ -98,7 +98,7 @@ def out_of_memory(case, cls):
 def mass_death(case, cls):
     server = case.server(cls, drain=1000, max_children=200, queue=256, own_child=1)
     own = {int(pid) for line in server.lines if line.startswith("child") for pid in [line.split("pid=")[1]]}
-    with judged(case, server, probing=False):
+    with check_invariants(case, server, probing=False):
         clients = [case.connect(server) for _ in range(100)]
         for client in clients:
             client.sendall(b"hello\n")
@@ -114,19 +114,19 @@ def mass_death(case, cls):
         begin = time.monotonic()
         stats = server.wait_for_stats(lambda stats: stats["failed"] == 100, 5, "all counted")
         case.check(server.children() == own, f"all reaped after {(time.monotonic() - begin) * 1000:.0f} ms")
-        case.check(zombies(server) == 1, "the program's own child is left to it")
+        case.check(zombies(server) == 1, "the program's own child was not reaped")
         for client in clients:
             client.close()
     check_stop(case, server, 1)
-    case.check(any(line == "own status=0" for line in server.lines), "which gets its exit status")
+    case.check(any(line == "own status=0" for line in server.lines), "the program got its exit status")
 
 
-@row("F45", "fork beside a thread", "a thread that takes the logger's lock without end", ("forking", "forking-udp", "prefork"))
+@row("F45", "fork with another thread", "a thread that takes the logger's lock repeatedly", ("forking", "forking-udp", "prefork"))
 def fork_beside_threads(case, cls):
     server = case.server(cls, thread=1)
     code = server.process.wait(5)
-    told = server.wait_for_line("failed", 2)
-    case.check(code == 3 and "fork refused" in told, told[:110])
+    output = server.wait_for_line("failed", 2)
+    case.check(code == 3 and "fork refused" in output, output[:110])
 
 
 @row("F45", "many forks of a process that logs", "2,000 (--full: 10,000) requests at level trace, a process for each",
@@ -147,7 +147,7 @@ def many_forks(case, cls):
 @row("F46", "handlers that panic", "in handle, with a lock held, in Drop", STREAM + ("unix",))
 def panics(case, cls):
     server = case.server(cls, drain=1000)
-    with judged(case, server, probing=cls not in ("tcp", "unix")):
+    with check_invariants(case, server, probing=cls not in ("tcp", "unix")):
         for command in (b"panic\n", b"panic-lock\n", b"panic-drop\nbye\n"):
             for _ in range(5):
                 with contextlib.closing(server.connect()) as client:
@@ -175,7 +175,7 @@ def overflow(case, cls):
         case.check(code == -signal.SIGABRT, "the process dies by SIGABRT, as documented")
         return
     stats = server.wait_for_stats(lambda stats: stats["failed"] == 1, 10, "counted")
-    case.check(stats["failed"] == 1, "only the child dies")
+    case.check(stats["failed"] == 1, "only the child died")
     server.probe(1)
     check_stop(case, server, 1)
 
@@ -202,5 +202,5 @@ def abort(case, cls):
         return
     server.wait_for_stats(lambda stats: stats["failed"] == 1, 10, "counted")
     server.probe(1)
-    case.note("only the child dies")
+    case.note("only the child died")
     check_stop(case, server, 1)

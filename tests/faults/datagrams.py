@@ -5,7 +5,7 @@ import socket
 import time
 from pathlib import Path
 
-from kit import SLACK, Failed, NotRun, check_log, check_spin, check_stop, judged, row, run_tool
+from kit import SLACK, Failed, NotRun, check_log, check_spin, check_stop, check_invariants, row, run_tool
 
 UDP = ("udp", "threading-udp", "forking-udp")
 
@@ -30,7 +30,7 @@ def probe(server, limit=1 + SLACK):
 
 def settled(case, server, accepted=0):
     server.wait_for_stats(
-        lambda stats: stats["in_flight"] == 0 and stats["accepted"] >= accepted, 20, "all taken and ended")
+        lambda stats: stats["in_flight"] == 0 and stats["accepted"] >= accepted, 20, "all received and ended")
 
 
 @row("F47", "datagrams that are too long", "9,000 bytes where 1,000 are taken", UDP)
@@ -38,9 +38,9 @@ def oversize(case, cls):
     server = case.server(cls, packet=1000, drain=1000)
     with contextlib.closing(server.connect()) as client:
         answer = ask(client, b"x" * 9000)
-        case.check(answer == b"cut " + b"x" * 996, f"cut, and the handler knows: {answer[:8]}…")
+        case.check(answer == b"cut " + b"x" * 996, f"truncated, and marked as such: {answer[:8]}…")
         answer = ask(client, b"x" * 1000)
-        case.check(answer == b"x" * 1000, "one that just fits is whole")
+        case.check(answer == b"x" * 1000, "a datagram of the maximum size is complete")
     check_stop(case, server, 1)
 
 
@@ -49,7 +49,7 @@ def empty(case, cls):
     server = case.server(cls, drain=1000)
     with contextlib.closing(server.connect()) as client:
         good = sum(ask(client, b"") == b"empty" for _ in range(10))
-    case.check(good == 10, "each is a request, none an end of file")
+    case.check(good == 10, "each is a request")
     took = probe(server)
     case.note(f"I1 {server.stats()['finished']} finished, probe {took * 1000:.0f} ms")
     check_stop(case, server, 1)
@@ -66,7 +66,7 @@ def closed_port(case, cls):
             settled(case, server, number + 1)
     slowest = max(probe(server) for _ in range(10))
     stats = server.stats()
-    case.check(stats["failed"] == 100 and stats["panicked"] == 0, f"{stats['failed']} failed, the loop goes on")
+    case.check(stats["failed"] == 100 and stats["panicked"] == 0, f"{stats['failed']} failed, the loop continues")
     case.check(slowest <= 1 + SLACK, f"I2 slowest probe {slowest * 1000:.0f} ms")
     check_log(case, server)
     check_stop(case, server, 1)
@@ -84,7 +84,7 @@ def panics(case, cls):
     check_stop(case, server, 1)
 
 
-@row("F47", "spoofed datagrams", "hping3 --udp: from port 0, from addresses that are not there, in a network of its own",
+@row("F47", "spoofed datagrams", "hping3 --udp: from port 0, from addresses that are not there, in its own network namespace",
      UDP, needs=("hping3", "timeout"), netns=True, alone=True)
 def spoofed(case, cls):
     server = case.server(cls, drain=1000)
@@ -99,7 +99,7 @@ def spoofed(case, cls):
     check_stop(case, server, 1)
 
 
-@row("F47", "a burst of datagrams, and the receive queue overflows", "hping3 --udp --flood for 2 s, in a network of its own",
+@row("F47", "a burst of datagrams, and the receive queue overflows", "hping3 --udp --flood for 2 s, in its own network namespace",
      UDP, needs=("hping3", "timeout"), netns=True, alone=True)
 def flood(case, cls):
     server = case.server(cls, drain=2000, max=200)
@@ -133,4 +133,4 @@ def kernel_drops(server):
         parts = line.split()
         if int(parts[1].split(":")[1], 16) == server.port:
             return int(parts[-1])
-    raise NotRun("the kernel counts no drops")
+    raise NotRun("the kernel does not count drops")

@@ -1,5 +1,5 @@
-"""What the rows of the fault table share: a server as a process, clients, and the
-invariants every row is judged by (docs/reliability.md)."""
+"""Shared code of the fault table: a server process, clients, and the invariants that
+every row checks (docs/reliability.md)."""
 
 import contextlib
 import ctypes
@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 PROGRAM = TARGET / "release" / "examples" / "fault_server"
 
-# The machine may be busy with other things: what the server promises is judged by
-# what it measures itself; what a client sees may be this much later.
+# The machine may be busy. Limits are checked with the server's own measurements where possible.
+# A client may observe an event this many seconds later.
 SLACK = 0.75
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -44,18 +44,18 @@ CLASSES = {
     "forking-udp": ("udp", "children"),
 }
 TCP = ("tcp", "threading", "forking", "selector", "pool", "prefork")
-# As many clients at once as there are workers, and no more.
+# Classes that serve at most as many clients at once as there are workers.
 FIXED = ("pool", "prefork")
 THREADS = ("threading", "selector")
 STREAM = TCP + ("threading-unix", "forking-unix")
 
 
 class Failed(Exception):
-    """A promise that was not kept."""
+    """A check that failed."""
 
 
 class NotRun(Exception):
-    """A fault that cannot be provoked on this machine."""
+    """The fault cannot be provoked on this machine."""
 
 
 # --- rows -------------------------------------------------------------------------
@@ -82,7 +82,7 @@ class Row:
 
 
 class Case:
-    """One run of a row: what was seen, and what it started."""
+    """One run of a row, with its observations and its servers."""
 
     def __init__(self, full):
         self.full = full
@@ -95,8 +95,8 @@ class Case:
         self.seen.append(text)
 
     def check(self, good, text):
-        """Notes what was seen; if it is not good the row has failed."""
-        self.seen.append(text if good else f"NOT KEPT: {text}")
+        """Records an observation. The row fails if `good` is false."""
+        self.seen.append(text if good else f"FAILED CHECK: {text}")
         if not good:
             raise Failed(text)
 
@@ -119,7 +119,7 @@ class Case:
 
 
 class Server:
-    """A fault_server: started, asked, measured, stopped."""
+    """A process of fault_server."""
 
     def __init__(self, case, cls, wrapper=(), address=None, log="warn", wait=True, **options):
         self.case, self.cls = case, cls
@@ -155,7 +155,7 @@ class Server:
             self.heard.notify_all()
 
     def wait_for_line(self, word, limit, after=0):
-        """The first line after the given count that begins with the word."""
+        """Waits for a line that begins with `word`, after the first `after` lines."""
         until = time.monotonic() + limit
         with self.heard:
             while True:
@@ -163,21 +163,21 @@ class Server:
                     if line.split(" ")[0] == word:
                         return line
                     if line == "end":
-                        raise Failed(f"the server ended, without {word}: {self.log_text()[-300:]}")
+                        raise Failed(f"the server exited without printing {word}: {self.log_text()[-300:]}")
                 left = until - time.monotonic()
                 if left <= 0:
                     raise Failed(f"no {word} from the server within {limit} s")
                 self.heard.wait(left)
 
     def processes(self):
-        """The server, and the processes that accept for it."""
+        """Returns the ids of the server and of the processes that accept for it."""
         return [self.pid, *(self.children() if self.runs_in == "workers" else ())]
 
     def wait_for_workers(self, limit):
-        """Until as many serve as there should be; returns them."""
+        """Waits until all workers serve. Returns their ids."""
         until = time.monotonic() + limit
         while True:
-            # One that serves has made all it needs: the thread that hears its parent last.
+            # A worker starts its control thread last.
             pids = {pid for pid in self.children() if threads_of(pid) >= 2}
             if len(pids) == self.workers:
                 return pids
@@ -186,7 +186,7 @@ class Server:
             time.sleep(0.02)
 
     def wait_for_pool(self, limit):
-        """Until the threads of a pool are there, each with what it waits in; if they can be."""
+        """Waits until the threads of a pool have started and have their pollers, if they can."""
         until = time.monotonic() + limit
         while time.monotonic() < until:
             pollers = [file for file in Path(f"/proc/{self.pid}/fd").iterdir() if link_of(file) == "anon_inode:[eventpoll]"]
@@ -195,7 +195,7 @@ class Server:
             time.sleep(0.02)
 
     def freeze(self):
-        """Nobody accepts any more, until the thaw."""
+        """Stops all processes that accept, until `thaw`."""
         for pid in self.processes():
             os.kill(pid, signal.SIGSTOP)
 
@@ -211,8 +211,8 @@ class Server:
             self.process.stdin.write(b"stats\n")
             self.process.stdin.flush()
         counted = {name: int(value) for name, value in fields(self.wait_for_line("stats", limit, before)).items()}
-        if not counted["adds_up"]:
-            raise Failed(f"I1: the ledger does not add up: {counted}")
+        if not counted["consistent"]:
+            raise Failed(f"I1: the counters are inconsistent: {counted}")
         return counted
 
     def wait_for_stats(self, good, limit, what):
@@ -253,7 +253,7 @@ class Server:
         return client
 
     def probe(self, limit=1.0, which=0):
-        """Has a healthy client served; returns how long that took."""
+        """Runs a well-behaved client. Returns how long it took."""
         begin = time.monotonic()
         try:
             with self.connect(timeout=max(limit, 0.01) + SLACK, which=which) as client:
@@ -269,7 +269,7 @@ class Server:
     # Measures.
 
     def sample(self):
-        """What the processes of the server hold together."""
+        """Returns the resources of the server's processes together."""
         pids = self.processes()
         total = {"fds": 0, "threads": 0, "children": len(self.children()), "rss": 0, "cpu": 0}
         for pid in pids:
@@ -287,7 +287,7 @@ class Server:
         return total
 
     def cpu_time(self):
-        """Seconds of processor time it has used so far (its clock: clock_getcpuclockid(3))."""
+        """Returns the CPU time in seconds (see clock_getcpuclockid(3))."""
         return time.clock_gettime(~self.pid << 3 | 2)
 
     def children(self):
@@ -298,7 +298,7 @@ class Server:
         return pids
 
     def cpu(self, seconds):
-        """Share of one core that it takes, over a time."""
+        """Returns the share of one core that the server uses during a time."""
         cpu, begin = self.sample()["cpu"], time.monotonic()
         time.sleep(seconds)
         return (self.sample()["cpu"] - cpu) / (time.monotonic() - begin)
@@ -315,7 +315,7 @@ class Server:
     # Stopping.
 
     def terminate(self, limit, signals=(signal.SIGTERM,), apart=0.3):
-        """Sends the signals; returns exit status, seconds, and what it says of its drain."""
+        """Sends the signals. Returns the exit status, the seconds, and the drain report."""
         begin = time.monotonic()
         for place, number in enumerate(signals):
             if place:
@@ -359,7 +359,7 @@ def fields(line):
 
 
 def stat_of(pid):
-    """What the system tells of it after its name; None when there is no such process."""
+    """Returns the fields of /proc/PID/stat after the name, None if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
@@ -367,19 +367,19 @@ def stat_of(pid):
 
 
 def state_of(pid):
-    """R, S, T, Z and so on; None when there is no such process."""
+    """Returns the state letter of a process, None if there is no such process."""
     stat = stat_of(pid)
     return stat and stat[0]
 
 
 def threads_of(pid):
-    """How many it has; 0 when there is no such process, or only what is left of one."""
+    """Returns the number of threads, 0 for a zombie and if there is no such process."""
     stat = stat_of(pid)
     return int(stat[17]) if stat and stat[0] != "Z" else 0
 
 
 def link_of(file):
-    """Where it leads; None when it is gone."""
+    """Returns the target of a link, None if it does not exist."""
     try:
         return os.readlink(file)
     except OSError:
@@ -387,20 +387,20 @@ def link_of(file):
 
 
 def room(cls, clients):
-    """An option: workers for so many clients at once, where their number is fixed."""
+    """Returns options with enough workers for this many clients, if their number is fixed."""
     return {"workers": clients} if cls in FIXED else {}
 
 
 def brief(counted):
-    """Counters that are not zero."""
-    return " ".join(f"{name}={value}" for name, value in counted.items() if value and name != "adds_up")
+    """Formats the counters that are not zero."""
+    return " ".join(f"{name}={value}" for name, value in counted.items() if value and name != "consistent")
 
 
 # --- the invariants -----------------------------------------------------------------
 
 
 class Prober:
-    """A healthy client that comes again and again."""
+    """A thread that runs a well-behaved client repeatedly."""
 
     def __init__(self, server, bound, pause=0.1, which=0):
         self.server, self.bound, self.pause, self.which = server, bound, pause, which
@@ -428,8 +428,8 @@ class Prober:
 
 
 @contextlib.contextmanager
-def judged(case, server, probing=True, bound=1.0, rss=30, settle=12, quiet=False, which=0, alive=True):
-    """Has what happens inside judged by I1 to I4: ledger, probes, leaks, log."""
+def check_invariants(case, server, probing=True, bound=1.0, rss=30, settle=12, quiet=False, which=0, alive=True):
+    """Checks the invariants I1 to I4 around a block: counters, probes, leaks, log."""
     server.probe(2, which)
     time.sleep(0.05)
     if server.workers:
@@ -437,8 +437,7 @@ def judged(case, server, probing=True, bound=1.0, rss=30, settle=12, quiet=False
     if server.pool:
         server.wait_for_pool(10)
     before = server.sample()
-    # Each worker may come to have a thread that watches its deadlines, beside the one
-    # that serves and the one that hears its parent.
+    # Each worker has a main thread and a control thread, and may start a deadline thread.
     if server.workers:
         before["threads"] = max(before["threads"], 1 + 3 * server.workers)
     prober = Prober(server, bound, which=which) if probing else None
@@ -455,73 +454,73 @@ def judged(case, server, probing=True, bound=1.0, rss=30, settle=12, quiet=False
         if all(after[key] <= before[key] for key in keys):
             break
         if time.monotonic() > until:
-            told = ", ".join(f"{key} {before[key]} -> {after[key]}" for key in keys)
-            case.check(False, f"I3 left behind: {told}")
+            output = ", ".join(f"{key} {before[key]} -> {after[key]}" for key in keys)
+            case.check(False, f"I3 leaked: {output}")
         time.sleep(0.1)
-    # What a first request touches, each worker touches once.
+    # Each worker touches the memory of its first request once.
     rss += 0.5 * server.workers
     grown = (after["rss"] - before["rss"]) / 1e6
-    told = ", ".join(f"{after[key]} {key}" for key in keys)
-    case.check(grown <= rss, f"I3 back to {told}, rss {grown:+.1f} MB")
+    output = ", ".join(f"{after[key]} {key}" for key in keys)
+    case.check(grown <= rss, f"I3 back to {output}, rss {grown:+.1f} MB")
     case.note(f"I1 {brief(server.stats())}")
     check_log(case, server, quiet)
 
 
 def check_log(case, server, quiet=False):
-    """I4: no more than one line of a kind in a second."""
+    """I4: at most one line of a kind per second."""
     lines = server.log_lines()
     per_second = {}
     for line in lines:
         when, _, text = line[1:].partition("Z ")
-        # Which signal killed a process makes another kind of it.
+        # The number of a signal that killed a process distinguishes kinds of lines.
         kind = (when, re.sub(r"(?<!by signal )(?<!by signal \d)\d+", "N", text))
         per_second[kind] = per_second.get(kind, 0) + 1
-    # A second of the clock can see the end of one and the beginning of the next; and
-    # children that fail side by side do not know of each other. What their parent
-    # says of workers it says itself.
+    # One second of the clock can contain the end of one interval and the beginning of the next,
+    # and children that fail at the same time have separate limits. Lines about workers are
+    # logged by the parent.
     worst = max(per_second.values(), default=0)
     apart = server.runs_in in ("children", "workers")
-    case.check(all(count <= (40 if apart and "mixin::prefork]" not in kind else 2)
+    case.check(all(count <= (40 if apart and "models::prefork]" not in kind else 2)
                    for (_, kind), count in per_second.items()),
-               f"I4 {len(lines)} lines, at most {worst} of a kind in a second"
+               f"I4 {len(lines)} lines, at most {worst} of a kind per second"
                + (f": {lines[-1][:200]}" if worst > 2 else ""))
     if quiet:
-        case.check(not lines, "I4 nothing above debug" if not lines else f"I4 a line: {lines[-1][:200]}")
+        case.check(not lines, "I4 no warning or error logged" if not lines else f"I4 logged: {lines[-1][:200]}")
     return lines
 
 
 def check_spin(case, server, seconds=2.0, most=0.05):
-    """I5, under a fault that stands."""
+    """I5: the server does not spin while the fault lasts."""
     share = server.cpu(seconds)
     case.check(share < most, f"I5 {share * 100:.1f} % CPU")
 
 
 def check_stop(case, server, drain, code=0, limit=None):
-    """I6: ended by a signal within the drain's limit, with this exit status."""
+    """I6: a signal ends the server within the drain's limit, with this exit status."""
     limit = drain if limit is None else limit
     got, took, drained = server.terminate(limit + 0.25 + SLACK + 2)
     case.check(took <= limit + 0.25 + SLACK, f"I6 stopped after {took * 1000:.0f} ms of at most {limit * 1000:.0f} + 250")
-    if "took" in drained:
-        case.check(int(drained["took"]) <= limit * 1000 + 250, f"drain {brief_drain(drained)}")
+    if "elapsed" in drained:
+        case.check(int(drained["elapsed"]) <= limit * 1000 + 250, f"drain {brief_drain(drained)}")
     case.check(got == code, f"exit {got}")
     return drained
 
 
 def brief_drain(drained):
-    return " ".join(f"{name}={drained[name]}" for name in ("finished", "idle", "cut", "left", "took") if name in drained)
+    return " ".join(f"{name}={drained[name]}" for name in ("finished", "idle", "aborted", "still_running", "elapsed") if name in drained)
 
 
 # --- provoking ----------------------------------------------------------------------
 
 
 def reset(client):
-    """Closes with a reset instead of the usual end."""
+    """Closes with a reset."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
 
 
 def read_all(client, limit=10):
-    """Everything until the end, and how the end came: `b""`, or the error."""
+    """Receives until the end. Returns the data and the error, None for an end of file."""
     client.settimeout(limit)
     parts = []
     while True:
@@ -546,7 +545,7 @@ def read_line(client, limit=10):
 
 
 def closed_after(clients, limit):
-    """When each client was closed, in seconds from now; None for those that were not."""
+    """Returns after how many seconds each client was closed, None if it was not."""
     begin, closed = time.monotonic(), {}
     left = {client.fileno(): client for client in clients}
     poller = select.poll()
@@ -567,7 +566,7 @@ def closed_after(clients, limit):
 
 
 def strace(case, *inject, calls=None, name="trace"):
-    """A wrapper that makes system calls fail; its file tells what was injected."""
+    """Returns a wrapper that injects system call errors, and its trace file."""
     trace = case.folder / f"{name}-{len(case.servers)}"
     calls = calls or ",".join(sorted({one.split(":")[0] for one in inject}))
     rules = [part for one in inject for part in ("-e", f"inject={one}")]
@@ -581,10 +580,10 @@ def injected(trace):
 NEXT_USER = [61_000 + os.getpid() % 2_000]
 
 
-def as_somebody(*limits):
-    """A wrapper that runs the server as a user nobody else is, with limits of prlimit(1)."""
+def as_other_user(*limits):
+    """Returns a wrapper that runs the server as an unused user, with limits of prlimit(1)."""
     if os.geteuid() != 0:
-        raise NotRun("it needs root to become another user")
+        raise NotRun("changing the user needs root")
     NEXT_USER[0] += 1
     user = NEXT_USER[0]
     return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "prlimit", *limits]
@@ -594,14 +593,14 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def signal_every_thread(pid, number):
-    """tgkill(2), for each thread of a process."""
+    """Sends a signal to each thread of a process (tgkill(2))."""
     for task in os.listdir(f"/proc/{pid}/task"):
         LIBC.syscall(234 if os.uname().machine == "x86_64" else 131, pid, int(task), number)
 
 
 @contextlib.contextmanager
 def in_background(step):
-    """Repeats a step until the end of the block."""
+    """Repeats a step in a thread until the end of the block."""
     stopping = threading.Event()
 
     def run():
@@ -626,7 +625,7 @@ def run_tool(*command, limit=60, good=(0,)):
 
 
 def allow_descriptors(count):
-    """Raises this process's own limit."""
+    """Raises the descriptor limit of this process."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -50,23 +50,23 @@ def drained(case, cls):
     case.check(refused is not None and refused <= 0.25 + SLACK, f"new clients refused after {refused * 1000:.0f} ms")
     ended = closed_after(idle, 3)
     worst = max(took if took is not None else 99 for took in ended)
-    case.check(worst <= 0.25 + SLACK, f"idle ones closed after {worst * 1000:.0f} ms")
+    case.check(worst <= 0.25 + SLACK, f"idle clients closed after {worst * 1000:.0f} ms")
     answers = [read_line(client, 3) for client in busy]
-    case.check(answers == [b"slept\n"] * 3, "busy ones got their answers")
+    case.check(answers == [b"slept\n"] * 3, "busy clients got their responses")
     code = server.process.wait(5)
     took = time.monotonic() - begin
     with server.heard:
         server.heard.wait_for(lambda: "end" in server.lines, 5)
-    told = dict(part.split("=", 1) for line in server.lines if line.startswith("drained") for part in line.split()[1:])
-    case.check(took <= 1.75 + SLACK, f"I6 ended after {took * 1000:.0f} ms")
-    # What children do between two requests only they know: to the parent they have finished.
+    report_text = dict(part.split("=", 1) for line in server.lines if line.startswith("drained") for part in line.split()[1:])
+    case.check(took <= 1.75 + SLACK, f"I6 exited after {took * 1000:.0f} ms")
+    # The parent does not know that a child's connection is idle, so it counts as finished.
     finished, idle, cut = (8, 0, 2) if cls == "forking" else (3, 5, 2)
-    told = {name: int(value) for name, value in told.items() if name != "peer"}
-    case.check(told["cut"] == cut and idle <= told["idle"] <= idle + more and finished <= told["finished"] <= finished + more
-               and told["took"] <= 1750, f"report {brief_drain(told)}")
+    report_text = {name: int(value) for name, value in report_text.items() if name != "peer"}
+    case.check(report_text["aborted"] == cut and idle <= report_text["idle"] <= idle + more and finished <= report_text["finished"] <= finished + more
+               and report_text["elapsed"] <= 1750, f"report {brief_drain(report_text)}")
     case.check(code == 1, f"exit {code}")
     stats = server.last_stats()
-    case.check(stats["adds_up"] == 1 and stats["cut"] == cut - told["left"], f"I1 {brief(stats)}")
+    case.check(stats["consistent"] == 1 and stats["aborted"] == cut - report_text["still_running"], f"I1 {brief(stats)}")
 
 
 @row("F31", "SIGTERM to a server whose loop is busy", "a request of 600 ms, others in the queue", ("tcp", "unix"))
@@ -77,9 +77,9 @@ def drained_loop(case, cls):
     queued = [say(case.connect(server), b"hello\n") for _ in range(3)]
     begin = time.monotonic()
     os.kill(server.pid, signal.SIGTERM)
-    case.check(read_line(busy) == b"slept\n", "the busy one got its answer")
+    case.check(read_line(busy) == b"slept\n", "the busy client got its response")
     ends = [took for took in closed_after(queued, 2)]
-    case.check(all(took is not None for took in ends), "those in the queue are refused")
+    case.check(all(took is not None for took in ends), "queued clients were refused")
     code = server.process.wait(5)
     case.check(code == 0 and time.monotonic() - begin <= 1.5 + SLACK, f"exit {code} after {time.monotonic() - begin:.2f} s")
 
@@ -110,26 +110,26 @@ def hurried(case, cls):
     stuck = say(case.connect(server), b"block\n")
     inside(server, 1)
     if cls not in ("tcp", "unix"):
-        # Its handler returns when it is cut off.
+        # Its handler returns when the connection is aborted.
         say(case.connect(server), b"half a line")
         inside(server, 2)
     children = server.children()
-    code, took, told = server.terminate(5, signals=(signal.SIGTERM, signal.SIGINT))
-    case.check(took <= 0.3 + 0.5 + SLACK, f"ended {(took - 0.3) * 1000:.0f} ms after the second")
-    case.check(code == 1, f"exit {code}, {brief_drain(told)}")
+    code, took, report = server.terminate(5, signals=(signal.SIGTERM, signal.SIGINT))
+    case.check(took <= 0.3 + 0.5 + SLACK, f"ended {(took - 0.3) * 1000:.0f} ms after the second signal")
+    case.check(code == 1, f"exit {code}, {brief_drain(report)}")
     left = [pid for pid in children if os.path.exists(f"/proc/{pid}")]
     if cls not in ("tcp", "unix"):
         stats = server.last_stats()
-        case.check(told["cut"] == "2" and stats["adds_up"] and stats["cut"] == 2 - int(told["left"]), f"I1 {brief(stats)}")
+        case.check(report["aborted"] == "2" and stats["consistent"] and stats["aborted"] == 2 - int(report["still_running"]), f"I1 {brief(stats)}")
     if children:
         case.check(not left, f"{len(children)} child reaped")
     if server.kind == "unix":
-        case.check(not os.path.exists(server.where()), "the path is removed")
+        case.check(not os.path.exists(server.where()), "the path was removed")
     stuck.close()
 
 
 class PingPong:
-    """A client that sends its next line as soon as the last one is answered."""
+    """A client that sends its next line as soon as the last one was answered."""
 
     def __init__(self, case, server):
         self.client = case.connect(server)
@@ -158,16 +158,16 @@ def slow_receives(case, cls):
         clients = [PingPong(case, server) for _ in range(4)]
         stuck = [say(case.connect(server), b"block\n")] if len(signals) > 1 else []
         inside(server, 4 + len(stuck))
-        # Their workers are in a receive, or on their way into one.
+        # Their workers are in a receive, or about to enter one.
         server.wait_for_stats(lambda stats: stats["in_flight"] == 4 + len(stuck), 10, "all inside")
         time.sleep(0.5)
-        code, took, told = server.terminate(limit + 3, signals=signals)
-        # What the loop receives itself, a signal or a child's word, is delayed as well.
+        code, took, report = server.terminate(limit + 3, signals=signals)
+        # Receives of the accept loop itself, of signals and child reports, are delayed as well.
         case.check(took <= limit + 0.9 + SLACK, f"{len(signals)} signals: ended after {took * 1000:.0f} ms")
-        case.check(code == (1 if int(told["cut"]) else 0), f"exit {code}, {brief_drain(told)}")
+        case.check(code == (1 if int(report["aborted"]) else 0), f"exit {code}, {brief_drain(report)}")
         for client in clients:
             client.thread.join(5)
-        case.check(all(client.answered >= 1 for client in clients), "all were served before it")
+        case.check(all(client.answered >= 1 for client in clients), "all clients were served before")
         if len(signals) == 1:
             lost = sum(client.sent - client.answered for client in clients)
             case.note(f"{lost} of the last lines unanswered")
@@ -186,7 +186,7 @@ def early(case, cls):
             raise Failed(f"exit {code}: {server.log_text()[-200:]}")
         ends[code] = ends.get(code, 0) + 1
         server.kill()
-    case.note(f"none hung: {ends.get(0, 0)} drained, {ends.get(-15, 0)} died before the signal was theirs")
+    case.note(f"none hung: {ends.get(0, 0)} drained, {ends.get(-15, 0)} died before the signal was caught")
 
 
 @row("F34", "stopped from inside a handler", "shutdown and drain, called by a handler", TCP)
@@ -203,7 +203,7 @@ def from_inside(case, cls):
         if cls in ("forking", "prefork"):
             server.probe(1)
         else:
-            case.check(server.process.wait(8) == 0, "the server ended")
+            case.check(server.process.wait(8) == 0, "the server exited")
 
 
 @row("F35", "a handler blocked on a lock for ever", "drain of 1 s", TCP + ("threading-unix",))
@@ -212,19 +212,19 @@ def blocked(case, cls):
     stuck = say(case.connect(server), b"block\n")
     name = ":".join(map(str, stuck.getsockname())) if server.kind == "tcp" else ""
     inside(server, 1)
-    code, took, told = server.terminate(5)
-    # A loop that is stuck itself gets a quarter of a second more, then the process ends.
+    code, took, report_text = server.terminate(5)
+    # If the accept loop itself is blocked, the process exits a quarter of a second later.
     limit = 1.0 + 0.25 + (0.35 if cls == "tcp" else 0)
-    case.check(took <= limit + SLACK, f"I6 ended after {took * 1000:.0f} ms")
+    case.check(took <= limit + SLACK, f"I6 exited after {took * 1000:.0f} ms")
     if cls == "tcp":
-        case.check("does not return" in server.log_text() and name in server.log_text(), "the log names it")
+        case.check("did not return" in server.log_text() and name in server.log_text(), "logged with the client's address")
     else:
-        case.check(told["cut"] == "1" and told.get("peer", "") .startswith(name), f"report {brief_drain(told)} {told.get('peer')}")
+        case.check(report_text["aborted"] == "1" and report_text.get("peer", "") .startswith(name), f"report {brief_drain(report_text)} {report_text.get('peer')}")
     case.check(code == 1, f"exit {code}")
 
 
 def listens(path):
-    """Whether anybody listens at the path."""
+    """Returns whether a server listens at the path."""
     with socket.socket(socket.AF_UNIX) as client:
         try:
             client.connect(path)
@@ -239,8 +239,8 @@ def stale_path(case, cls):
     first = case.server(cls, address=path)
     first.probe(1)
     first.kill()
-    case.check(os.path.exists(path), "it is still there")
-    # The child that served the probe has the listener too, until it has ended.
+    case.check(os.path.exists(path), "the path still exists")
+    # The child that served the probe also has the listener until it has ended.
     until = time.monotonic() + 5
     while listens(path) and time.monotonic() < until:
         time.sleep(0.01)
@@ -248,7 +248,7 @@ def stale_path(case, cls):
     second.probe(1)
     case.check("removing stale socket" in second.log_text(), "the socket was taken over with a log line")
     check_stop(case, second, 1)
-    case.check(not os.path.exists(path), "and removed at the end")
+    case.check(not os.path.exists(path), "the path was removed at the end")
 
 
 @row("F39", "a path whose server lives", "started twice", ("unix", "threading-unix", "forking-unix"))
@@ -257,8 +257,8 @@ def live_path(case, cls):
     first = case.server(cls, address=path, drain=1000)
     second = case.server(cls, address=path, wait=False)
     code = second.process.wait(5)
-    told = second.wait_for_line("failed", 2)
-    case.check(code == 3 and "AddrInUse" in told and path in told, told.replace(path, "PATH")[:100])
+    output = second.wait_for_line("failed", 2)
+    case.check(code == 3 and "AddrInUse" in output and path in output, output.replace(path, "PATH")[:100])
     first.probe(1)
     check_stop(case, first, 1)
 
@@ -267,21 +267,21 @@ def live_path(case, cls):
 def long_path(case, cls):
     server = case.server(cls, address="/tmp/" + "x" * 115, wait=False)
     code = server.process.wait(5)
-    told = server.wait_for_line("failed", 2)
-    case.check(code == 3 and "too long" in told, told[:60] + " … " + told[-60:])
+    output = server.wait_for_line("failed", 2)
+    case.check(code == 3 and "too long" in output, output[:60] + " … " + output[-60:])
 
 
-@row("F39", "the path is deleted, or becomes another's", "rm while it serves; then a second server", ("threading-unix",))
+@row("F39", "the path is deleted, or replaced by another server", "rm while it serves; then a second server", ("threading-unix",))
 def deleted_path(case, cls):
     path = str(case.folder / "s")
     first = case.server(cls, address=path, drain=1000)
     with contextlib.closing(first.connect()) as client:
         os.unlink(path)
         client.sendall(b"hello\n")
-        case.check(read_line(client) == b"hello\n", "those inside go on; new ones cannot find it")
+        case.check(read_line(client) == b"hello\n", "accepted clients are still served")
     second = case.server(cls, address=path, drain=1000)
     check_stop(case, first, 1)
-    case.check(os.path.exists(path), "the first leaves the second's path alone")
+    case.check(os.path.exists(path), "the first server did not remove the path of the second")
     second.probe(1)
     check_stop(case, second, 1)
 
@@ -297,8 +297,8 @@ def linked_path(case, cls):
         os.symlink(target, link)
         server = case.server(cls, address=link, wait=False)
         code = server.process.wait(5)
-        told = server.wait_for_line("failed", 2)
-        case.check(code == 3 and "AddrInUse" in told and os.path.islink(link), f"to {os.path.basename(target)}: refused")
-    case.check(open(file).read() == "precious" and os.path.exists(dead), "nothing behind a link is touched")
+        output = server.wait_for_line("failed", 2)
+        case.check(code == 3 and "AddrInUse" in output and os.path.islink(link), f"to {os.path.basename(target)}: refused")
+    case.check(open(file).read() == "precious" and os.path.exists(dead), "the target of the link is unchanged")
     server = case.server(cls, address=file, wait=False)
-    case.check(server.process.wait(5) == 3 and open(file).read() == "precious", "nor a plain file")
+    case.check(server.process.wait(5) == 3 and open(file).read() == "precious", "a regular file is unchanged")

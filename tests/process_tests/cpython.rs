@@ -1,7 +1,7 @@
-//! The promise of `tests/cpython_socketserver.rs`, for those of CPython's tests that
-//! fork, count, or send signals. (`test_tcpserver_bind_leak` is
-//! `failing_constructors_leave_no_descriptor`, and what `test_threads_reaped` bounds
-//! `threads_are_used_again_and_gone_at_the_end`, both in `nothing_left.rs`.)
+//! CPython's tests of `socketserver` that fork, count resources or send signals. The others are in
+//! `tests/cpython_socketserver.rs`. `test_tcpserver_bind_leak` is
+//! `failing_constructors_leave_no_descriptor`, and `test_threads_reaped` is
+//! `threads_are_reused_and_end_with_the_server`, both in `nothing_left.rs`.
 
 use std::io::{self, BufRead, Read, Write};
 use std::process::Command;
@@ -19,7 +19,7 @@ use sockserver::{
 };
 
 use crate::Test;
-use crate::support::{LIMIT, LOOPBACK, client_of, rest_of};
+use crate::support::{LIMIT, LOOPBACK, connect_to, read_to_end};
 
 pub(crate) const TESTS: &[Test] = &[
     ("cpython_test_forking_servers", forking_servers),
@@ -51,10 +51,10 @@ fn stop_after_three(server: &ServerHandle) {
     }
 }
 
-/// CPython's `run_server` and `simple_subprocess`: three clients are served by three
-/// children, and a child of other code is left to that.
+/// CPython's `run_server` and `simple_subprocess`. Three children serve three clients, and a child of
+/// other code is not reaped.
 fn run_server<K: Kind>(server: Server<K, ForkingMixIn>, ask: impl Fn(&Address) -> Socket) {
-    // `sh` ends at once, as CPython's child does, and waits to be collected.
+    // `sh` ends at once, like CPython's child, and is a zombie.
     let mut foreign = Command::new("sh").args(["-c", "exit 72"]).spawn().unwrap();
     assert_eq!(*server.server_address(), server.socket().getsockname().unwrap());
     let clients: Vec<Socket> = (0..3).map(|_| ask(server.server_address())).collect();
@@ -64,11 +64,11 @@ fn run_server<K: Kind>(server: Server<K, ForkingMixIn>, ask: impl Fn(&Address) -
     }
     assert_eq!(server.mixin().active_children(), 0);
     server.server_close().unwrap();
-    assert_eq!(foreign.wait().unwrap().code(), Some(72), "not ours to collect");
+    assert_eq!(foreign.wait().unwrap().code(), Some(72), "the child of other code was reaped");
 }
 
 fn ask_stream(address: &Address) -> Socket {
-    let client = client_of(address);
+    let client = connect_to(address);
     client.sendall(b"hello world\n").unwrap();
     client
 }
@@ -115,7 +115,7 @@ fn forking_servers() {
     check.assert_nothing_left();
 }
 
-/// CPython's `BaseErrorTestServer`: what the child calls comes as datagrams.
+/// CPython's `BaseErrorTestServer`. The child sends its calls as datagrams.
 struct Told(Socket);
 
 impl ServerHooks for Told {
@@ -131,24 +131,24 @@ impl ServerHooks for Told {
 
 fn error_in_a_child(panics: bool, expected: &str) {
     let check = LeakCheck::begin();
-    let (tell, told) = sock::socketpair_with(AF_UNIX, SOCK_DGRAM, 0).unwrap();
+    let (sender, receiver) = sock::socketpair_with(AF_UNIX, SOCK_DGRAM, 0).unwrap();
     let bad = handler_fn(move |_| {
         assert!(!panics, "as planned");
         Err(io::Error::other("as planned"))
     });
-    let server = ForkingTCPServer::builder(bad).hooks(Told(tell)).bind(LOOPBACK).unwrap();
-    let client = client_of(server.server_address());
+    let server = ForkingTCPServer::builder(bad).hooks(Told(sender)).bind(LOOPBACK).unwrap();
+    let client = connect_to(server.server_address());
     server.handle_request().unwrap();
-    assert_eq!(rest_of(&client), "");
+    assert_eq!(read_to_end(&client), "");
     let handle = server.handle();
     server.server_close().unwrap();
     let stats = handle.stats();
     assert!(stats.is_consistent(), "{stats:?}");
     let outcomes = (stats.failed, stats.panicked, stats.in_flight);
     assert_eq!(outcomes, if panics { (0, 1, 0) } else { (1, 0, 0) });
-    let next = || String::from_utf8(told.recv_with_flags(100, MSG_DONTWAIT).unwrap()).unwrap();
+    let next = || String::from_utf8(receiver.recv_with_flags(100, MSG_DONTWAIT).unwrap()).unwrap();
     assert_eq!((next().as_str(), next().as_str()), (expected, "shutdown_request"));
-    drop((client, told, handle));
+    drop((client, receiver, handle));
     check.assert_nothing_left();
 }
 
@@ -157,14 +157,13 @@ fn forking_handled() {
     error_in_a_child(false, "as planned");
 }
 
-/// ErrorHandlerTest.`test_forking_not_handled`: in Python `SystemExit` ends the child
-/// unheard. Rust has none; a panic is an error like others, with an exit status of
-/// its own.
+/// ErrorHandlerTest.`test_forking_not_handled`. In Python `SystemExit` ends the child without a call
+/// of `handle_error`. Rust has no `SystemExit`. A panic is an error, with its own exit status.
 fn forking_not_handled() {
     error_in_a_child(true, "panicked: as planned");
 }
 
-/// SocketWriterTest.`test_write`: a write survives signals without being cut short.
+/// SocketWriterTest.`test_write`: signals do not shorten a write.
 fn write_under_signals() {
     const LONG: usize = 20 << 20;
     let came = Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -182,7 +181,7 @@ fn write_under_signals() {
         }),
     )
     .unwrap();
-    let client = client_of(server.server_address());
+    let client = connect_to(server.server_address());
     thread::scope(|scope| {
         let talk = scope.spawn(|| {
             let mut file = client.makefile_rb();
@@ -192,7 +191,7 @@ fn write_under_signals() {
             client.sendall(b"client response\n").unwrap();
             let mut seen = 100;
             file.read_exact(&mut [0; 100]).unwrap();
-            // The handler waits in send now; a signal before each piece of it.
+            // The handler is blocked in send. A signal is sent before each part is received.
             let mut piece = vec![0; 1 << 16];
             loop {
                 kill_process(getpid(), Signal::USR1).unwrap();

@@ -1,5 +1,5 @@
-//! The promise: out of descriptors or threads, a server refuses a connection whose
-//! `wrap_request` it could not end, and is back when there are some again.
+//! The promise: without free descriptors or threads, a server refuses a connection whose
+//! `wrap_request` could not get a deadline. It serves again when there are some.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -13,20 +13,22 @@ use sockserver::{
 };
 
 use crate::Test;
-use crate::support::{Gate, LIMIT, LOOPBACK, OpenAtEnd, client_of, moment, rest_of, until, until_stats};
+use crate::support::{
+    Gate, LIMIT, LOOPBACK, OpenOnDrop, connect_to, read_to_end, sleep_briefly, wait_for_stats, wait_until,
+};
 
 pub(crate) const TESTS: &[Test] = &[
     ("wrap_request_without_descriptors_in_the_loop", || {
-        is_refused_or_watched(TCPServer::builder(handler_fn(|_| Ok(()))));
+        is_refused_or_has_a_deadline(TCPServer::builder(handler_fn(|_| Ok(()))));
     }),
     ("wrap_request_without_descriptors_in_threads", || {
-        is_refused_or_watched(ThreadingTCPServer::builder(handler_fn(|_| Ok(()))));
+        is_refused_or_has_a_deadline(ThreadingTCPServer::builder(handler_fn(|_| Ok(()))));
     }),
     ("wrap_request_without_descriptors_in_a_pool", || {
-        is_refused_or_watched(ThreadPoolTCPServer::builder(handler_fn(|_| Ok(()))).workers(2));
+        is_refused_or_has_a_deadline(ThreadPoolTCPServer::builder(handler_fn(|_| Ok(()))).workers(2));
     }),
     ("wrap_request_without_descriptors_in_a_selector", || {
-        is_refused_or_watched(SelectorTCPServer::builder(handler_fn(|_| Ok(()))).workers(2));
+        is_refused_or_has_a_deadline(SelectorTCPServer::builder(handler_fn(|_| Ok(()))).workers(2));
     }),
     ("wrap_request_without_a_thread_for_its_deadline_in_the_loop", || {
         is_refused_without_a_thread(TCPServer::builder(handler_fn(|_| Ok(()))), 0);
@@ -37,7 +39,7 @@ pub(crate) const TESTS: &[Test] = &[
     }),
     ("wrap_request_without_a_thread_for_its_deadline_in_a_selector", || {
         let builder = SelectorTCPServer::builder(handler_fn(|_| Ok(())));
-        // One more watches the workers.
+        // One more is the monitor thread.
         is_refused_without_a_thread(builder.workers(2), 3);
     }),
     ("hooks_without_wrap_request_need_no_thread", needs_no_thread_without_the_hook),
@@ -46,13 +48,13 @@ pub(crate) const TESTS: &[Test] = &[
     ("wrap_request_does_not_begin_after_the_end_of_a_drain", does_not_begin_after_the_end_of_a_drain),
 ];
 
-/// A handshake that goes on for as long as the client sends.
+/// A handshake that lasts as long as the client sends.
 fn handshake(request: Socket, _client_address: &Address) -> io::Result<Socket> {
     while !request.recv(1)?.is_empty() {}
     Err(io::ErrorKind::UnexpectedEof.into())
 }
 
-fn is_refused_or_watched<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
+fn is_refused_or_has_a_deadline<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
     let wrap_timeout = Duration::from_millis(300);
     let server =
         testing::serve(builder.wrap_request(handshake).wrap_timeout(wrap_timeout).bind(LOOPBACK).unwrap());
@@ -61,27 +63,27 @@ fn is_refused_or_watched<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
         client.settimeout(LIMIT).unwrap();
         client
     });
-    // The first starts what threads there are, and is ended at its deadline.
+    // The first connection starts the threads, and its deadline ends it.
     let took = time_until_closed(&clients[0], &server);
     assert!(took >= wrap_timeout / 2, "{took:?}");
-    until_stats(server.handle(), |stats| stats.timed_out.wrap == 1);
+    wait_for_stats(server.handle(), |stats| stats.timed_out.wrap == 1);
 
-    // The second finds a descriptor to be accepted by, and none to be watched by.
+    // For the second there is a descriptor for accept(2), and none for its deadline.
     let mut taken = take_all_descriptors();
     drop(taken.pop());
     let took = time_until_closed(&clients[1], &server);
-    assert!(took < wrap_timeout / 2, "refused at once, not after {took:?}");
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert!(took < wrap_timeout / 2, "the connection was refused only after {took:?}");
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!((stats.rejected, stats.timed_out.wrap), (1, 1), "{stats:?}");
 
     drop(taken);
     time_until_closed(&clients[2], &server);
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!((stats.rejected, stats.timed_out.wrap), (1, 2), "{stats:?}");
 }
 
-/// A connection that a drain cuts off while it is queued is not wrapped when its worker comes
-/// to it: nothing would end that.
+/// A connection that a drain aborts while it is queued is not wrapped later, because nothing would
+/// end that.
 fn does_not_begin_after_the_end_of_a_drain() {
     let gate = Gate::new();
     let builder = ThreadPoolTCPServer::builder(handler_fn(|_| Ok(())));
@@ -92,20 +94,20 @@ fn does_not_begin_after_the_end_of_a_drain() {
         Err(io::ErrorKind::UnexpectedEof.into())
     });
     let server = testing::serve(builder.bind(LOOPBACK).unwrap());
-    let _open = OpenAtEnd(gate.clone());
-    let clients = [(); 3].map(|()| client_of(server.address()));
-    until_stats(server.handle(), |stats| stats.in_flight == 3);
+    let _open = OpenOnDrop(gate.clone());
+    let clients = [(); 3].map(|()| connect_to(server.address()));
+    wait_for_stats(server.handle(), |stats| stats.in_flight == 3);
     gate.wait_for(1);
-    // The worker comes to the others when all have been cut off.
+    // The worker takes the other connections after all of them were aborted.
     let report = server.handle().drain(Duration::ZERO).unwrap();
     assert_eq!(report.aborted.len(), 3, "{report:?}");
     gate.open();
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!((stats.aborted, gate.entered()), (3, 1), "{stats:?}");
     drop(clients);
 }
 
-/// Connects, and sends a byte now and then until the server closes the connection.
+/// Connects and sends bytes until the server closes the connection.
 #[track_caller]
 fn time_until_closed(client: &Socket, server: &testing::Running) -> Duration {
     client.connect(server.address()).unwrap();
@@ -117,16 +119,16 @@ fn time_until_closed(client: &Socket, server: &testing::Running) -> Duration {
             _ => break,
         }
         assert!(begin.elapsed() < LIMIT / 2, "still open: {:?}", server.handle().stats());
-        moment();
+        sleep_briefly();
     }
     begin.elapsed()
 }
 
-/// A worker that begins when others have accepted may find that clients have the descriptors.
+/// A worker that starts after others have accepted may find that clients use all descriptors.
 fn accepts_nothing_without_all_workers() {
     let server = ThreadPoolTCPServer::builder(handler_fn(|_| Ok(()))).workers(40);
     let server = server.bind(LOOPBACK).unwrap();
-    let clients = [(); 20].map(|()| client_of(server.server_address()));
+    let clients = [(); 20].map(|()| connect_to(server.server_address()));
     let mut taken = take_all_descriptors();
     taken.truncate(taken.len() - 20);
     let error = server.serve_forever().unwrap_err();
@@ -135,7 +137,7 @@ fn accepts_nothing_without_all_workers() {
     drop((clients, taken));
 }
 
-/// Takes every descriptor that this process may have, and leaves none.
+/// Uses all descriptors that this process may have.
 fn take_all_descriptors() -> Vec<Socket> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: Some(100), maximum }).unwrap();
@@ -145,18 +147,18 @@ fn take_all_descriptors() -> Vec<Socket> {
     taken
 }
 
-/// Leaves no address space for the stack of another thread, until it is dropped.
+/// Limits the address space so that no thread can be started, until it is dropped.
 struct NoThreads(Rlimit);
 
 impl NoThreads {
-    /// Once the server's workers are there, beside the main thread and the loop, and wait: a
-    /// thread that begins needs room for more than its stack.
+    /// Waits until the server's workers, the main thread and the loop block, because a starting thread
+    /// needs more than its stack.
     fn begin_beside(workers: usize) -> NoThreads {
         let waits = |task: &std::path::Path| {
             let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
             stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('S'))
         };
-        until("all workers are there, and wait", || {
+        wait_until("all workers have started and wait", || {
             let tasks = std::fs::read_dir("/proc/self/task").unwrap();
             let tasks: Vec<_> = tasks.map(|task| task.unwrap().path()).collect();
             tasks.len() == 2 + workers && tasks.iter().filter(|task| waits(task)).count() == 1 + workers
@@ -193,13 +195,13 @@ fn is_refused_without_a_thread<M: MixIn>(builder: Builder<Stream<Inet>, M>, work
     });
     let no_threads = NoThreads::begin_beside(workers);
     let took = time_until_closed(&clients[0], &server);
-    assert!(took < wrap_timeout / 2, "refused at once, not after {took:?}");
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert!(took < wrap_timeout / 2, "the connection was refused only after {took:?}");
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!((stats.rejected, stats.timed_out.wrap), (1, 0), "{stats:?}");
 
     drop(no_threads);
     time_until_closed(&clients[1], &server);
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!((stats.rejected, stats.timed_out.wrap), (1, 1), "{stats:?}");
 }
 
@@ -208,9 +210,9 @@ fn needs_no_thread_without_the_hook() {
     let server = testing::serve(server.bind(LOOPBACK).unwrap());
     let no_threads = NoThreads::begin_beside(0);
     for _ in 0..5 {
-        assert_eq!(rest_of(&client_of(server.address())), "served");
+        assert_eq!(read_to_end(&connect_to(server.address())), "served");
     }
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!((stats.accepted, stats.finished), (5, 5), "{stats:?}");
     drop(no_threads);
 }
@@ -220,8 +222,8 @@ fn is_never_called_without_a_thread() {
     let builder = ThreadPoolTCPServer::builder(handler_fn(|_| Ok(()))).workers(2);
     let server = testing::serve(builder.wrap_request(handshake).bind(LOOPBACK).unwrap());
     let no_threads = NoThreads::begin_beside(2);
-    let clients = [(); 3].map(|()| client_of(server.address()));
-    let stats = until_stats(server.handle(), |stats| stats.rejected == 3);
+    let clients = [(); 3].map(|()| connect_to(server.address()));
+    let stats = wait_for_stats(server.handle(), |stats| stats.rejected == 3);
     assert_eq!(stats.in_flight, 0, "{stats:?}");
     drop((clients, no_threads));
 }

@@ -1,5 +1,5 @@
-//! The promise: the first SIGTERM or SIGINT drains a server, the second stops it now,
-//! whenever they come; nothing is left behind, neither children nor paths.
+//! The promise: the first SIGTERM or SIGINT drains a server, and the second stops it at once, whenever
+//! they arrive. Neither children nor paths are left behind.
 
 use std::fs;
 use std::io::{self, BufRead, Write};
@@ -20,17 +20,19 @@ use sockserver::{
 };
 
 use crate::Test;
-use crate::support::{Gate, LIMIT, LOOPBACK, OpenAtEnd, client_of, moment, rest_of, until, until_stats};
+use crate::support::{
+    Gate, LIMIT, LOOPBACK, OpenOnDrop, connect_to, read_to_end, sleep_briefly, wait_for_stats, wait_until,
+};
 
 pub(crate) const TESTS: &[Test] = &[
     ("signals_drain_a_server", signals_drain_a_server),
     ("a_second_signal_stops_it_now", a_second_signal_stops_it_now),
     ("a_signal_before_the_start_is_not_lost", a_signal_before_the_start_is_not_lost),
-    ("a_forking_server_hears_a_signal_under_load", forking_hears_a_signal_under_load),
+    ("a_forking_server_hears_a_signal_under_load", forking_handles_a_signal_under_load),
     ("forking_children_finish_after_ctrl_c", children_finish_after_ctrl_c),
     ("a_second_signal_kills_children", a_second_signal_kills_children),
-    ("a_loop_that_is_stuck_ends_with_its_process", a_loop_that_is_stuck_ends_with_its_process),
-    ("signals_are_the_programs_again_after_close", signals_are_the_programs_again),
+    ("a_blocked_loop_ends_with_its_process", a_blocked_loop_ends_with_its_process),
+    ("the_programs_handler_is_restored_after_close", the_programs_handler_is_restored),
     ("a_signal_ends_the_process_again_after_close", a_signal_ends_the_process_again),
     ("a_signal_drains_a_server_of_single_requests", a_signal_drains_a_server_of_single_requests),
     (
@@ -39,15 +41,15 @@ pub(crate) const TESTS: &[Test] = &[
     ),
 ];
 
-/// A program of its own, for the last of them.
+/// Programs that tests start.
 pub(crate) const HELPERS: &[Test] = &[("stuck_loop", stuck_loop), ("closed_server", closed_server)];
 
 fn raise(signal: Signal) {
     kill_process(getpid(), signal).unwrap();
 }
 
-/// Echoes line by line; `gate` waits at the gate, `stuck` for more input.
-fn talk(gate: &Gate, cx: &mut StreamContext<'_>) -> io::Result<()> {
+/// Echoes lines. `gate` waits at the gate, `stuck` for more input.
+fn echo_lines(gate: &Gate, cx: &mut StreamContext<'_>) -> io::Result<()> {
     let mut line = String::new();
     cx.rfile.read_line(&mut line)?;
     match line.trim_end() {
@@ -71,26 +73,26 @@ fn signals_drain_a_server() {
     let path = folder.path().join("socket");
     for signal in [Signal::TERM, Signal::INT] {
         let gate = Gate::new();
-        let _open = OpenAtEnd(gate.clone());
+        let _open = OpenOnDrop(gate.clone());
         let at_the_gate = gate.clone();
-        let server = ThreadingUnixStreamServer::builder(handler_fn(move |cx| talk(&at_the_gate, cx)))
+        let server = ThreadingUnixStreamServer::builder(handler_fn(move |cx| echo_lines(&at_the_gate, cx)))
             .drain_on_signals(LIMIT)
             .bind(&path)
             .unwrap();
         let (handle, address) = (server.handle(), server.server_address().clone());
         thread::scope(|scope| {
             let clients = scope.spawn(|| {
-                let (idle, busy) = (client_of(&address), client_of(&address));
+                let (idle, busy) = (connect_to(&address), connect_to(&address));
                 idle.sendall(b"hello\n").unwrap();
                 assert_eq!(idle.recv(100).unwrap(), b"hello\n");
                 busy.sendall(b"gate\n").unwrap();
                 gate.wait_for(1);
-                until_stats(&handle, |stats| stats.idle == 1);
+                wait_for_stats(&handle, |stats| stats.idle == 1);
                 raise(signal);
-                assert_eq!(rest_of(&idle), "", "idle ones go");
-                assert!(refused(&address), "new ones are refused");
+                assert_eq!(read_to_end(&idle), "", "an idle connection is open");
+                assert!(refused(&address), "a new client was not refused");
                 gate.open();
-                assert_eq!(rest_of(&busy), "gate\n", "busy ones finish");
+                assert_eq!(read_to_end(&busy), "gate\n", "a request did not finish");
             });
             server.serve_forever().unwrap();
             clients.join().unwrap();
@@ -106,20 +108,20 @@ fn signals_drain_a_server() {
 
 fn a_second_signal_stops_it_now() {
     let check = LeakCheck::begin();
-    let handler = handler_fn(|cx| talk(&Gate::new(), cx));
+    let handler = handler_fn(|cx| echo_lines(&Gate::new(), cx));
     let server = ThreadingTCPServer::builder(handler).drain_on_signals(LIMIT * 10).bind(LOOPBACK).unwrap();
     let (handle, address) = (server.handle(), server.server_address().clone());
     let begin = Instant::now();
     thread::scope(|scope| {
         let clients = scope.spawn(|| {
-            let stuck = client_of(&address);
+            let stuck = connect_to(&address);
             stuck.sendall(b"stuck\n").unwrap();
-            until_stats(&handle, |stats| stats.in_flight == 1);
+            wait_for_stats(&handle, |stats| stats.in_flight == 1);
             raise(Signal::TERM);
-            until("the drain has begun", || refused(&address));
-            assert!(handle.stats().in_flight >= 1, "it may finish");
+            wait_until("the drain has begun", || refused(&address));
+            assert!(handle.stats().in_flight >= 1, "the request did not finish");
             raise(Signal::INT);
-            assert_eq!(rest_of(&stuck), "");
+            assert_eq!(read_to_end(&stuck), "");
         });
         server.serve_forever().unwrap();
         clients.join().unwrap();
@@ -158,25 +160,25 @@ fn a_signal_before_the_start_is_not_lost() {
     check.assert_nothing_left();
 }
 
-/// Clients wait from the first turn to the last: the loop never has to sleep.
-fn forking_hears_a_signal_under_load() {
+/// Clients are queued all the time, so the loop never waits.
+fn forking_handles_a_signal_under_load() {
     let check = LeakCheck::begin();
     let server = ForkingTCPServer::builder(handler_fn(|_| Ok(())))
         .max_children(1000)
         .drain_on_signals(LIMIT)
         .bind(LOOPBACK)
         .unwrap();
-    let clients: Vec<Socket> = (0..30).map(|_| client_of(server.server_address())).collect();
+    let clients: Vec<Socket> = (0..30).map(|_| connect_to(server.server_address())).collect();
     raise(Signal::TERM);
     server.serve_forever().unwrap();
     let stats = server.stats();
-    assert!(stats.accepted < 5, "it went on to serve: {stats}");
+    assert!(stats.accepted < 5, "the server went on serving: {stats}");
     assert_eq!(stats.in_flight, 0);
     drop((clients, server));
     check.assert_nothing_left();
 }
 
-/// Sends a signal once a child is at work.
+/// Sends a signal once a child serves a request.
 struct SignalsOnce<F> {
     begun: Socket,
     sent: AtomicBool,
@@ -198,12 +200,12 @@ fn children() -> String {
 }
 
 fn children_finish_after_ctrl_c() {
-    // A terminal sends SIGINT to the whole group: to the children as well.
+    // A terminal sends SIGINT to the whole process group, including the children.
     setsid().unwrap();
     let check = LeakCheck::begin();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
-    let (tell, begun) = sock::socketpair_with(AF_UNIX, sock::SOCK_DGRAM, 0).unwrap();
+    let (sender, begun) = sock::socketpair_with(AF_UNIX, sock::SOCK_DGRAM, 0).unwrap();
     let (sent, over) = sock::socketpair_with(AF_UNIX, sock::SOCK_DGRAM, 0).unwrap();
     let hooks = SignalsOnce {
         begun,
@@ -214,8 +216,8 @@ fn children_finish_after_ctrl_c() {
         },
     };
     let handler = handler_fn(move |cx| {
-        tell.send(b"!")?;
-        // Work that goes on while the signal comes.
+        sender.send(b"!")?;
+        // Work during which the signal arrives.
         over.recv(1)?;
         cx.wfile.write_all(b"done")
     });
@@ -225,16 +227,16 @@ fn children_finish_after_ctrl_c() {
         .drain_on_signals(LIMIT)
         .bind(&path)
         .unwrap();
-    let client = client_of(server.server_address());
+    let client = connect_to(server.server_address());
     server.serve_forever().unwrap();
-    assert_eq!(rest_of(&client), "done", "the child was not killed by it");
+    assert_eq!(read_to_end(&client), "done", "the signal killed the child");
     let report = server.drained().expect("a drain");
     assert_eq!((report.finished, report.aborted.len(), report.still_running), (1, 0, 0), "{report}");
     assert_eq!(children(), "");
     let stats = server.stats();
     assert_eq!((stats.accepted, stats.finished), (1, 1));
     server.server_close().unwrap();
-    assert!(!path.exists(), "and no child has taken the path away before: it would be gone twice");
+    assert!(!path.exists(), "a child removed the path");
     drop((client, folder));
     check.assert_nothing_left();
 }
@@ -243,7 +245,7 @@ fn a_second_signal_kills_children() {
     let check = LeakCheck::begin();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
-    let (tell, begun) = sock::socketpair_with(AF_UNIX, sock::SOCK_DGRAM, 0).unwrap();
+    let (sender, begun) = sock::socketpair_with(AF_UNIX, sock::SOCK_DGRAM, 0).unwrap();
     let hooks = SignalsOnce {
         begun,
         sent: AtomicBool::new(false),
@@ -253,7 +255,7 @@ fn a_second_signal_kills_children() {
         },
     };
     let handler = handler_fn(move |cx| {
-        tell.send(b"!")?;
+        sender.send(b"!")?;
         cx.rfile.read_line(&mut String::new()).map(drop)
     });
     let server = ForkingUnixStreamServer::builder(handler)
@@ -262,14 +264,14 @@ fn a_second_signal_kills_children() {
         .drain_on_signals(LIMIT * 10)
         .bind(&path)
         .unwrap();
-    let client = client_of(server.server_address());
+    let client = connect_to(server.server_address());
     let begin = Instant::now();
     server.serve_forever().unwrap();
     assert!(begin.elapsed() < LIMIT);
     let report = server.drained().expect("a drain");
     assert_eq!((report.finished, report.aborted.len(), report.still_running), (0, 1, 0), "{report}");
-    assert_eq!(rest_of(&client), "");
-    assert_eq!(children(), "", "killed and collected");
+    assert_eq!(read_to_end(&client), "");
+    assert_eq!(children(), "", "the child was not killed and reaped");
     assert_eq!(server.stats().aborted, 1);
     drop((server, client));
     assert!(!path.exists());
@@ -277,7 +279,7 @@ fn a_second_signal_kills_children() {
     check.assert_nothing_left();
 }
 
-/// Serves at the path in its environment, and never returns from its handler.
+/// Serves at the path in an environment variable, with a handler that never returns.
 fn stuck_loop() {
     let path = std::path::PathBuf::from(std::env::var_os("STUCK_LOOP").expect("a path"));
     let handler = handler_fn(|_| {
@@ -292,10 +294,10 @@ fn stuck_loop() {
         .unwrap();
     println!("listening");
     server.serve_forever().unwrap();
-    unreachable!("it cannot return");
+    unreachable!("serve_forever returned");
 }
 
-fn a_loop_that_is_stuck_ends_with_its_process() {
+fn a_blocked_loop_ends_with_its_process() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let mut program = Command::new(std::env::current_exe().unwrap())
@@ -313,17 +315,17 @@ fn a_loop_that_is_stuck_ends_with_its_process() {
     kill_process(pid, Signal::TERM).unwrap();
     let status = program.wait().unwrap();
     assert_eq!(status.code(), Some(1), "{status}");
-    assert!(!path.exists(), "its path is gone all the same");
+    assert!(!path.exists(), "the path was not removed");
 }
 
-/// Knows whether it has been asked.
+/// Records whether it was called.
 struct Nothing;
 
 impl ServerHooks for Nothing {
     fn close_request(&self, _request: &Request) {}
 }
 
-fn signals_are_the_programs_again() {
+fn the_programs_handler_is_restored() {
     let heard = Arc::new(AtomicBool::new(false));
     let id = signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&heard)).unwrap();
     let server = ThreadingTCPServer::builder(handler_fn(|_| Ok(()))).hooks(Nothing).drain_on_signals(LIMIT);
@@ -331,12 +333,12 @@ fn signals_are_the_programs_again() {
     let handle = server.handle();
     server.server_close().unwrap();
     raise(Signal::TERM);
-    until("the program's own handler", || heard.load(Ordering::SeqCst));
-    assert!(!handle.is_stopping(), "the closed server does not hear it");
+    wait_until("the program's handler was not called", || heard.load(Ordering::SeqCst));
+    assert!(!handle.is_stopping(), "the closed server received the signal");
     signal_hook::low_level::unregister(id);
 }
 
-/// Closes its server, and waits for a signal then.
+/// Closes its server and then waits for a signal.
 fn closed_server() {
     for _ in 0..2 {
         let server = ThreadingTCPServer::builder(handler_fn(|_| Ok(()))).drain_on_signals(LIMIT);
@@ -363,16 +365,16 @@ fn a_signal_ends_the_process_again() {
             if Instant::now() > until {
                 program.kill().unwrap();
                 program.wait().unwrap();
-                panic!("{signal:?} does nothing any more");
+                panic!("{signal:?} did not end the process");
             }
-            moment();
+            sleep_briefly();
         }
         assert_eq!(program.wait().unwrap().signal(), Some(number));
     }
 }
 
-/// Serves single requests until the server has been drained.
-fn one_by_one<M: MixIn>(server: &StreamServer<Inet, M>) {
+/// Calls `handle_request` until the server was drained.
+fn serve_single_requests<M: MixIn>(server: &StreamServer<Inet, M>) {
     while server.drained().is_none() {
         server.handle_request().unwrap();
     }
@@ -384,26 +386,26 @@ fn a_signal_drains_a_server_of_single_requests() {
     let address = server.server_address().clone();
     thread::scope(|scope| {
         scope.spawn(|| {
-            assert_eq!(rest_of(&client_of(&address)), "served");
+            assert_eq!(read_to_end(&connect_to(&address)), "served");
             raise(Signal::TERM);
         });
-        one_by_one(&server);
+        serve_single_requests(&server);
     });
 }
 
 fn a_signal_drains_a_forking_server_of_single_requests() {
     let handler = handler_fn(|cx| {
         cx.wfile.write_all(b"served")?;
-        // Its end comes while the server waits for the next client.
+        // The child ends while the server waits for the next client.
         kill_process(rustix::process::getppid().expect("a parent"), Signal::TERM)?;
         Ok(())
     });
     let server = ForkingTCPServer::builder(handler).drain_on_signals(LIMIT).bind(LOOPBACK).unwrap();
-    let client = client_of(server.server_address());
+    let client = connect_to(server.server_address());
     let begin = Instant::now();
-    one_by_one(&server);
+    serve_single_requests(&server);
     assert!(begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
-    assert_eq!(rest_of(&client), "served");
+    assert_eq!(read_to_end(&client), "served");
     let report = server.drained().expect("a drain");
     assert_eq!((report.aborted.len(), report.still_running), (0, 0), "{report}");
     assert_eq!(children(), "");

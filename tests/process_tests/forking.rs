@@ -1,5 +1,5 @@
-//! The promise: `ForkingMixIn` serves each request in a child of its own, which
-//! never comes back, and collects its own children only, when they end.
+//! The promise: `ForkingMixIn` serves each request in a child process, which never reiterations into the
+//! server, and it reaps only its own children, as soon as they end.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -23,27 +23,27 @@ use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
     ("forking_hooks_are_called_in_order", hooks_are_called_in_order),
-    ("forking_refuses_to_fork_beside_threads", refuses_to_fork_beside_threads),
+    ("forking_refuses_to_fork_with_other_threads", refuses_to_fork_with_other_threads),
     ("forking_refuses_to_fork_where_proc_is_hidden", refuses_to_fork_where_proc_is_hidden),
-    ("forking_leaves_a_childs_own_descriptors_alone", leaves_a_childs_own_descriptors_alone),
-    ("forking_collects_a_child_when_it_ends", collects_a_child_when_it_ends),
-    ("forking_collects_a_child_that_is_killed", collects_a_child_that_is_killed),
-    ("forking_does_not_spin_beside_another_program", does_not_spin_beside_another_program),
-    ("forking_finds_room_again_after_other_programs", finds_room_again_after_other_programs),
-    ("forking_leaves_the_children_of_others", leaves_the_children_of_others),
-    ("forking_is_woken_by_a_child_that_ends", is_woken_by_a_child_that_ends),
-    ("forking_keeps_to_max_children", keeps_to_max_children),
+    ("forking_does_not_close_descriptors_of_a_child", does_not_close_descriptors_of_a_child),
+    ("forking_reaps_a_child_when_it_ends", reaps_a_child_when_it_ends),
+    ("forking_reaps_a_child_that_is_killed", reaps_a_child_that_is_killed),
+    ("forking_does_not_spin_after_exec_in_a_child", does_not_spin_after_exec_in_a_child),
+    ("forking_reaps_children_that_called_exec", reaps_children_that_called_exec),
+    ("forking_does_not_reap_children_of_other_code", does_not_reap_children_of_other_code),
+    ("forking_wakes_when_a_child_ends", wakes_when_a_child_ends),
+    ("forking_runs_at_most_max_children", runs_at_most_max_children),
     ("forking_serves_datagrams", serves_datagrams),
     ("forking_close_waits_for_children", close_waits_for_children),
 ];
 
-/// Not a test: [`refuses_to_fork_where_proc_is_hidden`] runs it in a mount namespace.
-pub(crate) const HELPERS: &[Test] = &[("forking_without_proc", is_refused_without_proc)];
+/// Run by [`refuses_to_fork_where_proc_is_hidden`] in a mount namespace.
+pub(crate) const HELPERS: &[Test] = &[("forking_without_proc", refuses_to_fork_without_proc)];
 
 const LOOPBACK: (&str, u16) = ("127.0.0.1", 0);
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Calls of all processes, in the order they were made: one datagram each.
+/// The calls of all processes in their order. Each is a datagram.
 struct Log {
     write: Socket,
     read: Socket,
@@ -57,11 +57,11 @@ impl Log {
     }
 
     fn add(&self, call: &str) {
-        let who = if std::process::id() == self.parent { "parent" } else { "child" };
-        self.write.send(format!("{who} {call}").as_bytes()).unwrap();
+        let process = if std::process::id() == self.parent { "parent" } else { "child" };
+        self.write.send(format!("{process} {call}").as_bytes()).unwrap();
     }
 
-    /// What one of the two has called since the last look.
+    /// Reiterations the calls of the parent and of the child since the last `take`.
     fn take(&self) -> (String, String) {
         let (mut parent, mut child) = (Vec::new(), Vec::new());
         while let Ok(line) = self.read.recv_with_flags(100, MSG_DONTWAIT) {
@@ -81,9 +81,9 @@ struct Logged {
 
 impl ServerHooks for Logged {
     fn get_request(&self, socket: &Socket) -> io::Result<(Socket, Address)> {
-        let taken = socket.accept()?;
+        let accepted = socket.accept()?;
         self.log.add("get_request");
-        Ok(taken)
+        Ok(accepted)
     }
 
     fn verify_request(&self, _request: &Request, _client_address: &Address) -> bool {
@@ -131,13 +131,13 @@ impl StreamRequestHandler for Handler {
     }
 }
 
-fn client_of(address: &Address) -> Socket {
+fn connect_to(address: &Address) -> Socket {
     let client = create_connection(("127.0.0.1", address.port().unwrap())).unwrap();
     client.settimeout(LIMIT).unwrap();
     client
 }
 
-/// Pids of this process' children, zombies included.
+/// Reiterations the process ids of this process's children, zombies included.
 fn children() -> String {
     let pid = std::process::id();
     std::fs::read_to_string(format!("/proc/self/task/{pid}/children")).unwrap()
@@ -146,10 +146,10 @@ fn children() -> String {
 fn hooks_are_called_in_order() {
     for fault in ["none", "error", "panic"] {
         let log = Log::new();
-        let of_handlers = Arc::clone(&log);
+        let handler_log = Arc::clone(&log);
         let make = move || {
-            of_handlers.add("finish_request");
-            Handler { log: Arc::clone(&of_handlers), fault }
+            handler_log.add("finish_request");
+            Handler { log: Arc::clone(&handler_log), fault }
         };
         let (wrapping, acting) = (Arc::clone(&log), Arc::clone(&log));
         let server = ForkingTCPServer::builder(make)
@@ -161,13 +161,13 @@ fn hooks_are_called_in_order() {
             .service_actions(move |_| acting.add("service_actions"))
             .bind(LOOPBACK)
             .unwrap();
-        let client = client_of(server.server_address());
+        let client = connect_to(server.server_address());
         server.handle_request().unwrap();
-        assert_eq!(client.recv(1).unwrap(), b"", "closed by parent and child");
-        assert_eq!(server.mixin().active_children(), 1, "not collected yet, by this way of serving");
+        assert_eq!(client.recv(1).unwrap(), b"", "the connection is open");
+        assert_eq!(server.mixin().active_children(), 1, "handle_request reaped the child");
         server.server_close().unwrap();
         let (parent, child) = log.take();
-        // Only close_request: shutdown_request would end the child's connection.
+        // Not shutdown_request, which would shut the child's connection down.
         assert_eq!(parent, "get_request verify_request close_request", "with {fault}");
         let failed = if fault == "none" { "" } else { "handle_error " };
         assert_eq!(
@@ -177,43 +177,55 @@ fn hooks_are_called_in_order() {
             ),
             "with {fault}"
         );
-        assert_eq!(children(), "", "no zombie is left");
+        assert_eq!(children(), "", "a zombie is left");
     }
 }
 
-/// Tells the test what `handle_error` is told.
-struct Telling(mpsc::SyncSender<String>);
+/// Sends each error that `handle_error` gets to the test.
+struct ReportErrors(mpsc::SyncSender<String>);
 
-impl ServerHooks for Telling {
+impl ServerHooks for ReportErrors {
     fn handle_error(&self, error: &RequestError, _client_address: &Address) {
         let _ = self.0.send(error.to_string());
     }
 }
 
-fn refuses_to_fork_beside_threads() {
-    let (tell, told) = mpsc::sync_channel(10);
-    let server =
-        ForkingTCPServer::builder(handler_fn(|_| Ok(()))).hooks(Telling(tell)).bind(LOOPBACK).unwrap();
+/// Checks that a server refuses to fork with `cause` while another thread runs, and calls `check`
+/// before that thread ends. Returns the server and the errors that `handle_error` gets.
+fn check_fork_is_refused(
+    cause: &str,
+    check: impl FnOnce(&ForkingTCPServer),
+) -> (ForkingTCPServer, mpsc::Receiver<String>) {
+    let (sender, receiver) = mpsc::sync_channel(10);
+    let hooks = ReportErrors(sender);
+    let server = ForkingTCPServer::builder(handler_fn(|_| Ok(()))).hooks(hooks).bind(LOOPBACK).unwrap();
     let (end, wait) = mpsc::channel::<()>();
     let other = thread::spawn(move || wait.recv().unwrap_or_default());
 
     let error = server.serve_forever().unwrap_err().to_string();
-    assert!(error.contains("fork refused: this process has 2 threads"), "{error}");
-    let client = client_of(server.server_address());
+    assert!(error.contains(&format!("fork refused: {cause}")), "{error}");
+    let client = connect_to(server.server_address());
     server.handle_request().unwrap();
-    assert!(told.recv().unwrap().starts_with("rejected: fork refused: this process has 2 threads"));
-    assert_eq!(client.recv(1).unwrap(), b"", "rejected and closed");
-    assert_eq!(children(), "");
+    let error = receiver.recv().unwrap();
+    assert!(error.starts_with(&format!("rejected: fork refused: {cause}")), "{error}");
+    assert_eq!(client.recv(1).unwrap(), b"", "the rejected request is open");
+    check(&server);
 
     drop(end);
     other.join().unwrap();
-    let client = client_of(server.server_address());
-    server.handle_request().unwrap();
-    assert_eq!(client.recv(1).unwrap(), b"");
-    assert!(told.try_recv().is_err(), "alone again, it forks");
+    (server, receiver)
 }
 
-/// Whether other threads run is unknown where `/proc` cannot be read, unless glibc knows.
+fn refuses_to_fork_with_other_threads() {
+    let (server, errors) =
+        check_fork_is_refused("this process has 2 threads", |_| assert_eq!(children(), ""));
+    let client = connect_to(server.server_address());
+    server.handle_request().unwrap();
+    assert_eq!(client.recv(1).unwrap(), b"");
+    assert!(errors.try_recv().is_err(), "fork is refused after the thread has ended");
+}
+
+/// The number of threads is unknown if `/proc` cannot be read and glibc does not know it.
 fn refuses_to_fork_where_proc_is_hidden() {
     let program = std::env::current_exe().unwrap();
     let script = r#"mount -t tmpfs none /proc && exec "$0" --alone forking_without_proc"#;
@@ -221,37 +233,26 @@ fn refuses_to_fork_where_proc_is_hidden() {
         .args(["--mount", "--map-root-user", "sh", "-c", script])
         .arg(program)
         .output()
-        .expect("unshare(1), of util-linux");
+        .expect("cannot run unshare(1) of util-linux");
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 }
 
-fn is_refused_without_proc() {
-    assert!(!std::path::Path::new("/proc/self").exists(), "/proc is hidden");
-    let (tell, told) = mpsc::sync_channel(10);
-    let server =
-        ForkingTCPServer::builder(handler_fn(|_| Ok(()))).hooks(Telling(tell)).bind(LOOPBACK).unwrap();
-    let (end, wait) = mpsc::channel::<()>();
-    let other = thread::spawn(move || wait.recv().unwrap_or_default());
+fn refuses_to_fork_without_proc() {
+    assert!(!std::path::Path::new("/proc/self").exists(), "/proc is not hidden");
+    const CAUSE: &str = "cannot read /proc/self/task";
+    let _ = check_fork_is_refused(CAUSE, |server| {
+        let prefork = PreforkTCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap();
+        let error = prefork.serve_forever().unwrap_err().to_string();
+        assert!(error.contains(CAUSE), "{error}");
 
-    let error = server.serve_forever().unwrap_err().to_string();
-    assert!(error.contains("fork refused: cannot read /proc/self/task"), "{error}");
-    let client = client_of(server.server_address());
-    server.handle_request().unwrap();
-    assert!(told.recv().unwrap().starts_with("rejected: fork refused: cannot read /proc/self/task"));
-    assert_eq!(client.recv(1).unwrap(), b"", "rejected and closed");
-    let prefork = PreforkTCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap();
-    let error = prefork.serve_forever().unwrap_err().to_string();
-    assert!(error.contains("fork refused: cannot read /proc/self/task"), "{error}");
-
-    // A directory at that place that is not of procfs is no answer either.
-    std::fs::create_dir_all("/proc/self/task").unwrap();
-    let error = server.serve_forever().unwrap_err().to_string();
-    assert!(error.contains("fork refused: cannot read /proc/self/task"), "{error}");
-    drop(end);
-    other.join().unwrap();
+        // A directory with this name that is not procfs is not used.
+        std::fs::create_dir_all("/proc/self/task").unwrap();
+        let error = server.serve_forever().unwrap_err().to_string();
+        assert!(error.contains(CAUSE), "{error}");
+    });
 }
 
-/// A mixin that its handlers have in hand as well.
+/// A mixin that its handlers can access.
 #[derive(Default)]
 struct Shared(Arc<ForkingMixIn>);
 
@@ -269,27 +270,27 @@ impl MixIn for Shared {
     }
 }
 
-fn leaves_a_childs_own_descriptors_alone() {
+fn does_not_close_descriptors_of_a_child() {
     let mixin = Arc::new(ForkingMixIn::new());
     let own = Arc::clone(&mixin);
     let handler = handler_fn(move |cx| {
-        // More than the numbers that are free below those in use.
+        // Enough pairs to reuse all descriptor numbers that were closed.
         let pairs: Vec<_> = (0..20).map(|_| sock::socketpair()).collect::<io::Result<_>>()?;
-        // In the parent it ends the conversation with the children.
+        // In the parent this closes the channel to the children.
         let report = own.drain_workers(Duration::ZERO, &|| true);
-        let all_carry = pairs.iter().all(|(one, other)| {
+        let all_work = pairs.iter().all(|(one, other)| {
             let carries = |from: &Socket, to: &Socket| {
                 from.send(b"!").is_ok() && to.recv(1).is_ok_and(|got| got == b"!")
             };
             carries(one, other) && carries(other, one)
         });
-        cx.request.sendall(format!("{} {all_carry}", report.is_none()).as_bytes())
+        cx.request.sendall(format!("{} {all_work}", report.is_none()).as_bytes())
     });
     let server =
         StreamServer::<Inet, Shared>::builder(handler).mixin(Shared(mixin)).bind(LOOPBACK).unwrap();
-    // The line is not harmed for the next child either.
+    // The channel still works for the next child.
     for _ in 0..2 {
-        let client = client_of(server.server_address());
+        let client = connect_to(server.server_address());
         server.handle_request().unwrap();
         assert_eq!(client.recv(100).unwrap(), b"true true");
     }
@@ -304,7 +305,7 @@ impl ServerHooks for CountPassed {
     }
 }
 
-/// Serves that many requests by `handle` in children of `mixin`.
+/// Serves this many requests with `handle` in children of `mixin`.
 fn serve(
     requests: usize,
     mixin: ForkingMixIn,
@@ -320,18 +321,18 @@ fn serve(
             }
         })
         .mixin(mixin)
-        // Never in this test: only requests and children's ends wake the loop.
+        // Long enough that only requests and the ends of children wake the loop.
         .poll_interval(Duration::from_secs(3600))
         .bind(LOOPBACK)
         .unwrap();
-    let clients = (0..requests).map(|_| client_of(server.server_address())).collect();
+    let clients = (0..requests).map(|_| connect_to(server.server_address())).collect();
     server.serve_forever().unwrap();
     clients
 }
 
-fn collects_a_child_when_it_ends() {
+fn reaps_a_child_when_it_ends() {
     let clients = serve(1, ForkingMixIn::new(), |cx| {
-        // The parent goes to sleep first; then the child ends.
+        // The parent waits before the child ends.
         sock::poll(&mut [], Some(Duration::from_millis(50)))?;
         cx.request.sendall(b"served")
     });
@@ -339,15 +340,15 @@ fn collects_a_child_when_it_ends() {
     assert_eq!(children(), "");
 }
 
-fn collects_a_child_that_is_killed() {
+fn reaps_a_child_that_is_killed() {
     serve(1, ForkingMixIn::new(), |_| kill_process(getpid(), Signal::KILL).map_err(io::Error::from));
     assert_eq!(children(), "");
 }
 
-fn does_not_spin_beside_another_program() {
-    let turns = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&turns);
-    // What CGI does: the child becomes the program, and says nothing at its end.
+fn does_not_spin_after_exec_in_a_child() {
+    let iterations = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&iterations);
+    // Like CGI: the child calls exec, so it does not report its exit.
     let server = ForkingTCPServer::builder(handler_fn(|_| Err(Command::new("sleep").arg("0.5").exec())))
         .service_actions(move |server| {
             // No request may have been accepted before the first call.
@@ -358,25 +359,25 @@ fn does_not_spin_beside_another_program() {
         .poll_interval(Duration::from_millis(50))
         .bind(LOOPBACK)
         .unwrap();
-    let _client = client_of(server.server_address());
+    let _client = connect_to(server.server_address());
     server.serve_forever().unwrap();
-    let turns = turns.load(Ordering::Relaxed);
-    assert!((2..40).contains(&turns), "{turns} turns in half a second");
+    let iterations = iterations.load(Ordering::Relaxed);
+    assert!((2..40).contains(&iterations), "{iterations} iterations in half a second");
 }
 
-fn finds_room_again_after_other_programs() {
+fn reaps_children_that_called_exec() {
     let clients = serve(3, ForkingMixIn::new().max_children(1), |_| Err(Command::new("true").exec()));
     for client in clients {
         assert_eq!(client.recv(1).unwrap(), b"");
     }
 }
 
-fn leaves_the_children_of_others() {
-    // bpo-1540386: waitpid(-1) would take it.
+fn does_not_reap_children_of_other_code() {
+    // bpo-1540386: waitpid(-1) would reap it.
     let mut foreign = Command::new("sh").args(["-c", "exit 72"]).spawn().unwrap();
     let server = ForkingTCPServer::new(LOOPBACK, handler_fn(|cx| cx.request.sendall(b"served"))).unwrap();
     for _ in 0..3 {
-        let client = client_of(server.server_address());
+        let client = connect_to(server.server_address());
         server.handle_request().unwrap();
         assert_eq!(client.recv(100).unwrap(), b"served");
     }
@@ -384,23 +385,23 @@ fn leaves_the_children_of_others() {
     assert_eq!(foreign.wait().unwrap().code(), Some(72));
 }
 
-fn is_woken_by_a_child_that_ends() {
+fn wakes_when_a_child_ends() {
     let begin = Instant::now();
     serve(50, ForkingMixIn::new().max_children(1), |_| Ok(()));
-    // Without a word each would be found by the look that comes ten times a second.
+    // Without its report each child would be found by waitpid(2), ten times a second only.
     assert!(begin.elapsed() < Duration::from_millis(2500), "{:?}", begin.elapsed());
 }
 
-fn keeps_to_max_children() {
+fn runs_at_most_max_children() {
     let log = Log::new();
-    let of_handlers = Arc::clone(&log);
+    let handler_log = Arc::clone(&log);
     serve(3, ForkingMixIn::new().max_children(1), move |_| {
-        of_handlers.add("begin");
+        handler_log.add("begin");
         sock::poll(&mut [], Some(Duration::from_millis(30)))?;
-        of_handlers.add("end");
+        handler_log.add("end");
         Ok(())
     });
-    assert_eq!(log.take().1, "begin end begin end begin end", "never two at once");
+    assert_eq!(log.take().1, "begin end begin end begin end", "two children ran at once");
 }
 
 fn serves_datagrams() {
@@ -423,10 +424,10 @@ fn serves_datagrams() {
 
 fn close_waits_for_children() {
     let server = ForkingTCPServer::new(LOOPBACK, handler_fn(|cx| cx.request.recv(1).map(drop))).unwrap();
-    let client = client_of(server.server_address());
+    let client = connect_to(server.server_address());
     server.handle_request().unwrap();
-    assert_ne!(children(), "", "the child waits for the client");
-    // Not by closing: the child has a copy of this end too.
+    assert_ne!(children(), "", "the child has ended before the client");
+    // close(2) is not enough, because the child has a copy of the client's socket.
     client.shutdown(SHUT_WR).unwrap();
     server.server_close().unwrap();
     assert_eq!(children(), "");

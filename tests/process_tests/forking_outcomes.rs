@@ -1,6 +1,6 @@
-//! The promise: a forking server's counters, deadlines and drain are those of the
-//! others, though the work is done by children: what became of each is known by its
-//! end, and none is left behind.
+//! The promise: counters, deadlines and drains of a forking server are the same as those of other
+//! servers, although children serve the requests. The outcome of each child is known from its exit
+//! status, and no child is left behind.
 
 use std::fs;
 use std::io::{self, BufRead, Read, Write};
@@ -21,7 +21,7 @@ use sockserver::{
 };
 
 use crate::Test;
-use crate::support::{LIMIT, LOOPBACK, client_of, rest_of};
+use crate::support::{LIMIT, LOOPBACK, connect_to, read_to_end};
 
 pub(crate) const TESTS: &[Test] = &[
     ("forking_counts_by_exit_status", counts_by_exit_status),
@@ -39,19 +39,19 @@ pub(crate) const TESTS: &[Test] = &[
     ("forking_handlers_own_timeout", own_timeout),
     ("forking_handler_that_sets_none_has_no_read_deadline", own_none),
     ("forking_read_timeout_of_none_ends_no_receive", read_none),
-    ("forking_drain_reports_and_cuts", drain_reports_and_cuts),
-    ("forking_drain_lets_go_who_is_between_requests", drain_lets_go_who_is_between_requests),
+    ("forking_drain_reports_and_aborts", drain_reports_and_aborts),
+    ("forking_drain_closes_idle_connections", drain_closes_idle_connections),
     ("forking_close_timeout", close_timeout),
     ("forking_a_child_cannot_stop_its_parents_server", a_child_cannot_stop_it),
 ];
 
 const SHORT: Duration = Duration::from_millis(150);
 
-/// Stops the loop when so many requests have come and none is there any more.
+/// Stops the loop once this many requests have come and none is in flight.
 struct StopAfter {
     requests: u64,
     handle: Arc<OnceLock<ServerHandle>>,
-    /// Rather when they have all been begun.
+    /// Stops the loop once all requests have begun instead.
     begun: bool,
 }
 
@@ -86,8 +86,8 @@ fn builder<H: StreamRequestHandler>(
         .request_timeout(None)
 }
 
-/// Serves one client that `misbehaves` beforehand, and returns the counters and what
-/// the client has got.
+/// Serves one client that `misbehaves` first. Returns the counters and the data that the client has
+/// received.
 fn one(builder: Builder<Stream<Inet>, ForkingMixIn>, misbehave: impl FnOnce(&Socket)) -> (Stats, String) {
     let check = LeakCheck::begin();
     let handle = Arc::new(OnceLock::new());
@@ -98,15 +98,15 @@ fn one(builder: Builder<Stream<Inet>, ForkingMixIn>, misbehave: impl FnOnce(&Soc
         .bind(LOOPBACK)
         .unwrap();
     handle.set(server.handle()).unwrap();
-    let client = client_of(server.server_address());
+    let client = connect_to(server.server_address());
     misbehave(&client);
     server.serve_forever().unwrap();
-    let (stats, said) = (server.stats(), rest_of(&client));
+    let (stats, response) = (server.stats(), read_to_end(&client));
     assert_eq!(children(), "", "no zombie");
     server.server_close().unwrap();
     drop((client, handle));
     check.assert_nothing_left();
-    (stats, said)
+    (stats, response)
 }
 
 fn echo(cx: &mut StreamContext<'_>) -> io::Result<()> {
@@ -147,7 +147,7 @@ fn counts_by_exit_status() {
     let clients: Vec<Socket> = words
         .iter()
         .map(|word| {
-            let client = client_of(server.server_address());
+            let client = connect_to(server.server_address());
             client.sendall(word.as_bytes()).unwrap();
             client
         })
@@ -160,7 +160,7 @@ fn counts_by_exit_status() {
     check.assert_nothing_left();
 }
 
-/// Keeps what is logged.
+/// Stores log lines.
 struct Kept(Mutex<Vec<String>>);
 
 impl log::Log for Kept {
@@ -186,27 +186,27 @@ fn counts_and_logs_a_killed_child() {
             thread::park();
         }
     });
-    let (stats, said) = one(builder(handler), |_| ());
-    assert_eq!((stats.failed, stats.finished, said.as_str()), (1, 0, ""), "{stats:?}");
-    let told = KEPT.0.lock().unwrap().clone();
-    assert_eq!(told.len(), 1, "{told:?}");
+    let (stats, response) = one(builder(handler), |_| ());
+    assert_eq!((stats.failed, stats.finished, response.as_str()), (1, 0, ""), "{stats:?}");
+    let lines = KEPT.0.lock().unwrap().clone();
+    assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(
-        told[0].starts_with("ERROR: child ") && told[0].ends_with("was killed by signal 9"),
-        "{told:?}"
+        lines[0].starts_with("ERROR: child ") && lines[0].ends_with("was killed by signal 9"),
+        "{lines:?}"
     );
 }
 
 fn first_byte() {
-    let (stats, said) = one(builder(handler_fn(echo)).first_byte_timeout(SHORT), |_| ());
+    let (stats, response) = one(builder(handler_fn(echo)).first_byte_timeout(SHORT), |_| ());
     assert_timed_out(&stats, |stats| stats.timed_out.first_byte);
-    assert_eq!(said, "");
+    assert_eq!(response, "");
 }
 
 fn idle() {
     let builder = builder(handler_fn(echo)).idle_timeout(SHORT);
-    let (stats, said) = one(builder, |client| client.sendall(b"one\ntwo\n").unwrap());
+    let (stats, response) = one(builder, |client| client.sendall(b"one\ntwo\n").unwrap());
     assert_timed_out(&stats, |stats| stats.timed_out.idle);
-    assert_eq!(said, "one\ntwo\n");
+    assert_eq!(response, "one\ntwo\n");
 }
 
 fn read() {
@@ -230,15 +230,15 @@ fn request() {
     log::set_logger(&KEPT).unwrap();
     log::set_max_level(log::LevelFilter::Warn);
     let begin = Instant::now();
-    let (stats, said) = one(builder(stuck).request_timeout(SHORT), |_| ());
-    let told = KEPT.0.lock().unwrap().clone();
-    assert!(told.is_empty(), "what a client can do is no error: {told:?}");
+    let (stats, response) = one(builder(stuck).request_timeout(SHORT), |_| ());
+    let lines = KEPT.0.lock().unwrap().clone();
+    assert!(lines.is_empty(), "a client's fault was logged as an error: {lines:?}");
     assert_timed_out(&stats, |stats| stats.timed_out.request);
-    assert_eq!(said, "");
+    assert_eq!(response, "");
     assert!(begin.elapsed() >= SHORT && begin.elapsed() < LIMIT);
 }
 
-/// Another program with this end of a connection as its output.
+/// Runs another program with this connection as its output.
 fn beside(client: &Socket, script: &str) -> std::process::Child {
     let output = OwnedFd::from(client.dup().unwrap());
     Command::new("sh")
@@ -263,17 +263,17 @@ fn trickle() {
         .bind(LOOPBACK)
         .unwrap();
     handle.set(server.handle()).unwrap();
-    let client = client_of(server.server_address());
+    let client = connect_to(server.server_address());
     trickling.replace(beside(&client, "while printf .; do sleep 0.02; done"));
     server.serve_forever().unwrap();
     assert_timed_out(&server.stats(), |stats| stats.timed_out.request);
-    // A broken pipe ends the other program.
+    // A broken pipe ends the program.
     drop((server, client, handle));
     trickling.take().unwrap().wait().unwrap();
     check.assert_nothing_left();
 }
 
-/// A handshake in which the client has to say something, one byte after the other.
+/// A handshake that receives the client's data byte by byte.
 fn handshake(request: Socket, _client_address: &Address) -> io::Result<Socket> {
     while request.recv(1)? == b"." {}
     Ok(request)
@@ -284,22 +284,22 @@ fn wrap() {
     let handle = Arc::new(OnceLock::new());
     let hooks = StopAfter { requests: 3, handle: Arc::clone(&handle), begun: false };
     let builder = builder(handler_fn(|cx| {
-        // Longer than a handshake may take: that deadline is over with the handshake.
+        // Longer than the handshake deadline, which ends with the handshake.
         thread::sleep(SHORT * 4);
         cx.wfile.write_all(b"served")
     }));
     let builder = builder.wrap_timeout(SHORT * 2).read_timeout(LIMIT).wrap_request(handshake);
     let server = builder.service_actions(move |_| hooks.service_actions()).bind(LOOPBACK).unwrap();
     handle.set(server.handle()).unwrap();
-    let silent = client_of(server.server_address());
-    let trickling = client_of(server.server_address());
+    let silent = connect_to(server.server_address());
+    let trickling = connect_to(server.server_address());
     let mut other = beside(&trickling, "while printf .; do sleep 0.02; done");
-    let good = client_of(server.server_address());
+    let good = connect_to(server.server_address());
     good.sendall(b"!").unwrap();
     let begin = Instant::now();
     server.serve_forever().unwrap();
     assert!(begin.elapsed() < LIMIT / 2, "{:?}", begin.elapsed());
-    assert_eq!((rest_of(&silent), rest_of(&good)), (String::new(), "served".into()));
+    assert_eq!((read_to_end(&silent), read_to_end(&good)), (String::new(), "served".into()));
     let stats = server.stats();
     assert_eq!((stats.timed_out.wrap, stats.finished), (2, 1), "{stats:?}");
     assert_eq!(stats.timed_out.total(), 2);
@@ -308,7 +308,7 @@ fn wrap() {
     check.assert_nothing_left();
 }
 
-/// Leaves a client that sends `p` as it is, and waits for the end of any other.
+/// Does not wrap a client that sends `p`, and waits for the end of any other.
 fn patient(request: Socket, _client_address: &Address) -> io::Result<Socket> {
     if request.recv(1)? == b"p" {
         return Ok(request);
@@ -320,7 +320,7 @@ fn patient(request: Socket, _client_address: &Address) -> io::Result<Socket> {
 fn wrap_after_a_plain_one() {
     let handle = Arc::new(OnceLock::new());
     let hooks = StopAfter { requests: 2, handle: Arc::clone(&handle), begun: false };
-    // With one child at a time the parent has heard of the first when it forks the second.
+    // With one child at a time, the parent has the report of the first when it forks the second.
     let builder = builder(handler_fn(echo)).max_children(1).wrap_timeout(SHORT);
     let server = builder
         .wrap_request(patient)
@@ -328,7 +328,7 @@ fn wrap_after_a_plain_one() {
         .bind(LOOPBACK)
         .unwrap();
     handle.set(server.handle()).unwrap();
-    let [plain, patient] = [(); 2].map(|()| client_of(server.server_address()));
+    let [plain, patient] = [(); 2].map(|()| connect_to(server.server_address()));
     plain.sendall(b"p").unwrap();
     plain.shutdown(sock::SHUT_WR).unwrap();
     patient.sendall(b"x").unwrap();
@@ -364,7 +364,7 @@ fn client_address_of_the_hook() {
         cx.rfile.read_line(&mut String::new()).map(drop)
     }));
     let connect = |address: &Address, named: &str| {
-        let client = client_of(address);
+        let client = connect_to(address);
         client.sendall(format!("{named}\n").as_bytes()).unwrap();
         client
     };
@@ -396,7 +396,10 @@ fn client_address_of_the_hook() {
     let report = server.drain(Duration::ZERO).unwrap();
     let aborted: Vec<_> = report.aborted.iter().map(|request| request.client_address.to_string()).collect();
     assert_eq!(aborted, ["192.0.2.7:1"], "{report}");
-    assert_eq!((rest_of(&first), rest_of(&second)), ("192.0.2.7:1".into(), "busy 192.0.2.7:3".into()));
+    assert_eq!(
+        (read_to_end(&first), read_to_end(&second)),
+        ("192.0.2.7:1".into(), "busy 192.0.2.7:3".into())
+    );
     drop((server, first, second, known));
     check.assert_nothing_left();
 }
@@ -410,7 +413,7 @@ fn server_speaks_first() {
     });
     let mut other = None;
     let check = LeakCheck::begin();
-    let (stats, said) = {
+    let (stats, response) = {
         let handle = Arc::new(OnceLock::new());
         let hooks = StopAfter { requests: 1, handle: Arc::clone(&handle), begun: false };
         let server = builder(handler)
@@ -420,12 +423,12 @@ fn server_speaks_first() {
             .bind(LOOPBACK)
             .unwrap();
         handle.set(server.handle()).unwrap();
-        let client = client_of(server.server_address());
+        let client = connect_to(server.server_address());
         other.replace(beside(&client, "sleep 0.5; echo me"));
         server.serve_forever().unwrap();
-        (server.stats(), rest_of(&client))
+        (server.stats(), read_to_end(&client))
     };
-    assert_eq!((stats.finished, said.as_str()), (1, "who is there?\nme\n"), "{stats:?}");
+    assert_eq!((stats.finished, response.as_str()), (1, "who is there?\nme\n"), "{stats:?}");
     other.take().unwrap().wait().unwrap();
     check.assert_nothing_left();
 }
@@ -443,8 +446,8 @@ impl StreamRequestHandler for Impatient {
 }
 
 fn own_timeout() {
-    let (stats, said) = one(builder(|| Impatient), |_| ());
-    assert_eq!((stats.finished, said.as_str()), (1, "late"), "{stats:?}");
+    let (stats, response) = one(builder(|| Impatient), |_| ());
+    assert_eq!((stats.finished, response.as_str()), (1, "late"), "{stats:?}");
 }
 
 fn own_none() {
@@ -464,14 +467,14 @@ fn read_none() {
     assert_timed_out(&stats, |stats| stats.timed_out.request);
 }
 
-fn drain_reports_and_cuts() {
+fn drain_reports_and_aborts() {
     let check = LeakCheck::begin();
     let handle = Arc::new(OnceLock::new());
     let hooks = StopAfter { requests: 4, handle: Arc::clone(&handle), begun: true };
     let server = builder(handler_fn(|cx| {
         let mut line = String::new();
         cx.rfile.read_line(&mut line)?;
-        // One ends while it is drained.
+        // One request finishes during the drain.
         thread::sleep(SHORT);
         cx.wfile.write_all(line.as_bytes())
     }));
@@ -481,7 +484,7 @@ fn drain_reports_and_cuts() {
         .bind(LOOPBACK)
         .unwrap();
     handle.set(server.handle()).unwrap();
-    let clients: Vec<Socket> = (0..4).map(|_| client_of(server.server_address())).collect();
+    let clients: Vec<Socket> = (0..4).map(|_| connect_to(server.server_address())).collect();
     for client in &clients[..2] {
         client.sendall(b"hello\n").unwrap();
     }
@@ -495,9 +498,9 @@ fn drain_reports_and_cuts() {
     let mut silent: Vec<_> = clients[2..].iter().map(|client| client.getsockname().unwrap()).collect();
     cut.sort_by_key(|address| address.port());
     silent.sort_by_key(|address| address.port());
-    assert_eq!(cut, silent, "those who said nothing, by name");
+    assert_eq!(cut, silent, "the report names other clients than the silent ones");
     for (index, client) in clients.iter().enumerate() {
-        assert_eq!(rest_of(client), if index < 2 { "hello\n" } else { "" });
+        assert_eq!(read_to_end(client), if index < 2 { "hello\n" } else { "" });
     }
     let stats = server.stats();
     assert_eq!((stats.finished, stats.aborted, stats.in_flight), (2, 2, 0), "{stats:?}");
@@ -506,7 +509,7 @@ fn drain_reports_and_cuts() {
     check.assert_nothing_left();
 }
 
-fn drain_lets_go_who_is_between_requests() {
+fn drain_closes_idle_connections() {
     let handle = Arc::new(OnceLock::new());
     let hooks = StopAfter { requests: 1, handle: Arc::clone(&handle), begun: true };
     let server = builder(handler_fn(|cx| {
@@ -520,7 +523,7 @@ fn drain_lets_go_who_is_between_requests() {
         .bind(LOOPBACK)
         .unwrap();
     handle.set(server.handle()).unwrap();
-    let client = client_of(server.server_address());
+    let client = connect_to(server.server_address());
     client.sendall(b"hello\n").unwrap();
     server.serve_forever().unwrap();
     assert_eq!(client.recv(100).unwrap(), b"hello\n");
@@ -529,7 +532,7 @@ fn drain_lets_go_who_is_between_requests() {
         report.elapsed < LIMIT / 2 && report.aborted.is_empty() && report.still_running == 0,
         "{report}"
     );
-    assert_eq!(rest_of(&client), "");
+    assert_eq!(read_to_end(&client), "");
     assert_eq!(server.stats().finished, 1);
     assert_eq!(children(), "");
 }
@@ -537,14 +540,14 @@ fn drain_lets_go_who_is_between_requests() {
 fn close_timeout() {
     let server = builder(handler_fn(|cx| cx.rfile.read(&mut [0]).map(drop))).close_timeout(SHORT);
     let server = server.bind(LOOPBACK).unwrap();
-    let client = client_of(server.server_address());
+    let client = connect_to(server.server_address());
     server.handle_request().unwrap();
     let begin = Instant::now();
     server.server_close().unwrap();
     assert!(begin.elapsed() >= SHORT && begin.elapsed() < LIMIT / 2, "{:?}", begin.elapsed());
-    assert_ne!(children(), "", "it goes on by itself");
+    assert_ne!(children(), "", "the child has ended");
     client.shutdown(sock::SHUT_WR).unwrap();
-    assert_eq!(rest_of(&client), "");
+    assert_eq!(read_to_end(&client), "");
 }
 
 fn a_child_cannot_stop_it() {
@@ -557,6 +560,6 @@ fn a_child_cannot_stop_it() {
         assert!(errors.iter().all(|error| error.kind() == io::ErrorKind::Unsupported), "{errors:?}");
         cx.wfile.write_all(b"refused")
     });
-    let (stats, said) = one(builder(handler), |_| ());
-    assert_eq!((stats.finished, said.as_str()), (1, "refused"));
+    let (stats, response) = one(builder(handler), |_| ());
+    assert_eq!((stats.finished, response.as_str()), (1, "refused"));
 }

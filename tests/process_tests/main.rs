@@ -1,8 +1,7 @@
-//! Promises that need a process of their own: forks, signals, and counts of
-//! descriptors, threads and children, which other tests would disturb.
+//! Tests that need their own process: forks, signals, and counts of descriptors, threads and child
+//! processes, which other tests would disturb.
 //!
-//! Every test is a run of this program with `--alone NAME`: one process, in
-//! which the test is the only thread.
+//! Every test is a run of this program with `--alone NAME`, in which the test is the only thread.
 
 mod cpython;
 mod descriptors;
@@ -26,7 +25,7 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// Name and test. A test panics when its promise is broken.
+/// The name and the function of a test, which panics if the test fails.
 type Test = (&'static str, fn());
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -56,7 +55,7 @@ fn main() -> ExitCode {
                 .chain(preforking::HELPERS)
                 .chain(tls::HELPERS)
                 .chain(unix_mode::HELPERS);
-            let (_, test) = all.find(|(known, _)| known == name).expect("a test of that name");
+            let (_, test) = all.find(|(known, _)| known == name).expect("no test has this name");
             test();
             return ExitCode::SUCCESS;
         }
@@ -73,18 +72,18 @@ fn run_alone(name: &str) -> Result<(), Failed> {
         .stderr(Stdio::piped())
         .spawn()?;
     let mut stderr = child.stderr.take().ok_or("no pipe for stderr")?;
-    let (told, hear) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut text = String::new();
         let _ = stderr.read_to_string(&mut text);
-        let _ = told.send(text);
+        let _ = sender.send(text);
     });
-    let text = match hear.recv_timeout(LIMIT) {
+    let text = match receiver.recv_timeout(LIMIT) {
         Ok(text) => text,
         Err(_) => {
             child.kill()?;
-            // Its children may keep the pipe open.
-            let text = hear.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
+            // Children of the test may keep the pipe open.
+            let text = receiver.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
             format!("still running after {LIMIT:?}\n{text}")
         }
     };

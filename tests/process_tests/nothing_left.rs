@@ -12,9 +12,9 @@ use crate::Test;
 
 pub(crate) const TESTS: &[Test] = &[
     ("failing_constructors_leave_no_descriptor", failing_constructors_leave_no_descriptor),
-    ("threads_are_used_again_and_gone_at_the_end", threads_are_used_again_and_gone_at_the_end),
+    ("threads_are_reused_and_end_with_the_server", threads_are_reused_and_end_with_the_server),
     ("a_server_closed_before_any_request_leaves_nothing", closed_before_any_request),
-    ("a_leak_check_finds_what_is_left", a_leak_check_finds_what_is_left),
+    ("a_leak_check_finds_leaks", a_leak_check_finds_leaks),
 ];
 
 fn descriptors() -> usize {
@@ -25,7 +25,8 @@ fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").unwrap().count()
 }
 
-/// The kernel counts a thread for a moment after it has been joined.
+/// Waits for the expected number of threads. The kernel counts a thread for a short time after it was
+/// joined.
 #[track_caller]
 fn assert_threads(expected: usize) {
     let until = Instant::now() + Duration::from_secs(10);
@@ -35,13 +36,13 @@ fn assert_threads(expected: usize) {
     assert_eq!(threads(), expected);
 }
 
-/// Runs `make` 1,024 times; each time it has to fail, with `text` in the error.
+/// Calls `make` 1,024 times. Each call must fail with `text` in the error.
 #[track_caller]
 fn fails_each_time<T>(text: &str, make: impl Fn() -> io::Result<T>) {
     let before = descriptors();
     for _ in 0..1024 {
         let Err(error) = make() else {
-            panic!("made, where an error with {text:?} was due");
+            panic!("expected an error with {text:?}");
         };
         assert!(error.to_string().contains(text), "{error}");
     }
@@ -74,7 +75,7 @@ fn failing_constructors_leave_no_descriptor() {
     });
 }
 
-fn threads_are_used_again_and_gone_at_the_end() {
+fn threads_are_reused_and_end_with_the_server() {
     let (descriptors_before, threads_before) = (descriptors(), threads());
     let server = ThreadingTCPServer::new(
         ("127.0.0.1", 0),
@@ -94,13 +95,13 @@ fn threads_are_used_again_and_gone_at_the_end() {
             assert_eq!(client.recv(100).unwrap(), b"echo");
             assert_eq!(client.recv(100).unwrap(), b"");
         };
-        // One after the other they find the same few threads.
+        // Requests one after another are served by the same few threads.
         for _ in 0..100 {
             talk(create_connection(("127.0.0.1", port)).unwrap());
         }
         let kept = threads() - threads_before - 1;
         assert!((1..20).contains(&kept), "{kept} threads for 100 requests");
-        // All at once they have a thread each.
+        // Concurrent requests have a thread each.
         let many: Vec<_> = (0..50).map(|_| create_connection(("127.0.0.1", port)).unwrap()).collect();
         many.into_iter().for_each(talk);
         handle.shutdown().unwrap();
@@ -125,7 +126,7 @@ fn closed_before_any_request() {
     );
 }
 
-fn a_leak_check_finds_what_is_left() {
+fn a_leak_check_finds_leaks() {
     let check = LeakCheck::begin();
     check.assert_nothing_left();
     let pair = sock::socketpair().unwrap();

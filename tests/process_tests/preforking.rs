@@ -1,5 +1,5 @@
-//! The promise: a pre-forked server's workers may die, stop, hang or fail to start,
-//! and only their own client notices; the counters add up over all of them.
+//! The promise: a worker of a pre-forked server that dies, stops, hangs or fails to start affects only
+//! its own client, and the counters are consistent over all workers.
 
 use std::fs;
 use std::io::{self, BufRead, Read, Write};
@@ -19,30 +19,36 @@ use sockserver::{
 };
 
 use crate::Test;
-use crate::support::{LIMIT, LOOPBACK, client_of};
+use crate::support::{LIMIT, LOOPBACK, connect_to, wait_until};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("prefork_serves_and_leaves_nothing", serves_and_leaves_nothing),
+    ("prefork_serves_and_leaves_no_process", serves_and_leaves_no_process),
     ("prefork_workers_leave_accept_when_the_loop_ends", workers_leave_accept_with_the_loop),
     ("prefork_replaces_a_killed_worker_and_counts_its_client", replaces_a_killed_worker),
     ("prefork_replaces_a_stopped_worker", replaces_a_stopped_worker),
     ("prefork_kills_a_worker_whose_handler_does_not_return", kills_a_stuck_worker),
-    ("prefork_lets_a_long_conversation_live", lets_a_long_conversation_live),
-    ("prefork_recycles_workers", recycles_workers),
-    ("prefork_says_when_workers_cannot_start", says_when_workers_cannot_start),
-    ("prefork_workers_leave_when_their_parent_is_killed", workers_leave_with_their_parent),
+    (
+        "prefork_does_not_kill_a_worker_with_a_long_connection",
+        does_not_kill_a_worker_with_a_long_connection,
+    ),
+    ("prefork_replaces_workers_after_max_requests", replaces_workers_after_max_requests),
+    ("prefork_fails_when_workers_cannot_start", fails_when_workers_cannot_start),
+    ("prefork_workers_leave_when_their_parent_is_killed", workers_exit_when_their_parent_dies),
     ("prefork_drain_reports_over_all_workers", drain_reports_over_all_workers),
-    ("prefork_handle_request_has_its_wrap_deadline", handle_request_has_its_wrap_deadline),
+    ("prefork_handle_request_enforces_wrap_timeout", handle_request_enforces_wrap_timeout),
     ("prefork_counts_a_client_for_the_address_that_wrap_request_names", client_address_of_the_hook),
     ("prefork_serves_datagrams", serves_datagrams),
-    ("prefork_workers_accept_no_more_once_the_loop_has_ended", workers_accept_no_more),
+    (
+        "prefork_workers_do_not_accept_after_the_stop_once_the_loop_has_ended",
+        workers_do_not_accept_after_the_stop,
+    ),
 ];
 
-/// Programs that a test starts, to do something to them.
+/// Programs that tests start.
 pub(crate) const HELPERS: &[Test] = &[("prefork_server", serve_until_killed)];
 
-/// Answers each line with the worker's process id, does what the line says, and
-/// waits for the next.
+/// Answers each line with the worker's process id, does what the line says, and waits for the next
+/// line.
 struct Worker;
 
 impl StreamRequestHandler for Worker {
@@ -51,7 +57,7 @@ impl StreamRequestHandler for Worker {
         if cx.rfile.read_line(&mut line)? == 0 {
             return Ok(());
         }
-        // In one piece: `wfile` sends each as it comes.
+        // In one write, because `wfile` is unbuffered.
         cx.wfile.write_all(format!("{}\n", std::process::id()).as_bytes())?;
         if line == "hang\n" {
             loop {
@@ -65,7 +71,7 @@ impl StreamRequestHandler for Worker {
 
 type Play = dyn FnMut(&ServerHandle) -> bool + Send;
 
-/// What a test does between two turns of the loop, until it says that it is done.
+/// Runs a step of the test in each iteration of the loop, until the test is done.
 struct Script {
     handle: Arc<OnceLock<ServerHandle>>,
     next: Mutex<Box<Play>>,
@@ -78,7 +84,7 @@ impl Script {
         let stats = handle.stats();
         assert!(stats.is_consistent(), "{stats:?}");
         let done = (self.next.lock().unwrap())(handle);
-        assert!(self.began.elapsed() < LIMIT, "it takes too long; {stats:?}");
+        assert!(self.began.elapsed() < LIMIT, "the test takes too long: {stats:?}");
         if done {
             handle.request_shutdown().unwrap();
         }
@@ -89,7 +95,7 @@ fn builder() -> Builder<Stream<Inet>, PreforkMixIn> {
     PreforkTCPServer::builder(|| Worker).poll_interval(Duration::from_millis(3)).workers(2)
 }
 
-/// Serves while the script goes on; it is made when the server's address is known.
+/// Serves until the script is done. `script` is called with the server's address.
 fn play<F>(builder: Builder<Stream<Inet>, PreforkMixIn>, script: impl FnOnce(sock::Address) -> F)
 where
     F: FnMut(&ServerHandle) -> bool + Send + 'static,
@@ -101,10 +107,10 @@ where
 
 fn close(server: PreforkTCPServer) {
     server.server_close().unwrap();
-    assert_eq!(children(std::process::id()), [], "no worker is left");
+    assert_eq!(children(std::process::id()), [], "a worker is left");
 }
 
-/// A server whose loop ends whenever the script says that it is done.
+/// Creates a server whose loop ends when the script is done.
 fn prepare<F>(
     builder: Builder<Stream<Inet>, PreforkMixIn>,
     script: impl FnOnce(sock::Address) -> F,
@@ -132,12 +138,12 @@ fn signal(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
-/// A client that never waits: it says a line, and hears later whose worker it has.
+/// A non-blocking client. It sends a line and reads later which worker serves it.
 struct Client(Socket);
 
 impl Client {
     fn of(address: &sock::Address) -> Client {
-        let sock = client_of(address);
+        let sock = connect_to(address);
         sock.setblocking(false).unwrap();
         Client(sock)
     }
@@ -146,14 +152,14 @@ impl Client {
         self.0.sendall(line.as_bytes()).unwrap();
     }
 
-    /// The worker's process id, once it has answered; nothing more at the end that follows.
+    /// Returns the worker's process id once it has answered, and nothing at the end of the connection.
     fn answer(&self) -> Option<i32> {
         let text = String::from_utf8(self.0.recv(100).ok()?).unwrap();
         (!text.is_empty()).then(|| text.trim().parse().unwrap())
     }
 }
 
-fn serves_and_leaves_nothing() {
+fn serves_and_leaves_no_process() {
     let check = LeakCheck::begin();
     play(builder(), |address| {
         let clients: Vec<Client> = (0..2).map(|_| Client::of(&address)).collect();
@@ -167,7 +173,7 @@ fn serves_and_leaves_nothing() {
     check.assert_nothing_left();
 }
 
-/// Idle ones wait in accept(2), which only a client ends, or a signal.
+/// Idle workers block in accept(2), until a client or a signal arrives.
 fn workers_leave_accept_with_the_loop() {
     let serves_again = Arc::new(AtomicBool::new(false));
     let second_loop = Arc::clone(&serves_again);
@@ -183,7 +189,7 @@ fn workers_leave_accept_with_the_loop() {
                 client.say("last\n");
                 client
             });
-            // It may be asked once more when the loop has been told to end.
+            // The script may be called once more after the loop was stopped.
             answered = answered || client.answer().is_some();
             answered
         }
@@ -192,7 +198,7 @@ fn workers_leave_accept_with_the_loop() {
     wait_until_ended(&children(std::process::id()));
     serves_again.store(true, Ordering::SeqCst);
     server.serve_forever().unwrap();
-    assert_eq!(server.stats().lost_before_accept, 0, "to be called out is no client");
+    assert_eq!(server.stats().lost_before_accept, 0, "an interrupted accept counts as a client");
     close(server);
 }
 
@@ -261,7 +267,7 @@ fn kills_a_stuck_worker() {
     });
 }
 
-fn lets_a_long_conversation_live() {
+fn does_not_kill_a_worker_with_a_long_connection() {
     let limit = Duration::from_millis(200);
     let builder = builder().workers(1).request_timeout(limit);
     play(builder.heartbeat(Duration::from_millis(60)), |address| {
@@ -278,7 +284,7 @@ fn lets_a_long_conversation_live() {
     });
 }
 
-fn recycles_workers() {
+fn replaces_workers_after_max_requests() {
     play(builder().workers(1).max_requests(3, 0), |address| {
         let mut pids: Vec<i32> = Vec::new();
         let mut client = Client::of(&address);
@@ -299,7 +305,7 @@ fn recycles_workers() {
     });
 }
 
-/// Counts the starts in a file that all processes share.
+/// Counts the starts of workers in a file.
 struct CannotStart(fs::File);
 
 impl ServerHooks for CannotStart {
@@ -309,26 +315,26 @@ impl ServerHooks for CannotStart {
     }
 }
 
-fn says_when_workers_cannot_start() {
+fn fails_when_workers_cannot_start() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let hooks = CannotStart(file.reopen().unwrap());
     let server = PreforkTCPServer::builder(|| Worker).workers(2).hooks(hooks).bind(LOOPBACK).unwrap();
     let error = server.serve_forever().unwrap_err();
     assert!(error.to_string().contains("workers cannot start: 10 in a row failed"), "{error}");
     let starts = fs::metadata(file.path()).unwrap().len();
-    assert!((10..=12).contains(&starts), "{starts} starts: a storm");
+    assert!((10..=12).contains(&starts), "{starts} workers were started");
     server.server_close().unwrap();
     assert_eq!(children(std::process::id()), []);
 }
 
-/// A server that a test kills.
+/// Serves until a test kills the process.
 fn serve_until_killed() {
     let server = PreforkTCPServer::builder(|| Worker).workers(3).bind(LOOPBACK).unwrap();
     println!("{}", server.server_address());
     server.serve_forever().unwrap();
 }
 
-/// Kills a program however the test ends: it would keep this one's pipes open.
+/// Kills a program when it is dropped, because it would keep the pipes of this process open.
 struct Killed(std::process::Child);
 
 impl Drop for Killed {
@@ -338,7 +344,7 @@ impl Drop for Killed {
     }
 }
 
-fn workers_leave_with_their_parent() {
+fn workers_exit_when_their_parent_dies() {
     let server = Command::new(std::env::current_exe().unwrap())
         .args(["--alone", "prefork_server"])
         .stdin(Stdio::null())
@@ -349,11 +355,11 @@ fn workers_leave_with_their_parent() {
     let mut line = String::new();
     io::BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let address: std::net::SocketAddr = line.trim().parse().unwrap();
-    let client = client_of(&address.into());
+    let client = connect_to(&address.into());
     client.sendall(b"stay\n").unwrap();
     assert!(client.recv(100).unwrap().ends_with(b"\n"));
     let begin = Instant::now();
-    // The first may answer before the last has been forked.
+    // The first worker may answer before the last has been forked.
     let workers = loop {
         let workers = children(server.0.id());
         if workers.len() == 3 {
@@ -363,24 +369,24 @@ fn workers_leave_with_their_parent() {
         thread::yield_now();
     };
     drop(server);
-    // A client between two requests is let go, and so are the workers that wait.
+    // The idle connection is closed, and idle workers exit.
     assert_eq!(client.recv(100).unwrap(), b"");
     wait_until_ended(&workers);
 }
 
-/// The letter of ps(1); nothing for a process that is gone.
+/// Returns the state letter of ps(1), nothing for a process that does not exist.
 fn state(pid: i32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit(") ").next()?.chars().next()
 }
 
-/// Orphans are collected by whoever is init, or not at all.
+/// Orphans are reaped by init, or not at all if init does not reap.
 fn wait_until_ended(workers: &[i32]) {
     let begin = Instant::now();
     while let Some(pid) = workers.iter().find(|pid| !matches!(state(**pid), None | Some('Z'))) {
-        let told = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let proc_file = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
         let late = begin.elapsed() > LIMIT / 2;
-        assert!(!late, "worker {pid} is still there: {} {}", told("stat"), told("wchan"));
+        assert!(!late, "worker {pid} has not ended: {} {}", proc_file("stat"), proc_file("wchan"));
         thread::yield_now();
     }
 }
@@ -389,7 +395,7 @@ fn drain_reports_over_all_workers() {
     let (known, reached) = (Arc::new(OnceLock::new()), Arc::new(AtomicUsize::new(0)));
     let seen = Arc::clone(&reached);
     let next = move |handle: &ServerHandle| {
-        // Three connections, of which two have a request that goes on.
+        // Three connections, two of which have a running request.
         seen.store(handle.stats().in_flight as usize, Ordering::Relaxed);
         handle.stats().in_flight == 3
     };
@@ -399,12 +405,12 @@ fn drain_reports_over_all_workers() {
     let server = builder.bind(LOOPBACK).unwrap();
     known.set(server.handle()).unwrap();
     let address = server.server_address().clone();
-    let (idle, silent, hangs) = (client_of(&address), client_of(&address), client_of(&address));
+    let (idle, silent, hangs) = (connect_to(&address), connect_to(&address), connect_to(&address));
     idle.sendall(b"stay\n").unwrap();
     hangs.sendall(b"hang\n").unwrap();
     server.serve_forever().unwrap();
     assert_eq!(reached.load(Ordering::Relaxed), 3);
-    // Each has got as far as it will.
+    // Each client has received all that it can.
     for client in [&idle, &hangs] {
         assert!(client.recv(100).unwrap().ends_with(b"\n"));
     }
@@ -429,25 +435,25 @@ impl DatagramRequestHandler for Echo {
     }
 }
 
-/// Waits for the end of its client.
+/// Waits until the client disconnects.
 fn patient(request: Socket, _client_address: &sock::Address) -> io::Result<Socket> {
     while !request.recv(1)?.is_empty() {}
     Err(io::ErrorKind::UnexpectedEof.into())
 }
 
-/// It serves in the process that is going to fork, which has no thread for deadlines.
-fn handle_request_has_its_wrap_deadline() {
+/// `handle_request` serves in the parent, which has no deadline thread because it forks later.
+fn handle_request_enforces_wrap_timeout() {
     let builder = PreforkTCPServer::builder(|| Worker).wrap_request(patient);
     let builder = builder.wrap_timeout(Duration::from_millis(100)).read_timeout(None);
     let server = builder.bind(LOOPBACK).unwrap();
     for served in 1..=2 {
-        let client = client_of(server.server_address());
+        let client = connect_to(server.server_address());
         client.sendall(b"x").unwrap();
         server.handle_request().unwrap();
         let stats = server.stats();
         assert_eq!((stats.accepted, stats.timed_out.wrap), (served, served), "{stats:?}");
     }
-    // No thread keeps it from forking.
+    // There is no thread that prevents a fork.
     server.handle().request_shutdown().unwrap();
     server.serve_forever().unwrap();
 }
@@ -468,7 +474,7 @@ fn client_address_of_the_hook() {
     let builder = builder().workers(4).wrap_request(proxied).max_connections_per_ip(1);
     let server = prepare(builder, |address| {
         let connect = move |named: &str| {
-            let client = client_of(&address);
+            let client = connect_to(&address);
             client.sendall(format!("{named}\nstay\n").as_bytes()).unwrap();
             let mut answer = String::new();
             let _ = client.makefile_rb().read_line(&mut answer);
@@ -517,8 +523,8 @@ fn serves_datagrams() {
     assert_eq!(children(std::process::id()), []);
 }
 
-/// A client that comes when `serve_forever` has returned is left for the next loop.
-fn workers_accept_no_more() {
+/// A client that connects after `serve_forever` has returned is not accepted before the next loop.
+fn workers_do_not_accept_after_the_stop() {
     let server = prepare(builder().workers(4), |_| {
         move |_: &ServerHandle| {
             let workers = children(std::process::id());
@@ -527,16 +533,18 @@ fn workers_accept_no_more() {
     });
     for _ in 0..10 {
         server.serve_forever().unwrap();
-        // Those of the rounds before, which the next loop finds in the queue.
+        // Clients of earlier rounds, which are still queued.
         let accepted = server.stats().accepted;
         let client = Client::of(server.server_address());
         client.say("last\n");
-        let begin = Instant::now();
-        while !children(std::process::id()).iter().all(|pid| state(*pid) == Some('Z')) {
-            assert!(begin.elapsed() < LIMIT, "the workers leave");
-            thread::sleep(Duration::from_millis(1));
-        }
-        assert_eq!((client.answer(), server.stats().accepted), (None, accepted), "it was not accepted");
+        wait_until("all workers have exited", || {
+            children(std::process::id()).iter().all(|pid| state(*pid) == Some('Z'))
+        });
+        assert_eq!(
+            (client.answer(), server.stats().accepted),
+            (None, accepted),
+            "a client was accepted after the stop"
+        );
     }
     close(server);
 }

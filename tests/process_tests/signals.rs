@@ -15,14 +15,17 @@ use crate::Test;
 pub(crate) const TESTS: &[Test] = &[
     ("signals_do_not_extend_a_timeout", signals_do_not_extend_a_timeout),
     ("signals_do_not_end_a_call", signals_do_not_end_a_call),
-    ("a_hook_that_says_stop_ends_every_waiting_call", a_hook_that_says_stop_ends_every_waiting_call),
-    ("a_hook_that_says_go_on_ends_none", a_hook_that_says_go_on_ends_none),
-    ("sendall_asks_the_hook_between_its_pieces", sendall_asks_the_hook_between_its_pieces),
-    ("a_signal_ends_a_call_that_has_moved_a_part", a_signal_ends_a_call_that_has_moved_a_part),
+    (
+        "a_hook_that_returns_false_ends_every_blocked_call",
+        a_hook_that_returns_false_ends_every_blocked_call,
+    ),
+    ("a_hook_that_returns_true_ends_no_call", a_hook_that_returns_true_ends_no_call),
+    ("sendall_calls_the_hook_between_partial_sends", sendall_calls_the_hook_between_partial_sends),
+    ("a_signal_ends_a_call_that_has_transferred_a_part", a_signal_ends_a_call_that_has_transferred_a_part),
 ];
 
-/// Interrupts the main thread, the one a signal to the process goes to, every
-/// few milliseconds while `run` runs.
+/// Interrupts the main thread, which receives signals to the process, every few milliseconds while
+/// `run` runs.
 #[track_caller]
 pub(crate) fn under_signals(run: impl FnOnce()) {
     let handled = Arc::new(AtomicBool::new(false));
@@ -82,7 +85,7 @@ fn signals_do_not_end_a_call() {
     }
 }
 
-fn a_hook_that_says_stop_ends_every_waiting_call() {
+fn a_hook_that_returns_false_ends_every_blocked_call() {
     set_interrupt_hook(Some(|| false));
     let (ours, _theirs) = sock::socketpair().unwrap();
     let (full, _unread) = sock::socketpair().unwrap();
@@ -102,7 +105,7 @@ fn a_hook_that_says_stop_ends_every_waiting_call() {
         ("sendall", &|| full.sendall(b"x")),
         ("sendmsg", &|| full.sendmsg(&[io::IoSlice::new(b"x")], &[]).map(drop)),
         ("accept", &|| listener.accept().map(drop)),
-        // What retries an interrupted call must not swallow the stop.
+        // Code that retries an interrupted call must not hide the hook's result.
         ("read_exact", &|| io::Read::read_exact(&mut ours.makefile_rb(), &mut [0])),
     ];
     for (name, call) in calls {
@@ -111,20 +114,20 @@ fn a_hook_that_says_stop_ends_every_waiting_call() {
             let error = call().unwrap_err();
             assert!(was_interrupted(&error), "{name}: {error:?}");
         });
-        assert!(begin.elapsed() < timeout, "{name} ended only at its timeout");
+        assert!(begin.elapsed() < timeout, "{name} was ended by its timeout");
     }
 }
 
-fn a_hook_that_says_go_on_ends_none() {
+fn a_hook_that_returns_true_ends_no_call() {
     static ASKED: AtomicUsize = AtomicUsize::new(0);
     assert!(set_interrupt_hook(Some(|| false)).is_none());
     let former = set_interrupt_hook(Some(|| ASKED.fetch_add(1, Ordering::Relaxed) < usize::MAX));
-    assert!(former.is_some_and(|former| !former()), "the one before is returned");
+    assert!(former.is_some_and(|former| !former()), "the previous hook was not returned");
     signals_do_not_extend_a_timeout();
-    assert!(ASKED.load(Ordering::Relaxed) > 1, "it is asked on each interruption");
+    assert!(ASKED.load(Ordering::Relaxed) > 1, "the hook was not called for each interruption");
 }
 
-fn sendall_asks_the_hook_between_its_pieces() {
+fn sendall_calls_the_hook_between_partial_sends() {
     set_interrupt_hook(Some(|| false));
     let (ours, theirs) = sock::socketpair().unwrap();
     ours.setsockopt(SOL_SOCKET, SO_SNDBUF, 4096).unwrap();
@@ -141,8 +144,8 @@ fn sendall_asks_the_hook_between_its_pieces() {
     assert!(was_interrupted(&error), "{error:?}");
 }
 
-/// As the system's blocking calls do, and without asking the hook: what it says once must not get lost.
-fn a_signal_ends_a_call_that_has_moved_a_part() {
+/// Like the system's blocking calls, and without calling the hook, whose result could get lost.
+fn a_signal_ends_a_call_that_has_transferred_a_part() {
     static ASKED: AtomicUsize = AtomicUsize::new(0);
     const MUCH: usize = 8 << 20;
     set_interrupt_hook(Some(|| {

@@ -1,7 +1,7 @@
-//! The promise: TLS under each class of server. Stalled handshakes, garbage and
-//! plain HTTP cost their own place until the deadline and nobody else's; sessions
-//! are resumed whichever thread or process served the first one; a handler that fails
-//! ends its connection without a close_notify.
+//! The promise: TLS works with each class of server. A stalled handshake, garbage and plain HTTP hold
+//! their own permit until the deadline and affect no other client. Sessions are resumed whichever
+//! thread or process served the first connection. A handler that fails ends its connection without a
+//! close_notify.
 
 use std::fs;
 use std::io::{self, BufRead, Read, Write};
@@ -19,7 +19,7 @@ use sockserver::{
 use sockssl::{PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext, SSLSocket, TLSVersion, WrapOptions};
 
 use crate::Test;
-use crate::support::{LIMIT, LOOPBACK, client_of, rest_of};
+use crate::support::{LIMIT, LOOPBACK, connect_to, read_to_end};
 
 pub(crate) const TESTS: &[Test] = &[
     ("tls_in_the_loop", || holds("tls_sequential", 3)),
@@ -30,7 +30,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("tls_in_preforked_workers", || holds("tls_prefork", 6)),
 ];
 
-/// The servers, each a program that prints its address and serves until it is killed.
+/// Servers, each a program that prints its address and serves until it is killed.
 pub(crate) const HELPERS: &[Test] = &[
     ("tls_sequential", || serve(TCPServer::builder(|| Echo))),
     ("tls_threading", || serve(ThreadingTCPServer::builder(|| Echo))),
@@ -42,10 +42,10 @@ pub(crate) const HELPERS: &[Test] = &[
 
 const CERTIFICATES: &str = "SOCK_TEST_CERTIFICATES";
 
-/// After this long a handshake is given up.
+/// The deadline of a handshake.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// Lines that have the handler fail in the middle of its answer.
+/// Requests that make the handler fail in the middle of its response.
 const FAIL: &[u8] = b"fail\n";
 const PANIC: &[u8] = b"panic\n";
 
@@ -57,8 +57,8 @@ impl StreamRequestHandler for Echo {
         while cx.rfile.read_until(b'\n', &mut line)? > 0 {
             if line == FAIL || line == PANIC {
                 cx.wfile.write_all(b"half")?;
-                assert_eq!(line, FAIL, "panics on purpose");
-                return Err(io::Error::other("fails on purpose"));
+                assert_eq!(line, FAIL, "planned panic");
+                return Err(io::Error::other("planned error"));
             }
             cx.wfile.write_all(&line)?;
             line.clear();
@@ -68,7 +68,8 @@ impl StreamRequestHandler for Echo {
 }
 
 fn serve<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
-    let directory = PathBuf::from(std::env::var_os(CERTIFICATES).expect("the directory of certificates"));
+    let directory =
+        PathBuf::from(std::env::var_os(CERTIFICATES).expect("the directory of certificates is set"));
     let context = SSLContext::new(PROTOCOL_TLS_SERVER);
     context.load_cert_chain(directory.join("cert.pem"), directory.join("key.pem")).unwrap();
     let options = WrapOptions::new().handshake_timeout(DEADLINE);
@@ -102,29 +103,33 @@ fn holds(class: &str, stalled: usize) {
         context.load_verify_locations(directory.path().join("cert.pem")).unwrap();
         context.set_maximum_version(version);
         let begin = Instant::now();
-        let silent: Vec<_> = (0..stalled).map(|number| trouble(&address, number)).collect();
+        let silent: Vec<_> = (0..stalled).map(|number| stalled_client(&address, number)).collect();
         for number in 0..6 {
             let resumed = converse(&context, &address, if number == 0 { 2_000_000 } else { 100 });
             assert_eq!(resumed, number > 0, "{version:?} {number}");
         }
-        // At worst each that stalls is waited for, one after the other.
+        // In the worst case the server waits for each stalled handshake in turn.
         assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
         for how in [FAIL, PANIC] {
-            let sock = context.wrap_socket_client(client_of(&address), "localhost").expect("handshake");
+            let sock = context.wrap_socket_client(connect_to(&address), "localhost").expect("handshake");
             sock.sendall(how).unwrap();
             let mut answer = Vec::new();
             let end = sock.makefile_rb().read_to_end(&mut answer).map_err(|error| error.kind());
             assert_eq!(answer, b"half");
-            assert_eq!(end, Err(io::ErrorKind::UnexpectedEof), "half an answer looks whole");
+            assert_eq!(
+                end,
+                Err(io::ErrorKind::UnexpectedEof),
+                "half a response was followed by a close_notify"
+            );
         }
         for sock in silent {
-            // An alert, an end of file or a reset; and no silence.
-            let end = rest_of(&sock);
-            assert!(!end.contains("TimedOut"), "a stalled handshake is not given up");
+            // An alert, an end of file or a reset, but not silence.
+            let end = read_to_end(&sock);
+            assert!(!end.contains("TimedOut"), "a stalled handshake was not closed");
         }
     }
 
-    // Many whole handshakes at once.
+    // Many complete handshakes at once.
     let context = SSLContext::new(PROTOCOL_TLS_CLIENT);
     context.load_verify_locations(directory.path().join("cert.pem")).unwrap();
     context.set_num_tickets(0);
@@ -133,12 +138,12 @@ fn holds(class: &str, stalled: usize) {
             scope.spawn(|| (0..25).for_each(|_| assert!(!converse(&context, &address, 10))));
         }
     });
-    assert_eq!(server.0.try_wait().unwrap(), None, "it still serves");
+    assert_eq!(server.0.try_wait().unwrap(), None, "the server does not serve");
 }
 
-/// Somebody who does not finish a handshake.
-fn trouble(address: &sock::Address, number: usize) -> Socket {
-    let sock = client_of(address);
+/// A client that does not finish its handshake.
+fn stalled_client(address: &sock::Address, number: usize) -> Socket {
+    let sock = connect_to(address);
     let bytes: &[u8] = match number % 5 {
         0 => b"",
         1 => b"\x16\x03\x01\x02\x00\x01",
@@ -150,9 +155,9 @@ fn trouble(address: &sock::Address, number: usize) -> Socket {
     sock
 }
 
-/// One conversation; whether it took up a session.
+/// Runs one connection. Returns whether it resumed a session.
 fn converse(context: &SSLContext, address: &sock::Address, length: usize) -> bool {
-    let sock = context.wrap_socket_client(client_of(address), "localhost").expect("handshake");
+    let sock = context.wrap_socket_client(connect_to(address), "localhost").expect("handshake");
     let mut message = vec![b'x'; length];
     message.push(b'\n');
     thread::scope(|scope| {
@@ -162,7 +167,7 @@ fn converse(context: &SSLContext, address: &sock::Address, length: usize) -> boo
         assert_eq!(answer, message);
     });
     sock.shutdown(sock::SHUT_WR).unwrap();
-    assert_eq!(sock.recv(1).expect("goodbye in form"), b"");
+    assert_eq!(sock.recv(1).expect("no close_notify"), b"");
     SSLSocket::session_reused(&sock)
 }
 

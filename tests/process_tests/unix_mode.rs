@@ -1,5 +1,5 @@
-//! The promise: `unix_mode` is the mode of the path from the moment there is one, whatever the
-//! umask, and of no other file, whatever others do in the directory.
+//! The promise: the path has the mode `unix_mode` from its creation, whatever the umask is. No other
+//! file gets the mode, whatever other processes do in the directory.
 
 use std::fs;
 use std::io;
@@ -18,15 +18,18 @@ use sockserver::{
 };
 
 use crate::Test;
-use crate::support::{LIMIT, client_of, rest_of, until};
+use crate::support::{LIMIT, connect_to, read_to_end, wait_until};
 
 pub(crate) const TESTS: &[Test] = &[
-    ("unix_mode_is_there_when_bind_returns", is_there_when_bind_returns),
-    ("unix_mode_beside_threads", beside_threads),
-    ("unix_mode_does_not_reach_what_takes_the_path", does_not_reach_what_takes_the_path),
+    ("unix_mode_is_set_when_bind_returns", is_set_when_bind_returns),
+    ("unix_mode_works_with_other_threads", works_with_other_threads),
+    (
+        "unix_mode_does_not_change_a_file_that_replaces_the_path",
+        does_not_change_a_file_that_replaces_the_path,
+    ),
 ];
 
-/// Not a test: the attacker, a process of its own.
+/// The attacker, which a test starts as another process.
 pub(crate) const HELPERS: &[Test] = &[("unix_mode_attacker", attack)];
 
 const DIRECTORY: &str = "SOCK_TEST_DIRECTORY";
@@ -35,10 +38,10 @@ fn mode_of(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// Notes the mode that the path has when bind(2) has just returned.
+/// Records the mode that the path has when bind(2) returns.
 struct Looking {
     seen: Arc<AtomicU32>,
-    /// Calls bind(2) itself, instead of the default.
+    /// Whether to call bind(2) instead of the default hook.
     by_itself: bool,
 }
 
@@ -58,9 +61,9 @@ impl ServerHooks for Looking {
     }
 }
 
-fn is_there_when_bind_returns() {
+fn is_set_when_bind_returns() {
     let folder = tempfile::tempdir().unwrap();
-    // At its longest: the way around the umask has the same room for it.
+    // The longest path, which must also work in the child process with another umask.
     let name = "s".repeat(107 - folder.path().as_os_str().len() - 1);
     let path = folder.path().join(name);
     for mask in [0, 0o022, 0o077, 0o777] {
@@ -71,11 +74,11 @@ fn is_there_when_bind_returns() {
                 let hooks = Looking { seen: Arc::clone(&seen), by_itself };
                 let server = UnixStreamServer::builder(handler_fn(|_| Ok(()))).hooks(hooks);
                 let server = server.unix_mode(mode).bind(&path).unwrap();
-                // On Linux even a bind(2) of a hook's own begins with the mode; the umask is its own.
+                // On Linux a bind(2) in a hook also creates the path with the mode, without the umask's bits.
                 let expected = if by_itself { mode & !mask } else { mode };
                 let seen = seen.load(Ordering::Relaxed);
                 assert_eq!(seen, expected, "{seen:o} instead of {mode:o}, umask {mask:o}, {by_itself}");
-                assert_eq!(mode_of(&path), expected, "and stays so");
+                assert_eq!(mode_of(&path), expected, "the mode changed");
                 assert_eq!(server.server_address().path(), Some(&*path));
                 drop(server);
                 assert!(!path.exists());
@@ -85,10 +88,10 @@ fn is_there_when_bind_returns() {
             assert_eq!(mode_of(&path), mode, "datagrams, umask {mask:o}");
             drop(server);
             let umask_now = umask(Mode::from_raw_mode(mask as RawMode)).as_raw_mode();
-            assert_eq!(umask_now, mask as RawMode, "the umask is as before");
+            assert_eq!(umask_now, mask as RawMode, "the umask changed");
         }
     }
-    // An error of bind(2) in the other process is the same as in this one.
+    // An error of bind(2) in the child process is returned unchanged.
     umask(Mode::from_raw_mode(0o077));
     let absent = folder.path().join("absent/s");
     let make = || UnixStreamServer::builder(handler_fn(|_| Ok(())));
@@ -97,8 +100,8 @@ fn is_there_when_bind_returns() {
     assert_eq!((with.kind(), with.to_string()), (without.kind(), without.to_string()));
 }
 
-/// Other threads neither see another umask nor keep the socket from being bound.
-fn beside_threads() {
+/// Other threads see no other umask, and do not prevent the bind.
+fn works_with_other_threads() {
     let folder = tempfile::tempdir().unwrap();
     umask(Mode::from_raw_mode(0o077));
     let stop = std::sync::atomic::AtomicBool::new(false);
@@ -119,7 +122,7 @@ fn beside_threads() {
             let server = UnixStreamServer::builder(handler_fn(|cx| cx.request.sendall(b"served")));
             let server = testing::serve(server.unix_mode(0o666).bind(&path).unwrap());
             assert_eq!(mode_of(&path), 0o666);
-            assert_eq!(rest_of(&client_of(server.address())), "served");
+            assert_eq!(read_to_end(&connect_to(server.address())), "served");
         }
         stop.store(true, Ordering::Relaxed);
         assert!(files.join().unwrap() > 0);
@@ -135,7 +138,7 @@ impl Drop for Killed {
     }
 }
 
-/// Replaces each socket in the directory by a link to a file, as fast as it can.
+/// Replaces each socket in the directory by a symbolic link to a file, as fast as possible.
 fn attack() {
     let folder = std::path::PathBuf::from(std::env::var_os(DIRECTORY).unwrap());
     let (path, aside, link) = (folder.join("socket"), folder.join("aside"), folder.join("link"));
@@ -150,7 +153,7 @@ fn attack() {
     }
 }
 
-fn does_not_reach_what_takes_the_path() {
+fn does_not_change_a_file_that_replaces_the_path() {
     let outer = tempfile::tempdir().unwrap();
     let (folder, private) = (outer.path().join("shared"), outer.path().join("private"));
     fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o711)).unwrap();
@@ -159,7 +162,7 @@ fn does_not_reach_what_takes_the_path() {
     fs::write(&private, "private").unwrap();
     fs::set_permissions(&private, fs::Permissions::from_mode(0o600)).unwrap();
 
-    // Where the program is, another user may not get.
+    // Another user may not have access to the program's directory.
     let program = folder.join("program");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let mut command = Command::new("setpriv");
@@ -167,14 +170,14 @@ fn does_not_reach_what_takes_the_path() {
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
     }
     let command = command.arg(&program).args(["--alone", "unix_mode_attacker"]).env(DIRECTORY, &folder);
-    let mut attacker = Killed(command.spawn().expect("setpriv(1), of util-linux"));
-    until("the attacker is ready", || folder.join("ready").exists());
+    let mut attacker = Killed(command.spawn().expect("cannot run setpriv(1) of util-linux"));
+    wait_until("the attacker has started", || folder.join("ready").exists());
 
     let path = folder.join("socket");
     let (mut made, mut refused) = (0, 0);
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {
-        // The mode is open, the file is not.
+        // The requested mode is open to all, the mode of the file is not.
         for mode in [0o666, 0o600] {
             let server = UnixStreamServer::builder(handler_fn(|_| Ok(()))).unix_mode(mode).bind(&path);
             match server {
@@ -188,8 +191,8 @@ fn does_not_reach_what_takes_the_path() {
             let _ = fs::remove_file(&path);
         }
     }
-    assert!(made > 0 && refused > 0, "{made} made, {refused} refused: nobody attacked");
+    assert!(made > 0 && refused > 0, "{made} created, {refused} refused: there was no attack");
     assert_eq!(fs::read_to_string(&private).unwrap(), "private");
     assert_eq!(fs::metadata(&private).unwrap().uid(), geteuid().as_raw());
-    assert!(attacker.0.try_wait().unwrap().is_none(), "it attacked until the end");
+    assert!(attacker.0.try_wait().unwrap().is_none(), "the attacker ended early");
 }

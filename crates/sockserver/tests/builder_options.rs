@@ -1,4 +1,4 @@
-//! The promise: each class variable does what it says, seen from outside.
+//! The promise: each option of the builder and of a handler has its documented effect.
 #![cfg(target_os = "linux")]
 
 use std::io::{self, Write};
@@ -16,14 +16,14 @@ use sockserver::{
 
 const LOOPBACK: (&str, u16) = ("127.0.0.1", 0);
 
-fn client_of(server: &TCPServer) -> Socket {
+fn connect_to(server: &TCPServer) -> Socket {
     let client = create_connection(("127.0.0.1", server.server_address().port().unwrap())).unwrap();
     client.settimeout(Duration::from_secs(20)).unwrap();
     client
 }
 
 #[test]
-fn reuse_options_are_off_until_asked_for() {
+fn reuse_options_are_off_by_default() {
     let plain = TCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap();
     let reusing = TCPServer::builder(handler_fn(|_| Ok(())))
         .allow_reuse_address(true)
@@ -38,21 +38,21 @@ fn reuse_options_are_off_until_asked_for() {
 
 #[test]
 fn request_queue_size_is_the_listeners_backlog() {
-    // Of a listening socket ss(8) shows it; TCP_INFO has it where a connection
-    // counts what it may lose (tcpi_sacked, the tenth 32-bit word behind 8 bytes).
+    // For a listening socket the kernel returns the backlog in `tcpi_sacked` of TCP_INFO, as ss(8)
+    // uses it.
     let backlog = |server: &TCPServer| {
         let info = server.socket().getsockopt_bytes(IPPROTO_TCP, sock::TCP_INFO, 104).unwrap();
         u32::from_ne_bytes(info[28..32].try_into().unwrap())
     };
-    let usual = TCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap();
+    let default = TCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap();
     let small = TCPServer::builder(handler_fn(|_| Ok(()))).request_queue_size(7).bind(LOOPBACK).unwrap();
-    assert_eq!((backlog(&usual), backlog(&small)), (128, 7));
+    assert_eq!((backlog(&default), backlog(&small)), (128, 7));
 }
 
-/// Tells what it finds of its class variables.
-struct Telling(mpsc::Sender<(bool, bool)>);
+/// Reports the effect of its constants.
+struct ReportsConstants(mpsc::Sender<(bool, bool)>);
 
-impl StreamRequestHandler for Telling {
+impl StreamRequestHandler for ReportsConstants {
     const TIMEOUT: Option<Duration> = Some(Duration::from_millis(50));
     const DISABLE_NAGLE_ALGORITHM: bool = true;
     const RBUFSIZE: usize = 0;
@@ -63,14 +63,14 @@ impl StreamRequestHandler for Telling {
         let no_delay = socket.getsockopt(IPPROTO_TCP, TCP_NODELAY)? != 0;
         let mut line = String::new();
         io::BufRead::read_line(&mut cx.rfile, &mut line)?;
-        // Unbuffered, the reader has left the second line where it was.
-        let left_alone = socket.recv_with_flags(100, MSG_PEEK)? == b"second\n";
+        // The unbuffered reader has not received the second line.
+        let second_line_left = socket.recv_with_flags(100, MSG_PEEK)? == b"second\n";
         cx.wfile.write_all(b"buffered")?;
-        let _ = self.0.send((no_delay, left_alone));
+        let _ = self.0.send((no_delay, second_line_left));
         if socket.gettimeout() != Self::TIMEOUT {
             return Err(io::Error::other("the timeout is not set"));
         }
-        // Longer than the timeout: nothing more comes.
+        // Receives the second line. Nothing follows, so the next receive times out.
         socket.recv(100)?;
         assert_eq!(socket.recv(1).unwrap_err().kind(), io::ErrorKind::TimedOut);
         Ok(())
@@ -78,19 +78,19 @@ impl StreamRequestHandler for Telling {
 }
 
 #[test]
-fn a_handler_has_its_timeout_nagle_switch_and_buffers() {
-    let (tell, told) = mpsc::channel();
-    let server = TCPServer::new(LOOPBACK, move || Telling(tell.clone())).unwrap();
-    let client = client_of(&server);
+fn a_handlers_constants_apply() {
+    let (sender, receiver) = mpsc::channel();
+    let server = TCPServer::new(LOOPBACK, move || ReportsConstants(sender.clone())).unwrap();
+    let client = connect_to(&server);
     client.sendall(b"first\nsecond\n").unwrap();
     server.handle_request().unwrap();
-    assert_eq!(told.recv().unwrap(), (true, true));
-    // Sent by finish, so the handler got there, and so its timeout came.
+    assert_eq!(receiver.recv().unwrap(), (true, true));
+    // `finish` sends it, so `handle` has returned after its timeout.
     assert_eq!(client.recv(100).unwrap(), b"buffered");
 }
 
 #[test]
-fn max_packet_size_cuts_what_is_longer() {
+fn a_datagram_longer_than_max_packet_size_is_truncated() {
     let echo = datagram_handler_fn(|cx| cx.wfile.write_all(cx.packet));
     let server = UDPServer::builder(echo).max_packet_size(4).bind(LOOPBACK).unwrap();
     let client = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
@@ -115,7 +115,7 @@ fn a_datagram_handler_that_writes_nothing_sends_nothing() {
     client.settimeout(Duration::from_secs(20)).unwrap();
     client.sendto(b"", server.server_address()).unwrap();
     server.handle_request().unwrap();
-    assert_eq!(client.recv(100).unwrap(), b"by hand", "an empty datagram is a request");
+    assert_eq!(client.recv(100).unwrap(), b"by hand", "an empty datagram was not served");
     client.settimeout(Duration::ZERO).unwrap();
     assert_eq!(client.recv(100).unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }

@@ -1,8 +1,8 @@
-//! The promise: silence costs a slot for a stated time at most. Each deadline of a
-//! server ends what it is for and nothing else, its handler learns of it, it is
-//! counted under its name, and a client that trickles does not extend it.
+//! The promise: a silent client holds a permit for a bounded time. Each deadline ends only the
+//! connection concerned, the handler gets an error, the deadline is counted by name, and a client that
+//! sends one byte at a time does not extend it.
 //!
-//! `tests/process_tests/forking_outcomes.rs` has the same tests for servers that fork.
+//! `tests/process_tests/forking_outcomes.rs` has the same tests for forking servers.
 
 mod support;
 
@@ -18,38 +18,38 @@ use sockserver::{
     StreamServer, ThreadingMixIn, ThreadingTCPServer, testing,
 };
 
-use support::{LIMIT, LOOPBACK, client_of, moment, rest_of, until_stats};
+use support::{LIMIT, LOOPBACK, connect_to, read_to_end, sleep_briefly, wait_for_stats};
 
-/// The deadline under test: long beside a call, short beside [`LIMIT`].
+/// The deadline under test: much longer than a call, much shorter than [`LIMIT`].
 const SHORT: Duration = Duration::from_millis(150);
-/// Longer than any deadline under test is kept to.
+/// How late a deadline under test may expire.
 const LONGER: Duration = Duration::from_millis(450);
 
-/// A handler that tells how it fared.
-struct Telling<F> {
+/// A handler that sends its result to the test.
+struct ReportResult<F> {
     handle: F,
-    told: mpsc::Sender<Result<(), io::ErrorKind>>,
+    sender: mpsc::Sender<Result<(), io::ErrorKind>>,
 }
 
-impl<F> StreamRequestHandler for Telling<F>
+impl<F> StreamRequestHandler for ReportResult<F>
 where
     F: Fn(&mut StreamContext<'_>) -> io::Result<()> + Send + 'static,
 {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
         let result = (self.handle)(cx);
-        let _ = self.told.send(result.as_ref().map_err(io::Error::kind).copied());
+        let _ = self.sender.send(result.as_ref().map_err(io::Error::kind).copied());
         result
     }
 }
 
-type Told = mpsc::Receiver<Result<(), io::ErrorKind>>;
+type Results = mpsc::Receiver<Result<(), io::ErrorKind>>;
 
-/// A server with one place and no deadline but those the test gives it.
+/// Creates a server with one permit and no deadlines except those of the test.
 fn server<M: MixIn + Default>(
     handle: impl Fn(&mut StreamContext<'_>) -> io::Result<()> + Clone + Send + Sync + 'static,
-) -> (Builder<Stream<Inet>, M>, Told) {
-    let (tell, told) = mpsc::channel();
-    let make = move || Telling { handle: handle.clone(), told: tell.clone() };
+) -> (Builder<Stream<Inet>, M>, Results) {
+    let (sender, results) = mpsc::channel();
+    let make = move || ReportResult { handle: handle.clone(), sender: sender.clone() };
     let builder = StreamServer::builder(make)
         .max_connections(1)
         .first_byte_timeout(None)
@@ -58,10 +58,10 @@ fn server<M: MixIn + Default>(
         .write_timeout(None)
         .request_timeout(None)
         .wrap_timeout(None);
-    (builder, told)
+    (builder, results)
 }
 
-/// One line comes, one goes back; the next is the next request.
+/// Echoes one line per request.
 fn echo(cx: &mut StreamContext<'_>) -> io::Result<()> {
     let mut line = String::new();
     cx.rfile.read_line(&mut line)?;
@@ -70,7 +70,7 @@ fn echo(cx: &mut StreamContext<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs a test for the loop that serves itself, and for threads.
+/// Runs a test with `Sequential` and with `ThreadingMixIn`.
 macro_rules! for_both {
     ($($name:ident: $test:ident;)*) => {$(
         #[test]
@@ -100,26 +100,26 @@ for_both! {
     a_handler_that_sets_none_still_has_the_request_deadline: own_none_request;
 }
 
-/// What a deadline does to a server that has one place: the client that `misbehaves`
-/// is ended, the handler learns of it, and the next client is served.
+/// Checks a deadline of a server with one permit: the client that `misbehaves` is closed, the handler
+/// gets an error, and the next client is served.
 #[track_caller]
 fn ends<M: MixIn>(
-    (builder, told): (Builder<Stream<Inet>, M>, Told),
+    (builder, results): (Builder<Stream<Inet>, M>, Results),
     misbehave: impl FnOnce(&Socket),
     counted: impl Fn(&Stats) -> u64,
-    learns: Option<Result<(), io::ErrorKind>>,
+    expected_error: Option<Result<(), io::ErrorKind>>,
 ) {
     let server = testing::serve(builder.bind(LOOPBACK).unwrap());
     let begin = Instant::now();
-    let client = client_of(server.address());
+    let client = connect_to(server.address());
     misbehave(&client);
-    let stats = until_stats(server.handle(), |stats| stats.accepted == 1 && stats.in_flight == 0);
-    assert!(begin.elapsed() >= SHORT, "not before its time");
+    let stats = wait_for_stats(server.handle(), |stats| stats.accepted == 1 && stats.in_flight == 0);
+    assert!(begin.elapsed() >= SHORT, "the deadline expired early");
     assert_eq!((counted(&stats), stats.timed_out.total()), (1, 1), "{stats:?}");
-    assert_eq!(told.try_iter().last(), learns);
+    assert_eq!(results.try_iter().last(), expected_error);
     drop(client);
-    // Its place is free: there is one.
-    let next = client_of(server.address());
+    // The only permit was released.
+    let next = connect_to(server.address());
     next.sendall(b"hello\n").unwrap();
     assert_eq!(next.recv(100).unwrap(), b"hello\n");
 }
@@ -127,54 +127,54 @@ fn ends<M: MixIn>(
 const TIMED_OUT: Option<Result<(), io::ErrorKind>> = Some(Err(io::ErrorKind::TimedOut));
 
 fn first_byte<M: MixIn + Default>() {
-    let (builder, told) = server::<M>(echo);
+    let (builder, results) = server::<M>(echo);
     ends(
-        (builder.first_byte_timeout(SHORT), told),
-        |client| assert_eq!(rest_of(client), ""),
+        (builder.first_byte_timeout(SHORT), results),
+        |client| assert_eq!(read_to_end(client), ""),
         |stats| stats.timed_out.first_byte,
         TIMED_OUT,
     );
 }
 
 fn idle<M: MixIn + Default>() {
-    let (builder, told) = server::<M>(echo);
+    let (builder, results) = server::<M>(echo);
     ends(
-        (builder.idle_timeout(SHORT), told),
+        (builder.idle_timeout(SHORT), results),
         |client| {
             client.sendall(b"one\ntwo\n").unwrap();
-            assert_eq!(rest_of(client), "one\ntwo\n");
+            assert_eq!(read_to_end(client), "one\ntwo\n");
         },
         |stats| stats.timed_out.idle,
-        // Nothing has gone wrong for the handler: it has served each request.
+        // The handler has no error, because it has served each request.
         Some(Ok(())),
     );
 }
 
 fn read<M: MixIn + Default>() {
-    let (builder, told) = server::<M>(echo);
+    let (builder, results) = server::<M>(echo);
     ends(
-        (builder.read_timeout(SHORT), told),
+        (builder.read_timeout(SHORT), results),
         |client| {
             client.sendall(b"half a line").unwrap();
-            assert_eq!(rest_of(client), "");
+            assert_eq!(read_to_end(client), "");
         },
         |stats| stats.timed_out.read,
         TIMED_OUT,
     );
 }
 
-/// Between requests the deadline timer ends the receive; within one the worker does.
+/// The read deadline applies within a request, although the idle deadline applies between requests.
 fn read_covered<M: MixIn + Default>() {
-    let (builder, told) = server::<M>(echo);
+    let (builder, results) = server::<M>(echo);
     ends(
-        (builder.read_timeout(SHORT).first_byte_timeout(SHORT).idle_timeout(SHORT), told),
+        (builder.read_timeout(SHORT).first_byte_timeout(SHORT).idle_timeout(SHORT), results),
         |client| {
             for _ in 0..3 {
                 client.sendall(b"one\n").unwrap();
                 assert_eq!(client.recv(100).unwrap(), b"one\n");
             }
             client.sendall(b"half a line").unwrap();
-            assert_eq!(rest_of(client), "");
+            assert_eq!(read_to_end(client), "");
         },
         |stats| stats.timed_out.read,
         TIMED_OUT,
@@ -182,7 +182,7 @@ fn read_covered<M: MixIn + Default>() {
 }
 
 fn write<M: MixIn + Default>() {
-    let (builder, told) = server::<M>(|cx| {
+    let (builder, results) = server::<M>(|cx| {
         let mut line = String::new();
         cx.rfile.read_line(&mut line)?;
         if line == "flood\n" {
@@ -192,35 +192,35 @@ fn write<M: MixIn + Default>() {
         }
     });
     ends(
-        (builder.write_timeout(SHORT), told),
+        (builder.write_timeout(SHORT), results),
         |client| client.sendall(b"flood\n").unwrap(),
         |stats| stats.timed_out.write,
         TIMED_OUT,
     );
 }
 
-/// Sends a byte every few milliseconds until it is told to stop.
-fn trickle(client: &Socket) {
-    let until = Instant::now() + LIMIT;
+/// Sends a byte every millisecond until the server closes the connection.
+fn send_byte_by_byte(client: &Socket) {
+    let deadline = Instant::now() + LIMIT;
     while client.sendall(b".").is_ok() {
-        assert!(Instant::now() < until, "nobody minds");
-        moment();
+        assert!(Instant::now() < deadline, "the server does not close the connection");
+        sleep_briefly();
     }
 }
 
 fn request<M: MixIn + Default>() {
-    let (builder, told) = server::<M>(echo);
+    let (builder, results) = server::<M>(echo);
     ends(
-        // Each receive is in time, and the whole is not.
-        (builder.request_timeout(SHORT).read_timeout(LIMIT), told),
-        trickle,
+        // Each receive is in time, but the request is not.
+        (builder.request_timeout(SHORT).read_timeout(LIMIT), results),
+        send_byte_by_byte,
         |stats| stats.timed_out.request,
         TIMED_OUT,
     );
 }
 
 fn computing<M: MixIn + Default>() {
-    let (builder, told) = server::<M>(|cx| {
+    let (builder, results) = server::<M>(|cx| {
         let mut line = String::new();
         cx.rfile.read_line(&mut line)?;
         if line == "compute\n" {
@@ -233,10 +233,10 @@ fn computing<M: MixIn + Default>() {
         cx.wfile.write_all(line.as_bytes())
     });
     ends(
-        (builder.request_timeout(SHORT), told),
+        (builder.request_timeout(SHORT), results),
         |client| {
             client.sendall(b"compute\n").unwrap();
-            assert_eq!(rest_of(client), "", "the client need not wait for the handler");
+            assert_eq!(read_to_end(client), "", "the client waited for the handler");
         },
         |stats| stats.timed_out.request,
         Some(Ok(())),
@@ -259,62 +259,62 @@ impl ServerHooks for OnlyTheWrapDeadline {
 }
 
 fn wrap<M: MixIn + Default>() {
-    let (builder, told) = server::<M>(|cx| {
+    let (builder, results) = server::<M>(|cx| {
         let mut line = String::new();
         cx.rfile.read_line(&mut line)?;
-        // Its first letter was the handshake.
+        // The first byte was the handshake.
         cx.wfile.write_all(format!("h{line}").as_bytes())
     });
     ends(
-        (builder.wrap_timeout(SHORT).hooks(OnlyTheWrapDeadline).wrap_request(handshake), told),
-        trickle,
+        (builder.wrap_timeout(SHORT).hooks(OnlyTheWrapDeadline).wrap_request(handshake), results),
+        send_byte_by_byte,
         |stats| stats.timed_out.wrap,
-        // No handler was made.
+        // No handler was created.
         None,
     );
 }
 
 #[test]
-fn a_stalled_handshake_holds_up_nobody_else() {
-    let (builder, _told) = server::<ThreadingMixIn>(|cx| cx.wfile.write_all(b"served"));
+fn a_stalled_handshake_delays_no_other_client() {
+    let (builder, _results) = server::<ThreadingMixIn>(|cx| cx.wfile.write_all(b"served"));
     let builder = builder.wrap_timeout(SHORT).max_connections(100);
     let server = builder.hooks(OnlyTheWrapDeadline).wrap_request(handshake).bind(LOOPBACK).unwrap();
     let server = testing::serve(server);
-    let stalled: Vec<Socket> = (0..5).map(|_| client_of(server.address())).collect();
-    until_stats(server.handle(), |stats| stats.accepted == 5);
-    let good = client_of(server.address());
+    let stalled: Vec<Socket> = (0..5).map(|_| connect_to(server.address())).collect();
+    wait_for_stats(server.handle(), |stats| stats.accepted == 5);
+    let good = connect_to(server.address());
     good.sendall(b"!").unwrap();
-    assert_eq!(rest_of(&good), "served");
+    assert_eq!(read_to_end(&good), "served");
     for client in &stalled {
-        assert_eq!(rest_of(client), "");
+        assert_eq!(read_to_end(client), "");
     }
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!((stats.timed_out.wrap, stats.finished), (5, 1));
 }
 
 fn server_speaks_first<M: MixIn + Default>() {
-    let (builder, told) = server::<M>(|cx| {
+    let (builder, results) = server::<M>(|cx| {
         cx.wfile.write_all(b"who is there?\n")?;
         echo(cx)
     });
     let server = testing::serve(builder.first_byte_timeout(SHORT).bind(LOOPBACK).unwrap());
-    let client = client_of(server.address());
+    let client = connect_to(server.address());
     assert_eq!(client.recv(100).unwrap(), b"who is there?\n");
     pause(LONGER);
     client.sendall(b"me\n").unwrap();
-    assert_eq!(told.recv_timeout(LIMIT).unwrap(), Ok(()), "it was not cut off");
+    assert_eq!(results.recv_timeout(LIMIT).unwrap(), Ok(()), "the connection was closed");
     assert_eq!(client.recv(3).unwrap(), b"me\n");
 }
 
-/// Time has to pass here: it is what is tested.
+/// Lets time pass. The test is about this time.
 fn pause(time: Duration) {
     sock::poll(&mut [], Some(time)).unwrap();
 }
 
 fn several_requests<M: MixIn + Default>() {
-    let (builder, _told) = server::<M>(echo);
+    let (builder, _results) = server::<M>(echo);
     let server = testing::serve(builder.request_timeout(LONGER).bind(LOOPBACK).unwrap());
-    let client = client_of(server.address());
+    let client = connect_to(server.address());
     let begin = Instant::now();
     while begin.elapsed() < LONGER * 2 {
         client.sendall(b"half").unwrap();
@@ -323,13 +323,13 @@ fn several_requests<M: MixIn + Default>() {
         assert_eq!(client.recv(100).unwrap(), b"half a line\n");
     }
     client.shutdown(sock::SHUT_WR).unwrap();
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!((stats.finished, stats.timed_out.total()), (1, 0));
 }
 
 fn none<M: MixIn + Default>() {
-    // Each is set, and then switched off.
-    let (builder, _told) = server::<M>(echo);
+    // Each deadline is set and then disabled.
+    let (builder, _results) = server::<M>(echo);
     let builder = builder
         .first_byte_timeout(SHORT)
         .first_byte_timeout(None)
@@ -340,7 +340,7 @@ fn none<M: MixIn + Default>() {
         .request_timeout(SHORT)
         .request_timeout(None);
     let server = testing::serve(builder.bind(LOOPBACK).unwrap());
-    let client = client_of(server.address());
+    let client = connect_to(server.address());
     pause(LONGER);
     for word in [&b"first\n"[..], b"second\n"] {
         client.sendall(&word[..2]).unwrap();
@@ -350,12 +350,12 @@ fn none<M: MixIn + Default>() {
         pause(LONGER / 2);
     }
     client.shutdown(sock::SHUT_WR).unwrap();
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!((stats.finished, stats.timed_out.total()), (1, 0));
 }
 
 fn for_ever<M: MixIn + Default>() {
-    let (builder, _told) = server::<M>(echo);
+    let (builder, _results) = server::<M>(echo);
     let builder = builder
         .first_byte_timeout(Duration::MAX)
         .idle_timeout(Duration::MAX)
@@ -366,12 +366,12 @@ fn for_ever<M: MixIn + Default>() {
         .linger_timeout(Duration::MAX)
         .wrap_request(greeted);
     let server = testing::serve(builder.bind(LOOPBACK).unwrap());
-    let client = client_of(server.address());
+    let client = connect_to(server.address());
     client.sendall(b"!one\ntwo\n").unwrap();
     assert_eq!(client.recv(4).unwrap(), b"one\n");
     assert_eq!(client.recv(4).unwrap(), b"two\n");
     client.shutdown(sock::SHUT_WR).unwrap();
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!(stats.finished, 1, "{stats:?}");
 }
 
@@ -382,7 +382,7 @@ fn greeted(request: Socket, _client_address: &Address) -> io::Result<Socket> {
 }
 
 fn tried_again<M: MixIn + Default>() {
-    let (builder, told) = server::<M>(|cx| {
+    let (builder, results) = server::<M>(|cx| {
         let late = cx.rfile.read(&mut [0]).unwrap_err();
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
         assert!(late.to_string().contains("read deadline"), "{late}");
@@ -392,19 +392,19 @@ fn tried_again<M: MixIn + Default>() {
         cx.wfile.write_all(&answer)
     });
     let server = testing::serve(builder.read_timeout(SHORT).bind(LOOPBACK).unwrap());
-    let client = client_of(server.address());
+    let client = connect_to(server.address());
     assert_eq!(client.recv(100).unwrap(), b"still there?\n");
     client.sendall(b"yes").unwrap();
-    assert_eq!(rest_of(&client), "yes");
-    assert_eq!(told.recv_timeout(LIMIT).unwrap(), Ok(()));
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!(read_to_end(&client), "yes");
+    assert_eq!(results.recv_timeout(LIMIT).unwrap(), Ok(()));
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!((stats.finished, stats.timed_out.total()), (1, 0));
 }
 
-/// Waits for a client for as long as its own constant says.
-struct Impatient(mpsc::Sender<io::ErrorKind>);
+/// Receives with the timeout of its own constant.
+struct OwnTimeout(mpsc::Sender<io::ErrorKind>);
 
-impl StreamRequestHandler for Impatient {
+impl StreamRequestHandler for OwnTimeout {
     const TIMEOUT: Option<Duration> = Some(SHORT);
 
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
@@ -417,17 +417,21 @@ impl StreamRequestHandler for Impatient {
 }
 
 fn own_timeout<M: MixIn + Default>() {
-    let (tell, told) = mpsc::channel();
-    let make = move || Impatient(tell.clone());
+    let (sender, results) = mpsc::channel();
+    let make = move || OwnTimeout(sender.clone());
     let server = StreamServer::<Inet, M>::builder(make).read_timeout(None).first_byte_timeout(None);
     let server = testing::serve(server.bind(LOOPBACK).unwrap());
     let begin = Instant::now();
-    let client = client_of(server.address());
-    assert_eq!(rest_of(&client), "");
-    assert_eq!(told.recv_timeout(LIMIT).unwrap(), io::ErrorKind::TimedOut);
+    let client = connect_to(server.address());
+    assert_eq!(read_to_end(&client), "");
+    assert_eq!(results.recv_timeout(LIMIT).unwrap(), io::ErrorKind::TimedOut);
     assert!(begin.elapsed() >= SHORT);
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
-    assert_eq!((stats.failed, stats.timed_out.total()), (1, 0), "the handler's, not the server's");
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!(
+        (stats.failed, stats.timed_out.total()),
+        (1, 0),
+        "the server's timeout applied instead of the handler's"
+    );
 }
 
 /// Reads one byte without a timeout of its own.
@@ -439,34 +443,34 @@ fn read_without_timeout(cx: &mut StreamContext<'_>) -> io::Result<()> {
 }
 
 fn own_none<M: MixIn + Default>() {
-    let (builder, told) = server::<M>(read_without_timeout);
+    let (builder, results) = server::<M>(read_without_timeout);
     let server = testing::serve(builder.read_timeout(SHORT).bind(LOOPBACK).unwrap());
-    let client = client_of(server.address());
+    let client = connect_to(server.address());
     pause(LONGER);
     client.sendall(b"!").unwrap();
-    assert_eq!(rest_of(&client), "!");
-    assert_eq!(told.recv_timeout(LIMIT).unwrap(), Ok(()));
+    assert_eq!(read_to_end(&client), "!");
+    assert_eq!(results.recv_timeout(LIMIT).unwrap(), Ok(()));
 }
 
 fn own_none_request<M: MixIn + Default>() {
-    let (builder, told) = server::<M>(|cx| {
+    let (builder, results) = server::<M>(|cx| {
         // The first byte begins the request.
         cx.rfile.read_exact(&mut [0])?;
         read_without_timeout(cx)
     });
     let server = testing::serve(builder.request_timeout(SHORT).bind(LOOPBACK).unwrap());
-    let client = client_of(server.address());
+    let client = connect_to(server.address());
     client.sendall(b"?").unwrap();
-    assert_eq!(rest_of(&client), "");
-    assert_eq!(told.recv_timeout(LIMIT).unwrap(), Err(io::ErrorKind::TimedOut));
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!(read_to_end(&client), "");
+    assert_eq!(results.recv_timeout(LIMIT).unwrap(), Err(io::ErrorKind::TimedOut));
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!((stats.timed_out.request, stats.timed_out.total()), (1, 1));
 }
 
 #[test]
-fn an_earlier_deadline_is_seen_beside_later_ones() {
-    // The deadline timer sleeps for the first byte of many when a shorter deadline begins.
-    let (builder, _told) = server::<ThreadingMixIn>(echo);
+fn a_shorter_deadline_that_begins_later_expires_in_time() {
+    // The deadline timer waits for many first bytes when a shorter deadline begins.
+    let (builder, _results) = server::<ThreadingMixIn>(echo);
     let server = builder
         .max_connections(100)
         .first_byte_timeout(LIMIT)
@@ -475,29 +479,29 @@ fn an_earlier_deadline_is_seen_beside_later_ones() {
         .bind(LOOPBACK)
         .unwrap();
     let server = testing::serve(server);
-    let silent: Vec<Socket> = (0..10).map(|_| client_of(server.address())).collect();
-    until_stats(server.handle(), |stats| stats.in_flight == 10);
+    let silent: Vec<Socket> = (0..10).map(|_| connect_to(server.address())).collect();
+    wait_for_stats(server.handle(), |stats| stats.in_flight == 10);
     let begin = Instant::now();
-    let client = client_of(server.address());
+    let client = connect_to(server.address());
     client.sendall(b"hello\n").unwrap();
-    assert_eq!(rest_of(&client), "hello\n");
+    assert_eq!(read_to_end(&client), "hello\n");
     assert!(begin.elapsed() < LIMIT / 2, "{:?}", begin.elapsed());
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 10);
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 10);
     assert_eq!((stats.timed_out.idle, stats.timed_out.total()), (1, 1));
     drop(silent);
 }
 
 #[test]
-fn those_between_requests_are_counted() {
+fn idle_connections_are_counted() {
     let server = ThreadingTCPServer::builder(sockserver::handler_fn(echo)).bind(LOOPBACK).unwrap();
     let server = testing::serve(server);
-    let clients: Vec<Socket> = (0..3).map(|_| client_of(server.address())).collect();
-    until_stats(server.handle(), |stats| stats.in_flight == 3 && stats.idle == 0);
+    let clients: Vec<Socket> = (0..3).map(|_| connect_to(server.address())).collect();
+    wait_for_stats(server.handle(), |stats| stats.in_flight == 3 && stats.idle == 0);
     for client in &clients {
         client.sendall(b"hello\n").unwrap();
         assert_eq!(client.recv(100).unwrap(), b"hello\n");
     }
-    until_stats(server.handle(), |stats| stats.in_flight == 3 && stats.idle == 3);
+    wait_for_stats(server.handle(), |stats| stats.in_flight == 3 && stats.idle == 3);
     clients[0].sendall(b"half").unwrap();
-    until_stats(server.handle(), |stats| stats.idle == 2);
+    wait_for_stats(server.handle(), |stats| stats.idle == 2);
 }

@@ -1,8 +1,8 @@
-//! The promise: `drain` ends a server within 250 ms of its limit, whatever clients and
-//! handlers do: new clients are refused, idle ones go at once, busy ones finish, the
-//! rest is cut off, and the report tells what became of each.
+//! The promise: `drain` returns within 250 ms of its limit, whatever clients and handlers do. New
+//! clients are refused, idle connections are closed at once, requests may finish, the rest is
+//! aborted, and the report counts each of them.
 //!
-//! A forking server's is in `tests/process_tests/drain_on_signals.rs`.
+//! `tests/process_tests/drain_on_signals.rs` tests forking servers.
 
 mod support;
 
@@ -19,21 +19,23 @@ use sockserver::{
     TCPServer, ThreadingMixIn, ThreadingTCPServer, datagram_handler_fn, handler_fn, testing,
 };
 
-use support::{Gate, LIMIT, LOOPBACK, OpenAtEnd, client_of, moment, rest_of, until, until_stats};
+use support::{
+    Gate, LIMIT, LOOPBACK, OpenOnDrop, connect_to, read_to_end, sleep_briefly, wait_for_stats, wait_until,
+};
 
-/// A limit that is over soon.
+/// A limit that expires soon.
 const SOON: Duration = Duration::from_millis(200);
-/// What a drain may take beyond its limit.
+/// How much longer than its limit a drain may take.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// Echoes line by line; `gate` waits at the gate first, `deaf` for a lock that nobody
-/// gives, `read` for more input.
-fn talk(gate: &Gate, deaf: &Gate, cx: &mut StreamContext<'_>) -> io::Result<()> {
+/// Echoes lines. `gate` waits at the gate first, `blocked` at a gate that stays closed, `read` for
+/// more input.
+fn echo_lines(gate: &Gate, blocked: &Gate, cx: &mut StreamContext<'_>) -> io::Result<()> {
     let mut line = String::new();
     cx.rfile.read_line(&mut line)?;
     match line.trim_end() {
         "gate" => gate.pass(),
-        "deaf" => deaf.pass(),
+        "blocked" => blocked.pass(),
         "read" => {
             cx.wfile.write_all(b"reading\n")?;
             cx.rfile.read_exact(&mut [0; 100])?;
@@ -46,20 +48,20 @@ fn talk(gate: &Gate, deaf: &Gate, cx: &mut StreamContext<'_>) -> io::Result<()> 
 
 struct Clients {
     gate: Gate,
-    deaf: Gate,
-    _open: [OpenAtEnd; 2],
+    blocked: Gate,
+    _open: [OpenOnDrop; 2],
 }
 
 impl Clients {
     fn new() -> Clients {
-        let (gate, deaf) = (Gate::new(), Gate::new());
-        let _open = [OpenAtEnd(gate.clone()), OpenAtEnd(deaf.clone())];
-        Clients { gate, deaf, _open }
+        let (gate, blocked) = (Gate::new(), Gate::new());
+        let _open = [OpenOnDrop(gate.clone()), OpenOnDrop(blocked.clone())];
+        Clients { gate, blocked, _open }
     }
 
     fn handler(&self) -> impl Fn(&mut StreamContext<'_>) -> io::Result<()> + Send + Sync + 'static {
-        let (gate, deaf) = (self.gate.clone(), self.deaf.clone());
-        move |cx| talk(&gate, &deaf, cx)
+        let (gate, blocked) = (self.gate.clone(), self.blocked.clone());
+        move |cx| echo_lines(&gate, &blocked, cx)
     }
 
     fn server(&self) -> ThreadingTCPServer {
@@ -67,68 +69,68 @@ impl Clients {
     }
 }
 
-/// A client that has sent this.
+/// Connects and sends these bytes.
 #[track_caller]
-fn saying(address: &Address, words: &[u8]) -> Socket {
-    let client = client_of(address);
-    client.sendall(words).unwrap();
+fn client_that_sends(address: &Address, bytes: &[u8]) -> Socket {
+    let client = connect_to(address);
+    client.sendall(bytes).unwrap();
     client
 }
 
-/// One that has been served, and may send its next request.
+/// Connects and is served once. The connection is idle afterwards.
 #[track_caller]
-fn between(address: &Address) -> Socket {
-    let client = saying(address, b"hello\n");
+fn idle_client(address: &Address) -> Socket {
+    let client = client_that_sends(address, b"hello\n");
     assert_eq!(client.recv(100).unwrap(), b"hello\n");
     client
 }
 
-/// Serves in a thread, as `testing::serve` does, but leaves the end to the test.
-fn serving<M: MixIn>(server: StreamServer<Inet, M>) -> mpsc::Receiver<io::Result<()>> {
-    let (tell, told) = mpsc::channel();
+/// Serves in a thread, like `testing::serve`, but does not stop the server.
+fn serve_in_thread<M: MixIn>(server: StreamServer<Inet, M>) -> mpsc::Receiver<io::Result<()>> {
+    let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let served = server.serve_forever().and_then(|()| server.server_close());
-        let _ = tell.send(served);
+        let _ = sender.send(served);
     });
-    told
+    receiver
 }
 
 #[track_caller]
-fn returns(end: &mpsc::Receiver<io::Result<()>>) {
-    end.recv_timeout(LIMIT).expect("serve_forever returns").expect("without an error");
+fn assert_returns(end: &mpsc::Receiver<io::Result<()>>) {
+    end.recv_timeout(LIMIT).expect("serve_forever did not return").expect("serve_forever failed");
 }
 
 #[test]
-fn the_report_tells_what_became_of_each() {
+fn the_report_counts_finished_idle_and_aborted_requests() {
     let clients = Clients::new();
     let server = clients.server();
     let (handle, address) = (server.handle(), server.server_address().clone());
-    let end = serving(server);
-    let silent = client_of(&address);
-    let idle = between(&address);
-    let busy: Vec<Socket> = (0..2).map(|_| saying(&address, b"gate\n")).collect();
-    let waiting = saying(&address, b"read\n");
+    let end = serve_in_thread(server);
+    let silent = connect_to(&address);
+    let idle = idle_client(&address);
+    let busy: Vec<Socket> = (0..2).map(|_| client_that_sends(&address, b"gate\n")).collect();
+    let waiting = client_that_sends(&address, b"read\n");
     assert_eq!(waiting.recv(100).unwrap(), b"reading\n");
     clients.gate.wait_for(2);
-    until_stats(&handle, |stats| stats.in_flight == 5 && stats.idle == 1);
+    wait_for_stats(&handle, |stats| stats.in_flight == 5 && stats.idle == 1);
 
     let report = thread::scope(|scope| {
         let draining = scope.spawn(|| handle.drain(Duration::from_secs(1)).unwrap());
-        assert_eq!(rest_of(&silent), "", "idle ones go at once");
-        assert_eq!(rest_of(&idle), "");
+        assert_eq!(read_to_end(&silent), "", "an idle connection was not closed at once");
+        assert_eq!(read_to_end(&idle), "");
         clients.gate.open();
         for client in &busy {
-            assert_eq!(rest_of(client), "gate\n", "busy ones finish");
+            assert_eq!(read_to_end(client), "gate\n", "a request did not finish");
         }
         draining.join().unwrap()
     });
-    assert_eq!(rest_of(&waiting), "", "and who does not finish is cut off");
-    let peers: Vec<_> = report.aborted.iter().map(|cut| cut.client_address.clone()).collect();
+    assert_eq!(read_to_end(&waiting), "", "an unfinished request was not aborted");
+    let peers: Vec<_> = report.aborted.iter().map(|request| request.client_address.clone()).collect();
     assert_eq!(peers, [waiting.getsockname().unwrap()], "{report}");
     assert!(report.aborted[0].age >= Duration::from_secs(1) && report.aborted[0].age <= LIMIT, "{report}");
     assert!(report.elapsed >= Duration::from_secs(1));
     assert_eq!((report.finished, report.idle, report.still_running), (2, 2, 0), "{report}");
-    returns(&end);
+    assert_returns(&end);
     let stats = handle.stats();
     assert!(stats.is_consistent(), "{stats:?}");
     assert_eq!((stats.accepted, stats.finished, stats.aborted, stats.in_flight), (5, 4, 1, 0));
@@ -137,80 +139,79 @@ fn the_report_tells_what_became_of_each() {
 }
 
 #[test]
-fn a_handler_that_does_not_return_is_left_behind_in_time() {
-    // The promise is a quarter of a second; a machine that is busy elsewhere may miss
-    // it once.
+fn a_drain_returns_in_time_while_handlers_do_not() {
+    // The limit is a quarter of a second. A busy machine may miss it once.
     let mut late = Duration::MAX;
     for _ in 0..3 {
         let clients = Clients::new();
         let server = clients.server();
         let (handle, address) = (server.handle(), server.server_address().clone());
-        let end = serving(server);
-        let _deaf: Vec<Socket> = (0..3).map(|_| saying(&address, b"deaf\n")).collect();
-        let busy = saying(&address, b"gate\n");
-        clients.deaf.wait_for(3);
+        let end = serve_in_thread(server);
+        let _blocked: Vec<Socket> = (0..3).map(|_| client_that_sends(&address, b"blocked\n")).collect();
+        let busy = client_that_sends(&address, b"gate\n");
+        clients.blocked.wait_for(3);
         clients.gate.wait_for(1);
         clients.gate.open();
         let begin = Instant::now();
         let report = handle.drain(SOON).unwrap();
         late = late.min(begin.elapsed() - SOON);
-        assert_eq!(rest_of(&busy), "gate\n");
-        let told = (report.finished + report.idle, report.aborted.len(), report.still_running);
-        assert_eq!(told, (1, 3, 3), "{report}");
+        assert_eq!(read_to_end(&busy), "gate\n");
+        let counts = (report.finished + report.idle, report.aborted.len(), report.still_running);
+        assert_eq!(counts, (1, 3, 3), "{report}");
         assert!(report.to_string().ends_with("; 3 handlers still running"), "{report}");
-        returns(&end);
-        assert_eq!(handle.stats().in_flight, 3, "server_close does not wait for them either");
-        clients.deaf.open();
-        let stats = until_stats(&handle, |stats| stats.in_flight == 0);
+        assert_returns(&end);
+        assert_eq!(handle.stats().in_flight, 3, "server_close waited for aborted handlers");
+        clients.blocked.open();
+        let stats = wait_for_stats(&handle, |stats| stats.in_flight == 0);
         assert_eq!((stats.aborted, stats.finished), (3, 1));
         if late <= GRACE {
             return;
         }
     }
-    panic!("{late:?} beyond its limit");
+    panic!("the drain took {late:?} longer than its limit");
 }
 
 #[test]
-fn every_mixin_cuts_those_who_wait_for_a_client() {
-    fn cuts<M: MixIn + Default>() {
+fn every_mixin_aborts_handlers_that_wait_for_their_client() {
+    fn aborts<M: MixIn + Default>() {
         let clients = Clients::new();
         let server = StreamServer::<Inet, M>::new(LOOPBACK, handler_fn(clients.handler())).unwrap();
         let (handle, address) = (server.handle(), server.server_address().clone());
-        let end = serving(server);
-        let client = saying(&address, b"read\n");
+        let end = serve_in_thread(server);
+        let client = client_that_sends(&address, b"read\n");
         assert_eq!(client.recv(100).unwrap(), b"reading\n");
         let report = handle.drain(SOON).unwrap();
         assert_eq!(
             (report.finished, report.idle, report.aborted.len(), report.still_running),
             (0, 0, 1, 0)
         );
-        assert_eq!(rest_of(&client), "");
-        returns(&end);
+        assert_eq!(read_to_end(&client), "");
+        assert_returns(&end);
         assert_eq!(handle.stats().aborted, 1);
     }
-    cuts::<Sequential>();
-    cuts::<ThreadingMixIn>();
+    aborts::<Sequential>();
+    aborts::<ThreadingMixIn>();
 }
 
 #[test]
-fn a_handler_cannot_wait_for_its_own_end() {
+fn drain_in_a_handler_is_a_deadlock_error() {
     fn from_a_handler<M: MixIn + Default>() {
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let server = StreamServer::<Inet, M>::new(
             LOOPBACK,
             handler_fn(move |cx| {
                 let refused = cx.server.drain(LIMIT).unwrap_err();
-                let _ = tell.send(refused.kind());
+                let _ = sender.send(refused.kind());
                 cx.wfile.write_all(b"served")
             }),
         )
         .unwrap();
         let (handle, address) = (server.handle(), server.server_address().clone());
-        let end = serving(server);
-        let client = client_of(&address);
-        assert_eq!(told.recv_timeout(LIMIT).unwrap(), io::ErrorKind::Deadlock);
-        assert_eq!(rest_of(&client), "served", "it is not cut off by its own try");
-        returns(&end);
+        let end = serve_in_thread(server);
+        let client = connect_to(&address);
+        assert_eq!(receiver.recv_timeout(LIMIT).unwrap(), io::ErrorKind::Deadlock);
+        assert_eq!(read_to_end(&client), "served", "the handler was aborted by its own call");
+        assert_returns(&end);
         assert!(!handle.is_stopping());
     }
     from_a_handler::<Sequential>();
@@ -218,7 +219,7 @@ fn a_handler_cannot_wait_for_its_own_end() {
 }
 
 #[test]
-fn the_loop_cannot_wait_for_its_own_end() {
+fn drain_in_the_accept_loop_is_a_deadlock_error() {
     let (kinds, received) = mpsc::channel();
     let server = TCPServer::builder(handler_fn(|_| Ok(())))
         .service_actions(move |server| {
@@ -232,27 +233,27 @@ fn the_loop_cannot_wait_for_its_own_end() {
 }
 
 #[test]
-fn before_the_start_it_is_for_the_loop_that_comes() {
+fn a_drain_before_the_start_ends_the_next_loop() {
     let server = TCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap();
-    let early = client_of(server.server_address());
+    let early = connect_to(server.server_address());
     let report = server.drain(LIMIT).unwrap();
-    assert!(report.elapsed < LIMIT / 2, "there is nothing to wait for");
+    assert!(report.elapsed < LIMIT / 2, "the drain waited although there were no requests");
     server.serve_forever().unwrap();
     assert_eq!(server.drained(), Some(report));
-    assert_eq!(rest_of(&early), "ConnectionReset", "refused, though it was in the queue");
-    // Nor does a single request wait for ever on a listener that is no more.
+    assert_eq!(read_to_end(&early), "ConnectionReset", "a queued client was not refused");
+    // `handle_request` does not wait on a listener that was shut down.
     server.handle_request().unwrap();
     assert_eq!(server.stats().accepted, 0);
 }
 
 #[test]
-fn a_server_that_has_stopped_can_be_drained_and_does_not_serve_again() {
+fn a_stopped_server_can_be_drained_and_does_not_serve_again() {
     let server = TCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| server.serve_forever().unwrap());
-        until_stats(&server.handle(), |stats| {
-            let client = client_of(server.server_address());
-            rest_of(&client).is_empty() && stats.finished > 0
+        wait_for_stats(&server.handle(), |stats| {
+            let client = connect_to(server.server_address());
+            read_to_end(&client).is_empty() && stats.finished > 0
         });
         server.shutdown().unwrap();
     });
@@ -262,14 +263,14 @@ fn a_server_that_has_stopped_can_be_drained_and_does_not_serve_again() {
 }
 
 #[test]
-fn a_single_request_that_is_waited_for_ends_too() {
+fn a_drain_ends_handle_request() {
     let server = TCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap();
-    let (told, end) = mpsc::channel();
+    let (sender, end) = mpsc::channel();
     thread::scope(|scope| {
         let (server, waits) = (&server, mpsc::channel());
         scope.spawn(move || {
             let _ = waits.0.send(());
-            let _ = told.send(server.handle_request());
+            let _ = sender.send(server.handle_request());
         });
         waits.1.recv_timeout(LIMIT).unwrap();
         let _ = server.drain(LIMIT).unwrap();
@@ -279,41 +280,41 @@ fn a_single_request_that_is_waited_for_ends_too() {
 }
 
 #[test]
-fn twice_is_once() {
+fn a_second_drain_finds_nothing() {
     let clients = Clients::new();
     let server = clients.server();
     let (handle, address) = (server.handle(), server.server_address().clone());
-    let end = serving(server);
-    let _idle = between(&address);
-    until_stats(&handle, |stats| stats.idle == 1);
+    let end = serve_in_thread(server);
+    let _idle = idle_client(&address);
+    wait_for_stats(&handle, |stats| stats.idle == 1);
     let first = handle.drain(LIMIT).unwrap();
     let second = handle.drain(LIMIT).unwrap();
     assert_eq!((first.idle, second.idle, second.finished), (1, 0, 0));
     assert!(second.elapsed < LIMIT / 2);
-    returns(&end);
-    assert!(handle.drain(LIMIT).unwrap().aborted.is_empty(), "after the end too");
+    assert_returns(&end);
+    assert!(handle.drain(LIMIT).unwrap().aborted.is_empty(), "a drain after the end aborted requests");
 }
 
 #[test]
-fn several_at_once_wait_for_the_same() {
+fn concurrent_drains_wait_for_the_same_requests() {
     let clients = Clients::new();
     let server = clients.server();
     let (handle, address) = (server.handle(), server.server_address().clone());
-    let end = serving(server);
-    let busy = saying(&address, b"gate\n");
+    let end = serve_in_thread(server);
+    let busy = client_that_sends(&address, b"gate\n");
     clients.gate.wait_for(1);
     thread::scope(|scope| {
-        let impatient = scope.spawn(|| handle.drain(LIMIT).unwrap());
-        let patient = scope.spawn(|| handle.drain(Duration::MAX).unwrap());
-        until("it stops", || client_is_refused(&address));
+        let with_limit = scope.spawn(|| handle.drain(LIMIT).unwrap());
+        let without_limit = scope.spawn(|| handle.drain(Duration::MAX).unwrap());
+        wait_until("new clients are refused", || client_is_refused(&address));
         clients.gate.open();
-        for drain in [impatient, patient] {
+        for drain in [with_limit, without_limit] {
             let report = drain.join().unwrap();
             assert!(report.aborted.is_empty() && report.still_running == 0, "{report}");
         }
     });
-    assert_eq!(rest_of(&busy), "gate\n");
-    returns(&end);
+    assert_eq!(read_to_end(&busy), "gate\n");
+    assert_returns(&end);
 }
 
 fn client_is_refused(address: &Address) -> bool {
@@ -323,18 +324,18 @@ fn client_is_refused(address: &Address) -> bool {
 }
 
 #[test]
-fn new_clients_are_refused_and_those_in_the_queue_reset() {
+fn new_clients_are_refused_and_queued_ones_are_reset() {
     let clients = Clients::new();
     let server = ThreadingTCPServer::builder(handler_fn(clients.handler())).max_connections(1);
     let server = server.bind(LOOPBACK).unwrap();
     let (handle, address) = (server.handle(), server.server_address().clone());
-    let end = serving(server);
-    let busy = saying(&address, b"gate\n");
+    let end = serve_in_thread(server);
+    let busy = client_that_sends(&address, b"gate\n");
     clients.gate.wait_for(1);
-    let queued = saying(&address, b"hello\n");
+    let queued = client_that_sends(&address, b"hello\n");
     thread::scope(|scope| {
         let draining = scope.spawn(|| handle.drain(LIMIT).unwrap());
-        assert_eq!(rest_of(&queued), "ConnectionReset", "while others are served");
+        assert_eq!(read_to_end(&queued), "ConnectionReset", "a queued client was not reset");
         assert!(client_is_refused(&address));
         clients.gate.open();
         let report = draining.join().unwrap();
@@ -342,53 +343,53 @@ fn new_clients_are_refused_and_those_in_the_queue_reset() {
         // in between leaves its connection idle.
         assert_eq!((report.finished + report.idle, report.aborted.len()), (1, 0), "{report}");
     });
-    assert_eq!(rest_of(&busy), "gate\n");
-    returns(&end);
+    assert_eq!(read_to_end(&busy), "gate\n");
+    assert_returns(&end);
     assert_eq!(handle.stats().accepted, 1);
 }
 
-/// Accepts, and hands the client over only when the server is about to stop.
+/// Accepts, and returns the connection only once the server is stopping.
 struct AcceptsSlowly(Arc<OnceLock<ServerHandle>>, mpsc::Sender<()>);
 
 impl ServerHooks for AcceptsSlowly {
     fn get_request(&self, socket: &Socket) -> io::Result<(Socket, Address)> {
-        let taken = socket.accept()?;
+        let accepted = socket.accept()?;
         let _ = self.1.send(());
-        let handle = self.0.get().expect("it is set before the loop");
-        until("the stop", || handle.is_stopping());
-        // Time for a drain that believes nobody is there to return.
-        (0..300).for_each(|_| moment());
-        Ok(taken)
+        let handle = self.0.get().expect("the handle is set before the loop");
+        wait_until("the server is stopping", || handle.is_stopping());
+        // Time for a wrong drain, which sees no connection, to return.
+        (0..300).for_each(|_| sleep_briefly());
+        Ok(accepted)
     }
 }
 
 #[test]
-fn who_was_just_accepted_is_waited_for() {
+fn a_drain_waits_for_a_connection_that_was_just_accepted() {
     fn waits<M: MixIn + Default>() {
-        let (handle, (tell, told)) = (Arc::new(OnceLock::new()), mpsc::channel());
-        let hooks = AcceptsSlowly(Arc::clone(&handle), tell);
+        let (handle, (sender, receiver)) = (Arc::new(OnceLock::new()), mpsc::channel());
+        let hooks = AcceptsSlowly(Arc::clone(&handle), sender);
         let builder = StreamServer::<Inet, M>::builder(handler_fn(|cx| cx.wfile.write_all(b"served")));
         let server = builder.hooks(hooks).bind(LOOPBACK).unwrap();
         handle.set(server.handle()).unwrap();
         let (handle, address) = (server.handle(), server.server_address().clone());
-        let end = serving(server);
-        let client = client_of(&address);
-        told.recv_timeout(LIMIT).unwrap();
+        let end = serve_in_thread(server);
+        let client = connect_to(&address);
+        receiver.recv_timeout(LIMIT).unwrap();
         let report = handle.drain(LIMIT).unwrap();
         let stats = handle.stats();
         assert_eq!((stats.accepted, stats.in_flight), (1, 0), "{report}, {stats}");
         assert_eq!(report.finished + report.idle, 1, "{report}");
-        assert_eq!(rest_of(&client), "served");
-        returns(&end);
+        assert_eq!(read_to_end(&client), "served");
+        assert_returns(&end);
     }
     waits::<Sequential>();
     waits::<ThreadingMixIn>();
 }
 
 #[test]
-fn a_request_that_comes_with_the_drain_is_served_whole_or_not_at_all() {
+fn a_request_that_arrives_with_the_drain_is_served_completely_or_not_at_all() {
     const ANSWER: usize = 200_000;
-    fn moments<M: MixIn + Default>(rounds: usize) {
+    fn race<M: MixIn + Default>(rounds: usize) {
         for round in 0..rounds {
             let handled = Arc::new(AtomicUsize::new(0));
             let counting = Arc::clone(&handled);
@@ -404,8 +405,8 @@ fn a_request_that_comes_with_the_drain_is_served_whole_or_not_at_all() {
             });
             let server = StreamServer::<Inet, M>::new(LOOPBACK, handler).unwrap();
             let (handle, address) = (server.handle(), server.server_address().clone());
-            let end = serving(server);
-            let idle = saying(&address, b"hello\n");
+            let end = serve_in_thread(server);
+            let idle = client_that_sends(&address, b"hello\n");
             let mut seen = 0;
             while seen < ANSWER {
                 seen += idle.recv(1 << 16).unwrap().len();
@@ -417,17 +418,17 @@ fn a_request_that_comes_with_the_drain_is_served_whole_or_not_at_all() {
                 });
                 let next = scope.spawn(move || {
                     let _ = idle.sendall(b"again\n");
-                    rest_of(&idle)
+                    read_to_end(&idle)
                 });
                 let new = scope.spawn(|| {
                     let client = Socket::new(address.family(), sock::SOCK_STREAM, 0).unwrap();
                     client.settimeout(LIMIT).unwrap();
-                    // Whoever is served alone does not see the other.
+                    // In the accept loop only one of the two clients is served.
                     if client.connect(&address).is_err() || client.sendall(b"hello\n").is_err() {
                         return String::new();
                     }
                     let _ = client.shutdown(sock::SHUT_WR);
-                    rest_of(&client)
+                    read_to_end(&client)
                 });
                 let report = drain.join().unwrap();
                 assert!(report.aborted.is_empty(), "{report}");
@@ -438,25 +439,29 @@ fn a_request_that_comes_with_the_drain_is_served_whole_or_not_at_all() {
                 let refused = ["", "ConnectionReset", "BrokenPipe"].contains(&answer.as_str());
                 assert!(refused || answer.len() == ANSWER, "{} of {ANSWER} bytes", answer.len());
             }
-            assert_eq!(handled.load(Ordering::SeqCst), 1 + whole, "what was handled was answered");
-            returns(&end);
+            assert_eq!(
+                handled.load(Ordering::SeqCst),
+                1 + whole,
+                "a handled request was not answered completely"
+            );
+            assert_returns(&end);
             let stats = handle.stats();
             assert!(stats.is_consistent() && stats.in_flight == 0, "{stats:?}");
         }
     }
-    moments::<ThreadingMixIn>(60);
-    moments::<Sequential>(20);
+    race::<ThreadingMixIn>(60);
+    race::<Sequential>(20);
 }
 
 #[test]
-fn a_dismissed_client_that_spoke_in_time_counts_once() {
-    // Idle at the drain's first look, heard a moment later, and cut at the end.
+fn a_connection_that_was_closed_as_idle_and_then_aborted_counts_once() {
+    // Idle when the drain begins, sends a byte afterwards, and is aborted at the end.
     let clients = Clients::new();
-    let (reads_late, came) = (clients.gate.clone(), AtomicUsize::new(0));
+    let (reads_late, connections) = (clients.gate.clone(), AtomicUsize::new(0));
     let server = ThreadingTCPServer::new(
         LOOPBACK,
         handler_fn(move |cx| {
-            if came.fetch_add(1, Ordering::SeqCst) < 2 {
+            if connections.fetch_add(1, Ordering::SeqCst) < 2 {
                 reads_late.pass();
             }
             cx.rfile.read_exact(&mut [0; 10])
@@ -464,28 +469,28 @@ fn a_dismissed_client_that_spoke_in_time_counts_once() {
     )
     .unwrap();
     let (handle, address) = (server.handle(), server.server_address().clone());
-    let end = serving(server);
-    let silent = client_of(&address);
-    let other = client_of(&address);
+    let end = serve_in_thread(server);
+    let silent = connect_to(&address);
+    let other = connect_to(&address);
     clients.gate.wait_for(2);
-    let last = client_of(&address);
-    until_stats(&handle, |stats| stats.in_flight == 3);
+    let last = connect_to(&address);
+    wait_for_stats(&handle, |stats| stats.in_flight == 3);
     let report = thread::scope(|scope| {
         let draining = scope.spawn(|| handle.drain(SOON).unwrap());
-        assert_eq!(rest_of(&last), "", "the drain has gone through all of them");
+        assert_eq!(read_to_end(&last), "", "the drain did not close the last idle connection");
         let _ = (silent.sendall(b"."), other.sendall(b"."));
         draining.join().unwrap()
     });
-    // Cut while their handlers were still away, and so not idle ones that went.
-    let told = (report.finished, report.idle, report.aborted.len(), report.still_running);
-    assert_eq!(told, (0, 1, 2, 2), "{report}");
+    // Aborted while their handlers were blocked, so they do not count as idle.
+    let counts = (report.finished, report.idle, report.aborted.len(), report.still_running);
+    assert_eq!(counts, (0, 1, 2, 2), "{report}");
     clients.gate.open();
-    until_stats(&handle, |stats| stats.in_flight == 0);
-    returns(&end);
+    wait_for_stats(&handle, |stats| stats.in_flight == 0);
+    assert_returns(&end);
 }
 
 #[test]
-fn a_handshake_is_cut_like_a_request() {
+fn a_drain_aborts_a_handshake() {
     let server = ThreadingTCPServer::builder(handler_fn(|_| Ok(())))
         .wrap_request(|request, _| -> io::Result<Socket> {
             request.recv(1)?;
@@ -494,31 +499,31 @@ fn a_handshake_is_cut_like_a_request() {
         .bind(LOOPBACK)
         .unwrap();
     let (handle, address) = (server.handle(), server.server_address().clone());
-    let end = serving(server);
-    let client = client_of(&address);
-    until_stats(&handle, |stats| stats.in_flight == 1);
+    let end = serve_in_thread(server);
+    let client = connect_to(&address);
+    wait_for_stats(&handle, |stats| stats.in_flight == 1);
     let report = handle.drain(SOON).unwrap();
     assert_eq!((report.aborted.len(), report.still_running), (1, 0), "{report}");
-    assert_eq!(rest_of(&client), "");
-    returns(&end);
+    assert_eq!(read_to_end(&client), "");
+    assert_returns(&end);
     assert_eq!(handle.stats().aborted, 1);
 }
 
 #[test]
-fn no_time_at_all_cuts_at_once() {
+fn a_drain_with_a_limit_of_zero_aborts_at_once() {
     let clients = Clients::new();
     let server = clients.server();
     let (handle, address) = (server.handle(), server.server_address().clone());
-    let end = serving(server);
-    let reading = saying(&address, b"read\n");
+    let end = serve_in_thread(server);
+    let reading = client_that_sends(&address, b"read\n");
     assert_eq!(reading.recv(100).unwrap(), b"reading\n");
     let report = handle.drain(Duration::ZERO).unwrap();
     assert_eq!((report.finished, report.aborted.len(), report.still_running), (0, 1, 0), "{report}");
-    assert_eq!(rest_of(&reading), "");
-    returns(&end);
+    assert_eq!(read_to_end(&reading), "");
+    assert_returns(&end);
 }
 
-/// A server whose datagrams wait at the gate, and a client that has sent one.
+/// Starts a server whose datagram handlers wait at the gate, and a client that has sent one.
 fn gated_datagram<M: MixIn + Default>(gate: &Gate) -> (testing::Running, Socket) {
     let at_the_gate = gate.clone();
     let handler = datagram_handler_fn(move |cx| {
@@ -534,78 +539,82 @@ fn gated_datagram<M: MixIn + Default>(gate: &Gate) -> (testing::Running, Socket)
     (server, client)
 }
 
-fn datagrams_are_waited_for<M: MixIn + Default>() {
+fn drain_waits_for_datagrams<M: MixIn + Default>() {
     let gate = Gate::new();
-    let _open = OpenAtEnd(gate.clone());
+    let _open = OpenOnDrop(gate.clone());
     let (server, client) = gated_datagram::<M>(&gate);
     let report = thread::scope(|scope| {
         let draining = scope.spawn(|| server.handle().drain(LIMIT).unwrap());
-        (0..20).for_each(|_| moment());
-        assert!(!draining.is_finished(), "it waits");
+        (0..20).for_each(|_| sleep_briefly());
+        assert!(!draining.is_finished(), "the drain did not wait");
         gate.open();
         draining.join().unwrap()
     });
     assert!(report.aborted.is_empty() && report.elapsed < LIMIT / 2, "{report}");
     assert_eq!(server.handle().stats().finished, 1);
-    assert_eq!(client.recv_with_flags(10, sock::MSG_DONTWAIT).unwrap(), b"hello", "it is answered by then");
+    assert_eq!(
+        client.recv_with_flags(10, sock::MSG_DONTWAIT).unwrap(),
+        b"hello",
+        "the datagram was not answered before the drain returned"
+    );
 }
 
 #[test]
-fn datagrams_that_are_being_answered_are_waited_for() {
-    datagrams_are_waited_for::<ThreadingMixIn>();
-    datagrams_are_waited_for::<Sequential>();
+fn a_drain_waits_for_datagrams_that_are_being_served() {
+    drain_waits_for_datagrams::<ThreadingMixIn>();
+    drain_waits_for_datagrams::<Sequential>();
 }
 
-fn a_datagram_is_named<M: MixIn + Default>() {
+fn the_report_contains_a_datagram<M: MixIn + Default>() {
     let gate = Gate::new();
-    let _open = OpenAtEnd(gate.clone());
+    let _open = OpenOnDrop(gate.clone());
     let (server, client) = gated_datagram::<M>(&gate);
     let report = server.handle().drain(Duration::ZERO).unwrap();
-    let named: Vec<_> = report.aborted.iter().map(|cut| cut.client_address.clone()).collect();
+    let named: Vec<_> = report.aborted.iter().map(|request| request.client_address.clone()).collect();
     assert_eq!(named, [client.getsockname().unwrap()]);
     assert_eq!((report.finished, report.still_running), (0, 1), "{report}");
     gate.open();
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!((stats.accepted, stats.aborted), (1, 1), "{stats:?}");
 }
 
 #[test]
-fn a_datagram_that_takes_too_long_is_named_and_counted_as_cut() {
-    a_datagram_is_named::<ThreadingMixIn>();
-    a_datagram_is_named::<Sequential>();
+fn a_datagram_that_takes_too_long_is_reported_and_counted_as_aborted() {
+    the_report_contains_a_datagram::<ThreadingMixIn>();
+    the_report_contains_a_datagram::<Sequential>();
 }
 
 #[cfg(unix)]
 #[test]
-fn unix_sockets_are_drained_too() {
+fn a_drain_works_over_unix_sockets() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let clients = Clients::new();
     let handler = handler_fn(clients.handler());
     let server = testing::serve(sockserver::ThreadingUnixStreamServer::new(&path, handler).unwrap());
-    let (idle, busy) = (between(server.address()), saying(server.address(), b"gate\n"));
+    let (idle, busy) = (idle_client(server.address()), client_that_sends(server.address(), b"gate\n"));
     clients.gate.wait_for(1);
-    until_stats(server.handle(), |stats| stats.idle == 1);
+    wait_for_stats(server.handle(), |stats| stats.idle == 1);
     let report = thread::scope(|scope| {
         let draining = scope.spawn(|| server.handle().drain(LIMIT).unwrap());
-        assert_eq!(rest_of(&idle), "");
+        assert_eq!(read_to_end(&idle), "");
         assert!(client_is_refused(server.address()));
         clients.gate.open();
         draining.join().unwrap()
     });
-    assert_eq!(rest_of(&busy), "gate\n");
+    assert_eq!(read_to_end(&busy), "gate\n");
     assert_eq!((report.finished, report.idle), (1, 1), "{report}");
     drop(server);
     assert!(!path.exists());
 }
 
-/// What a drain dismisses cannot send any more: over a Unix socket it fails at once.
+/// A client whose connection a drain has closed cannot send. Over a Unix socket the send fails at once.
 #[cfg(unix)]
 #[test]
-fn a_client_that_has_begun_to_ask_may_ask_to_the_end() {
+fn a_client_that_has_begun_a_request_may_finish_it() {
     let folder = tempfile::tempdir().unwrap();
     let gate = Gate::new();
-    let _open = OpenAtEnd(gate.clone());
+    let _open = OpenOnDrop(gate.clone());
     let at_the_gate = gate.clone();
     let handler = handler_fn(move |cx| {
         at_the_gate.pass();
@@ -620,11 +629,11 @@ fn a_client_that_has_begun_to_ask_may_ask_to_the_end() {
     gate.wait_for(2);
     let report = thread::scope(|scope| {
         let draining = scope.spawn(|| server.handle().drain(LIMIT).unwrap());
-        // It is looked at after the other, which came first.
-        until("the silent one is dismissed", || silent.send(b"").is_err());
+        // The drain closes it after it has decided about the other, older connection.
+        wait_until("the silent connection is closed", || silent.send(b"").is_err());
         asking.sendall(b"lo\n").unwrap();
         gate.open();
-        assert_eq!(rest_of(&asking), "hello\n");
+        assert_eq!(read_to_end(&asking), "hello\n");
         draining.join().unwrap()
     });
     assert_eq!((report.finished, report.idle, report.aborted.len()), (1, 1, 0), "{report}");
@@ -636,37 +645,37 @@ fn closing_waits_for_close_timeout_at_most() {
     let server = ThreadingTCPServer::builder(handler_fn(clients.handler())).close_timeout(SOON);
     let server = server.bind(LOOPBACK).unwrap();
     let (handle, address) = (server.handle(), server.server_address().clone());
-    let end = serving(server);
-    let _deaf = saying(&address, b"deaf\n");
-    clients.deaf.wait_for(1);
+    let end = serve_in_thread(server);
+    let _blocked = client_that_sends(&address, b"blocked\n");
+    clients.blocked.wait_for(1);
     let begin = Instant::now();
     handle.shutdown().unwrap();
-    returns(&end);
+    assert_returns(&end);
     let took = begin.elapsed();
     assert!(took >= SOON && took < LIMIT / 2, "{took:?}");
     assert_eq!(handle.stats().in_flight, 1);
 }
 
 #[test]
-fn closing_without_a_limit_waits_for_everybody() {
+fn closing_without_a_limit_waits_for_all_requests() {
     let clients = Clients::new();
     let server = ThreadingTCPServer::builder(handler_fn(clients.handler())).close_timeout(None);
     let server = server.bind(LOOPBACK).unwrap();
     let (handle, address) = (server.handle(), server.server_address().clone());
-    let end = serving(server);
+    let end = serve_in_thread(server);
     let mut busy = Vec::new();
     for _ in 0..2 {
-        busy.push(saying(&address, b"gate\n"));
+        busy.push(client_that_sends(&address, b"gate\n"));
     }
     clients.gate.wait_for(2);
     handle.shutdown().unwrap();
-    until("nobody listens", || client_is_refused(&address));
-    assert!(end.recv_timeout(SOON).is_err(), "it waits");
+    wait_until("new clients are refused", || client_is_refused(&address));
+    assert!(end.recv_timeout(SOON).is_err(), "server_close did not wait");
     clients.gate.open();
     for client in busy {
         assert_eq!(client.recv(5).unwrap(), b"gate\n");
     }
-    returns(&end);
+    assert_returns(&end);
     assert_eq!(handle.stats().in_flight, 0);
 }
 

@@ -1,9 +1,8 @@
 //! The promise: hooks and handlers are called in CPython's order.
 //!
-//! The rows are those of CPython 3.11, observed with every method logged. Where
-//! a step is called differently here: `finish_request` is the factory that makes
-//! the handler, and `wrap_request`, which Python lacks, comes right before it.
-//! The rows of the forking mixin are in `tests/process_tests`, since they fork.
+//! The expected calls were recorded on CPython 3.11 with every method logged. `finish_request` is the
+//! call of the handler factory here, and `wrap_request`, which Python does not have, precedes it. The
+//! forking mixin is tested in `tests/process_tests`.
 
 mod support;
 
@@ -22,9 +21,9 @@ use sockserver::{
     ThreadingMixIn, handler_fn, testing,
 };
 
-use support::{LOOPBACK, StopAtEnd, client_of, rest_of};
+use support::{LOOPBACK, StopOnDrop, connect_to, read_to_end};
 
-/// Every call, with the thread it was made in.
+/// All calls, with the thread of each.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<(ThreadId, &'static str)>>>);
 
@@ -33,13 +32,13 @@ impl Log {
         self.0.lock().push((thread::current().id(), call));
     }
 
-    /// All calls since the last look, whoever made them.
+    /// Returns all calls since the last `take`, of all threads.
     fn take(&self) -> String {
         let calls = std::mem::take(&mut *self.0.lock());
         calls.iter().map(|(_, call)| *call).collect::<Vec<_>>().join(" ")
     }
 
-    /// The same, this thread's apart from the others'.
+    /// Returns the calls of this thread and those of other threads.
     fn take_by_thread(&self) -> (String, String) {
         let (ours, others): (Vec<_>, Vec<_>) = std::mem::take(&mut *self.0.lock())
             .into_iter()
@@ -51,7 +50,7 @@ impl Log {
     }
 }
 
-/// What goes wrong in this server.
+/// The step that fails in this server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
@@ -74,7 +73,7 @@ struct Logged {
 }
 
 impl Logged {
-    /// Fails with an error here if that is this server's fault.
+    /// Logs a step, and returns an error if it is the one that fails.
     fn step(&self, call: &'static str, fault: Fault) -> io::Result<()> {
         self.log.add(call);
         if self.fault == fault { Err(io::Error::other("as planned")) } else { Ok(()) }
@@ -129,7 +128,7 @@ impl ServerHooks for Logged {
     }
 }
 
-/// A handler; its factory logs Python's `finish_request`.
+/// A handler whose factory logs Python's `finish_request`.
 struct Handler(Logged);
 
 impl Handler {
@@ -170,7 +169,7 @@ impl DatagramRequestHandler for Handler {
     }
 }
 
-/// A mixin that logs, and leaves the work to another.
+/// A mixin that logs its calls and delegates to another.
 #[derive(Default)]
 struct LoggedMixIn<M> {
     log: Option<Logged>,
@@ -223,8 +222,8 @@ fn connect(address: &Address) -> Socket {
     sock
 }
 
-/// One TCP request with `fault`, served in this thread: all calls after the
-/// server was made.
+/// Serves one TCP request with `fault` in this thread. Returns all calls after the server was
+/// created.
 #[track_caller]
 fn calls_of_one_request(fault: Fault) -> String {
     let (server, logged) = tcp::<Sequential>(fault).unwrap();
@@ -232,12 +231,12 @@ fn calls_of_one_request(fault: Fault) -> String {
     let client = connect(server.server_address());
     server.handle_request().unwrap();
     let calls = logged.log.take();
-    assert_eq!(client.recv(1).unwrap_or_default(), b"", "the request is closed whatever happened");
+    assert_eq!(client.recv(1).unwrap_or_default(), b"", "the request was not closed");
     calls
 }
 
 #[test]
-fn a_request_that_succeeds() {
+fn calls_of_a_successful_request() {
     assert_eq!(
         calls_of_one_request(Fault::None),
         "get_request verify_request process_request wrap_request finish_request setup handle finish \
@@ -264,7 +263,7 @@ fn a_handler_whose_setup_fails_is_not_finished() {
 }
 
 #[test]
-fn a_request_that_is_not_verified_is_shut_down_all_the_same() {
+fn a_request_that_is_not_verified_is_shut_down_and_closed() {
     // bpo-26309.
     assert_eq!(
         calls_of_one_request(Fault::Verify),
@@ -273,8 +272,8 @@ fn a_request_that_is_not_verified_is_shut_down_all_the_same() {
 }
 
 #[test]
-fn a_panic_in_verify_request_is_a_refusal_with_an_error() {
-    // In CPython it leaves the loop and the request stays open.
+fn a_panic_in_verify_request_is_an_error_and_refuses_the_request() {
+    // In CPython the exception ends the loop and the request stays open.
     assert_eq!(
         calls_of_one_request(Fault::VerifyPanics),
         "get_request verify_request handle_error shutdown_request close_request"
@@ -283,7 +282,7 @@ fn a_panic_in_verify_request_is_a_refusal_with_an_error() {
 
 #[test]
 fn a_request_that_cannot_be_wrapped_never_reaches_a_handler() {
-    // The socket went into wrap_request and is closed there: nothing is left to shut down.
+    // wrap_request consumes and closes the socket, so there is nothing to shut down.
     assert_eq!(
         calls_of_one_request(Fault::Wrap),
         "get_request verify_request process_request wrap_request handle_error"
@@ -299,7 +298,7 @@ fn a_request_that_cannot_be_started_is_reported_and_closed_in_the_loop() {
 }
 
 #[test]
-fn a_server_that_cannot_be_made_calls_no_more_hooks() {
+fn a_server_that_cannot_be_created_calls_no_further_hooks() {
     for (fault, expected) in
         [(Fault::Bind, "server_bind"), (Fault::Activate, "server_bind server_activate")]
     {
@@ -314,7 +313,7 @@ fn a_server_that_cannot_be_made_calls_no_more_hooks() {
 }
 
 #[test]
-fn handle_request_that_waits_in_vain_calls_handle_timeout() {
+fn handle_request_calls_handle_timeout_after_its_timeout() {
     let logged = Logged { log: Log::default(), fault: Fault::None };
     let server = StreamServer::<Inet, Sequential>::builder(factory(&logged))
         .hooks(logged.clone())
@@ -329,14 +328,14 @@ fn handle_request_that_waits_in_vain_calls_handle_timeout() {
 }
 
 #[test]
-fn service_actions_comes_after_every_request() {
+fn service_actions_is_called_after_every_request() {
     let (server, logged) = tcp::<Sequential>(Fault::None).unwrap();
-    // Both wait in the listener's queue before the loop begins.
+    // Both clients are queued before the loop begins.
     let clients = [connect(server.server_address()), connect(server.server_address())];
     let handle = server.handle();
     logged.log.take();
     thread::scope(|scope| {
-        let _stop = StopAtEnd(handle.clone());
+        let _stop = StopOnDrop(handle.clone());
         scope.spawn(|| server.serve_forever().unwrap());
         for client in &clients {
             client.recv(1).unwrap();
@@ -346,18 +345,18 @@ fn service_actions_comes_after_every_request() {
     let request = "get_request verify_request process_request wrap_request finish_request setup handle finish \
                    shutdown_request close_request service_actions";
     let calls = logged.log.take();
-    // The stop can come before the last turn's service_actions or after it.
+    // The stop may come before or after the last call of service_actions.
     let both = format!("{request} {request}");
     assert_eq!(calls.trim_end_matches(" service_actions"), both.trim_end_matches(" service_actions"));
 }
 
 #[test]
-fn with_threads_the_loop_only_starts_what_the_worker_does() {
+fn the_loop_starts_a_request_and_the_worker_thread_serves_it() {
     let (server, logged) = tcp::<ThreadingMixIn>(Fault::Handle).unwrap();
     let client = connect(server.server_address());
     logged.log.take();
     server.handle_request().unwrap();
-    assert_eq!(client.recv(1).unwrap(), b"", "closed by the worker");
+    assert_eq!(client.recv(1).unwrap(), b"", "the worker did not close the request");
     server.server_close().unwrap();
     let (the_loop, worker) = logged.log.take_by_thread();
     assert_eq!(the_loop, "get_request verify_request process_request server_close");
@@ -367,7 +366,7 @@ fn with_threads_the_loop_only_starts_what_the_worker_does() {
     );
 }
 
-/// One datagram with `fault`, served in this thread.
+/// Serves one datagram with `fault` in this thread. Returns all calls.
 #[track_caller]
 fn calls_of_one_datagram<F: sockserver::kind::Family>(
     fault: Fault,
@@ -381,14 +380,14 @@ fn calls_of_one_datagram<F: sockserver::kind::Family>(
         .timeout(Duration::from_secs(20))
         .bind(address)
         .unwrap();
-    assert_eq!(logged.log.take(), "server_bind", "a datagram server does not listen");
+    assert_eq!(logged.log.take(), "server_bind", "a datagram server called server_activate");
     client.sendto(b"x", server.server_address()).unwrap();
     server.handle_request().unwrap();
     logged.log.take()
 }
 
 #[test]
-fn datagrams_go_the_same_way_without_a_connection() {
+fn calls_of_a_datagram() {
     let success =
         "verify_request process_request finish_request setup handle finish shutdown_request close_request";
     let failure = "verify_request process_request finish_request setup handle finish handle_error \
@@ -402,11 +401,11 @@ fn datagrams_go_the_same_way_without_a_connection() {
     );
 }
 
-// Windows has no Unix datagrams.
+// Windows does not support Unix datagrams.
 #[cfg(unix)]
 #[test]
-fn unix_datagrams_go_that_way_too() {
-    // An empty name: the system picks one.
+fn calls_of_a_unix_datagram() {
+    // The system chooses a name for an empty one.
     let client = Socket::new(sock::AF_UNIX, sock::SOCK_DGRAM, 0).unwrap();
     let unnamed = Address::Unix(sock::UnixAddress::Unnamed);
     assert_eq!(
@@ -416,7 +415,7 @@ fn unix_datagrams_go_that_way_too() {
     );
 }
 
-/// Counts how often a client is asked for.
+/// Counts the calls of `get_request`.
 struct Asked(Arc<AtomicUsize>);
 
 impl ServerHooks for Asked {
@@ -427,15 +426,15 @@ impl ServerHooks for Asked {
 }
 
 #[test]
-fn get_request_is_called_when_a_client_is_there_and_seldom_in_vain() {
-    let asked = Arc::new(AtomicUsize::new(0));
+fn get_request_is_rarely_called_without_a_client() {
+    let calls = Arc::new(AtomicUsize::new(0));
     let server =
-        TCPServer::builder(handler_fn(|cx| cx.request.sendall(b"served"))).hooks(Asked(Arc::clone(&asked)));
+        TCPServer::builder(handler_fn(|cx| cx.request.sendall(b"served"))).hooks(Asked(Arc::clone(&calls)));
     let server = testing::serve(server.bind(LOOPBACK).unwrap());
     for _ in 0..9 {
-        assert_eq!(rest_of(&client_of(server.address())), "served");
+        assert_eq!(read_to_end(&connect_to(server.address())), "served");
     }
-    // The first attempt, and one after eight turns that waited before they tried.
-    let asked = asked.load(Ordering::SeqCst);
-    assert!((9..=11).contains(&asked), "{asked} times for 9 clients");
+    // The first attempt, and one after eight iterations that waited first.
+    let calls = calls.load(Ordering::SeqCst);
+    assert!((9..=11).contains(&calls), "{calls} calls for 9 clients");
 }

@@ -1,5 +1,5 @@
-//! The promise: a client that vanishes, a handler that fails or panics, ends
-//! its own request and nothing else: the server serves the next one.
+//! The promise: a client that disconnects and a handler that fails or panics end their own request
+//! only. The server serves the next one.
 
 mod support;
 
@@ -14,20 +14,20 @@ use sockserver::{
     StreamRequestHandler, TCPServer, ThreadingTCPServer, ThreadingUDPServer, UDPServer,
 };
 
-use support::StopAtEnd;
+use support::StopOnDrop;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Reads one word and does what it says.
-struct Obedient;
+struct Scripted;
 
-impl StreamRequestHandler for Obedient {
+impl StreamRequestHandler for Scripted {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
         let mut word = String::new();
         cx.rfile.read_line(&mut word)?;
         match word.trim_end() {
-            "fail" => Err(io::Error::other("told to fail")),
-            "panic" => panic!("told to panic"),
+            "fail" => Err(io::Error::other("planned error")),
+            "panic" => panic!("planned panic"),
             "panic in drop" => {
                 let _bomb = Bomb;
                 Ok(())
@@ -45,14 +45,14 @@ struct Bomb;
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        panic!("told to panic in drop");
+        panic!("planned panic in drop");
     }
 }
 
-/// Tells the test what `handle_error` is told.
-struct Telling(mpsc::Sender<String>);
+/// Sends each error that `handle_error` gets to the test.
+struct ReportErrors(mpsc::Sender<String>);
 
-impl ServerHooks for Telling {
+impl ServerHooks for ReportErrors {
     fn handle_error(&self, error: &RequestError, client_address: &Address) {
         assert!(client_address.ip().is_some_and(|ip| ip.is_loopback()));
         let kind = if error.is_disconnect() { "disconnect" } else { "error" };
@@ -60,7 +60,7 @@ impl ServerHooks for Telling {
     }
 }
 
-fn client_of(address: &Address) -> Socket {
+fn connect_to(address: &Address) -> Socket {
     let client = create_connection(("127.0.0.1", address.port().unwrap())).unwrap();
     client.settimeout(LIMIT).unwrap();
     client
@@ -68,32 +68,33 @@ fn client_of(address: &Address) -> Socket {
 
 /// Closes with a reset instead of an end of file.
 fn reset(client: Socket) {
-    // struct linger { on, seconds }: tcp(7), a close with linger time 0 resets.
-    // Its fields are of 4 bytes, on Windows of 2.
+    // struct linger { on, seconds }. A close with linger time 0 sends a reset (tcp(7)).
+    // Its fields have 4 bytes, on Windows 2.
     let linger = if cfg!(windows) { &[1, 0, 0, 0][..] } else { &[1, 0, 0, 0, 0, 0, 0, 0] };
     client.setsockopt(SOL_SOCKET, SO_LINGER, linger).unwrap();
     client.close().unwrap();
 }
 
-/// Lets clients misbehave and after each asks for an honest answer.
-fn survives_all<K: sockserver::kind::Kind, M: sockserver::MixIn>(
+/// Runs clients and handlers that fail, and checks after each that the server still answers.
+fn serves_after_each_failure<K: sockserver::kind::Kind, M: sockserver::MixIn>(
     server: &Server<K, M>,
     errors: &mpsc::Receiver<String>,
 ) {
     let address = server.server_address().clone();
     let handle = server.handle();
     thread::scope(|scope| {
-        let _stop = StopAtEnd(handle.clone());
+        let _stop = StopOnDrop(handle.clone());
         scope.spawn(|| server.serve_forever().unwrap());
         let still_serves = || {
-            let client = client_of(&address);
+            let client = connect_to(&address);
             client.sendall(b"work\n").unwrap();
             assert_eq!(client.makefile_rb().lines().next().unwrap().unwrap(), "did work");
         };
-        // Clients that only go away may be reported too, whenever that is noticed.
-        let told = |expected: &str| loop {
-            let error =
-                errors.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("handle_error is told {expected:?}"));
+        // Disconnects may be reported too, at any time.
+        let expect_error = |expected: &str| loop {
+            let error = errors
+                .recv_timeout(LIMIT)
+                .unwrap_or_else(|_| panic!("no error {expected:?} in handle_error"));
             if error.starts_with(expected) {
                 break;
             }
@@ -101,67 +102,70 @@ fn survives_all<K: sockserver::kind::Kind, M: sockserver::MixIn>(
         };
 
         still_serves();
-        client_of(&address).sendall(b"fail\n").unwrap();
-        told("error: told to fail");
+        connect_to(&address).sendall(b"fail\n").unwrap();
+        expect_error("error: planned error");
         still_serves();
-        client_of(&address).sendall(b"panic\n").unwrap();
-        told("error: panicked: told to panic");
+        connect_to(&address).sendall(b"panic\n").unwrap();
+        expect_error("error: panicked: planned panic");
         still_serves();
-        client_of(&address).sendall(b"panic in drop\n").unwrap();
-        told("error: panicked: told to panic in drop");
+        connect_to(&address).sendall(b"panic in drop\n").unwrap();
+        expect_error("error: panicked: planned panic in drop");
         still_serves();
 
-        // It vanishes: before a word, in the middle of one, while the server sends,
+        // It disconnects before a word, within one, while the server sends,
         // and with a reset.
-        drop(client_of(&address));
+        drop(connect_to(&address));
         still_serves();
-        client_of(&address).sendall(b"wor").unwrap();
+        connect_to(&address).sendall(b"wor").unwrap();
         still_serves();
-        let greedy = client_of(&address);
+        let greedy = connect_to(&address);
         greedy.sendall(b"flood\n").unwrap();
         assert_ne!(greedy.recv(100).unwrap(), b"");
         drop(greedy);
-        told("disconnect: ");
+        expect_error("disconnect: ");
         still_serves();
-        let rude = client_of(&address);
+        let rude = connect_to(&address);
         rude.sendall(b"read on\nand on").unwrap();
         reset(rude);
-        // recv(2) of wine returns the end of file if the reset came before the call; a C program
+        // recv(2) of wine returns the end of file if the reset came before the call. A C program
         // shows the same.
         if !cfg!(windows) {
-            told("disconnect: ");
+            expect_error("disconnect: ");
         }
         still_serves();
-        reset(client_of(&address));
+        reset(connect_to(&address));
         still_serves();
         handle.shutdown().unwrap();
     });
 }
 
 #[test]
-fn a_sequential_server_survives_its_clients_and_handlers() {
-    let (tell, errors) = mpsc::channel();
-    let server = TCPServer::builder(|| Obedient).hooks(Telling(tell)).bind(("127.0.0.1", 0)).unwrap();
-    survives_all(&server, &errors);
+fn a_sequential_server_serves_after_each_failure() {
+    let (sender, errors) = mpsc::channel();
+    let server =
+        TCPServer::builder(|| Scripted).hooks(ReportErrors(sender)).bind(("127.0.0.1", 0)).unwrap();
+    serves_after_each_failure(&server, &errors);
 }
 
 #[test]
-fn a_threading_server_survives_its_clients_and_handlers() {
-    let (tell, errors) = mpsc::channel();
-    let server =
-        ThreadingTCPServer::builder(|| Obedient).hooks(Telling(tell)).bind(("127.0.0.1", 0)).unwrap();
-    survives_all(&server, &errors);
+fn a_threading_server_serves_after_each_failure() {
+    let (sender, errors) = mpsc::channel();
+    let server = ThreadingTCPServer::builder(|| Scripted)
+        .hooks(ReportErrors(sender))
+        .bind(("127.0.0.1", 0))
+        .unwrap();
+    serves_after_each_failure(&server, &errors);
 }
 
-/// Does what its datagram says; one that is to panic in drop does so with its connection.
+/// Does what its datagram says.
 #[derive(Default)]
 struct Fragile(Option<Bomb>);
 
 impl DatagramRequestHandler for Fragile {
     fn handle(&mut self, cx: &mut DatagramContext<'_>) -> io::Result<()> {
         match cx.packet {
-            b"fail" => Err(io::Error::other("told to fail")),
-            b"panic" => panic!("told to panic"),
+            b"fail" => Err(io::Error::other("planned error")),
+            b"panic" => panic!("planned panic"),
             b"panic in drop" => {
                 self.0 = Some(Bomb);
                 Ok(())
@@ -171,7 +175,7 @@ impl DatagramRequestHandler for Fragile {
     }
 }
 
-fn datagrams_survive_all<K: sockserver::kind::Kind, M: sockserver::MixIn>(
+fn datagrams_are_served_after_each_failure<K: sockserver::kind::Kind, M: sockserver::MixIn>(
     server: Server<K, M>,
     errors: &mpsc::Receiver<String>,
 ) {
@@ -180,12 +184,12 @@ fn datagrams_survive_all<K: sockserver::kind::Kind, M: sockserver::MixIn>(
     client.connect(server.server_address()).unwrap();
     client.settimeout(LIMIT).unwrap();
     thread::scope(|scope| {
-        let _stop = StopAtEnd(handle.clone());
+        let _stop = StopOnDrop(handle.clone());
         scope.spawn(|| server.serve_forever().unwrap());
         for (word, expected) in [
-            ("fail", "error: told to fail"),
-            ("panic", "error: panicked: told to panic"),
-            ("panic in drop", "error: panicked: told to panic in drop"),
+            ("fail", "error: planned error"),
+            ("panic", "error: panicked: planned panic"),
+            ("panic in drop", "error: panicked: planned panic in drop"),
         ] {
             client.send(word.as_bytes()).unwrap();
             assert_eq!(errors.recv_timeout(LIMIT).unwrap(), expected);
@@ -194,18 +198,21 @@ fn datagrams_survive_all<K: sockserver::kind::Kind, M: sockserver::MixIn>(
         }
         handle.shutdown().unwrap();
     });
-    // Waits for what is still being ended.
+    // Waits for requests that have not ended yet.
     server.server_close().unwrap();
     assert_eq!(handle.stats().panicked, 2);
 }
 
 #[test]
-fn datagram_servers_survive_their_handlers() {
-    let (tell, errors) = mpsc::channel();
-    let server = UDPServer::builder(Fragile::default).hooks(Telling(tell)).bind(("127.0.0.1", 0)).unwrap();
-    datagrams_survive_all(server, &errors);
-    let (tell, errors) = mpsc::channel();
+fn datagram_servers_serve_after_each_failure() {
+    let (sender, errors) = mpsc::channel();
     let server =
-        ThreadingUDPServer::builder(Fragile::default).hooks(Telling(tell)).bind(("127.0.0.1", 0)).unwrap();
-    datagrams_survive_all(server, &errors);
+        UDPServer::builder(Fragile::default).hooks(ReportErrors(sender)).bind(("127.0.0.1", 0)).unwrap();
+    datagrams_are_served_after_each_failure(server, &errors);
+    let (sender, errors) = mpsc::channel();
+    let server = ThreadingUDPServer::builder(Fragile::default)
+        .hooks(ReportErrors(sender))
+        .bind(("127.0.0.1", 0))
+        .unwrap();
+    datagrams_are_served_after_each_failure(server, &errors);
 }

@@ -1,5 +1,5 @@
-//! The promise: a thread that serves one request after the other uses the former's memory
-//! again, and nothing of one request is seen in the next.
+//! The promise: a thread that serves one request after another keeps no state of one request for the
+//! next.
 
 mod support;
 
@@ -15,14 +15,14 @@ use sockserver::{
     TCPServer, ThreadPoolTCPServer, UDPServer,
 };
 
-use support::{LIMIT, LOOPBACK, StopAtEnd, client_of, rest_of, until_stats};
+use support::{LIMIT, LOOPBACK, StopOnDrop, connect_to, read_to_end, wait_for_stats};
 
 const READ_TIMEOUT: Duration = Duration::from_millis(60);
 
 /// Does what the client's first line says.
-struct Obeying(mpsc::Sender<&'static str>);
+struct Scripted(mpsc::Sender<&'static str>);
 
-impl StreamRequestHandler for Obeying {
+impl StreamRequestHandler for Scripted {
     fn setup(&mut self, _: &mut StreamContext<'_>) -> io::Result<()> {
         let _ = self.0.send("setup");
         Ok(())
@@ -32,9 +32,9 @@ impl StreamRequestHandler for Obeying {
         let mut line = String::new();
         cx.rfile.read_line(&mut line)?;
         match line.trim_end() {
-            "fail" => Err(io::Error::other("as it was told")),
+            "fail" => Err(io::Error::other("as planned")),
             "late" => Err(io::ErrorKind::TimedOut.into()),
-            "panic" => panic!("as it was told"),
+            "panic" => panic!("as planned"),
             "wait" => cx.rfile.read_line(&mut line).map(drop),
             word => writeln!(cx.wfile, "{word} {}", cx.client_address),
         }
@@ -46,30 +46,30 @@ impl StreamRequestHandler for Obeying {
     }
 }
 
-/// Says something and hears the answer to its end.
-fn conversation(address: &Address, says: &str, ends: bool) -> String {
-    let client = client_of(address);
+/// Sends a request and returns the whole response. The client's own address is replaced by "it".
+fn exchange(address: &Address, request: &str, half_closes: bool) -> String {
+    let client = connect_to(address);
     let own = client.getsockname().unwrap().to_string();
-    client.sendall(says.as_bytes()).unwrap();
-    if ends {
+    client.sendall(request.as_bytes()).unwrap();
+    if half_closes {
         client.shutdown(SHUT_WR).unwrap();
     }
-    rest_of(&client).replace(&own, "it")
+    read_to_end(&client).replace(&own, "it")
 }
 
-fn each_is_served_as_if_it_were_the_first<M: MixIn>(
+fn no_state_is_kept_between_requests<M: MixIn>(
     make: impl FnOnce(mpsc::Sender<&'static str>) -> Server<Stream<Inet>, M>,
 ) {
-    let (tell, told) = mpsc::channel();
-    let server = make(tell);
+    let (sender, receiver) = mpsc::channel();
+    let server = make(sender);
     let (address, handle) = (server.server_address(), server.handle());
     thread::scope(|scope| {
-        let _stop = StopAtEnd(server.handle());
+        let _stop = StopOnDrop(server.handle());
         scope.spawn(|| server.serve_forever().unwrap());
-        // Much input that nobody reads: who believed that the client has ended, as the one
-        // before had, would reset this one.
+        // Input that the handler does not read. If the state of the connection before, whose client
+        // had shut down, were kept, the close would reset this one.
         let unread = format!("much\n{}", "x".repeat(100_000));
-        let talks = [
+        let requests = [
             ("first\n", true, "first it\n"),
             ("no line", true, "no line it\n"),
             (&unread, false, "much it\n"),
@@ -81,44 +81,44 @@ fn each_is_served_as_if_it_were_the_first<M: MixIn>(
             ("again\nand more that is not the next one's\n", false, "again it\n"),
             ("late\n", true, ""),
         ];
-        for (says, ends, hears) in talks {
-            assert_eq!(conversation(address, says, ends), hears, "{says:.10}");
+        for (request, half_closes, response) in requests {
+            assert_eq!(exchange(address, request, half_closes), response, "{request:.10}");
             for call in ["setup", "finish"] {
-                assert_eq!(told.recv_timeout(LIMIT), Ok(call), "{says:.10}");
+                assert_eq!(receiver.recv_timeout(LIMIT), Ok(call), "{request:.10}");
             }
         }
-        let stats = until_stats(&handle, |stats| stats.in_flight == 0);
+        let stats = wait_for_stats(&handle, |stats| stats.in_flight == 0);
         let Stats { accepted, finished, failed, panicked, timed_out, .. } = stats;
         assert_eq!((accepted, finished, failed, panicked, timed_out.read), (10, 6, 2, 1, 1), "{stats:?}");
     });
 }
 
 #[test]
-fn in_the_loop() {
-    each_is_served_as_if_it_were_the_first(|tell| {
-        let make = move || Obeying(tell.clone());
+fn the_accept_loop_keeps_no_state() {
+    no_state_is_kept_between_requests(|sender| {
+        let make = move || Scripted(sender.clone());
         TCPServer::builder(make).read_timeout(READ_TIMEOUT).max_connections(1).bind(LOOPBACK).unwrap()
     });
 }
 
 #[test]
-fn in_a_worker_that_accepts_by_itself() {
-    each_is_served_as_if_it_were_the_first(|tell| {
-        let builder = ThreadPoolTCPServer::builder(move || Obeying(tell.clone())).workers(1);
+fn a_pool_worker_keeps_no_state() {
+    no_state_is_kept_between_requests(|sender| {
+        let builder = ThreadPoolTCPServer::builder(move || Scripted(sender.clone())).workers(1);
         builder.read_timeout(READ_TIMEOUT).max_connections(1).bind(LOOPBACK).unwrap()
     });
 }
 
-/// Answers with what came, and whether it was cut.
-struct Cutting;
+/// Answers with the datagram, and whether it was truncated.
+struct Describe;
 
-impl DatagramRequestHandler for Cutting {
+impl DatagramRequestHandler for Describe {
     fn handle(&mut self, cx: &mut DatagramContext<'_>) -> io::Result<()> {
-        assert!(cx.wfile.is_empty(), "nothing of the answer before");
+        assert!(cx.wfile.is_empty(), "the answer is not empty at first");
         match cx.packet {
             b"fail" => {
                 cx.wfile.extend_from_slice(b"never sent");
-                Err(io::Error::other("as it was told"))
+                Err(io::Error::other("as planned"))
             }
             packet => write!(cx.wfile, "{} {}", packet.escape_ascii(), cx.is_truncated),
         }
@@ -133,23 +133,23 @@ impl DatagramRequestHandler for Cutting {
 }
 
 #[test]
-fn datagrams() {
-    let server = UDPServer::builder(|| Cutting).max_packet_size(6).bind(LOOPBACK).unwrap();
+fn datagrams_share_no_state() {
+    let server = UDPServer::builder(|| Describe).max_packet_size(6).bind(LOOPBACK).unwrap();
     thread::scope(|scope| {
-        let _stop = StopAtEnd(server.handle());
+        let _stop = StopOnDrop(server.handle());
         scope.spawn(|| server.serve_forever().unwrap());
-        for (says, hears) in
+        for (datagram, response) in
             [("longer than 6", "longer true"), ("fail", ""), ("abc", "abc false"), ("", " false")]
         {
-            // Each from an address of its own, where its answer goes.
+            // Each datagram comes from another address.
             let client = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
             client.settimeout(LIMIT).unwrap();
-            client.sendto(says.as_bytes(), server.server_address()).unwrap();
-            if !hears.is_empty() {
-                assert_eq!(client.recv(100).unwrap(), hears.as_bytes());
+            client.sendto(datagram.as_bytes(), server.server_address()).unwrap();
+            if !response.is_empty() {
+                assert_eq!(client.recv(100).unwrap(), response.as_bytes());
             }
         }
-        let stats = until_stats(&server.handle(), |stats| stats.in_flight == 0 && stats.accepted == 4);
+        let stats = wait_for_stats(&server.handle(), |stats| stats.in_flight == 0 && stats.accepted == 4);
         assert_eq!((stats.finished, stats.failed), (3, 1));
     });
 }

@@ -1,6 +1,5 @@
-//! The promise: a handler that sets `close_connection` to false is called again
-//! for each request on its connection, set up once and finished once, and nothing
-//! a client has sent is lost in between.
+//! The promise: a handler that sets `close_connection` to false is called again for each request on
+//! its connection. It is set up once and finished once, and no data of the client is lost.
 
 mod support;
 
@@ -14,11 +13,11 @@ use sockserver::{
     MixIn, Server, StreamContext, StreamRequestHandler, StreamServer, TCPServer, ThreadingTCPServer,
 };
 
-use support::StopAtEnd;
+use support::StopOnDrop;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Answers one line a request with its number; `bye` is the last.
+/// Answers one line per request with its number. `bye` is the last.
 struct Numbering {
     calls: mpsc::Sender<&'static str>,
     requests: usize,
@@ -26,7 +25,7 @@ struct Numbering {
 
 impl StreamRequestHandler for Numbering {
     const TIMEOUT: Option<Duration> = Some(Duration::from_millis(200));
-    // What is buffered has to go out before the next request is waited for.
+    // Buffered output has to be sent before the wait for the next request.
     const WBUFSIZE: usize = 8192;
 
     fn setup(&mut self, _cx: &mut StreamContext<'_>) -> io::Result<()> {
@@ -35,7 +34,7 @@ impl StreamRequestHandler for Numbering {
     }
 
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
-        assert!(cx.close_connection, "it is true whenever handle is called");
+        assert!(cx.close_connection, "close_connection is false at the call of handle");
         let _ = self.calls.send("handle");
         let mut line = String::new();
         cx.rfile.read_line(&mut line)?;
@@ -51,7 +50,7 @@ impl StreamRequestHandler for Numbering {
     }
 }
 
-/// Serves `talk`'s client with one handler and returns the handler's calls.
+/// Runs a client against one handler and returns the handler's calls.
 fn calls_of<M: MixIn>(
     server: &Server<sockserver::kind::Stream<sockserver::kind::Inet>, M>,
     calls: &mpsc::Receiver<&'static str>,
@@ -59,23 +58,23 @@ fn calls_of<M: MixIn>(
 ) -> Vec<&'static str> {
     let port = server.server_address().port().unwrap();
     thread::scope(|scope| {
-        let _stop = StopAtEnd(server.handle());
+        let _stop = StopOnDrop(server.handle());
         scope.spawn(|| server.serve_forever().unwrap());
         let client = create_connection(("127.0.0.1", port)).unwrap();
         client.settimeout(LIMIT).unwrap();
         talk(client);
         let mut made = Vec::new();
         while made.last() != Some(&"finish") {
-            made.push(calls.recv_timeout(LIMIT).expect("the conversation is finished"));
+            made.push(calls.recv_timeout(LIMIT).expect("finish was not called"));
         }
         made
     })
 }
 
 fn server<M: MixIn + Default>() -> (StreamServer<sockserver::kind::Inet, M>, mpsc::Receiver<&'static str>) {
-    let (tell, told) = mpsc::channel();
-    let make = move || Numbering { calls: tell.clone(), requests: 0 };
-    (StreamServer::new(("127.0.0.1", 0), make).unwrap(), told)
+    let (sender, receiver) = mpsc::channel();
+    let make = move || Numbering { calls: sender.clone(), requests: 0 };
+    (StreamServer::new(("127.0.0.1", 0), make).unwrap(), receiver)
 }
 
 fn answers(client: &Socket, count: usize) -> Vec<String> {
@@ -83,14 +82,14 @@ fn answers(client: &Socket, count: usize) -> Vec<String> {
 }
 
 #[test]
-fn requests_follow_each_other_on_one_connection() {
+fn several_requests_are_served_on_one_connection() {
     let talk = |client: Socket| {
         for number in 1..=3 {
             client.sendall(b"hello\n").unwrap();
             assert_eq!(answers(&client, 1), [format!("{number} hello")]);
         }
         client.sendall(b"bye\n").unwrap();
-        assert_eq!(answers(&client, 2), ["4 bye"], "and then the end");
+        assert_eq!(answers(&client, 2), ["4 bye"], "the connection was not closed");
     };
     let expected = ["setup", "handle", "handle", "handle", "handle", "finish"];
     let (sequential, calls): (TCPServer, _) = server();
@@ -100,7 +99,7 @@ fn requests_follow_each_other_on_one_connection() {
 }
 
 #[test]
-fn requests_that_came_together_are_served_at_once() {
+fn pipelined_requests_are_served_at_once() {
     let (server, calls): (ThreadingTCPServer, _) = server();
     let made = calls_of(&server, &calls, |client| {
         client.sendall(b"one\ntwo\nbye\nlost\n").unwrap();
@@ -110,29 +109,29 @@ fn requests_that_came_together_are_served_at_once() {
 }
 
 #[test]
-fn a_client_that_goes_away_between_two_requests_ends_the_conversation() {
+fn a_client_that_disconnects_while_idle_ends_the_connection() {
     let (server, calls): (ThreadingTCPServer, _) = server();
     let expected = ["setup", "handle", "finish"];
     let one_request = |client: &Socket| {
         client.sendall(b"hello\n").unwrap();
         assert_eq!(answers(client, 1), ["1 hello"]);
     };
-    assert_eq!(calls_of(&server, &calls, |client| one_request(&client)), expected, "by an end of file");
-    // By silence, for longer than the handler's TIMEOUT.
+    assert_eq!(calls_of(&server, &calls, |client| one_request(&client)), expected, "after an end of file");
+    // After silence for longer than the handler's TIMEOUT.
     let made = calls_of(&server, &calls, |client| {
         one_request(&client);
-        assert_eq!(client.recv(1).unwrap(), b"", "the server gives up");
+        assert_eq!(client.recv(1).unwrap(), b"", "the server did not close the connection");
     });
-    assert_eq!(made, expected, "by silence");
+    assert_eq!(made, expected, "after silence");
 }
 
 #[test]
-fn a_client_that_has_ended_is_told_so_whoever_holds_a_second_descriptor() {
+fn the_client_sees_the_end_even_if_a_second_descriptor_exists() {
     let (keep, kept) = mpsc::channel();
     let server = ThreadingTCPServer::new(
         ("127.0.0.1", 0),
         sockserver::handler_fn(move |cx| {
-            // A thread of its own may go on with it, but not for this client.
+            // Another thread may keep the descriptor, but the client sees the end of the connection.
             keep.send(cx.request.socket().dup()?).unwrap();
             io::copy(&mut cx.rfile, &mut cx.wfile).map(drop)
         }),
@@ -146,13 +145,13 @@ fn a_client_that_has_ended_is_told_so_whoever_holds_a_second_descriptor() {
     drop(kept);
 }
 
-/// Answers each line, of which a request holds two, and reads each in another way.
+/// Answers each of the two lines of a request, and reads them in different ways.
 struct ManyReaders;
 
 impl StreamRequestHandler for ManyReaders {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
         let mut lines = String::new();
-        // It takes no byte that belongs to the others.
+        // It reads no byte of the other lines.
         SocketReader::new(cx.request, 0).read_line(&mut lines)?;
         lines += &String::from_utf8_lossy(&cx.request.recv(2)?);
         cx.rfile.read_line(&mut lines)?;
@@ -162,12 +161,12 @@ impl StreamRequestHandler for ManyReaders {
 }
 
 #[test]
-fn what_was_read_ahead_comes_first_whoever_reads() {
+fn every_way_of_reading_returns_data_that_was_read_ahead_first() {
     fn requests<M: MixIn + Default>() {
         let server =
             StreamServer::<sockserver::kind::Inet, M>::new(("127.0.0.1", 0), || ManyReaders).unwrap();
         thread::scope(|scope| {
-            let _stop = StopAtEnd(server.handle());
+            let _stop = StopOnDrop(server.handle());
             scope.spawn(|| server.serve_forever().unwrap());
             let client = create_connection(("127.0.0.1", server.server_address().port().unwrap())).unwrap();
             client.settimeout(LIMIT).unwrap();
@@ -186,7 +185,7 @@ fn what_was_read_ahead_comes_first_whoever_reads() {
     requests::<sockserver::SelectorMixIn>();
 }
 
-/// Reads the name the client begins with; with it comes the first request.
+/// Reads the client's name in `setup`. The first request arrives with it.
 #[derive(Default)]
 struct Named(String);
 
@@ -202,7 +201,7 @@ impl StreamRequestHandler for Named {
     }
 }
 
-fn what_setup_read_ahead_is_served<M: MixIn + Default>() {
+fn serves_data_that_setup_read_ahead<M: MixIn + Default>() {
     let server = sockserver::testing::serve(
         StreamServer::<sockserver::kind::Inet, M>::new(("127.0.0.1", 0), Named::default).unwrap(),
     );
@@ -212,14 +211,14 @@ fn what_setup_read_ahead_is_served<M: MixIn + Default>() {
 }
 
 #[test]
-fn what_setup_has_read_ahead_is_the_first_request() {
-    what_setup_read_ahead_is_served::<sockserver::Sequential>();
-    what_setup_read_ahead_is_served::<sockserver::ThreadingMixIn>();
+fn data_that_setup_has_read_ahead_is_the_first_request() {
+    serves_data_that_setup_read_ahead::<sockserver::Sequential>();
+    serves_data_that_setup_read_ahead::<sockserver::ThreadingMixIn>();
     #[cfg(unix)]
-    what_setup_read_ahead_is_served::<sockserver::SelectorMixIn>();
+    serves_data_that_setup_read_ahead::<sockserver::SelectorMixIn>();
 }
 
-/// Answers a line a request, which it reads with a buffer of its own.
+/// Answers one line per request, which it reads with its own buffer.
 struct OwnReader;
 
 impl StreamRequestHandler for OwnReader {
@@ -231,7 +230,7 @@ impl StreamRequestHandler for OwnReader {
     }
 }
 
-fn a_smaller_reader_loses_nothing<M: MixIn + Default>() {
+fn a_reader_with_a_smaller_buffer_loses_nothing<M: MixIn + Default>() {
     let server = sockserver::testing::serve(
         StreamServer::<sockserver::kind::Inet, M>::new(("127.0.0.1", 0), || OwnReader).unwrap(),
     );
@@ -244,8 +243,8 @@ fn a_smaller_reader_loses_nothing<M: MixIn + Default>() {
 }
 
 #[test]
-fn what_a_reader_of_the_handlers_own_leaves_comes_before_the_rest() {
-    a_smaller_reader_loses_nothing::<sockserver::ThreadingMixIn>();
+fn data_left_by_a_handlers_own_reader_comes_first() {
+    a_reader_with_a_smaller_buffer_loses_nothing::<sockserver::ThreadingMixIn>();
     #[cfg(unix)]
-    a_smaller_reader_loses_nothing::<sockserver::SelectorMixIn>();
+    a_reader_with_a_smaller_buffer_loses_nothing::<sockserver::SelectorMixIn>();
 }

@@ -1,6 +1,5 @@
-//! The promise: a server never serves more clients at once than its limits say,
-//! exactly; the rest wait in the kernel's queue, or are refused, as chosen; and
-//! whatever ends a request gives its place back.
+//! The promise: limits are exact. Further clients wait in the kernel's queue or are refused, as
+//! configured, and the end of a request always releases its permit.
 
 mod support;
 
@@ -18,10 +17,11 @@ use sockserver::{
 };
 
 use support::{
-    Gate, LIMIT, LOOPBACK, OpenAtEnd, client_from, client_of, moment, rest_of, until, until_stats,
+    Gate, LIMIT, LOOPBACK, OpenOnDrop, connect_from, connect_to, read_to_end, sleep_briefly,
+    wait_for_stats, wait_until,
 };
 
-/// Serves by waiting at the gate, and then says so.
+/// Waits at the gate, and then answers.
 fn gated(gate: &Gate) -> Builder<Stream<Inet>, ThreadingMixIn> {
     let gate = gate.clone();
     ThreadingTCPServer::builder(handler_fn(move |cx| {
@@ -31,26 +31,26 @@ fn gated(gate: &Gate) -> Builder<Stream<Inet>, ThreadingMixIn> {
 }
 
 #[test]
-fn never_more_handlers_than_the_limit_and_the_rest_are_served_later() {
+fn there_are_never_more_handlers_than_the_limit_and_the_rest_is_served_later() {
     let gate = Gate::new();
-    let _open = OpenAtEnd(gate.clone());
+    let _open = OpenOnDrop(gate.clone());
     let server = testing::serve(gated(&gate).max_connections(3).bind(LOOPBACK).unwrap());
-    let clients: Vec<Socket> = (0..12).map(|_| client_of(server.address())).collect();
+    let clients: Vec<Socket> = (0..12).map(|_| connect_to(server.address())).collect();
     gate.wait_for(3);
     let stats = server.handle().stats();
-    assert_eq!((stats.accepted, stats.in_flight), (3, 3), "the others are in the kernel's queue");
-    assert_eq!(gate.now(), 3);
+    assert_eq!((stats.accepted, stats.in_flight), (3, 3), "more clients than the limit were accepted");
+    assert_eq!(gate.current(), 3);
     gate.open();
     for client in &clients {
-        assert_eq!(rest_of(client), "served");
+        assert_eq!(read_to_end(client), "served");
     }
-    assert_eq!(gate.most(), 3, "and never more");
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!(gate.max(), 3, "more handlers than the limit ran at once");
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!((stats.finished, stats.rejected), (12, 0));
 }
 
 #[test]
-fn the_limit_is_exact_while_clients_come_and_go() {
+fn the_limit_is_exact_under_load() {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (counting, peak) = (Arc::clone(&now), Arc::clone(&most));
     let handler = handler_fn(move |cx| {
@@ -66,15 +66,15 @@ fn the_limit_is_exact_while_clients_come_and_go() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..50 {
-                    let client = client_of(server.address());
-                    moment();
+                    let client = connect_to(server.address());
+                    sleep_briefly();
                     client.sendall(b"x").unwrap();
-                    assert_eq!(rest_of(&client), "x");
+                    assert_eq!(read_to_end(&client), "x");
                 }
             });
         }
         scope.spawn(|| {
-            until("all are served", || {
+            wait_until("a client was not served", || {
                 let stats = server.handle().stats();
                 assert!(stats.in_flight <= 4 && stats.is_consistent(), "{stats:?}");
                 stats.finished == 400
@@ -82,28 +82,28 @@ fn the_limit_is_exact_while_clients_come_and_go() {
         });
     });
     let most = most.load(Ordering::SeqCst);
-    assert!((2..=4).contains(&most), "the limit is used, and kept: {most}");
+    assert!((2..=4).contains(&most), "{most} handlers ran at once");
 }
 
 #[test]
 fn several_listeners_share_one_limit() {
     let gate = Gate::new();
-    let _open = OpenAtEnd(gate.clone());
+    let _open = OpenOnDrop(gate.clone());
     let server = gated(&gate).max_connections(3).bind_all([LOOPBACK, LOOPBACK, LOOPBACK]).unwrap();
     let addresses = server.server_addresses().to_vec();
     let server = testing::serve(server);
-    let clients: Vec<Socket> = addresses.iter().cycle().take(9).map(client_of).collect();
+    let clients: Vec<Socket> = addresses.iter().cycle().take(9).map(connect_to).collect();
     gate.wait_for(3);
     assert_eq!(server.handle().stats().accepted, 3);
     gate.open();
     for client in &clients {
-        assert_eq!(rest_of(client), "served", "no listener starves");
+        assert_eq!(read_to_end(client), "served", "a listener starved");
     }
-    assert_eq!(gate.most(), 3);
+    assert_eq!(gate.max(), 3);
 }
 
 #[test]
-fn a_server_without_threads_has_one_request_at_most() {
+fn a_sequential_server_has_at_most_one_request() {
     let server = TCPServer::builder(handler_fn(|cx| {
         let stats = cx.server.stats();
         writeln!(cx.wfile, "{} {}", stats.in_flight, stats.accepted)
@@ -112,16 +112,16 @@ fn a_server_without_threads_has_one_request_at_most() {
     .bind(LOOPBACK)
     .unwrap();
     let server = testing::serve(server);
-    let clients: Vec<Socket> = (0..3).map(|_| client_of(server.address())).collect();
+    let clients: Vec<Socket> = (0..3).map(|_| connect_to(server.address())).collect();
     for (index, client) in clients.iter().enumerate() {
-        assert_eq!(rest_of(client), format!("1 {}\n", index + 1), "0 counts as 1");
+        assert_eq!(read_to_end(client), format!("1 {}\n", index + 1), "a limit of 0 is treated as 1");
     }
 }
 
 #[test]
-fn datagrams_wait_for_room_too() {
+fn datagrams_wait_for_a_permit() {
     let gate = Gate::new();
-    let _open = OpenAtEnd(gate.clone());
+    let _open = OpenOnDrop(gate.clone());
     let at_the_gate = gate.clone();
     let handler = datagram_handler_fn(move |cx| {
         at_the_gate.pass();
@@ -139,10 +139,10 @@ fn datagrams_wait_for_room_too() {
     gate.open();
     let mut answers: Vec<u8> = (0..6).map(|_| client.recv(10).unwrap()[0]).collect();
     answers.sort_unstable();
-    assert_eq!((answers, gate.most()), ((0..6).collect(), 2));
+    assert_eq!((answers, gate.max()), ((0..6).collect(), 2));
 }
 
-/// Says why it sends a client away.
+/// Sends a line to a client that is refused.
 struct Refusing {
     calls: Arc<AtomicUsize>,
 }
@@ -155,9 +155,9 @@ impl ServerHooks for Refusing {
 }
 
 #[test]
-fn a_full_server_refuses_if_it_is_told_to() {
+fn a_full_server_refuses_clients_if_configured() {
     let gate = Gate::new();
-    let _open = OpenAtEnd(gate.clone());
+    let _open = OpenOnDrop(gate.clone());
     let calls = Arc::new(AtomicUsize::new(0));
     let server = gated(&gate)
         .max_connections(2)
@@ -166,24 +166,24 @@ fn a_full_server_refuses_if_it_is_told_to() {
         .bind(LOOPBACK)
         .unwrap();
     let server = testing::serve(server);
-    let served: Vec<Socket> = (0..2).map(|_| client_of(server.address())).collect();
+    let served: Vec<Socket> = (0..2).map(|_| connect_to(server.address())).collect();
     gate.wait_for(2);
     for _ in 0..5 {
-        assert_eq!(rest_of(&client_of(server.address())), "too many");
+        assert_eq!(read_to_end(&connect_to(server.address())), "too many");
     }
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 2);
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 2);
     assert_eq!((stats.accepted, stats.rejected), (7, 5));
     assert_eq!(calls.load(Ordering::SeqCst), 5);
     gate.open();
     for client in &served {
-        assert_eq!(rest_of(client), "served");
+        assert_eq!(read_to_end(client), "served");
     }
-    until_stats(server.handle(), |stats| stats.in_flight == 0);
-    assert_eq!(rest_of(&client_of(server.address())), "served", "there is room again");
-    assert_eq!((gate.most(), calls.load(Ordering::SeqCst)), (2, 5));
+    wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!(read_to_end(&connect_to(server.address())), "served", "the permit was not released");
+    assert_eq!((gate.max(), calls.load(Ordering::SeqCst)), (2, 5));
 }
 
-/// Waits until the client has asked, before it is told.
+/// Waits until the client has sent its request, and then refuses it.
 struct RefusingLate(bool);
 
 impl ServerHooks for RefusingLate {
@@ -202,29 +202,29 @@ impl ServerHooks for RefusingLate {
 }
 
 #[test]
-fn no_reset_runs_after_a_refusal_of_a_client_that_has_asked() {
+fn a_refused_client_that_has_sent_a_request_gets_the_refusal_and_no_reset() {
     let gate = Gate::new();
-    let _open = OpenAtEnd(gate.clone());
+    let _open = OpenOnDrop(gate.clone());
     let full = gated(&gate).max_connections(1).when_full(WhenFull::Refuse).hooks(RefusingLate(true));
     let full = testing::serve(full.bind(LOOPBACK).unwrap());
-    let first = client_of(full.address());
+    let first = connect_to(full.address());
     gate.wait_for(1);
     let never = testing::serve(gated(&gate).hooks(RefusingLate(false)).bind(LOOPBACK).unwrap());
     for server in [&full, &never] {
         for rejected in 1..=5 {
-            let client = client_of(server.address());
+            let client = connect_to(server.address());
             client.sendall(b"GET / HTTP/1.0\r\n\r\n").unwrap();
-            assert_eq!(rest_of(&client), "too many");
-            until_stats(server.handle(), |stats| stats.rejected == rejected);
+            assert_eq!(read_to_end(&client), "too many");
+            wait_for_stats(server.handle(), |stats| stats.rejected == rejected);
             assert_eq!(client.getsockopt(SOL_SOCKET, SO_ERROR).unwrap(), 0, "a reset");
         }
     }
     gate.open();
-    assert_eq!(rest_of(&first), "served");
+    assert_eq!(read_to_end(&first), "served");
 }
 
 #[test]
-fn a_refusal_that_panics_is_one_request_and_not_the_server() {
+fn a_panic_in_refuse_request_ends_one_request_only() {
     struct Panics;
     impl ServerHooks for Panics {
         fn refuse_request(&self, _request: &Request, _client_address: &Address) {
@@ -232,19 +232,19 @@ fn a_refusal_that_panics_is_one_request_and_not_the_server() {
         }
     }
     let gate = Gate::new();
-    let _open = OpenAtEnd(gate.clone());
+    let _open = OpenOnDrop(gate.clone());
     let server = gated(&gate).max_connections(1).when_full(WhenFull::Refuse).hooks(Panics);
     let server = testing::serve(server.bind(LOOPBACK).unwrap());
-    let first = client_of(server.address());
+    let first = connect_to(server.address());
     gate.wait_for(1);
-    assert_eq!(rest_of(&client_of(server.address())), "");
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 1);
+    assert_eq!(read_to_end(&connect_to(server.address())), "");
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 1);
     assert_eq!((stats.accepted, stats.panicked), (2, 1));
     gate.open();
-    assert_eq!(rest_of(&first), "served");
+    assert_eq!(read_to_end(&first), "served");
 }
 
-/// The first worker that asks for a client gets none.
+/// Returns no client to the first worker that calls it.
 struct FirstIsSlow {
     asked: AtomicUsize,
     gate: Gate,
@@ -261,9 +261,9 @@ impl ServerHooks for FirstIsSlow {
 }
 
 #[test]
-fn a_worker_that_only_asks_whether_somebody_is_there_takes_nobodys_place() {
+fn an_accept_attempt_without_a_client_holds_no_permit() {
     let gate = Gate::new();
-    let _open = OpenAtEnd(gate.clone());
+    let _open = OpenOnDrop(gate.clone());
     let hooks = FirstIsSlow { asked: AtomicUsize::new(0), gate: gate.clone() };
     let server = ThreadPoolTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"served")))
         .workers(2)
@@ -272,74 +272,82 @@ fn a_worker_that_only_asks_whether_somebody_is_there_takes_nobodys_place() {
         .hooks(hooks);
     let server = testing::serve(server.bind(LOOPBACK).unwrap());
     gate.wait_for(1);
-    let answer = rest_of(&client_of(server.address()));
+    let answer = read_to_end(&connect_to(server.address()));
     gate.open();
     assert_eq!(answer, "served");
 }
 
 #[test]
-fn one_address_leaves_room_for_others() {
+fn the_limit_per_address_does_not_affect_other_addresses() {
     let gate = Gate::new();
-    let _open = OpenAtEnd(gate.clone());
+    let _open = OpenOnDrop(gate.clone());
     let calls = Arc::new(AtomicUsize::new(0));
     let server = gated(&gate).max_connections_per_ip(2).hooks(Refusing { calls: Arc::clone(&calls) });
     let server = testing::serve(server.bind(("0.0.0.0", 0)).unwrap());
-    let first: Vec<Socket> = (0..2).map(|_| client_from("127.0.0.1", server.address())).collect();
+    let first: Vec<Socket> = (0..2).map(|_| connect_from("127.0.0.1", server.address())).collect();
     gate.wait_for(2);
-    assert_eq!(rest_of(&client_from("127.0.0.1", server.address())), "too many");
-    let second: Vec<Socket> = (0..2).map(|_| client_from("127.0.0.2", server.address())).collect();
+    assert_eq!(read_to_end(&connect_from("127.0.0.1", server.address())), "too many");
+    let second: Vec<Socket> = (0..2).map(|_| connect_from("127.0.0.2", server.address())).collect();
     gate.wait_for(4);
-    assert_eq!(rest_of(&client_from("127.0.0.2", server.address())), "too many");
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 4);
+    assert_eq!(read_to_end(&connect_from("127.0.0.2", server.address())), "too many");
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 4);
     assert_eq!((stats.accepted, stats.rejected, calls.load(Ordering::SeqCst)), (6, 2, 2));
     gate.open();
     for client in first.iter().chain(&second) {
-        assert_eq!(rest_of(client), "served");
+        assert_eq!(read_to_end(client), "served");
     }
-    until_stats(server.handle(), |stats| stats.in_flight == 0);
+    wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     for _ in 0..3 {
-        assert_eq!(rest_of(&client_from("127.0.0.1", server.address())), "served", "its places are back");
-        until_stats(server.handle(), |stats| stats.in_flight == 0);
+        assert_eq!(
+            read_to_end(&connect_from("127.0.0.1", server.address())),
+            "served",
+            "the permits of the address were not released"
+        );
+        wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     }
 }
 
 #[test]
 fn a_mapped_ipv4_address_counts_as_ipv4() {
     let gate = Gate::new();
-    let _open = OpenAtEnd(gate.clone());
+    let _open = OpenOnDrop(gate.clone());
     let calls = Arc::new(AtomicUsize::new(0));
     let server = gated(&gate).max_connections_per_ip(1).hooks(Refusing { calls });
     let server = match server.bind_all([("::", 0), ("127.0.0.1", 0)]) {
         Ok(server) => server,
-        Err(error) => panic!("this needs IPv6: {error}"),
+        Err(error) => panic!("this test needs IPv6: {error}"),
     };
     let addresses = server.server_addresses().to_vec();
     let server = testing::serve(server);
-    let first = client_from("127.0.0.1", &addresses[0]);
+    let first = connect_from("127.0.0.1", &addresses[0]);
     gate.wait_for(1);
-    assert_eq!(rest_of(&client_from("127.0.0.1", &addresses[1])), "too many", "the same client");
-    assert_eq!(rest_of(&client_from("127.0.0.1", &addresses[0])), "too many");
-    let other = client_from("127.0.0.2", &addresses[0]);
+    assert_eq!(
+        read_to_end(&connect_from("127.0.0.1", &addresses[1])),
+        "too many",
+        "the mapped address counts as another client"
+    );
+    assert_eq!(read_to_end(&connect_from("127.0.0.1", &addresses[0])), "too many");
+    let other = connect_from("127.0.0.2", &addresses[0]);
     gate.wait_for(2);
     gate.open();
-    assert_eq!((rest_of(&first), rest_of(&other)), ("served".into(), "served".into()));
+    assert_eq!((read_to_end(&first), read_to_end(&other)), ("served".into(), "served".into()));
     drop(server);
 }
 
 #[test]
-fn max_threads_is_that_limit() {
+fn max_threads_sets_max_connections() {
     let gate = Gate::new();
-    let _open = OpenAtEnd(gate.clone());
+    let _open = OpenOnDrop(gate.clone());
     let server = testing::serve(gated(&gate).max_threads(2).bind(LOOPBACK).unwrap());
-    let clients: Vec<Socket> = (0..6).map(|_| client_of(server.address())).collect();
+    let clients: Vec<Socket> = (0..6).map(|_| connect_to(server.address())).collect();
     gate.wait_for(2);
     assert_eq!(server.handle().stats().in_flight, 2);
     gate.open();
-    assert!(clients.iter().all(|client| rest_of(client) == "served"));
-    assert_eq!(gate.most(), 2);
+    assert!(clients.iter().all(|client| read_to_end(client) == "served"));
+    assert_eq!(gate.max(), 2);
 }
 
-/// Refuses those who say so at once.
+/// Refuses clients whose first byte says so.
 struct Choosy;
 
 impl ServerHooks for Choosy {
@@ -363,8 +371,8 @@ fn misbehave(cx: &mut StreamContext<'_>) -> io::Result<()> {
 }
 
 #[test]
-fn whatever_ends_a_request_gives_its_place_back() {
-    // One place, and each of these takes it: one that kept it would be the last.
+fn every_end_of_a_request_releases_its_permit() {
+    // Each client takes the only permit. If one kept it, the next would not be served.
     let server = ThreadingTCPServer::builder(handler_fn(misbehave))
         .hooks(Choosy)
         .max_connections(1)
@@ -374,10 +382,10 @@ fn whatever_ends_a_request_gives_its_place_back() {
         .unwrap();
     let server = testing::serve(server);
     let talk = |words: &[u8]| {
-        let client = client_of(server.address());
+        let client = connect_to(server.address());
         client.sendall(words).unwrap();
-        let said = rest_of(&client);
-        until_stats(server.handle(), |stats| stats.in_flight == 0);
+        let said = read_to_end(&client);
+        wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
         said
     };
     for _ in 0..3 {
@@ -386,7 +394,7 @@ fn whatever_ends_a_request_gives_its_place_back() {
         assert_eq!(talk(b".panic\n"), "");
         assert_eq!(talk(b"?"), "");
         assert_eq!(talk(b"!"), "");
-        assert_eq!(talk(b"."), "", "silent for too long");
+        assert_eq!(talk(b"."), "", "the silent client was not closed");
     }
     let stats = server.handle().stats();
     assert_eq!((stats.accepted, stats.finished, stats.failed, stats.panicked), (18, 3, 3, 6));
@@ -394,8 +402,8 @@ fn whatever_ends_a_request_gives_its_place_back() {
 }
 
 #[test]
-fn a_limit_of_one_holds_for_a_loop_that_serves_itself() {
-    // The permit that waits for the next client must not count twice.
+fn a_limit_of_one_works_in_the_accept_loop() {
+    // The permit that is acquired before the next accept must not count twice.
     let server =
         UDPServer::builder(datagram_handler_fn(|cx| cx.wfile.write_all(cx.packet))).max_connections(1);
     let server = testing::serve(server.bind(LOOPBACK).unwrap());

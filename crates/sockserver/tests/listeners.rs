@@ -1,6 +1,6 @@
-//! The promise: a server listens where it is told to, on one address or several, on
-//! sockets it made or was given; the death of one listener is not that of the others;
-//! and the paths of Unix sockets come and go with their server, never with another's.
+//! The promise: a server listens on one or several addresses, with sockets that it created or
+//! adopted. If one listener fails, the others go on. A server creates and removes the path of its
+//! Unix socket, and never removes that of another server.
 
 mod support;
 
@@ -14,15 +14,15 @@ use sockserver::{
     datagram_handler_fn, handler_fn, testing,
 };
 
-use support::{LIMIT, LOOPBACK, client_of, moment, rest_of, until_stats};
+use support::{LIMIT, LOOPBACK, connect_to, read_to_end, sleep_briefly, wait_for_stats};
 
-fn who(cx: &mut StreamContext<'_>) -> io::Result<()> {
+fn greet(cx: &mut StreamContext<'_>) -> io::Result<()> {
     write!(cx.wfile, "hello {}", cx.client_address.ip().map_or(String::new(), |ip| ip.to_string()))
 }
 
 #[test]
-fn several_addresses_are_one_server() {
-    let server = ThreadingTCPServer::builder(handler_fn(who))
+fn a_server_listens_on_several_addresses() {
+    let server = ThreadingTCPServer::builder(handler_fn(greet))
         .bind_all([("127.0.0.1", 0), ("127.0.0.2", 0), ("::1", 0)])
         .unwrap();
     let addresses = server.server_addresses().to_vec();
@@ -31,14 +31,14 @@ fn several_addresses_are_one_server() {
     let server = testing::serve(server);
     for address in addresses.iter().chain(&addresses) {
         let expected = if address.family() == AF_INET6 { "hello ::1" } else { "hello 127.0.0.1" };
-        assert_eq!(rest_of(&client_of(address)), expected);
+        assert_eq!(read_to_end(&connect_to(address)), expected);
     }
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!(stats.finished, 6);
 }
 
 #[test]
-fn datagrams_come_from_several_addresses_too() {
+fn a_datagram_server_receives_on_several_addresses() {
     let server = ThreadingUDPServer::builder(datagram_handler_fn(|cx| cx.wfile.write_all(cx.packet)));
     let server = server.bind_all([LOOPBACK, LOOPBACK]).unwrap();
     let addresses = server.server_addresses().to_vec();
@@ -48,75 +48,75 @@ fn datagrams_come_from_several_addresses_too() {
     for address in &addresses {
         client.sendto(b"hello", address).unwrap();
         let (answer, from) = client.recvfrom(100).unwrap();
-        assert_eq!((&answer[..], &from), (&b"hello"[..], address), "through the socket it came by");
+        assert_eq!((&answer[..], &from), (&b"hello"[..], address), "the answer came from another socket");
     }
 }
 
 #[test]
-fn no_listener_starves_beside_a_busy_one() {
+fn a_busy_listener_does_not_starve_another() {
     let order = |serve: &dyn Fn(&TCPServer)| {
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let server = TCPServer::builder(handler_fn(move |cx| {
-            let _ = tell.send(cx.request.socket().getsockname()?);
+            let _ = sender.send(cx.request.socket().getsockname()?);
             if cx.server.stats().accepted == 4 { cx.server.request_shutdown() } else { Ok(()) }
         }));
         let server = server.bind_all([LOOPBACK, LOOPBACK]).unwrap();
         let addresses = server.server_addresses().to_vec();
-        let crowd: Vec<Socket> = (0..20).map(|_| client_of(&addresses[0])).collect();
-        let others = [client_of(&addresses[1]), client_of(&addresses[1])];
+        let crowd: Vec<Socket> = (0..20).map(|_| connect_to(&addresses[0])).collect();
+        let others = [connect_to(&addresses[1]), connect_to(&addresses[1])];
         serve(&server);
         drop((crowd, others));
-        told.try_iter().map(|address| address == addresses[1]).collect::<Vec<_>>()
+        receiver.try_iter().map(|address| address == addresses[1]).collect::<Vec<_>>()
     };
     let loops = order(&|server| server.serve_forever().unwrap());
     assert_eq!(loops, [false, true, false, true], "in turns");
     let singles = order(&|server| (0..4).for_each(|_| server.handle_request().unwrap()));
-    assert_eq!(singles, [false, true, false, true], "by single requests too");
+    assert_eq!(singles, [false, true, false, true], "handle_request starved a listener");
 }
 
 #[test]
-fn an_address_that_fails_closes_those_before_it() {
+fn a_failed_bind_closes_the_listeners_before_it() {
     let taken = sock::create_server(LOOPBACK).unwrap();
     let taken = taken.getsockname().unwrap();
     let free = Socket::new(sock::AF_INET, SOCK_STREAM, 0).unwrap();
     free.bind(LOOPBACK).unwrap();
     let address = free.getsockname().unwrap();
     drop(free);
-    let server = TCPServer::builder(handler_fn(who)).bind_all([&address, &taken]);
+    let server = TCPServer::builder(handler_fn(greet)).bind_all([&address, &taken]);
     let error = server.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     assert!(error.to_string().contains(&taken.to_string()), "{error}");
-    TCPServer::new(&address, handler_fn(who)).expect("free again");
-    let none = TCPServer::builder(handler_fn(who)).bind_all(Vec::<Address>::new());
+    TCPServer::new(&address, handler_fn(greet)).expect("free again");
+    let none = TCPServer::builder(handler_fn(greet)).bind_all(Vec::<Address>::new());
     assert_eq!(none.unwrap_err().kind(), io::ErrorKind::InvalidInput);
 }
 
 #[test]
-fn one_listener_dies_and_the_others_go_on() {
-    let server = ThreadingTCPServer::builder(handler_fn(who)).bind_all([LOOPBACK, LOOPBACK]).unwrap();
+fn a_failed_listener_does_not_stop_the_others() {
+    let server = ThreadingTCPServer::builder(handler_fn(greet)).bind_all([LOOPBACK, LOOPBACK]).unwrap();
     let addresses = server.server_addresses().to_vec();
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {
-        let _stop = support::StopAtEnd(server.handle());
+        let _stop = support::StopOnDrop(server.handle());
         scope.spawn(|| {
-            let _ = tell.send(server.serve_forever());
+            let _ = sender.send(server.serve_forever());
         });
         for address in &addresses {
-            assert_eq!(rest_of(&client_of(address)), "hello 127.0.0.1");
+            assert_eq!(read_to_end(&connect_to(address)), "hello 127.0.0.1");
         }
         server.socket().shutdown(SHUT_RDWR).unwrap();
         for _ in 0..5 {
-            assert_eq!(rest_of(&client_of(&addresses[1])), "hello 127.0.0.1");
+            assert_eq!(read_to_end(&connect_to(&addresses[1])), "hello 127.0.0.1");
         }
-        assert!(told.try_recv().is_err(), "it serves");
+        assert!(receiver.try_recv().is_err(), "it serves");
         #[cfg(target_os = "linux")]
         does_not_spin();
         server.shutdown().unwrap();
-        told.recv_timeout(LIMIT).unwrap().unwrap();
+        receiver.recv_timeout(LIMIT).unwrap().unwrap();
     });
 }
 
-/// The process sleeps while nothing happens: a listener that is gone is not looked at.
+/// Checks that the process uses no CPU time while it is idle: a disabled listener is not polled.
 #[cfg(target_os = "linux")]
 fn does_not_spin() {
     let busiest = || {
@@ -132,22 +132,22 @@ fn does_not_spin() {
         tasks.filter_map(time).sum::<u64>()
     };
     let before = busiest();
-    (0..300).for_each(|_| moment());
+    (0..300).for_each(|_| sleep_briefly());
     let ticks = busiest() - before;
-    assert!(ticks < 15, "{ticks} ticks of CPU for nothing");
+    assert!(ticks < 15, "{ticks} ticks of CPU time while idle");
 }
 
 #[test]
 fn the_last_listener_ends_the_loop_with_its_error() {
-    let server = ThreadingTCPServer::builder(handler_fn(who)).bind_all([LOOPBACK, LOOPBACK]).unwrap();
+    let server = ThreadingTCPServer::builder(handler_fn(greet)).bind_all([LOOPBACK, LOOPBACK]).unwrap();
     let second = server.server_addresses()[1].clone();
-    // Of the second only its number is known: another descriptor of it does.
+    // The server owns the socket, so it is shut down through another descriptor.
     server.socket().shutdown(SHUT_RDWR).unwrap();
-    let client = client_of(&second);
+    let client = connect_to(&second);
     server.handle_request().unwrap();
-    assert_eq!(rest_of(&client), "hello 127.0.0.1");
+    assert_eq!(read_to_end(&client), "hello 127.0.0.1");
 
-    let one = TCPServer::new(LOOPBACK, handler_fn(who)).unwrap();
+    let one = TCPServer::new(LOOPBACK, handler_fn(greet)).unwrap();
     one.socket().shutdown(SHUT_RDWR).unwrap();
     let error = one.serve_forever().unwrap_err();
     assert_eq!(sock::errno(&error).and_then(sock::errno_name), Some("EINVAL"));
@@ -155,31 +155,31 @@ fn the_last_listener_ends_the_loop_with_its_error() {
 }
 
 #[test]
-fn sockets_that_are_bound_already_are_taken_over() {
+fn a_bound_socket_is_adopted() {
     let (first, second) = (sock::create_server(LOOPBACK).unwrap(), sock::create_server(LOOPBACK).unwrap());
     let other = first.dup().unwrap();
     let addresses = [first.getsockname().unwrap(), second.getsockname().unwrap()];
-    // A client that came before the server is served by it.
-    let early = client_of(&addresses[0]);
-    let server = ThreadingTCPServer::builder(handler_fn(who)).adopt([first, second]).unwrap();
+    // A client that was queued before the server existed is served.
+    let early = connect_to(&addresses[0]);
+    let server = ThreadingTCPServer::builder(handler_fn(greet)).adopt([first, second]).unwrap();
     assert_eq!(server.server_addresses(), addresses);
     let server = testing::serve(server);
-    assert_eq!(rest_of(&early), "hello 127.0.0.1");
-    assert_eq!(rest_of(&client_of(&addresses[1])), "hello 127.0.0.1");
+    assert_eq!(read_to_end(&early), "hello 127.0.0.1");
+    assert_eq!(read_to_end(&connect_to(&addresses[1])), "hello 127.0.0.1");
     drop(server);
-    // Drained and closed, and yet the other holder of the socket still listens.
-    let late = client_of(&addresses[0]);
+    // The server is drained and closed, but the other descriptor of the socket still listens.
+    let late = connect_to(&addresses[0]);
     other.settimeout(LIMIT).unwrap();
     other.accept().unwrap().0.sendall(b"still here").unwrap();
-    assert_eq!(rest_of(&late), "still here");
+    assert_eq!(read_to_end(&late), "still here");
 }
 
 #[test]
-fn a_bound_socket_that_does_not_listen_yet_is_made_to() {
+fn adopt_makes_a_bound_socket_listen() {
     let bound = Socket::new(sock::AF_INET, SOCK_STREAM, 0).unwrap();
     bound.bind(LOOPBACK).unwrap();
-    let server = testing::serve(TCPServer::builder(handler_fn(who)).adopt([bound]).unwrap());
-    assert_eq!(rest_of(&client_of(server.address())), "hello 127.0.0.1");
+    let server = testing::serve(TCPServer::builder(handler_fn(greet)).adopt([bound]).unwrap());
+    assert_eq!(read_to_end(&connect_to(server.address())), "hello 127.0.0.1");
 }
 
 #[test]
@@ -190,29 +190,29 @@ fn a_socket_of_another_kind_is_refused() {
         error.to_string()
     };
     let datagrams = Socket::new(sock::AF_INET, SOCK_DGRAM, 0).unwrap();
-    let text = refused(TCPServer::builder(handler_fn(who)).adopt([datagrams]).map(drop));
+    let text = refused(TCPServer::builder(handler_fn(greet)).adopt([datagrams]).map(drop));
     assert!(text.contains("SOCK_DGRAM") && text.contains("SOCK_STREAM"), "{text}");
     let stream = sock::create_server(LOOPBACK).unwrap();
     refused(UDPServer::builder(datagram_handler_fn(|_| Ok(()))).adopt([stream]).map(drop));
-    refused(TCPServer::builder(handler_fn(who)).adopt([]).map(drop));
+    refused(TCPServer::builder(handler_fn(greet)).adopt([]).map(drop));
 }
 
 #[test]
-fn a_server_for_any_address_takes_both_families_unless_told_not_to() {
+fn a_server_on_the_unspecified_ipv6_address_accepts_ipv4_by_default() {
     let port = |server: &TCPServer| server.server_address().port().unwrap();
-    let both = TCPServer::new(("::", 0), handler_fn(who)).unwrap();
+    let both = TCPServer::new(("::", 0), handler_fn(greet)).unwrap();
     assert_eq!(both.socket().getsockopt(IPPROTO_IPV6, IPV6_V6ONLY).unwrap(), 0);
     let at = port(&both);
     let both = testing::serve(both);
-    let ask = |host: &str| sock::create_connection((host, at)).map(|client| rest_of(&client));
+    let ask = |host: &str| sock::create_connection((host, at)).map(|client| read_to_end(&client));
     assert_eq!(ask("::1").unwrap(), "hello ::1");
     assert_eq!(ask("127.0.0.1").unwrap(), "hello ::ffff:127.0.0.1");
     drop(both);
 
-    let one = TCPServer::builder(handler_fn(who)).ipv6_only(true).bind(("::", 0)).unwrap();
+    let one = TCPServer::builder(handler_fn(greet)).ipv6_only(true).bind(("::", 0)).unwrap();
     let at = port(&one);
     let _one = testing::serve(one);
-    let ask = |host: &str| sock::create_connection((host, at)).map(|client| rest_of(&client));
+    let ask = |host: &str| sock::create_connection((host, at)).map(|client| read_to_end(&client));
     assert_eq!(ask("::1").unwrap(), "hello ::1");
     assert_eq!(ask("127.0.0.1").unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
 }
@@ -239,10 +239,10 @@ mod unix {
 
     fn served_by<K: sockserver::kind::Kind, M: sockserver::MixIn>(server: Server<K, M>) -> String {
         let server = testing::serve(server);
-        rest_of(&client_of(server.address()))
+        read_to_end(&connect_to(server.address()))
     }
 
-    /// A socket whose server has been killed: nobody has unlinked its path.
+    /// Creates a socket file whose server has died without unlinking it.
     fn stale(path: &Path, kind: sock::SocketKind) {
         let dead = Socket::new(AF_UNIX, kind, 0).unwrap();
         dead.bind(path).unwrap();
@@ -251,7 +251,7 @@ mod unix {
     }
 
     #[test]
-    fn a_path_goes_with_its_server() {
+    fn a_path_is_removed_with_its_server() {
         let folder = folder();
         let path = folder.path().join("socket");
         assert_eq!(served_by(server_at(&path).unwrap()), "served");
@@ -263,7 +263,7 @@ mod unix {
     }
 
     #[test]
-    fn its_mode_is_set_before_anybody_is_served() {
+    fn the_mode_is_set_before_the_first_client_is_served() {
         let folder = folder();
         for mode in [0o600, 0o660, 0o777] {
             let path = folder.path().join(format!("{mode:o}"));
@@ -278,7 +278,7 @@ mod unix {
         }
     }
 
-    /// Binds, and has a link in the place of the socket before anything else happens.
+    /// Binds the socket and replaces it by a symbolic link at once.
     struct Swapped(std::path::PathBuf);
 
     impl sockserver::ServerHooks for Swapped {
@@ -291,22 +291,22 @@ mod unix {
     }
 
     #[test]
-    fn its_mode_is_not_given_to_what_has_taken_the_place_of_the_socket() {
+    fn a_file_that_replaces_the_socket_does_not_get_the_mode() {
         let folder = folder();
         let (path, private) = (folder.path().join("socket"), folder.path().join("private"));
         fs::write(&private, "private").unwrap();
         fs::set_permissions(&private, fs::Permissions::from_mode(0o600)).unwrap();
         let server = UnixStreamServer::builder(handler_fn(|_| Ok(()))).hooks(Swapped(private.clone()));
         let error = server.unix_mode(0o666).bind(&path).unwrap_err();
-        assert!(error.to_string().contains("another process has taken the name"), "{error}");
+        assert!(error.to_string().contains("another process has replaced the new socket"), "{error}");
         assert_eq!(fs::metadata(&private).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(fs::symlink_metadata(&path).unwrap().is_symlink(), "it is left where it is");
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink(), "the link was removed");
     }
 
     #[test]
-    fn a_mode_that_cannot_be_had_is_an_error() {
+    fn a_mode_that_cannot_be_set_is_an_error() {
         let folder = folder();
-        // An override that opens the path wider than asked for.
+        // A hook that gives the path more permissions than requested.
         struct Wider;
         impl sockserver::ServerHooks for Wider {
             fn server_bind(&self, socket: &Socket, address: &Address) -> io::Result<()> {
@@ -332,18 +332,18 @@ mod unix {
     }
 
     #[test]
-    fn a_fifo_for_a_directory_is_an_error_at_once() {
+    fn a_fifo_in_place_of_the_directory_is_an_error_at_once() {
         let folder = folder();
         let fifo = folder.path().join("fifo");
         assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-        let (tell, told) = mpsc::channel();
-        thread::spawn(move || tell.send(server_at(&fifo.join("socket")).map(drop)));
-        let error = told.recv_timeout(LIMIT).expect("it does not wait for a writer").unwrap_err();
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || sender.send(server_at(&fifo.join("socket")).map(drop)));
+        let error = receiver.recv_timeout(LIMIT).expect("bind blocks on the FIFO").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotADirectory, "{error}");
     }
 
     #[test]
-    fn the_place_of_a_dead_server_is_taken() {
+    fn a_stale_path_is_replaced() {
         let folder = folder();
         let path = folder.path().join("socket");
         stale(&path, SOCK_STREAM);
@@ -356,7 +356,7 @@ mod unix {
     }
 
     #[test]
-    fn of_servers_that_start_at_once_on_a_dead_ones_path_one_has_it() {
+    fn one_of_several_servers_that_start_at_once_gets_a_stale_path() {
         const STARTING: usize = 4;
         let folder = folder();
         for round in 0..100 {
@@ -381,7 +381,7 @@ mod unix {
         }
     }
 
-    /// Starts another server when its own is bound and does not listen yet.
+    /// Starts another server while its own socket is bound and does not listen yet.
     struct InBetween(std::path::PathBuf);
 
     impl sockserver::ServerHooks for InBetween {
@@ -393,7 +393,7 @@ mod unix {
     }
 
     #[test]
-    fn a_server_that_is_about_to_listen_is_alive() {
+    fn a_bound_socket_that_does_not_listen_yet_is_not_stale() {
         let folder = folder();
         let path = folder.path().join("socket");
         let server = UnixStreamServer::builder(handler_fn(|cx| cx.wfile.write_all(b"served")));
@@ -402,14 +402,14 @@ mod unix {
     }
 
     #[test]
-    fn a_server_that_ends_leaves_its_successors_path() {
+    fn a_server_does_not_remove_its_successors_path() {
         let folder = folder();
         let path = folder.path().join("socket");
         for round in 0..400 {
             let last = server_at(&path).unwrap();
             let next = thread::scope(|scope| {
                 scope.spawn(|| {
-                    // One that has been drained listens no more, and may lose its path before
+                    // A drained server no longer listens, so its path may be replaced before
                     // it is closed.
                     if round % 2 == 0 {
                         let _ = last.drain(std::time::Duration::ZERO).unwrap();
@@ -422,13 +422,13 @@ mod unix {
                 }
                 next.unwrap()
             });
-            assert!(path.exists(), "the one that ended has taken the other's");
+            assert!(path.exists(), "the closed server removed the path of the other");
             drop(next);
         }
     }
 
     #[test]
-    fn the_place_of_a_live_server_is_not() {
+    fn the_path_of_a_running_server_is_not_replaced() {
         let folder = folder();
         let path = folder.path().join("socket");
         let first = testing::serve(
@@ -440,11 +440,15 @@ mod unix {
         assert_eq!(sock::errno(&error).and_then(sock::errno_name), Some("EADDRINUSE"));
         assert!(error.to_string().contains(&path.display().to_string()), "{error}");
         assert_eq!(fs::metadata(&path).unwrap().ino(), before);
-        assert_eq!(rest_of(&client_of(first.address())), "first", "and is not disturbed");
+        assert_eq!(
+            read_to_end(&connect_to(first.address())),
+            "first",
+            "the running server does not answer"
+        );
     }
 
     #[test]
-    fn a_server_whose_queue_is_full_is_alive() {
+    fn a_server_with_a_full_queue_is_not_stale() {
         let folder = folder();
         let path = folder.path().join("socket");
         let busy = Socket::new(AF_UNIX, SOCK_STREAM, 0).unwrap();
@@ -472,12 +476,12 @@ mod unix {
         assert_eq!(server_at(&link).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert!(
             fs::symlink_metadata(&path).is_ok() && fs::symlink_metadata(&link).is_ok(),
-            "both are left"
+            "a file was removed"
         );
     }
 
     #[test]
-    fn what_is_no_socket_is_left_alone() {
+    fn a_file_that_is_not_a_socket_is_not_replaced() {
         let folder = folder();
         let path = folder.path().join("file");
         fs::write(&path, "precious").unwrap();
@@ -486,14 +490,14 @@ mod unix {
     }
 
     #[test]
-    fn a_path_that_has_become_anothers_is_left_to_it() {
+    fn a_path_that_belongs_to_another_file_is_not_removed() {
         let folder = folder();
         let path = folder.path().join("socket");
         let first = server_at(&path).unwrap();
         fs::remove_file(&path).unwrap();
         let second = testing::serve(server_at(&path).unwrap());
         drop(first);
-        assert_eq!(rest_of(&client_of(second.address())), "served", "the second is still there");
+        assert_eq!(read_to_end(&connect_to(second.address())), "served", "the second socket was removed");
         drop(second);
         assert!(!path.exists());
 
@@ -509,7 +513,7 @@ mod unix {
     }
 
     #[test]
-    fn a_server_that_cannot_be_made_leaves_no_path() {
+    fn a_server_that_cannot_be_created_leaves_no_path() {
         let folder = folder();
         let path = folder.path().join("socket");
         let taken = folder.path().join("file");
@@ -533,16 +537,16 @@ mod unix {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_context_knows_who_is_there() {
+    fn the_context_has_the_peers_credentials() {
         let folder = folder();
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let handler = handler_fn(move |cx| {
-            let _ = tell.send(cx.peer_credentials());
+            let _ = sender.send(cx.peer_credentials());
             Ok(())
         });
         let server = testing::serve(UnixStreamServer::new(folder.path().join("socket"), handler).unwrap());
-        drop(client_of(server.address()));
-        let peer = told.recv_timeout(LIMIT).unwrap().unwrap();
+        drop(connect_to(server.address()));
+        let peer = receiver.recv_timeout(LIMIT).unwrap().unwrap();
         let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         assert_eq!(peer.pid.map(|pid| pid as u32), Some(std::process::id()));
         assert_eq!((peer.uid, peer.gid), (uid, gid));
@@ -560,7 +564,7 @@ fn a_socket_of_another_family_is_not_adopted() {
 }
 
 #[test]
-fn a_deadline_of_zero_for_a_call_is_refused_by_name() {
+fn a_read_or_write_timeout_of_zero_is_an_error() {
     let builder = || TCPServer::builder(sockserver::handler_fn(|_| Ok(())));
     let zero = std::time::Duration::ZERO;
     let error = builder().read_timeout(zero).bind(("127.0.0.1", 0)).unwrap_err();
@@ -570,15 +574,15 @@ fn a_deadline_of_zero_for_a_call_is_refused_by_name() {
 }
 
 #[test]
-fn a_client_that_waited_before_its_listener_was_adopted_has_the_deadlines_too() {
+fn deadlines_apply_to_a_client_queued_before_its_listener_was_adopted() {
     let listener = sock::create_server(LOOPBACK).unwrap();
-    let client = client_of(&listener.getsockname().unwrap());
+    let client = connect_to(&listener.getsockname().unwrap());
     client.sendall(b"half a line").unwrap();
     let builder =
         ThreadingTCPServer::builder(handler_fn(|cx| io::copy(&mut cx.rfile, &mut cx.wfile).map(drop)));
     let builder = builder.read_timeout(std::time::Duration::from_millis(100));
     let server = testing::serve(builder.adopt([listener]).unwrap());
-    assert_eq!(rest_of(&client), "half a line");
-    let stats = until_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!(read_to_end(&client), "half a line");
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!(stats.timed_out.read, 1, "{stats}");
 }

@@ -1,6 +1,5 @@
-//! The promise: one handler serves alike in every model, and the turns in it are
-//! the same: what is asked is answered, idle connections may be many, a handler
-//! that blocks does not hold up the others, and everything ends.
+//! The promise: a handler behaves the same in every model. Each request is answered, there may be many
+//! idle connections, a handler that blocks does not delay others, and every server can be stopped.
 #![cfg(unix)]
 
 mod support;
@@ -21,7 +20,7 @@ use sockserver::{
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Answers one line; `last` ends the connection.
+/// Echoes one line. `last` ends the connection.
 struct Line;
 
 impl StreamRequestHandler for Line {
@@ -40,7 +39,7 @@ fn ask(client: &Socket, line: &str) -> String {
 }
 
 #[track_caller]
-fn many_clients_by_turns(server: Running) {
+fn interleave_clients(server: Running) {
     let clients: Vec<Socket> = (0..20).map(|_| server.connect().unwrap()).collect();
     for turn in 0..3 {
         for (number, client) in clients.iter().enumerate().rev() {
@@ -62,38 +61,38 @@ fn many_clients_by_turns(server: Running) {
 const ANY: (&str, u16) = ("127.0.0.1", 0);
 
 #[test]
-fn lines_by_turns_in_threads() {
-    many_clients_by_turns(testing::serve(ThreadingTCPServer::new(ANY, || Line).unwrap()));
+fn threads_serve_interleaved_requests() {
+    interleave_clients(testing::serve(ThreadingTCPServer::new(ANY, || Line).unwrap()));
 }
 
 #[test]
-fn lines_by_turns_in_a_pool() {
+fn a_pool_serves_interleaved_requests() {
     let pool = ThreadPoolTCPServer::builder(|| Line).workers(20).bind(ANY).unwrap();
-    many_clients_by_turns(testing::serve(pool));
+    interleave_clients(testing::serve(pool));
 }
 
 #[test]
-fn lines_by_turns_in_a_pool_with_a_queue() {
+fn a_pool_with_a_queue_serves_interleaved_requests() {
     let queue = ThreadPoolTCPServer::builder(|| Line).workers(20).queue(5, WhenQueueFull::Wait);
-    many_clients_by_turns(testing::serve(queue.bind(ANY).unwrap()));
+    interleave_clients(testing::serve(queue.bind(ANY).unwrap()));
 }
 
 #[test]
-fn lines_by_turns_in_a_selector() {
+fn a_selector_serves_interleaved_requests() {
     for workers in [1, 3] {
         let selector = SelectorTCPServer::builder(|| Line).workers(workers).bind(ANY).unwrap();
-        many_clients_by_turns(testing::serve(selector));
+        interleave_clients(testing::serve(selector));
     }
 }
 
 #[test]
-fn lines_by_turns_in_a_selector_over_unix_sockets() {
+fn a_selector_serves_interleaved_requests_over_unix_sockets() {
     let path = tempfile::tempdir().unwrap();
     let unix = SelectorUnixStreamServer::new(path.path().join("socket"), || Line).unwrap();
-    many_clients_by_turns(testing::serve(unix));
+    interleave_clients(testing::serve(unix));
 }
 
-/// Reads a whole request through the bare connection, in pieces smaller than it.
+/// Receives a request from the connection itself, in several small pieces.
 struct Pieces;
 
 impl StreamRequestHandler for Pieces {
@@ -111,9 +110,9 @@ impl StreamRequestHandler for Pieces {
     }
 }
 
-/// What was left in the system's buffer is a request: no event tells of it again.
+/// Data that a handler left in the socket's receive buffer is a request. No event reports it again.
 #[test]
-fn a_selector_sees_what_a_handler_has_left_unread() {
+fn a_selector_serves_a_request_that_a_handler_left_unread() {
     let server = testing::serve(SelectorTCPServer::new(("127.0.0.1", 0), || Pieces).unwrap());
     let client = server.connect().unwrap();
     client.sendall(&[b'x'; 24]).unwrap();
@@ -122,7 +121,7 @@ fn a_selector_sees_what_a_handler_has_left_unread() {
     assert_eq!(answer, [b'x'; 24]);
 }
 
-/// Reads a byte, and a second one that comes meanwhile: of that an event tells too late.
+/// Receives a byte, and a second one that arrives meanwhile. The event of the second is outdated.
 struct Unbuffered(mpsc::Sender<()>);
 
 impl StreamRequestHandler for Unbuffered {
@@ -139,14 +138,15 @@ impl StreamRequestHandler for Unbuffered {
 }
 
 #[test]
-fn a_selector_takes_an_event_without_input_for_what_it_is() {
-    let (tell, told) = mpsc::channel();
-    let server = SelectorTCPServer::builder(move || Unbuffered(tell.clone())).workers(2).bind(ANY).unwrap();
+fn a_selector_ignores_an_event_without_input() {
+    let (sender, receiver) = mpsc::channel();
+    let server =
+        SelectorTCPServer::builder(move || Unbuffered(sender.clone())).workers(2).bind(ANY).unwrap();
     let server = testing::serve(server);
     let client = server.connect().unwrap();
     for _ in 0..3 {
         client.sendall(b"x").unwrap();
-        told.recv_timeout(LIMIT).unwrap();
+        receiver.recv_timeout(LIMIT).unwrap();
         client.sendall(b"y").unwrap();
         assert_eq!(client.recv_with_flags(2, sock::MSG_WAITALL).unwrap(), b"xy");
     }
@@ -160,14 +160,14 @@ fn a_selector_holds_many_idle_clients_with_few_threads() {
     for client in idle.iter().step_by(10) {
         assert_eq!(ask(client, "hello\n"), "hello\n");
     }
-    // An answer arrives a moment before its connection is between requests again.
+    // The response arrives shortly before the connection is idle again.
     while server.handle().stats().idle < 20 {
         thread::yield_now();
     }
     assert_eq!(server.handle().stats().in_flight, 200);
 }
 
-/// Waits until as many are in here as the barrier wants.
+/// Waits at a barrier.
 struct Together(Arc<Barrier>);
 
 impl StreamRequestHandler for Together {
@@ -179,7 +179,7 @@ impl StreamRequestHandler for Together {
     }
 }
 
-/// One worker, eight handlers that each wait for the seven others.
+/// One worker, and eight handlers that wait for each other.
 #[test]
 fn a_selectors_handlers_may_block() {
     let barrier = Arc::new(Barrier::new(8));
@@ -204,10 +204,10 @@ impl StreamRequestHandler for Greets {
     }
 }
 
-/// The event of a request that comes while another of the same client is served is taken
-/// up by another worker: it must not be lost.
+/// A request that arrives while another of the same client is served has its event handled by
+/// another worker. It must not be lost.
 #[test]
-fn a_selector_keeps_what_comes_while_its_connection_is_served() {
+fn a_selector_serves_a_request_that_arrives_while_another_is_served() {
     let gate = support::Gate::new();
     let at_the_gate = gate.clone();
     let make = handler_fn(move |cx| {
@@ -222,12 +222,12 @@ fn a_selector_keeps_what_comes_while_its_connection_is_served() {
     let server =
         testing::serve(SelectorTCPServer::builder(make).workers(2).bind(("127.0.0.1", 0)).unwrap());
     let client = server.connect().unwrap();
-    // Registered first, so that there is an event to be told of.
+    // Registered first, so that the next request has an event.
     assert_eq!(ask(&client, "hello\n"), "hello\n");
     client.sendall(b"gate\n").unwrap();
     gate.wait_for(1);
     client.sendall(b"meanwhile\n").unwrap();
-    // Who is served after it came later: the event before has been taken up.
+    // This client connected later, so the event before was handled.
     assert_eq!(ask(&server.connect().unwrap(), "other\n"), "other\n");
     gate.open();
     let mut lines = client.makefile_rb();
@@ -239,7 +239,7 @@ fn a_selector_keeps_what_comes_while_its_connection_is_served() {
 }
 
 #[test]
-fn a_selectors_handler_may_speak_first() {
+fn a_selectors_handler_may_send_first() {
     let server = testing::serve(SelectorTCPServer::new(("127.0.0.1", 0), || Greets).unwrap());
     assert_eq!(server.connect().unwrap().recv(100).unwrap(), b"welcome\n");
 }
@@ -256,12 +256,12 @@ fn a_selector_serves_again_after_a_shutdown() {
         client.connect(&address).unwrap();
         assert_eq!(ask(&client, "one\n"), "one\n");
         handle.shutdown().unwrap();
-        // A connection outlives the loop.
+        // A connection is kept while no loop runs.
         assert_eq!(ask(&client, "two\n"), "two\n");
-        let (told, served) = mpsc::channel();
+        let (sender, served) = mpsc::channel();
         let server = &server;
         scope.spawn(move || {
-            told.send(()).unwrap();
+            sender.send(()).unwrap();
             server.serve_forever().unwrap();
         });
         served.recv_timeout(LIMIT).unwrap();
@@ -291,7 +291,7 @@ fn a_pool_serves_as_many_at_once_as_it_has_workers() {
     }
 }
 
-/// Stays until the test lets it go.
+/// Blocks until the test releases it.
 struct Stays(Arc<(Barrier, Barrier)>);
 
 impl StreamRequestHandler for Stays {
@@ -369,7 +369,7 @@ fn answers_datagrams(server: Running) {
 }
 
 #[test]
-fn datagrams_by_the_batch_and_in_a_pool() {
+fn datagrams_are_served_in_batches_and_in_a_pool() {
     for max_batch in [1, 2, 64] {
         let server = UDPServer::builder(|| Upper).max_batch(max_batch).bind(("127.0.0.1", 0)).unwrap();
         answers_datagrams(testing::serve(server));
@@ -378,7 +378,7 @@ fn datagrams_by_the_batch_and_in_a_pool() {
     answers_datagrams(testing::serve(pool));
 }
 
-/// Counts, and stops the server in the middle of a batch.
+/// Stops the server in the middle of a batch.
 struct Stops(Arc<AtomicUsize>);
 
 impl DatagramRequestHandler for Stops {
@@ -391,7 +391,7 @@ impl DatagramRequestHandler for Stops {
 }
 
 #[test]
-fn what_was_received_with_a_batch_is_answered_before_a_stop() {
+fn a_received_batch_is_answered_before_a_stop() {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
     let builder = UDPServer::builder(move || Stops(Arc::clone(&counted))).max_batch(8);
@@ -419,10 +419,10 @@ fn lines(cx: &mut StreamContext<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// As many as there are workers are served at once at the least, and the others soon after:
-/// they wait for no handler, since there may be more workers.
+/// At least as many clients as workers are served at once. The others are served soon after, because
+/// more workers may be started.
 #[test]
-fn a_selector_accepts_all_clients_that_come_while_it_starts() {
+fn a_selector_accepts_all_clients_that_connect_while_it_starts() {
     for round in 0..60 {
         let workers = [2, 3, 8][round % 3];
         let server = SelectorTCPServer::builder(handler_fn(lines)).workers(workers).bind(ANY).unwrap();
@@ -431,7 +431,7 @@ fn a_selector_accepts_all_clients_that_come_while_it_starts() {
             .map(|_| {
                 let address = address.clone();
                 thread::spawn(move || {
-                    let client = support::client_of(&address);
+                    let client = support::connect_to(&address);
                     client.settimeout(Duration::from_secs(10)).unwrap();
                     assert_eq!(ask(&client, "a line\n"), "a line\n");
                     client
@@ -445,12 +445,12 @@ fn a_selector_accepts_all_clients_that_come_while_it_starts() {
     }
 }
 
-/// One that ends its side while another request of its is served is let go at once: no other
-/// event tells of its end.
+/// A client that shuts down while a request of its is served is closed at once. No further event
+/// reports its end.
 #[test]
-fn a_selector_sees_an_end_that_comes_with_a_request_while_it_serves_another() {
+fn a_selector_sees_a_shutdown_that_arrives_while_a_request_is_served() {
     let gate = support::Gate::new();
-    let _open = support::OpenAtEnd(gate.clone());
+    let _open = support::OpenOnDrop(gate.clone());
     let passes = gate.clone();
     let handler = handler_fn(move |cx: &mut StreamContext<'_>| {
         let mut line = String::new();
@@ -471,8 +471,8 @@ fn a_selector_sees_an_end_that_comes_with_a_request_while_it_serves_another() {
     gate.wait_for(1);
     client.sendall(b"last\n").unwrap();
     client.shutdown(sock::SHUT_WR).unwrap();
-    // The other worker takes the event, which has nothing to do but to note it.
+    // The other worker handles the event and only records it.
     sock::poll(&mut [], Some(Duration::from_millis(100))).unwrap();
     gate.open();
-    assert_eq!(support::rest_of(&client), "gate\nlast\n");
+    assert_eq!(support::read_to_end(&client), "gate\nlast\n");
 }

@@ -1,4 +1,4 @@
-//! What the fault table (`tests/faults`) has found once, in small.
+//! Regression tests for faults that the fault table (`tests/faults`) has found.
 
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use sockserver::{
 };
 
 mod support;
-use support::StopAtEnd;
+use support::StopOnDrop;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -24,50 +24,50 @@ fn connect(address: &Address) -> Socket {
     client
 }
 
-/// Waits until the counters say so.
+/// Waits until a condition on the counters is true.
 fn wait_for(handle: &ServerHandle, what: &str, good: impl Fn(&sockserver::Stats) -> bool) {
-    let until = Instant::now() + LIMIT;
+    let deadline = Instant::now() + LIMIT;
     while !good(&handle.stats()) {
-        assert!(Instant::now() < until, "{what}: {}", handle.stats());
+        assert!(Instant::now() < deadline, "{what}: {}", handle.stats());
         thread::yield_now();
     }
 }
 
-/// Can start nothing.
+/// Rejects every request.
 #[derive(Default)]
-struct NoRoom;
+struct RejectAll;
 
-impl MixIn for NoRoom {
+impl MixIn for RejectAll {
     fn process_request(&self, job: Job) -> Result<(), Rejected> {
-        Err(job.reject(std::io::Error::other("no room")))
+        Err(job.reject(std::io::Error::other("rejected by the test")))
     }
 }
 
-// The end of the rejected request woke the loop from the pause it was the reason for.
+// The end of a rejected request woke the loop from the pause that the rejection had caused.
 #[test]
-fn requests_that_cannot_be_started_slow_the_loop_down() {
-    let server = StreamServer::<Inet, NoRoom>::new(("127.0.0.1", 0), handler_fn(|_| Ok(()))).unwrap();
+fn the_loop_backs_off_after_rejected_requests() {
+    let server = StreamServer::<Inet, RejectAll>::new(("127.0.0.1", 0), handler_fn(|_| Ok(()))).unwrap();
     let handle = server.handle();
     let clients: Vec<_> = (0..8).map(|_| connect(server.server_address())).collect();
     let begin = Instant::now();
     thread::scope(|scope| {
-        let _stop = StopAtEnd(handle.clone());
+        let _stop = StopOnDrop(handle.clone());
         scope.spawn(|| server.serve_forever().unwrap());
         wait_for(&handle, "all eight are rejected", |stats| stats.rejected == 8);
     });
-    // Seven pauses lie between: 5, 10, 20, … 320 ms.
+    // There are seven pauses: 5, 10, 20, … 320 ms.
     assert!(begin.elapsed() >= Duration::from_millis(635), "{:?}", begin.elapsed());
     drop(clients);
 }
 
-// The loop ended, and serve_forever returned, before the drain had begun.
+// serve_forever returned before the drain had begun, and there was no report.
 #[test]
 fn serve_forever_returns_with_the_report_of_the_drain_that_ended_it() {
     let round = || {
         let server = TCPServer::new(("127.0.0.1", 0), handler_fn(|_| Ok(()))).unwrap();
         let handle = server.handle();
         thread::scope(|scope| {
-            let _stop = StopAtEnd(handle.clone());
+            let _stop = StopOnDrop(handle.clone());
             let serving = scope.spawn(|| {
                 server.serve_forever().unwrap();
                 server.drained()
@@ -76,7 +76,7 @@ fn serve_forever_returns_with_the_report_of_the_drain_that_ended_it() {
             assert_eq!(serving.join().unwrap(), Some(report));
         });
     };
-    // Side by side, so that threads are held up between any two steps.
+    // They run at the same time, so that threads are preempted between any two steps.
     thread::scope(|scope| {
         for _ in 0..16 {
             scope.spawn(|| (0..100).for_each(|_| round()));
@@ -84,9 +84,9 @@ fn serve_forever_returns_with_the_report_of_the_drain_that_ended_it() {
     });
 }
 
-// What was cut off and had not ended was taken from what had finished.
+// Aborted handlers that were still running were subtracted from `finished`.
 #[test]
-fn a_handler_that_does_not_return_takes_nothing_from_those_that_finished() {
+fn a_handler_that_does_not_return_does_not_reduce_finished() {
     static STUCK: AtomicBool = AtomicBool::new(true);
     let handler = handler_fn(|cx| {
         let mut command = [0];
@@ -97,14 +97,14 @@ fn a_handler_that_does_not_return_takes_nothing_from_those_that_finished() {
             }
             return Ok(());
         }
-        // Busy until the drain has begun: then its client ends.
+        // Its client ends once the drain has begun.
         cx.rfile.read_to_end(&mut Vec::new())?;
         cx.wfile.write_all(b"done")
     });
     let server = ThreadingTCPServer::builder(handler).bind(("127.0.0.1", 0)).unwrap();
     let handle = server.handle();
     thread::scope(|scope| {
-        let _stop = StopAtEnd(handle.clone());
+        let _stop = StopOnDrop(handle.clone());
         scope.spawn(|| server.serve_forever().unwrap());
         let clients: Vec<_> =
             [b"s", b"b", b"b", b"b"].map(|command| (connect(server.server_address()), command)).into();
@@ -114,7 +114,7 @@ fn a_handler_that_does_not_return_takes_nothing_from_those_that_finished() {
         let idle = connect(server.server_address());
         wait_for(&handle, "all five are there", |stats| stats.in_flight == 5);
         let drain = scope.spawn(|| handle.drain(Duration::from_millis(500)).unwrap());
-        // Once the drain has closed the idle one it counts.
+        // The drain has begun once it has closed the idle connection.
         assert_eq!(idle.recv(1).unwrap(), b"");
         for (client, _) in &clients[1..] {
             client.shutdown(sock::SHUT_WR).unwrap();
@@ -129,15 +129,15 @@ fn a_handler_that_does_not_return_takes_nothing_from_those_that_finished() {
     });
 }
 
-// The first byte after the close reset the connection, and the rest of the answer was lost.
+// The first byte after the close reset the connection, and the rest of the response was lost.
 #[test]
-fn a_long_answer_survives_input_that_comes_after_the_handler_is_done() {
+fn a_long_response_survives_input_after_the_handler_returned() {
     survives_late_input(1 << 20);
 }
 
-// Up to 64 KiB were not waited for, although the client's system had not taken them.
+// The close did not wait for up to 64 KiB that the client's system had not received.
 #[test]
-fn a_short_answer_to_a_slow_reader_survives_input_that_comes_after_the_handler_is_done() {
+fn a_short_response_to_a_slow_reader_survives_input_after_the_handler_returned() {
     survives_late_input(60_000);
 }
 
@@ -153,14 +153,14 @@ fn survives_late_input(length: usize) {
     );
     let client = Socket::new(sock::AF_INET, sock::SOCK_STREAM, 0).unwrap();
     client.settimeout(LIMIT).unwrap();
-    // Most of the answer has to wait at the server.
+    // Most of the response stays in the server's send buffer.
     client.setsockopt(sock::SOL_SOCKET, sock::SO_RCVBUF, 4096).unwrap();
     client.connect(server.address()).unwrap();
     client.sendall(b"!").unwrap();
     wait_for(server.handle(), "it is there", |stats| stats.accepted == 1);
     let mut received = 0;
     loop {
-        // The client goes on talking, and reads slowly; its first words come late.
+        // The client reads slowly and sends more data late.
         if received > length / 10 {
             let _ = client.send(b"more");
         }
@@ -175,7 +175,7 @@ fn survives_late_input(length: usize) {
 }
 
 #[test]
-fn a_datagram_that_was_cut_says_so() {
+fn a_truncated_datagram_is_marked() {
     let handler = datagram_handler_fn(|cx| write!(cx.wfile, "{} {}", cx.packet.len(), cx.is_truncated));
     let server = UDPServer::builder(handler).max_packet_size(10).bind(("127.0.0.1", 0)).unwrap();
     let client = Socket::new(sock::AF_INET, sock::SOCK_DGRAM, 0).unwrap();
@@ -188,9 +188,9 @@ fn a_datagram_that_was_cut_says_so() {
     }
 }
 
-// A read deadline shorter than the idle one ended the wait, and nobody counted it.
+// A read deadline shorter than the idle deadline ended the wait and was not counted.
 #[test]
-fn silence_between_requests_is_counted_whichever_deadline_ends_it() {
+fn an_idle_timeout_is_counted_whichever_deadline_ends_it() {
     let handler = handler_fn(|cx| {
         cx.rfile.read_exact(&mut [0])?;
         cx.close_connection = false;
@@ -209,10 +209,10 @@ fn silence_between_requests_is_counted_whichever_deadline_ends_it() {
     wait_for(server.handle(), "it is counted", |stats| stats.timed_out.total() == 1);
 }
 
-// The second of two that came in one segment waited for a third.
+// The second of two requests in one segment was served only when a third arrived.
 #[cfg(unix)]
 #[test]
-fn a_selector_serves_requests_that_came_together() {
+fn a_selector_serves_pipelined_requests() {
     use std::io::BufRead;
     let handler = handler_fn(|cx| {
         let mut line = Vec::new();

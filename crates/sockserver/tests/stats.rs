@@ -1,5 +1,5 @@
-//! The promise: the counters add up at every instant, whatever clients, handlers,
-//! hooks and drains do, and in the end they tell exactly what has happened.
+//! The promise: the counters are consistent at any time, whatever clients, handlers, hooks and drains
+//! do, and at the end they are exact.
 
 mod support;
 
@@ -16,45 +16,45 @@ use sockserver::{
     StreamServer, ThreadingMixIn, WhenFull, testing,
 };
 
-use support::{LIMIT, LOOPBACK, client_of, moment, rest_of, until_stats};
+use support::{LIMIT, LOOPBACK, connect_to, read_to_end, sleep_briefly, wait_for_stats};
 
-/// What one client does, and what becomes of its request.
+/// The behaviour of a client, and the outcome of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Client {
-    /// Says one word and goes: finished.
+    /// Sends one line and closes: finished.
     Polite,
-    /// Connects and ends its side: finished, since no word is no error.
+    /// Shuts its sending side down: finished.
     HalfClose,
-    /// Its word makes the handler fail.
+    /// Makes the handler fail.
     Error,
-    /// … or panic.
+    /// Makes the handler panic.
     Panic,
-    /// `verify_request` says no.
+    /// `verify_request` returns false.
     Refused,
     /// `verify_request` panics.
     VerifyPanics,
-    /// Several words on one connection: finished once.
+    /// Sends several requests on one connection: finished once.
     KeepAlive(u8),
-    /// An error in its second request.
+    /// Makes its second request fail.
     ErrorLater,
-    /// Resets its connection while the handler waits for its word: failed.
+    /// Resets its connection while the handler reads: failed.
     Reset,
-    /// Says nothing at all, for longer than it may.
+    /// Sends nothing until the deadline expires.
     Silent,
-    /// Says half a word, and then nothing.
+    /// Sends half a line, and then nothing.
     Half,
-    /// Says a word, and then nothing.
+    /// Sends a line, and then nothing.
     Idle,
 }
 
-/// Deadlines: far more than a client that means well takes, and yet soon over.
+/// The deadlines: far longer than a request takes, short for a test.
 const IDLE: Duration = Duration::from_millis(300);
 const FIRST_BYTE: Duration = Duration::from_millis(400);
 const READ: Duration = Duration::from_millis(500);
 
 impl Client {
-    /// What its first byte tells the hook.
-    fn sign(self) -> &'static [u8] {
+    /// Returns the first byte, which the hook reads.
+    fn first_byte(self) -> &'static [u8] {
         match self {
             Client::Refused => b"?",
             Client::VerifyPanics => b"!",
@@ -62,13 +62,13 @@ impl Client {
         }
     }
 
-    /// Plays its part to the end, until the server has no more to say.
-    fn play(self, address: &Address) {
-        let client = client_of(address);
-        client.sendall(self.sign()).unwrap();
+    /// Runs the client until the server closes the connection.
+    fn run(self, address: &Address) {
+        let client = connect_to(address);
+        client.sendall(self.first_byte()).unwrap();
         let end = |client: &Socket| {
             let _ = client.shutdown(sock::SHUT_WR);
-            rest_of(client)
+            read_to_end(client)
         };
         match self {
             Client::Polite => {
@@ -83,7 +83,7 @@ impl Client {
             }
             Client::HalfClose => assert_eq!(end(&client), ""),
             Client::Refused | Client::VerifyPanics => {
-                assert_eq!(rest_of(&client), "");
+                assert_eq!(read_to_end(&client), "");
             }
             Client::KeepAlive(requests) => {
                 for _ in 0..requests {
@@ -99,19 +99,19 @@ impl Client {
                 assert_eq!(end(&client), "");
             }
             Client::Reset => {
-                // The answer says that the handler waits for the second half.
+                // The handler reads the second half once it has answered.
                 client.sendall(b"half\n").unwrap();
                 assert_eq!(client.recv(100).unwrap(), b"half\n");
                 client.setsockopt(SOL_SOCKET, sock::SO_LINGER, linger_zero().as_slice()).unwrap();
             }
-            Client::Silent => assert_eq!(rest_of(&client), ""),
+            Client::Silent => assert_eq!(read_to_end(&client), ""),
             Client::Half => {
                 client.sendall(b"wo").unwrap();
-                assert_eq!(rest_of(&client), "");
+                assert_eq!(read_to_end(&client), "");
             }
             Client::Idle => {
                 client.sendall(b"more\n").unwrap();
-                assert_eq!(rest_of(&client), "more\n");
+                assert_eq!(read_to_end(&client), "more\n");
             }
         }
     }
@@ -130,7 +130,7 @@ impl Client {
     }
 }
 
-/// `struct linger` that has close(2) reset the connection.
+/// Returns the `struct linger` with which close(2) resets the connection.
 fn linger_zero() -> Vec<u8> {
     [1_i32.to_ne_bytes(), 0_i32.to_ne_bytes()].concat()
 }
@@ -152,23 +152,23 @@ fn serve(cx: &mut StreamContext<'_>) -> io::Result<()> {
     }
 }
 
-/// Reads the first byte, and says no to some.
-struct Signs;
+/// Decides by the first byte whether a request is refused.
+struct FirstByteHooks;
 
-impl ServerHooks for Signs {
+impl ServerHooks for FirstByteHooks {
     fn verify_request(&self, request: &Request, _client_address: &Address) -> bool {
-        let sign = request.stream().expect("a connection").recv(1).unwrap_or_default();
-        assert!(sign != b"!", "as planned");
-        sign != b"?"
+        let first_byte = request.stream().expect("the request is a connection").recv(1).unwrap_or_default();
+        assert!(first_byte != b"!", "as planned");
+        first_byte != b"?"
     }
 
     fn handle_error(&self, _error: &RequestError, _client_address: &Address) {}
 }
 
-/// Looks all the time while `run` runs; the counters only ever grow.
-fn watched<T>(handle: &ServerHandle, run: impl FnOnce() -> T) -> T {
+/// Checks the counters while `run` runs. They never decrease.
+fn check_while<T>(handle: &ServerHandle, run: impl FnOnce() -> T) -> T {
     let done = AtomicBool::new(false);
-    let ends = Ends(&done);
+    let set_done = SetOnDrop(&done);
     thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             let mut before = handle.stats();
@@ -188,62 +188,61 @@ fn watched<T>(handle: &ServerHandle, run: impl FnOnce() -> T) -> T {
             }
         });
         let result = run();
-        drop(ends);
+        drop(set_done);
         watcher.join().unwrap();
         result
     })
 }
 
-/// Ends the watcher, also of a run that fails.
-struct Ends<'a>(&'a AtomicBool);
+/// Stops the checking thread, also if the run fails.
+struct SetOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Ends<'_> {
+impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// Keeps the panics that are planned off the screen: telling where each came from
-/// takes longer than anything here.
-fn quietly() {
+/// Suppresses the messages of planned panics, because printing them is slow.
+fn hide_planned_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        let tell = std::panic::take_hook();
+        let default_hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             if panic.payload().downcast_ref::<&str>() != Some(&"as planned") {
-                tell(panic);
+                default_hook(panic);
             }
         }));
     });
 }
 
-/// Runs a history of clients, a few of them at once, and compares the books.
-fn history<M: MixIn + Default>(clients: &[Client], at_once: usize, most: usize) {
-    let server = server::<sockserver::kind::Inet, M>(most);
+/// Runs clients, `at_once` of them at the same time, and compares the counters.
+fn run_clients<M: MixIn + Default>(clients: &[Client], at_once: usize, max_connections: usize) {
+    let server = server::<sockserver::kind::Inet, M>(max_connections);
     let server = testing::serve(server.bind(LOOPBACK).unwrap());
     let handle = server.handle().clone();
-    let expected = watched(&handle, || {
+    let expected = check_while(&handle, || {
         thread::scope(|scope| {
             for part in clients.chunks(clients.len().div_ceil(at_once).max(1)) {
                 let address = server.address();
-                scope.spawn(move || part.iter().for_each(|client| client.play(address)));
+                scope.spawn(move || part.iter().for_each(|client| client.run(address)));
             }
         });
         let mut expected = Stats::default();
         clients.iter().for_each(|client| client.count(&mut expected));
-        until_stats(&handle, |stats| stats.accepted == expected.accepted && stats.in_flight == 0);
+        wait_for_stats(&handle, |stats| stats.accepted == expected.accepted && stats.in_flight == 0);
         expected
     });
     assert_eq!(handle.stats(), expected);
     drop(server);
-    assert_eq!(handle.stats(), expected, "stopping adds nothing");
+    assert_eq!(handle.stats(), expected, "stopping changed the counters");
 }
 
-fn server<F: Family, M: MixIn + Default>(most: usize) -> sockserver::Builder<Stream<F>, M> {
-    quietly();
+fn server<F: Family, M: MixIn + Default>(max_connections: usize) -> sockserver::Builder<Stream<F>, M> {
+    hide_planned_panics();
     StreamServer::<F, M>::builder(sockserver::handler_fn(serve))
-        .hooks(Signs)
-        .max_connections(most)
+        .hooks(FirstByteHooks)
+        .max_connections(max_connections)
         .first_byte_timeout(FIRST_BYTE)
         .idle_timeout(IDLE)
         .read_timeout(READ)
@@ -268,17 +267,20 @@ fn any_client() -> impl Strategy<Value = Client> {
 
 const WORDS: &[&[u8]] = &[b"", b"hello\n", b"more\nmore\n", b"half\n", b"error\n", b"panic\n"];
 
-/// A client that does not care how it is treated, for a drain in the middle of it.
-fn be_there(sign: &[u8], words: &[u8], goes: bool, address: &Address) {
+/// Connects and sends, and ignores errors, because a drain may interrupt it.
+fn connect_and_send(first_byte: &[u8], words: &[u8], closes_early: bool, address: &Address) {
     let client = Socket::new(address.family(), sock::SOCK_STREAM, 0).unwrap();
     client.settimeout(LIMIT).unwrap();
-    if client.connect(address).is_err() || client.sendall(sign).is_err() || client.sendall(words).is_err() {
+    if client.connect(address).is_err()
+        || client.sendall(first_byte).is_err()
+        || client.sendall(words).is_err()
+    {
         return;
     }
-    if goes {
+    if closes_early {
         return;
     }
-    rest_of(&client);
+    read_to_end(&client);
 }
 
 proptest! {
@@ -290,22 +292,22 @@ proptest! {
     })]
 
     #[test]
-    fn histories_with_threads(
+    fn counters_are_exact_with_threads(
         clients in prop::collection::vec(any_client(), 1..24),
         at_once in 1_usize..6,
-        most in 1_usize..8,
+        max in 1_usize..8,
     ) {
-        // More clients than places: a silent one is waited for by those behind it.
-        history::<ThreadingMixIn>(&clients, at_once, most.max(at_once));
+        // With fewer permits than clients, a client would wait for a silent one.
+        run_clients::<ThreadingMixIn>(&clients, at_once, max.max(at_once));
     }
 
     #[test]
-    fn histories_in_the_loop(clients in prop::collection::vec(any_client(), 1..8)) {
-        history::<Sequential>(&clients, 1, 10);
+    fn counters_are_exact_in_the_accept_loop(clients in prop::collection::vec(any_client(), 1..8)) {
+        run_clients::<Sequential>(&clients, 1, 10);
     }
 
     #[test]
-    fn histories_that_a_drain_ends(
+    fn counters_are_exact_when_a_drain_ends_the_requests(
         clients in prop::collection::vec((any_client(), prop::sample::select(WORDS), any::<bool>()), 1..16),
         begin in 0_u64..12,
         limit in 0_u64..40,
@@ -315,13 +317,13 @@ proptest! {
         let server = server::<sockserver::kind::Inet, ThreadingMixIn>(6).when_full(when_full).bind(LOOPBACK).unwrap();
         let server = testing::serve(server);
         let handle = server.handle().clone();
-        let report = watched(&handle, || {
+        let report = check_while(&handle, || {
             thread::scope(|scope| {
-                for (client, words, goes) in &clients {
+                for (client, words, closes_early) in &clients {
                     let address = server.address();
-                    scope.spawn(move || be_there(client.sign(), words, *goes, address));
+                    scope.spawn(move || connect_and_send(client.first_byte(), words, *closes_early, address));
                 }
-                (0..begin).for_each(|_| moment());
+                (0..begin).for_each(|_| sleep_briefly());
                 let before = handle.stats();
                 let report = handle.drain(Duration::from_millis(limit)).unwrap();
                 (before, report)
@@ -329,10 +331,10 @@ proptest! {
         });
         let (before, report) = report;
         prop_assert!(report.still_running <= report.aborted.len() as u64, "{}", report);
-        let stats = until_stats(&handle, |stats| stats.in_flight == 0);
-        // Each that was there, or came, is told of once.
-        let told = report.finished + report.idle + report.aborted.len() as u64;
-        prop_assert!(told <= before.in_flight + stats.accepted - before.accepted, "{}, {}", stats, report);
+        let stats = wait_for_stats(&handle, |stats| stats.in_flight == 0);
+        // The report counts each request once.
+        let reported = report.finished + report.idle + report.aborted.len() as u64;
+        prop_assert!(reported <= before.in_flight + stats.accepted - before.accepted, "{}, {}", stats, report);
         prop_assert!(report.aborted.len() as u64 >= stats.aborted, "{}, {}", stats, report);
     }
 }

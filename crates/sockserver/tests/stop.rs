@@ -1,5 +1,5 @@
-//! The promise: a server stops at once, from wherever it is told to, and an
-//! idle one makes no wake-ups.
+//! The promise: a server stops at once, whichever thread stops it, and an idle server does not wake
+//! up.
 
 mod support;
 
@@ -16,20 +16,20 @@ use sockserver::{
     handler_fn,
 };
 
-use support::StopAtEnd;
+use support::StopOnDrop;
 
 const LOOPBACK: (&str, u16) = ("127.0.0.1", 0);
-/// Far more than anything here takes, far less than a hang.
+/// The time after which a test fails instead of hanging.
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn client_of(address: &Address) -> Socket {
+fn connect_to(address: &Address) -> Socket {
     let client = create_connection(("127.0.0.1", address.port().unwrap())).unwrap();
     client.settimeout(LIMIT).unwrap();
     client
 }
 
-/// A server in a thread; what its `serve_forever` returned comes through the channel.
-fn serving(server: TCPServer) -> (Arc<TCPServer>, mpsc::Receiver<io::Result<()>>) {
+/// Serves in a thread and sends the result of `serve_forever` through the channel.
+fn serve_in_thread(server: TCPServer) -> (Arc<TCPServer>, mpsc::Receiver<io::Result<()>>) {
     let (ended, end) = mpsc::channel();
     let server = Arc::new(server);
     let ours = Arc::clone(&server);
@@ -42,59 +42,63 @@ fn serving(server: TCPServer) -> (Arc<TCPServer>, mpsc::Receiver<io::Result<()>>
 }
 
 #[track_caller]
-fn wait_for(end: &mpsc::Receiver<io::Result<()>>) {
-    end.recv_timeout(LIMIT).expect("serve_forever returns").expect("without an error");
+fn assert_returns(end: &mpsc::Receiver<io::Result<()>>) {
+    end.recv_timeout(LIMIT).expect("serve_forever did not return").expect("serve_forever failed");
 }
 
 #[test]
-fn shutdown_right_after_the_start_always_ends_it() {
-    // CPython's test_shutdown (bpo-2302), where each takes up to half a second.
+fn shutdown_right_after_the_start_ends_serve_forever() {
+    // CPython's test_shutdown (bpo-2302), where a stop takes up to half a second.
     let begin = Instant::now();
     for _ in 0..20 {
-        let (server, end) = serving(TCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap());
+        let (server, end) = serve_in_thread(TCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap());
         server.shutdown().unwrap();
-        wait_for(&end);
+        assert_returns(&end);
     }
-    assert!(begin.elapsed() < Duration::from_secs(5), "no stop waits for a poll: {:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "a stop waited for a poll interval: {:?}",
+        begin.elapsed()
+    );
 }
 
 #[test]
-fn a_request_that_comes_with_the_stop_is_left_for_the_next_server() {
-    // bpo-35017: never accepted after the stop.
+fn a_request_that_arrives_with_the_stop_is_not_accepted() {
+    // bpo-35017: no request is accepted after the stop.
     let server = TCPServer::new(LOOPBACK, handler_fn(|cx| cx.request.sendall(b"served"))).unwrap();
     server.handle().request_shutdown().unwrap();
-    let client = client_of(server.server_address());
+    let client = connect_to(server.server_address());
     server.serve_forever().unwrap();
     server.handle_request().unwrap();
     assert_eq!(client.recv(100).unwrap(), b"served");
 }
 
-/// Stops the server while its loop is about to wait, with a client on its way.
-struct StopInTheWait {
+/// Connects a client and stops the server when the loop has found no client.
+struct StopBeforeTheWait {
     handle: Arc<OnceLock<ServerHandle>>,
     client: mpsc::Sender<Socket>,
 }
 
-impl ServerHooks for StopInTheWait {
+impl ServerHooks for StopBeforeTheWait {
     fn get_request(&self, socket: &Socket) -> io::Result<(Socket, Address)> {
-        let taken = socket.accept();
-        if taken.is_err() {
+        let accepted = socket.accept();
+        if accepted.is_err() {
             if let Some(handle) = self.handle.get() {
-                let _ = self.client.send(client_of(&socket.getsockname()?));
+                let _ = self.client.send(connect_to(&socket.getsockname()?));
                 handle.request_shutdown()?;
             }
         }
-        taken
+        accepted
     }
 }
 
 #[test]
-fn a_request_that_comes_while_it_waits_is_left_for_the_next_server_too() {
-    // bpo-35017 itself: the stop comes between the first look and the wait.
+fn a_request_that_arrives_before_the_wait_is_not_accepted_after_a_stop() {
+    // bpo-35017: the stop comes between accept(2) and the wait.
     let (send, clients) = mpsc::channel();
     let handle = Arc::new(OnceLock::new());
     let server = TCPServer::builder(handler_fn(|cx| cx.request.sendall(b"served")))
-        .hooks(StopInTheWait { handle: Arc::clone(&handle), client: send })
+        .hooks(StopBeforeTheWait { handle: Arc::clone(&handle), client: send })
         .bind(LOOPBACK)
         .unwrap();
     handle.set(server.handle()).unwrap();
@@ -104,7 +108,7 @@ fn a_request_that_comes_while_it_waits_is_left_for_the_next_server_too() {
     assert_eq!(
         client.recv(100).unwrap_err().kind(),
         io::ErrorKind::TimedOut,
-        "not accepted after the stop"
+        "a request was accepted after the stop"
     );
     client.settimeout(LIMIT).unwrap();
     server.handle_request().unwrap();
@@ -112,35 +116,35 @@ fn a_request_that_comes_while_it_waits_is_left_for_the_next_server_too() {
 }
 
 #[test]
-fn a_stopped_server_serves_again_and_no_stale_stop_ends_it() {
+fn a_stopped_server_serves_again_and_a_stale_stop_has_no_effect() {
     let server = TCPServer::new(LOOPBACK, handler_fn(|cx| cx.request.sendall(b"served"))).unwrap();
     let handle = server.handle();
     for _ in 0..3 {
         thread::scope(|scope| {
-            let _stop = StopAtEnd(handle.clone());
+            let _stop = StopOnDrop(handle.clone());
             let serving = scope.spawn(|| server.serve_forever());
-            assert_eq!(client_of(server.server_address()).recv(100).unwrap(), b"served");
+            assert_eq!(connect_to(server.server_address()).recv(100).unwrap(), b"served");
             handle.shutdown().unwrap();
             serving.join().unwrap().unwrap();
         });
-        // Once more, to nobody: in Python the next loop would end by it.
+        // A stop without a loop. In Python it would end the next loop.
         handle.shutdown().unwrap();
     }
 }
 
 #[test]
-fn waiting_for_the_own_thread_is_an_error_and_the_server_stops() {
-    let (told, hear) = mpsc::channel();
-    let server = TCPServer::new(LOOPBACK, move || Suicidal(told.clone())).unwrap();
-    let (server, end) = serving(server);
-    let _client = client_of(server.server_address());
-    assert_eq!(hear.recv_timeout(LIMIT).unwrap(), io::ErrorKind::Deadlock);
-    wait_for(&end);
+fn shutdown_in_the_serving_thread_is_an_error_and_the_server_stops() {
+    let (sender, receiver) = mpsc::channel();
+    let server = TCPServer::new(LOOPBACK, move || StopsItsServer(sender.clone())).unwrap();
+    let (server, end) = serve_in_thread(server);
+    let _client = connect_to(server.server_address());
+    assert_eq!(receiver.recv_timeout(LIMIT).unwrap(), io::ErrorKind::Deadlock);
+    assert_returns(&end);
 }
 
-struct Suicidal(mpsc::Sender<io::ErrorKind>);
+struct StopsItsServer(mpsc::Sender<io::ErrorKind>);
 
-impl StreamRequestHandler for Suicidal {
+impl StreamRequestHandler for StopsItsServer {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
         let error = cx.server.shutdown().unwrap_err();
         let _ = self.0.send(error.kind());
@@ -156,21 +160,21 @@ fn a_handler_in_a_thread_can_stop_its_server_and_wait() {
     thread::spawn(move || {
         let _ = ended.send(server.serve_forever());
     });
-    let _client = client_of(&address);
-    wait_for(&end);
+    let _client = connect_to(&address);
+    assert_returns(&end);
 }
 
 #[test]
 fn a_second_loop_on_one_server_is_refused() {
-    let (server, end) = serving(TCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap());
-    // Served once, the first loop is surely running.
-    assert_eq!(client_of(server.server_address()).recv(1).unwrap(), b"");
+    let (server, end) = serve_in_thread(TCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap());
+    // A client was served, so the first loop is running.
+    assert_eq!(connect_to(server.server_address()).recv(1).unwrap(), b"");
     assert_eq!(server.serve_forever().unwrap_err().kind(), io::ErrorKind::ResourceBusy);
     server.shutdown().unwrap();
-    wait_for(&end);
+    assert_returns(&end);
 }
 
-/// Context switches of one thread so far, as Linux counts them.
+/// Returns the number of voluntary context switches of a thread.
 #[cfg(target_os = "linux")]
 fn switches_of(thread_id: u64) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/self/task/{thread_id}/status")).unwrap();
@@ -186,18 +190,18 @@ fn own_thread_id() -> u64 {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn an_idle_server_makes_no_wake_ups() {
-    let (told, hear) = mpsc::channel();
+fn an_idle_server_does_not_wake_up() {
+    let (sender, receiver) = mpsc::channel();
     let handler = handler_fn(move |cx| {
-        let _ = told.send(own_thread_id());
+        let _ = sender.send(own_thread_id());
         cx.request.sendall(b"served")
     });
-    let (server, end) = serving(TCPServer::new(LOOPBACK, handler).unwrap());
-    let client = client_of(server.server_address());
+    let (server, end) = serve_in_thread(TCPServer::new(LOOPBACK, handler).unwrap());
+    let client = connect_to(server.server_address());
     assert_eq!(client.recv(100).unwrap(), b"served");
     assert_eq!(client.recv(100).unwrap(), b"");
-    let server_thread = hear.recv_timeout(LIMIT).unwrap();
-    // It falls asleep soon; from then on its count stands still.
+    let server_thread = receiver.recv_timeout(LIMIT).unwrap();
+    // The loop blocks soon. From then on the count does not change.
     let mut before = switches_of(server_thread);
     let begin = Instant::now();
     loop {
@@ -207,20 +211,20 @@ fn an_idle_server_makes_no_wake_ups() {
             break;
         }
         before = now;
-        assert!(begin.elapsed() < LIMIT, "the server wakes up again and again");
+        assert!(begin.elapsed() < LIMIT, "the server keeps waking up");
     }
     server.shutdown().unwrap();
-    wait_for(&end);
+    assert_returns(&end);
 }
 
-/// The time in which nothing must happen: it is what is tested.
+/// Waits while nothing must happen. The test is about this time.
 #[cfg(target_os = "linux")]
 fn wait(time: Duration) {
     sock::poll(&mut [], Some(time)).unwrap();
 }
 
 #[test]
-fn service_actions_is_called_at_poll_interval_when_registered() {
+fn service_actions_is_called_every_poll_interval() {
     let (calls, called) = mpsc::channel();
     let server = TCPServer::builder(handler_fn(|_| Ok(())))
         .service_actions(move |_| {
@@ -229,15 +233,19 @@ fn service_actions_is_called_at_poll_interval_when_registered() {
         .poll_interval(Duration::from_millis(20))
         .bind(LOOPBACK)
         .unwrap();
-    let (server, end) = serving(server);
+    let (server, end) = serve_in_thread(server);
     let first = called.recv_timeout(LIMIT).unwrap();
     let mut last = first;
     for _ in 0..5 {
         last = called.recv_timeout(LIMIT).unwrap();
     }
-    assert!(last - first >= Duration::from_millis(60), "paced, not spinning: {:?}", last - first);
+    assert!(
+        last - first >= Duration::from_millis(60),
+        "service_actions was called too often: {:?}",
+        last - first
+    );
     server.shutdown().unwrap();
-    wait_for(&end);
+    assert_returns(&end);
 }
 
 /// A hook that other hooks call, as in Python by `super().service_actions()`.
@@ -273,18 +281,18 @@ fn service_actions_that_calls_the_hook_of_another_value_is_called_as_often() {
             .poll_interval(Duration::from_millis(50))
             .bind(LOOPBACK)
             .unwrap();
-        let (server, end) = serving(server);
+        let (server, end) = serve_in_thread(server);
         sock::poll(&mut [], Some(Duration::from_millis(600))).unwrap();
         let calls = hooks.calls.load(Ordering::Relaxed);
         server.shutdown().unwrap();
-        wait_for(&end);
+        assert_returns(&end);
         // CPython makes 11 calls. A busy machine may delay some.
         assert!((6..=13).contains(&calls), "{calls} calls; delegates: {delegates}");
     }
 }
 
 #[test]
-fn handles_and_servers_may_cross_threads() {
+fn handles_and_servers_are_send_and_sync() {
     fn assert_send_sync<T: Send + Sync + 'static>() {}
     assert_send_sync::<ServerHandle>();
     assert_send_sync::<TCPServer>();

@@ -1,6 +1,6 @@
-//! The promise: once `shutdown` has returned, no thread accepts for the server any more; a
-//! request that was accepted before is served to its end; a server that is started again has
-//! no more threads than before.
+//! The promise: once `shutdown` has returned, no thread accepts for the server. A request that was
+//! accepted before is served to its end. A server that is started again has no more threads than
+//! before.
 #![cfg(unix)]
 
 mod support;
@@ -18,9 +18,9 @@ use sockserver::{
     ThreadingMixIn, WhenQueueFull, handler_fn,
 };
 
-use support::{Gate, LIMIT, LOOPBACK, OpenAtEnd, StopAtEnd, client_of, rest_of, until_stats};
+use support::{Gate, LIMIT, LOOPBACK, OpenOnDrop, StopOnDrop, connect_to, read_to_end, wait_for_stats};
 
-/// Answers a line when the gate is open.
+/// Echoes a line once the gate is open.
 fn gated(gate: &Gate) -> impl Fn(&mut StreamContext<'_>) -> io::Result<()> + Send + Sync + 'static {
     let gate = gate.clone();
     move |cx| {
@@ -31,38 +31,44 @@ fn gated(gate: &Gate) -> impl Fn(&mut StreamContext<'_>) -> io::Result<()> + Sen
     }
 }
 
-fn asking(address: &Address) -> Socket {
-    let client = client_of(address);
+fn client_that_asks(address: &Address) -> Socket {
+    let client = connect_to(address);
     client.sendall(b"a line\n").unwrap();
     client
 }
 
-/// A client that comes after the stop, while a worker serves one that came before it.
+/// Connects a client after the stop, while a worker serves one that connected before.
 #[track_caller]
 fn no_client_is_accepted_after_the_stop<M: MixIn + Default>(mixin: M, serves_elsewhere: bool) {
     let gate = Gate::new();
-    let _open = OpenAtEnd(gate.clone());
+    let _open = OpenOnDrop(gate.clone());
     let server =
         StreamServer::<Inet, _>::builder(handler_fn(gated(&gate))).mixin(mixin).bind(LOOPBACK).unwrap();
     let (handle, address) = (server.handle(), server.server_address().clone());
     let (first, late) = thread::scope(|scope| {
-        let _stop = StopAtEnd(handle.clone());
+        let _stop = StopOnDrop(handle.clone());
         let serving = scope.spawn(|| server.serve_forever());
-        let first = asking(&address);
+        let first = client_that_asks(&address);
         gate.wait_for(1);
         if !serves_elsewhere {
             gate.open();
         }
         handle.shutdown().unwrap();
         serving.join().unwrap().unwrap();
-        (first, asking(&address))
+        (first, client_that_asks(&address))
     });
     gate.open();
-    assert_eq!(rest_of(&first), "a line\n", "who was accepted is served");
+    assert_eq!(read_to_end(&first), "a line\n", "an accepted client was not served");
     server.server_close().unwrap();
-    assert!(["", "ConnectionReset"].contains(&&*rest_of(&late)), "who was not is not");
+    assert!(
+        ["", "ConnectionReset"].contains(&&*read_to_end(&late)),
+        "a client was accepted after the stop"
+    );
     assert_eq!(handle.stats().accepted, 1);
-    assert!(sock::create_connection(("127.0.0.1", address.port().unwrap())).is_err(), "the port is closed");
+    assert!(
+        sock::create_connection(("127.0.0.1", address.port().unwrap())).is_err(),
+        "the port is still open"
+    );
 }
 
 #[test]
@@ -87,7 +93,7 @@ fn no_other_model_accepts_after_the_stop() {
     }
 }
 
-/// Answers a datagram when the gate is open.
+/// Echoes a datagram once the gate is open.
 struct Datagrams(Gate);
 
 impl DatagramRequestHandler for Datagrams {
@@ -101,7 +107,7 @@ impl DatagramRequestHandler for Datagrams {
 fn no_pool_receives_datagrams_after_the_stop() {
     for queued in [false, true] {
         let gate = Gate::new();
-        let _open = OpenAtEnd(gate.clone());
+        let _open = OpenOnDrop(gate.clone());
         let datagrams = gate.clone();
         let mut builder = ThreadPoolUDPServer::builder(move || Datagrams(datagrams.clone())).workers(1);
         if queued {
@@ -113,7 +119,7 @@ fn no_pool_receives_datagrams_after_the_stop() {
         client.settimeout(LIMIT).unwrap();
         client.connect(&address).unwrap();
         thread::scope(|scope| {
-            let _stop = StopAtEnd(handle.clone());
+            let _stop = StopOnDrop(handle.clone());
             let serving = scope.spawn(|| server.serve_forever());
             client.sendall(b"before").unwrap();
             gate.wait_for(1);
@@ -123,19 +129,19 @@ fn no_pool_receives_datagrams_after_the_stop() {
         client.sendall(b"after").unwrap();
         gate.open();
         server.server_close().unwrap();
-        assert_eq!(client.recv(100).unwrap(), b"before", "what was received is served");
+        assert_eq!(client.recv(100).unwrap(), b"before", "a received datagram was not served");
         assert_eq!(handle.stats().accepted, 1, "queue: {queued}");
-        // The answer would be here: the server is closed.
+        // The server is closed, so a wrong answer would have arrived.
         client.setblocking(false).unwrap();
         assert!(client.recv(100).is_err());
     }
 }
 
 #[test]
-fn a_pool_that_is_started_again_has_no_more_workers() {
+fn a_restarted_pool_has_no_more_workers() {
     for queued in [false, true] {
         let gate = Gate::new();
-        let _open = OpenAtEnd(gate.clone());
+        let _open = OpenOnDrop(gate.clone());
         let mut builder = ThreadPoolTCPServer::builder(handler_fn(gated(&gate))).workers(2);
         if queued {
             builder = builder.queue(8, WhenQueueFull::Wait);
@@ -145,16 +151,16 @@ fn a_pool_that_is_started_again_has_no_more_workers() {
         let mut clients = Vec::new();
         for round in 1..=4 {
             thread::scope(|scope| {
-                let _stop = StopAtEnd(handle.clone());
+                let _stop = StopOnDrop(handle.clone());
                 let serving = scope.spawn(|| server.serve_forever());
-                clients.push(asking(&address));
-                // The first two take both workers, over all loops.
+                clients.push(client_that_asks(&address));
+                // The first two clients occupy both workers in all loops.
                 gate.wait_for(round.min(2));
                 if queued {
-                    until_stats(&handle, |stats| stats.accepted == round as u64);
+                    wait_for_stats(&handle, |stats| stats.accepted == round as u64);
                 }
-                // It does nothing before the loop has begun, of which nothing is seen here.
-                support::until("the stop", || {
+                // A stop before the loop has begun has no effect, so it is repeated.
+                support::wait_until("the stop", || {
                     handle.shutdown().unwrap();
                     serving.is_finished()
                 });
@@ -163,21 +169,21 @@ fn a_pool_that_is_started_again_has_no_more_workers() {
         }
         gate.open();
         thread::scope(|scope| {
-            let _stop = StopAtEnd(handle.clone());
+            let _stop = StopOnDrop(handle.clone());
             let serving = scope.spawn(|| server.serve_forever());
             for client in &clients {
-                assert_eq!(rest_of(client), "a line\n");
+                assert_eq!(read_to_end(client), "a line\n");
             }
-            // Threads that are left from the loops before may have answered all clients before
-            // this loop begins, and a stop has no effect before that.
-            support::until("the stop", || {
+            // Threads of earlier loops may have answered all clients before this loop begins, and
+            // a stop before that has no effect.
+            support::wait_until("the stop", || {
                 handle.shutdown().unwrap();
                 serving.is_finished()
             });
             serving.join().unwrap().unwrap();
         });
         server.server_close().unwrap();
-        assert_eq!(gate.most(), 2, "queue: {queued}");
+        assert_eq!(gate.max(), 2, "queue: {queued}");
     }
 }
 
@@ -215,28 +221,28 @@ fn a_pool_is_stopped_and_started_again_under_load() {
         .collect();
     for _ in 0..ROUNDS {
         let accepted = thread::scope(|scope| {
-            let _stop = StopAtEnd(handle.clone());
+            let _stop = StopOnDrop(handle.clone());
             let before = handle.stats().accepted;
             let serving = scope.spawn(|| server.serve_forever());
-            until_stats(&handle, |stats| stats.accepted > before);
+            wait_for_stats(&handle, |stats| stats.accepted > before);
             handle.shutdown().unwrap();
             serving.join().unwrap().unwrap();
             handle.stats().accepted
         });
-        // Clients go on knocking.
-        support::moment();
-        assert_eq!(handle.stats().accepted, accepted, "nobody is accepted after the stop");
+        // Clients keep connecting.
+        support::sleep_briefly();
+        assert_eq!(handle.stats().accepted, accepted, "a client was accepted after the stop");
     }
     server.server_close().unwrap();
     let at_the_end = answered.load(Ordering::SeqCst);
     over.store(true, Ordering::SeqCst);
     clients.into_iter().for_each(|client| client.join().unwrap());
     assert!(handle.stats().is_consistent());
-    // What was sent before the close may be read after it.
+    // Data that was sent before the close may be received after it.
     assert!(answered.load(Ordering::SeqCst) <= at_the_end + 8);
 }
 
-/// Stops the server, and waits, where a request is verified.
+/// Calls `shutdown` in `verify_request`.
 struct StopsInVerify(mpsc::Sender<io::Result<()>>, std::sync::OnceLock<ServerHandle>);
 
 impl ServerHooks for StopsInVerify {
@@ -248,10 +254,10 @@ impl ServerHooks for StopsInVerify {
 }
 
 #[test]
-fn a_hook_that_runs_where_requests_are_accepted_cannot_wait_for_the_stop() {
+fn shutdown_in_a_hook_that_runs_while_accepting_is_a_deadlock_error() {
     fn refused<M: MixIn + Default>(mixin: M) {
-        let (told, hear) = mpsc::channel();
-        let hooks = Arc::new(StopsInVerify(told, std::sync::OnceLock::new()));
+        let (sender, receiver) = mpsc::channel();
+        let hooks = Arc::new(StopsInVerify(sender, std::sync::OnceLock::new()));
         struct Shared(Arc<StopsInVerify>);
         impl ServerHooks for Shared {
             fn verify_request(&self, request: &Request, client_address: &Address) -> bool {
@@ -264,12 +270,12 @@ fn a_hook_that_runs_where_requests_are_accepted_cannot_wait_for_the_stop() {
             .bind(LOOPBACK)
             .unwrap();
         let _ = hooks.1.set(server.handle());
-        let client = client_of(server.server_address());
+        let client = connect_to(server.server_address());
         let (ended, end) = mpsc::channel();
         thread::spawn(move || ended.send(server.serve_forever().and_then(|()| server.server_close())));
-        assert_eq!(hear.recv_timeout(LIMIT).unwrap().unwrap_err().kind(), io::ErrorKind::Deadlock);
+        assert_eq!(receiver.recv_timeout(LIMIT).unwrap().unwrap_err().kind(), io::ErrorKind::Deadlock);
         end.recv_timeout(LIMIT).expect("it stops").unwrap();
-        assert_eq!(rest_of(&client), "served");
+        assert_eq!(read_to_end(&client), "served");
     }
     refused(Sequential);
     refused(ThreadingMixIn::new());

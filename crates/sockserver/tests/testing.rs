@@ -1,7 +1,7 @@
-//! The promise: `sockserver::testing` runs handlers and servers as they would run in
-//! earnest, tells what became of them, and leaves nothing.
+//! The promise: `sockserver::testing` runs handlers and servers as a real server would, returns their
+//! outcome, and leaves nothing behind.
 //!
-//! That `LeakCheck` finds what is left is in `tests/process_tests/nothing_left.rs`.
+//! `tests/process_tests/nothing_left.rs` tests `LeakCheck`.
 
 mod support;
 
@@ -10,12 +10,12 @@ use std::panic;
 
 use sockserver::{Outcome, StreamContext, StreamRequestHandler, TCPServer, handler_fn, testing};
 
-use support::{LOOPBACK, rest_of};
+use support::{LOOPBACK, read_to_end};
 
-/// Counts its requests; the word says how each ends.
-struct Wordy(usize);
+/// Counts its requests. The word says how each ends.
+struct Scripted(usize);
 
-impl StreamRequestHandler for Wordy {
+impl StreamRequestHandler for Scripted {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
         let mut line = String::new();
         cx.rfile.read_line(&mut line)?;
@@ -32,7 +32,7 @@ impl StreamRequestHandler for Wordy {
 }
 
 #[test]
-fn a_handler_converses_without_a_server() {
+fn converse_runs_a_handler_without_a_server() {
     for (words, said, outcome) in [
         ("hello\n", "1 hello\n", Outcome::Finished),
         ("more\nmore\nhello\n", "1 more\n2 more\n3 hello\n", Outcome::Finished),
@@ -44,31 +44,35 @@ fn a_handler_converses_without_a_server() {
         let talk = |client: &sock::Socket| {
             client.sendall(words.as_bytes()).unwrap();
             client.shutdown(sock::SHUT_WR).unwrap();
-            rest_of(client)
+            read_to_end(client)
         };
-        assert_eq!(testing::converse(|| Wordy(0), talk).unwrap(), (said.to_owned(), outcome), "{words:?}");
+        assert_eq!(
+            testing::converse(|| Scripted(0), talk).unwrap(),
+            (said.to_owned(), outcome),
+            "{words:?}"
+        );
     }
 }
 
 #[test]
-fn a_client_that_goes_first_ends_the_conversation() {
-    let (nothing, outcome) = testing::converse(|| Wordy(0), |_| ()).unwrap();
-    assert_eq!((nothing, outcome), ((), Outcome::Failed), "its answer has nobody to go to");
+fn converse_ends_when_the_client_returns_first() {
+    let (nothing, outcome) = testing::converse(|| Scripted(0), |_| ()).unwrap();
+    assert_eq!((nothing, outcome), ((), Outcome::Failed), "the handler could send to a closed client");
 }
 
 #[test]
-fn a_client_that_panics_is_the_tests_failure_and_does_not_hang() {
-    let failed = panic::catch_unwind(|| testing::converse(|| Wordy(0), |_| panic!("as planned")));
+fn a_panic_of_the_client_is_passed_on() {
+    let failed = panic::catch_unwind(|| testing::converse(|| Scripted(0), |_| panic!("as planned")));
     assert!(failed.is_err());
 }
 
 #[test]
-fn a_running_server_stops_with_its_scope() {
+fn a_running_server_stops_when_it_is_dropped() {
     let address = {
         let server =
             testing::serve(TCPServer::new(LOOPBACK, handler_fn(|cx| cx.wfile.write_all(b"hi"))).unwrap());
-        assert_eq!(rest_of(&server.connect().unwrap()), "hi");
-        // A client that is left open is no reason to wait.
+        assert_eq!(read_to_end(&server.connect().unwrap()), "hi");
+        // The drop does not wait for an idle client.
         let _silent = server.connect().unwrap();
         server.address().clone()
     };

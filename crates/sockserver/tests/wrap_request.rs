@@ -29,7 +29,7 @@ impl StreamRequestHandler for Line {
     }
 }
 
-/// A stream that shouts.
+/// A stream that sends in upper case.
 struct Loud(Box<dyn StreamSocket>);
 
 impl StreamSocket for Loud {
@@ -55,24 +55,24 @@ fn plain(request: Socket) -> io::Result<Box<dyn StreamSocket>> {
     Ok(Box::new(request))
 }
 
-/// A hook that leaves every third request as it is, fails for the next, and wraps the one after.
-fn choosy() -> impl Fn(Socket, &Address) -> io::Result<WrappedRequest> {
+/// A hook that does not wrap the first of three requests, fails for the second, and wraps the third.
+fn every_third_plain() -> impl Fn(Socket, &Address) -> io::Result<WrappedRequest> {
     let count = AtomicUsize::new(0);
     move |request, _| match count.fetch_add(1, Ordering::Relaxed) % 3 {
         0 => plain(request).map(WrappedRequest::from_boxed),
-        1 => Err(io::Error::other("not this one")),
+        1 => Err(io::Error::other("planned error")),
         _ => Ok(Loud(plain(request)?).into()),
     }
 }
 
 #[track_caller]
-fn wraps_as_it_likes<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
-    let server = testing::serve(builder.wrap_request(choosy()).bind(ANY).unwrap());
+fn results_of_the_hook_differ<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
+    let server = testing::serve(builder.wrap_request(every_third_plain()).bind(ANY).unwrap());
     for expected in ["hello\n", "", "HELLO\n"].repeat(3) {
         let client = server.connect().unwrap();
         client.sendall(b"hello\n").unwrap();
         let mut answer = String::new();
-        // The failed one may end with a reset.
+        // The connection that failed may end with a reset.
         let _ = client.makefile_rb().read_line(&mut answer);
         assert_eq!(answer, expected);
     }
@@ -80,15 +80,15 @@ fn wraps_as_it_likes<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
 
 #[test]
 fn every_request_is_wrapped_in_every_model() {
-    wraps_as_it_likes(TCPServer::builder(|| Line));
-    wraps_as_it_likes(ThreadingTCPServer::builder(|| Line));
-    wraps_as_it_likes(ThreadPoolTCPServer::builder(|| Line).workers(1));
+    results_of_the_hook_differ(TCPServer::builder(|| Line));
+    results_of_the_hook_differ(ThreadingTCPServer::builder(|| Line));
+    results_of_the_hook_differ(ThreadPoolTCPServer::builder(|| Line).workers(1));
     #[cfg(unix)]
-    wraps_as_it_likes(SelectorTCPServer::builder(|| Line));
+    results_of_the_hook_differ(SelectorTCPServer::builder(|| Line));
 }
 
-/// A hook that leaves a client that sends `p` as it is, and waits for the end of any other.
-fn patient(request: Socket, _client_address: &Address) -> io::Result<Socket> {
+/// A hook that does not wrap a client that sends `p`, and waits for the end of any other.
+fn waits_for_the_end(request: Socket, _client_address: &Address) -> io::Result<Socket> {
     if request.recv(1)? == b"p" {
         return Ok(request);
     }
@@ -96,10 +96,10 @@ fn patient(request: Socket, _client_address: &Address) -> io::Result<Socket> {
     Err(io::ErrorKind::UnexpectedEof.into())
 }
 
-/// Those that wait at the same time, after one that was left as it is.
+/// Several clients are in `wrap_request` at the same time, after one that was not wrapped.
 #[track_caller]
 fn has_its_deadline<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
-    let builder = builder.wrap_request(patient).wrap_timeout(Duration::from_millis(200));
+    let builder = builder.wrap_request(waits_for_the_end).wrap_timeout(Duration::from_millis(200));
     let server = testing::serve(builder.bind(ANY).unwrap());
     let limit = Duration::from_secs(10);
     let client = server.connect().unwrap();
@@ -115,7 +115,7 @@ fn has_its_deadline<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
         client.sendall(b"x").unwrap();
     }
     for client in &clients {
-        assert_eq!(client.recv(1).unwrap(), b"", "it is closed");
+        assert_eq!(client.recv(1).unwrap(), b"", "the connection was not closed");
     }
     let begin = Instant::now();
     while server.handle().stats().in_flight > 0 && begin.elapsed() < limit {
@@ -161,9 +161,9 @@ impl ServerHooks for Recorder {
 }
 
 /// Answers each line with the client's address; fails for the line `fail`.
-struct WhoAmI;
+struct EchoAddress;
 
-impl StreamRequestHandler for WhoAmI {
+impl StreamRequestHandler for EchoAddress {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
         let mut line = String::new();
         cx.close_connection = cx.rfile.read_line(&mut line)? == 0;
@@ -190,7 +190,7 @@ fn uses_the_named_address<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
     let (calls, called) = mpsc::channel();
     let builder = builder.hooks(Recorder(calls)).wrap_request(proxied).max_connections_per_ip(2);
     let server = testing::serve(builder.bind(ANY).unwrap());
-    let until_in_flight = |count| {
+    let wait_for_in_flight = |count| {
         let begin = Instant::now();
         while server.handle().stats().in_flight != count {
             assert!(begin.elapsed() < LIMIT, "{:?}", server.handle().stats());
@@ -208,21 +208,21 @@ fn uses_the_named_address<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
     assert_eq!(refused.1, "busy\n");
     drop(refused);
     assert_eq!(called.recv_timeout(LIMIT).unwrap(), "refuse_request 192.0.2.7:4");
-    until_in_flight(3);
+    wait_for_in_flight(3);
 
-    // The place of a client that has ended is free again.
+    // The permit of a client that has disconnected was released.
     drop(first);
-    until_in_flight(2);
+    wait_for_in_flight(2);
     let failed = ask(&server, "192.0.2.7:5", "fail");
     assert_eq!(failed.1, "");
     assert_eq!(called.recv_timeout(LIMIT).unwrap(), "handle_error 192.0.2.7:5: as planned");
-    until_in_flight(2);
+    wait_for_in_flight(2);
     let third = ask(&server, "192.0.2.7:6", "who");
     assert_eq!(third.1, "192.0.2.7:6\n");
     let refused = ask(&server, "192.0.2.7:7", "who");
     assert_eq!(refused.1, "busy\n");
     drop(refused);
-    until_in_flight(3);
+    wait_for_in_flight(3);
 
     let stats = server.handle().stats();
     assert_eq!((stats.rejected, stats.failed), (2, 1), "{stats:?}");
@@ -237,15 +237,15 @@ fn uses_the_named_address<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
 
 #[test]
 fn the_client_address_that_the_hook_names_is_used_in_every_model() {
-    uses_the_named_address(ThreadingTCPServer::builder(|| WhoAmI));
-    uses_the_named_address(ThreadPoolTCPServer::builder(|| WhoAmI).workers(5));
+    uses_the_named_address(ThreadingTCPServer::builder(|| EchoAddress));
+    uses_the_named_address(ThreadPoolTCPServer::builder(|| EchoAddress).workers(5));
     #[cfg(unix)]
-    uses_the_named_address(SelectorTCPServer::builder(|| WhoAmI).workers(5));
+    uses_the_named_address(SelectorTCPServer::builder(|| EchoAddress).workers(5));
 }
 
 #[test]
 fn a_server_in_one_thread_uses_the_named_address() {
-    let server = TCPServer::builder(|| WhoAmI).wrap_request(proxied).bind(ANY).unwrap();
+    let server = TCPServer::builder(|| EchoAddress).wrap_request(proxied).bind(ANY).unwrap();
     let server = testing::serve(server);
     assert_eq!(ask(&server, "192.0.2.7:1", "who").1, "192.0.2.7:1\n");
     assert_eq!(ask(&server, "[2001:db8::7]:2", "who").1, "[2001:db8::7]:2\n");

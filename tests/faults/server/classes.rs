@@ -13,12 +13,12 @@ use sockserver::{
 
 use crate::commands::{Lines, Packets};
 use crate::options::Options;
-use crate::report::{self, Acting, Plain};
+use crate::report::{self, FailingStart, Plain};
 
 pub(crate) fn run(options: &Options) -> io::Result<ExitCode> {
     let forking = || {
         let mixin = ForkingMixIn::new();
-        options.number("max_children").map_or(mixin, |most| ForkingMixIn::new().max_children(most))
+        options.number("max_children").map_or(mixin, |number| ForkingMixIn::new().max_children(number))
     };
     match options.class.as_str() {
         "tcp" => stream::<Inet, _>(options, Sequential),
@@ -43,8 +43,8 @@ fn selector(options: &Options) -> SelectorMixIn {
     if let Some(workers) = options.number("workers") {
         mixin = mixin.workers(workers);
     }
-    if let Some(most) = options.number("max_workers") {
-        mixin = mixin.max_workers(most);
+    if let Some(number) = options.number("max_workers") {
+        mixin = mixin.max_workers(number);
     }
     mixin
 }
@@ -60,8 +60,8 @@ fn pool(options: &Options) -> ThreadPoolMixIn {
 
 fn prefork(options: &Options) -> PreforkMixIn {
     let mut mixin = PreforkMixIn::new().workers(options.number("workers").unwrap_or(20));
-    if let Some(most) = options.number("max_requests") {
-        mixin = mixin.max_requests(most as u64, options.number("jitter").unwrap_or(0) as u64);
+    if let Some(number) = options.number("max_requests") {
+        mixin = mixin.max_requests(number as u64, options.number("jitter").unwrap_or(0) as u64);
     }
     if let Some(Some(heartbeat)) = options.deadline("heartbeat") {
         mixin = mixin.heartbeat(heartbeat);
@@ -117,14 +117,14 @@ fn common<K: Kind, M: MixIn>(mut builder: Builder<K, M>, options: &Options, mixi
     builder = builder.mixin(mixin).allow_reuse_address(true);
     builder = if forks {
         builder
-            .hooks(Acting::new(options.text("boot")))
-            .service_actions(|_| report::print_stats_if_asked())
+            .hooks(FailingStart::new(options.text("boot")))
+            .service_actions(|_| report::print_stats_if_requested())
             .poll_interval(Duration::from_millis(100))
     } else {
         builder.hooks(Plain)
     };
-    if let Some(most) = options.number("max") {
-        builder = builder.max_connections(most);
+    if let Some(number) = options.number("max") {
+        builder = builder.max_connections(number);
     }
     if options.flag("refuse") {
         builder = builder.when_full(WhenFull::Refuse);
@@ -141,7 +141,7 @@ fn common<K: Kind, M: MixIn>(mut builder: Builder<K, M>, options: &Options, mixi
 fn serve<K: Kind, M: MixIn>(builder: Builder<K, M>, options: &Options) -> io::Result<ExitCode> {
     let address = address::<K::Family>(&options.address)?;
     let server = builder.bind_all(vec![address; options.number("listeners").unwrap_or(1)])?;
-    // A child that is this program's own business, and nobody else's.
+    // A child of the program itself, which the server must not reap.
     let own = options.flag("own_child").then(|| Command::new("true").spawn()).transpose()?;
     if let Some(child) = &own {
         println!("child pid={}", child.id());
@@ -162,11 +162,11 @@ fn serve<K: Kind, M: MixIn>(builder: Builder<K, M>, options: &Options) -> io::Re
         println!("own status={}", child.wait()?.code().unwrap_or(-1));
     }
     served.and(closed)?;
-    let cut = drained.is_some_and(|report| !report.aborted.is_empty());
-    Ok(if cut { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let aborted = drained.is_some_and(|report| !report.aborted.is_empty());
+    Ok(if aborted { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// `HOST:PORT`, or a path.
+/// Parses `HOST:PORT` or a path.
 fn address<F: Family>(text: &str) -> io::Result<Address> {
     match text.rsplit_once(':') {
         Some((host, port)) => F::address(&(host, port.parse::<u16>().expect("a port"))),

@@ -1,4 +1,4 @@
-//! Handlers that do what their client says, however bad.
+//! Handlers that execute the commands of their client.
 
 use std::hint::black_box;
 use std::io::{self, BufRead, Read, Write};
@@ -8,26 +8,26 @@ use std::time::Duration;
 
 use sockserver::{DatagramContext, DatagramRequestHandler, StreamContext, StreamRequestHandler};
 
-/// Longest line a client may send.
+/// The longest line that a client may send.
 const LONGEST: u64 = 64 << 10;
 
-static HELD_FOR_EVER: Mutex<()> = Mutex::new(());
+static HELD: Mutex<()> = Mutex::new(());
 static POISONED: Mutex<u32> = Mutex::new(0);
 
-/// Holds the lock that `block` waits for.
-pub(crate) fn lock_for_ever() {
-    let held: MutexGuard<'static, ()> = HELD_FOR_EVER.lock().unwrap_or_else(PoisonError::into_inner);
+/// Locks the mutex that `block` waits for.
+pub(crate) fn lock_permanently() {
+    let held: MutexGuard<'static, ()> = HELD.lock().unwrap_or_else(PoisonError::into_inner);
     std::mem::forget(held);
 }
 
-/// A line is a command; one that is none comes back. See [`Lines::obey`].
+/// Executes each line as a command, and echoes lines that are not commands. See [`Lines::execute`].
 #[derive(Default)]
 pub(crate) struct Lines {
-    panics_at_the_end: bool,
+    panics_in_drop: bool,
 }
 
 impl StreamRequestHandler for Lines {
-    // A line is to be one segment, however it is written.
+    // Buffered, so that a line is sent as one segment.
     const WBUFSIZE: usize = 8192;
 
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
@@ -42,25 +42,25 @@ impl StreamRequestHandler for Lines {
         let Ok(text) = std::str::from_utf8(&line) else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the line is not text"));
         };
-        cx.close_connection = self.obey(text.trim_end(), cx)?;
+        cx.close_connection = self.execute(text.trim_end(), cx)?;
         Ok(())
     }
 }
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        assert!(!self.panics_at_the_end, "a panic in Drop");
+        assert!(!self.panics_in_drop, "a panic in Drop");
     }
 }
 
 impl Lines {
-    /// Returns whether the connection is to end.
-    fn obey(&mut self, line: &str, cx: &mut StreamContext<'_>) -> io::Result<bool> {
+    /// Executes a command. Returns whether the connection has to be closed.
+    fn execute(&mut self, line: &str, cx: &mut StreamContext<'_>) -> io::Result<bool> {
         let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
         let number = rest.parse::<u64>().unwrap_or(0);
         match command {
             "big" => send(cx, number)?,
-            // Answers and closes, whatever the client still sends.
+            // Answers and closes, even if the client is still sending.
             "ignore" => {
                 send(cx, number)?;
                 return Ok(true);
@@ -80,8 +80,8 @@ impl Lines {
                 Err(error) => writeln!(cx.wfile, "{} unknown: {error}", cx.client_address)?,
             },
             "pid" => writeln!(cx.wfile, "{}", std::process::id())?,
-            "fail" => return Err(io::Error::other("as the client wished")),
-            "panic" => panic!("as the client wished"),
+            "fail" => return Err(io::Error::other("requested by the client")),
+            "panic" => panic!("requested by the client"),
             "panic-lock" => {
                 let _held = POISONED.lock();
                 panic!("while a lock is held");
@@ -90,9 +90,9 @@ impl Lines {
                 let poisoned = POISONED.lock().is_err();
                 writeln!(cx.wfile, "poisoned {poisoned}")?;
             }
-            "panic-drop" => self.panics_at_the_end = true,
+            "panic-drop" => self.panics_in_drop = true,
             "overflow" => writeln!(cx.wfile, "{}", overflow(number))?,
-            "block" => drop(HELD_FOR_EVER.lock()),
+            "block" => drop(HELD.lock()),
             "spin" => loop {
                 std::hint::spin_loop();
             },
@@ -132,7 +132,7 @@ fn overflow(depth: u64) -> u64 {
     overflow(depth + 1) + frame[(depth % 512) as usize]
 }
 
-/// A datagram comes back, unless it is a command.
+/// Echoes datagrams that are not commands.
 pub(crate) struct Packets;
 
 impl DatagramRequestHandler for Packets {
@@ -143,8 +143,8 @@ impl DatagramRequestHandler for Packets {
                 cx.wfile.write_all(&packet[4..])
             }
             b"" => cx.wfile.write_all(b"empty"),
-            b"panic" => panic!("as the client wished"),
-            b"fail" => Err(io::Error::other("as the client wished")),
+            b"panic" => panic!("requested by the client"),
+            b"fail" => Err(io::Error::other("requested by the client")),
             // More than a datagram can hold.
             b"big" => cx.wfile.write_all(&[b'x'; 70_000]),
             b"sleep" => {
@@ -152,7 +152,7 @@ impl DatagramRequestHandler for Packets {
                 cx.wfile.write_all(b"slept")
             }
             b"block" => {
-                drop(HELD_FOR_EVER.lock());
+                drop(HELD.lock());
                 Ok(())
             }
             packet => cx.wfile.write_all(packet),

@@ -1,14 +1,14 @@
-//! The server that the fault table is about: any class, any limit, and a handler
-//! that does what its client says, however bad. See `docs/reliability.md`.
+//! The server of the fault table: any class, any limit, and a handler that executes the commands of
+//! its client. See `docs/reliability.md`.
 //!
 //! ```text
 //! fault_server threading 127.0.0.1:0 first_byte=500 max=64 drain=2000
 //! ```
 //!
-//! It prints `ready pid=… address=…`; a line `stats …` for each line on its
-//! standard input (a forking server, which has no thread to read it: for each
-//! SIGUSR1); and at the end `drained …` and `stats …`. Exit status: 0, 1 when a
-//! drain cut somebody off, 3 when serving failed. Times are in milliseconds.
+//! It prints `ready pid=… address=…`, a line `stats …` for each line on its standard input (a forking
+//! server, which has no thread to read it, for each SIGUSR1), and at the end `drained …` and
+//! `stats …`. The exit status is 1 if a drain aborted requests and 3 if serving failed. Times are in
+//! milliseconds.
 
 #[cfg(unix)]
 mod classes;
@@ -22,7 +22,7 @@ mod report;
 #[cfg(unix)]
 fn main() -> std::process::ExitCode {
     env_logger::init();
-    let options = options::Options::of_the_command_line();
+    let options = options::Options::from_command_line();
     match classes::run(&options) {
         Ok(code) => code,
         Err(error) => {
@@ -34,5 +34,5 @@ fn main() -> std::process::ExitCode {
 
 #[cfg(not(unix))]
 fn main() {
-    eprintln!("the fault table wants a Unix");
+    eprintln!("the fault table runs on Unix only");
 }

@@ -1,9 +1,9 @@
-//! `CLASS ADDRESS NAME=VALUE…`
+//! The command line: `CLASS ADDRESS NAME=VALUE…`.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What the command line says.
+/// The options of the command line.
 pub(crate) struct Options {
     pub(crate) class: String,
     pub(crate) address: String,
@@ -11,7 +11,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    pub(crate) fn of_the_command_line() -> Options {
+    pub(crate) fn from_command_line() -> Options {
         let mut arguments = std::env::args().skip(1);
         let class = arguments.next().expect("a class");
         let address = arguments.next().expect("an address");
@@ -34,7 +34,7 @@ impl Options {
         self.number(name).unwrap_or(0) > 0
     }
 
-    /// `None` if nothing is said of it, `Some(None)` if it is switched off.
+    /// Returns `None` if the option is missing, `Some(None)` if it is `off`.
     pub(crate) fn deadline(&self, name: &str) -> Option<Option<Duration>> {
         let value = self.named.get(name)?;
         if value == "off" {

@@ -1,4 +1,4 @@
-//! What the server tells whoever judges it, and its hooks.
+//! The lines that the server prints for the tests, and its hooks.
 
 use std::io::{self, BufRead, Read};
 use std::path::Path;
@@ -15,18 +15,18 @@ use crate::commands;
 use crate::options::Options;
 
 static HANDLE: OnceLock<ServerHandle> = OnceLock::new();
-static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+static STATS_REQUESTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// Tells where the server is, and gets ready to tell its counters.
+/// Prints the server's addresses, and prepares to print its counters.
 pub(crate) fn ready<K: Kind, M: MixIn>(server: &Server<K, M>, options: &Options) -> io::Result<()> {
     let _ = HANDLE.set(server.handle());
-    // For storms: it does nothing but interrupt.
+    // A handler that only interrupts system calls.
     signal_hook::flag::register(SIGUSR2, Arc::default())?;
-    commands::lock_for_ever();
+    commands::lock_permanently();
     if server.mixin().forks() {
-        let asked = Arc::new(AtomicBool::new(false));
-        signal_hook::flag::register(SIGUSR1, Arc::clone(&asked))?;
-        let _ = ASKED.set(asked);
+        let requested = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGUSR1, Arc::clone(&requested))?;
+        let _ = STATS_REQUESTED.set(requested);
     } else {
         let handle = server.handle();
         thread::spawn(move || {
@@ -52,21 +52,22 @@ pub(crate) fn ready<K: Kind, M: MixIn>(server: &Server<K, M>, options: &Options)
 
 pub(crate) fn stats(handle: &ServerHandle) {
     let stats = handle.stats();
-    let late = stats.timed_out;
+    let timed_out = stats.timed_out;
     println!(
         "stats accepted={} finished={} failed={} panicked={} rejected={} wrap={} first_byte={} idle={} \
-         read={} write={} request={} cut={} in_flight={} between={} lost={} adds_up={}",
+         read={} write={} request={} aborted={} in_flight={} idle_now={} lost_before_accept={} \
+         consistent={}",
         stats.accepted,
         stats.finished,
         stats.failed,
         stats.panicked,
         stats.rejected,
-        late.wrap,
-        late.first_byte,
-        late.idle,
-        late.read,
-        late.write,
-        late.request,
+        timed_out.wrap,
+        timed_out.first_byte,
+        timed_out.idle,
+        timed_out.read,
+        timed_out.write,
+        timed_out.request,
         stats.aborted,
         stats.in_flight,
         stats.idle,
@@ -76,9 +77,9 @@ pub(crate) fn stats(handle: &ServerHandle) {
 }
 
 pub(crate) fn drained(report: &DrainReport) {
-    let peers = report.aborted.iter().map(|cut| format!(" peer={}", cut.client_address));
+    let peers = report.aborted.iter().map(|request| format!(" peer={}", request.client_address));
     println!(
-        "drained finished={} idle={} cut={} left={} took={}{}",
+        "drained finished={} idle={} aborted={} still_running={} elapsed={}{}",
         report.finished,
         report.idle,
         report.aborted.len(),
@@ -88,31 +89,31 @@ pub(crate) fn drained(report: &DrainReport) {
     );
 }
 
-/// Python's defaults, but for a word to those who are one too many.
+/// The default hooks, except that refused clients get a message.
 pub(crate) struct Plain;
 
 impl ServerHooks for Plain {
     fn refuse_request(&self, request: &Request, _: &Address) {
-        say_busy(request);
+        send_busy(request);
     }
 }
 
 /// Hooks whose workers can fail at their start.
-pub(crate) struct Acting {
-    /// What becomes of a worker before it serves anybody: `fail`, `panic`, `abort`,
-    /// `exit` or `hang`, while the file of this name is there: `WHAT:FILE`.
+pub(crate) struct FailingStart {
+    /// `FAULT:FILE`. While the file exists, a worker that starts does `fail`, `panic`, `abort`, `exit`
+    /// or `hang`.
     boot: Option<String>,
 }
 
-impl Acting {
-    pub(crate) fn new(boot: Option<String>) -> Acting {
-        Acting { boot }
+impl FailingStart {
+    pub(crate) fn new(boot: Option<String>) -> FailingStart {
+        FailingStart { boot }
     }
 }
 
-impl ServerHooks for Acting {
+impl ServerHooks for FailingStart {
     fn refuse_request(&self, request: &Request, _: &Address) {
-        say_busy(request);
+        send_busy(request);
     }
 
     fn start_worker(&self) -> io::Result<()> {
@@ -123,8 +124,8 @@ impl ServerHooks for Acting {
             return Ok(());
         }
         match what {
-            "fail" => Err(io::Error::other("as the test wished")),
-            "panic" => panic!("as the test wished"),
+            "fail" => Err(io::Error::other("planned by the test")),
+            "panic" => panic!("planned by the test"),
             "abort" => std::process::abort(),
             "exit" => std::process::exit(7),
             "hang" => loop {
@@ -146,7 +147,7 @@ pub(crate) fn handshake(mut request: Socket, _: &Address) -> io::Result<Greeted>
     Ok(Greeted { socket: request, line: Mutex::new(line) })
 }
 
-/// A connection after its handshake: the line of it is the first to be received.
+/// A connection after its handshake. The handshake's line is received first.
 pub(crate) struct Greeted {
     socket: Socket,
     line: Mutex<Vec<u8>>,
@@ -182,15 +183,15 @@ impl StreamSocket for Greeted {
     }
 }
 
-fn say_busy(request: &Request) {
+fn send_busy(request: &Request) {
     if let Some(stream) = request.stream() {
         let _ = stream.socket().sendall(b"busy\n");
     }
 }
 
-pub(crate) fn print_stats_if_asked() {
-    let asked = ASKED.get().is_some_and(|asked| asked.swap(false, Ordering::Relaxed));
-    if let Some(handle) = HANDLE.get().filter(|_| asked) {
+pub(crate) fn print_stats_if_requested() {
+    let requested = STATS_REQUESTED.get().is_some_and(|requested| requested.swap(false, Ordering::Relaxed));
+    if let Some(handle) = HANDLE.get().filter(|_| requested) {
         stats(handle);
     }
 }

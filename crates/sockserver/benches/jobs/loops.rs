@@ -1,7 +1,7 @@
-//! Connections through the loop of each mixin, in a process of its own.
+//! Measures connections through the accept loop of each mixin, in a separate process.
 //!
-//! Client and server take turns, so what is measured is how long a client waits for one
-//! connection when nobody else is there: the wake-up is in it.
+//! Client and server alternate, so the result is the latency of one connection on an idle server,
+//! including the wake-up.
 
 use std::env;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -17,7 +17,7 @@ use sockserver::{
 
 use crate::requests::{Echo, begin, end};
 
-/// Says which server this process is to be.
+/// The environment variable that selects the server of this process.
 const MODEL: &str = "SOCKSERVER_BENCH_MODEL";
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
@@ -34,7 +34,7 @@ pub(crate) fn connections(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A server as a process; it ends with this.
+/// A server process, which is killed when this value is dropped.
 struct Server {
     process: Child,
     address: SocketAddr,
@@ -48,7 +48,7 @@ impl Server {
             .stdout(Stdio::piped())
             .spawn()?;
         let mut port = String::new();
-        BufReader::new(process.stdout.take().expect("it is piped")).read_line(&mut port)?;
+        BufReader::new(process.stdout.take().expect("stdout is piped")).read_line(&mut port)?;
         let port = port.trim_end().parse().map_err(io::Error::other)?;
         Ok(Server { process, address: SocketAddr::from((ANY.0, port)) })
     }
@@ -61,8 +61,8 @@ impl Drop for Server {
     }
 }
 
-/// Serves, if this process is to be a server.
-pub(crate) fn serve_as_told() -> bool {
+/// Serves if the environment variable is set.
+pub(crate) fn serve_if_requested() -> bool {
     let Ok(model) = env::var(MODEL) else { return false };
     let served = match model.as_str() {
         "by hand" => serve_by_hand(),
@@ -73,13 +73,13 @@ pub(crate) fn serve_as_told() -> bool {
         "SelectorMixIn" => serve(SelectorTCPServer::new(ANY, || Echo)),
         other => panic!("no model {other}"),
     };
-    served.expect("it serves until it is killed");
+    served.expect("serves until it is killed");
     true
 }
 
 fn serve<F: Family, M: MixIn>(server: io::Result<StreamServer<F, M>>) -> io::Result<()> {
     let server = server?;
-    println!("{}", server.server_address().port().expect("it listens on an IP address"));
+    println!("{}", server.server_address().port().expect("listens on an IP address"));
     server.serve_forever()
 }
 

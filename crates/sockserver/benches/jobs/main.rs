@@ -1,13 +1,12 @@
-//! What one job costs through each mixin: accepted, handed over, served, closed.
+//! Measures one request through each mixin: accept, dispatch, serve, close.
 //!
-//! `cargo bench -p sockserver`. The client connects, sends and half-closes before the
-//! server's `handle_request` is called, and reads to the end of file after it: so
-//! nobody waits for anybody but for the mixin's own hand-over. The same by hand over
-//! `std` is the measure.
+//! Run it with `cargo bench -p sockserver`. The client connects, sends and half-closes before the
+//! server's `handle_request` is called, and reads to the end of file afterwards. So the only wait is
+//! the mixin's own dispatch. A hand-written server with `std` is the baseline.
 //!
-//! Mixins that own their loop (a pool, workers forked beforehand, a selector) have no
-//! place in `handle_request`: they are compared in processes of their own, where the
-//! wake-up counts too. `benches/run short` compares all of them under load.
+//! Mixins with their own loop (a pool, pre-forked workers, a selector) do not use `handle_request`.
+//! They are measured in separate processes, and the wake-up is included. `benches/run short` compares
+//! all of them under load.
 
 #[cfg(unix)]
 mod loops;
@@ -16,7 +15,7 @@ mod requests;
 
 #[cfg(unix)]
 fn main() {
-    if loops::serve_as_told() {
+    if loops::serve_if_requested() {
         return;
     }
     let mut criterion = criterion::Criterion::default().configure_from_args();
@@ -26,7 +25,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// Half of what is compared is Unix's.
+/// Half of the mixins exist on Unix only.
 #[cfg(not(unix))]
 fn main() {
     println!("the benchmarks of sockserver run on Unix only");

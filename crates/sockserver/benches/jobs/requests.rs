@@ -1,4 +1,4 @@
-//! Requests, served by one mixin after the other, and by hand.
+//! Measures requests with each mixin, and with a hand-written server.
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -35,7 +35,7 @@ impl DatagramRequestHandler for EchoDatagram {
 pub(crate) fn connections(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("a connection of one message");
     by_hand(&mut group);
-    // Forking comes before any thread is started.
+    // Forking is refused once threads have been started.
     served(&mut group, "ForkingMixIn", ForkingTCPServer::new(("127.0.0.1", 0), || Echo));
     served(&mut group, "Sequential", TCPServer::new(("127.0.0.1", 0), || Echo));
     served(&mut group, "ThreadingMixIn", ThreadingTCPServer::new(("127.0.0.1", 0), || Echo));

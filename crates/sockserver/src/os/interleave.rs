@@ -492,7 +492,7 @@ mod tests {
     // TCP connection, where a send after the peer's close succeeds.
     #[cfg(unix)]
     #[test]
-    fn a_drain_loses_no_request_that_was_sent_and_blocks_on_none() {
+    fn a_drain_neither_loses_a_request_nor_blocks() {
         let orders = explore(
             || {
                 let (registry, _) = registry(10);
@@ -528,7 +528,11 @@ mod tests {
             },
             |(registry, client, was_sent)| {
                 let answer = client.recv(100).unwrap();
-                assert_eq!(!answer.is_empty(), *was_sent.lock(), "what was sent is answered");
+                assert_eq!(
+                    !answer.is_empty(),
+                    *was_sent.lock(),
+                    "a request that was sent was not answered"
+                );
                 assert_eq!(registry.stats().in_flight, 0);
             },
         );
@@ -596,7 +600,7 @@ mod tests {
     // TCP connection, where a send after the peer's close succeeds.
     #[cfg(unix)]
     #[test]
-    fn a_connection_is_closed_by_its_worker_and_never_by_a_drain_that_looks_at_it() {
+    fn a_connection_is_closed_by_its_worker_and_never_by_a_drain() {
         let orders = explore(
             || {
                 let (registry, _) = registry(10);
@@ -615,7 +619,7 @@ mod tests {
                 let drain = move || drop(drained.abort_all());
                 (vec![Box::new(worker) as Actor, Box::new(drain)], was_closed)
             },
-            |was_closed| assert!(*was_closed.lock(), "closed when its worker says so"),
+            |was_closed| assert!(*was_closed.lock(), "the worker did not close the connection"),
         );
         assert!(orders > 3, "{orders}");
     }

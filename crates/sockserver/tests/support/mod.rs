@@ -1,5 +1,5 @@
-//! What the tests share.
-// Each test is a crate of its own and uses its part of this.
+//! Helpers that the tests share.
+// Each test is its own crate and uses a part of this module.
 #![allow(dead_code)]
 
 use std::sync::Arc;
@@ -11,31 +11,31 @@ use sockserver::{ServerHandle, Stats};
 
 pub(crate) const LOOPBACK: (&str, u16) = ("127.0.0.1", 0);
 
-/// Far more than anything here takes, far less than a hang.
+/// The time after which a test fails instead of hanging.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
-/// Stops a server when the test ends, however it ends: a test that fails beside
-/// a server that serves would wait for it instead of telling.
-pub(crate) struct StopAtEnd(pub(crate) ServerHandle);
+/// Stops a server when it is dropped. Without it a test that fails would wait for the server's
+/// thread.
+pub(crate) struct StopOnDrop(pub(crate) ServerHandle);
 
-impl Drop for StopAtEnd {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
         let _ = self.0.request_shutdown();
     }
 }
 
-/// A connection whose calls have a limit.
+/// Connects to a server. Calls on the connection have a timeout.
 #[track_caller]
-pub(crate) fn client_of(address: &Address) -> Socket {
+pub(crate) fn connect_to(address: &Address) -> Socket {
     let client = Socket::new(address.family(), sock::SOCK_STREAM, 0).unwrap();
     client.settimeout(LIMIT).unwrap();
     client.connect(address).unwrap();
     client
 }
 
-/// The same, from an address of its own choice.
+/// Connects from the given source address.
 #[track_caller]
-pub(crate) fn client_from(source: &str, address: &Address) -> Socket {
+pub(crate) fn connect_from(source: &str, address: &Address) -> Socket {
     let client = Socket::new(sock::AF_INET, sock::SOCK_STREAM, 0).unwrap();
     client.settimeout(LIMIT).unwrap();
     client.bind((source, 0)).unwrap();
@@ -43,8 +43,8 @@ pub(crate) fn client_from(source: &str, address: &Address) -> Socket {
     client
 }
 
-/// All that still comes, until the end of file; a reset is told in its place.
-pub(crate) fn rest_of(client: &Socket) -> String {
+/// Receives until the end of file. An error is appended by its name.
+pub(crate) fn read_to_end(client: &Socket) -> String {
     let mut text = Vec::new();
     loop {
         match client.recv(4096) {
@@ -55,45 +55,45 @@ pub(crate) fn rest_of(client: &Socket) -> String {
     }
 }
 
-/// Waits until something is so.
+/// Waits until a condition is true.
 #[track_caller]
-pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let limit = Instant::now() + LIMIT;
-    while !is_so() {
-        assert!(Instant::now() < limit, "not within {LIMIT:?}: {what}");
-        moment();
+    while !condition() {
+        assert!(Instant::now() < limit, "condition not true after {LIMIT:?}: {what}");
+        sleep_briefly();
     }
 }
 
-/// Waits until the server's counters say so; they have to add up all the while.
+/// Waits until a condition on the counters is true. They must be consistent all the time.
 #[track_caller]
-pub(crate) fn until_stats(handle: &ServerHandle, is_so: impl Fn(&Stats) -> bool) -> Stats {
+pub(crate) fn wait_for_stats(handle: &ServerHandle, condition: impl Fn(&Stats) -> bool) -> Stats {
     let limit = Instant::now() + LIMIT;
     loop {
         let stats = handle.stats();
         assert!(stats.is_consistent(), "{stats:?}");
-        if is_so(&stats) {
+        if condition(&stats) {
             return stats;
         }
-        assert!(Instant::now() < limit, "not within {LIMIT:?}: {stats:?}");
-        moment();
+        assert!(Instant::now() < limit, "condition not true after {LIMIT:?}: {stats:?}");
+        sleep_briefly();
     }
 }
 
-/// Lets others run: between two looks at what nobody tells.
-pub(crate) fn moment() {
+/// Sleeps for a millisecond, between two checks of a condition that cannot be waited for.
+pub(crate) fn sleep_briefly() {
     let _ = sock::poll(&mut [], Some(Duration::from_millis(1)));
 }
 
-/// Where handlers wait until the test lets them go, and are counted meanwhile.
+/// Blocks handlers until the test opens it, and counts them.
 #[derive(Clone, Default)]
 pub(crate) struct Gate(Arc<(Mutex<Inside>, Condvar)>);
 
 #[derive(Default)]
 struct Inside {
     open: bool,
-    now: usize,
-    most: usize,
+    current: usize,
+    max: usize,
     entered: usize,
 }
 
@@ -102,18 +102,18 @@ impl Gate {
         Gate::default()
     }
 
-    /// Waits here until the gate is open.
+    /// Blocks until the gate is open.
     pub(crate) fn pass(&self) {
         let (inside, changed) = &*self.0;
         let mut inside = inside.lock();
-        inside.now += 1;
+        inside.current += 1;
         inside.entered += 1;
-        inside.most = inside.most.max(inside.now);
+        inside.max = inside.max.max(inside.current);
         changed.notify_all();
         while !inside.open {
-            assert!(!changed.wait_for(&mut inside, LIMIT).timed_out(), "the gate stays shut");
+            assert!(!changed.wait_for(&mut inside, LIMIT).timed_out(), "the gate was not opened");
         }
-        inside.now -= 1;
+        inside.current -= 1;
         changed.notify_all();
     }
 
@@ -123,37 +123,37 @@ impl Gate {
         changed.notify_all();
     }
 
-    /// Waits until so many have come, those that have left included.
+    /// Waits until this many handlers have entered, including those that have left.
     #[track_caller]
     pub(crate) fn wait_for(&self, entered: usize) {
         let (inside, changed) = &*self.0;
         let mut inside = inside.lock();
         while inside.entered < entered {
             let late = changed.wait_for(&mut inside, LIMIT).timed_out();
-            assert!(!late, "{} of {entered} have come", inside.entered);
+            assert!(!late, "{} of {entered} handlers have entered", inside.entered);
         }
     }
 
-    /// How many are here.
-    pub(crate) fn now(&self) -> usize {
-        self.0.0.lock().now
+    /// Returns how many handlers are blocked.
+    pub(crate) fn current(&self) -> usize {
+        self.0.0.lock().current
     }
 
-    /// How many were here at once, at most.
-    pub(crate) fn most(&self) -> usize {
-        self.0.0.lock().most
+    /// Returns the largest number of handlers that were blocked at the same time.
+    pub(crate) fn max(&self) -> usize {
+        self.0.0.lock().max
     }
 
-    /// How many have come.
+    /// Returns how many handlers have entered.
     pub(crate) fn entered(&self) -> usize {
         self.0.0.lock().entered
     }
 }
 
-/// Opens a gate when the test ends, so that one that fails does not hang.
-pub(crate) struct OpenAtEnd(pub(crate) Gate);
+/// Opens a gate when it is dropped, so that a test that fails does not hang.
+pub(crate) struct OpenOnDrop(pub(crate) Gate);
 
-impl Drop for OpenAtEnd {
+impl Drop for OpenOnDrop {
     fn drop(&mut self) {
         self.0.open();
     }
