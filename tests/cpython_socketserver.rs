@@ -1,8 +1,7 @@
-//! The promise: what the 27 tests of CPython's `Lib/test/test_socketserver.py`
-//! (3.11) pin holds here too. Each test names those it stands for.
+//! The promise: the 27 tests of CPython's `Lib/test/test_socketserver.py` (3.11) pass here. Each test
+//! names those that it ports.
 //!
-//! Those that fork, or count descriptors, are in `tests/process_tests/cpython.rs`, where
-//! the process is theirs.
+//! `tests/process_tests/cpython.rs` has those that fork or count descriptors.
 
 #[path = "../crates/sockserver/tests/support/mod.rs"]
 mod support;
@@ -23,7 +22,7 @@ use sockserver::{
 
 use support::{LIMIT, LOOPBACK, StopOnDrop, connect_to, read_to_end, wait_until};
 
-/// CPython's `MyStreamHandler` and `MyDatagramHandler`: a line comes and goes back.
+/// CPython's `MyStreamHandler` and `MyDatagramHandler`: they echo a line.
 struct Echo;
 
 impl StreamRequestHandler for Echo {
@@ -57,15 +56,15 @@ fn run_server<K: Kind, M: MixIn>(server: Server<K, M>, examine: impl Fn(&Address
         serving.join().unwrap().unwrap();
     });
     server.server_close().unwrap();
-    // Python: the socket's fileno() is -1. Here it is gone, and so is its name.
+    // In Python the socket's fileno() is -1. Here the socket is dropped and its path removed.
     let next = Socket::new(address.family(), K::SOCKET_TYPE, 0).unwrap();
     if K::SOCKET_TYPE == SOCK_STREAM && address.family() == AF_INET {
-        // Connections that have ended linger in TIME_WAIT, and would refuse a bind.
+        // Closed connections are in TIME_WAIT, and would make the bind fail.
         let refused = next.connect(&address).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         return;
     }
-    next.bind(&address).expect("the address is free");
+    next.bind(&address).expect("cannot bind the address again");
     if let Some(path) = address.path() {
         std::fs::remove_file(path).unwrap();
     }
@@ -78,7 +77,7 @@ fn stream_examine(address: &Address) {
     assert_eq!(read_to_end(&client), "hello world\n");
 }
 
-/// CPython's `dgram_examine`: a client in the Unix domain must bind to be answered.
+/// CPython's `dgram_examine`. A client with a Unix socket must bind to receive answers.
 fn dgram_examine(address: &Address) {
     let client = Socket::new(address.family(), SOCK_DGRAM, 0).unwrap();
     client.settimeout(LIMIT).unwrap();
@@ -90,7 +89,7 @@ fn dgram_examine(address: &Address) {
     assert_eq!(client.recv(100).unwrap(), b"hello world\n");
 }
 
-/// One row of the matrix: both kinds, both families, for a mixin.
+/// Tests both kinds and both families with a mixin.
 fn matrix<M: MixIn + Default>() {
     run_server(StreamServer::<Inet, M>::new(LOOPBACK, || Echo).unwrap(), stream_examine);
     run_server(DatagramServer::<Inet, M>::new(LOOPBACK, || Echo).unwrap(), dgram_examine);
@@ -120,9 +119,9 @@ fn servers_with_threads_echo() {
     matrix::<ThreadingMixIn>();
 }
 
-/// SocketServerTest.`test_shutdown` (bpo-2302): it always ends the loop.
+/// SocketServerTest.`test_shutdown` (bpo-2302).
 #[test]
-fn shutdown_always_ends_it() {
+fn shutdown_always_ends_serve_forever() {
     let servers: Vec<_> = (0..20).map(|_| TCPServer::new(LOOPBACK, || Echo).unwrap()).collect();
     let loops: Vec<_> = servers
         .into_iter()
@@ -141,8 +140,7 @@ fn shutdown_always_ends_it() {
     }
 }
 
-/// SocketServerTest.`test_close_immediately`: before any request there is nothing
-/// to wait for.
+/// SocketServerTest.`test_close_immediately`: without requests, closing does not wait.
 #[test]
 fn close_immediately() {
     ThreadingTCPServer::new(LOOPBACK, || Echo).unwrap().server_close().unwrap();
@@ -159,7 +157,7 @@ fn dropping_a_server_closes_it() {
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
 }
 
-/// What CPython's `BaseErrorTestServer` writes down.
+/// The calls that CPython's `BaseErrorTestServer` records.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<String>>>);
 
@@ -219,11 +217,11 @@ fn an_error_of_a_handler_reaches_handle_error() {
     error_is_handled::<ThreadingMixIn>(false);
 }
 
-/// ErrorHandlerTest: `test_sync_not_handled`, `test_threading_not_handled`. In
-/// Python `SystemExit` ends the server unheard. Rust has none: what unwinds is a
-/// panic, and that is one request's error like others.
+/// ErrorHandlerTest: `test_sync_not_handled`, `test_threading_not_handled`. In Python `SystemExit`
+/// ends the server without a call of `handle_error`. Rust has no `SystemExit`, and a panic is an
+/// error of one request.
 #[test]
-fn what_unwinds_out_of_a_handler_ends_its_request_and_nothing_else() {
+fn a_panic_in_a_handler_ends_its_request_only() {
     error_is_handled::<Sequential>(true);
     error_is_handled::<ThreadingMixIn>(true);
 }
@@ -245,20 +243,20 @@ fn wfile_writes_to_the_request() {
     .unwrap();
     let client = connect_to(server.server_address());
     server.handle_request().unwrap();
-    assert_eq!(read_to_end(&client), "by wfile, by request, by wfile");
+    assert_eq!(read_to_end(&client), "sent through wfile, request, wfile");
 }
 
-/// SocketWriterTest.`test_write`, its first half: a write is sent at once and
-/// whole. That signals do not cut a long one: `tests/process_tests/cpython.rs`.
+/// The first half of SocketWriterTest.`test_write`: a write is sent at once and completely. The other
+/// half, with signals, is in `tests/process_tests/cpython.rs`.
 #[test]
-fn a_write_is_sent_at_once_and_whole() {
+fn a_write_is_sent_at_once_and_completely() {
     const LONG: usize = 20 << 20;
     let (sender, receiver) = std::sync::mpsc::channel();
     let server = TCPServer::new(
         LOOPBACK,
         handler_fn(move |cx| {
             let first = cx.wfile.write(b"first, ")?;
-            // Not before the client has seen it: nobody has flushed.
+            // Returns only after the client has received it, without a flush.
             let seen = cx.request.recv(1)?;
             let long = cx.wfile.write(&vec![b'x'; LONG])?;
             let _ = sender.send((first, seen, long));
@@ -279,7 +277,7 @@ fn a_write_is_sent_at_once_and_whole() {
 
 /// MiscTestCase.`test_all`: every name of `socketserver.__all__` is there.
 #[test]
-fn every_name_is_there() {
+fn every_name_is_exported() {
     #[allow(unused_imports)]
     use sockserver::{
         DatagramRequestHandler, StreamRequestHandler, TCPServer, ThreadingMixIn, ThreadingTCPServer,
@@ -292,14 +290,14 @@ fn every_name_is_there() {
         ForkingUnixStreamServer, ThreadingUnixDatagramServer, ThreadingUnixStreamServer,
         UnixDatagramServer, UnixStreamServer,
     };
-    // BaseServer and BaseRequestHandler, which have no work of their own:
+    // BaseServer and BaseRequestHandler, which are abstract in Python:
     let differences = include_str!("../docs/differences.md");
     for name in ["`BaseServer`", "`BaseRequestHandler`"] {
-        assert!(differences.contains(name), "docs/differences.md does not say where {name} is");
+        assert!(differences.contains(name), "docs/differences.md does not mention {name}");
     }
 }
 
-/// Counts, and lets nobody in.
+/// Counts requests and refuses all of them.
 struct Refusing {
     shut: Arc<AtomicUsize>,
 }
@@ -316,7 +314,7 @@ impl ServerHooks for Refusing {
 
 /// MiscTestCase.`test_shutdown_request_called_if_verify_request_false` (bpo-26309).
 #[test]
-fn a_request_that_is_refused_is_shut_once() {
+fn a_refused_request_is_shut_down_once() {
     let shut = Arc::new(AtomicUsize::new(0));
     let hooks = Refusing { shut: Arc::clone(&shut) };
     let server = TCPServer::builder(|| Echo).hooks(hooks).bind(LOOPBACK).unwrap();
@@ -327,10 +325,10 @@ fn a_request_that_is_refused_is_shut_once() {
     assert_eq!(server.stats().rejected, 1);
 }
 
-/// MiscTestCase.`test_threads_reaped` (bpo-37193): ten requests leave fewer than
-/// ten threads behind. How many are kept at most: `tests/process_tests`.
+/// MiscTestCase.`test_threads_reaped` (bpo-37193): after ten requests there are fewer than ten threads.
+/// `tests/process_tests` tests how many are kept.
 #[test]
-fn threads_are_not_piled_up() {
+fn threads_do_not_accumulate() {
     let threads = Arc::new(Mutex::new(std::collections::HashSet::new()));
     let seen = Arc::clone(&threads);
     let server = ThreadingTCPServer::new(
@@ -345,10 +343,10 @@ fn threads_are_not_piled_up() {
         let client = connect_to(server.server_address());
         server.handle_request().unwrap();
         assert_eq!(read_to_end(&client), "done");
-        // The thread that served it is free a moment after its client is.
-        wait_until("the request is over", || server.stats().in_flight == 0);
-        wait_until("its thread waits", || format!("{:?}", server.mixin()).contains("idle_threads: 1"));
+        // The thread becomes idle shortly after its client has the response.
+        wait_until("the request has ended", || server.stats().in_flight == 0);
+        wait_until("its thread is idle", || format!("{:?}", server.mixin()).contains("idle_threads: 1"));
     }
-    assert_eq!(threads.lock().len(), 1, "one after the other they have the same thread");
+    assert_eq!(threads.lock().len(), 1, "requests one after another used several threads");
     server.server_close().unwrap();
 }

@@ -1,13 +1,12 @@
-//! Every program in `examples/` against its Python twin in `examples/python/`.
+//! Runs every program in `examples/` with its Python twin in `examples/python/`.
 //!
-//! A server and its client meet in all four pairings of the two languages, and
-//! each of them has to write the same transcript as its twin: the one that is
-//! written in the test, with nothing but ports and temporary paths taken out.
-//! Programs that ask a person do so through a pipe and on a pseudo-terminal.
+//! A server and its client run in all four combinations of the two languages. Each must write the
+//! transcript in the test, in which only ports and temporary paths are replaced. Interactive programs
+//! run with pipes and on a pseudo-terminal.
 //!
-//! Nothing here sleeps to wait for something: a server says when it listens, and
-//! every wait has a limit. Without `python3` the pairings with Python are left
-//! out, which is said aloud; with `SOCK_REQUIRE_PYTHON=1` that is a failure.
+//! No test sleeps to synchronise. A server prints when it listens, and every wait has a limit. Without
+//! `python3` the combinations with Python are skipped with a message. With `SOCK_REQUIRE_PYTHON=1`
+//! that is a failure.
 
 #[path = "interop/lasting.rs"]
 mod lasting;
@@ -27,7 +26,7 @@ use std::process::{Command, Stdio};
 use program::{ANY_PORT, Directory, Language, Program, Terminal, languages};
 use sock::{AF_INET, SHUT_WR, SOCK_STREAM, Socket};
 
-/// Every server, or client, with the arguments it takes.
+/// The programs with their arguments.
 const PROGRAMS: [(&str, &str); 47] = [
     ("careful", "[HOST [PORT]]"),
     ("careful_client", "[HOST [PORT]]"),
@@ -78,18 +77,18 @@ const PROGRAMS: [(&str, &str); 47] = [
     ("wrote_client", "[HOST [PORT]]"),
 ];
 
-/// Runs a conversation in all pairings: language of the server, of the client.
+/// Runs a server and a client in all combinations of languages.
 fn pairings(converse: impl Fn(Language, Language)) {
     for &server in languages() {
         for &client in languages() {
-            // Shown only for the pairing that fails.
+            // Printed only if this combination fails.
             println!("{server:?} server, {client:?} client");
             converse(server, client);
         }
     }
 }
 
-/// The same, each of them through pipes and on pseudo-terminals.
+/// Runs all combinations, with pipes and on pseudo-terminals.
 fn pairings_on_terminals(converse: impl Fn(Terminal, Language, Language)) {
     for terminal in [Terminal::Pipe, Terminal::Pty] {
         println!("through {terminal:?}");
@@ -127,7 +126,7 @@ fn echo_threading() {
         let client = Program::start(client, "echo_tcp_client", &address);
         assert_eq!(client.finish(), "answer: Hello, world!\n");
 
-        // The words in Python that it recommends.
+        // The Python client that its header recommends.
         if languages().contains(&Language::Python) {
             let script: Vec<_> = expected.lines().filter_map(|line| line.strip_prefix("    ")).collect();
             let mut command = Command::new("python3");
@@ -146,7 +145,7 @@ fn five_calls() {
         let mut client = Program::start(client, "five_calls_client", &server.address());
         let own = client.line_after("connected from ");
         assert_eq!(client.finish(), "connected from 127.0.0.1:PORT\n");
-        // The one names itself as the other names it.
+        // Both print the same client address.
         server.expect(&format!("{own}\n"));
         assert_eq!(server.finish(), "listening on 127.0.0.1:SERVER\n127.0.0.1:PORT\n");
     });
@@ -193,7 +192,7 @@ fn talk_ends_when_the_server_leaves() {
 fn file_transfer() {
     let directory = Directory::new("file_transfer");
     let (original, copy) = (directory.join("original"), directory.join("copy"));
-    // Neither a whole number of pieces nor anything that repeats with them.
+    // Not a multiple of the chunk size, and without a period of that size.
     let bytes: Vec<u8> = (0..100_001_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
     fs::write(&original, &bytes).expect("write");
     pairings_on_terminals(|terminal, server, client| {
@@ -202,7 +201,7 @@ fn file_transfer() {
         let [host, port] = server.address();
         let arguments = [host.into(), port.into(), copy.clone()];
         let client = Program::start_on(terminal, client, "file_transfer_client", &arguments);
-        // The bar is there for somebody who watches, and only then.
+        // The progress bar is drawn on a terminal only.
         let bar = if terminal == Terminal::Pty { "100001 bytes\n" } else { "" };
         assert_eq!(directory.hide(&client.finish()), format!("{bar}received 100001 bytes into DIR/copy\n"));
         assert_eq!(
@@ -265,8 +264,8 @@ fn greeting_restarts_at_once() {
             assert_eq!(client.finish(), "hello!\n> exit\n");
             assert_eq!(server.stop_after(expected), expected);
         }
-        // What this would be worth without SO_REUSEADDR: the server closed
-        // first, so its connections linger on its port.
+        // Without SO_REUSEADDR the second server would fail: the first closed
+        // first, so its connections are in TIME_WAIT.
         let [host, port] = &arguments;
         let port: u16 = port.parse().expect("a port");
         let plain = Socket::new(AF_INET, SOCK_STREAM, 0).expect("socket");
@@ -307,7 +306,7 @@ fn careful() {
     });
 }
 
-/// A socket on a port of its own, and the arguments that name it.
+/// Returns a bound socket and the arguments with its address.
 fn bound() -> (Socket, [String; 2]) {
     let socket = Socket::new(AF_INET, SOCK_STREAM, 0).expect("socket");
     socket.settimeout(program::LIMIT).expect("settimeout");
@@ -318,7 +317,7 @@ fn bound() -> (Socket, [String; 2]) {
 
 #[test]
 fn careful_client_names_connection_refused() {
-    // The port is taken, so that nobody else comes to listen there.
+    // The socket reserves the port, so that no other program listens there.
     let (taken, arguments) = bound();
     let refused = Socket::new(AF_INET, SOCK_STREAM, 0)
         .and_then(|sock| sock.connect(taken.getsockname()?))
@@ -333,7 +332,7 @@ fn careful_client_names_connection_refused() {
 
 #[test]
 fn careful_programs_name_a_host_that_does_not_resolve() {
-    // Not even a question for a name server, so nothing depends on one.
+    // Fails without a query to a name server.
     let arguments = ["no such host", "0"];
     for (name, output) in [("careful", "server closed\n"), ("careful_client", "socket closed\n")] {
         let errors: BTreeSet<String> = languages()
@@ -344,7 +343,7 @@ fn careful_programs_name_a_host_that_does_not_resolve() {
                 error
             })
             .collect();
-        let error = errors.first().expect("one language at least");
+        let error = errors.first().expect("at least one language");
         assert!(error.starts_with("error: EAI_NONAME, getaddrinfo error "), "{error}");
         assert_eq!(errors.len(), 1, "{errors:?}");
     }
@@ -366,14 +365,14 @@ fn careful_names_a_port_in_use() {
 }
 
 #[test]
-fn careful_programs_name_a_peer_who_leaves() {
+fn careful_programs_report_a_peer_that_disconnects() {
     for &language in languages() {
         let mut server = Program::start(language, "careful", &ANY_PORT);
         let [host, port] = server.address();
         let port: u16 = port.parse().expect("a port");
         let client = sock::create_connection((host, port)).expect("connect");
         client.settimeout(program::LIMIT).expect("settimeout");
-        // To leave with the greeting unread would be a reset instead.
+        // Closing with the greeting unread would send a reset.
         assert_eq!(client.recv(100).expect("recv"), b"Hello, client!\n");
         drop(client);
         let (output, error) = server.finish_with(1);
@@ -390,8 +389,8 @@ fn careful_programs_name_a_peer_who_leaves() {
 }
 
 #[test]
-fn careful_client_does_not_wait_for_ever() {
-    // It listens and never says a word.
+fn careful_client_times_out() {
+    // It listens and never sends data.
     let (server, arguments) = bound();
     server.listen(None).expect("listen");
     let clients: Vec<_> = languages()
@@ -415,7 +414,7 @@ fn udp() {
     });
 }
 
-/// One of the four servers that serve many, with the client they share.
+/// Runs one of the four servers for several clients with their client.
 fn many_clients(name: &str) {
     let expected = "listening on 127.0.0.1:SERVER\n\
                     127.0.0.1:PORT: hello from client 3\n\
@@ -467,7 +466,7 @@ fn echo_unix() {
             directory.hide(&server.finish()),
             "listening on DIR/echo\nconnected\ngot: Hello, neighbour!\n"
         );
-        assert!(directory.names().is_empty(), "{:?} is left", directory.names());
+        assert!(directory.names().is_empty(), "{:?} was not removed", directory.names());
     });
 }
 
@@ -484,7 +483,7 @@ fn echo_unix_dgram() {
             directory.hide(&server.finish()),
             "listening on DIR/echo\nDIR/echo.client sent: Hello, neighbour!\n"
         );
-        assert!(directory.names().is_empty(), "{:?} is left", directory.names());
+        assert!(directory.names().is_empty(), "{:?} was not removed", directory.names());
     });
 }
 
@@ -509,7 +508,7 @@ fn http_page() {
     });
 }
 
-/// Sends a request as it is, to a server that closes in the end.
+/// Sends a request and returns the response. The server closes the connection.
 fn request(address: &[String; 2], request: &[u8]) -> String {
     let port: u16 = address[1].parse().expect("a port");
     let sock = sock::create_connection((address[0].as_str(), port)).expect("connect");
@@ -520,14 +519,14 @@ fn request(address: &[String; 2], request: &[u8]) -> String {
     loop {
         let piece = sock.recv(4096).expect("recv");
         if piece.is_empty() {
-            return String::from_utf8(answer).expect("an answer in UTF-8");
+            return String::from_utf8(answer).expect("the response is UTF-8");
         }
         answer.extend(piece);
     }
 }
 
 #[test]
-fn http_page_answers_whatever_is_asked() {
+fn http_page_answers_valid_and_invalid_requests() {
     const HEADERS: &str = "Content-Type: text/html\r\nAllow: GET, HEAD\r\n";
     let page = "<!doctype html>\n<title>sock</title>\n<h1>Hello, browser!</h1>\n";
     let answer = |status: &str, body: &str| {
@@ -579,7 +578,7 @@ fn http_page_answers_whatever_is_asked() {
             // 5.1 and 5.2: no space before the colon, no folded line.
             ("GET / HTTP/1.1\r\nHost : here\r\n\r\n", &bad),
             ("GET / HTTP/1.1\r\nHost: here\r\n folded\r\n\r\n", &bad),
-            // 6.3: a body is never taken for the next request, and its length is beyond doubt.
+            // 6.3: a body is not parsed as the next request, and its length is unambiguous.
             (
                 "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 27\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n",
                 &old,
@@ -605,7 +604,7 @@ fn http_page_answers_whatever_is_asked() {
 fn http_page_serves_curl() {
     let missing = Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_err();
     if missing {
-        program::shout("there is no curl on PATH: THE PAGE IS NOT FETCHED WITH IT");
+        program::print_uncaptured("curl is not on PATH: SKIPPED");
         return;
     }
     for &language in languages() {
@@ -613,7 +612,7 @@ fn http_page_serves_curl() {
         let url = format!("http://{}/", server.listening_on());
         let curl = |arguments: &[&str], url: &str| {
             let mut command = Command::new("curl");
-            // No proxy, whatever the environment of the tests knows about one.
+            // Ignores proxies that the environment configures.
             command.args(["--silent", "--show-error", "--noproxy", "*"]).args(arguments).arg(url);
             Program::spawn(Terminal::Pipe, command, "curl".into(), String::new()).finish()
         };
@@ -651,7 +650,7 @@ fn wrong_arguments_are_refused_in_one_line() {
             let start = |(arguments, complaint): &(Vec<&str>, String)| {
                 (Program::start(language, name, arguments), format!("{name}: {complaint}\n"))
             };
-            // All of them at once: it is the start that takes the time.
+            // Started at the same time, because the start takes most of the time.
             let programs: Vec<_> = cases.iter().map(start).collect();
             for (program, complaint) in programs {
                 assert_eq!(program.finish_with(2), (String::new(), complaint), "{language:?}");
@@ -675,16 +674,16 @@ fn rust_log_shows_each_call() {
     }
 }
 
-/// The default arguments in a program's source, as they would be typed.
+/// Returns the default arguments in a program's source, as on a command line.
 fn defaults(source: &str, common: &str) -> String {
     let call = ["address(", "address_and(", "path("]
         .iter()
         .find_map(|function| source.split_once(&format!("{common}{function}")))
         .unwrap_or_else(|| panic!("no defaults in\n{source}"));
-    let arguments = call.1.split_once(')').expect("the end of the call").0;
+    let arguments = call.1.split_once(')').expect("the call is closed").0;
     let mut words: Vec<_> = arguments.split(',').map(|word| word.trim().trim_matches('"')).collect();
     if let [_, _, _, _] = words[..] {
-        // The third argument's name, of no interest to whoever types it.
+        // The third argument is a name, not a default.
         words.remove(2);
     }
     words.join(" ")
@@ -718,7 +717,7 @@ fn every_program_has_its_twin_and_says_how_to_run_it() {
         assert!(python.contains(&run), "{name}: no {run}");
         for text in [&rust, &python] {
             let told = ["nc ", "curl ", "openssl "].iter().any(|word| text.contains(word));
-            assert!(told, "{name}: how to talk to it?");
+            assert!(told, "{name}: the client to use is not documented");
         }
         for link in [format!("]({name}.rs)"), format!("](python/{name}.py)")] {
             assert!(readme.contains(&link), "README.md: no {link}");

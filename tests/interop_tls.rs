@@ -1,12 +1,12 @@
-//! The programs with TLS against their Python twins, and against peers that are
-//! neither: `openssl s_client` and `s_server`, `gnutls-cli`, `curl`.
+//! Runs the programs with TLS with their Python twins, and with other peers: `openssl s_client` and
+//! `s_server`, `gnutls-cli`, `curl`.
 //!
-//! A peer that is not installed is left out, which is said aloud; with
-//! `SOCK_REQUIRE_PEERS=1` that is a failure.
+//! A peer that is not installed is skipped with a message. With `SOCK_REQUIRE_PEERS=1` that is a
+//! failure.
 
 #![cfg(unix)]
 
-// What the other test of programs uses, and this one does not.
+// `interop.rs` uses parts of these modules that this test does not.
 #[allow(dead_code)]
 #[path = "interop/program.rs"]
 mod program;
@@ -21,10 +21,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use program::{Directory, Language, Program, Terminal, languages, shout};
+use program::{Directory, Language, Program, Terminal, languages, print_uncaptured};
 use sockssl::{PROTOCOL_TLS_CLIENT, SSLContext, SSLError, TLSVersion};
 
-/// A directory of certificates as `make_ca` of this language makes them.
+/// Creates certificates with `make_ca` of this language.
 fn certificates(language: Language, name: &str) -> Directory {
     let directory = Directory::new(name);
     let output = Program::start(language, "make_ca", &[directory.join("")]).finish();
@@ -95,7 +95,7 @@ fn mtls_whoami() {
 }
 
 #[test]
-fn a_client_names_the_server_it_does_not_trust() {
+fn a_client_reports_the_server_that_it_does_not_trust() {
     let (ours, theirs) = (certificates(Language::Rust, "ours"), certificates(Language::Rust, "theirs"));
     let mut server = server(Language::Rust, "echo_tls", &theirs);
     let address = server.address();
@@ -108,7 +108,7 @@ fn a_client_names_the_server_it_does_not_trust() {
 }
 
 #[test]
-fn sighup_brings_the_new_certificate_or_keeps_the_old() {
+fn sighup_loads_the_new_certificate_or_keeps_the_old() {
     let directory = certificates(Language::Rust, "sighup");
     let mut server = server(Language::Rust, "echo_tls", &directory);
     let address = server.address();
@@ -117,14 +117,14 @@ fn sighup_brings_the_new_certificate_or_keeps_the_old() {
     let path = |name: &str| directory.join(name);
     let old = (std::fs::read(path("server.pem")).unwrap(), std::fs::read(path("server.key")).unwrap());
 
-    // A broken pair: the old certificate goes on, and the file is named.
+    // The key does not match: the old certificate is kept, and the error names the file.
     std::fs::write(path("server.key"), "broken").unwrap();
     server.signal("HUP");
     let complaint = server.line_after("certificates kept: ");
     assert!(complaint.contains("server.key: no private key in it"), "{complaint}");
     echoes();
 
-    // A whole new authority: who trusts only that one gets in again.
+    // A new authority: a client that trusts only that one connects again.
     Program::start(Language::Rust, "make_ca", &[path("")]).finish();
     let refused = client(Language::Rust, &address, &directory).finish_with(1).1;
     assert!(refused.contains("certificate verify failed"), "{refused}");
@@ -134,9 +134,9 @@ fn sighup_brings_the_new_certificate_or_keeps_the_old() {
     assert_ne!(std::fs::read(path("server.pem")).unwrap(), old.0);
 }
 
-/// F25: clients that connect and then say nothing hold nobody up.
+/// F25: clients that connect and send nothing delay no other client.
 #[test]
-fn hundreds_of_stalled_handshakes_do_not_hold_up_a_healthy_client() {
+fn hundreds_of_stalled_handshakes_do_not_delay_another_client() {
     let directory = certificates(Language::Rust, "stalled");
     let mut server = server(Language::Rust, "echo_tls", &directory);
     let address = server.address();
@@ -145,7 +145,7 @@ fn hundreds_of_stalled_handshakes_do_not_hold_up_a_healthy_client() {
     let stalled: Vec<_> = (0..300)
         .map(|number| {
             let sock = sock::create_connection(("127.0.0.1", port)).expect("connect");
-            // Some of them with the beginning of a hello.
+            // Some send a part of a ClientHello.
             sock.sendall(&[22, 3, 1, 2, 0, 1][..number % 7]).expect("sendall");
             sock
         })
@@ -162,18 +162,18 @@ fn hundreds_of_stalled_handshakes_do_not_hold_up_a_healthy_client() {
     assert!(begin.elapsed() >= Duration::from_secs(9), "{:?}", begin.elapsed());
 }
 
-/// Whether a peer is there to be tested with.
-fn there_is(peer: &str) -> bool {
+/// Returns whether a program is installed.
+fn is_installed(peer: &str) -> bool {
     if Command::new(peer).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok() {
         return true;
     }
     let required = env::var_os("SOCK_REQUIRE_PEERS").is_some_and(|value| value == "1");
-    assert!(!required, "SOCK_REQUIRE_PEERS=1, but there is no {peer} on PATH");
-    shout(&format!("there is no {peer} on PATH: IT IS LEFT OUT"));
+    assert!(!required, "SOCK_REQUIRE_PEERS=1 is set, but {peer} is not on PATH");
+    print_uncaptured(&format!("{peer} is not on PATH: SKIPPED"));
     false
 }
 
-/// What a client writes that sends one line, with 30 seconds for all of it.
+/// Runs a client that sends one line. Returns its output. It has 30 seconds.
 fn one_line(command: &mut Command, expected: &str) -> String {
     let mut child = command
         .stdin(Stdio::piped())
@@ -208,7 +208,7 @@ fn one_line(command: &mut Command, expected: &str) -> String {
     text + &complaint
 }
 
-/// Ends a program that takes too long.
+/// Kills a program that takes too long.
 struct KillAfter(#[allow(dead_code)] std::sync::mpsc::Sender<()>);
 
 impl KillAfter {
@@ -230,7 +230,7 @@ fn openssl_and_gnutls_are_served_in_both_versions() {
     let [_, port] = server.address();
     let file = |name: &str| directory.join(name);
     for version in ["-tls1_2", "-tls1_3"] {
-        if there_is("openssl") {
+        if is_installed("openssl") {
             let mut command = Command::new("openssl");
             command
                 .args([
@@ -251,7 +251,7 @@ fn openssl_and_gnutls_are_served_in_both_versions() {
                 ]);
             one_line(&mut command, "you are ada, says Example CA");
         }
-        if there_is("gnutls-cli") {
+        if is_installed("gnutls-cli") {
             let priority = if version == "-tls1_2" {
                 "NORMAL:-VERS-ALL:+VERS-TLS1.2"
             } else {
@@ -268,8 +268,8 @@ fn openssl_and_gnutls_are_served_in_both_versions() {
             one_line(&mut command, "you are ada, says Example CA");
         }
     }
-    if there_is("openssl") {
-        // Without a certificate, and in an old version: refused with the right alert.
+    if is_installed("openssl") {
+        // Without a certificate, and with an old version: refused with the correct alert.
         for (words, alert) in [
             (&["-tls1_3"][..], "alert certificate required"),
             (&["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"][..], "alert protocol version"),
@@ -282,15 +282,15 @@ fn openssl_and_gnutls_are_served_in_both_versions() {
                 .expect("openssl");
             let text = String::from_utf8_lossy(&output.stderr).into_owned()
                 + &String::from_utf8_lossy(&output.stdout);
-            // It leaves at once, and may not have waited for the alert of TLS 1.3.
+            // It exits at once, and may not have received the alert of TLS 1.3.
             assert!(text.contains(alert) || words == ["-tls1_3"], "no {alert:?} in\n{text}");
         }
     }
 }
 
 #[test]
-fn openssls_server_is_talked_to_in_both_versions() {
-    if !there_is("openssl") {
+fn openssls_server_is_used_in_both_versions() {
+    if !is_installed("openssl") {
         return;
     }
     let directory = certificates(Language::Rust, "s_server");
@@ -340,8 +340,8 @@ fn openssls_server_is_talked_to_in_both_versions() {
 }
 
 #[test]
-fn curl_fetches_the_page_and_plain_http_is_told_so() {
-    if !there_is("curl") {
+fn curl_fetches_the_page_and_plain_http_is_an_error() {
+    if !is_installed("curl") {
         return;
     }
     for &language in languages() {
@@ -374,14 +374,14 @@ fn curl_fetches_the_page_and_plain_http_is_told_so() {
     }
 }
 
-/// The hook's handler never runs for a client that was not let in.
+/// The handler is not called for a client whose handshake failed.
 #[test]
 fn refused_clients_never_reach_the_handler() {
     let directory = certificates(Language::Rust, "refused");
     let stranger = certificates(Language::Rust, "stranger");
     let mut server = server(Language::Rust, "mtls_whoami", &directory);
     let address = server.address();
-    // Our own certificate, of an authority the server does not know.
+    // A certificate of an authority that the server does not know.
     let context = SSLContext::new(PROTOCOL_TLS_CLIENT);
     context.load_verify_locations(directory.join("ca.pem")).unwrap();
     context.load_cert_chain(stranger.join("client.pem"), stranger.join("client.key")).unwrap();

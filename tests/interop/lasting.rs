@@ -1,4 +1,4 @@
-//! Servers that last: a chat, limits, and a good end.
+//! Tests of long-running servers: a chat, limits, and a graceful shutdown.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ fn client_of(address: &[String; 2]) -> Socket {
     client
 }
 
-/// A line that comes, byte by byte, so that the next stays where it is.
+/// Receives a line byte by byte, so that no data of the next line is read.
 fn line(client: &Socket) -> String {
     let mut line = Vec::new();
     while line.last() != Some(&b'\n') {
         let byte = client.recv(1).expect("recv");
-        assert!(!byte.is_empty(), "the end after {:?}", String::from_utf8_lossy(&line));
+        assert!(!byte.is_empty(), "end of file after {:?}", String::from_utf8_lossy(&line));
         line.extend(byte);
     }
     String::from_utf8(line).expect("UTF-8")
@@ -43,7 +43,7 @@ fn chat() {
         bob.sendall(b"hello, ann\n").expect("sendall");
         assert_eq!(line(&ann), "bob: hello, ann\n");
 
-        // One that never reads holds up nobody, and is dropped.
+        // A client that does not read delays no other, and is disconnected.
         let sleepy = enter(&mut server, "sleepy");
         assert_eq!((line(&ann), line(&bob)), ("* sleepy is here\n".into(), "* sleepy is here\n".into()));
         let long = format!("{}\n", "x".repeat(100_000));
@@ -59,7 +59,7 @@ fn chat() {
                     break 'talk;
                 }
             }
-            assert_eq!(heard, expected.as_bytes(), "bob hears every word");
+            assert_eq!(heard, expected.as_bytes(), "bob has not received all lines");
         }
         server.expect("sleepy is dropped: 100 lines behind\n");
         assert_eq!(line(&ann), "* sleepy has gone\n");
@@ -132,12 +132,12 @@ fn limits() {
             client
         };
         let (first, second) = (enter(), enter());
-        // Nothing is said to it: what is unread when it is closed could be its answer's end.
+        // No data is sent to it, because unread data at the close could truncate the response.
         let third = client_of(&address);
         assert_eq!(line(&third), "too many clients\n");
         assert_eq!(third.recv(1).expect("recv"), b"");
         server.expect(" is one too many\n");
-        // What ends is counted when it has been closed.
+        // A connection is counted when it has been closed.
         let counted = |expected: &str| {
             let until = std::time::Instant::now() + program::LIMIT;
             loop {
@@ -170,7 +170,7 @@ fn graceful_shutdown() {
             idle.sendall(b"hello\n").expect("sendall");
             assert_eq!(line(&idle), "HELLO\n");
             server.signal(signal);
-            assert_eq!(idle.recv(1).expect("recv"), b"", "it goes at once");
+            assert_eq!(idle.recv(1).expect("recv"), b"", "the idle connection was not closed");
             drop(idle);
             let (output, _) = server.finish_with(0);
             assert!(output.starts_with("listening on 127.0.0.1:SERVER\n"), "{output}");

@@ -1,10 +1,10 @@
-//! The same handler in the models Python does not have.
+//! Tests of one handler in the models that Python does not have.
 
 use std::time::Duration;
 
 use crate::program::{ANY_PORT, Program, languages};
 
-/// A server that answers line by line, and goes on when its client has gone.
+/// Runs a server that echoes lines, and keeps serving after its client has disconnected.
 fn echoes(name: &str) {
     for &language in languages() {
         let mut server = Program::start(language, name, &ANY_PORT);

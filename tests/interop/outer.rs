@@ -1,4 +1,4 @@
-//! The programs that show what is beyond the classic calls.
+//! Tests of programs for less common calls.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ fn udp_batch() {
     });
 }
 
-/// However they are divided into batches, each gets its own answer.
+/// Each datagram gets its own answer, in whatever batches they are received.
 #[test]
 fn udp_batch_answers_each_of_many() {
     for &language in languages() {
@@ -36,8 +36,8 @@ fn udp_batch_answers_each_of_many() {
         }
         let mut missing: BTreeSet<_> = texts.iter().map(|text| text.to_uppercase().into_bytes()).collect();
         while !missing.is_empty() {
-            let answer = sock.recv(100).expect("as many answers as questions");
-            assert!(missing.remove(&answer), "{answer:?} came and was not missing");
+            let answer = sock.recv(100).expect("expected one answer for each request");
+            assert!(missing.remove(&answer), "unexpected answer {answer:?}");
         }
     }
 }
@@ -49,7 +49,8 @@ fn tcp_info() {
         let client = Program::start(client, "echo_tcp_client", &server.address());
         assert_eq!(client.finish(), "answer: Hello, world!\n");
         let output = server.finish();
-        let (counted, round_trip) = output.rsplit_once("round trip: ").expect("a line on the round trip");
+        let (counted, round_trip) =
+            output.rsplit_once("round trip: ").expect("no line with the round-trip time");
         let microseconds = round_trip.strip_suffix(" µs\n").expect("a time");
         assert!(microseconds.parse::<u64>().is_ok(), "{round_trip:?}");
         assert_eq!(
@@ -67,7 +68,7 @@ fn peer_credentials() {
     pairings(|server, client| {
         let directory = Directory::new("peer_credentials");
         let path = [directory.join("echo")];
-        // What is made here belongs to whom the programs run as.
+        // The test runs as the same user as the programs.
         let owner = fs::metadata(directory.join("")).expect("metadata");
         let mut server = Program::start(server, "peer_credentials", &path);
         server.listening_on();
@@ -83,6 +84,6 @@ fn peer_credentials() {
                  got: Hello, neighbour!\n"
             )
         );
-        assert!(directory.names().is_empty(), "{:?} is left", directory.names());
+        assert!(directory.names().is_empty(), "{:?} was not removed", directory.names());
     });
 }

@@ -1,4 +1,4 @@
-//! One running program of either language, its terminal and its transcript.
+//! A running program of either language, its terminal and its transcript.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -14,10 +14,10 @@ use pty_process::blocking::{self as pty, Pty};
 
 use crate::transcript;
 
-/// Longest wait for anything; only a failure takes it.
+/// The limit of every wait. Only a failure takes so long.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
-/// Arguments of a server whose port the system shall choose.
+/// The arguments of a server for which the system chooses a port.
 pub(crate) const ANY_PORT: [&str; 2] = ["127.0.0.1", "0"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,15 +28,15 @@ pub(crate) enum Language {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Terminal {
-    /// Three pipes: what a shell script sees.
+    /// Three pipes, as in a shell script.
     Pipe,
-    /// A pseudo-terminal for all three: what a person sees.
+    /// A pseudo-terminal for all three streams.
     Pty,
 }
 
-/// The languages to be tested: Rust, and Python where there is one.
+/// Returns the languages to test: Rust, and Python if it is installed.
 ///
-/// Without `python3` the rest is tested all the same, but not in silence.
+/// Without `python3` a message is printed and only Rust is tested.
 pub(crate) fn languages() -> &'static [Language] {
     static LANGUAGES: OnceLock<&'static [Language]> = OnceLock::new();
     LANGUAGES.get_or_init(|| {
@@ -50,29 +50,28 @@ pub(crate) fn languages() -> &'static [Language] {
             return &[Language::Rust, Language::Python];
         }
         let required = env::var_os("SOCK_REQUIRE_PYTHON").is_some_and(|value| value == "1");
-        assert!(!required, "SOCK_REQUIRE_PYTHON=1, but there is no python3 of at least 3.9 on PATH");
-        shout("there is no python3 of at least 3.9 on PATH: ALL PAIRINGS WITH PYTHON ARE LEFT OUT");
+        assert!(!required, "SOCK_REQUIRE_PYTHON=1 is set, but python3 3.9 or newer is not on PATH");
+        print_uncaptured("python3 3.9 or newer is not on PATH: ALL COMBINATIONS WITH PYTHON ARE SKIPPED");
         &[Language::Rust]
     })
 }
 
-/// Tells the person who runs the tests, past the capture of passing ones.
-pub(crate) fn shout(sentence: &str) {
-    // `eprintln` is captured, the stream behind it is not. Should it be closed,
-    // there is nobody to tell.
+/// Prints a message that libtest does not capture.
+pub(crate) fn print_uncaptured(sentence: &str) {
+    // `eprintln` is captured, but not the stream itself. An error of the stream is ignored.
     let _ = writeln!(io::stderr(), "\n*** interop: {sentence} ***");
 }
 
-/// A program that runs; dropping it kills it.
+/// A running program, which is killed when it is dropped.
 pub(crate) struct Program {
-    /// As in `talk.py`, for messages.
+    /// A name such as `talk.py`, for messages.
     label: String,
     child: Child,
     terminal: Terminal,
     input: Option<Input>,
     output: Output,
     errors: Output,
-    /// The server's port: its own, or the one given to a client.
+    /// The server's port, for a server and for its client.
     port: String,
 }
 
@@ -81,11 +80,11 @@ enum Input {
     Pty(Arc<Pty>),
 }
 
-/// What a program has written so far, collected by a thread of its own.
+/// The output of a program, which a thread receives.
 struct Output {
     chunks: mpsc::Receiver<Vec<u8>>,
     seen: Vec<u8>,
-    /// How much of it `expect` has already found.
+    /// How much of the output `expect` has matched.
     found: usize,
     ended: bool,
 }
@@ -112,7 +111,7 @@ impl Program {
         Self::spawn(terminal, command, label, port)
     }
 
-    /// Starts any command, with its three streams in our hands.
+    /// Starts a command with its three streams redirected.
     pub(crate) fn spawn(terminal: Terminal, mut command: Command, label: String, port: String) -> Self {
         let (child, input, output, errors) = match terminal {
             Terminal::Pipe => {
@@ -121,7 +120,7 @@ impl Program {
                     .stdout(Stdio::piped())
                     .stderr(Stdio::piped())
                     .spawn()
-                    .unwrap_or_else(|err| panic!("{label} does not start: {err}"));
+                    .unwrap_or_else(|err| panic!("cannot start {label}: {err}"));
                 let input = child.stdin.take().map(Input::Pipe);
                 let output = Output::of(child.stdout.take().expect("stdout is piped"));
                 let errors = Output::of(child.stderr.take().expect("stderr is piped"));
@@ -134,7 +133,7 @@ impl Program {
                 let child = pty::Command::from(command)
                     .env("TERM", "xterm")
                     .spawn(slave)
-                    .unwrap_or_else(|err| panic!("{label} does not start: {err}"));
+                    .unwrap_or_else(|err| panic!("cannot start {label}: {err}"));
                 let master = Arc::new(master);
                 let output = Output::of(Screen(Arc::clone(&master)));
                 let errors = Output::of(io::empty());
@@ -144,12 +143,12 @@ impl Program {
         Program { label, child, terminal, input, output, errors, port }
     }
 
-    /// Number of its process.
+    /// Returns the process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits for the line that says where the server listens; returns that.
+    /// Waits until the server listens. Returns its address.
     pub(crate) fn listening_on(&mut self) -> String {
         let line = self.line_after("listening on ");
         let address = line.split(',').next().unwrap_or("").to_owned();
@@ -159,7 +158,7 @@ impl Program {
         address
     }
 
-    /// Waits for `text`; returns the rest of its line.
+    /// Waits for `text`. Returns the rest of its line.
     pub(crate) fn line_after(&mut self, text: &str) -> String {
         self.expect(text);
         let start = self.output.found;
@@ -168,7 +167,7 @@ impl Program {
         String::from_utf8_lossy(line).trim_end().to_owned()
     }
 
-    /// Arguments for a client of this server, once it listens.
+    /// Waits until this server listens. Returns the arguments for a client.
     pub(crate) fn address(&mut self) -> [String; 2] {
         let address = self.listening_on();
         let (host, port) =
@@ -177,7 +176,7 @@ impl Program {
     }
 
     /// Sends a signal, by its name without `SIG`.
-    // Only one of the two tests that have this file does.
+    // Only one of the two tests that include this file uses it.
     #[allow(dead_code)]
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
@@ -198,8 +197,8 @@ impl Program {
     pub(crate) fn answer(&mut self, line: &str) {
         self.expect("> ");
         let typed = format!("{line}\n");
-        // A terminal shows what is typed; behind a pipe nobody does, so that
-        // is done here, for one and the same transcript.
+        // A terminal echoes input. With a pipe the input is added here, so that both have the
+        // same transcript.
         if self.terminal == Terminal::Pipe {
             self.output.seen.extend(typed.as_bytes());
         }
@@ -221,28 +220,28 @@ impl Program {
             Input::Pty(pty) => (&**pty).write_all(bytes),
         };
         if let Err(err) = result {
-            panic!("{} does not take its input: {err}\n{self}", self.label);
+            panic!("cannot write to {}: {err}\n{self}", self.label);
         }
     }
 
-    /// Waits for the end of a program that went well: its transcript.
+    /// Waits for a successful exit. Returns the transcript.
     pub(crate) fn finish(self) -> String {
         let (output, errors) = self.finish_with(0);
-        assert_eq!(errors, "", "standard error of a program that went well");
+        assert_eq!(errors, "", "standard error of a successful program");
         output
     }
 
-    /// Waits for the end of a program; its transcript, and its standard error.
+    /// Waits for the exit. Returns the transcript and the standard error.
     pub(crate) fn finish_with(mut self, code: i32) -> (String, String) {
         self.wait_until("waiting for the end of the output", |output| output.ended);
         let deadline = Instant::now() + LIMIT;
         while self.errors.receive(deadline) {}
-        // Its streams are closed, so it is as good as gone.
+        // Its streams are closed, so it exits soon.
         let status = loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => break status,
                 Ok(None) if Instant::now() < deadline => thread::yield_now(),
-                Ok(None) => panic!("{} does not end\n{self}", self.label),
+                Ok(None) => panic!("{} does not exit\n{self}", self.label),
                 Err(err) => panic!("{}: {err}", self.label),
             }
         };
@@ -250,8 +249,7 @@ impl Program {
         self.texts()
     }
 
-    /// Ends a server that would serve for ever, once it has written as many
-    /// lines as `expected` has; its transcript, to be compared with that.
+    /// Kills a server once it has written as many lines as `expected` has. Returns its transcript.
     pub(crate) fn stop_after(mut self, expected: &str) -> String {
         let lines = expected.lines().count();
         self.wait_until(&format!("waiting for line {lines}"), |output| {
@@ -271,9 +269,9 @@ impl Program {
         let deadline = Instant::now() + LIMIT;
         while !done(&mut self.output) {
             if !self.output.receive(deadline) {
-                // Whatever it complained about by now goes into the message.
+                // The message contains its standard error so far.
                 while self.errors.receive(Instant::now() + Duration::from_millis(500)) {}
-                let end = if self.output.ended { "its output has ended" } else { "the time is up" };
+                let end = if self.output.ended { "its output has ended" } else { "timeout" };
                 panic!("{}: {what}: {end}\n{self}", self.label);
             }
         }
@@ -294,13 +292,13 @@ impl fmt::Display for Program {
         let output = String::from_utf8_lossy(&self.output.seen);
         let errors = String::from_utf8_lossy(&self.errors.seen);
         let (label, terminal) = (&self.label, self.terminal);
-        write!(f, "--- {label} wrote ({terminal:?}):\n{output}\n--- and complained:\n{errors}\n---")
+        write!(f, "--- {label} wrote ({terminal:?}):\n{output}\n--- standard error:\n{errors}\n---")
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Both fail only for a child that has been waited for.
+        // Both fail only for a child that was waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -328,7 +326,7 @@ impl Output {
         Output { chunks, seen: Vec::new(), found: 0, ended: false }
     }
 
-    /// Takes the next piece of output; false at its end or the deadline.
+    /// Receives the next output. Returns false at its end or at the deadline.
     fn receive(&mut self, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
         match self.chunks.recv_timeout(left) {
@@ -345,7 +343,7 @@ impl Output {
     }
 }
 
-/// The reading side of a pseudo-terminal that is written to as well.
+/// The reading side of a pseudo-terminal.
 struct Screen(Arc<Pty>);
 
 impl Read for Screen {
@@ -354,7 +352,7 @@ impl Read for Screen {
     }
 }
 
-/// The command of an example, without the environment of whoever tests.
+/// Returns the command of an example, with a clean environment.
 fn command(language: Language, name: &str) -> Command {
     let mut command = match language {
         Language::Rust => Command::new(example(name)),
@@ -374,7 +372,7 @@ fn command(language: Language, name: &str) -> Command {
 
 /// The path of a built example, which cargo puts beside `deps`.
 pub(crate) fn example(name: &str) -> PathBuf {
-    let own = env::current_exe().expect("the path of this test");
+    let own = env::current_exe().expect("the path of this test exists");
     let target = own.ancestors().nth(2).expect("target directory");
     let path = target.join("examples").join(name);
     assert!(
@@ -394,7 +392,7 @@ pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A directory for one test, removed with what is in it.
+/// A directory for one test, which is removed with its contents.
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {
@@ -408,12 +406,12 @@ impl Directory {
         self.0.join(name).into()
     }
 
-    /// A text with this directory called `DIR`.
+    /// Replaces the path of this directory by `DIR`.
     pub(crate) fn hide(&self, text: &str) -> String {
         text.replace(&*self.0.to_string_lossy(), "DIR")
     }
 
-    /// Names of what is in it, sorted.
+    /// Returns the sorted names in the directory.
     pub(crate) fn names(&self) -> Vec<OsString> {
         let entries = std::fs::read_dir(&self.0).expect("read_dir");
         let mut names: Vec<_> = entries.map(|entry| entry.expect("entry").file_name()).collect();
@@ -424,7 +422,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // What is left in the temporary directory harms nobody.
+        // An error is ignored, because the directory is temporary.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,9 +1,9 @@
-//! Transcripts without what differs from run to run.
+//! Normalizes transcripts.
 
-/// Columns of the pseudo-terminals.
+/// The number of columns of the pseudo-terminals.
 pub(crate) const WIDTH: u16 = 80;
 
-/// A transcript with the server's port called `SERVER` and any other `PORT`.
+/// Replaces the server's port by `SERVER` and other ports by `PORT`.
 pub(crate) fn normal(text: &str, server_port: &str) -> String {
     let mut normal = String::new();
     let mut rest = text;
@@ -19,16 +19,15 @@ pub(crate) fn normal(text: &str, server_port: &str) -> String {
         rest = &rest[start + digits..];
     }
     normal.push_str(rest);
-    // A prompt that nobody answers ends in a space, which no screen shows.
+    // A prompt without an answer ends in a space, which is not visible on a screen.
     let lines: Vec<&str> = normal.split('\n').map(str::trim_end).collect();
     lines.join("\n")
 }
 
-/// What a terminal shows after these bytes, line by line.
+/// Returns the lines that a terminal shows after these bytes.
 ///
-/// Just enough of a terminal for prompts and progress bars: carriage return,
-/// line feed, wrapping at the right edge, and the control sequences to move up
-/// and to erase. The others change no text.
+/// It supports what prompts and progress bars need: carriage return, line feed, wrapping at the right
+/// edge, and the control sequences to move up and to erase. Other sequences are ignored.
 pub(crate) fn screen(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut lines: Vec<Vec<char>> = Vec::new();
@@ -39,7 +38,7 @@ pub(crate) fn screen(bytes: &[u8]) -> String {
             '\r' => column = 0,
             '\n' => row += 1,
             '\x1b' => {
-                // A control sequence: parameters, then a letter for the deed.
+                // A control sequence: parameters, then a letter for the function.
                 let mut parameter = String::new();
                 let deed = loop {
                     match chars.next() {
@@ -72,14 +71,14 @@ pub(crate) fn screen(bytes: &[u8]) -> String {
             }
         }
     }
-    // The cursor's line counts, even an empty one: it is what a newline made.
+    // The cursor's line counts even if it is empty, because a newline created it.
     lines.resize_with(lines.len().max(row + 1), Vec::new);
     let lines: Vec<String> = lines.iter().map(|line| line.iter().collect()).collect();
     lines.join("\n")
 }
 
 #[test]
-fn ports_are_named_and_other_numbers_stay() {
+fn ports_are_replaced_and_other_numbers_are_kept() {
     let text = "listening on 127.0.0.1:4000\n127.0.0.1:40001 sent 4000 of 40002 > \nend";
     let named = "listening on 127.0.0.1:SERVER\n127.0.0.1:PORT sent SERVER of 40002 >\nend";
     assert_eq!(normal(text, "4000"), named);
@@ -90,7 +89,7 @@ fn a_screen_shows_what_was_drawn_last() {
     assert_eq!(screen(b"> typed\r\nanswer\r\n"), "> typed\nanswer\n");
     assert_eq!(screen(b"\r10 bytes |\r20 bytes /\r30 bytes  \r\nend\r\n"), "30 bytes  \nend\n");
     assert_eq!(screen(b"long line\r\x1b[2Kbar\n\x1b[1Ax\x1b[K"), "barx");
-    // A line that is full to the edge goes on in the next one.
+    // A full line is continued in the next one.
     let full = "x".repeat(80);
     assert_eq!(screen(format!("{full}end").as_bytes()), format!("{full}\nend"));
 }

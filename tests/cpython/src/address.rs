@@ -1,5 +1,5 @@
-//! Addresses: tuples, strings and bytes in Python, [`sock::Address`] and what is
-//! [`ToAddress`] in `sock`.
+//! Converts addresses between Python's tuples, strings and bytes and [`sock::Address`] or
+//! [`ToAddress`].
 
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -16,8 +16,7 @@ use sock::{
 use crate::errors::IntoPython;
 use crate::raw::Buffer;
 
-/// An address as Python code gave it. `sock` looks names up when it is used: by
-/// then no other thread of Python waits for this one.
+/// An address from Python code. `sock` resolves names when the address is used, without the GIL.
 #[derive(Debug)]
 pub(crate) enum Given {
     Host(String, i64),
@@ -28,7 +27,7 @@ pub(crate) enum Given {
     Can { interface: String, protocol: CanProtocol },
 }
 
-/// What an address of `AF_CAN` has behind its interface.
+/// The part of an `AF_CAN` address after the interface.
 #[derive(Debug)]
 pub(crate) enum CanProtocol {
     None,
@@ -51,7 +50,7 @@ impl ToAddress for Given {
                 Ok(Address::Packet(address))
             }
             Given::Can { interface, protocol } => {
-                // No name is every interface.
+                // An empty name means all interfaces.
                 let index = if interface.is_empty() { 0 } else { sock::if_nametoindex(interface)? };
                 Ok(Address::Can(match *protocol {
                     CanProtocol::None => CanAddress::new(index),
@@ -139,7 +138,7 @@ pub(crate) fn from_python(
     }
 }
 
-/// A tuple and what is said where it is wrong.
+/// A tuple, with the error message for a wrong one.
 struct Fields<'a, 'py> {
     caller: &'a str,
     family: AddressFamily,
@@ -155,8 +154,8 @@ impl Fields<'_, '_> {
         Err(PyTypeError::new_err(format!("{caller}(): {family} address must be {what}")))
     }
 
-    /// Any number: `sock` says whether it is a port. One that no number of C holds
-    /// fails as one that is no port.
+    /// Converts any number, and `sock` checks whether it is a port. A number too large for C fails as
+    /// an invalid port.
     fn port(&self, index: usize) -> PyResult<i64> {
         self.tuple.get_item(index)?.extract::<i64>().map_err(|error| {
             match error.is_instance_of::<PyOverflowError>(self.tuple.py()) {
@@ -166,7 +165,7 @@ impl Fields<'_, '_> {
         })
     }
 
-    /// As the format `I`: modulo 2**32. 0 where the tuple has ended.
+    /// Converts like the format `I`, modulo 2**32. A missing item is 0.
     fn modulo(&self, index: usize) -> PyResult<u32> {
         match self.tuple.len() > index {
             true => modulo(&self.tuple.get_item(index)?),
@@ -175,7 +174,7 @@ impl Fields<'_, '_> {
     }
 }
 
-/// As the format `I`: modulo 2**32.
+/// Converts like the format `I`, modulo 2**32.
 pub(crate) fn modulo(number: &Bound<'_, PyAny>) -> PyResult<u32> {
     Ok(number.extract::<i64>()? as u32)
 }
@@ -206,7 +205,7 @@ fn idna(host: &Bound<'_, PyAny>) -> PyResult<String> {
 /// Text from str, bytes or bytearray.
 pub(crate) fn text(value: &Bound<'_, PyAny>) -> PyResult<String> {
     if value.is_instance_of::<PyBytes>() || value.is_instance_of::<PyByteArray>() {
-        // Of other bytes the codec says what is wrong with them.
+        // For other bytes the codec raises the error.
         return value.call_method1("decode", ("utf-8",))?.extract();
     }
     value.cast::<PyString>().map_err(|_| {
@@ -216,7 +215,7 @@ pub(crate) fn text(value: &Bound<'_, PyAny>) -> PyResult<String> {
     value.extract()
 }
 
-/// Text in the encoding of file names, or whatever has bytes.
+/// Converts text in the encoding of file names, or a bytes-like object.
 fn unix_name(name: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     match name.is_instance_of::<PyString>() {
         true => Ok(name.extract::<std::ffi::OsString>()?.into_vec()),
@@ -224,7 +223,7 @@ fn unix_name(name: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     }
 }
 
-/// What Python code gets for an address.
+/// Converts an address for Python code.
 pub(crate) fn to_python(py: Python<'_>, address: &Address, proto: i32) -> PyResult<Py<PyAny>> {
     let address = match address {
         Address::Inet(v4) => (v4.ip().to_string(), v4.port()).into_pyobject(py)?.into_any(),
@@ -266,7 +265,7 @@ pub(crate) fn to_python(py: Python<'_>, address: &Address, proto: i32) -> PyResu
     Ok(address.unbind())
 }
 
-/// No interface has no name.
+/// Index 0 has an empty name.
 fn interface(index: u32) -> String {
     sock::if_indextoname(index).unwrap_or_default()
 }

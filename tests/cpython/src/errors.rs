@@ -1,4 +1,4 @@
-//! What `sock` fails with, as Python's exceptions.
+//! Converts `sock`'s errors to Python's exceptions.
 
 use std::io;
 
@@ -23,7 +23,7 @@ mod exceptions {
 /// The exception for an error.
 pub(crate) fn raise(py: Python<'_>, error: &io::Error) -> PyErr {
     if sock::was_interrupted(error) {
-        // The hook has left it here.
+        // The interrupt hook stored the exception here.
         return PyErr::take(py).unwrap_or_else(|| PyKeyboardInterrupt::new_err(()));
     }
     if let Some(gai) = GaiError::of(error) {
@@ -43,7 +43,7 @@ pub(crate) fn raise(py: Python<'_>, error: &io::Error) -> PyErr {
         (Some(number), _) => os_error(py, number),
         (None, io::ErrorKind::TimedOut) => PyTimeoutError::new_err("timed out"),
         (None, io::ErrorKind::OutOfMemory) => PyMemoryError::new_err(()),
-        // An errno with words of ours around it, or no errno at all.
+        // An errno with a message of `sock`, or no errno.
         (None, _) => match sock::errno(error) {
             Some(number) => PyOSError::new_err((number, text)),
             None => PyOSError::new_err(text),
@@ -51,7 +51,7 @@ pub(crate) fn raise(py: Python<'_>, error: &io::Error) -> PyErr {
     }
 }
 
-/// `OSError` picks its subclass by the errno itself.
+/// `OSError` chooses its subclass by the errno.
 pub(crate) fn os_error(py: Python<'_>, number: i32) -> PyErr {
     let text = py.import("os").and_then(|os| os.call_method1("strerror", (number,)));
     match text {
@@ -60,17 +60,17 @@ pub(crate) fn os_error(py: Python<'_>, number: i32) -> PyErr {
     }
 }
 
-/// What every call on a closed socket fails with.
+/// The error of every call on a closed socket.
 pub(crate) fn closed(py: Python<'_>) -> PyErr {
     os_error(py, libc::EBADF)
 }
 
-/// Leaves an exception for [`raise`].
+/// Stores an exception for [`raise`].
 pub(crate) fn leave(py: Python<'_>, raised: PyErr) {
     raised.restore(py);
 }
 
-/// Shorter at the end of a call: `….py(py)?`.
+/// Allows `….py(py)?` at the end of a call.
 pub(crate) trait IntoPython<T> {
     fn py(self, py: Python<'_>) -> PyResult<T>;
 }

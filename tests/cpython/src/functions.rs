@@ -1,4 +1,4 @@
-//! The module's other functions: pairs, descriptors, byte order, addresses as text.
+//! The module's other functions: socket pairs, descriptors, byte order, addresses as text.
 
 use std::os::fd::IntoRawFd;
 
@@ -96,7 +96,7 @@ fn ntohl(x: u32) -> u32 {
 #[pyfunction]
 #[pyo3(signature = (text, /))]
 fn inet_aton<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyBytes>> {
-    // C has no errno for it, and Python takes OSError all the same.
+    // C sets no errno, but Python raises OSError.
     let packed = sock::inet_aton(text).map_err(|error| PyOSError::new_err(error.to_string()))?;
     Ok(PyBytes::new(py, &packed))
 }
@@ -122,7 +122,7 @@ fn inet_pton<'py>(py: Python<'py>, family: i32, text: &str) -> PyResult<Bound<'p
 #[pyo3(signature = (family, packed, /))]
 fn inet_ntop(family: i32, packed: &Bound<'_, PyAny>) -> PyResult<String> {
     let packed = Buffer::readable(packed)?;
-    // An unknown family is a ValueError here, other than in inet_pton.
+    // An unknown family is a ValueError here, unlike in inet_pton.
     sock::inet_ntop(family.into(), packed.bytes()).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 

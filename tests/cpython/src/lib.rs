@@ -1,8 +1,7 @@
-//! CPython's `_socket` over `sock`, so that CPython's own tests judge `sock`.
+//! CPython's `_socket` over `sock`, so that CPython's own tests run on `sock`.
 //!
-//! It only converts: Python's values go in, values and exceptions come out. It
-//! never looks at an errno to decide, never loops over a call, never waits, and
-//! never reads an address out of a text: all of that is `sock`'s.
+//! It only converts values and exceptions. It makes no decision by errno, has no loop around a call,
+//! does not wait, and does not parse addresses. `sock` does all of that.
 //!
 //! | file | what it converts |
 //! | --- | --- |
@@ -49,7 +48,7 @@ fn _socket(module: &Bound<'_, PyModule>) -> PyResult<()> {
     resolver(module)?;
     functions::add(module)?;
     module.add("_python_half", python_half::module(py)?)?;
-    // The real module has none, and `from _socket import *` would keep to it.
+    // The real module has no `__all__`, and `from _socket import *` would use it.
     module.delattr("__all__")
 }
 

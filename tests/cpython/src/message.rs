@@ -83,7 +83,7 @@ impl PySocket {
     }
 }
 
-/// Descriptors are numbers to Python, and are borrowed for the call.
+/// Python passes descriptors as numbers. They are borrowed for the call.
 fn item_of(item: &Bound<'_, PyAny>) -> PyResult<Ancillary<'static>> {
     let wrong = || PyTypeError::new_err("[sendmsg() ancillary data items] must be sequences of length 3");
     let item = item.cast::<PySequence>().map_err(|_| wrong())?;
@@ -103,8 +103,8 @@ fn item_of(item: &Bound<'_, PyAny>) -> PyResult<Ancillary<'static>> {
     Ok(Ancillary::rights(&fds.ok_or_else(closed).py(item.py())?))
 }
 
-/// The list of tuples. Only when it is complete do the descriptors become
-/// Python's; before, a failure closes them.
+/// Creates the list of tuples. Python owns the descriptors once the list is complete. A failure before
+/// that closes them.
 fn list<'py>(py: Python<'py>, ancillary: Vec<Ancillary<'static>>) -> PyResult<Bound<'py, PyList>> {
     let list = PyList::empty(py);
     for item in &ancillary {

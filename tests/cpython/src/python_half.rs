@@ -1,5 +1,5 @@
-//! Members of `socket` that are Python code in Lib/socket.py, from `sock` instead:
-//! `site/python_half.py` puts them in place.
+//! Replacements for members of `socket` that are Python code in Lib/socket.py. `site/python_half.py`
+//! installs them.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Seek, SeekFrom};
@@ -33,7 +33,7 @@ pub(crate) fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     Ok(module)
 }
 
-/// The raw file of `makefile`: reading never takes more than it is asked for.
+/// The raw file of `makefile` for reading. It never reads more than requested.
 #[pyfunction]
 fn readinto(sock: &Bound<'_, PySocket>, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
     let py = sock.py();
@@ -43,7 +43,7 @@ fn readinto(sock: &Bound<'_, PySocket>, buffer: &Bound<'_, PyAny>) -> PyResult<u
     py.detach(|| SocketReader::new(&*sock, 0).read(bytes)).py(py)
 }
 
-/// The raw file of `makefile`: writing may be partial.
+/// The raw file of `makefile` for writing. Writes may be partial.
 #[pyfunction]
 fn write(sock: &Bound<'_, PySocket>, data: &Bound<'_, PyAny>) -> PyResult<usize> {
     let py = sock.py();
@@ -87,7 +87,7 @@ fn positive(count: Option<i64>) -> PyResult<Option<u64>> {
     count.map(|count| u64::try_from(count).map_err(|_| wrong(count))).transpose()
 }
 
-/// A file object of Python as a file of Rust.
+/// A file object of Python, with Rust's traits.
 struct PythonFile {
     file: Py<PyAny>,
     raised: Option<PyErr>,
@@ -166,7 +166,7 @@ fn recv_fds<'py>(
     Ok((PyBytes::new(py, &data), descriptors, flags.as_raw(), address))
 }
 
-/// A socket taken apart, for the constructor of `socket.socket`.
+/// The arguments for the constructor of `socket.socket`.
 type Parts = (i32, i32, i32, i32);
 
 fn parts(sock: Socket) -> Parts {
@@ -191,7 +191,7 @@ fn create_server(
     py.detach(|| sock::create_server_with(given, &options)).py(py).map(parts)
 }
 
-/// The socket's parts; or, when every address has failed, an exception for each.
+/// Returns the parts of the socket, or an exception for each address if all have failed.
 #[pyfunction]
 #[pyo3(signature = (host, port, source_address, *timeout))]
 fn create_connection<'py>(
@@ -203,7 +203,7 @@ fn create_connection<'py>(
 ) -> PyResult<(Option<Parts>, Bound<'py, PyList>)> {
     let host = address::resolver_host(host)?;
     let source = source_address.map(|(host, port)| PyResult::Ok((host_of(&host)?, port))).transpose()?;
-    // None is a timeout too; no argument is the default one.
+    // None is a timeout too. Without the argument the default timeout applies.
     let timeout = timeout.first().map(seconds::parse).transpose()?;
     let connected = py.detach(|| {
         let mut options = ConnectionOptions::new();

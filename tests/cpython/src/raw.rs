@@ -1,5 +1,5 @@
-//! All that needs `unsafe`: buffers of Python objects, descriptors as numbers,
-//! and the memory that `_ssl` reads.
+//! The code that needs `unsafe`: buffers of Python objects, descriptors as numbers, and the memory that
+//! `_ssl` reads.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_int, c_void};
@@ -17,16 +17,16 @@ use pyo3::sync::PyOnceLock;
 use crate::errors;
 use crate::socket::PySocket;
 
-/// The bytes of a Python object, held for as long as this lives.
+/// The bytes of a Python object, held while this value lives.
 pub(crate) struct Buffer(Box<ffi::Py_buffer>);
 
 impl Buffer {
-    /// As the format `y*`: anything that gives its bytes.
+    /// Converts like the format `y*`: any bytes-like object.
     pub(crate) fn readable(object: &Bound<'_, PyAny>) -> PyResult<Buffer> {
         Buffer::get(object, ffi::PyBUF_SIMPLE)
     }
 
-    /// As the format `w*`: anything that lets its bytes be written.
+    /// Converts like the format `w*`: any writable bytes-like object.
     pub(crate) fn writable(object: &Bound<'_, PyAny>) -> PyResult<Buffer> {
         Buffer::get(object, ffi::PyBUF_WRITABLE).map_err(|_| {
             let name =
@@ -37,7 +37,7 @@ impl Buffer {
 
     fn get(object: &Bound<'_, PyAny>, flags: c_int) -> PyResult<Buffer> {
         let mut view = Box::new(MaybeUninit::<ffi::Py_buffer>::zeroed());
-        // SAFETY: the object is alive, and the view stays where it is until released.
+        // SAFETY: the object is alive, and the view does not move until it is released.
         if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), view.as_mut_ptr(), flags) } != 0 {
             return Err(PyErr::fetch(object.py()));
         }
@@ -52,18 +52,18 @@ impl Buffer {
     pub(crate) fn bytes(&self) -> &[u8] {
         match self.len() {
             0 => &[],
-            // SAFETY: Python keeps this memory in place until the view is released.
-            // Python code may write to it meanwhile, as it may while C reads it.
+            // SAFETY: Python does not move this memory until the view is released. Python code may
+            // write to it meanwhile, as it may while C reads it.
             len => unsafe { slice::from_raw_parts(self.0.buf.cast(), len) },
         }
     }
 
-    /// Only of a [`writable`](Buffer::writable) one.
+    /// Returns the bytes of a [`writable`](Buffer::writable) buffer.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         assert_eq!(self.0.readonly, 0, "asked for as writable");
         match self.len() {
             0 => &mut [],
-            // SAFETY: as above, and it was asked for as writable.
+            // SAFETY: as above, and it was requested as writable.
             len => unsafe { slice::from_raw_parts_mut(self.0.buf.cast(), len) },
         }
     }
@@ -71,26 +71,26 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: it was filled by PyObject_GetBuffer, and is dropped by a thread
-        // that is attached: a view cannot be moved to another.
+        // SAFETY: PyObject_GetBuffer filled it, and an attached thread drops it, because a view
+        // cannot be moved to another thread.
         unsafe { ffi::PyBuffer_Release(&mut *self.0) };
     }
 }
 
-/// Takes over a descriptor that Python code hands over as a number.
+/// Takes ownership of a descriptor that Python code passes as a number.
 pub(crate) fn take_descriptor(fd: RawFd) -> Option<OwnedFd> {
-    // SAFETY: Python code that passes a number on as a socket gives it away.
+    // SAFETY: Python code that passes a number as a socket gives up its ownership.
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Looks at a descriptor that Python code has as a number.
+/// Borrows a descriptor that Python code passes as a number.
 pub(crate) fn lend_descriptor<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
-    // SAFETY: Python code answers for its numbers; a wrong one is EBADF.
+    // SAFETY: Python code is responsible for its numbers. A wrong one fails with EBADF.
     (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// What `_ssl` finds behind the head of a socket object (`PySocketSockObject` of
-/// CPython 3.11's socketmodule.h): a copy of what the socket says of itself.
+/// The fields that `_ssl` reads after the head of a socket object (`PySocketSockObject` of CPython
+/// 3.11's socketmodule.h), copied from the socket.
 #[repr(C)]
 pub(crate) struct Mirror {
     fd: AtomicI32,
@@ -150,7 +150,7 @@ impl Mirror {
     }
 }
 
-/// What `_ssl` calls when a read or write of its own has failed.
+/// Called by `_ssl` when one of its reads or writes has failed.
 extern "C" fn set_error() -> *mut ffi::PyObject {
     // SAFETY: `_ssl` is attached when it calls this, and errno is that of its call.
     unsafe { ffi::PyErr_SetFromErrno(ffi::PyExc_OSError) }
@@ -166,7 +166,7 @@ struct Api {
 
 const CAPSULE: &CStr = c"_socket.CAPI";
 
-/// What `_ssl` imports: the type of sockets, and two exceptions.
+/// The objects that `_ssl` imports: the type of sockets, and two exceptions.
 pub(crate) fn capsule<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
     check_layout(py)?;
     let api = Api {
@@ -175,12 +175,11 @@ pub(crate) fn capsule<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         timeout_error: py.get_type::<PyTimeoutError>().into_ptr().cast(),
     };
     let api = Box::into_raw(Box::new(api)).cast::<c_void>();
-    // SAFETY: what it points to is never freed, as the static it is in CPython; the
-    // name is static too.
+    // SAFETY: the object is never freed, like the static in CPython, and the name is static too.
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyCapsule_New(api, CAPSULE.as_ptr(), None)) }
 }
 
-/// Whether a socket object begins as `_ssl` believes: the head, then the mirror.
+/// Returns whether a socket object has the layout that `_ssl` expects: the head, then the mirror.
 fn check_layout(py: Python<'_>) -> PyResult<()> {
     let object = Bound::new(py, PySocket::empty())?;
     let head = object.as_ptr() as usize;
@@ -200,8 +199,7 @@ pub(crate) fn warn_unclosed(source: &Bound<'_, PyAny>) -> PyResult<()> {
     warn.call1(py, (text, py.get_type::<PyResourceWarning>(), 1, source)).map(drop)
 }
 
-/// Lets Python's signal handlers run. What one raises waits in this thread for
-/// [`errors::raise`].
+/// Runs Python's signal handlers. An exception is stored in this thread for [`errors::raise`].
 pub(crate) fn run_signal_handlers() -> bool {
     Python::attach(|py| match py.check_signals() {
         Ok(()) => true,

@@ -1,4 +1,4 @@
-//! The functions that look names up.
+//! The functions that resolve names.
 
 use pyo3::exceptions::{PyOSError, PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
@@ -27,7 +27,7 @@ pub(crate) fn getaddrinfo<'py>(
         }
         _ => return Err(PyTypeError::new_err("getaddrinfo() argument 1 must be string or None")),
     };
-    // A number as text, which it may be in Python as well.
+    // A number as text, which Python also accepts.
     let service = match port {
         none if none.is_none() => None,
         number if number.is_instance_of::<PyInt>() => Some(number.extract::<i64>()?.to_string()),
@@ -63,7 +63,7 @@ pub(crate) fn getnameinfo(
     let number = |index| if tuple.len() > index { modulo(&tuple.get_item(index)?) } else { Ok(0) };
     let (flowinfo, scope): (u32, u32) = (number(2)?, number(3)?);
     audit(py, "socket.getnameinfo", (sockaddr,))?;
-    // Only a number will do for the host.
+    // The host must be numeric.
     let hints = Hints::new().kind(SOCK_DGRAM).flags(AI_NUMERICHOST);
     let answers = py.detach(|| sock::getaddrinfo_with(&*host, port.to_string(), &hints)).py(py)?;
     let address = match answers.first().map(|answer| &answer.address) {

@@ -1,4 +1,4 @@
-//! Timeouts: seconds in Python, durations in `sock`.
+//! Converts timeouts between Python's seconds and durations.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyFloat;
 
-/// What `settimeout` takes: seconds, or none.
+/// Converts the argument of `settimeout`.
 pub(crate) fn parse(value: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
     if value.is_none() {
         return Ok(None);
@@ -17,7 +17,7 @@ pub(crate) fn parse(value: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
         if seconds.is_nan() {
             return Err(PyValueError::new_err("Invalid value NaN (not a number)"));
         }
-        // Up, so that a timeout however short does not become none at all.
+        // Rounded up, so that a short timeout does not become zero.
         let nanoseconds = (seconds * 1e9).ceil();
         if !(i64::MIN as f64..i64::MAX as f64).contains(&nanoseconds) {
             return Err(too_large());
@@ -31,7 +31,7 @@ pub(crate) fn parse(value: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
     Ok(Some(Duration::from_nanos(nanoseconds)))
 }
 
-/// What `gettimeout` gives.
+/// Converts the result of `gettimeout`.
 pub(crate) fn show(nanoseconds: Option<u64>) -> Option<f64> {
     const SECOND: u64 = 1_000_000_000;
     nanoseconds.map(|nanoseconds| match nanoseconds % SECOND {

@@ -1,4 +1,4 @@
-//! The type `socket`: its life, its names, its mode, its options.
+//! The type `socket`: creation, close, addresses, blocking mode, options.
 
 use std::os::fd::IntoRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,8 +13,8 @@ use crate::errors::{self, IntoPython};
 use crate::raw::{self, Buffer, Mirror};
 use crate::seconds;
 
-/// A socket as Python holds it: it exists before it is opened and after it is
-/// closed. `_ssl` reads its memory, so the mirror comes first.
+/// A socket object, which exists before the socket is opened and after it is closed. `_ssl` reads its
+/// memory, so the mirror is the first field.
 #[pyclass(name = "socket", module = "_socket", subclass, frozen)]
 #[repr(C)]
 pub(crate) struct PySocket {
@@ -42,7 +42,7 @@ impl PySocket {
         &self.mirror
     }
 
-    /// The open socket. A call keeps it open though another thread closes it.
+    /// The open socket. A call keeps it open even if another thread closes it.
     pub(crate) fn open(&self, py: Python<'_>) -> PyResult<Arc<Socket>> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.clone().ok_or_else(|| errors::closed(py))
@@ -58,7 +58,7 @@ impl PySocket {
     }
 }
 
-/// Tells the hooks of `sys.addaudithook`.
+/// Calls the hooks of `sys.addaudithook`.
 pub(crate) fn audit<'py>(
     py: Python<'py>,
     event: &str,
@@ -71,7 +71,7 @@ pub(crate) fn audit<'py>(
 
 #[pymethods]
 impl PySocket {
-    /// Subclasses take what they like; `__init__` opens.
+    /// Accepts any arguments for subclasses. `__init__` opens the socket.
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PySocket {
@@ -105,7 +105,7 @@ impl PySocket {
                 match py.detach(|| Socket::from_fd(fd, family, kind, given(proto))) {
                     Ok(sock) => sock,
                     Err(FromFdError { error, fd }) => {
-                        // It stays the caller's.
+                        // The caller keeps the descriptor.
                         let _ = fd.into_raw_fd();
                         return Err(errors::raise(py, &error));
                     }
@@ -128,7 +128,7 @@ impl PySocket {
         }
         let warned = raw::warn_unclosed(this.as_any());
         let _ = this.get().close(this.py());
-        // Where warnings are errors, nobody is there to catch it.
+        // If warnings are errors, no code can catch it here.
         if let Err(error) = warned {
             error.write_unraisable(this.py(), Some(this.as_any()));
         }
@@ -153,7 +153,7 @@ impl PySocket {
     pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
         match self.take().map(Arc::try_unwrap) {
             Some(Ok(sock)) => py.detach(|| sock.close()).py(py),
-            // Another thread's call still has it, and closes it when it ends.
+            // A call of another thread still uses it, and closes it at its end.
             Some(Err(_)) | None => Ok(()),
         }
     }
@@ -182,7 +182,7 @@ impl PySocket {
             None => -1,
             Some(Ok(sock)) => sock.detach().into_raw_fd(),
             Some(Err(shared)) => {
-                // Another thread's call still has it, and must not close it.
+                // A call of another thread still uses it, and must not close it.
                 let fd = shared.fileno();
                 std::mem::forget(shared);
                 fd
@@ -222,7 +222,7 @@ impl PySocket {
     }
 }
 
-/// The mode.
+/// The blocking mode.
 #[pymethods]
 impl PySocket {
     fn settimeout(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -282,7 +282,7 @@ impl PySocket {
     ) -> PyResult<Bound<'py, PyAny>> {
         let sock = self.open(py)?;
         if buflen == 0 {
-            // The numbers of vsock are 64 bits wide.
+            // The options of vsock have 64 bits.
             if sock.family() == AF_VSOCK {
                 let bytes = py.detach(|| sock.getsockopt_bytes(level, option, 8)).py(py)?;
                 let mut value = [0; 8];
@@ -316,7 +316,7 @@ impl PySocket {
             }
             return py.detach(|| sock.setsockopt_null(level, option, optlen)).py(py);
         }
-        // An int if it is one, else whatever has bytes.
+        // An int, or a bytes-like object.
         match value.extract::<i64>() {
             Ok(wide) if sock.family() == AF_VSOCK => {
                 py.detach(|| sock.setsockopt(level, option, &wide.to_ne_bytes())).py(py)

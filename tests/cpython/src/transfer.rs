@@ -1,4 +1,4 @@
-//! `send`, `recv` and their relatives.
+//! `send`, `recv` and related calls.
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -101,7 +101,7 @@ pub(crate) fn size(given: isize, otherwise: &'static str) -> PyResult<usize> {
     usize::try_from(given).map_err(|_| PyValueError::new_err(otherwise))
 }
 
-/// The first `nbytes` of a buffer; 0 is all of it.
+/// Returns the first `nbytes` of a buffer, all of it for 0.
 fn part<'a>(buffer: &'a mut Buffer, nbytes: isize, caller: &str) -> PyResult<&'a mut [u8]> {
     let count = usize::try_from(nbytes)
         .map_err(|_| PyValueError::new_err(format!("negative buffersize in {caller}")))?;

@@ -214,7 +214,7 @@ impl LeakCheck {
             if now == *self {
                 return;
             }
-            assert!(Instant::now() < deadline, "left behind: {now:?}; at the beginning: {self:?}");
+            assert!(Instant::now() < deadline, "left behind: {self:?} at the beginning, {now:?} now");
             let _ = sock::poll(&mut [], Some(Duration::from_millis(1)));
         }
     }
