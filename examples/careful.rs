@@ -1,16 +1,17 @@
-//! The server of `fixed` with every error caught and named by its errno.
+//! The server of `fixed` with complete error handling.
 //!
-//! Whatever happens, the sockets are closed in the end. Its exit code is 0 when
-//! all went well and 1 otherwise; start it twice to see EADDRINUSE.
+//! Every error is printed with the name of its errno, and the sockets are closed in any
+//! case. The exit code is 0 on success and 1 after an error. Start it twice to see
+//! EADDRINUSE.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example careful -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `careful_client`, in either language, or with
-//! `nc 127.0.0.1 9999`; leave nc at once to see an error.
+//! Connect with `careful_client`, in either language, or with `nc 127.0.0.1 9999`. Stop nc
+//! without sending a line to see an error.
 
 use std::io;
 use std::process::ExitCode;
@@ -21,15 +22,15 @@ use sock::{AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, Socket};
 mod common;
 
 fn greet(sock: &Socket) -> io::Result<()> {
-    // A peer who connects and then says nothing must not hold us for ever.
+    // A client that sends nothing must not block the server indefinitely.
     sock.settimeout(Duration::from_secs(5))?;
     sock.sendall(b"Hello, client!\n")?;
-    let said = sock.recv(1024)?;
-    // An end of file is no error to the system, but it is one to us.
-    if said.is_empty() {
-        return Err(io::Error::other("the client left without a word"));
+    let answer = sock.recv(1024)?;
+    // An end of file is not a system error, but here it is unexpected.
+    if answer.is_empty() {
+        return Err(io::Error::other("the client disconnected without an answer"));
     }
-    println!("client says: {}", common::text(&said));
+    println!("client says: {}", common::text(&answer));
     Ok(())
 }
 
@@ -42,7 +43,7 @@ fn serve(server: &Socket, address: (String, u16)) -> io::Result<()> {
     let (sock, peer) = server.accept()?;
     println!("{peer} connected");
     let outcome = greet(&sock);
-    // Dropping a socket closes it as well, but keeps what close says to itself.
+    // Dropping a socket closes it too, but ignores errors of close.
     let closed = sock.close();
     println!("connection closed");
     outcome.and(closed)

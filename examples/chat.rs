@@ -1,17 +1,16 @@
-//! A chat: what one client says all the others hear.
+//! A chat server that forwards each line of a client to all other clients.
 //!
-//! The first line is the client's name, each further line goes to everybody else.
-//! Nobody waits for a client that does not read: who is a hundred lines behind is
-//! dropped. That is this program's policy; without one, one sleeping client would
-//! fill the memory, or stop the talk.
+//! The first line of a client is its name. A client that is a hundred lines behind is
+//! disconnected. Without such a limit a client that does not read would fill the memory or
+//! block the others. The server prints who joins, leaves and is disconnected.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example chat -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `nc 127.0.0.1 9999` from several terminals.
+//! Connect with `nc 127.0.0.1 9999` in several terminals.
 
 use std::io::{self, BufRead, Write};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
@@ -23,23 +22,23 @@ use sockserver::{StreamContext, StreamRequestHandler, ThreadingTCPServer};
 
 mod common;
 
-/// How many lines a client may be behind.
-const MOST_BEHIND: usize = 100;
+/// The number of lines that a client may be behind.
+const MAX_QUEUED: usize = 100;
 
-/// Everybody who is here.
+/// The connected clients.
 #[derive(Clone, Default)]
 struct Room(Arc<Mutex<Vec<Member>>>);
 
 struct Member {
     name: String,
     lines: SyncSender<Arc<str>>,
-    /// A second descriptor, to drop the client with.
+    /// A second descriptor, for disconnecting the client.
     socket: Arc<Socket>,
 }
 
 impl Room {
-    /// Gives a line to everybody but the one it is from.
-    fn tell(&self, line: &str, from: &Arc<Socket>) {
+    /// Sends a line to all members except its sender.
+    fn broadcast(&self, line: &str, from: &Arc<Socket>) {
         let line: Arc<str> = line.into();
         self.0.lock().unwrap().retain(|member| {
             if Arc::ptr_eq(&member.socket, from) {
@@ -49,8 +48,8 @@ impl Room {
                 Ok(()) => true,
                 Err(TrySendError::Disconnected(_)) => false,
                 Err(TrySendError::Full(_)) => {
-                    println!("{} is dropped: {MOST_BEHIND} lines behind", member.name);
-                    // Ends its handler, which waits to read, and its writer.
+                    println!("{} is disconnected: {MAX_QUEUED} lines behind", member.name);
+                    // Ends its handler, which is blocked in a read, and its writer.
                     let _ = member.socket.shutdown(SHUT_RDWR);
                     false
                 }
@@ -63,11 +62,11 @@ impl Room {
     }
 }
 
-struct Talk {
+struct Chat {
     room: Room,
 }
 
-impl StreamRequestHandler for Talk {
+impl StreamRequestHandler for Chat {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
         let mut name = String::new();
         if cx.rfile.read_line(&mut name)? == 0 {
@@ -75,26 +74,26 @@ impl StreamRequestHandler for Talk {
         }
         let name = name.trim_end().to_owned();
         let socket = Arc::new(cx.request.socket().dup()?);
-        let (lines, to_write) = mpsc::sync_channel::<Arc<str>>(MOST_BEHIND);
+        let (lines, to_write) = mpsc::sync_channel::<Arc<str>>(MAX_QUEUED);
         self.room.0.lock().unwrap().push(Member { name: name.clone(), lines, socket: Arc::clone(&socket) });
-        self.room.tell(&format!("* {name} is here\n"), &socket);
+        self.room.broadcast(&format!("* {name} joined\n"), &socket);
         println!("{name} joins");
 
         let request = cx.request;
         let rfile = &mut cx.rfile;
         thread::scope(|scope| {
-            // It ends when the room forgets the client, or the client has gone.
+            // Ends when the client is removed from the room or disconnects.
             scope.spawn(move || to_write.iter().try_for_each(|line| request.sendall(line.as_bytes())));
             let mut line = String::new();
             while rfile.read_line(&mut line).is_ok_and(|length| length > 0) {
-                self.room.tell(&format!("{name}: {}\n", line.trim_end()), &socket);
+                self.room.broadcast(&format!("{name}: {}\n", line.trim_end()), &socket);
                 line.clear();
             }
             self.room.leave(&socket);
             let _ = socket.shutdown(SHUT_RDWR);
         });
         println!("{name} leaves");
-        self.room.tell(&format!("* {name} has gone\n"), &socket);
+        self.room.broadcast(&format!("* {name} left\n"), &socket);
         Ok(())
     }
 }
@@ -102,9 +101,9 @@ impl StreamRequestHandler for Talk {
 fn main() -> io::Result<()> {
     env_logger::init();
     let room = Room::default();
-    let server = ThreadingTCPServer::builder(move || Talk { room: room.clone() })
+    let server = ThreadingTCPServer::builder(move || Chat { room: room.clone() })
         .allow_reuse_address(true)
-        // One may listen for hours; who does not even give a name may not.
+        // A client may be silent for hours after it has sent its name, but not before.
         .read_timeout(None)
         .request_timeout(None)
         .bind(common::address("127.0.0.1", 9999))?;

@@ -1,15 +1,16 @@
-//! A chat in one thread, over `selectors`.
+//! A chat server in one thread, based on `selectors`.
 //!
-//! What one client sends goes to all others. No call waits: a client that cannot
-//! take a piece at once is dropped. `chat` is the same with a thread for each.
+//! It forwards what a client sends to all other clients, and prints who joins and leaves. No
+//! call blocks, so a client whose send buffer is full is disconnected. `chat` does the same
+//! with a thread for each client.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example chat_polling -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `nc 127.0.0.1 9999` from several terminals.
+//! Connect with `nc 127.0.0.1 9999` in several terminals.
 
 use std::io::{self, ErrorKind};
 
@@ -22,11 +23,11 @@ mod common;
 type Room = DefaultSelector<Socket, Option<Address>>;
 type Key = SelectorKey<Socket, Option<Address>>;
 
-/// Sends a piece to every client but the one it is from, and returns those that
-/// cannot take it.
-fn send_to_others(room: &Room, piece: &[u8], from: &Key) -> Vec<Key> {
+/// Sends data to all clients except its sender, and returns the clients to which it could
+/// not be sent completely.
+fn broadcast(room: &Room, data: &[u8], from: &Key) -> Vec<Key> {
     let others = room.get_map().values().into_iter().filter(|key| key.data.is_some() && key.fd != from.fd);
-    others.filter(|key| !key.fileobj.send(piece).is_ok_and(|sent| sent == piece.len())).collect()
+    others.filter(|key| !key.fileobj.send(data).is_ok_and(|sent| sent == data.len())).collect()
 }
 
 fn main() -> io::Result<()> {
@@ -47,10 +48,10 @@ fn main() -> io::Result<()> {
                 continue;
             }
             if !room.get_map().contains(&key) {
-                continue; // it has just been dropped
+                continue; // it has just been disconnected
             }
             let leaving = match key.fileobj.recv(4096) {
-                Ok(piece) if !piece.is_empty() => send_to_others(&room, &piece, &key),
+                Ok(data) if !data.is_empty() => broadcast(&room, &data, &key),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
                 _ => vec![key],
             };

@@ -1,17 +1,16 @@
-//! An echo by ThreadPoolTCPServer: four threads, however many clients.
+//! An echo server with ThreadPoolTCPServer, which serves all clients with four threads.
 //!
-//! The handler is the one of `echo_prefork` and `echo_selector`. It serves one
-//! line; setting `close_connection` to false asks for the next one.
+//! The handler is the same as in `echo_prefork` and `echo_selector`. It serves one line,
+//! and with `close_connection` set to false it is called again for the next one.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example echo_pool -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `echo_tcp_client`, in either language, or with
-//! `nc 127.0.0.1 9999` from several terminals at once:
-//! the fifth waits until one of the others goes.
+//! Connect with `echo_tcp_client`, in either language, or with `nc 127.0.0.1 9999` in
+//! several terminals. The fifth client waits until another one disconnects.
 
 use std::io::{self, BufRead, Write};
 use std::time::Duration;

@@ -1,17 +1,17 @@
-//! An echo by PreforkTCPServer: processes that are there before their clients.
+//! An echo server with PreforkTCPServer, which forks four worker processes at the start.
 //!
-//! The handler is the one of `echo_pool` and `echo_selector`. It serves one
-//! line; setting `close_connection` to false asks for the next one.
+//! The handler is the same as in `echo_pool` and `echo_selector`. It serves one line, and
+//! with `close_connection` set to false it is called again for the next one.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example echo_prefork -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `echo_tcp_client`, in either language, or with
-//! `nc 127.0.0.1 9999` from several terminals at once:
-//! each holds one of the four processes. Kill one, and see it replaced.
+//! Connect with `echo_tcp_client`, in either language, or with `nc 127.0.0.1 9999` in
+//! several terminals. Each client occupies one of the four processes. Kill one of them to
+//! see that it is replaced.
 
 use std::io::{self, BufRead, Write};
 use std::time::Duration;

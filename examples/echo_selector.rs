@@ -1,16 +1,16 @@
-//! An echo by SelectorTCPServer: clients that say nothing cost no thread.
+//! An echo server with SelectorTCPServer, in which idle clients occupy no thread.
 //!
-//! The handler is the one of `echo_pool` and `echo_prefork`. It serves one
-//! line; setting `close_connection` to false asks for the next one.
+//! The handler is the same as in `echo_pool` and `echo_prefork`. It serves one line, and
+//! with `close_connection` set to false it is called again for the next one.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example echo_selector -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `echo_tcp_client`, in either language, or with
-//! `nc 127.0.0.1 9999` from as many terminals as you like.
+//! Connect with `echo_tcp_client`, in either language, or with `nc 127.0.0.1 9999` in
+//! several terminals.
 
 use std::io::{self, BufRead, Write};
 use std::time::Duration;

@@ -1,15 +1,15 @@
-//! Echo over TCP: the server says who connected and what it got, and returns it.
+//! An echo server over TCP.
 //!
-//! It serves one client and ends.
+//! It prints the address of its client and the data it receives, and sends the data back.
+//! It serves one client and exits.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example echo_tcp -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `echo_tcp_client`, in either language, or with
-//! `nc 127.0.0.1 9999`.
+//! Connect with `echo_tcp_client`, in either language, or with `nc 127.0.0.1 9999`.
 
 use std::io;
 
@@ -21,18 +21,18 @@ fn main() -> io::Result<()> {
     env_logger::init();
     let (host, port) = common::address("127.0.0.1", 9999);
     let server = Socket::new(AF_INET, SOCK_STREAM, 0)?;
-    // Without this a restart within a minute finds the port still in use.
+    // Without this the port would be in use for a minute after a restart.
     server.setsockopt(SOL_SOCKET, SO_REUSEADDR, true)?;
     server.bind((host, port))?;
     server.listen(None)?;
-    // Port 0 asks the system for a free one; here is which it gave.
+    // With port 0 the system chooses a free port. This prints it.
     println!("listening on {}", server.getsockname()?);
 
     let (sock, peer) = server.accept()?;
     println!("{peer} connected");
     loop {
         let data = sock.recv(1024)?;
-        // recv returns nothing only when the peer has closed its side.
+        // recv returns no data only if the peer has closed its side.
         if data.is_empty() {
             break;
         }

@@ -1,12 +1,13 @@
-//! The client of the echo servers: sends one greeting and prints the answer.
+//! The client of the echo servers. It sends a greeting and prints the answer.
 //!
-//! Start one of the servers first (`echo_tcp` or `echo_threading`), then run:
+//! Start a server such as `echo_tcp` or `echo_threading` first, then run it (the
+//! arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example echo_tcp_client -- 127.0.0.1 9999
 //! ```
 //!
-//! To play the server yourself: `nc -l 127.0.0.1 9999`, and type the answer.
+//! To act as the server, run `nc -l 127.0.0.1 9999` and type the answer.
 
 use std::io;
 
@@ -19,7 +20,7 @@ fn main() -> io::Result<()> {
     let (host, port) = common::address("127.0.0.1", 9999);
     let sock = Socket::new(AF_INET, SOCK_STREAM, 0)?;
     sock.connect((host, port))?;
-    // send may take only a part of the bytes; sendall goes on to the end.
+    // send may send only a part of the data. sendall sends everything.
     sock.sendall(b"Hello, world!\n")?;
     let answer = sock.recv(1024)?;
     println!("answer: {}", common::text(&answer));

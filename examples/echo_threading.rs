@@ -1,15 +1,15 @@
-//! The newcomer's server: a threaded echo in a dozen lines.
+//! A threaded echo server in a dozen lines, for a first start.
 //!
-//! It runs until you interrupt it, and prints how to talk to it.
+//! It runs until it is interrupted, and prints how to connect to it.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example echo_threading -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `echo_tcp_client`, in either language, with
-//! `nc 127.0.0.1 9999`, or from Python, as the server says when it starts.
+//! Connect with `echo_tcp_client`, in either language, with `nc 127.0.0.1 9999`, or from
+//! Python with the lines that the server prints.
 
 use std::io;
 
@@ -30,11 +30,11 @@ fn main() -> io::Result<()> {
     env_logger::init();
     let address = common::address("127.0.0.1", 9999);
     let server = ThreadingTCPServer::builder(|| Echo).allow_reuse_address(true).bind(address)?;
-    // The address as the system gave it: port 0 asks for a free one.
+    // The actual address. With port 0 the system chooses a free port.
     let address = server.server_address();
     println!("echo is listening on {address}, a thread for each connection");
     if let (Some(host), Some(port)) = (address.ip(), address.port()) {
-        println!("talk to it: nc {host} {port}");
+        println!("connect with: nc {host} {port}");
         println!("or in Python:");
         println!("    import socket");
         println!("    sock = socket.create_connection((\"{host}\", {port}))");

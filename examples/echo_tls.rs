@@ -1,17 +1,18 @@
-//! The echo over TLS: any server becomes one of TLS by one hook.
+//! An echo server over TLS, which a hook adds to any server.
 //!
-//! It runs until you interrupt it, a thread for each connection. On SIGHUP it reads
-//! its certificate anew: new connections get the new one, and of a broken pair it
-//! says which file is at fault and keeps the old one.
+//! It serves each connection in a thread until it is interrupted, and prints the address
+//! and the TLS version of each client. On SIGHUP it reloads its certificate for new
+//! connections. If the new files are broken it prints which one is, and keeps the old
+//! certificate.
 //!
-//! Make certificates with `make_ca` first, then run it, here on its default address
-//! and with its default directory of certificates:
+//! Make certificates with `make_ca` first, then run it (the arguments shown are the
+//! defaults):
 //!
 //! ```text
 //! cargo run --example echo_tls -- 127.0.0.1 8443 certs
 //! ```
 //!
-//! Talk to it with `tls_client`, in either language, or with
+//! Connect with `tls_client`, in either language, or with
 //! `openssl s_client -connect 127.0.0.1:8443 -CAfile certs/ca.pem`.
 
 use std::io::{self, BufRead, Write};

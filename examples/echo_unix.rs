@@ -1,16 +1,16 @@
-//! Echo over a Unix-domain stream: the address is a path, all else as in TCP.
+//! An echo server over a Unix stream socket, whose address is a path.
 //!
-//! It serves one client, removes the path and ends. A path left behind by an
-//! interrupted run makes bind fail with EADDRINUSE; remove it by hand.
+//! It prints the data it receives, serves one client, removes the path and exits. If an
+//! interrupted run has left the path behind, bind fails with EADDRINUSE. Remove the path by
+//! hand then.
 //!
-//! Run it, here on its default path:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example echo_unix -- /tmp/echo_unix
 //! ```
 //!
-//! Talk to it with `echo_unix_client`, in either language, or with
-//! `nc -U /tmp/echo_unix`.
+//! Connect with `echo_unix_client`, in either language, or with `nc -U /tmp/echo_unix`.
 
 use std::fs;
 use std::io;
@@ -23,7 +23,7 @@ fn serve(server: &Socket) -> io::Result<()> {
     server.listen(None)?;
     println!("listening on {}", server.getsockname()?);
 
-    // The peer has no name here: a client of a stream need not bind.
+    // The peer has no address, because a stream client need not bind.
     let (sock, _) = server.accept()?;
     println!("connected");
     loop {
@@ -41,7 +41,7 @@ fn main() -> io::Result<()> {
     let path = common::path("/tmp/echo_unix");
     let server = Socket::new(AF_UNIX, SOCK_STREAM, 0)?;
     server.bind(&path)?;
-    // Closing a socket does not remove the path that bind has made.
+    // Closing a socket does not remove the path that bind created.
     let outcome = serve(&server);
     fs::remove_file(&path)?;
     outcome

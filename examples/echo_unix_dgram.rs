@@ -1,15 +1,15 @@
-//! Echo of one Unix-domain datagram, by UnixDatagramServer.
+//! An echo server for one Unix datagram, with UnixDatagramServer.
 //!
-//! It answers one datagram, removes the path and ends. A path left behind by an
-//! interrupted run makes bind fail with EADDRINUSE; remove it by hand.
+//! It prints the datagram, sends it back, removes the path and exits. If an interrupted run
+//! has left the path behind, bind fails with EADDRINUSE. Remove the path by hand then.
 //!
-//! Run it, here on its default path:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example echo_unix_dgram -- /tmp/echo_unix_dgram
 //! ```
 //!
-//! Talk to it with `echo_unix_dgram_client`, in either language, or with
+//! Connect with `echo_unix_dgram_client`, in either language, or with
 //! `nc -u -U /tmp/echo_unix_dgram`.
 
 use std::fs;
@@ -24,7 +24,7 @@ struct Echo;
 impl DatagramRequestHandler for Echo {
     fn handle(&mut self, cx: &mut DatagramContext<'_>) -> io::Result<()> {
         println!("{} sent: {}", cx.client_address, common::text(cx.packet));
-        // What is written here goes back as one datagram in the end.
+        // Everything that is written here is sent as one datagram at the end.
         cx.wfile.write_all(cx.packet)
     }
 }
@@ -34,9 +34,9 @@ fn main() -> io::Result<()> {
     let path = common::path("/tmp/echo_unix_dgram");
     let server = UnixDatagramServer::new(&path, || Echo)?;
     println!("listening on {}", server.server_address());
-    // One request, where serve_forever would go on.
+    // Serves one request, whereas serve_forever would continue.
     let outcome = server.handle_request();
-    // Closing a socket does not remove the path that bind has made.
+    // Closing a socket does not remove the path that bind created.
     fs::remove_file(&path)?;
     outcome
 }

@@ -1,15 +1,16 @@
-//! The client of the Unix-domain datagram echo.
+//! The client of the Unix datagram echo. It sends a greeting and prints the answer.
 //!
-//! A datagram can be answered only if its sender has a name, so the client binds
-//! a path of its own, the server's with `.client` behind it, and removes it.
+//! A datagram can be answered only if its sender has an address. So the client binds a path
+//! of its own, that of the server with the suffix `.client`, and removes it at the end.
 //!
-//! Start `echo_unix_dgram` first, in either language, then run:
+//! Start `echo_unix_dgram` first, in either language, then run it (the arguments shown
+//! are the defaults):
 //!
 //! ```text
 //! cargo run --example echo_unix_dgram_client -- /tmp/echo_unix_dgram
 //! ```
 //!
-//! To see the datagram arrive: `nc -l -u -U /tmp/echo_unix_dgram`.
+//! To see the datagram arrive, run `nc -l -u -U /tmp/echo_unix_dgram` as the server.
 
 use std::fs;
 use std::io;
@@ -37,7 +38,7 @@ fn main() -> io::Result<()> {
 
     let sock = Socket::new(AF_UNIX, SOCK_DGRAM, 0)?;
     sock.bind(own)?;
-    // Whatever happens, the path goes.
+    // The path is removed in any case.
     let outcome = greet(&sock, &path);
     fs::remove_file(own)?;
     outcome

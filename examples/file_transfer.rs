@@ -1,15 +1,15 @@
-//! File transfer: waits for a hello, then sends a file in 1024-byte pieces.
+//! A file server: waits for a hello, then sends a file in parts of 1024 bytes.
 //!
-//! It serves one client and ends. The end of the connection is the end of the
-//! file, so the file is not preceded by a length.
+//! It serves one client, prints the number of bytes sent, and exits. The end of the
+//! connection marks the end of the file, so no length is sent.
 //!
-//! Run it, here on its default address and with its default file:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example file_transfer -- 127.0.0.1 9999 README.md
 //! ```
 //!
-//! Fetch the file with `file_transfer_client`, in either language, or with
+//! Receive the file with `file_transfer_client`, in either language, or with
 //! `echo hello | nc 127.0.0.1 9999 > copy`.
 
 use std::fs::File;
@@ -34,14 +34,14 @@ fn main() -> io::Result<()> {
 
     let (sock, peer) = server.accept()?;
     println!("{peer} says: {}", common::text(&sock.recv(1024)?));
-    let mut piece = [0; 1024];
+    let mut part = [0; 1024];
     let mut sent = 0;
     loop {
-        let length = file.read(&mut piece)?;
+        let length = file.read(&mut part)?;
         if length == 0 {
             break;
         }
-        sock.sendall(&piece[..length])?;
+        sock.sendall(&part[..length])?;
         sent += length;
     }
     println!("sent {sent} bytes");

@@ -1,14 +1,15 @@
-//! The client of the file transfer: says hello and writes what it is sent.
+//! The client of the file transfer. It sends a hello and writes the file that it receives.
 //!
-//! On a terminal it shows how far it is.
+//! On a terminal it shows the progress. At the end it prints the number of bytes received.
 //!
-//! Start `file_transfer` first, in either language, then run:
+//! Start `file_transfer` first, in either language, then run it (the arguments shown
+//! are the defaults):
 //!
 //! ```text
 //! cargo run --example file_transfer_client -- 127.0.0.1 9999 received_file
 //! ```
 //!
-//! To send it a file by hand: `nc -l -N 127.0.0.1 9999 < README.md`.
+//! To act as the server, run `nc -l -N 127.0.0.1 9999 < README.md`.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -25,19 +26,19 @@ fn main() -> io::Result<()> {
     sock.connect((host, port))?;
     sock.sendall(b"hello\n")?;
 
-    // Drawn on standard error, and only for somebody who watches.
+    // Drawn on standard error, and only on a terminal.
     let style = ProgressStyle::with_template("{pos} bytes {spinner}").map_err(io::Error::other)?;
     let bar = ProgressBar::new_spinner().with_style(style.tick_chars("|/-\\ "));
     let mut file = File::create(&path)?;
     loop {
-        // A piece received need not be a piece sent: TCP keeps the order of
-        // the bytes, not the borders between them.
-        let piece = sock.recv(1024)?;
-        if piece.is_empty() {
+        // The received parts need not match the sent ones. TCP keeps the order of the bytes, but
+        // no boundaries.
+        let part = sock.recv(1024)?;
+        if part.is_empty() {
             break;
         }
-        file.write_all(&piece)?;
-        bar.inc(piece.len() as u64);
+        file.write_all(&part)?;
+        bar.inc(part.len() as u64);
     }
     bar.finish();
     println!("received {} bytes into {path}", bar.position());

@@ -1,16 +1,16 @@
-//! A process for each client, by ForkingTCPServer.
+//! A server with a process for each client, with ForkingTCPServer.
 //!
-//! Each line comes back in capitals. `forks_by_hand` is the same server without
-//! socketserver. It runs until you interrupt it.
+//! It prints each line and sends it back in capitals, until it is interrupted.
+//! `forks_by_hand` is the same server without socketserver.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example forks -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `many_clients`, in either language, or with
-//! `nc 127.0.0.1 9999` from several terminals at once.
+//! Connect with `many_clients`, in either language, or with `nc 127.0.0.1 9999` in several
+//! terminals.
 
 use std::io::{self, BufRead, Write};
 
@@ -35,7 +35,7 @@ impl StreamRequestHandler for Upper {
 fn main() -> io::Result<()> {
     env_logger::init();
     let address = common::address("127.0.0.1", 9999);
-    // The server reaps its children itself, as they end.
+    // The server reaps its children when they exit.
     let server = ForkingTCPServer::builder(|| Upper).allow_reuse_address(true).bind(address)?;
     println!("listening on {}", server.server_address());
     server.serve_forever()

@@ -1,22 +1,20 @@
-//! A process for each client, written by hand.
+//! A server with a process for each client, without socketserver.
 //!
-//! Each line comes back in capitals. `forks` is the same server in the words of
-//! socketserver. It runs until you interrupt it.
+//! It prints each line and sends it back in capitals, until it is interrupted. `forks` is
+//! the same server with socketserver.
 //!
-//! The Python twin forks; Rust does not: after a fork only the calling thread
-//! lives on, while the locks of the others stay locked, so the standard library
-//! offers none and calling libc's is unsafe. Instead this program starts itself
-//! anew for each client, with the connection as the child's standard input, as
-//! inetd has always done.
+//! The Python program forks. Rust has no safe fork, because only the calling thread
+//! survives in the child while locks of other threads stay locked. So this program starts
+//! itself again for each client, with the connection as standard input, as inetd does.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example forks_by_hand -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `many_clients`, in either language, or with
-//! `nc 127.0.0.1 9999` from several terminals at once.
+//! Connect with `many_clients`, in either language, or with `nc 127.0.0.1 9999` in several
+//! terminals.
 
 use std::env;
 use std::io::{self, BufRead};
@@ -27,7 +25,7 @@ use sock::Socket;
 
 mod common;
 
-/// Set for the children, which learn from it that they are.
+/// Set in the environment of the child processes.
 const CHILD: &str = "FORKS_BY_HAND_CHILD";
 
 fn serve(sock: &Socket) -> io::Result<()> {
@@ -55,11 +53,11 @@ fn main() -> io::Result<()> {
     let mut children: Vec<Child> = Vec::new();
     loop {
         let (sock, _) = server.accept()?;
-        // A child that has ended stays a zombie until it is asked about.
+        // A child that has exited stays a zombie until it is waited for.
         children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
 
-        // Our own copy of the socket goes with the command; were it left open,
-        // the client would never see the end of file.
+        // The command owns the parent's copy of the socket and closes it. If it stayed open, the
+        // client would never receive an end of file.
         let child = Command::new(env::current_exe()?).env(CHILD, "").stdin(OwnedFd::from(sock)).spawn()?;
         children.push(child);
     }

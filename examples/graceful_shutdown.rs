@@ -1,17 +1,18 @@
-//! A server that stops well: the first SIGTERM or Ctrl-C lets busy clients finish,
-//! for ten seconds; the second stops it now.
+//! A server with a graceful shutdown.
 //!
-//! Each line comes back in capitals; the answer to `slow` takes five seconds.
-//! Exit code 1 says that somebody was cut off.
+//! The first SIGTERM or Ctrl-C lets running requests finish for at most ten seconds, and
+//! the second one stops the server immediately. The server sends each line back in
+//! capitals. The answer to `slow` takes five seconds. At the end it prints its counters,
+//! and if requests were aborted, the report of the drain. The exit code is 1 in that case.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example graceful_shutdown -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `nc 127.0.0.1 9999`, and stop it meanwhile. With
-//! `RUST_LOG=info` it says what becomes of everybody.
+//! Connect with `nc 127.0.0.1 9999`, and stop the server in the meantime. With
+//! `RUST_LOG=info` it logs each step of the shutdown.
 
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
@@ -34,7 +35,7 @@ impl StreamRequestHandler for Answer {
             thread::sleep(Duration::from_secs(5));
         }
         cx.wfile.write_all(line.to_uppercase().as_bytes())?;
-        // The next line is the next request; between the two the server may stop.
+        // The next line is a new request. Between two requests the server may stop.
         cx.close_connection = false;
         Ok(())
     }

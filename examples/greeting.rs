@@ -1,17 +1,16 @@
 //! A greeting server with a thread for each connection.
 //!
-//! It sends `hello!`, then answers `Hello, NAME!` to each line until `exit` or
-//! the end of file. Interrupt it and start it again at once: SO_REUSEADDR, set
-//! before bind, lets it have its port back.
+//! It sends `hello!`, and answers each line with `Hello, NAME!` until `exit` or end of
+//! file. It prints who connects and leaves. It can be restarted immediately on the same
+//! port, because it sets SO_REUSEADDR before bind.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example greeting -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `greeting_client`, in either language, or with
-//! `nc 127.0.0.1 9999`.
+//! Connect with `greeting_client`, in either language, or with `nc 127.0.0.1 9999`.
 
 use std::io::{self, BufRead};
 use std::thread;
@@ -23,8 +22,7 @@ mod common;
 fn greet(sock: Socket, peer: &Address) -> io::Result<()> {
     println!("{peer} connected");
     sock.sendall(b"hello!\n")?;
-    // A line may come in pieces, or several at once; the reader puts them
-    // together.
+    // A line may arrive in parts, or several lines at once. The reader reassembles them.
     for line in sock.makefile_rb().split(b'\n') {
         let name = common::text(&line?);
         if name == "exit" {
@@ -40,8 +38,8 @@ fn main() -> io::Result<()> {
     env_logger::init();
     let (host, port) = common::address("127.0.0.1", 9999);
     let server = Socket::new(AF_INET, SOCK_STREAM, 0)?;
-    // Whoever closes first keeps the address for a minute in TIME_WAIT, and
-    // after `exit` that is the server.
+    // The side that closes first keeps the address in TIME_WAIT for a minute. After `exit` that is
+    // the server.
     server.setsockopt(SOL_SOCKET, SO_REUSEADDR, true)?;
     server.bind((host, port))?;
     server.listen(None)?;
@@ -49,7 +47,7 @@ fn main() -> io::Result<()> {
 
     loop {
         let (sock, peer) = server.accept()?;
-        // What goes wrong with one client must not end the server.
+        // An error of one client must not end the server.
         thread::spawn(move || {
             if let Err(err) = greet(sock, &peer) {
                 eprintln!("{peer}: {err}");

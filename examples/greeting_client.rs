@@ -1,14 +1,15 @@
-//! The client of the greeting server: type names, be greeted.
+//! The client of the greeting server. Type names to be greeted.
 //!
-//! It ends with `exit` or at the end of the input.
+//! It prints the greetings, and ends after `exit` or at end of input.
 //!
-//! Start `greeting` first, in either language, then run:
+//! Start `greeting` first, in either language, then run it (the arguments shown are the
+//! defaults):
 //!
 //! ```text
 //! cargo run --example greeting_client -- 127.0.0.1 9999
 //! ```
 //!
-//! To play the server yourself: `nc -l 127.0.0.1 9999`, and greet in lines.
+//! To act as the server, run `nc -l 127.0.0.1 9999` and type greetings.
 
 use std::io::{self, BufRead};
 
@@ -24,7 +25,7 @@ fn main() -> io::Result<()> {
     println!("{}", line.trim_end());
     while let Some(name) = common::ask("> ")? {
         sock.sendall(format!("{name}\n").as_bytes())?;
-        // After `exit` there is no line any more, only the end.
+        // After `exit` no more line follows, only end of file.
         line.clear();
         if lines.read_line(&mut line)? == 0 {
             break;

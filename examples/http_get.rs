@@ -1,13 +1,14 @@
-//! An HTTP client in a dozen lines: fetches a page and prints it.
+//! A minimal HTTP client. It fetches a page and prints its status and its body.
 //!
-//! Start `http_page` first, in either language, then run:
+//! Start `http_page` first, in either language, then run it (the arguments shown are
+//! the defaults):
 //!
 //! ```text
 //! cargo run --example http_get -- 127.0.0.1 8000 /
 //! ```
 //!
-//! It talks to any plain HTTP server, so you can also play one yourself:
-//! `nc -l 127.0.0.1 8000`, and type `HTTP/1.0 200 OK`, an empty line, a page.
+//! It works with any plain HTTP server. To act as the server, run `nc -l 127.0.0.1 8000`
+//! and type `HTTP/1.0 200 OK`, an empty line and a page.
 
 use std::io::{self, BufRead, Read};
 
@@ -17,7 +18,7 @@ fn main() -> io::Result<()> {
     env_logger::init();
     let (host, port, target) = common::address_and("127.0.0.1", 8000, "PATH", "/");
     let sock = sock::create_connection((host.as_str(), port))?;
-    // HTTP/1.0, because then the end of the connection is that of the page.
+    // In HTTP/1.0 the end of the connection marks the end of the page.
     sock.sendall(format!("GET {target} HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes())?;
 
     let mut file = sock.makefile_rb();

@@ -1,20 +1,21 @@
-//! An HTTP page for a browser, read line by line: `GET /` answers a small page.
+//! An HTTP server for a browser, with a small page at `/`.
 //!
-//! Another path is not found (404), another method not allowed (405), and what
-//! is not HTTP/1 a bad request (400). It runs until you interrupt it.
+//! Other paths are answered with 404, other methods with 405, and anything that is not
+//! HTTP/1 with 400. It prints each request with its status, and runs until it is
+//! interrupted.
 //!
-//! A client of HTTP/1.1 may ask again on its connection. A third argument says
-//! where requests run: `tcp`, `threading`, `forking`, `pool`, `prefork` or
-//! `selector`; the handler is the same in all of them.
+//! An HTTP/1.1 client may send several requests on a connection. The third argument selects
+//! the model: `tcp`, `threading`, `forking`, `pool`, `prefork` or `selector`. The handler
+//! is the same in all of them.
 //!
-//! Run it, here on its default address, and open <http://127.0.0.1:8000/>:
+//! Run it (the arguments shown are the defaults) and open <http://127.0.0.1:8000/>:
 //!
 //! ```text
 //! cargo run --example http_page -- 127.0.0.1 8000 threading
 //! ```
 //!
-//! Talk to it with `http_get`, in either language, `curl -i http://127.0.0.1:8000/`,
-//! or `printf 'GET / HTTP/1.0\r\n\r\n' | nc 127.0.0.1 8000`.
+//! Connect with `http_get`, in either language, with `curl -i http://127.0.0.1:8000/`, or
+//! with `printf 'GET / HTTP/1.0\r\n\r\n' | nc 127.0.0.1 8000`.
 
 use std::io::{self, BufRead, Read, Write};
 
@@ -28,8 +29,8 @@ mod common;
 
 const PAGE: &str = "<!doctype html>\n<title>sock</title>\n<h1>Hello, browser!</h1>\n";
 
-/// Reads a request up to the empty line that ends its head; 8 KiB at most. Empty lines
-/// before it are skipped (RFC 9112, section 2.2).
+/// Reads a request head up to the empty line, at most 8 KiB. Empty lines before it are
+/// skipped (RFC 9112, section 2.2).
 fn read_head(cx: &mut StreamContext<'_>) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     let mut lines = (&mut cx.rfile).take(8192);
@@ -44,7 +45,7 @@ fn read_head(cx: &mut StreamContext<'_>) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// The path of a target such as `/?a=b` or `http://host/`.
+/// Returns the path of a target such as `/?a=b` or `http://host/`.
 fn path(target: &str) -> &str {
     let absolute = ["http://", "https://"].iter().find_map(|scheme| target.strip_prefix(scheme));
     let path = match absolute {
@@ -59,7 +60,7 @@ fn path(target: &str) -> &str {
 
 /// Returns the request line to print, the status to answer with, and whether another request
 /// may follow on the connection.
-fn examine(head: &[u8]) -> (String, &'static str, bool) {
+fn parse_head(head: &[u8]) -> (String, &'static str, bool) {
     const BAD: &str = "400 Bad Request";
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);
@@ -75,12 +76,12 @@ fn examine(head: &[u8]) -> (String, &'static str, bool) {
     let lengths: Vec<&[u8]> = values("Content-Length").collect();
     let has_coding = values("Transfer-Encoding").count() > 0;
     let is_version_1_1 = request.version == Some(1);
-    // Where a body ends must be beyond doubt, or its bytes could pass for a request of another
-    // client behind the same proxy (RFC 9112, sections 3.2 and 6.3).
+    // Where a body ends must be unambiguous, or its bytes could be taken for a request of
+    // another client behind the same proxy (RFC 9112, sections 3.2 and 6.3).
     let is_number = |value: &&[u8]| !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    let in_doubt = lengths.len() > 1 || !lengths.iter().all(is_number) || has_coding && !lengths.is_empty();
+    let is_ambiguous = lengths.len() > 1 || !lengths.iter().all(is_number) || has_coding && !lengths.is_empty();
     let hosts = values("Host").count();
-    if in_doubt || hosts > 1 || is_version_1_1 && hosts == 0 {
+    if is_ambiguous || hosts > 1 || is_version_1_1 && hosts == 0 {
         return (line, BAD, false);
     }
     let status = match (method, path(target)) {
@@ -103,12 +104,12 @@ struct Page;
 impl StreamRequestHandler for Page {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
         let head = read_head(cx)?;
-        // Browsers connect ahead of time, and may leave without a word.
+        // Browsers open connections in advance, and may close them unused.
         if head.is_empty() {
             return Ok(());
         }
 
-        let (request, status, keep_alive) = examine(&head);
+        let (request, status, keep_alive) = parse_head(&head);
         println!("{} {request} {status}", cx.client_address);
         let body = if status == "200 OK" { PAGE } else { &format!("<h1>{status}</h1>\n") };
         let mut answer = format!("HTTP/1.1 {status}\r\nContent-Type: text/html\r\n");
@@ -121,7 +122,7 @@ impl StreamRequestHandler for Page {
     }
 }
 
-/// The model is one word.
+/// Binds and runs a server of any model.
 fn serve<M: MixIn>(builder: Builder<Stream<Inet>, M>, address: (String, u16)) -> io::Result<()> {
     let server = builder.allow_reuse_address(true).bind(address)?;
     println!("listening on {}", server.server_address());

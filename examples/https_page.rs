@@ -1,17 +1,17 @@
-//! A page over HTTPS, for a browser: whatever is asked, the answer is the page.
+//! An HTTPS server for a browser, which answers every request with the same page.
 //!
-//! `http_page` with TLS under it, and less of HTTP. It runs until you interrupt it,
-//! and reads its certificate anew on SIGHUP.
+//! It is `http_page` with TLS and less of HTTP. It prints the first line of each request,
+//! runs until it is interrupted, and reloads its certificate on SIGHUP.
 //!
-//! Make certificates with `make_ca` first, then run it, here on its default address
-//! and with its default directory of certificates:
+//! Make certificates with `make_ca` first, then run it (the arguments shown are the
+//! defaults):
 //!
 //! ```text
 //! cargo run --example https_page -- 127.0.0.1 8443 certs
 //! ```
 //!
-//! Talk to it with `curl --cacert certs/ca.pem https://127.0.0.1:8443/`, or with a
-//! browser that was told to trust `certs/ca.pem`.
+//! Connect with `curl --cacert certs/ca.pem https://127.0.0.1:8443/`, or with a browser
+//! that trusts `certs/ca.pem`.
 
 use std::io::{self, BufRead, Read, Write};
 use std::time::Duration;
@@ -23,7 +23,7 @@ mod common;
 #[path = "common/tls.rs"]
 mod tls;
 
-const PAGE: &str = "<!doctype html>\n<title>sockssl</title>\n<h1>Hello, browser, in secret!</h1>\n";
+const PAGE: &str = "<!doctype html>\n<title>sockssl</title>\n<h1>Hello, browser, over TLS!</h1>\n";
 
 struct Page;
 
@@ -31,7 +31,7 @@ impl StreamRequestHandler for Page {
     const TIMEOUT: Option<Duration> = Some(Duration::from_secs(10));
 
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
-        // An empty line ends the head; 8 KiB of it are enough for anybody.
+        // An empty line ends the head, which is limited to 8 KiB.
         let (mut first, mut line) = (String::new(), Vec::new());
         let mut head = (&mut cx.rfile).take(8192);
         while head.read_until(b'\n', &mut line)? > 0 {
@@ -44,20 +44,20 @@ impl StreamRequestHandler for Page {
             }
             line.clear();
         }
-        // Browsers connect ahead of time, and may leave without a word.
+        // Browsers open connections in advance, and may close them unused.
         if first.is_empty() {
             return Ok(());
         }
         println!("{} {first}", cx.client_address);
         let mut answer = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n".to_owned();
-        // Browsers that have been here come back with https:// only.
+        // Browsers that have visited the page use only https:// from then on.
         answer += "Strict-Transport-Security: max-age=31536000\r\n";
         answer += "Content-Security-Policy: default-src 'self'\r\nX-Content-Type-Options: nosniff\r\n";
         answer += &format!("Content-Length: {}\r\n\r\n", PAGE.len());
         answer += if first.starts_with("HEAD ") { "" } else { PAGE };
         cx.wfile.write_all(answer.as_bytes())?;
 
-        // Our goodbye first; what is left unread would be a reset.
+        // Send the close_notify first. Closing with unread input would reset the connection.
         cx.request.shutdown(SHUT_WR)?;
         io::copy(&mut (&mut cx.rfile).take(65536), &mut io::sink()).map(drop)
     }

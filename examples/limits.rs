@@ -1,17 +1,18 @@
-//! A server with limits: three clients at once, two of one address, and none that
-//! is silent for more than a second.
+//! A server with limits: three clients at once, two per address, and one second for the
+//! first byte.
 //!
-//! Each line comes back in capitals; to `stats` the answer is how many came, and what
-//! became of them. Those beyond a limit are told so.
+//! It sends each line back in capitals, and answers `stats` with its counters. Clients
+//! beyond a limit receive a message and are closed. It prints which clients were refused or
+//! timed out.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example limits -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `(echo hello; cat) | nc 127.0.0.1 9999` from several terminals: the
-//! third is sent away. With `nc` alone there is a second to type the first line.
+//! Connect with `(echo hello; cat) | nc 127.0.0.1 9999` in several terminals. The third
+//! client is refused. With `nc` alone the first line must be typed within a second.
 
 use std::io::{self, BufRead, Write};
 use std::time::Duration;
@@ -48,11 +49,11 @@ impl StreamRequestHandler for Answer {
     }
 }
 
-struct Tell;
+struct ReportLimits;
 
-impl ServerHooks for Tell {
+impl ServerHooks for ReportLimits {
     fn refuse_request(&self, request: &Request, client_address: &Address) {
-        println!("{client_address} is one too many");
+        println!("{client_address} refused: too many clients");
         if let Some(stream) = request.stream() {
             let _ = stream.sendall(b"too many clients\n");
         }
@@ -60,7 +61,7 @@ impl ServerHooks for Tell {
 
     fn handle_error(&self, error: &RequestError, client_address: &Address) {
         match error {
-            RequestError::TimedOut(deadline, _) => println!("{client_address} is late: {deadline}"),
+            RequestError::TimedOut(deadline, _) => println!("{client_address} timed out: {deadline}"),
             error => println!("{client_address}: {error}"),
         }
     }
@@ -69,7 +70,7 @@ impl ServerHooks for Tell {
 fn main() -> io::Result<()> {
     env_logger::init();
     let server = ThreadingTCPServer::builder(|| Answer)
-        .hooks(Tell)
+        .hooks(ReportLimits)
         .allow_reuse_address(true)
         .max_connections(3)
         .when_full(WhenFull::Refuse)

@@ -1,16 +1,16 @@
-//! A private authority for trying TLS out, and certificates of it.
+//! Creates a private certificate authority and certificates for testing TLS.
 //!
-//! Writes into a directory: `ca.pem` with its `ca.key`, `server.pem` for localhost,
-//! 127.0.0.1 and ::1, and `client.pem` for a client called ada, each with its key.
-//! What is there already is written anew.
+//! It writes `ca.pem`, `server.pem` for localhost, 127.0.0.1 and ::1, and `client.pem` for
+//! a client named ada into a directory, each with its key in a `.key` file. Existing files
+//! are replaced. It prints the names of the files.
 //!
-//! Run it, here with its default directory:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example make_ca -- certs
 //! ```
 //!
-//! The other programs of TLS take the same directory. Look at what it made:
+//! The other TLS programs take the same directory. To view a certificate, run
 //! `openssl x509 -in certs/server.pem -noout -text`.
 
 use std::fs;
@@ -29,14 +29,15 @@ fn params(name: &str, hosts: &[&str], days: i64) -> Result<CertificateParams, rc
     let mut params = CertificateParams::new(hosts)?;
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
-    // Clocks differ; and browsers take no server's certificate of more than 398 days.
+    // Clocks differ, and browsers refuse server certificates that are valid for more than 398
+    // days.
     params.not_before = OffsetDateTime::now_utc() - Duration::hours(1);
     params.not_after = OffsetDateTime::now_utc() + Duration::days(days);
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }
 
-/// The key first: nobody but its owner may read it, not even for a moment.
+/// Creates the key file with its final mode, so that other users can never read it.
 fn write(directory: &Path, name: &str, key: &KeyPair, certificate: &rcgen::Certificate) -> io::Result<()> {
     let keyfile = directory.join(format!("{name}.key"));
     let _ = fs::remove_file(&keyfile);
@@ -78,6 +79,6 @@ fn make(directory: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>
 fn main() -> io::Result<()> {
     let directory = common::path("certs");
     make(&directory).map_err(io::Error::other)?;
-    println!("trust it: {}", directory.join("ca.pem").display());
+    println!("authority to trust: {}", directory.join("ca.pem").display());
     Ok(())
 }

@@ -1,16 +1,16 @@
-//! Three clients at once, for the servers that serve many.
+//! Three concurrent clients for the servers that serve several at once.
 //!
-//! All connect before the first one speaks, and the last to come speaks first: a
-//! server that served one client after the other would leave it waiting.
+//! All of them connect before the first one sends a line, and the last one sends first. A
+//! server that serves one client at a time would never answer it. Each answer is printed.
 //!
-//! Start `threads`, `threads_by_hand`, `forks` or `forks_by_hand` first, in
-//! either language, then run:
+//! Start `threads`, `threads_by_hand`, `forks` or `forks_by_hand` first, in either
+//! language, then run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example many_clients -- 127.0.0.1 9999
 //! ```
 //!
-//! With `nc 127.0.0.1 9999` in three terminals you can do the same.
+//! `nc 127.0.0.1 9999` in three terminals does the same by hand.
 
 use std::io::{self, BufRead};
 
@@ -31,7 +31,7 @@ fn main() -> io::Result<()> {
         sock.makefile_rb().read_line(&mut answer)?;
         println!("client {number}: {}", answer.trim_end());
         if answer != line.to_uppercase() {
-            return Err(io::Error::other(format!("client {number} was answered wrongly")));
+            return Err(io::Error::other(format!("client {number} received a wrong answer")));
         }
     }
     Ok(())

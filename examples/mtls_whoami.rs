@@ -1,17 +1,17 @@
-//! Who are you? A server whose clients have to show a certificate tells them
-//! what it says.
+//! A TLS server that requires a client certificate and answers with its contents.
 //!
-//! It runs until you interrupt it. Who shows none, or one of another authority,
-//! never gets to the handler.
+//! It sends each client the name in its certificate and the name of the issuer, and prints
+//! the same. It runs until it is interrupted. A client without a certificate of the
+//! expected authority never reaches the handler.
 //!
-//! Make certificates with `make_ca` first, then run it, here on its default address
-//! and with its default directory of certificates:
+//! Make certificates with `make_ca` first, then run it (the arguments shown are the
+//! defaults):
 //!
 //! ```text
 //! cargo run --example mtls_whoami -- 127.0.0.1 8443 certs
 //! ```
 //!
-//! Talk to it with `tls_client`, in either language, or with
+//! Connect with `tls_client`, in either language, or with
 //! `openssl s_client -connect 127.0.0.1:8443 -CAfile certs/ca.pem -cert certs/client.pem -key certs/client.key`.
 
 use std::io::{self, BufRead, Write};
@@ -31,13 +31,13 @@ impl StreamRequestHandler for WhoAmI {
             return Ok(());
         };
         let Some(certificate) = sock.getpeercert()? else {
-            return writeln!(cx.wfile, "you are nobody");
+            return writeln!(cx.wfile, "no certificate");
         };
         let who = certificate.subject_value("commonName").unwrap_or("?").to_owned();
         let issuer = certificate.issuer.iter().find(|(name, _)| name == "commonName");
         let issuer = issuer.map_or("?", |(_, value)| value.as_str());
-        println!("{} is {who}, says {issuer}", cx.client_address);
-        let answer = format!("you are {who}, says {issuer}\n");
+        println!("{} is {who}, certified by {issuer}", cx.client_address);
+        let answer = format!("you are {who}, certified by {issuer}\n");
         let mut line = String::new();
         while cx.rfile.read_line(&mut line)? > 0 {
             cx.wfile.write_all(answer.as_bytes())?;

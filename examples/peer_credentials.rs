@@ -1,18 +1,18 @@
-//! A Unix-domain echo that knows its clients: the system tells which process of
-//! which user is at the other end, and only one's own are served.
+//! A Unix stream echo that serves only clients of its own user.
 //!
-//! No password could do that: nobody can pretend to be somebody else here. It
-//! serves one client, removes the path and ends. A path left behind by an
-//! interrupted run makes bind fail with EADDRINUSE; remove it by hand.
+//! The kernel reports the process, user and group at the other end of the connection. These
+//! cannot be forged, so no password is needed. The server prints them, serves one client,
+//! removes the path and exits. If an interrupted run has left the path behind, bind fails
+//! with EADDRINUSE. Remove the path by hand then.
 //!
-//! Run it, here on its default path:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example peer_credentials -- /tmp/peer_credentials
 //! ```
 //!
-//! Talk to it with `echo_unix_client /tmp/peer_credentials`, in either language,
-//! or with `nc -U /tmp/peer_credentials`.
+//! Connect with `echo_unix_client /tmp/peer_credentials`, in either language, or with
+//! `nc -U /tmp/peer_credentials`.
 
 use std::fs;
 use std::io;
@@ -30,7 +30,7 @@ fn serve(server: &Socket) -> io::Result<()> {
     let pid = peer.pid.map_or("?".into(), |pid| pid.to_string());
     println!("process {pid} of user {} and group {} connected", peer.uid, peer.gid);
     if peer.uid != Credentials::current().uid {
-        return sock.sendall(b"you are not my user\n");
+        return sock.sendall(b"access denied: another user\n");
     }
     let data = sock.recv(1024)?;
     println!("got: {}", common::text(&data));
@@ -42,7 +42,7 @@ fn main() -> io::Result<()> {
     let path = common::path("/tmp/peer_credentials");
     let server = Socket::new(AF_UNIX, SOCK_STREAM, 0)?;
     server.bind(&path)?;
-    // Closing a socket does not remove the path that bind has made.
+    // Closing a socket does not remove the path that bind created.
     let outcome = serve(&server);
     fs::remove_file(&path)?;
     outcome

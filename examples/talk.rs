@@ -1,15 +1,15 @@
-//! An interactive talk: messages appear in capitals, you type the answers.
+//! An interactive server that prints each message in capitals. You type the answers.
 //!
-//! It talks with one client until that one leaves.
+//! It serves one client until that client disconnects.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example talk -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it from another terminal with `talk_client`, in either language, or
-//! with `nc 127.0.0.1 9999`.
+//! Connect from another terminal with `talk_client`, in either language, or with
+//! `nc 127.0.0.1 9999`.
 
 use std::io;
 
@@ -37,8 +37,7 @@ fn main() -> io::Result<()> {
         let Some(answer) = common::ask("> ")? else {
             break;
         };
-        // The newline makes even an empty answer one that arrives: sending no
-        // bytes sends nothing at all.
+        // With the newline even an empty answer is sent. Sending zero bytes sends nothing.
         sock.sendall(format!("{answer}\n").as_bytes())?;
     }
     Ok(())

@@ -1,14 +1,15 @@
-//! The client of the interactive talk: type a message, see the answer.
+//! The client of the interactive talk. Type a message, and the answer is printed.
 //!
-//! It ends with `q`, at the end of the input, or when the server leaves.
+//! It ends after `q`, at end of input, or when the server disconnects.
 //!
-//! Start `talk` in another terminal first, in either language, then run:
+//! Start `talk` in another terminal first, in either language, then run it (the
+//! arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example talk_client -- 127.0.0.1 9999
 //! ```
 //!
-//! Any peer that answers in lines will do: `nc -l 127.0.0.1 9999` is one.
+//! To act as the server, run `nc -l 127.0.0.1 9999` and type answers.
 
 use std::io;
 
@@ -22,8 +23,7 @@ fn main() -> io::Result<()> {
     let sock = Socket::new(AF_INET, SOCK_STREAM, 0)?;
     sock.connect((host, port))?;
     while let Some(message) = common::ask("> ")?.filter(|message| message != "q") {
-        // The newline makes even an empty message one that arrives: sending no
-        // bytes sends nothing at all.
+        // With the newline even an empty message is sent. Sending zero bytes sends nothing.
         sock.sendall(format!("{message}\n").as_bytes())?;
         let answer = sock.recv(1024)?;
         if answer.is_empty() {

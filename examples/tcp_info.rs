@@ -1,16 +1,14 @@
-//! An echo that tells how the connection fared: what the system counts of it.
+//! An echo server that prints the system's statistics of the connection.
 //!
-//! It serves one client and ends. While you talk to it, `ss -ti` shows the same
-//! numbers from outside.
+//! It serves one client and exits. During the connection `ss -ti` shows the same figures.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example tcp_info -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `echo_tcp_client`, in either language, or with
-//! `nc 127.0.0.1 9999`.
+//! Connect with `echo_tcp_client`, in either language, or with `nc 127.0.0.1 9999`.
 
 use std::io;
 
@@ -18,13 +16,13 @@ use sock::{AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, Socket};
 
 mod common;
 
-/// One line of what the system knows now.
-fn tell(sock: &Socket) -> io::Result<()> {
+/// Prints one line of the current statistics.
+fn print_info(sock: &Socket) -> io::Result<()> {
     let info = sock.tcp_info()?;
     println!(
-        "{}: {} bytes came, {} are unread, {} segments were sent again",
+        "{}: {} bytes received, {} unread, {} segments retransmitted",
         info.state,
-        // An old system does not count them.
+        // Old systems do not count them.
         info.bytes_received.map_or("?".into(), |bytes| bytes.to_string()),
         sock.recv_queue()?,
         info.total_retrans,
@@ -45,14 +43,14 @@ fn main() -> io::Result<()> {
     println!("{peer} connected");
     loop {
         let data = sock.recv(1024)?;
-        // At the end of the peer's bytes the state says so as well.
-        tell(&sock)?;
+        // At end of file the state changes too.
+        print_info(&sock)?;
         if data.is_empty() {
             break;
         }
         sock.sendall(&data)?;
     }
-    // The time there and back: of a connection that has just begun it is a guess.
+    // The round-trip time. For a new connection it is only an estimate.
     println!("round trip: {} µs", sock.tcp_info()?.rtt.as_micros());
     Ok(())
 }

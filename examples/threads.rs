@@ -1,16 +1,16 @@
-//! A thread for each client, by ThreadingTCPServer.
+//! A server with a thread for each client, with ThreadingTCPServer.
 //!
-//! Each line comes back in capitals. `threads_by_hand` is the same server
-//! without socketserver. It runs until you interrupt it.
+//! It prints each line and sends it back in capitals, until it is interrupted.
+//! `threads_by_hand` is the same server without socketserver.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example threads -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `many_clients`, in either language, or with
-//! `nc 127.0.0.1 9999` from several terminals at once.
+//! Connect with `many_clients`, in either language, or with `nc 127.0.0.1 9999` in several
+//! terminals.
 
 use std::io::{self, BufRead, Write};
 

@@ -1,15 +1,16 @@
-//! The usual sample of Python's `ssl`: listen, accept, wrap, echo.
+//! The usual example of Python's `ssl` module: listen, accept, wrap, echo.
 //!
-//! One connection, without the server classes; it ends with its client.
+//! It serves one connection without the server classes, prints the TLS version and the data
+//! it receives, and exits.
 //!
-//! Make certificates with `make_ca` first, then run it, here on its default address
-//! and with its default directory of certificates:
+//! Make certificates with `make_ca` first, then run it (the arguments shown are the
+//! defaults):
 //!
 //! ```text
 //! cargo run --example tls_by_hand -- 127.0.0.1 8443 certs
 //! ```
 //!
-//! Talk to it with `tls_client`, in either language, or with
+//! Connect with `tls_client`, in either language, or with
 //! `openssl s_client -connect 127.0.0.1:8443 -CAfile certs/ca.pem`.
 
 use std::io;

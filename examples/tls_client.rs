@@ -1,15 +1,17 @@
-//! The client of the programs with TLS: sends one greeting and prints the answer.
+//! The client of the TLS programs. It sends a greeting and prints the answer.
 //!
-//! It trusts the authority of its directory, and the server must be localhost by
-//! name. A `client.pem` that is there is shown to servers that ask for one.
+//! It trusts the authority in the directory, and requires a server certificate for
+//! localhost. If the directory contains a `client.pem`, it is sent to servers that request
+//! a certificate.
 //!
-//! Start `echo_tls`, `tls_by_hand` or `mtls_whoami` first, then run:
+//! Start `echo_tls`, `tls_by_hand` or `mtls_whoami` first, then run it (the arguments
+//! shown are the defaults):
 //!
 //! ```text
 //! cargo run --example tls_client -- 127.0.0.1 8443 certs
 //! ```
 //!
-//! To play the server yourself:
+//! To act as the server, run
 //! `openssl s_server -accept 8443 -cert certs/server.pem -key certs/server.key`.
 
 use std::io;
@@ -40,9 +42,9 @@ fn main() -> io::Result<()> {
     sock.sendall(b"Hello, world!\n")?;
     let answer = sock.recv(1024)?;
     println!("answer: {}", common::text(&answer));
-    // Goodbye in form; the server's comes as an end of file.
+    // Sends a close_notify. That of the server is read as end of file.
     sock.shutdown(SHUT_WR)?;
     let rest = sock.recv(1024)?;
-    println!("{} bytes after that", rest.len());
+    println!("{} bytes after the shutdown", rest.len());
     Ok(())
 }

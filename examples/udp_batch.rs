@@ -1,18 +1,16 @@
-//! A UDP server for many datagrams at a time: it takes all that are there with
-//! one call, and answers all of them, in capitals, with another.
+//! A UDP server that processes datagrams in batches, and sends them back in capitals.
 //!
-//! The busier it is the less it costs: with one datagram waiting it is the same
-//! as `udp`, with sixty-four it needs two calls instead of a hundred and
-//! twenty-eight. It runs until you interrupt it.
+//! One call receives all waiting datagrams, and another one sends all answers. For one
+//! datagram the cost is that of `udp`. For 64 datagrams it needs two calls instead of 128.
+//! It prints each datagram, and runs until it is interrupted.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example udp_batch -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `udp_client`, in either language, or with
-//! `nc -u 127.0.0.1 9999`.
+//! Connect with `udp_client`, in either language, or with `nc -u 127.0.0.1 9999`.
 
 use std::io;
 
@@ -27,10 +25,10 @@ fn main() -> io::Result<()> {
     server.bind(address)?;
     println!("listening on {}", server.getsockname()?);
 
-    // Room that is made once: what comes is written into it each time anew.
+    // The buffers are allocated once and reused.
     let mut batch = RecvBatch::new(64, 65535)?;
     loop {
-        // Waits for the first datagram, and for no other.
+        // Waits for the first datagram, but not for more.
         server.recvmmsg(&mut batch)?;
         let mut answers = Vec::new();
         for datagram in batch.iter() {
@@ -38,8 +36,8 @@ fn main() -> io::Result<()> {
             answers.push((datagram.data().to_ascii_uppercase(), datagram.address()));
         }
 
-        // It stops at a datagram that does not go. UDP may lose any, so that one is
-        // given up, and the others go on.
+        // sendmmsg stops at a datagram that cannot be sent. UDP does not guarantee delivery, so
+        // that datagram is skipped.
         let mut rest = &answers[..];
         while !rest.is_empty() {
             rest = match server.sendmmsg(rest) {

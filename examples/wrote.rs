@@ -1,16 +1,16 @@
-//! TCPServer and a request handler: prints who wrote what, you type the answer.
+//! A server with TCPServer and a request handler. You type the answers.
 //!
-//! The server makes a new handler for each connection and serves one connection
-//! after the other, until you interrupt it.
+//! It prints the address of each client and its message. The server creates a new handler
+//! for each connection, and serves one connection after another until it is interrupted.
 //!
-//! Run it, here on its default address:
+//! Run it (the arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example wrote -- 127.0.0.1 9999
 //! ```
 //!
-//! Talk to it with `wrote_client`, in either language, or with
-//! `nc 127.0.0.1 9999`, once for each line.
+//! Connect with `wrote_client`, in either language, or with `nc 127.0.0.1 9999`. Use a new
+//! connection for each line.
 
 use std::io;
 
@@ -25,8 +25,7 @@ impl StreamRequestHandler for Wrote {
         let data = cx.request.recv(1024)?;
         println!("{} wrote:", cx.client_address);
         println!("{}", common::text(&data));
-        // At the end of the input there is nothing more to say, and the client
-        // finds its connection closed.
+        // At end of input no answer is sent, and the connection is closed.
         if let Some(answer) = common::ask("> ")? {
             cx.request.sendall(format!("{answer}\n").as_bytes())?;
         }

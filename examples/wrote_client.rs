@@ -1,14 +1,15 @@
-//! The client of `wrote`: opens a new connection for each line you type.
+//! The client of `wrote`, which opens a new connection for each line that you type.
 //!
-//! It ends with `q` or at the end of the input.
+//! It prints the answers, and ends after `q` or at end of input.
 //!
-//! Start `wrote` in another terminal first, in either language, then run:
+//! Start `wrote` in another terminal first, in either language, then run it (the
+//! arguments shown are the defaults):
 //!
 //! ```text
 //! cargo run --example wrote_client -- 127.0.0.1 9999
 //! ```
 //!
-//! To play the server yourself, for one line: `nc -l 127.0.0.1 9999`.
+//! To act as the server for one line, run `nc -l 127.0.0.1 9999`.
 
 use std::io;
 
@@ -18,8 +19,7 @@ fn main() -> io::Result<()> {
     env_logger::init();
     let (host, port) = common::address("127.0.0.1", 9999);
     while let Some(line) = common::ask("> ")?.filter(|line| line != "q") {
-        // The server reads once and answers once, so a connection is good for
-        // one line only.
+        // The server reads once and answers once, so each line needs a new connection.
         let sock = sock::create_connection((host.as_str(), port))?;
         sock.sendall(format!("{line}\n").as_bytes())?;
         let answer = sock.recv(1024)?;

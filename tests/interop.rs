@@ -114,7 +114,7 @@ fn echo_tcp() {
 #[test]
 fn echo_threading() {
     let expected = "echo is listening on 127.0.0.1:SERVER, a thread for each connection\n\
-                    talk to it: nc 127.0.0.1 SERVER\n\
+                    connect with: nc 127.0.0.1 SERVER\n\
                     or in Python:\n    \
                     import socket\n    \
                     sock = socket.create_connection((\"127.0.0.1\", SERVER))\n    \
@@ -377,13 +377,13 @@ fn careful_programs_report_a_peer_that_disconnects() {
         drop(client);
         let (output, error) = server.finish_with(1);
         assert!(output.ends_with(" connected\nconnection closed\nserver closed\n"), "{output}");
-        assert_eq!(error, "error: the client left without a word\n");
+        assert_eq!(error, "error: the client disconnected without an answer\n");
 
         let (server, arguments) = bound();
         server.listen(None).expect("listen");
         let client = Program::start(language, "careful_client", &arguments);
         drop(server.accept().expect("accept"));
-        let error = "error: the server left without a word\n".to_owned();
+        let error = "error: the server disconnected without a greeting\n".to_owned();
         assert_eq!(client.finish_with(1), ("socket closed\n".to_owned(), error));
     }
 }

@@ -30,7 +30,7 @@ fn certificates(language: Language, name: &str) -> Directory {
     let output = Program::start(language, "make_ca", &[directory.join("")]).finish();
     assert_eq!(
         directory.hide(&output),
-        "DIR/server.pem: localhost\nDIR/client.pem: ada\ntrust it: DIR/ca.pem\n"
+        "DIR/server.pem: localhost\nDIR/client.pem: ada\nauthority to trust: DIR/ca.pem\n"
     );
     directory
 }
@@ -53,7 +53,8 @@ fn pairings(converse: impl Fn(Language, Language)) {
     }
 }
 
-const ECHOED: &str = "connected with TLSv1.3 to localhost\nanswer: Hello, world!\n0 bytes after that\n";
+const ECHOED: &str =
+    "connected with TLSv1.3 to localhost\nanswer: Hello, world!\n0 bytes after the shutdown\n";
 
 #[test]
 fn tls_by_hand() {
@@ -84,12 +85,12 @@ fn echo_tls() {
 
 #[test]
 fn mtls_whoami() {
-    let expected = "listening on 127.0.0.1:SERVER\n127.0.0.1:PORT is ada, says Example CA\n";
+    let expected = "listening on 127.0.0.1:SERVER\n127.0.0.1:PORT is ada, certified by Example CA\n";
     pairings(|server_language, client_language| {
         let directory = certificates(server_language, "mtls_whoami");
         let mut server = server(server_language, "mtls_whoami", &directory);
         let answer = client(client_language, &server.address(), &directory).finish();
-        assert_eq!(answer, ECHOED.replace("Hello, world!", "you are ada, says Example CA"));
+        assert_eq!(answer, ECHOED.replace("Hello, world!", "you are ada, certified by Example CA"));
         assert_eq!(server.stop_after(expected), expected);
     });
 }
@@ -249,7 +250,7 @@ fn openssl_and_gnutls_are_served_in_both_versions() {
                     "-key".into(),
                     file("client.key"),
                 ]);
-            one_line(&mut command, "you are ada, says Example CA");
+            one_line(&mut command, "you are ada, certified by Example CA");
         }
         if is_installed("gnutls-cli") {
             let priority = if version == "-tls1_2" {
@@ -265,7 +266,7 @@ fn openssl_and_gnutls_are_served_in_both_versions() {
                 .arg(format!("--x509certfile={}", Path::new(&file("client.pem")).display()))
                 .arg(format!("--x509keyfile={}", Path::new(&file("client.key")).display()))
                 .arg("127.0.0.1");
-            one_line(&mut command, "you are ada, says Example CA");
+            one_line(&mut command, "you are ada, certified by Example CA");
         }
     }
     if is_installed("openssl") {

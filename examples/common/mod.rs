@@ -1,9 +1,9 @@
-//! What the programs share: their arguments, a typed line, an error's name.
+//! Shared by the example programs: arguments, typed input, names of errors.
 //!
-//! Address and port are optional positional arguments everywhere. A wrong one
-//! is answered with a single line that names it, and with exit code 2.
+//! Address and port are optional positional arguments of every program. For an invalid argument the
+//! program prints one line and exits with code 2.
 
-// Each program is a crate of its own and uses its part of this.
+// Each program is a separate crate, and uses only a part of this module.
 #![allow(dead_code)]
 
 use std::env;
@@ -13,57 +13,57 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process;
 
-/// HOST and PORT from the command line, or these.
+/// Returns HOST and PORT from the command line, or the defaults.
 pub(crate) fn address(host: &str, port: u16) -> (String, u16) {
     let given = given(&["HOST", "PORT"]);
     (word(&given, 0, host), number(&given, 1, port))
 }
 
-/// HOST, PORT and a third argument called `name`, or these.
+/// Returns HOST, PORT and a third argument called `name`, or the defaults.
 pub(crate) fn address_and(host: &str, port: u16, name: &str, value: &str) -> (String, u16, String) {
     let given = given(&["HOST", "PORT", name]);
     (word(&given, 0, host), number(&given, 1, port), word(&given, 2, value))
 }
 
-/// PATH from the command line, or this.
+/// Returns PATH from the command line, or the default.
 pub(crate) fn path(path: &str) -> PathBuf {
     given(&["PATH"]).pop().unwrap_or_else(|| path.into()).into()
 }
 
-/// A line typed by the user, or `None` at the end of the input.
+/// Prompts for a line, and returns it, or `None` at end of input.
 pub(crate) fn ask(prompt: &str) -> io::Result<Option<String>> {
     print!("{prompt}");
     io::stdout().flush()?;
     let mut line = String::new();
     if io::stdin().read_line(&mut line)? == 0 {
-        // The terminal still stands behind the prompt.
+        // The cursor is still after the prompt.
         println!();
         return Ok(None);
     }
     Ok(Some(line.trim_end_matches('\n').to_owned()))
 }
 
-/// Received bytes as text, without the end of the line.
+/// Returns received bytes as text, without the end of line.
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim_end().to_owned()
 }
 
-/// An error by the name of its errno, as in `ECONNREFUSED, errno 111`.
+/// Returns the name and the number of an error, such as `ECONNREFUSED, errno 111`.
 pub(crate) fn named(err: &io::Error) -> String {
-    // getaddrinfo has names and numbers of its own.
+    // Errors of getaddrinfo have their own names and numbers.
     if let Some(gai) = sock::GaiError::of(err) {
         return format!("{}, getaddrinfo error {}", gai.name(), gai.code());
     }
     match sock::errno(err).map(|number| (sock::errno_name(number), number)) {
         Some((Some(name), number)) => format!("{name}, errno {number}"),
-        // A time-out, for one, comes from no system call and has no errno.
+        // A timeout, for example, is not an error of a system call and has no errno.
         _ => err.to_string(),
     }
 }
 
-/// Says what is wrong in one line and ends the program.
-pub(crate) fn refuse(complaint: impl fmt::Display) -> ! {
-    eprintln!("{}: {complaint}", program());
+/// Prints one line and exits with code 2.
+pub(crate) fn refuse(message: impl fmt::Display) -> ! {
+    eprintln!("{}: {message}", program());
     process::exit(2)
 }
 
@@ -73,7 +73,7 @@ fn program() -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// The arguments; more of them than `names` are refused.
+/// Returns the arguments. More arguments than `names` are an error.
 fn given(names: &[&str]) -> Vec<OsString> {
     let usage = format!("usage: {} [{}{}", program(), names.join(" ["), "]".repeat(names.len()));
     let words: Vec<OsString> = env::args_os().skip(1).collect();

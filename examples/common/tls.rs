@@ -1,7 +1,7 @@
-//! What the programs with TLS share: the hook that makes a server use TLS, and certificates that
-//! are reloaded on SIGHUP.
+//! Shared by the TLS programs: a hook that adds TLS to any server, and certificates that are
+//! reloaded on SIGHUP.
 
-// Each program is a crate of its own and uses its part of this.
+// Each program is a separate crate, and uses only a part of this module.
 #![allow(dead_code)]
 
 use std::io;
@@ -15,8 +15,8 @@ use sockssl::{CERT_REQUIRED, Purpose, SSLContext, SSLError, WrapOptions, create_
 
 /// Makes a server use TLS.
 ///
-/// The handshake runs in the worker, so a client that stalls delays no other client. It is closed
-/// after ten seconds.
+/// The handshake runs in the worker, so a client that stalls does not delay other clients. Its
+/// connection is closed after ten seconds.
 pub(crate) fn with_tls<F: Family, M: MixIn>(
     builder: Builder<Stream<F>, M>,
     context: SSLContext,
@@ -40,14 +40,14 @@ impl ServerHooks for QuietErrors {
     }
 }
 
-/// A server's context with `server.pem` and `server.key` of a directory.
+/// Returns a server context with `server.pem` and `server.key` of a directory.
 pub(crate) fn server_context(directory: &str) -> io::Result<SSLContext> {
     let context = create_default_context(Purpose::CLIENT_AUTH)?;
     context.load_cert_chain(file(directory, "server.pem"), file(directory, "server.key"))?;
     Ok(context)
 }
 
-/// The same, and clients have to show a certificate of the directory's authority.
+/// Like `server_context`, and requires clients to have a certificate of the directory's authority.
 pub(crate) fn strict_context(directory: &str) -> io::Result<SSLContext> {
     let context = server_context(directory)?;
     context.load_verify_locations(file(directory, "ca.pem"))?;
@@ -59,7 +59,7 @@ pub(crate) fn file(directory: &str, name: &str) -> PathBuf {
     Path::new(directory).join(name)
 }
 
-/// Reads the certificates anew at each SIGHUP; with a fault in one the old stay.
+/// Reloads the certificates on each SIGHUP. If one is invalid, the old ones are kept.
 #[cfg(unix)]
 pub(crate) fn reload_on_sighup(context: &SSLContext) -> io::Result<()> {
     let context = context.clone();
@@ -75,7 +75,7 @@ pub(crate) fn reload_on_sighup(context: &SSLContext) -> io::Result<()> {
     Ok(())
 }
 
-/// There is no such signal.
+/// SIGHUP does not exist on this system.
 #[cfg(not(unix))]
 pub(crate) fn reload_on_sighup(_context: &SSLContext) -> io::Result<()> {
     Ok(())

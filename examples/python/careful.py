@@ -1,14 +1,15 @@
-"""The server of `fixed` with every error caught and named by its errno.
+"""The server of `fixed` with complete error handling.
 
-Whatever happens, the sockets are closed in the end. Its exit code is 0 when
-all went well and 1 otherwise; start it twice to see EADDRINUSE.
+Every error is printed with the name of its errno, and the sockets are closed in any
+case. The exit code is 0 on success and 1 after an error. Start it twice to see
+EADDRINUSE.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/careful.py 127.0.0.1 9999
 
-Talk to it with `careful_client`, in either language, or with
-`nc 127.0.0.1 9999`; leave nc at once to see an error.
+Connect with `careful_client`, in either language, or with `nc 127.0.0.1 9999`. Stop
+nc without sending a line to see an error.
 """
 
 import socket
@@ -18,14 +19,14 @@ import common
 
 
 def greet(sock):
-    # A peer who connects and then says nothing must not hold us for ever.
+    # A client that sends nothing must not block the server indefinitely.
     sock.settimeout(5)
     sock.sendall(b"Hello, client!\n")
-    said = sock.recv(1024)
-    # An end of file is no error to the system, but it is one to us.
-    if not said:
-        raise OSError("the client left without a word")
-    print("client says:", said.decode(errors="replace").rstrip())
+    answer = sock.recv(1024)
+    # An end of file is not a system error, but here it is unexpected.
+    if not answer:
+        raise OSError("the client disconnected without an answer")
+    print("client says:", answer.decode(errors="replace").rstrip())
 
 
 def serve(server, address):
@@ -53,7 +54,7 @@ def main():
         print("error:", common.named(err), file=sys.stderr)
         return 1
     finally:
-        # Only a socket that came to be can be closed.
+        # The socket does not exist if its creation failed.
         if server is not None:
             server.close()
             print("server closed")

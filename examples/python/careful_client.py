@@ -1,14 +1,16 @@
-"""The client of `fixed` with every error caught and named by its errno.
+"""The client of `fixed` with complete error handling.
 
-Whatever happens, the socket is closed in the end. Its exit code is 0 when
-all went well and 1 otherwise; run it without a server to see ECONNREFUSED.
+Every error is printed with the name of its errno, and the socket is closed in any
+case. The exit code is 0 on success and 1 after an error. Run it without a server to
+see ECONNREFUSED.
 
-Start `careful` first, in either language, then run:
+Start `careful` first, in either language, then run it (the arguments shown are the
+defaults):
 
     python3 examples/python/careful_client.py 127.0.0.1 9999
 
-To play the server yourself: `nc -l 127.0.0.1 9999`; wait five seconds with
-the greeting to see the time-out.
+To act as the server, run `nc -l 127.0.0.1 9999`. Send nothing for five seconds to
+see the timeout.
 """
 
 import socket
@@ -18,14 +20,14 @@ import common
 
 
 def greet(sock, address):
-    # One limit for each call from here on, connect among them.
+    # A timeout for each of the following calls, including connect.
     sock.settimeout(5)
     sock.connect(address)
-    said = sock.recv(1024)
-    # An end of file is no error to the system, but it is one to us.
-    if not said:
-        raise OSError("the server left without a word")
-    print("server says:", said.decode(errors="replace").rstrip())
+    greeting = sock.recv(1024)
+    # An end of file is not a system error, but here it is unexpected.
+    if not greeting:
+        raise OSError("the server disconnected without a greeting")
+    print("server says:", greeting.decode(errors="replace").rstrip())
     sock.sendall(b"Hello, server!\n")
 
 
@@ -39,7 +41,7 @@ def main():
         print("error:", common.named(err), file=sys.stderr)
         return 1
     finally:
-        # Only a socket that came to be can be closed.
+        # The socket does not exist if its creation failed.
         if sock is not None:
             sock.close()
             print("socket closed")

@@ -1,15 +1,14 @@
-"""A chat: what one client says all the others hear.
+"""A chat server that forwards each line of a client to all other clients.
 
-The first line is the client's name, each further line goes to everybody else.
-Nobody waits for a client that does not read: who is a hundred lines behind is
-dropped. That is this program's policy; without one, one sleeping client would
-fill the memory, or stop the talk.
+The first line of a client is its name. A client that is a hundred lines behind is
+disconnected. Without such a limit a client that does not read would fill the memory
+or block the others. The server prints who joins, leaves and is disconnected.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/chat.py 127.0.0.1 9999
 
-Talk to it with `nc 127.0.0.1 9999` from several terminals.
+Connect with `nc 127.0.0.1 9999` in several terminals.
 """
 
 import queue
@@ -19,25 +18,25 @@ import threading
 
 import common
 
-# How many lines a client may be behind.
-MOST_BEHIND = 100
+# The number of lines that a client may be behind.
+MAX_QUEUED = 100
 
 
-class Talk(socketserver.StreamRequestHandler):
+class Chat(socketserver.StreamRequestHandler):
     def handle(self):
         self.name = self.rfile.readline().decode().rstrip()
         if not self.name:
             return
-        self.lines = queue.Queue(MOST_BEHIND)
+        self.lines = queue.Queue(MAX_QUEUED)
         with self.server.lock:
             self.server.room.append(self)
-        self.tell(f"* {self.name} is here\n")
+        self.broadcast(f"* {self.name} joined\n")
         print(f"{self.name} joins", flush=True)
         writer = threading.Thread(target=self.write)
         writer.start()
         try:
             for line in self.rfile:
-                self.tell(f"{self.name}: {line.decode().rstrip()}\n")
+                self.broadcast(f"{self.name}: {line.decode().rstrip()}\n")
         except OSError:
             pass
         with self.server.lock:
@@ -45,13 +44,13 @@ class Talk(socketserver.StreamRequestHandler):
                 self.server.room.remove(self)
         self.hang_up()
         try:
-            # The writer waits for this; if the queue is full it ends by itself.
+            # Ends the writer. If the queue is full, the writer ends by itself.
             self.lines.put_nowait(None)
         except queue.Full:
             pass
         writer.join()
         print(f"{self.name} leaves", flush=True)
-        self.tell(f"* {self.name} has gone\n")
+        self.broadcast(f"* {self.name} left\n")
 
     def write(self):
         try:
@@ -60,8 +59,8 @@ class Talk(socketserver.StreamRequestHandler):
         except OSError:
             pass
 
-    def tell(self, line):
-        """Gives a line to everybody but the one it is from."""
+    def broadcast(self, line):
+        """Sends a line to all members except its sender."""
         with self.server.lock:
             for member in self.server.room[:]:
                 if member is self:
@@ -69,8 +68,8 @@ class Talk(socketserver.StreamRequestHandler):
                 try:
                     member.lines.put_nowait(line.encode())
                 except queue.Full:
-                    print(f"{member.name} is dropped: {MOST_BEHIND} lines behind", flush=True)
-                    # Ends its handler, which waits to read, and its writer.
+                    print(f"{member.name} is disconnected: {MAX_QUEUED} lines behind", flush=True)
+                    # Ends its handler, which is blocked in a read, and its writer.
                     member.hang_up()
                     self.server.room.remove(member)
 
@@ -93,7 +92,7 @@ class Server(socketserver.ThreadingTCPServer):
 
 def main():
     host, port = common.address("127.0.0.1", 9999)
-    with Server((host, port), Talk) as server:
+    with Server((host, port), Chat) as server:
         print("listening on %s:%d" % server.server_address, flush=True)
         server.serve_forever()
 

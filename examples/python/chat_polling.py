@@ -1,13 +1,14 @@
-"""A chat in one thread, over `selectors`.
+"""A chat server in one thread, based on `selectors`.
 
-What one client says all the others hear. No call waits: a client that cannot
-take a piece at once is dropped. `chat` is the same with a thread for each.
+It forwards what a client sends to all other clients, and prints who joins and
+leaves. No call blocks, so a client whose send buffer is full is disconnected.
+`chat` does the same with a thread for each client.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/chat_polling.py 127.0.0.1 9999
 
-Talk to it with `nc 127.0.0.1 9999` from several terminals.
+Connect with `nc 127.0.0.1 9999` in several terminals.
 """
 
 import selectors
@@ -16,14 +17,14 @@ import socket
 import common
 
 
-def tell(room, piece, speaker):
-    """Gives a piece to everybody but the one it is from, and returns who
-    cannot take it."""
+def broadcast(room, data, sender):
+    """Sends data to all clients except its sender, and returns the clients to
+    which it could not be sent completely."""
     failed = []
     for sock in room:
-        if sock is not speaker:
+        if sock is not sender:
             try:
-                whole = sock.send(piece) == len(piece)
+                whole = sock.send(data) == len(data)
             except OSError:
                 whole = False
             if not whole:
@@ -53,12 +54,12 @@ def main():
             if sock not in room:
                 continue
             try:
-                piece = sock.recv(4096)
+                data = sock.recv(4096)
             except BlockingIOError:
                 continue
             except OSError:
-                piece = b""
-            for gone in tell(room, piece, sock) if piece else [sock]:
+                data = b""
+            for gone in broadcast(room, data, sock) if data else [sock]:
                 print("%s:%d leaves" % room.pop(gone), flush=True)
                 selector.unregister(gone)
                 gone.close()

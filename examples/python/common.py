@@ -1,7 +1,7 @@
-"""What the programs share: their arguments, a typed line, an error's name.
+"""Shared by the example programs: arguments, typed input, names of errors.
 
-Address and port are optional positional arguments everywhere. A wrong one is
-answered with a single line that names it, and with exit code 2.
+Address and port are optional positional arguments of every program. For an
+invalid argument the program prints one line and exits with code 2.
 """
 
 import errno
@@ -11,48 +11,48 @@ import sys
 
 
 def address(host, port):
-    """HOST and PORT from the command line, or these."""
+    """Returns HOST and PORT from the command line, or the defaults."""
     given = _given("HOST", "PORT")
     return _host(given, host), _port(given, port)
 
 
 def address_and(host, port, name, value):
-    """HOST, PORT and a third argument called NAME, or these."""
+    """Returns HOST, PORT and a third argument called NAME, or the defaults."""
     given = _given("HOST", "PORT", name)
     return _host(given, host), _port(given, port), given.get(name, value)
 
 
 def path(value):
-    """PATH from the command line, or this."""
+    """Returns PATH from the command line, or the default."""
     return _given("PATH").get("PATH", value)
 
 
 def ask(prompt):
-    """A line typed by the user, or None at the end of the input."""
+    """Prompts for a line, and returns it, or None at end of input."""
     try:
         return input(prompt)
     except EOFError:
-        # The terminal still stands behind the prompt.
+        # The cursor is still after the prompt.
         print()
         return None
 
 
 def named(err):
-    """An error by the name of its errno, as in `ECONNREFUSED, errno 111`."""
+    """Returns the name and the number of an error, such as `ECONNREFUSED, errno 111`."""
     if isinstance(err, socket.gaierror):
-        # getaddrinfo has names and numbers of its own.
+        # Errors of getaddrinfo have their own names and numbers.
         for name in dir(socket):
             if name.startswith("EAI_") and getattr(socket, name) == err.errno:
                 return f"{name}, getaddrinfo error {err.errno}"
     if err.errno in errno.errorcode:
         return f"{errno.errorcode[err.errno]}, errno {err.errno}"
-    # A time-out, for one, comes from no system call and has no errno.
+    # A timeout, for example, is not an error of a system call and has no errno.
     return str(err)
 
 
-def refuse(complaint):
-    """Says what is wrong in one line and ends the program."""
-    print(f"{_program()}: {complaint}", file=sys.stderr)
+def refuse(message):
+    """Prints one line and exits with code 2."""
+    print(f"{_program()}: {message}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -61,7 +61,7 @@ def _program():
 
 
 def _given(*names):
-    """The arguments by name; more of them than names are refused."""
+    """Returns the arguments by name. More arguments than names are an error."""
     usage = f"usage: {_program()} [{' ['.join(names)}{']' * len(names)}"
     words = sys.argv[1:]
     if words and words[0].startswith("-"):

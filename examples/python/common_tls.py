@@ -1,5 +1,5 @@
-"""What the programs with TLS share: a mixin that makes any server one of TLS,
-and certificates that are read anew on SIGHUP.
+"""Shared by the TLS programs: a mixin that adds TLS to any server, and certificates
+that are reloaded on SIGHUP.
 """
 
 import os
@@ -9,10 +9,10 @@ import threading
 
 
 class TlsMixIn:
-    """Makes a threading server one of TLS; a subclass has a context.
+    """Adds TLS to a threading server. A subclass sets the context.
 
-    The handshake runs in the worker: a client that stalls holds nobody else up,
-    and after ten seconds it is closed.
+    The handshake runs in the worker, so a client that stalls does not block other
+    clients. After ten seconds its connection is closed.
     """
 
     context = None
@@ -24,14 +24,14 @@ class TlsMixIn:
                 request, server_side=True, suppress_ragged_eofs=False
             )
         except (ssl.SSLError, TimeoutError, ConnectionError) as err:
-            # What strangers do to a port in the open is no fault of the server.
+            # A failed handshake is usually caused by the client, not by the server.
             print("TLS handshake with %s:%d:" % client_address, err, flush=True)
             return
         with request:
             request.settimeout(None)
             super().finish_request(request, client_address)
             try:
-                # Python's close says no goodbye.
+                # Python's close does not send a close_notify.
                 request.settimeout(5)
                 request.unwrap()
             except OSError:
@@ -39,14 +39,14 @@ class TlsMixIn:
 
 
 def server_context(directory):
-    """A server's context with `server.pem` and `server.key` of a directory."""
+    """Returns a server context with `server.pem` and `server.key` of a directory."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(file(directory, "server.pem"), file(directory, "server.key"))
     return context
 
 
 def strict_context(directory):
-    """The same, and clients have to show a certificate of the directory's authority."""
+    """Like `server_context`, and requires clients to have a certificate of the directory's authority."""
     context = server_context(directory)
     context.load_verify_locations(file(directory, "ca.pem"))
     context.verify_mode = ssl.CERT_REQUIRED
@@ -58,8 +58,8 @@ def file(directory, name):
 
 
 def reload_on_sighup(context, directory):
-    """Reads the certificates anew at each SIGHUP."""
-    # A thread of its own, since the main one sits in serve_forever.
+    """Reloads the certificates on each SIGHUP."""
+    # A separate thread, because the main thread is in serve_forever.
     signals = {signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 

@@ -1,14 +1,13 @@
-"""An echo over a pool: four threads, however many clients.
+"""An echo server with a pool of four threads for all clients.
 
-socketserver has no such class; this is the one its users write.
+socketserver has no such class, so the program implements it.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/echo_pool.py 127.0.0.1 9999
 
-Talk to it with `echo_tcp_client`, in either language, or with
-`nc 127.0.0.1 9999` from several terminals at once:
-the fifth waits until one of the others goes.
+Connect with `echo_tcp_client`, in either language, or with `nc 127.0.0.1 9999` in
+several terminals. The fifth client waits until another one disconnects.
 """
 
 import concurrent.futures

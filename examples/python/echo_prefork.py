@@ -1,14 +1,14 @@
-"""An echo over pre-forked processes.
+"""An echo server with four pre-forked worker processes.
 
-socketserver has no such class; this is the one its users write.
+socketserver has no such class, so the program implements it.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/echo_prefork.py 127.0.0.1 9999
 
-Talk to it with `echo_tcp_client`, in either language, or with
-`nc 127.0.0.1 9999` from several terminals at once:
-each holds one of the four processes. Kill one, and see it replaced.
+Connect with `echo_tcp_client`, in either language, or with `nc 127.0.0.1 9999` in
+several terminals. Each client occupies one of the four processes. Kill one of them
+to see that it is replaced.
 """
 
 import os

@@ -1,14 +1,14 @@
-"""An echo over a selector: clients that say nothing cost no thread.
+"""An echo server with a selector, in which idle clients occupy no thread.
 
-socketserver has no such class; this is what `selectors` has one write instead:
-the handler is called with what has come, and must not wait.
+socketserver has no such class, so the program uses `selectors`. The handler is
+called with the received data and must not block.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/echo_selector.py 127.0.0.1 9999
 
-Talk to it with `echo_tcp_client`, in either language, or with
-`nc 127.0.0.1 9999` from as many terminals as you like.
+Connect with `echo_tcp_client`, in either language, or with `nc 127.0.0.1 9999` in
+several terminals.
 """
 
 import selectors

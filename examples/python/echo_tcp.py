@@ -1,13 +1,13 @@
-"""Echo over TCP: the server says who connected and what it got, and returns it.
+"""An echo server over TCP.
 
-It serves one client and ends.
+It prints the address of its client and the data it receives, and sends the data
+back. It serves one client and exits.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/echo_tcp.py 127.0.0.1 9999
 
-Talk to it with `echo_tcp_client`, in either language, or with
-`nc 127.0.0.1 9999`.
+Connect with `echo_tcp_client`, in either language, or with `nc 127.0.0.1 9999`.
 """
 
 import socket
@@ -18,17 +18,17 @@ import common
 def main():
     host, port = common.address("127.0.0.1", 9999)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
-        # Without this a restart within a minute finds the port still in use.
+        # Without this the port would be in use for a minute after a restart.
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind((host, port))
         server.listen()
-        # Port 0 asks the system for a free one; here is which it gave.
+        # With port 0 the system chooses a free port. This prints it.
         print("listening on %s:%d" % server.getsockname(), flush=True)
 
         sock, peer = server.accept()
         with sock:
             print("%s:%d connected" % peer)
-            # recv returns nothing only when the peer has closed its side.
+            # recv returns no data only if the peer has closed its side.
             while data := sock.recv(1024):
                 print("got:", data.decode(errors="replace").rstrip())
                 sock.sendall(data)

@@ -1,10 +1,11 @@
-"""The client of the echo servers: sends one greeting and prints the answer.
+"""The client of the echo servers. It sends a greeting and prints the answer.
 
-Start one of the servers first (`echo_tcp` or `echo_threading`), then run:
+Start a server such as `echo_tcp` or `echo_threading` first, then run it (the
+arguments shown are the defaults):
 
     python3 examples/python/echo_tcp_client.py 127.0.0.1 9999
 
-To play the server yourself: `nc -l 127.0.0.1 9999`, and type the answer.
+To act as the server, run `nc -l 127.0.0.1 9999` and type the answer.
 """
 
 import socket
@@ -16,7 +17,7 @@ def main():
     host, port = common.address("127.0.0.1", 9999)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         sock.connect((host, port))
-        # send may take only a part of the bytes; sendall goes on to the end.
+        # send may send only a part of the data. sendall sends everything.
         sock.sendall(b"Hello, world!\n")
         answer = sock.recv(1024)
         print("answer:", answer.decode(errors="replace").rstrip())

@@ -1,13 +1,13 @@
-"""The newcomer's server: a threaded echo in a dozen lines.
+"""A threaded echo server in a dozen lines, for a first start.
 
-It runs until you interrupt it, and prints how to talk to it.
+It runs until it is interrupted, and prints how to connect to it.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/echo_threading.py 127.0.0.1 9999
 
-Talk to it with `echo_tcp_client`, in either language, with
-`nc 127.0.0.1 9999`, or from Python, as the server says when it starts.
+Connect with `echo_tcp_client`, in either language, with `nc 127.0.0.1 9999`, or
+from Python with the lines that the server prints.
 """
 
 import socketserver
@@ -29,10 +29,10 @@ class Server(socketserver.ThreadingTCPServer):
 def main():
     host, port = common.address("127.0.0.1", 9999)
     with Server((host, port), Echo) as server:
-        # The address as the system gave it: port 0 asks for a free one.
+        # The actual address. With port 0 the system chooses a free port.
         host, port = server.server_address
         print(f"echo is listening on {host}:{port}, a thread for each connection")
-        print(f"talk to it: nc {host} {port}")
+        print(f"connect with: nc {host} {port}")
         print("or in Python:")
         print("    import socket")
         print(f'    sock = socket.create_connection(("{host}", {port}))')

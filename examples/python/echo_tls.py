@@ -1,14 +1,15 @@
-"""The echo over TLS: any server becomes one of TLS by one mixin.
+"""An echo server over TLS, which a mixin adds to any server.
 
-It runs until you interrupt it, a thread for each connection. On SIGHUP it reads
-its certificate anew: new connections get the new one.
+It serves each connection in a thread until it is interrupted, and prints the
+address and the TLS version of each client. On SIGHUP it reloads its certificate for
+new connections.
 
-Make certificates with `make_ca` first, then run it, here on its default address
-and with its default directory of certificates:
+Make certificates with `make_ca` first, then run it (the arguments shown are the
+defaults):
 
     python3 examples/python/echo_tls.py 127.0.0.1 8443 certs
 
-Talk to it with `tls_client`, in either language, or with
+Connect with `tls_client`, in either language, or with
 `openssl s_client -connect 127.0.0.1:8443 -CAfile certs/ca.pem`.
 """
 

@@ -1,14 +1,14 @@
-"""Echo over a Unix-domain stream: the address is a path, all else as in TCP.
+"""An echo server over a Unix stream socket, whose address is a path.
 
-It serves one client, removes the path and ends. A path left behind by an
-interrupted run makes bind fail with EADDRINUSE; remove it by hand.
+It prints the data it receives, serves one client, removes the path and exits. If an
+interrupted run has left the path behind, bind fails with EADDRINUSE. Remove the
+path by hand then.
 
-Run it, here on its default path:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/echo_unix.py /tmp/echo_unix
 
-Talk to it with `echo_unix_client`, in either language, or with
-`nc -U /tmp/echo_unix`.
+Connect with `echo_unix_client`, in either language, or with `nc -U /tmp/echo_unix`.
 """
 
 import os
@@ -21,7 +21,7 @@ def serve(server):
     server.listen()
     print("listening on", server.getsockname(), flush=True)
 
-    # The peer has no name here: a client of a stream need not bind.
+    # The peer has no address, because a stream client need not bind.
     sock, _ = server.accept()
     with sock:
         print("connected")
@@ -34,7 +34,7 @@ def main():
     path = common.path("/tmp/echo_unix")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.bind(path)
-        # Closing a socket does not remove the path that bind has made.
+        # Closing a socket does not remove the path that bind created.
         try:
             serve(server)
         finally:

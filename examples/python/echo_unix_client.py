@@ -1,10 +1,11 @@
-"""The client of the Unix-domain stream echo.
+"""The client of the Unix stream echo. It sends a greeting and prints the answer.
 
-Start `echo_unix` first, in either language, then run:
+Start `echo_unix` first, in either language, then run it (the arguments shown are
+the defaults):
 
     python3 examples/python/echo_unix_client.py /tmp/echo_unix
 
-To play the server yourself: `nc -l -U /tmp/echo_unix`, and type the answer.
+To act as the server, run `nc -l -U /tmp/echo_unix` and type the answer.
 """
 
 import socket

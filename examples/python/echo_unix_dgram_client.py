@@ -1,13 +1,15 @@
-"""The client of the Unix-domain datagram echo.
+"""The client of the Unix datagram echo. It sends a greeting and prints the answer.
 
-A datagram can be answered only if its sender has a name, so the client binds
-a path of its own, the server's with `.client` behind it, and removes it.
+A datagram can be answered only if its sender has an address. So the client binds a
+path of its own, that of the server with the suffix `.client`, and removes it at the
+end.
 
-Start `echo_unix_dgram` first, in either language, then run:
+Start `echo_unix_dgram` first, in either language, then run it (the arguments shown
+are the defaults):
 
     python3 examples/python/echo_unix_dgram_client.py /tmp/echo_unix_dgram
 
-To see the datagram arrive: `nc -l -u -U /tmp/echo_unix_dgram`.
+To see the datagram arrive, run `nc -l -u -U /tmp/echo_unix_dgram` as the server.
 """
 
 import os

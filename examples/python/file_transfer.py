@@ -1,13 +1,13 @@
-"""File transfer: waits for a hello, then sends a file in 1024-byte pieces.
+"""A file server: waits for a hello, then sends a file in parts of 1024 bytes.
 
-It serves one client and ends. The end of the connection is the end of the
-file, so the file is not preceded by a length.
+It serves one client, prints the number of bytes sent, and exits. The end of the
+connection marks the end of the file, so no length is sent.
 
-Run it, here on its default address and with its default file:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/file_transfer.py 127.0.0.1 9999 README.md
 
-Fetch the file with `file_transfer_client`, in either language, or with
+Receive the file with `file_transfer_client`, in either language, or with
 `echo hello | nc 127.0.0.1 9999 > copy`.
 """
 
@@ -34,9 +34,9 @@ def main():
             hello = sock.recv(1024).decode(errors="replace").rstrip()
             print("%s:%d says:" % peer, hello)
             sent = 0
-            while piece := file.read(1024):
-                sock.sendall(piece)
-                sent += len(piece)
+            while part := file.read(1024):
+                sock.sendall(part)
+                sent += len(part)
             print(f"sent {sent} bytes")
 
 

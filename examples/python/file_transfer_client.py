@@ -1,12 +1,15 @@
-"""The client of the file transfer: says hello and writes what it is sent.
+"""The client of the file transfer. It sends a hello and writes the file that it
+receives.
 
-On a terminal it shows how far it is.
+On a terminal it shows the progress. At the end it prints the number of bytes
+received.
 
-Start `file_transfer` first, in either language, then run:
+Start `file_transfer` first, in either language, then run it (the arguments shown
+are the defaults):
 
     python3 examples/python/file_transfer_client.py 127.0.0.1 9999 received_file
 
-To send it a file by hand: `nc -l -N 127.0.0.1 9999 < README.md`.
+To act as the server, run `nc -l -N 127.0.0.1 9999 < README.md`.
 """
 
 import socket
@@ -16,7 +19,7 @@ import common
 
 
 def progress(got, sign):
-    # Drawn on standard error, and only for somebody who watches.
+    # Drawn on standard error, and only on a terminal.
     if sys.stderr.isatty():
         print(f"\r{got} bytes {sign}", end="", file=sys.stderr, flush=True)
 
@@ -30,11 +33,11 @@ def main():
         sock.sendall(b"hello\n")
         got = 0
         with open(path, "wb") as file:
-            # A piece received need not be a piece sent: TCP keeps the order
-            # of the bytes, not the borders between them.
-            while piece := sock.recv(1024):
-                file.write(piece)
-                got += len(piece)
+            # The received parts need not match the sent ones. TCP keeps the order of the bytes,
+            # but no boundaries.
+            while part := sock.recv(1024):
+                file.write(part)
+                got += len(part)
                 progress(got, "|/-\\"[got // 1024 % 4])
         progress(got, " \n")
     print(f"received {got} bytes into {path}")

@@ -1,15 +1,14 @@
-"""The five calls of every TCP server: socket, bind, listen, accept, print.
+"""The calls of every TCP server: socket, bind, listen, accept, close.
 
-It prints the address of the first one who connects, and ends. Start it again
-at once and bind fails with EADDRINUSE, for a minute: `greeting` knows the cure.
-That is why its port is not that of the others.
+It prints the address of its first client and exits. If it is started again
+immediately, bind fails with EADDRINUSE for a minute. `greeting` shows how to avoid
+that. For this reason its port differs from that of the other programs.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/five_calls.py 127.0.0.1 9998
 
-Talk to it with `five_calls_client`, in either language, or with
-`nc 127.0.0.1 9998`.
+Connect with `five_calls_client`, in either language, or with `nc 127.0.0.1 9998`.
 """
 
 import socket
@@ -22,11 +21,11 @@ def main():
     server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     server.bind((host, port))
     server.listen()
-    # Port 0 asks the system for a free one; here is which it gave.
+    # With port 0 the system chooses a free port. This prints it.
     print("listening on %s:%d" % server.getsockname(), flush=True)
 
-    # accept waits, and returns a new socket for this one connection; the
-    # listening one would go on to listen.
+    # accept blocks, and returns a new socket for this connection. The listening socket could
+    # accept more.
     sock, peer = server.accept()
     print("%s:%d" % peer)
 

@@ -1,13 +1,14 @@
-"""The calls of every TCP client: socket, connect, print, close.
+"""The calls of every TCP client: socket, connect, close.
 
-It prints its own address, which the system chose when it connected, and
-which the server prints as that of its peer.
+It prints its own address, which the system chose in connect, and which the server
+prints as that of its peer.
 
-Start `five_calls` first, in either language, then run:
+Start `five_calls` first, in either language, then run it (the arguments shown are
+the defaults):
 
     python3 examples/python/five_calls_client.py 127.0.0.1 9998
 
-Any server will do for it: `nc -l 127.0.0.1 9998` is one.
+Any other server will do too, for example `nc -l 127.0.0.1 9998`.
 """
 
 import socket
@@ -17,7 +18,7 @@ import common
 
 def main():
     host, port = common.address("127.0.0.1", 9998)
-    # A client needs no bind: connect gives the socket an address of its own.
+    # A client needs no bind, because connect assigns an address to the socket.
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.connect((host, port))
     print("connected from %s:%d" % sock.getsockname())

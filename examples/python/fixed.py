@@ -1,14 +1,13 @@
-"""A TCP server with a fixed greeting, as short as it can be.
+"""A minimal TCP server with a fixed greeting.
 
-It greets one client, prints what that one says, and ends. What can go wrong
-is left to the language; `careful` is the same program with every error caught.
+It greets one client, prints the answer, and exits. Errors are left to the language.
+`careful` is the same program with complete error handling.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/fixed.py 127.0.0.1 9999
 
-Talk to it with `fixed_client`, in either language, or with
-`nc 127.0.0.1 9999`.
+Connect with `fixed_client`, in either language, or with `nc 127.0.0.1 9999`.
 """
 
 import socket
@@ -18,7 +17,7 @@ import common
 
 def main():
     host, port = common.address("127.0.0.1", 9999)
-    # A listening socket in one call: bound, SO_REUSEADDR set, listening.
+    # One call creates the socket, sets SO_REUSEADDR, binds and listens.
     with socket.create_server((host, port)) as server:
         print("listening on %s:%d" % server.getsockname(), flush=True)
 
@@ -26,8 +25,8 @@ def main():
         with sock:
             print("%s:%d connected" % peer)
             sock.sendall(b"Hello, client!\n")
-            said = sock.recv(1024)
-            print("client says:", said.decode(errors="replace").rstrip())
+            answer = sock.recv(1024)
+            print("client says:", answer.decode(errors="replace").rstrip())
 
 
 if __name__ == "__main__":

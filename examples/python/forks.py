@@ -1,14 +1,14 @@
-"""A process for each client, by ForkingTCPServer.
+"""A server with a process for each client, with ForkingTCPServer.
 
-Each line comes back in capitals. `forks_by_hand` is the same server without
-socketserver. It runs until you interrupt it.
+It prints each line and sends it back in capitals, until it is interrupted.
+`forks_by_hand` is the same server without socketserver.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/forks.py 127.0.0.1 9999
 
-Talk to it with `many_clients`, in either language, or with
-`nc 127.0.0.1 9999` from several terminals at once.
+Connect with `many_clients`, in either language, or with `nc 127.0.0.1 9999` in
+several terminals.
 """
 
 import socketserver
@@ -20,7 +20,7 @@ class Upper(socketserver.StreamRequestHandler):
     def handle(self):
         for line in self.rfile:
             text = line.decode(errors="replace").rstrip()
-            # A forked child ends without flushing what is still buffered.
+            # A forked child exits without flushing buffered output.
             print("%s:%d:" % self.client_address, text, flush=True)
             self.wfile.write(line.upper())
 
@@ -31,7 +31,7 @@ class Server(socketserver.ForkingTCPServer):
 
 def main():
     host, port = common.address("127.0.0.1", 9999)
-    # The server reaps its children itself, between two connections.
+    # The server reaps its children between two connections.
     with Server((host, port), Upper) as server:
         print("listening on %s:%d" % server.server_address, flush=True)
         server.serve_forever()

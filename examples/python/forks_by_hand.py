@@ -1,15 +1,15 @@
-"""A process for each client, forked by hand.
+"""A server with a process for each client, without socketserver.
 
-Each line comes back in capitals. `forks` is the same server in the words of
-socketserver. It runs until you interrupt it. The Rust twin cannot fork this
-simply and starts its own program anew instead; its header says why.
+It prints each line and sends it back in capitals, until it is interrupted. `forks`
+is the same server with socketserver. The Rust program starts itself again instead
+of forking. Its header explains why.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/forks_by_hand.py 127.0.0.1 9999
 
-Talk to it with `many_clients`, in either language, or with
-`nc 127.0.0.1 9999` from several terminals at once.
+Connect with `many_clients`, in either language, or with `nc 127.0.0.1 9999` in
+several terminals.
 """
 
 import os
@@ -23,7 +23,7 @@ def serve(sock):
     with sock, sock.makefile("rb") as lines:
         for line in lines:
             text = line.decode(errors="replace").rstrip()
-            # A forked child ends without flushing what is still buffered.
+            # A forked child exits without flushing buffered output.
             print("%s:%d:" % peer, text, flush=True)
             sock.sendall(line.upper())
 
@@ -35,7 +35,7 @@ def main():
         print("listening on %s:%d" % server.getsockname(), flush=True)
         while True:
             sock, _ = server.accept()
-            # A child that has ended stays a zombie until it is asked about.
+            # A child that has exited stays a zombie until it is waited for.
             children -= {pid for pid in children if os.waitpid(pid, os.WNOHANG)[0]}
 
             pid = os.fork()
@@ -44,11 +44,11 @@ def main():
                     server.close()
                     serve(sock)
                 finally:
-                    # Not sys.exit: the rest of the program is the parent's.
+                    # sys.exit would run the parent's cleanup in the child.
                     os._exit(0)
             children.add(pid)
-            # The child has its own copy; were this one left open, the client
-            # would never see the end of file.
+            # The child has its own copy. If this one stayed open, the client would never receive
+            # an end of file.
             sock.close()
 
 

@@ -1,14 +1,15 @@
-"""A server that stops well: the first SIGTERM or Ctrl-C lets busy clients finish,
-for ten seconds.
+"""A server with a graceful shutdown.
 
-Each line comes back in capitals; the answer to `slow` takes five seconds.
-socketserver has no drain: idle clients are kept track of, and shut down, by hand.
+The first SIGTERM or Ctrl-C lets running requests finish for at most ten seconds.
+The server sends each line back in capitals. The answer to `slow` takes five
+seconds. socketserver has no drain, so the program keeps a list of idle clients and
+shuts them down.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/graceful_shutdown.py 127.0.0.1 9999
 
-Talk to it with `nc 127.0.0.1 9999`, and stop it meanwhile.
+Connect with `nc 127.0.0.1 9999`, and stop the server in the meantime.
 """
 
 import os
@@ -68,7 +69,7 @@ def main():
     cut = []
 
     def stop(*_):
-        # shutdown() in the thread that serves would wait for itself.
+        # shutdown() in the serving thread would deadlock.
         threading.Thread(target=lambda: cut.append(server.drain(10)), name="drain").start()
 
     signal.signal(signal.SIGTERM, stop)

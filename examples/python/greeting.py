@@ -1,15 +1,14 @@
 """A greeting server with a thread for each connection.
 
-It sends `hello!`, then answers `Hello, NAME!` to each line until `exit` or
-the end of file. Interrupt it and start it again at once: SO_REUSEADDR, set
-before bind, lets it have its port back.
+It sends `hello!`, and answers each line with `Hello, NAME!` until `exit` or end of
+file. It prints who connects and leaves. It can be restarted immediately on the same
+port, because it sets SO_REUSEADDR before bind.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/greeting.py 127.0.0.1 9999
 
-Talk to it with `greeting_client`, in either language, or with
-`nc 127.0.0.1 9999`.
+Connect with `greeting_client`, in either language, or with `nc 127.0.0.1 9999`.
 """
 
 import socket
@@ -22,8 +21,7 @@ def greet(sock, peer):
     with sock, sock.makefile("rb") as lines:
         print("%s:%d connected" % peer)
         sock.sendall(b"hello!\n")
-        # A line may come in pieces, or several at once; the file puts them
-        # together.
+        # A line may arrive in parts, or several lines at once. The file reassembles them.
         for line in lines:
             name = line.decode(errors="replace").strip()
             if name == "exit":
@@ -35,8 +33,8 @@ def greet(sock, peer):
 def main():
     host, port = common.address("127.0.0.1", 9999)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
-        # Whoever closes first keeps the address for a minute in TIME_WAIT,
-        # and after `exit` that is the server.
+        # The side that closes first keeps the address in TIME_WAIT for a minute. After `exit`
+        # that is the server.
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind((host, port))
         server.listen()
@@ -44,7 +42,7 @@ def main():
 
         while True:
             sock, peer = server.accept()
-            # A daemon thread does not keep an interrupted program alive.
+            # A daemon thread does not keep an interrupted program running.
             threading.Thread(target=greet, args=(sock, peer), daemon=True).start()
 
 

@@ -1,12 +1,13 @@
-"""The client of the greeting server: type names, be greeted.
+"""The client of the greeting server. Type names to be greeted.
 
-It ends with `exit` or at the end of the input.
+It prints the greetings, and ends after `exit` or at end of input.
 
-Start `greeting` first, in either language, then run:
+Start `greeting` first, in either language, then run it (the arguments shown are the
+defaults):
 
     python3 examples/python/greeting_client.py 127.0.0.1 9999
 
-To play the server yourself: `nc -l 127.0.0.1 9999`, and greet in lines.
+To act as the server, run `nc -l 127.0.0.1 9999` and type greetings.
 """
 
 import socket
@@ -21,7 +22,7 @@ def main():
             print(lines.readline().decode(errors="replace").rstrip())
             while (name := common.ask("> ")) is not None:
                 sock.sendall(name.encode() + b"\n")
-                # After `exit` there is no line any more, only the end.
+                # After `exit` no more line follows, only end of file.
                 answer = lines.readline()
                 if not answer:
                     break

@@ -1,17 +1,18 @@
-"""An HTTP page for a browser, read line by line: `GET /` answers a small page.
+"""An HTTP server for a browser, with a small page at `/`.
 
-Another path is not found (404), another method not allowed (405), and what is
-not HTTP/1 a bad request (400). It runs until you interrupt it.
+Other paths are answered with 404, other methods with 405, and anything that is not
+HTTP/1 with 400. It prints each request with its status, and runs until it is
+interrupted.
 
-A client of HTTP/1.1 may ask again on its connection. A third argument says
-where requests run: `tcp`, `threading` or `forking`.
+An HTTP/1.1 client may send several requests on a connection. The third argument
+selects the model: `tcp`, `threading` or `forking`.
 
-Run it, here on its default address, and open http://127.0.0.1:8000/ :
+Run it (the arguments shown are the defaults) and open http://127.0.0.1:8000/ :
 
     python3 examples/python/http_page.py 127.0.0.1 8000 threading
 
-Talk to it with `http_get`, in either language, `curl -i http://127.0.0.1:8000/`,
-or `printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc 127.0.0.1 8000`.
+Connect with `http_get`, in either language, with `curl -i http://127.0.0.1:8000/`,
+or with `printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc 127.0.0.1 8000`.
 """
 
 import re
@@ -28,8 +29,8 @@ BAD = "400 Bad Request"
 
 
 def read_head(rfile):
-    """Reads a request up to the empty line that ends its head; 8 KiB at most.
-    Empty lines before it are skipped (RFC 9112, section 2.2)."""
+    """Reads a request head up to the empty line, at most 8 KiB. Empty lines
+    before it are skipped (RFC 9112, section 2.2)."""
     head, left = b"", 8192
     while line := rfile.readline(left):
         left -= len(line)
@@ -42,7 +43,7 @@ def read_head(rfile):
 
 
 def path_of(target):
-    """The path of a target such as `/?a=b` or `http://host/`."""
+    """Returns the path of a target such as `/?a=b` or `http://host/`."""
     if target.startswith(("http://", "https://")):
         rest = target.split("://", 1)[1]
         start = re.search("[/?]", rest)
@@ -50,7 +51,7 @@ def path_of(target):
     return target.split("?")[0] or "/"
 
 
-def examine(head):
+def parse_head(head):
     """Returns the request line to print, the status to answer with, and whether
     another request may follow on the connection."""
     line, *lines = head.decode("latin-1").removesuffix("\n").removesuffix("\r").removesuffix("\n").split("\n")
@@ -67,10 +68,10 @@ def examine(head):
         return [value.strip() for name, _, value in headers if name.lower() == wanted]
 
     lengths, codings, hosts = values("content-length"), values("transfer-encoding"), values("host")
-    # Where a body ends must be beyond doubt, or its bytes could pass for a request
-    # of another client behind the same proxy (RFC 9112, sections 3.2 and 6.3).
-    in_doubt = len(lengths) > 1 or not all(re.fullmatch("[0-9]+", n) for n in lengths) or codings and lengths
-    if in_doubt or len(hosts) > 1 or version == "HTTP/1.1" and not hosts:
+    # Where a body ends must be unambiguous, or its bytes could be taken for a
+    # request of another client behind the same proxy (RFC 9112, sections 3.2 and 6.3).
+    is_ambiguous = len(lengths) > 1 or not all(re.fullmatch("[0-9]+", n) for n in lengths) or codings and lengths
+    if is_ambiguous or len(hosts) > 1 or version == "HTTP/1.1" and not hosts:
         return f"{method} {target}", BAD, False
     if method not in ("GET", "HEAD"):
         return f"{method} {target}", "405 Method Not Allowed", False
@@ -90,11 +91,11 @@ class Page(socketserver.StreamRequestHandler):
 
     def handle_one_request(self):
         head = read_head(self.rfile)
-        # Browsers connect ahead of time, and may leave without a word.
+        # Browsers open connections in advance, and may close them unused.
         if not head:
             return False
 
-        request, status, keep_alive = examine(head)
+        request, status, keep_alive = parse_head(head)
         print("%s:%d" % self.client_address, request, status)
         body = PAGE if status == "200 OK" else f"<h1>{status}</h1>\n"
         answer = f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\n"
@@ -103,8 +104,8 @@ class Page(socketserver.StreamRequestHandler):
         answer += "" if request.startswith("HEAD ") else body
         self.wfile.write(answer.encode())
         if not keep_alive:
-            # To close with bytes unread is to reset the connection, and the answer
-            # may be lost: end our side first, then read what is left.
+            # Closing a socket with unread input resets the connection, and the answer may be
+            # lost. So shut down the sending side first, then read the rest.
             self.request.shutdown(socket.SHUT_WR)
             self.rfile.read(65536)
         return keep_alive

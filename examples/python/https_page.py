@@ -1,15 +1,15 @@
-"""A page over HTTPS, for a browser: whatever is asked, the answer is the page.
+"""An HTTPS server for a browser, which answers every request with the same page.
 
-`http_page` with TLS under it, and less of HTTP. It runs until you interrupt it,
-and reads its certificate anew on SIGHUP.
+It is `http_page` with TLS and less of HTTP. It prints the first line of each
+request, runs until it is interrupted, and reloads its certificate on SIGHUP.
 
-Make certificates with `make_ca` first, then run it, here on its default address
-and with its default directory of certificates:
+Make certificates with `make_ca` first, then run it (the arguments shown are the
+defaults):
 
     python3 examples/python/https_page.py 127.0.0.1 8443 certs
 
-Talk to it with `curl --cacert certs/ca.pem https://127.0.0.1:8443/`, or with a
-browser that was told to trust `certs/ca.pem`.
+Connect with `curl --cacert certs/ca.pem https://127.0.0.1:8443/`, or with a browser
+that trusts `certs/ca.pem`.
 """
 
 import socketserver
@@ -17,14 +17,14 @@ import socketserver
 import common
 import common_tls
 
-PAGE = "<!doctype html>\n<title>sockssl</title>\n<h1>Hello, browser, in secret!</h1>\n"
+PAGE = "<!doctype html>\n<title>sockssl</title>\n<h1>Hello, browser, over TLS!</h1>\n"
 
 
 class Page(socketserver.StreamRequestHandler):
     timeout = 10
 
     def handle(self):
-        # An empty line ends the head; 8 KiB of it are enough for anybody.
+        # An empty line ends the head, which is limited to 8 KiB.
         first, left = "", 8192
         while line := self.rfile.readline(left):
             left -= len(line)
@@ -32,12 +32,12 @@ class Page(socketserver.StreamRequestHandler):
             # Empty lines before the request are skipped (RFC 9112, section 2.2).
             if line in (b"\r\n", b"\n") and first:
                 break
-        # Browsers connect ahead of time, and may leave without a word.
+        # Browsers open connections in advance, and may close them unused.
         if not first:
             return
         print("%s:%d" % self.client_address, first, flush=True)
         answer = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n"
-        # Browsers that have been here come back with https:// only.
+        # Browsers that have visited the page use only https:// from then on.
         answer += "Strict-Transport-Security: max-age=31536000\r\n"
         answer += "Content-Security-Policy: default-src 'self'\r\n"
         answer += "X-Content-Type-Options: nosniff\r\n"

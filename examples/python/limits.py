@@ -1,16 +1,17 @@
-"""A server with limits: three clients at once, two of one address, and none that
-is silent for more than a second.
+"""A server with limits: three clients at once, two per address, and one second for the
+first byte.
 
-Each line comes back in capitals; to `stats` the answer is how many came, and what
-became of them. Those beyond a limit are told so. socketserver has no limits: all
-of this is by hand, and a client that trickles is not found out.
+It sends each line back in capitals, and answers `stats` with its counters. Clients
+beyond a limit receive a message and are closed. It prints which clients were
+refused or timed out. All of this is implemented by hand, and a client that sends
+one byte at a time is not detected.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/limits.py 127.0.0.1 9999
 
-Talk to it with `(echo hello; cat) | nc 127.0.0.1 9999` from several terminals: the
-third is sent away. With `nc` alone there is a second to type the first line.
+Connect with `(echo hello; cat) | nc 127.0.0.1 9999` in several terminals. The third
+client is refused. With `nc` alone the first line must be typed within a second.
 """
 
 import collections
@@ -29,13 +30,13 @@ class Answer(socketserver.StreamRequestHandler):
             self.request.settimeout(60)
             while line:
                 if line.rstrip() == b"stats":
-                    self.wfile.write(self.server.tell().encode())
+                    self.wfile.write(self.server.stats().encode())
                 else:
                     self.wfile.write(line.upper())
                 line = self.rfile.readline()
             self.server.count["finished"] += 1
         except TimeoutError:
-            print("%s:%d is late: first byte" % self.client_address, flush=True)
+            print("%s:%d timed out: first byte" % self.client_address, flush=True)
             self.server.count["timed out"] += 1
 
 
@@ -46,32 +47,32 @@ class Server(socketserver.ThreadingTCPServer):
 
     def __init__(self, *args):
         self.lock = threading.Lock()
-        self.there = collections.Counter()
+        self.active = collections.Counter()
         self.count = collections.Counter()
         super().__init__(*args)
 
-    def tell(self):
+    def stats(self):
         words = [f"{self.count[word]} {word}" for word in ("accepted", "finished", "rejected", "timed out")]
-        return ", ".join(words) + f", {self.there.total()} in flight\n"
+        return ", ".join(words) + f", {self.active.total()} in flight\n"
 
     def verify_request(self, request, client_address):
         with self.lock:
             self.count["accepted"] += 1
             if (
-                self.there.total() < self.max_connections
-                and self.there[client_address[0]] < self.max_connections_per_ip
+                self.active.total() < self.max_connections
+                and self.active[client_address[0]] < self.max_connections_per_ip
             ):
-                self.there[client_address[0]] += 1
+                self.active[client_address[0]] += 1
                 return True
             self.count["rejected"] += 1
-        print("%s:%d is one too many" % client_address, flush=True)
+        print("%s:%d refused: too many clients" % client_address, flush=True)
         request.sendall(b"too many clients\n")
         return False
 
     def process_request_thread(self, request, client_address):
         super().process_request_thread(request, client_address)
         with self.lock:
-            self.there[client_address[0]] -= 1
+            self.active[client_address[0]] -= 1
 
 
 def main():

@@ -1,15 +1,15 @@
-"""A private authority for trying TLS out, and certificates of it.
+"""Creates a private certificate authority and certificates for testing TLS.
 
-Writes into a directory: `ca.pem` with its `ca.key`, `server.pem` for localhost,
-127.0.0.1 and ::1, and `client.pem` for a client called ada, each with its key.
-What is there already is written anew. Python itself makes no certificates, so
-this calls openssl.
+It writes `ca.pem`, `server.pem` for localhost, 127.0.0.1 and ::1, and `client.pem`
+for a client named ada into a directory, each with its key in a `.key` file.
+Existing files are replaced. It prints the names of the files. Python cannot create
+certificates, so it calls openssl.
 
-Run it, here with its default directory:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/make_ca.py certs
 
-The other programs of TLS take the same directory. Look at what it made:
+The other TLS programs take the same directory. To view a certificate, run
 `openssl x509 -in certs/server.pem -noout -text`.
 """
 
@@ -26,13 +26,13 @@ def openssl(*words):
 
 
 def request(directory, name, subject, days, *extensions):
-    """A certificate and its key; without an issuer among the words its own."""
+    """Creates a certificate and its key, self-signed by default."""
     file = os.path.join(directory, name)
     words = ["-subj", f"/CN={subject}", "-days", str(days)]
     words += ["-keyout", f"{file}.key", "-out", f"{file}.pem"]
     for extension in extensions:
         words += ["-addext", extension]
-    # The key of this process' user alone.
+    # Only the owner may read the key.
     os.umask(0o077)
     return ["req", "-x509", *KEY, *words]
 
@@ -44,7 +44,7 @@ def main():
     constraints = "basicConstraints=critical,CA:TRUE,pathlen:0"
     usage = "keyUsage=critical,keyCertSign,cRLSign"
     config = os.path.join(directory, "openssl.cnf")
-    # Without its defaults, which would add constraints of their own.
+    # A separate configuration, because the default one would add constraints.
     with open(config, "w") as file:
         file.write("[req]\ndistinguished_name = name\n[name]\n")
     openssl(*request(directory, "ca", "Example CA", 3650, constraints, usage), "-config", config)
@@ -58,7 +58,7 @@ def main():
         openssl(*request(directory, name, subject, 90, usage, *extensions), *issuer)
         print(f"{os.path.join(directory, name)}.pem: {subject}")
     os.remove(config)
-    print(f"trust it: {ca}.pem")
+    print(f"authority to trust: {ca}.pem")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""Three clients at once, for the servers that serve many.
+"""Three concurrent clients for the servers that serve several at once.
 
-All connect before the first one speaks, and the last to come speaks first: a
-server that served one client after the other would leave it waiting.
+All of them connect before the first one sends a line, and the last one sends first.
+A server that serves one client at a time would never answer it. Each answer is
+printed.
 
-Start `threads`, `threads_by_hand`, `forks` or `forks_by_hand` first, in
-either language, then run:
+Start `threads`, `threads_by_hand`, `forks` or `forks_by_hand` first, in either
+language, then run it (the arguments shown are the defaults):
 
     python3 examples/python/many_clients.py 127.0.0.1 9999
 
-With `nc 127.0.0.1 9999` in three terminals you can do the same.
+`nc 127.0.0.1 9999` in three terminals does the same by hand.
 """
 
 import socket
@@ -30,7 +31,7 @@ def main():
             answer = lines.readline().decode()
         print(f"client {number}:", answer.rstrip())
         if answer != line.upper():
-            sys.exit(f"client {number} was answered wrongly")
+            sys.exit(f"client {number} received a wrong answer")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Who are you? A server whose clients have to show a certificate tells them
-what it says.
+"""A TLS server that requires a client certificate and answers with its contents.
 
-It runs until you interrupt it. Who shows none, or one of another authority,
-never gets to the handler.
+It sends each client the name in its certificate and the name of the issuer, and
+prints the same. It runs until it is interrupted. A client without a certificate of
+the expected authority never reaches the handler.
 
-Make certificates with `make_ca` first, then run it, here on its default address
-and with its default directory of certificates:
+Make certificates with `make_ca` first, then run it (the arguments shown are the
+defaults):
 
     python3 examples/python/mtls_whoami.py 127.0.0.1 8443 certs
 
-Talk to it with `tls_client`, in either language, or with
+Connect with `tls_client`, in either language, or with
 `openssl s_client -connect 127.0.0.1:8443 -CAfile certs/ca.pem -cert certs/client.pem -key certs/client.key`.
 """
 
@@ -28,9 +28,9 @@ class WhoAmI(socketserver.StreamRequestHandler):
         certificate = self.request.getpeercert()
         who = common_name(certificate["subject"])
         issuer = common_name(certificate["issuer"])
-        print("%s:%d" % self.client_address, f"is {who}, says {issuer}", flush=True)
+        print("%s:%d" % self.client_address, f"is {who}, certified by {issuer}", flush=True)
         for _ in self.rfile:
-            self.wfile.write(f"you are {who}, says {issuer}\n".encode())
+            self.wfile.write(f"you are {who}, certified by {issuer}\n".encode())
 
 
 class Server(common_tls.TlsMixIn, socketserver.ThreadingTCPServer):

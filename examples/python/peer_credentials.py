@@ -1,16 +1,16 @@
-"""A Unix-domain echo that knows its clients: the system tells which process of
-which user is at the other end, and only one's own are served.
+"""A Unix stream echo that serves only clients of its own user.
 
-No password could do that: nobody can pretend to be somebody else here. It serves
-one client, removes the path and ends. A path left behind by an interrupted run
-makes bind fail with EADDRINUSE; remove it by hand.
+The kernel reports the process, user and group at the other end of the connection.
+These cannot be forged, so no password is needed. The server prints them, serves one
+client, removes the path and exits. If an interrupted run has left the path behind,
+bind fails with EADDRINUSE. Remove the path by hand then.
 
-Run it, here on its default path:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/peer_credentials.py /tmp/peer_credentials
 
-Talk to it with `echo_unix_client /tmp/peer_credentials`, in either language, or
-with `nc -U /tmp/peer_credentials`.
+Connect with `echo_unix_client /tmp/peer_credentials`, in either language, or with
+`nc -U /tmp/peer_credentials`.
 """
 
 import os
@@ -26,12 +26,12 @@ def serve(server):
 
     sock, _ = server.accept()
     with sock:
-        # Linux's struct ucred; other systems have calls of their own.
+        # Linux's struct ucred. Other systems have other calls.
         ucred = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         pid, uid, gid = struct.unpack("iII", ucred)
         print(f"process {pid} of user {uid} and group {gid} connected")
         if uid != os.geteuid():
-            sock.sendall(b"you are not my user\n")
+            sock.sendall(b"access denied: another user\n")
             return
         data = sock.recv(1024)
         print("got:", data.decode(errors="replace").rstrip())
@@ -42,7 +42,7 @@ def main():
     path = common.path("/tmp/peer_credentials")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.bind(path)
-        # Closing a socket does not remove the path that bind has made.
+        # Closing a socket does not remove the path that bind created.
         try:
             serve(server)
         finally:

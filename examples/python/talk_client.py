@@ -1,12 +1,13 @@
-"""The client of the interactive talk: type a message, see the answer.
+"""The client of the interactive talk. Type a message, and the answer is printed.
 
-It ends with `q`, at the end of the input, or when the server leaves.
+It ends after `q`, at end of input, or when the server disconnects.
 
-Start `talk` in another terminal first, in either language, then run:
+Start `talk` in another terminal first, in either language, then run it (the
+arguments shown are the defaults):
 
     python3 examples/python/talk_client.py 127.0.0.1 9999
 
-Any peer that answers in lines will do: `nc -l 127.0.0.1 9999` is one.
+To act as the server, run `nc -l 127.0.0.1 9999` and type answers.
 """
 
 import socket
@@ -19,8 +20,7 @@ def main():
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         sock.connect((host, port))
         while (message := common.ask("> ")) not in (None, "q"):
-            # The newline makes even an empty message one that arrives:
-            # sending no bytes sends nothing at all.
+            # With the newline even an empty message is sent. Sending zero bytes sends nothing.
             sock.sendall(message.encode() + b"\n")
             answer = sock.recv(1024)
             if not answer:

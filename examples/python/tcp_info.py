@@ -1,14 +1,13 @@
-"""An echo that tells how the connection fared: what the system counts of it.
+"""An echo server that prints the system's statistics of the connection.
 
-It serves one client and ends. While you talk to it, `ss -ti` shows the same
-numbers from outside.
+It serves one client and exits. During the connection `ss -ti` shows the same
+figures.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/tcp_info.py 127.0.0.1 9999
 
-Talk to it with `echo_tcp_client`, in either language, or with
-`nc 127.0.0.1 9999`.
+Connect with `echo_tcp_client`, in either language, or with `nc 127.0.0.1 9999`.
 """
 
 import fcntl
@@ -18,7 +17,7 @@ import termios
 
 import common
 
-# linux/tcp.h: the states from 1 on, and where in the structure is what.
+# linux/tcp.h: the states, starting with 1, and the offsets of the fields.
 STATES = (
     "ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT1 FIN_WAIT2 TIME_WAIT"
     " CLOSE CLOSE_WAIT LAST_ACK LISTEN CLOSING"
@@ -30,18 +29,18 @@ def tcp_info(sock):
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1024)
 
 
-def tell(sock):
-    """One line of what the system knows now."""
+def print_info(sock):
+    """Prints one line of the current statistics."""
     info = tcp_info(sock)
-    # An old system does not count them.
+    # Old systems do not count them.
     received = "?"
     if len(info) >= BYTES_RECEIVED + 8:
         (received,) = struct.unpack_from("=Q", info, BYTES_RECEIVED)
     (retrans,) = struct.unpack_from("=I", info, TOTAL_RETRANS)
     (unread,) = struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))
     print(
-        f"{STATES[info[0] - 1]}: {received} bytes came, {unread} are unread,"
-        f" {retrans} segments were sent again"
+        f"{STATES[info[0] - 1]}: {received} bytes received, {unread} unread,"
+        f" {retrans} segments retransmitted"
     )
 
 
@@ -58,13 +57,12 @@ def main():
             print("%s:%d connected" % peer)
             while True:
                 data = sock.recv(1024)
-                # At the end of the peer's bytes the state says so as well.
-                tell(sock)
+                # At end of file the state changes too.
+                print_info(sock)
                 if not data:
                     break
                 sock.sendall(data)
-            # The time there and back: of a connection that has just begun it is
-            # a guess.
+            # The round-trip time. For a new connection it is only an estimate.
             (rtt,) = struct.unpack_from("=I", tcp_info(sock), RTT)
             print(f"round trip: {rtt} µs")
 

@@ -1,14 +1,14 @@
-"""A thread for each client, written by hand.
+"""A server with a thread for each client, without socketserver.
 
-Each line comes back in capitals. `threads` is the same server in the words
-of socketserver. It runs until you interrupt it.
+It prints each line and sends it back in capitals, until it is interrupted.
+`threads` is the same server with socketserver.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/threads_by_hand.py 127.0.0.1 9999
 
-Talk to it with `many_clients`, in either language, or with
-`nc 127.0.0.1 9999` from several terminals at once.
+Connect with `many_clients`, in either language, or with `nc 127.0.0.1 9999` in
+several terminals.
 """
 
 import socket
@@ -30,8 +30,8 @@ def main():
         print("listening on %s:%d" % server.getsockname(), flush=True)
         while True:
             sock, peer = server.accept()
-            # The thread owns the socket from here on; this one goes back to
-            # accept at once, so nobody waits for anybody.
+            # The new thread owns the socket. This thread continues to accept, so no client waits
+            # for another.
             threading.Thread(target=serve, args=(sock, peer), daemon=True).start()
 
 

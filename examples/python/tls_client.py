@@ -1,13 +1,15 @@
-"""The client of the programs with TLS: sends one greeting and prints the answer.
+"""The client of the TLS programs. It sends a greeting and prints the answer.
 
-It trusts the authority of its directory, and the server must be localhost by
-name. A `client.pem` that is there is shown to servers that ask for one.
+It trusts the authority in the directory, and requires a server certificate for
+localhost. If the directory contains a `client.pem`, it is sent to servers that
+request a certificate.
 
-Start `echo_tls`, `tls_by_hand` or `mtls_whoami` first, then run:
+Start `echo_tls`, `tls_by_hand` or `mtls_whoami` first, then run it (the arguments
+shown are the defaults):
 
     python3 examples/python/tls_client.py 127.0.0.1 8443 certs
 
-To play the server yourself:
+To act as the server, run
 `openssl s_server -accept 8443 -cert certs/server.pem -key certs/server.key`.
 """
 
@@ -37,10 +39,10 @@ def main():
         sock.sendall(b"Hello, world!\n")
         answer = sock.recv(1024)
         print("answer:", answer.decode().rstrip())
-        # Goodbye in form, and the server's in return.
+        # Sends a close_notify and waits for that of the server.
         sock = sock.unwrap()
         rest = sock.recv(1024)
-        print(len(rest), "bytes after that")
+        print(len(rest), "bytes after the shutdown")
         sock.close()
 
 

@@ -1,14 +1,14 @@
-"""A UDP server: answers each datagram with its text in capitals.
+"""A UDP server that sends each datagram back in capitals.
 
-There is no listen and no accept: one socket serves all, and each datagram
-brings the address to answer to. It runs until you interrupt it.
+It needs neither listen nor accept. One socket serves all clients, and each datagram
+contains the address for the answer. It prints each datagram, and runs until it is
+interrupted.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/udp.py 127.0.0.1 9999
 
-Talk to it with `udp_client`, in either language, or with
-`nc -u 127.0.0.1 9999`.
+Connect with `udp_client`, in either language, or with `nc -u 127.0.0.1 9999`.
 """
 
 import socket
@@ -23,8 +23,8 @@ def main():
         print("listening on %s:%d" % server.getsockname(), flush=True)
 
         while True:
-            # What does not fit is lost with the rest of its datagram, so the
-            # buffer takes the longest there can be.
+            # Data that does not fit into the buffer is lost, so the buffer has the maximum size
+            # of a datagram.
             data, peer = server.recvfrom(65535)
             print("%s:%d sent:" % peer, data.decode(errors="replace").rstrip())
             server.sendto(data.upper(), peer)

@@ -1,16 +1,14 @@
-"""A UDP server for many datagrams at a time: it takes all that are there, and
-answers all of them, in capitals.
+"""A UDP server that processes datagrams in batches, and sends them back in capitals.
 
-Python's socket has no recvmmsg and no sendmmsg, so here each datagram still is a
-call of its own; what is left of it is the order: first take all, then answer. It
-runs until you interrupt it.
+Python's socket has neither recvmmsg nor sendmmsg, so each datagram still takes a
+call of its own in each direction. It prints each datagram, and runs until it is
+interrupted.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/udp_batch.py 127.0.0.1 9999
 
-Talk to it with `udp_client`, in either language, or with
-`nc -u 127.0.0.1 9999`.
+Connect with `udp_client`, in either language, or with `nc -u 127.0.0.1 9999`.
 """
 
 import socket
@@ -19,7 +17,7 @@ import common
 
 
 def receive_batch(sock, most):
-    # Waits for the first datagram, and for no other.
+    # Waits for the first datagram, but not for more.
     batch = [sock.recvfrom(65535)]
     try:
         while len(batch) < most:
@@ -42,7 +40,7 @@ def main():
                 answers.append((data.upper(), peer))
 
             for answer, peer in answers:
-                # UDP may lose any datagram, so one that does not go is given up.
+                # UDP does not guarantee delivery, so a datagram that cannot be sent is skipped.
                 try:
                     server.sendto(answer, peer)
                 except OSError:

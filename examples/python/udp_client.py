@@ -1,10 +1,11 @@
-"""A UDP client: sends one datagram and prints the answer.
+"""A UDP client. It sends one datagram and prints the answer.
 
-Start `udp` first, in either language, then run:
+Start `udp` first, in either language, then run it (the arguments shown are the
+defaults):
 
     python3 examples/python/udp_client.py 127.0.0.1 9999
 
-To play the server yourself: `nc -u -l 127.0.0.1 9999`, and type the answer.
+To act as the server, run `nc -u -l 127.0.0.1 9999` and type the answer.
 """
 
 import socket
@@ -15,8 +16,8 @@ import common
 def main():
     host, port = common.address("127.0.0.1", 9999)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        # A datagram can be lost and nobody is told, so we do not wait for
-        # ever. Neither is there a connect that could fail.
+        # A datagram can be lost without an error, and there is no connect that could fail. So the
+        # wait is limited.
         sock.settimeout(5)
         sock.sendto(b"hello over udp\n", (host, port))
         answer, server = sock.recvfrom(65535)

@@ -1,14 +1,15 @@
-"""TCPServer and a request handler: prints who wrote what, you type the answer.
+"""A server with TCPServer and a request handler. You type the answers.
 
-The server makes a new handler for each connection and serves one connection
-after the other, until you interrupt it.
+It prints the address of each client and its message. The server creates a new
+handler for each connection, and serves one connection after another until it is
+interrupted.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/wrote.py 127.0.0.1 9999
 
-Talk to it with `wrote_client`, in either language, or with
-`nc 127.0.0.1 9999`, once for each line.
+Connect with `wrote_client`, in either language, or with `nc 127.0.0.1 9999`. Use a
+new connection for each line.
 """
 
 import socketserver
@@ -21,8 +22,7 @@ class Wrote(socketserver.BaseRequestHandler):
         data = self.request.recv(1024)
         print("%s:%d wrote:" % self.client_address)
         print(data.decode(errors="replace").rstrip())
-        # At the end of the input there is nothing more to say, and the
-        # client finds its connection closed.
+        # At end of input no answer is sent, and the connection is closed.
         answer = common.ask("> ")
         if answer is not None:
             self.request.sendall(answer.encode() + b"\n")

@@ -37,7 +37,7 @@ fn chat() {
         };
         let ann = enter(&mut server, "ann");
         let bob = enter(&mut server, "bob");
-        assert_eq!(line(&ann), "* bob is here\n");
+        assert_eq!(line(&ann), "* bob joined\n");
         ann.sendall(b"hello\nall\n").expect("sendall");
         assert_eq!((line(&bob), line(&bob)), ("ann: hello\n".into(), "ann: all\n".into()));
         bob.sendall(b"hello, ann\n").expect("sendall");
@@ -45,7 +45,7 @@ fn chat() {
 
         // A client that does not read delays no other, and is disconnected.
         let sleepy = enter(&mut server, "sleepy");
-        assert_eq!((line(&ann), line(&bob)), ("* sleepy is here\n".into(), "* sleepy is here\n".into()));
+        assert_eq!((line(&ann), line(&bob)), ("* sleepy joined\n".into(), "* sleepy joined\n".into()));
         let long = format!("{}\n", "x".repeat(100_000));
         let mut heard = Vec::new();
         let expected = format!("ann: {long}");
@@ -55,16 +55,16 @@ fn chat() {
             while heard.len() < expected.len() {
                 let data = bob.recv(expected.len() - heard.len()).expect("recv");
                 heard.extend(data);
-                if heard.starts_with(b"* sleepy has gone\n") {
+                if heard.starts_with(b"* sleepy left\n") {
                     break 'talk;
                 }
             }
             assert_eq!(heard, expected.as_bytes(), "bob has not received all lines");
         }
-        server.expect("sleepy is dropped: 100 lines behind\n");
-        assert_eq!(line(&ann), "* sleepy has gone\n");
+        server.expect("sleepy is disconnected: 100 lines behind\n");
+        assert_eq!(line(&ann), "* sleepy left\n");
         drop((sleepy, bob));
-        assert_eq!(line(&ann), "* bob has gone\n");
+        assert_eq!(line(&ann), "* bob left\n");
         server.expect("bob leaves\n");
     }
 }
@@ -136,7 +136,7 @@ fn limits() {
         let third = client_of(&address);
         assert_eq!(line(&third), "too many clients\n");
         assert_eq!(third.recv(1).expect("recv"), b"");
-        server.expect(" is one too many\n");
+        server.expect(" refused: too many clients\n");
         // A connection is counted when it has been closed.
         let counted = |expected: &str| {
             let until = std::time::Instant::now() + program::LIMIT;
@@ -155,7 +155,7 @@ fn limits() {
         counted("3 accepted, 1 finished, 1 rejected, 0 timed out, 1 in flight\n");
         let silent = client_of(&address);
         assert_eq!(silent.recv(1).expect("recv"), b"", "too late");
-        server.expect(" is late: first byte\n");
+        server.expect(" timed out: first byte\n");
         counted("4 accepted, 1 finished, 1 rejected, 1 timed out, 1 in flight\n");
     }
 }

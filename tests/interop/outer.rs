@@ -57,8 +57,8 @@ fn tcp_info() {
             counted,
             "listening on 127.0.0.1:SERVER\n\
              127.0.0.1:PORT connected\n\
-             ESTABLISHED: 14 bytes came, 0 are unread, 0 segments were sent again\n\
-             CLOSE_WAIT: 15 bytes came, 0 are unread, 0 segments were sent again\n"
+             ESTABLISHED: 14 bytes received, 0 unread, 0 segments retransmitted\n\
+             CLOSE_WAIT: 15 bytes received, 0 unread, 0 segments retransmitted\n"
         );
     });
 }
