@@ -79,7 +79,8 @@ fn parse_head(head: &[u8]) -> (String, &'static str, bool) {
     // Where a body ends must be unambiguous, or its bytes could be taken for a request of
     // another client behind the same proxy (RFC 9112, sections 3.2 and 6.3).
     let is_number = |value: &&[u8]| !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    let is_ambiguous = lengths.len() > 1 || !lengths.iter().all(is_number) || has_coding && !lengths.is_empty();
+    let is_ambiguous =
+        lengths.len() > 1 || !lengths.iter().all(is_number) || has_coding && !lengths.is_empty();
     let hosts = values("Host").count();
     if is_ambiguous || hosts > 1 || is_version_1_1 && hosts == 0 {
         return (line, BAD, false);

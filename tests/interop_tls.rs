@@ -362,7 +362,7 @@ fn curl_fetches_the_page_and_plain_http_is_an_error() {
             let page = curl(version, &format!("https://{address}/"));
             assert!(page.status.success(), "{page:?}");
             let body = String::from_utf8_lossy(&page.stdout).into_owned();
-            assert!(body.contains("in secret!") || version == ["--head"], "{body}");
+            assert!(body.contains("over TLS!") || version == ["--head"], "{body}");
         }
         assert!(!curl(&[], &format!("http://{address}/")).status.success());
         if language == Language::Rust {

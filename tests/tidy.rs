@@ -1,5 +1,5 @@
-//! The house rules that can be checked: layers, `unsafe`, file sizes, the
-//! examples' index.
+//! The house rules that can be checked: layers, `unsafe`, file sizes, the index of
+//! the examples, and the language of comments, messages and documents.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,21 +14,29 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// All Rust files below a folder, with their path from the root.
+/// Returns the Rust files below a folder, with their path from the root.
 fn rust_files(folder: &str) -> Vec<(PathBuf, String)> {
+    let is_rust = |path: &Path| path.extension().is_some_and(|extension| extension == "rs");
+    files(folder, is_rust)
+}
+
+/// Returns the files below a folder that `wanted` selects, with their path from the root.
+fn files(folder: &str, wanted: impl Fn(&Path) -> bool) -> Vec<(PathBuf, String)> {
     let mut files = Vec::new();
-    let mut folders = vec![root().join(folder)];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = read(&path);
-                files.push((path.strip_prefix(root()).unwrap().to_owned(), text));
+    let mut paths = vec![root().join(folder)];
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            let name = path.file_name().unwrap_or_default();
+            // Build results and the tools' own folders.
+            if !["target", "corpus", "artifacts", ".git", "__pycache__"].iter().any(|&other| name == other)
+            {
+                paths.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
             }
+        } else if wanted(&path) {
+            files.push((path.strip_prefix(root()).unwrap().to_owned(), read(&path)));
         }
     }
+    files.sort();
     files
 }
 
@@ -36,7 +44,8 @@ fn is_sys(path: &Path) -> bool {
     path.starts_with("crates/sock/src/sys") || path.starts_with("crates/sockserver/src/os")
 }
 
-/// Position of each folder or file of a crate in its line of `docs/architecture.md`.
+/// Returns the position of each folder or file of a crate in its line of
+/// `docs/architecture.md`.
 fn layers(name: &str) -> BTreeMap<String, usize> {
     let page = read("docs/architecture.md");
     let prefix = format!("layers of {name}:");
@@ -45,7 +54,7 @@ fn layers(name: &str) -> BTreeMap<String, usize> {
     line.split_whitespace().enumerate().map(|(position, folder)| (folder.to_owned(), position)).collect()
 }
 
-/// Modules a file uses, wherever it names them; its tests may use what they like.
+/// Returns the modules that a file names outside of its tests.
 fn used(text: &str) -> Vec<&str> {
     let code = text.split("\nmod tests {").next().unwrap_or_default();
     let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
@@ -83,14 +92,14 @@ fn a_folder_imports_only_folders_before_it() {
 }
 
 #[test]
-fn the_neighbours_never_meet() {
+fn sockserver_and_sockssl_do_not_depend_on_each_other() {
     for (name, other) in [("sockserver", "sockssl"), ("sockssl", "sockserver")] {
         let manifest = read(format!("crates/{name}/Cargo.toml"));
         assert!(!manifest.lines().any(|line| line.starts_with(other)), "{name} depends on {other}");
     }
 }
 
-/// Whoever uses `sockssl` may not have to know, or to update, its TLS library.
+/// Users of `sockssl` must not depend on the version of its TLS library.
 #[test]
 fn no_type_of_the_tls_library_is_public() {
     for (path, text) in rust_files("crates/sockssl/src") {
@@ -148,7 +157,7 @@ fn every_unsafe_block_says_why_it_is_safe() {
     }
 }
 
-/// What makes CPython's tests a proof of `sock` and not of the extension.
+/// Otherwise CPython's tests would test the extension and not `sock`.
 #[test]
 fn the_python_extension_only_converts() {
     let files = rust_files("tests/cpython/src");
@@ -167,13 +176,13 @@ fn the_python_extension_only_converts() {
     }
 }
 
-/// What a public function's page has in `sock`: whatever makes a call has an example,
-/// and whatever can fail says with what.
+/// In `sock` the documentation of a function that makes a call has an example, and that of
+/// a function that can fail has a section on errors.
 #[test]
 fn every_call_of_sock_has_its_card() {
     let mut cards = 0;
     for (path, text) in rust_files("crates/sock/src") {
-        // No example of Windows' own functions can run here.
+        // Examples of functions that exist only on Windows cannot run here.
         if path.ends_with("windows.rs") || path.ends_with("fuzz_invariants.rs") {
             continue;
         }
@@ -218,6 +227,196 @@ fn no_file_is_longer_than_1000_lines() {
             assert!(lines <= 1000, "{} has {lines} lines", path.display());
         }
     }
+}
+
+/// Words and phrases that `docs/style.md` bans, as they are found by [`banned_in`].
+const BANNED: &[&str] = &[
+    "tell",
+    "tells",
+    "telling",
+    "told",
+    "untold",
+    "nobody",
+    "somebody",
+    "anybody",
+    "everybody",
+    "whoever",
+    "whom",
+    "who does",
+    "who calls",
+    "who asks",
+    "who waits",
+    "who reads",
+    "who wants",
+    "who needs",
+    "for who",
+    "of who",
+    "to who",
+    "by who",
+    "of no more use",
+    "of no use",
+    "in vain",
+    "even so",
+    "for good",
+    "had better",
+    "sees to",
+    "see to it",
+    "is its right",
+    "no news",
+    "want of",
+    "goes by",
+    "the former",
+    "moments",
+    "goodbye",
+    "strangers",
+    "hungry",
+    "last words",
+    "cannot be had",
+    "says so",
+    "said so",
+];
+
+/// Where a banned word is allowed, and why.
+const ALLOWED: &[(&str, &str, &str)] = &[
+    // The lists of banned words.
+    ("docs/style.md", "", "lists the banned words"),
+    ("tests/tidy.rs", "", "lists the banned words"),
+];
+
+/// Folders whose language is checked.
+const CHECKED: &[&str] = &[
+    "README.md",
+    ".ci",
+    "benches",
+    "crates/sock/README.md",
+    "crates/sock/fuzz",
+    "crates/sockserver/README.md",
+    "crates/sockssl/README.md",
+    "crates/sockssl/benches",
+    "crates/sockssl/fuzz",
+    "docs",
+    "examples",
+    "scripts",
+];
+
+/// Folders whose language still has to be rewritten, with the number of banned words in
+/// them. The number may only become smaller. Move a folder to [`CHECKED`] when it is 0.
+const UNCHECKED: &[(&str, usize)] = &[
+    ("crates/sock/src", 122),
+    ("crates/sock/tests", 56),
+    ("crates/sock/benches", 4),
+    ("crates/sockserver/src", 199),
+    ("crates/sockserver/tests", 210),
+    ("crates/sockserver/benches", 5),
+    ("crates/sockssl/src", 63),
+    ("crates/sockssl/tests", 34),
+    ("tests", 213),
+];
+
+fn is_text(path: &Path) -> bool {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some(extension) => ["rs", "py", "md", "c", "go", "toml", "sh", "txt"].contains(&extension),
+        // Scripts.
+        None => fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"#!")),
+    }
+}
+
+/// Returns the banned words of a text with their line numbers. Words are separated by
+/// anything but letters, so names in snake case are searched too, and a phrase may
+/// continue in the next line.
+fn banned_in(text: &str) -> Vec<(usize, &'static str)> {
+    let mut words = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.to_lowercase();
+        words.extend(
+            line.split(|c: char| !c.is_alphabetic())
+                .filter(|word| !word.is_empty())
+                .map(|word| (number + 1, word.to_owned())),
+        );
+    }
+    let mut by_first_word: BTreeMap<&str, Vec<&'static str>> = BTreeMap::new();
+    for phrase in BANNED {
+        by_first_word.entry(phrase.split(' ').next().unwrap()).or_default().push(phrase);
+    }
+    let mut found = Vec::new();
+    for (index, (line, word)) in words.iter().enumerate() {
+        for phrase in by_first_word.get(word.as_str()).into_iter().flatten() {
+            let mut following = words[index..].iter().map(|(_, word)| word);
+            if phrase.split(' ').all(|word| following.next().is_some_and(|next| next == word)) {
+                found.push((*line, *phrase));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Returns the banned words of a folder as lines of a report.
+fn banned_below(folder: &str) -> Vec<String> {
+    let mut report = Vec::new();
+    for (path, text) in files(folder, is_text) {
+        let allowed = |word: &str| {
+            ALLOWED.iter().any(|(file, one, _)| path == Path::new(file) && (one.is_empty() || *one == word))
+        };
+        for (line, word) in banned_in(&text).into_iter().filter(|(_, word)| !allowed(word)) {
+            report.push(format!("{}:{line}: {word:?}", path.display()));
+        }
+    }
+    report
+}
+
+#[test]
+fn no_text_contains_a_banned_word() {
+    let report: Vec<_> = CHECKED.iter().flat_map(|folder| banned_below(folder)).collect();
+    assert!(report.is_empty(), "see docs/style.md:\n{}", report.join("\n"));
+    for (folder, limit) in UNCHECKED {
+        let report = banned_below(folder);
+        assert!(report.len() <= *limit, "more than {limit} in {folder}:\n{}", report.join("\n"));
+    }
+}
+
+#[test]
+fn banned_words_are_found() {
+    assert_eq!(banned_in("Fine.\n// It is of no\n// more use."), [(2, "of no more use")]);
+    assert_eq!(banned_in("fn a_stop_is_told() {}\nA teller."), [(1, "told")]);
+}
+
+/// A new folder must be checked too.
+#[test]
+fn the_language_of_every_folder_is_checked() {
+    let listed = CHECKED.iter().chain(UNCHECKED.iter().map(|(folder, _)| folder));
+    let listed: Vec<_> = listed.map(Path::new).collect();
+    for (path, _) in files("", is_text) {
+        let known = listed.iter().any(|folder| path.starts_with(folder));
+        assert!(
+            known || path.ends_with("Cargo.toml") || path == Path::new("rustfmt.toml"),
+            "{}",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn markdown_is_wrapped_at_100_columns() {
+    let pages = files("", |path| path.extension().is_some_and(|extension| extension == "md"));
+    assert!(pages.len() > 15, "only {} pages", pages.len());
+    let mut report = Vec::new();
+    for (path, text) in pages {
+        let mut is_code = false;
+        for (number, line) in text.lines().enumerate() {
+            let content = line.trim_start();
+            is_code ^= content.starts_with("```");
+            let is_exempt =
+                is_code || ["|", "```", "![", "<!--"].iter().any(|start| content.starts_with(start));
+            // A link that does not fit on a line cannot be wrapped.
+            let has_long_word = content.split(' ').any(|word| word.chars().count() > 96);
+            let columns = line.chars().count();
+            if columns > 100 && !is_exempt && !has_long_word {
+                report.push(format!("{}:{}: {columns} columns", path.display(), number + 1));
+            }
+        }
+    }
+    assert!(report.is_empty(), "{}", report.join("\n"));
 }
 
 #[test]
