@@ -1,12 +1,13 @@
-"""An echo in one thread: the example of Python's `selectors` documentation.
+"""An echo server in one thread, after the example in Python's `selectors` documentation.
 
-The data of each key is the function to call when its socket is ready.
+The data of each key is the function to call when its socket is ready. The server
+prints each client and what it receives.
 
-Run it, here on its default address:
+Run it (the arguments shown are the defaults):
 
     python3 examples/python/echo_select.py 127.0.0.1 9999
 
-Talk to it with `nc 127.0.0.1 9999` from several terminals.
+Connect with `nc 127.0.0.1 9999` in several terminals.
 """
 
 import selectors
