@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use sock::SHUT_WR;
 
 use crate::pairings;
-use crate::program::{ANY_PORT, LIMIT, Program, Terminal, languages, shout};
+use crate::program::{ANY_PORT, LIMIT, Program, Terminal, languages, print_uncaptured};
 
 #[test]
 fn http_page() {
@@ -124,7 +124,7 @@ fn http_page_answers_whatever_is_asked() {
 fn http_page_serves_curl() {
     let missing = Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_err();
     if missing {
-        shout("there is no curl on PATH: THE PAGE IS NOT FETCHED WITH IT");
+        print_uncaptured("there is no curl on PATH: THE PAGE IS NOT FETCHED WITH IT");
         return;
     }
     for &language in languages() {
