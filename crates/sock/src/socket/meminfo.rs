@@ -12,7 +12,7 @@ impl Socket {
     /// Python: `getsockopt(SOL_SOCKET, 57, 8)`, to be unpacked with `struct`. System call:
     /// getsockopt(2) with `SO_COOKIE`. Linux 4.12. Descriptors of the same socket have the same
     /// cookie, and sock_diag(7) reports it. A descriptor's number, an inode and an address are used
-    /// again, a cookie is not.
+    /// again, a cookie is not. The kernel assigns it when it is first asked for.
     ///
     /// # Errors
     ///

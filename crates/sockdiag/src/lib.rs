@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+#![cfg(target_os = "linux")]
+
+mod deaths;
+mod diag;
+mod error;
+mod filter;
+mod netlink;
+mod procfs;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
+mod request;
+mod row;
+mod unix;
+mod wire;
+
+pub use deaths::Deaths;
+pub use diag::{Diag, Source};
+pub use filter::{Filter, UnixFilter};
+pub use row::{AcceptQueue, Protocol, Row, ShutdownState, SocketId, Timer, TimerKind};
+pub use unix::{UnixFile, UnixRow};
