@@ -82,7 +82,7 @@ Exit status: 0 if the table was printed, 1 if the system refused, 2 for wrong ar
             // The reader, for example head(1), has what it needs.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("mini_ss: {error}");
+                eprintln!("mini_ss: cannot show the sockets: {error}");
                 ExitCode::FAILURE
             }
         }

@@ -62,25 +62,11 @@ impl Netlink {
         request: &[u8],
         mut each: impl FnMut(&[u8]) -> Result<(), Malformed>,
     ) -> io::Result<Dumped> {
-        let seq = self.send(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, request)?;
-        let mut dumped = Dumped::Complete;
+        let mut dump = Dump::new(self.send(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, request)?);
         loop {
-            for message in self.receive()? {
-                let message = message?;
-                if message.seq != seq {
-                    continue;
-                }
-                if message.flags & NLM_F_DUMP_INTR != 0 {
-                    dumped = Dumped::Interrupted;
-                }
-                match answer(&message)? {
-                    Answer::Row(row) => each(row)?,
-                    Answer::End => {
-                        self.unfinished = false;
-                        return Ok(dumped);
-                    }
-                    Answer::Nothing => {}
-                }
+            if let Some(dumped) = dump.read(self.receive()?, &mut each)? {
+                self.unfinished = false;
+                return Ok(dumped);
             }
         }
     }
@@ -160,6 +146,42 @@ pub(crate) fn receive<'b>(sock: &Socket, buffer: &'b mut [u8]) -> io::Result<Mes
     }
 }
 
+/// The answer to a request for a dump, datagram by datagram.
+pub(crate) struct Dump {
+    seq: u32,
+    dumped: Dumped,
+}
+
+impl Dump {
+    pub(crate) fn new(seq: u32) -> Dump {
+        Dump { seq, dumped: Dumped::Complete }
+    }
+
+    /// Calls `each` with the sockets of a datagram. Returns `None` if another datagram follows.
+    pub(crate) fn read(
+        &mut self,
+        messages: Messages<'_>,
+        mut each: impl FnMut(&[u8]) -> Result<(), Malformed>,
+    ) -> io::Result<Option<Dumped>> {
+        for message in messages {
+            let message = message?;
+            // An answer to an earlier request.
+            if message.seq != self.seq {
+                continue;
+            }
+            if message.flags & NLM_F_DUMP_INTR != 0 {
+                self.dumped = Dumped::Interrupted;
+            }
+            match answer(&message)? {
+                Answer::Row(row) => each(row)?,
+                Answer::End => return Ok(Some(self.dumped)),
+                Answer::Nothing => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
 enum Answer<'a> {
     Row(&'a [u8]),
     End,
@@ -208,6 +230,49 @@ mod tests {
         assert_eq!(error_of(5000).unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert_eq!(status(&i32::MIN.to_ne_bytes()).unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert_eq!(status(&[0; 3]).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    /// What becomes of a dump with the number 7, and how many sockets it has.
+    fn dump(datagrams: &[&[Vec<u8>]]) -> (io::Result<Option<Dumped>>, usize) {
+        let (mut dump, mut rows) = (Dump::new(7), 0);
+        let mut end = Ok(None);
+        for datagram in datagrams {
+            end = dump.read(Messages::new(&datagram.concat()), |_| {
+                rows += 1;
+                Ok(())
+            });
+            if !matches!(end, Ok(None)) {
+                break;
+            }
+        }
+        (end, rows)
+    }
+
+    #[test]
+    fn a_dump_ends_with_its_last_message_and_not_before() {
+        let row = |seq, flags| message(SOCK_DIAG_BY_FAMILY, flags, seq, b"");
+        let done = |seq, flags| message(NLMSG_DONE, flags, seq, &[0; 4]);
+        let error = |errno: i32| message(NLMSG_ERROR, 0, 7, &(-errno).to_ne_bytes());
+
+        let (end, rows) = dump(&[&[row(7, 2), row(7, 2)], &[row(7, 2), done(7, 2)], &[row(7, 2)]]);
+        assert_eq!((end.unwrap(), rows), (Some(Dumped::Complete), 3));
+        let (end, rows) = dump(&[&[row(7, 2)], &[done(6, 2), row(6, 2)]]);
+        assert_eq!((end.unwrap(), rows), (None, 1));
+        // One message with the flag is enough, whichever it is.
+        for flags in [[NLM_F_DUMP_INTR, 0, 0], [0, NLM_F_DUMP_INTR, 0], [0, 0, NLM_F_DUMP_INTR]] {
+            let (end, _) = dump(&[&[row(7, flags[0])], &[row(7, flags[1])], &[done(7, flags[2])]]);
+            assert_eq!(end.unwrap(), Some(Dumped::Interrupted));
+        }
+        let (end, _) = dump(&[&[row(6, NLM_F_DUMP_INTR), done(7, 2)]]);
+        assert_eq!(end.unwrap(), Some(Dumped::Complete));
+        let (end, rows) = dump(&[&[row(7, 2), error(2)]]);
+        assert_eq!((end.unwrap_err().kind(), rows), (io::ErrorKind::NotFound, 1));
+        let failed = message(NLMSG_DONE, 2, 7, &(-12_i32).to_ne_bytes());
+        assert_eq!(dump(&[&[failed]]).0.unwrap_err().raw_os_error(), Some(12));
+        let unknown = message(99, 2, 7, b"");
+        assert_eq!(dump(&[&[unknown]]).0.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let cut = row(7, 2)[..15].to_vec();
+        assert_eq!(dump(&[&[row(7, 2), cut]]).0.unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

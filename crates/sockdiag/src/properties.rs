@@ -6,6 +6,7 @@
 
 use sock::{AF_INET, AF_INET6};
 
+use crate::netlink::Dump;
 use crate::row::Protocol;
 use crate::wire::{Attributes, Messages};
 use crate::{procfs, row, unix};
@@ -17,9 +18,17 @@ pub fn netlink_datagram(bytes: &[u8]) {
     assert!(payload <= bytes.len(), "{payload} bytes of {}", bytes.len());
     let errors = messages.iter().filter(|message| message.is_err()).count();
     assert!(errors <= 1 && messages.iter().rev().skip(1).all(Result::is_ok), "it went on after an error");
+    let sequence =
+        messages.first().and_then(|message| message.as_ref().ok()).map_or(0, |message| message.seq);
     for message in messages.into_iter().flatten() {
         one_socket(message.payload);
     }
+    let mut rows = 0;
+    let dumped = Dump::new(sequence).read(Messages::new(bytes), |_| {
+        rows += 1;
+        Ok(())
+    });
+    assert!(rows <= bytes.len() / 16, "{rows} sockets in {} bytes: {dumped:?}", bytes.len());
     one_socket(bytes);
 }
 
