@@ -49,7 +49,9 @@
 //! # Log levels
 //!
 //! With a logger installed, target `sock::call` at level trace logs one line for each BSD call, like
-//! strace(1): `RUST_LOG=sock=trace` with `env_logger`. Nothing else is logged.
+//! strace(1): `RUST_LOG=sock=trace` with `env_logger`. The record has key-values such as `call` and
+//! `errno`. [`set_entry_records`] adds a record at target `sock::enter` when a call begins. Nothing
+//! else is logged.
 //!
 //! # Out of scope
 //!
@@ -80,6 +82,7 @@ pub use call::deadline::{
     Deadline, Events, POLLERR, POLLHUP, POLLIN, POLLOUT, Poll, getdefaulttimeout, poll, setdefaulttimeout,
 };
 pub use call::to_timeout::ToTimeout;
+pub use call::trace::set_entry_records;
 pub use consts::*;
 pub use create::create_connection::{
     ConnectError, ConnectionOptions, create_connection, create_connection_with,
