@@ -267,7 +267,7 @@ impl Diag {
     ///
     /// let server = sock::create_server(("127.0.0.1", 0))?;
     /// let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
-    /// let [local, peer] = [client.getsockname()?, client.getpeername()?].map(|a| a.socket_addr().unwrap());
+    /// let [local, peer] = [client.getsockname()?, client.getpeername()?].map(|a| a.to_socket_addr().unwrap());
     /// let row = Diag::new()?.one(&SocketId::new(Protocol::Tcp, local, peer))?.unwrap();
     /// assert_eq!(row.cookie, Some(client.cookie()?));
     /// # std::io::Result::Ok(())
@@ -321,12 +321,12 @@ impl Diag {
     /// ```
     pub fn of(&mut self, sock: &Socket) -> io::Result<Option<Row>> {
         let protocol = protocol_of(sock)?;
-        let local = sock.getsockname()?.socket_addr();
+        let local = sock.getsockname()?.to_socket_addr();
         let Some(local) = local.filter(|local| local.port() != 0) else {
             return Ok(None);
         };
         // There is none while it connects, and after a reset.
-        let peer = sock.getpeername().ok().as_ref().and_then(Address::socket_addr);
+        let peer = sock.getpeername().ok().as_ref().and_then(Address::to_socket_addr);
         let interface = sock.getsockopt(SOL_SOCKET, SO_BINDTOIFINDEX).unwrap_or(0) as u32;
         let cookie = sock.cookie().ok();
         let id = SocketId { protocol, local, peer: peer.unwrap_or(no_peer(local)), interface, cookie };

@@ -20,7 +20,7 @@ pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) ->
 }
 
 pub(crate) fn address(sock: &Socket) -> SocketAddr {
-    sock.getsockname().unwrap().socket_addr().unwrap()
+    sock.getsockname().unwrap().to_socket_addr().unwrap()
 }
 
 pub(crate) fn port(sock: &Socket) -> u16 {

@@ -72,7 +72,7 @@ fn the_end_of_a_socket_is_reported_with_its_last_row() {
     for sock in [server, connection, client, udp] {
         expected.push((
             sock.cookie().unwrap(),
-            sock.getsockname().unwrap().socket_addr().unwrap(),
+            sock.getsockname().unwrap().to_socket_addr().unwrap(),
             sock.kind(),
         ));
         drop(sock);
