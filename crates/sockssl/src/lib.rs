@@ -108,6 +108,7 @@
 //! `openssl s_client` to inspect a server's certificates.
 
 #![forbid(unsafe_code)]
+#![warn(missing_debug_implementations)]
 
 mod alert;
 mod cert;
