@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use rustls::{ClientConfig, ServerConfig};
+use zeroize::Zeroizing;
 
 use crate::alert::AlertDescription;
 use crate::cert::pem::Pem;
@@ -167,10 +168,12 @@ impl SSLContext {
         self.load_chain(certfile.as_ref(), keyfile.as_ref(), None, None)
     }
 
-    /// Loads the own certificate and its encrypted private key (PKCS #8).
+    /// Loads the own certificate and its encrypted private key.
     ///
-    /// Python: `load_cert_chain(certfile, keyfile, password)`. The context keeps the password for
-    /// [`reload`](Self::reload). It is ignored if the key is not encrypted.
+    /// Python: `load_cert_chain(certfile, keyfile, password)`. The key is in PKCS #8 or in OpenSSL's
+    /// traditional format, encrypted with AES or 3DES. The context keeps the password for
+    /// [`reload`](Self::reload) and zeroes it when it is dropped. The password is ignored if the key
+    /// is not encrypted.
     ///
     /// # Errors
     ///
@@ -183,7 +186,12 @@ impl SSLContext {
         keyfile: impl AsRef<Path>,
         password: impl AsRef<[u8]>,
     ) -> io::Result<()> {
-        self.load_chain(certfile.as_ref(), keyfile.as_ref(), Some(password.as_ref().to_vec()), None)
+        self.load_chain(
+            certfile.as_ref(),
+            keyfile.as_ref(),
+            Some(Zeroizing::new(password.as_ref().to_vec())),
+            None,
+        )
     }
 
     /// Loads a certificate for one server name (SNI).
@@ -209,7 +217,7 @@ impl SSLContext {
         &self,
         certfile: &Path,
         keyfile: &Path,
-        password: Option<Vec<u8>>,
+        password: Option<Zeroizing<Vec<u8>>>,
         server_name: Option<String>,
     ) -> io::Result<()> {
         let _loading = self.inner.loading.lock();

@@ -54,7 +54,7 @@ fn an_invalid_file_is_named_with_the_reason() {
         ("server.pem", "text", "text", Reason::NoStartLine),
         ("server.pem", "server.pem", "server.pem", Reason::NoStartLine),
         ("server.pem", "other.key", "other.key", Reason::KeyValuesMismatch),
-        ("server.pem", "traditional", "traditional", Reason::UnsupportedKey),
+        ("server.pem", "traditional", "traditional", Reason::PasswordRequired),
         ("server.pem", "strange", "strange", Reason::UnsupportedKey),
     ];
     let context = pki.server();

@@ -1,6 +1,7 @@
 //! Certificates: parsing, trust, verification and the certificate of a peer.
 
 pub(crate) mod crl;
+pub(crate) mod encrypted_key;
 pub(crate) mod path;
 pub(crate) mod pem;
 pub(crate) mod resolver;

@@ -8,6 +8,7 @@ use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{Error as TlsError, SignatureAlgorithm, SignatureScheme};
+use zeroize::Zeroizing;
 
 use crate::cert::pem::Pem;
 use crate::cert::x509::X509;
@@ -26,7 +27,7 @@ pub(crate) struct CertChain {
 pub(crate) struct Source {
     pub(crate) certfile: PathBuf,
     pub(crate) keyfile: PathBuf,
-    pub(crate) password: Option<Vec<u8>>,
+    pub(crate) password: Option<Zeroizing<Vec<u8>>>,
     /// The server name it is for, in lower case, or `None` for all names.
     pub(crate) server_name: Option<String>,
 }
@@ -63,7 +64,7 @@ impl CertChain {
             true => certificates,
             false => Pem::read(keyfile)?,
         };
-        let key = key.into_key(keyfile, password.as_deref())?;
+        let key = key.into_key(keyfile, password.as_deref().map(Vec::as_slice))?;
         let key = provider().key_provider.load_private_key(key).map_err(|error| {
             // The provider's message is about its internals.
             log::debug!("cannot load {}: {error}", keyfile.display());
