@@ -494,7 +494,9 @@ impl SSLContext {
     ///
     /// # Errors
     ///
-    /// Returns an error that names the file if it cannot be opened.
+    /// Returns an error that names the file: the system's if it cannot be opened, `InvalidInput` if
+    /// it is a symbolic link, or `PermissionDenied` if all users can write to it. A file that other
+    /// users can access is logged at `warn`. A new file has the mode 0600.
     pub fn set_keylog_filename(&self, file: impl AsRef<Path>) -> io::Result<()> {
         let file = file.as_ref();
         let keylog = Arc::new(KeyLogFile::open(file)?);

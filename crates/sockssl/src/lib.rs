@@ -68,6 +68,9 @@
 //!     .bind(("127.0.0.1", 8443))?;
 //! ```
 //!
+//! The server's `wrap_timeout`, 10 s by default, bounds the handshake. In a program without
+//! `sockserver`, set [`WrapOptions::handshake_timeout`] or the socket's timeout.
+//!
 //! A handler gets the [`SSLSocket`] behind its stream, and so the client's certificate, with
 //! [`SSLSocket::of`]. [`SSLContext::reload`] loads renewed certificates while the server runs.
 //!
@@ -98,7 +101,7 @@
 //! # Log levels
 //!
 //! The target is `sockssl`. `debug`: each handshake, with its version and cipher or its error.
-//! `warn`: the key log file cannot be written. `sock` logs the system calls underneath:
+//! `warn`: the key log file cannot be written, or other users can access it. `sock` logs the system calls underneath:
 //! `RUST_LOG=sock=trace,sockssl=debug`.
 //!
 //! # What this crate does not do

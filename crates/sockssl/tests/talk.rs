@@ -446,6 +446,42 @@ fn the_key_log_is_written_only_if_enabled() {
     assert!(keys.lines().any(|line| line.starts_with("CLIENT_TRAFFIC_SECRET_0 ")), "{keys}");
     let error = client.set_keylog_filename(pki.path("no/where")).unwrap_err();
     assert!(error.kind() == io::ErrorKind::NotFound && error.to_string().contains("no/where"), "{error}");
+    // An existing file is appended to.
+    let again = pki.client();
+    again.set_keylog_filename(pki.path("keys")).unwrap();
+    wrapped(&pki.server(), &again);
+    assert!(fs::read_to_string(pki.path("keys")).unwrap().len() > keys.len());
+}
+
+/// The secrets would be written to a file that another user may have chosen or can read.
+#[cfg(unix)]
+#[test]
+fn a_key_log_is_not_a_link_and_not_writable_for_all_users() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let pki = Pki::new();
+    let client = pki.client();
+    let target = pki.write("target", "");
+    for (target, link) in [(target.clone(), "link"), (pki.path("missing"), "dangling")] {
+        symlink(target, pki.path(link)).unwrap();
+        let error = client.set_keylog_filename(pki.path(link)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains("symbolic link"), "{error}");
+    }
+    assert!(!pki.path("missing").exists());
+    for mode in [0o666, 0o602] {
+        fs::set_permissions(&target, fs::Permissions::from_mode(mode)).unwrap();
+        let error = client.set_keylog_filename(&target).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
+        assert!(error.to_string().contains("target"), "{error}");
+    }
+    assert_eq!(client.keylog_filename(), None);
+    // curl and browsers create the file with the mode that the umask allows. That is logged.
+    for mode in [0o664, 0o644, 0o600] {
+        fs::set_permissions(&target, fs::Permissions::from_mode(mode)).unwrap();
+        client.set_keylog_filename(&target).unwrap();
+    }
+    client.set_keylog_filename(pki.path("new")).unwrap();
+    assert_eq!(fs::metadata(pki.path("new")).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[test]
@@ -542,6 +578,23 @@ fn unwrap_tls_returns_the_socket_and_the_data_after_tls() {
     let (server, client) = wrapped(&pki.server(), &pki.client());
     server.sendall(b"unheard").unwrap();
     assert_eq!(ssl_error(client.unwrap_tls()).0.reason(), Reason::ApplicationDataAfterCloseNotify);
+}
+
+/// As in Python, where `suppress_ragged_eofs` affects receiving only.
+#[test]
+fn unwrap_tls_fails_without_a_close_notify() {
+    let pki = Pki::new();
+    for suppress in [false, true] {
+        let (server, client) = connection();
+        let context = pki.server();
+        let thread = thread::spawn(move || context.wrap_socket_server(server).unwrap());
+        let options = WrapOptions::new().suppress_ragged_eofs(suppress);
+        let client = pki.client().wrap_socket_client_with(client, "localhost", &options).unwrap();
+        let server = join(thread);
+        server.socket().shutdown(SHUT_WR).unwrap();
+        let (error, _) = ssl_error(client.unwrap_tls().map(drop));
+        assert_eq!(error.reason(), Reason::UnexpectedEof, "{suppress}");
+    }
 }
 
 #[test]

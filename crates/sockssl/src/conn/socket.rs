@@ -331,6 +331,8 @@ impl SSLSocket {
     /// # Errors
     ///
     /// Returns an error if [`recv`](Self::recv) would. Returns an [`SSLError`] with
+    /// [`UnexpectedEof`](Reason::UnexpectedEof) if the connection ends without a close_notify, even
+    /// if [`suppress_ragged_eofs`](crate::WrapOptions::suppress_ragged_eofs) is on, and with
     /// [`ApplicationDataAfterCloseNotify`](Reason::ApplicationDataAfterCloseNotify) if the peer
     /// sends more data, or if received data was not read. The socket is closed in each case.
     pub fn unwrap_tls(mut self) -> io::Result<(Socket, Vec<u8>)> {
@@ -353,7 +355,8 @@ impl SSLSocket {
                 None => {}
             }
             if !self.read_record(&mut incoming, &mut deadline)? {
-                break;
+                // `suppress_ragged_eofs` is about receiving, as in Python.
+                return Err(self.missing_close_notify());
             }
         }
         let rest = incoming.unread().to_vec();
@@ -482,8 +485,12 @@ impl SSLSocket {
         if self.info.suppress_ragged_eofs || self.read_closed.load(Ordering::Acquire) {
             return Ok(false);
         }
+        Err(self.missing_close_notify())
+    }
+
+    fn missing_close_notify(&self) -> io::Error {
         let message = "the peer closed the connection without a close_notify";
-        Err(self.fail(SSLError::new(Reason::UnexpectedEof, message)))
+        self.fail(SSLError::new(Reason::UnexpectedEof, message))
     }
 
     /// Marks the connection as failed, counts the error, and sends the alert if possible.
