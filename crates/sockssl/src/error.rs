@@ -227,6 +227,11 @@ impl From<&TlsError> for SSLError {
                 "InvalidContentType" | "UnknownProtocolVersion" => {
                     (Reason::WrongVersionNumber, "the peer does not speak TLS".into())
                 }
+                "CertificatePayloadTooLarge" | "HandshakePayloadTooLarge" => (
+                    Reason::ProtocolViolation,
+                    "a handshake message of the peer, such as its certificate chain, is longer than 64 KiB"
+                        .into(),
+                ),
                 why => (Reason::ProtocolViolation, format!("invalid message: {why}")),
             },
             TlsError::InappropriateMessage { .. }
@@ -324,9 +329,22 @@ fn describe_webpki_error(name: &str) -> &str {
         "EndEntityUsedAsCa" => INVALID_AUTHORITY,
         "NameConstraintViolation" => NOT_PERMITTED,
         "PathLenConstraintViolated" => PATH_TOO_LONG,
-        "MaximumPathDepthExceeded" | "MaximumPathBuildCallsExceeded" => "certificate chain too long",
+        "MaximumPathDepthExceeded" => "certificate chain too long: more than six intermediates",
+        "MaximumPathBuildCallsExceeded"
+        | "MaximumSignatureChecksExceeded"
+        | "MaximumNameConstraintComparisonsExceeded" => "certificate chain too complex",
         name => name,
     }
+}
+
+/// The length of the longest certificate that the TLS library can parse.
+const MAX_CERTIFICATE_LEN: usize = 0xffff;
+
+/// Returns why a certificate cannot be used by the TLS library, if it is too long.
+pub(crate) fn certificate_too_long(der: &[u8]) -> Option<String> {
+    let length = der.len();
+    let message = || format!("a certificate has {length} bytes, and the limit is {MAX_CERTIFICATE_LEN}");
+    (length > MAX_CERTIFICATE_LEN).then(message)
 }
 
 /// Makes an error for invalid settings of a context.

@@ -213,3 +213,30 @@ fn control_characters_in_a_peers_certificate_are_escaped() {
     assert!(text.contains("evil\\r\\nadmin logged in"), "{text}");
     assert!(!text.contains(|c: char| c.is_control() || c == '\u{202e}'), "{text:?}");
 }
+
+#[test]
+fn a_server_name_is_a_host_name_and_may_end_with_a_dot() {
+    let pki = Pki::new();
+    let mut params = pki.leaf("localhost");
+    for name in ["*.example.com", "-a.example.com"] {
+        params.subject_alt_names.push(rcgen::SanType::DnsName(name.try_into().unwrap()));
+    }
+    pki.issue("named", params);
+    let server = pki.server_with("named");
+    for (name, sent) in [
+        ("localhost", "localhost"),
+        ("localhost.", "localhost"),
+        ("www.example.com.", "www.example.com"),
+        ("a_b.example.com", "a_b.example.com"),
+    ] {
+        let (served, client) = handshake(&server, &pki.client(), name);
+        client.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(served.unwrap().server_hostname().as_deref(), Some(sent));
+    }
+    for name in ["*.example.com", "-a.example.com", "a-.example.com"] {
+        let (_, client) = handshake(&server, &pki.client(), name);
+        let error = client.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{error}");
+        assert_eq!(error.to_string(), format!("invalid server_hostname '{name}'"));
+    }
+}

@@ -157,27 +157,80 @@ impl Parsed {
     }
 }
 
-/// Formats a name in one line. A peer chooses the contents, so control characters, which could
-/// forge log lines or reverse the text, are escaped.
+/// The number of characters of a name, and of a value in it, in errors and logs.
+const MAX_NAME: usize = 400;
+const MAX_VALUE: usize = 100;
+
+/// Formats a name in one line. A peer chooses the contents, so the length is limited, and control
+/// characters, which could forge log lines or reverse the text, are escaped.
 fn line(pairs: &[(String, String)]) -> String {
-    let parts: Vec<_> =
-        pairs.iter().map(|(name, value)| format!("{}={}", short(name), printable(value))).collect();
-    parts.join(", ")
+    let parts = pairs.iter().map(|(name, value)| format!("{}={}", short(name), printable(value)));
+    join_limited(parts)
 }
 
-/// Escapes control characters, and characters that change the direction of the text.
+/// Joins texts with commas up to a limited length, and appends the number of those left out.
+pub(crate) fn join_limited(texts: impl ExactSizeIterator<Item = String>) -> String {
+    let count = texts.len();
+    let mut joined = String::new();
+    for (place, text) in texts.enumerate() {
+        if place > 0 {
+            joined += ", ";
+        }
+        if joined.len() + text.len() > MAX_NAME {
+            joined += &format!("… {} more", count - place);
+            break;
+        }
+        joined += &text;
+    }
+    joined
+}
+
+/// Escapes control and format characters, such as those that change the direction of the text,
+/// and shortens long text.
 pub(crate) fn printable(text: &str) -> String {
     let mut printable = String::new();
     for character in text.chars() {
-        match character {
-            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                printable.extend(character.escape_unicode());
-            }
-            _ if character.is_control() => printable.extend(character.escape_default()),
-            _ => printable.push(character),
+        if printable.len() > MAX_VALUE {
+            printable.push('…');
+            break;
+        }
+        if character.is_control() {
+            printable.extend(character.escape_default());
+        } else if is_format(character) {
+            printable.extend(character.escape_unicode());
+        } else {
+            printable.push(character);
         }
     }
     printable
+}
+
+/// Whether a character is invisible and affects the text around it: the Unicode category Cf, and
+/// the line and paragraph separators (Unicode 16).
+fn is_format(character: char) -> bool {
+    matches!(
+        character,
+        '\u{ad}'
+            | '\u{600}'..='\u{605}'
+            | '\u{61c}'
+            | '\u{6dd}'
+            | '\u{70f}'
+            | '\u{890}'..='\u{891}'
+            | '\u{8e2}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{110bd}'
+            | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0001}'
+            | '\u{e0020}'..='\u{e007f}'
+    )
 }
 
 /// Object identifiers of attributes, their names in Python, and their short names.
@@ -277,5 +330,20 @@ fn hexadecimal(bytes: &[u8]) -> String {
     match digits.strip_prefix("00") {
         Some(rest) if !rest.is_empty() => rest.to_owned(),
         _ => digits,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_a_peer_is_escaped_and_limited() {
+        assert_eq!(printable("a\u{61c}b\u{202e}\n\u{feff}é"), "a\\u{61c}b\\u{202e}\\n\\u{feff}é");
+        assert!(printable(&"é".repeat(10_000)).len() < 2 * MAX_VALUE);
+        let joined =
+            join_limited((0..1000).map(|number| number.to_string()).collect::<Vec<_>>().into_iter());
+        assert!(joined.len() < MAX_NAME + 20 && joined.ends_with(" more"), "{joined}");
+        assert_eq!(join_limited(vec!["a".to_owned(), "b".to_owned()].into_iter()), "a, b");
     }
 }

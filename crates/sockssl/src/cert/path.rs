@@ -56,7 +56,8 @@ impl Purpose {
         }
     }
 
-    fn is_allowed_by(self, certificate: &X509<'_>) -> bool {
+    /// Whether the extended key usage of a certificate allows the purpose.
+    pub(crate) fn is_allowed_by(self, certificate: &X509<'_>) -> bool {
         let usages = certificate.extended_key_usage.as_ref();
         usages.is_none_or(|usages| usages.contains(&self.extended()))
     }

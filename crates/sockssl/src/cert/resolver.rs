@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::cert::pem::Pem;
 use crate::cert::x509::X509;
-use crate::error::{Reason, describe_certificate_error, in_file};
+use crate::error::{Reason, certificate_too_long, describe_certificate_error, in_file};
 use crate::provider::provider;
 
 /// A certificate chain with its key, and the files they were loaded from.
@@ -58,6 +58,9 @@ impl CertChain {
         if certificates.certificates.is_empty() {
             let message = "no certificate found (is it a PEM file?)";
             return Err(in_file(certfile, Reason::NoStartLine, message));
+        }
+        if let Some(message) = certificates.certificates.iter().find_map(|der| certificate_too_long(der)) {
+            return Err(in_file(certfile, Reason::BadPem, message));
         }
         let chain = certificates.certificates.clone();
         let key = match keyfile == certfile {

@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use crate::cert::crl::RevocationLists;
 use crate::cert::pem::Pem;
 use crate::cert::x509::{Invalid, X509, canonical};
-use crate::error::{Reason, in_file, misconfigured};
+use crate::error::{Reason, certificate_too_long, in_file, misconfigured};
 
 /// Trusted certificates and revocation lists.
 #[derive(Clone, Default)]
@@ -22,6 +22,8 @@ pub(crate) struct Trust {
     anchors: Vec<TrustAnchor<'static>>,
     /// The certificates of the authorities, in the same order.
     authorities: Vec<Arc<Loaded>>,
+    /// The largest number of authorities with the same name.
+    of_one_name: usize,
     lists: RevocationLists,
 }
 
@@ -76,6 +78,9 @@ impl Trust {
         if self.is_loaded(&der) {
             return Ok(());
         }
+        if let Some(message) = certificate_too_long(&der) {
+            return Err(Invalid::new(message));
+        }
         let parsed = X509::parse(&der)?;
         let anchor = webpki::anchor_from_trusted_cert(&der)
             .map_err(|error| Invalid::new(error.to_string()))?
@@ -86,6 +91,8 @@ impl Trust {
         if is_authority {
             self.anchors.push(anchor);
             self.authorities.push(Arc::clone(&loaded));
+            let same = self.authorities.iter().filter(|other| other.subject == loaded.subject);
+            self.of_one_name = self.of_one_name.max(same.count());
         }
         self.certificates.push(loaded);
         Ok(())
@@ -131,6 +138,11 @@ impl Trust {
     /// Returns the authorities for the chain builder, which does not check their validity.
     pub(crate) fn anchors(&self) -> &[TrustAnchor<'static>] {
         &self.anchors
+    }
+
+    /// Returns the largest number of authorities with the same name.
+    pub(crate) fn anchors_of_one_name(&self) -> usize {
+        self.of_one_name
     }
 
     /// Returns the certificate of one of [`anchors`](Self::anchors).

@@ -1,10 +1,12 @@
 //! Verifies the peer's certificate chain.
 
 use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::iter;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -14,14 +16,17 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error as TlsError, OtherError,
     SignatureScheme,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{
+    AlgorithmIdentifier, CertificateDer, InvalidSignature, ServerName, SignatureVerificationAlgorithm,
+    UnixTime,
+};
 use webpki::{EndEntityCert, VerifiedPath};
 
-use crate::cert::path::{self, Purpose};
+use crate::cert::path::{self, Purpose, path_error};
 use crate::cert::trust::Trust;
 use crate::cert::validity;
 use crate::cert::x509::{DIGITAL_SIGNATURE, X509};
-use crate::cert::{Parsed, printable};
+use crate::cert::{Parsed, join_limited, printable};
 use crate::constants::{
     VERIFY_CRL_CHECK_CHAIN, VERIFY_CRL_CHECK_LEAF, VERIFY_DEFAULT, VerifyFlags, VerifyMode,
 };
@@ -172,10 +177,19 @@ impl ChainVerifier {
                     webpki::Error::UnknownIssuer
                 })
         };
+        let signatures_left = AtomicUsize::new(MAX_SIGNATURES + 4 * self.trust.anchors_of_one_name());
+        let algorithms: Vec<_> = provider()
+            .signature_verification_algorithms
+            .all
+            .iter()
+            .map(|&algorithm| LimitedAlgorithm { algorithm, left: &signatures_left })
+            .collect();
+        let algorithms: Vec<_> = algorithms.iter().map(|algorithm| algorithm as _).collect();
+        let candidates = candidates(&parsed, intermediates);
         let by_chain = certificate.verify_for_usage(
-            provider().signature_verification_algorithms.all,
+            &algorithms,
             self.trust.anchors(),
-            intermediates,
+            &candidates,
             now,
             purpose.key_usage(),
             None,
@@ -183,7 +197,14 @@ impl ChainVerifier {
         );
         if let Err(error) = by_chain.map(drop) {
             if !self.trust.is_loaded(end_entity) {
-                return Err(rejected.into_inner().unwrap_or_else(|| translate(error).into()));
+                return Err(match rejected.into_inner() {
+                    Some(rejected) => rejected,
+                    None if signatures_left.load(Ordering::Relaxed) == 0 => path_error(TOO_COMPLEX).into(),
+                    None => match cause(&error, &parsed, intermediates, purpose) {
+                        Some(der) => Rejected::other(translate(error), der),
+                        None => translate(error).into(),
+                    },
+                });
             }
             self.check_loaded(&parsed, intermediates, purpose, now)?;
         }
@@ -265,6 +286,106 @@ impl ChainVerifier {
         };
         lists.check(certificate, issuer.as_ref(), self.policy.requires_list(true), now)
     }
+}
+
+/// The number of signatures that are verified while the chain of a peer is built, besides those
+/// for several authorities of one name. The longest supported chain has seven signatures. A peer
+/// can send certificates that form many paths, and the library's own limit is 100 signatures.
+const MAX_SIGNATURES: usize = 16;
+
+const TOO_COMPLEX: &str = "certificate chain too complex: too many paths to a trusted authority";
+
+/// A signature algorithm that fails when too many signatures have been verified.
+#[derive(Debug)]
+struct LimitedAlgorithm<'a> {
+    algorithm: &'static dyn SignatureVerificationAlgorithm,
+    left: &'a AtomicUsize,
+}
+
+impl SignatureVerificationAlgorithm for LimitedAlgorithm<'_> {
+    fn verify_signature(
+        &self,
+        public_key: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), InvalidSignature> {
+        let left = self.left.load(Ordering::Relaxed).checked_sub(1).ok_or(InvalidSignature)?;
+        self.left.store(left, Ordering::Relaxed);
+        self.algorithm.verify_signature(public_key, message, signature)
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        self.algorithm.public_key_alg_id()
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        self.algorithm.signature_alg_id()
+    }
+}
+
+/// The number of intermediates of one name from which the chain is built.
+const MAX_OF_ONE_NAME: usize = 3;
+
+/// Selects the intermediates from which the chain is built, at most three of each name. A peer can
+/// send many certificates of the same name, and the number of paths grows with the sixth power of
+/// their number. Certificates whose key another one names as its issuer's come first, so that a
+/// server may send an authority's certificates for many keys.
+fn candidates<'a>(end: &X509<'_>, intermediates: &'a [CertificateDer<'a>]) -> Vec<CertificateDer<'a>> {
+    let parsed: Vec<_> = intermediates.iter().map(|der| (der, X509::parse(der).ok())).collect();
+    let named: HashSet<_> = iter::once(end)
+        .chain(parsed.iter().filter_map(|(_, parsed)| parsed.as_ref()))
+        .filter_map(|certificate| Some((certificate.issuer, certificate.authority_key?)))
+        .collect();
+    let is_named = |certificate: &X509<'_>| {
+        certificate.subject_key.is_some_and(|key| named.contains(&(certificate.subject, key)))
+    };
+    let mut counts: HashMap<&[u8], usize> = HashMap::new();
+    let mut candidates = Vec::new();
+    for wants_named in [true, false] {
+        for &(der, ref certificate) in &parsed {
+            // No chain with a certificate that cannot be parsed is accepted.
+            let Some(certificate) = certificate else { continue };
+            if is_named(certificate) != wants_named {
+                continue;
+            }
+            let count = counts.entry(certificate.subject).or_default();
+            if *count < MAX_OF_ONE_NAME {
+                *count += 1;
+                candidates.push(CertificateDer::from(der.as_ref()));
+            }
+        }
+    }
+    candidates
+}
+
+/// Finds the intermediate that an error of the chain builder is about, which does not name it.
+/// Returns `None` if the error is about the peer's own certificate, or if that is unknown.
+fn cause<'a>(
+    error: &webpki::Error,
+    end: &X509<'_>,
+    intermediates: &'a [CertificateDer<'a>],
+    purpose: Purpose,
+) -> Option<&'a CertificateDer<'a>> {
+    use webpki::Error as E;
+    let is_cause = |certificate: &X509<'_>, is_end: bool| match error {
+        E::CertExpired { not_after, .. } => certificate.validity.1 == not_after.as_secs(),
+        E::CertNotValidYet { not_before, .. } => certificate.validity.0 == not_before.as_secs(),
+        E::EndEntityUsedAsCa => !is_end && !certificate.is_marked_authority(),
+        E::PathLenConstraintViolated => {
+            !is_end && certificate.constraints.is_some_and(|(_, limit)| limit.is_some())
+        }
+        E::RequiredEkuNotFoundContext(_) => !purpose.is_allowed_by(certificate),
+        E::UnsupportedCriticalExtension => certificate.has_unknown_critical,
+        E::UnsupportedSignatureAlgorithmContext(why) => {
+            certificate.signature_algorithm() == why.signature_algorithm_id
+        }
+        E::UnsupportedCertVersion => certificate.version != 3,
+        _ => is_end,
+    };
+    if is_cause(end, true) {
+        return None;
+    }
+    intermediates.iter().find(|der| X509::parse(der).is_ok_and(|parsed| is_cause(&parsed, false)))
 }
 
 fn check_time((not_before, not_after): (u64, u64), now: UnixTime) -> Result<(), CertificateError> {
@@ -449,10 +570,13 @@ fn annotate_error(rejected: Rejected, end_entity: &CertificateDer<'_>) -> TlsErr
     if let (TlsError::InvalidCertificate(CertificateError::NotValidForNameContext { .. }), Ok(parsed)) =
         (&error, &parsed)
     {
-        let names: Vec<_> = parsed.names().into_iter().map(|(_, name)| printable(&name)).collect();
+        let names = parsed.names();
         certificate += &match names.is_empty() {
             true => " and has no subjectAltName".to_owned(),
-            false => format!(" and valid for {}", names.join(", ")),
+            false => {
+                let names = names.iter().map(|(_, name)| printable(name));
+                format!(" and valid for {}", join_limited(names))
+            }
         };
     }
     let self_signed = parsed.is_ok_and(|parsed| parsed.is_self_issued());

@@ -337,6 +337,11 @@ impl<'a> X509<'a> {
         Ok(())
     }
 
+    /// Returns the identifier of the signature algorithm, without tag and length.
+    pub(crate) fn signature_algorithm(&self) -> &'a [u8] {
+        self.signed.algorithm
+    }
+
     pub(crate) fn is_self_issued(&self) -> bool {
         self.issuer == self.subject
     }
