@@ -505,3 +505,40 @@ fn the_key_usage_of_a_pinned_certificate_that_may_not_sign_is_checked() {
         check_chain(vec![params], server, client, &format!("{usage:?}"));
     }
 }
+
+#[test]
+fn a_netscape_certificate_type_is_checked() {
+    const TYPE: &[u64] = &[2, 16, 840, 1, 113_730, 1, 1];
+    // BIT STRING: the first bit is for clients, the second for servers, the third for S/MIME.
+    for (value, server, client) in [
+        ([3, 2, 6, 0x40], true, false),
+        ([3, 2, 7, 0x80], false, true),
+        ([3, 2, 6, 0xc0], true, true),
+        ([3, 2, 5, 0x20], false, false),
+    ] {
+        let leaf = with_extension(leaf(), TYPE, false, &value);
+        check_chain(vec![authority("root"), leaf], server, client, &format!("{value:?}"));
+    }
+}
+
+#[test]
+fn a_proxy_certificate_is_rejected() {
+    // ProxyCertInfo with the policy language id-ppl-inheritAll (RFC 3820).
+    let value = [0x30, 12, 0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 21, 1];
+    // `load_cert_chain` rejects it if it is critical.
+    let leaf = with_extension(leaf(), &[1, 3, 6, 1, 5, 5, 7, 1, 14], false, &value);
+    check_chain(vec![authority("root"), leaf], false, false, "proxy");
+}
+
+/// OpenSSL applies such a constraint. The library does not support it.
+#[test]
+fn a_name_constraint_on_a_directory_name_rejects_every_chain() {
+    let mut root = authority("constrained");
+    root.name_constraints = Some(NameConstraints {
+        permitted_subtrees: vec![GeneralSubtree::DirectoryName(leaf().distinguished_name)],
+        excluded_subtrees: Vec::new(),
+    });
+    let pki = write_chain(vec![root, leaf()]);
+    assert!(server_accepted(&pki, "leaf", &trusting(&pki, "root.pem")).is_err());
+    assert!(client_accepted(&pki, "leaf", "root.pem").is_err());
+}
