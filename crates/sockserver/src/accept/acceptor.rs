@@ -160,7 +160,6 @@ impl Acceptor {
     }
 
     /// A acceptor to the same listeners for another process.
-    #[cfg(unix)]
     pub(crate) fn clone_for_process(&self, core: &Arc<Core>) -> Acceptor {
         Acceptor::new(core, &self.listeners, self.settings)
     }
@@ -187,7 +186,6 @@ impl Acceptor {
     }
 
     /// The listeners that are of no more use.
-    #[cfg(unix)]
     pub(crate) fn disabled_listeners(&self) -> impl Iterator<Item = &Arc<Socket>> {
         self.listeners
             .iter()
@@ -198,7 +196,6 @@ impl Acceptor {
 
     /// Whether to wait for a client is accept(2)'s own business, where one listener for
     /// connections is all there is to wait for.
-    #[cfg(unix)]
     pub(crate) fn set_blocking_accept(&self, wait: bool) -> io::Result<()> {
         match (&*self.core.service, &self.listeners[..]) {
             (HandlerFactory::Stream(_), [listener]) => listener.setblocking(wait),
@@ -207,7 +204,6 @@ impl Acceptor {
     }
 
     /// Whether another request may come in now.
-    #[cfg(unix)]
     pub(crate) fn has_permits(&self) -> bool {
         self.core.registry().permits.available()
     }

@@ -9,7 +9,6 @@ thread_local! {
 }
 
 /// Makes this thread's spare buffer, so that the children it forks have it.
-#[cfg(unix)]
 pub(crate) fn prewarm() {
     SPARE.set(ReadBuffer::new(sock::DEFAULT_BUFFER_SIZE));
 }

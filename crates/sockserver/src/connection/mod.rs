@@ -26,7 +26,6 @@ use crate::limits::DeadlineKind;
 use crate::limits::clock::{Clock, NEVER};
 use crate::limits::permits::Permit;
 use crate::os::interleave::yield_point;
-#[cfg(unix)]
 use crate::os::process;
 
 /// A connection or a datagram, from accept to close.
@@ -281,7 +280,6 @@ impl Connection {
 
     /// A child process serves it: to cut it off is to kill the child. Returns what it
     /// went over in this one.
-    #[cfg(unix)]
     pub(crate) fn serve_in_child(&mut self, pid: process::Pid) -> Option<Transport> {
         let former = self.wrapped.take().and_then(|wrapped| wrapped.transport);
         self.transport.replace(Transport::Child(pid)).or(former)
@@ -330,7 +328,6 @@ impl Connection {
 
     /// Whether something may be left that has come until the last receive: read ahead, or
     /// not received yet; true also means that nobody knows.
-    #[cfg(unix)]
     pub(crate) fn has_more(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & (HAS_READ_AHEAD | DRAINED) != DRAINED
     }

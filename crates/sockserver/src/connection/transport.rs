@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use sock::{Shutdown, Socket, StreamSocket};
 
-#[cfg(unix)]
 use crate::os::process;
 
 /// What carries a connection.
@@ -15,7 +14,6 @@ pub(crate) enum Transport {
     /// The stream that `wrap_request` returned.
     Wrapped(Box<dyn StreamSocket>),
     /// The child process that serves the connection.
-    #[cfg(unix)]
     Child(process::Pid),
 }
 
@@ -25,7 +23,6 @@ impl Transport {
         match self {
             Transport::Socket(socket) => Some(socket),
             Transport::Wrapped(stream) => Some(stream.socket()),
-            #[cfg(unix)]
             Transport::Child(_) => None,
         }
     }
@@ -35,7 +32,6 @@ impl Transport {
         match self {
             Transport::Socket(socket) => Some(socket),
             Transport::Wrapped(stream) => Some(&**stream),
-            #[cfg(unix)]
             Transport::Child(_) => None,
         }
     }
@@ -50,7 +46,6 @@ impl Transport {
         if let Some(socket) = self.socket() {
             let _ = socket.shutdown(how);
         }
-        #[cfg(unix)]
         if let Transport::Child(pid) = self {
             process::kill(*pid);
         }
@@ -61,7 +56,6 @@ impl Transport {
         match self {
             Transport::Socket(socket) => socket.recv_into(buffer),
             Transport::Wrapped(stream) => stream.recv_into(buffer),
-            #[cfg(unix)]
             Transport::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
@@ -71,7 +65,6 @@ impl Transport {
         match self {
             Transport::Socket(socket) => socket.send(data),
             Transport::Wrapped(stream) => stream.send(data),
-            #[cfg(unix)]
             Transport::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
@@ -80,7 +73,6 @@ impl Transport {
         match self {
             Transport::Socket(socket) => socket.shutdown(how),
             Transport::Wrapped(stream) => stream.shutdown(how),
-            #[cfg(unix)]
             Transport::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
@@ -91,7 +83,6 @@ impl Transport {
         match self {
             Transport::Socket(socket) => socket.recv_into_nowait(buffer),
             Transport::Wrapped(stream) => recv_nowait_over(&**stream, buffer),
-            #[cfg(unix)]
             Transport::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }

@@ -4,7 +4,6 @@ pub(crate) mod current_server;
 pub(crate) mod deadline_timer;
 pub(crate) mod handle;
 pub(crate) mod registry;
-#[cfg(unix)]
 pub(crate) mod scoreboard;
 #[cfg_attr(not(all(unix, feature = "signals")), path = "signals_disabled.rs")]
 pub(crate) mod signals;

@@ -5,7 +5,6 @@ mod client_address;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-#[cfg(unix)]
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,7 +16,6 @@ use crate::connection::Connection;
 use crate::connection::state::ConnState;
 use crate::lifecycle::current_server::{AcceptingThread, ServingThread};
 use crate::lifecycle::deadline_timer::{DeadlineTimer, Expire};
-#[cfg(unix)]
 use crate::lifecycle::scoreboard::{Scoreboard, Slot};
 use crate::limits::Limits;
 use crate::limits::clock::NEVER;
@@ -26,7 +24,6 @@ use crate::limits::permits::{Permit, Permits};
 use crate::limits::slab::ChunkedVec;
 use crate::limits::stats::{Outcome, Stats};
 use crate::os::interleave::{self, yield_point};
-#[cfg(unix)]
 use crate::os::process::Pid;
 use crate::os::waker::Waker;
 
@@ -47,10 +44,8 @@ pub(crate) struct Registry {
     draining: AtomicBool,
     pub(crate) deadline_timer: DeadlineTimer,
     /// What other processes serve for this server.
-    #[cfg(unix)]
     worker_scoreboard: OnceLock<Arc<Scoreboard>>,
     /// Where a worker process shows its counters.
-    #[cfg(unix)]
     own_slot: OnceLock<Slot>,
 }
 
@@ -117,31 +112,24 @@ impl Registry {
             released: Condvar::new(),
             draining: AtomicBool::new(false),
             deadline_timer: DeadlineTimer::default(),
-            #[cfg(unix)]
             worker_scoreboard: OnceLock::new(),
-            #[cfg(unix)]
             own_slot: OnceLock::new(),
         })
     }
 
-    #[cfg(unix)]
     pub(crate) fn set_worker_scoreboard(&self, board: Arc<Scoreboard>) {
         let _ = self.worker_scoreboard.set(board);
     }
 
-    #[cfg(unix)]
     pub(crate) fn set_own_slot(&self, slot: Slot) {
         let _ = self.own_slot.set(slot);
     }
 
     /// Shows a change of the counters to the parent process, if there is one.
     fn publish(&self, stats: &Stats) {
-        #[cfg(unix)]
         if let Some(mirror) = self.own_slot.get() {
             mirror.publish(stats);
         }
-        #[cfg(not(unix))]
-        let _ = stats;
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -213,9 +201,7 @@ impl Registry {
         let table = self.table.lock();
         let between = table.connections().filter(|connection| connection.state() == ConnState::Idle);
         let stats = Stats { idle: between.count() as u64, ..table.stats };
-        #[cfg(unix)]
-        let stats = self.worker_scoreboard.get().map_or(stats, |board| board.stats().plus(&stats));
-        stats
+        self.worker_scoreboard.get().map_or(stats, |board| board.stats().plus(&stats))
     }
 
     /// Ends overdue connections. Returns when the next one may be overdue.
@@ -581,7 +567,6 @@ impl Entry {
     }
 
     /// Leaves it to a child, and closes this process's copy.
-    #[cfg(unix)]
     pub(crate) fn leave_to_child(&mut self, registry: &Registry, pid: Pid) {
         let mut table = registry.table.lock();
         // For a moment it is nobody else's.

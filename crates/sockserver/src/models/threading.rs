@@ -97,7 +97,6 @@ impl MixIn for ThreadingMixIn {
     }
 
     fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
-        #[cfg(unix)]
         crate::os::process::preallocate_fd_table(
             accept_loop.acceptor().core().registry().limits().max_connections,
         );

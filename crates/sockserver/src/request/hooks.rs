@@ -9,7 +9,6 @@ use sock::{Address, SHUT_WR, Socket, StreamSocket};
 
 use crate::connection::transport::Transport;
 use crate::lifecycle::handle::ServerHandle;
-#[cfg(unix)]
 use crate::os::unix_bind;
 use crate::request::log_limit;
 use crate::request::{Request, RequestError, catch_panic};
@@ -75,10 +74,7 @@ pub trait ServerHooks: Send + Sync + 'static {
     ///
     /// Ends the construction of the server; the socket is closed.
     fn server_bind(&self, socket: &Socket, address: &Address) -> io::Result<()> {
-        #[cfg(unix)]
-        return unix_bind::bind(socket, address);
-        #[cfg(not(unix))]
-        socket.bind(address)
+        unix_bind::bind(socket, address)
     }
 
     /// Makes the bound socket listen; not for datagrams. By default

@@ -5,13 +5,10 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-#[cfg(unix)]
 use sock::SHUT_RDWR;
 use sock::{Address, Socket};
 
-#[cfg(unix)]
 use crate::connection::Connection;
-#[cfg(unix)]
 use crate::connection::state::ConnState;
 use crate::lifecycle::registry::PerIpLimitReached;
 use crate::limits::permits::Permit;
@@ -88,7 +85,6 @@ impl Job {
     /// Its line in the register stays: whatever it would write there is a page that has to
     /// be copied first. Nor is the clock read: code that it alone needs is 16 pages that have
     /// to be mapped.
-    #[cfg(unix)]
     pub(crate) fn run_in_child(&mut self) -> Outcome {
         self.0.registry().permits.clock().stop();
         self.run_to_end()
@@ -112,13 +108,11 @@ impl Job {
 
     /// [`step`](Self::step), but only if input is there: it never waits for the
     /// client, only the handler does.
-    #[cfg(unix)]
     pub(crate) fn try_step(&mut self) -> Progress {
         self.0.serve_step(Wait::DontBlock)
     }
 
     /// Ends a connection that has no request.
-    #[cfg(unix)]
     pub(crate) fn close_idle(mut self) {
         self.0
             .entry
@@ -132,7 +126,6 @@ impl Job {
     }
 
     /// What a selector watches.
-    #[cfg(unix)]
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         self.0.entry.connection()
     }
@@ -147,7 +140,6 @@ impl Job {
     ///
     /// Python: `close_request` alone; `shutdown_request` would end the child's
     /// connection too.
-    #[cfg(unix)]
     pub(crate) fn leave_to_child(&mut self, pid: crate::os::process::Pid) {
         let closed = catch_panic(|| {
             let request = self.0.request.take();
@@ -165,7 +157,6 @@ impl Job {
 
     /// Records that `wrap_request` has returned in the child, and the client address that it
     /// named. The child is killed if that address has too many connections.
-    #[cfg(unix)]
     pub(crate) fn wrapped_in_child(&mut self, client_address: Option<Address>) {
         let JobState { core, entry, outcome, .. } = &mut *self.0;
         if entry.set_wrapped(core.registry(), None, client_address).is_err() {
@@ -179,7 +170,6 @@ impl Job {
     }
 
     /// Notes how the child ended, unless it was killed for being late.
-    #[cfg(unix)]
     pub(crate) fn ended_in_child(mut self, outcome: Outcome) -> Outcome {
         let connection = self.0.entry.connection();
         let outcome = match connection.state() {

@@ -28,7 +28,6 @@ impl Entry {
         self.connection.set_wrapped(transport, client_address);
         let allowed = table.count_ip(self.client_address(), most);
         drop(table);
-        #[cfg(unix)]
         if let Some(slot) = registry.own_slot.get() {
             // Cleared first: the slot's place in the order of arrival belongs to the old address.
             slot.clear_client();
