@@ -205,9 +205,9 @@ fn error_is_handled<M: MixIn + Default>(panics: bool) {
     server.handle_request().unwrap();
     assert_eq!(read_to_end(&client), "");
     server.server_close().unwrap();
-    let sender = if panics { "handle_error panicked: as planned" } else { "handle_error as planned" };
+    let error_call = if panics { "handle_error panicked: as planned" } else { "handle_error as planned" };
     let handled: &[&str] = if panics { &[] } else { &["handle"] };
-    assert_eq!(seen.take(), [handled, &[sender, "shutdown_request"]].concat());
+    assert_eq!(seen.take(), [handled, &[error_call, "shutdown_request"]].concat());
 }
 
 /// ErrorHandlerTest: `test_sync_handled`, `test_threading_handled`.
@@ -243,7 +243,7 @@ fn wfile_writes_to_the_request() {
     .unwrap();
     let client = connect_to(server.server_address());
     server.handle_request().unwrap();
-    assert_eq!(read_to_end(&client), "sent through wfile, request, wfile");
+    assert_eq!(read_to_end(&client), "by wfile, by request, by wfile");
 }
 
 /// The first half of SocketWriterTest.`test_write`: a write is sent at once and completely. The other

@@ -3,14 +3,13 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::time::Instant;
 
 use sock::{Address, SHUT_WR, Socket, StreamSocket};
 
 use crate::connection::transport::Transport;
 use crate::lifecycle::handle::ServerHandle;
 use crate::os::unix_bind;
-use crate::request::log_limit;
+use crate::request::log_limit::{self, log_limited};
 use crate::request::{Request, RequestError, catch_panic};
 
 /// The steps of a server that can be replaced; each has Python's default.
@@ -119,25 +118,22 @@ pub trait ServerHooks: Send + Sync + 'static {
         let _ = (request, client_address);
     }
 
-    /// Learns that a request failed. By default a line in the log: of level
-    /// debug for a client that went away or fell silent, error for everything else.
-    /// Of one kind of error there is one line of level error in a second, which
-    /// tells how many went before it; those are of level debug, since clients can
-    /// make as many as they like.
+    /// Called when a request has failed. The default logs the error.
+    ///
+    /// The level is `debug` if the client disconnected or timed out, and otherwise `error`, limited
+    /// to one line per second for each kind of error. The next line has the number of suppressed
+    /// lines, which are logged at `debug`.
     fn handle_error(&self, error: &RequestError, client_address: &Address) {
         let (peer, errno) = (client_address.to_string(), error.errno());
-        let told = if error.is_disconnect() {
-            None
+        if error.is_disconnect() {
+            log::debug!(peer = peer.as_str(), errno = errno; "request from {peer}: {error}");
         } else {
-            log_limit::check(log_limit::kind_of(error), Instant::now())
-        };
-        match told {
-            None => log::debug!(peer = peer.as_str(), errno = errno; "request from {peer}: {error}"),
-            Some(0) => log::error!(peer = peer.as_str(), errno = errno; "request from {peer}: {error}"),
-            Some(more) => log::error!(
-                peer = peer.as_str(), errno = errno, more = more;
-                "request from {peer}: {error}; and {more} more of this kind before it"
-            ),
+            log_limited!(
+                error,
+                log_limit::kind_of(error),
+                peer = peer.as_str(), errno = errno;
+                "request from {peer}: {error}"
+            );
         }
     }
 

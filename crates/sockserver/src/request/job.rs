@@ -28,12 +28,14 @@ pub struct Job(Box<JobState>);
 /// A job that has ended, kept for the next request of the same server.
 pub(crate) struct RecycledJob(Box<JobState>);
 
-/// What [`Job::step`] found.
+/// The result of [`Job::step`].
+///
+/// This enum is exhaustive, because a [`MixIn`](crate::MixIn) has to handle both variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Step {
-    /// The handler waits for the next request on the connection. The next step
-    /// blocks until it is there; a job may rest until then.
+    /// The handler keeps the connection open. The next [`step`](Job::step) blocks until the next
+    /// request arrives, and the job may be set aside until then.
     Again,
     /// The request has been served and closed.
     Done,
