@@ -69,6 +69,7 @@ mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_invariants;
 mod netdb;
+mod relay;
 pub mod selectors;
 mod socket;
 mod stream;
@@ -103,6 +104,7 @@ pub use netdb::{
     HostEntry, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, getnameinfo, getprotobyname,
     getservbyname, getservbyport,
 };
+pub use relay::{Relay, RelayCounts, RelayDirection, RelayError, RelayOptions, relay, relay_with};
 pub use socket::Socket;
 #[cfg(unix)]
 pub use socket::ancillary::PacketInfo;

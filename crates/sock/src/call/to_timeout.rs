@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::error::{invalid, out_of_range};
+use crate::error::{ArgumentError, ArgumentFault, invalid, out_of_range};
 
 /// A timeout: a number of seconds, a [`Duration`], `Some(duration)`, or `None` for no limit.
 ///
@@ -106,6 +106,33 @@ impl ToTimeout for f32 {
 
     fn to_wait_timeout(self) -> io::Result<Option<Duration>> {
         f64::from(self).to_wait_timeout()
+    }
+}
+
+/// A timeout of an options structure, which reports a wrong one when it is used.
+#[derive(Clone, Debug)]
+pub(crate) struct ParsedTimeout(Result<Option<Duration>, (ArgumentFault, String)>);
+
+impl Default for ParsedTimeout {
+    fn default() -> ParsedTimeout {
+        ParsedTimeout(Ok(None))
+    }
+}
+
+impl ParsedTimeout {
+    pub(crate) fn new(timeout: impl ToTimeout) -> ParsedTimeout {
+        ParsedTimeout(timeout.to_timeout().map_err(|error| {
+            let fault = ArgumentError::of(&error).map_or(ArgumentFault::Value, ArgumentError::fault);
+            (fault, error.to_string())
+        }))
+    }
+
+    pub(crate) fn get(&self) -> io::Result<Option<Duration>> {
+        match &self.0 {
+            Ok(timeout) => Ok(*timeout),
+            Err((ArgumentFault::Range, sentence)) => Err(out_of_range(sentence)),
+            Err((_, sentence)) => Err(invalid(sentence)),
+        }
     }
 }
 

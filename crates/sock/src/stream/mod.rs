@@ -91,6 +91,18 @@ pub trait StreamSocket: Send + Sync {
         self.pending() > 0
     }
 
+    /// Sends what earlier calls have accepted and could not send yet: records of TLS that were encrypted
+    /// and found no room in the send buffer. By default nothing.
+    ///
+    /// A wrapper around another stream has to pass it on.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`Socket::send`]. `Ok` means that nothing is left.
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Receives into a reader's buffer that is empty, and is made with `size` bytes if it is
     /// none yet; nothing in it afterwards is the end of file. By default [`recv_into`](Self::recv_into); a stream that has received
     /// something ahead may give the buffer it is in, and take the reader's for it.

@@ -455,6 +455,10 @@ impl StreamSocket for Connection {
         ahead + self.stream().map_or(0, |stream| stream.pending())
     }
 
+    fn flush(&self) -> io::Result<()> {
+        self.stream().map_or(Err(io::ErrorKind::NotConnected.into()), |stream| stream.flush())
+    }
+
     fn has_buffered_input(&self) -> bool {
         self.pending() > 0 || self.stream().is_some_and(|stream| stream.has_buffered_input())
     }

@@ -142,6 +142,10 @@ impl StreamSocket for SSLSocket {
         SSLSocket::pending(self)
     }
 
+    fn flush(&self) -> io::Result<()> {
+        SSLSocket::flush(self)
+    }
+
     fn has_buffered_input(&self) -> bool {
         SSLSocket::has_buffered_input(self)
     }

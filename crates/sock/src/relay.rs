@@ -1,0 +1,770 @@
+//! Bytes both ways between two streams.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::call::cancel::{Aborted, Cancellation, check_interrupt_hook};
+use crate::call::deadline::{POLLIN, POLLOUT, Poll, poll};
+use crate::call::to_timeout::{ParsedTimeout, ToTimeout};
+use crate::consts::SHUT_WR;
+use crate::error::{find_error, invalid, timed_out};
+use crate::selectors::{Backend, EVENT_READ, EVENT_WRITE, EventMask, FileObject, Selector};
+use crate::socket::Socket;
+use crate::stream::StreamSocket;
+use crate::sys;
+
+/// Relays bytes in both directions until both streams have ended, and returns how many it relayed.
+///
+/// Python: none; there it is written by hand, with two threads or with `select`. The name elsewhere
+/// is `copy_bidirectional` (tokio). System calls: recv(2), send(2), poll(2), shutdown(2). The end of one
+/// stream ends the sending side of the other one (half-close), and the other direction goes on. Each
+/// direction has a buffer of 64 KiB, and does not receive while the other side does not take what is in
+/// it.
+///
+/// It runs in the calling thread, which blocks. Until it returns, both sockets are in non-blocking mode.
+/// The streams are plain sockets or TLS. For many relays in one thread see [`Relay`].
+///
+/// # Errors
+///
+/// Returns an error with a [`RelayError`] inside if a stream failed or the wait was ended early: see
+/// [`Relay::advance`]. The streams are left open.
+///
+/// # Examples
+///
+/// ```
+/// use std::thread;
+///
+/// let (client, front) = sock::socketpair()?;
+/// let (back, server) = sock::socketpair()?;
+/// let relaying = thread::spawn(move || sock::relay(&front, &back));
+///
+/// client.sendall(b"question")?;
+/// client.shutdown(sock::SHUT_WR)?;
+/// assert_eq!(server.recv(100)?, b"question");
+/// assert_eq!(server.recv(100)?, b""); // the end is relayed too
+/// server.sendall(b"an answer")?;
+/// drop(server);
+/// assert_eq!(client.recv(100)?, b"an answer");
+///
+/// let counts = relaying.join().unwrap()?;
+/// assert_eq!((counts.a_to_b, counts.b_to_a), (8, 9));
+/// # std::io::Result::Ok(())
+/// ```
+pub fn relay(a: &dyn StreamSocket, b: &dyn StreamSocket) -> io::Result<RelayCounts> {
+    relay_with(a, b, &RelayOptions::new())
+}
+
+/// Relays bytes as [`relay`] does, with limits.
+///
+/// Python: none. System calls: recv(2), send(2), poll(2), shutdown(2).
+///
+/// # Errors
+///
+/// As [`relay`]; and of kind `TimedOut` if the deadline has passed or nothing was relayed for the idle
+/// timeout.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{RelayError, RelayOptions};
+///
+/// let (_client, front) = sock::socketpair()?;
+/// let (back, _server) = sock::socketpair()?;
+/// let options = RelayOptions::new().idle_timeout(0.02).deadline(60);
+/// let error = sock::relay_with(&front, &back, &options).unwrap_err();
+/// assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+/// assert!(RelayError::of(&error).unwrap().is_idle());
+/// # std::io::Result::Ok(())
+/// ```
+pub fn relay_with(
+    a: &dyn StreamSocket,
+    b: &dyn StreamSocket,
+    options: &RelayOptions,
+) -> io::Result<RelayCounts> {
+    let mut relay = Relay::with_options(options)?;
+    let _modes = (NonBlocking::new(a.socket())?, NonBlocking::new(b.socket())?);
+    loop {
+        if let Some(counts) = relay.advance(a, b)? {
+            return Ok(counts);
+        }
+        if !relay.has_more {
+            relay.wait(a.socket(), b.socket()).map_err(|error| relay.error(None, false, error))?;
+        }
+    }
+}
+
+/// A socket in non-blocking mode, until this is dropped.
+struct NonBlocking<'a> {
+    sock: &'a Socket,
+    before: Option<Duration>,
+}
+
+impl<'a> NonBlocking<'a> {
+    fn new(sock: &'a Socket) -> io::Result<NonBlocking<'a>> {
+        let before = sock.gettimeout();
+        if before != Some(Duration::ZERO) {
+            sock.setblocking(false)?;
+        }
+        Ok(NonBlocking { sock, before })
+    }
+}
+
+impl Drop for NonBlocking<'_> {
+    fn drop(&mut self) {
+        if self.before != Some(Duration::ZERO) {
+            let _ = self.sock.settimeout(self.before);
+        }
+    }
+}
+
+/// How [`relay_with`] and [`Relay`] relay.
+///
+/// # Examples
+///
+/// ```
+/// use sock::RelayOptions;
+/// use std::time::Duration;
+///
+/// let options = RelayOptions::new()
+///     .deadline(3600) // for everything
+///     .idle_timeout(Duration::from_secs(60)) // while nothing is relayed in either direction
+///     .buffer_size(16 * 1024); // for each direction
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug)]
+pub struct RelayOptions {
+    deadline: ParsedTimeout,
+    idle_timeout: ParsedTimeout,
+    buffer_size: usize,
+}
+
+impl Default for RelayOptions {
+    fn default() -> RelayOptions {
+        RelayOptions {
+            deadline: ParsedTimeout::default(),
+            idle_timeout: ParsedTimeout::default(),
+            buffer_size: 64 * 1024,
+        }
+    }
+}
+
+impl RelayOptions {
+    /// The defaults: no limit of time, 64 KiB for each direction.
+    #[must_use]
+    pub fn new() -> RelayOptions {
+        RelayOptions::default()
+    }
+
+    /// Sets how long the relay may take as a whole. By default there is no limit.
+    #[must_use]
+    pub fn deadline(mut self, deadline: impl ToTimeout) -> RelayOptions {
+        self.deadline = ParsedTimeout::new(deadline);
+        self
+    }
+
+    /// Sets how long it may be idle: nothing is received or sent in either direction. By default there is
+    /// no limit.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: impl ToTimeout) -> RelayOptions {
+        self.idle_timeout = ParsedTimeout::new(timeout);
+        self
+    }
+
+    /// Sets the size of the buffer of each direction, in bytes. The default is 65,536, the least is 1.
+    #[must_use]
+    pub fn buffer_size(mut self, size: usize) -> RelayOptions {
+        self.buffer_size = size.max(1);
+        self
+    }
+}
+
+/// How many bytes a relay has relayed: received from one stream and sent to the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RelayCounts {
+    /// From the first stream to the second.
+    pub a_to_b: u64,
+    /// From the second stream to the first.
+    pub b_to_a: u64,
+}
+
+/// A direction of a relay between the streams `a` and `b`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayDirection {
+    /// From the first stream to the second.
+    AToB,
+    /// From the second stream to the first.
+    BToA,
+}
+
+impl fmt::Display for RelayDirection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            RelayDirection::AToB => "a to b",
+            RelayDirection::BToA => "b to a",
+        })
+    }
+}
+
+/// Why a relay has ended early, and how many bytes it had relayed.
+///
+/// Prints `relay a to b: recv: Connection reset by peer (os error 104), after 10 bytes from a to b and
+/// 0 bytes from b to a`. It is inside an [`io::Error`] of the same kind as its cause; get it
+/// with [`RelayError::of`].
+///
+/// # Examples
+///
+/// ```
+/// use sock::{Linger, RelayDirection, RelayError};
+///
+/// let listener = sock::create_server(("127.0.0.1", 0))?;
+/// let client = sock::create_connection(("127.0.0.1", listener.getsockname()?.port().unwrap()))?;
+/// let (front, _) = listener.accept()?;
+/// let (back, _server) = sock::socketpair()?;
+/// client.set_linger(Linger { l_onoff: true, l_linger: 0 })?;
+/// drop(client); // resets the connection
+///
+/// let error = sock::relay(&front, &back).unwrap_err();
+/// assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+/// let relayed = RelayError::of(&error).unwrap();
+/// assert_eq!(relayed.direction(), Some(RelayDirection::AToB));
+/// assert_eq!(relayed.counts().a_to_b, 0);
+/// # std::io::Result::Ok(())
+/// ```
+pub struct RelayError {
+    /// The direction, and the call of it that failed.
+    failed: Option<(RelayDirection, &'static str)>,
+    is_idle: bool,
+    counts: RelayCounts,
+    cause: io::Error,
+}
+
+impl RelayError {
+    /// The `RelayError` inside an error, if a relay returned it.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<&RelayError> {
+        find_error(error)
+    }
+
+    /// The direction that failed. `None` if the relay as a whole was ended: by its limits, by a signal or
+    /// by a [`Canceller`](crate::Canceller).
+    #[must_use]
+    pub fn direction(&self) -> Option<RelayDirection> {
+        self.failed.map(|(direction, _)| direction)
+    }
+
+    /// Whether it was ended because it was idle for too long.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.is_idle
+    }
+
+    /// How many bytes had been relayed.
+    #[must_use]
+    pub fn counts(&self) -> RelayCounts {
+        self.counts
+    }
+}
+
+impl fmt::Display for RelayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RelayCounts { a_to_b, b_to_a } = self.counts;
+        match self.failed {
+            Some((direction, call)) => write!(f, "relay {direction}: {call}: {}", self.cause)?,
+            None if self.is_idle => write!(f, "relay: idle: {}", self.cause)?,
+            None => write!(f, "relay: {}", self.cause)?,
+        }
+        write!(f, ", after {a_to_b} bytes from a to b and {b_to_a} bytes from b to a")
+    }
+}
+
+/// As `Display`, so that a `main` that returns the error prints it readably.
+impl fmt::Debug for RelayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Error for RelayError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+/// A relay that does not wait, for use with [`selectors`](crate::selectors) or [`poll`](crate::poll()).
+///
+/// It does not own its streams, which have to be in non-blocking mode. Call
+/// [`advance`](Self::advance) when one of them is ready, and wait for [`interest`](Self::interest) until
+/// it has finished: [`register`](Self::register) does that for a selector.
+///
+/// # Examples
+///
+/// ```
+/// use sock::selectors::DefaultSelector;
+/// use sock::{Relay, StreamSocket};
+/// use std::sync::Arc;
+///
+/// let (client, front) = sock::socketpair()?;
+/// let (back, server) = sock::socketpair()?;
+/// # client.sendall(b"question")?;
+/// # client.shutdown(sock::SHUT_WR)?;
+/// # server.sendall(b"an answer")?;
+/// # server.shutdown(sock::SHUT_WR)?;
+/// for sock in [&front, &back] {
+///     sock.setblocking(false)?;
+/// }
+/// let a: Arc<dyn StreamSocket> = Arc::new(front); // or a connection with TLS
+/// let b: Arc<dyn StreamSocket> = Arc::new(back);
+///
+/// let sel = DefaultSelector::new()?;
+/// let mut relay = Relay::new();
+/// let counts = loop {
+///     if let Some(counts) = relay.advance(&*a, &*b)? {
+///         break counts;
+///     }
+///     relay.register(&sel, &a, &b, &())?;
+///     sel.select(relay.timeout())?;
+/// };
+/// assert_eq!((counts.a_to_b, counts.b_to_a), (8, 9));
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct Relay {
+    a_to_b: OneWay,
+    b_to_a: OneWay,
+    deadline: Option<Instant>,
+    idle_timeout: Option<Duration>,
+    last_progress: Instant,
+    /// The last advance ended at its budget, not where it would have had to wait.
+    has_more: bool,
+}
+
+impl Default for Relay {
+    fn default() -> Relay {
+        Relay::new()
+    }
+}
+
+impl Relay {
+    /// Creates a relay without limits, with 64 KiB for each direction.
+    #[must_use]
+    pub fn new() -> Relay {
+        Relay::with_options(&RelayOptions::new()).expect("the defaults have no timeout to refuse")
+    }
+
+    /// Creates a relay. Its deadline and its idle timeout begin now.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind `InvalidInput` if a timeout of the options is negative or NaN.
+    pub fn with_options(options: &RelayOptions) -> io::Result<Relay> {
+        let now = Instant::now();
+        Ok(Relay {
+            a_to_b: OneWay::new(options.buffer_size),
+            b_to_a: OneWay::new(options.buffer_size),
+            // A point in time the clock cannot name is never reached.
+            deadline: options.deadline.get()?.and_then(|deadline| now.checked_add(deadline)),
+            idle_timeout: options.idle_timeout.get()?,
+            last_progress: now,
+            has_more: false,
+        })
+    }
+
+    /// Relays what can be relayed without waiting. Returns the counts once both directions have ended,
+    /// and `None` before that.
+    ///
+    /// Python: none. System calls: recv(2), send(2), shutdown(2). A call relays at most
+    /// sixteen buffers in each direction, so that other connections in the same thread get their turn.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error with a [`RelayError`] inside, which has the direction and the counts: if a stream
+    /// failed, and of kind `TimedOut` if the deadline or the idle timeout has passed. When a direction
+    /// fails, what has arrived for the other one is relayed first, as far as that need not wait: a server
+    /// may refuse the rest of a request and give the reason. Returns an error of kind `InvalidInput` if a
+    /// socket is in blocking mode. The streams are left open.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (client, front) = sock::socketpair()?;
+    /// let (back, server) = sock::socketpair()?;
+    /// front.setblocking(false)?;
+    /// back.setblocking(false)?;
+    /// let mut relay = sock::Relay::new();
+    /// client.sendall(b"hello")?;
+    /// assert_eq!(relay.advance(&front, &back)?, None);
+    /// assert_eq!(server.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn advance(
+        &mut self,
+        a: &dyn StreamSocket,
+        b: &dyn StreamSocket,
+    ) -> io::Result<Option<RelayCounts>> {
+        for (stream, name) in [(a, "a"), (b, "b")] {
+            if stream.socket().getblocking() {
+                return Err(invalid(format!("a relay needs non-blocking sockets, and {name} blocks")));
+            }
+        }
+        let before = (self.a_to_b.moved, self.b_to_a.moved);
+        let forth = self.a_to_b.advance(a, b);
+        let back = self.b_to_a.advance(b, a);
+        let has_more = match (forth, back) {
+            // What had arrived for the other direction has just been relayed.
+            (Err((call, error)), _) => {
+                return Err(self.error(Some((RelayDirection::AToB, call)), false, error));
+            }
+            (_, Err((call, error))) => {
+                let _ = self.a_to_b.advance(a, b);
+                return Err(self.error(Some((RelayDirection::BToA, call)), false, error));
+            }
+            (Ok(forth), Ok(back)) => forth == Step::HasMore || back == Step::HasMore,
+        };
+        self.has_more = has_more;
+        if self.a_to_b.phase == Phase::Ended && self.b_to_a.phase == Phase::Ended {
+            return Ok(Some(self.counts()));
+        }
+        let now = Instant::now();
+        if before != (self.a_to_b.moved, self.b_to_a.moved) {
+            self.last_progress = now;
+        }
+        if self.deadline_left(now) == Some(Duration::ZERO) {
+            return Err(self.error(None, false, timed_out()));
+        }
+        if self.idle_left(now) == Some(Duration::ZERO) {
+            return Err(self.error(None, true, timed_out()));
+        }
+        Ok(None)
+    }
+
+    /// Returns what to wait for until the next [`advance`](Self::advance): the events of `a` and of `b`, as
+    /// bits of [`EVENT_READ`] and [`EVENT_WRITE`]. 0 for a stream that need not be waited for.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::selectors::EVENT_READ;
+    ///
+    /// let (_client, front) = sock::socketpair()?;
+    /// let (back, server) = sock::socketpair()?;
+    /// front.setblocking(false)?;
+    /// back.setblocking(false)?;
+    /// let mut relay = sock::Relay::new();
+    /// server.shutdown(sock::SHUT_WR)?;
+    /// relay.advance(&front, &back)?;
+    /// assert_eq!(relay.interest(), (EVENT_READ, 0)); // `back` has ended
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn interest(&self) -> (EventMask, EventMask) {
+        let mask = |reads, writes| {
+            let read = if reads { EVENT_READ } else { 0 };
+            read | if writes { EVENT_WRITE } else { 0 }
+        };
+        let (forth, back) = (&self.a_to_b, &self.b_to_a);
+        (mask(forth.reads, back.writes), mask(back.reads, forth.writes))
+    }
+
+    /// Returns how long a wait for [`interest`](Self::interest) may be: until the deadline or the idle
+    /// timeout, `None` without limits. Zero if [`advance`](Self::advance) should be called again at once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{Relay, RelayOptions};
+    /// use std::time::Duration;
+    ///
+    /// assert_eq!(Relay::new().timeout(), None);
+    /// let relay = Relay::with_options(&RelayOptions::new().idle_timeout(60))?;
+    /// assert!(relay.timeout().unwrap() <= Duration::from_secs(60));
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn timeout(&self) -> Option<Duration> {
+        if self.has_more {
+            return Some(Duration::ZERO);
+        }
+        let now = Instant::now();
+        match (self.deadline_left(now), self.idle_left(now)) {
+            (Some(deadline), Some(idle)) => Some(deadline.min(idle)),
+            (deadline, idle) => deadline.or(idle),
+        }
+    }
+
+    /// Returns how many bytes it has relayed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(sock::Relay::new().counts(), sock::RelayCounts::default());
+    /// ```
+    #[must_use]
+    pub fn counts(&self) -> RelayCounts {
+        RelayCounts { a_to_b: self.a_to_b.relayed, b_to_a: self.b_to_a.relayed }
+    }
+
+    /// Registers both streams in a selector for [`interest`](Self::interest): registers, modifies or
+    /// unregisters each of them as necessary. To be called after each [`advance`](Self::advance).
+    ///
+    /// `a` and `b` are an `Arc` or a reference of each stream. When the relay has ended, unregister the
+    /// streams that are still registered.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`Selector::register`] and [`Selector::modify`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::selectors::DefaultSelector;
+    ///
+    /// let (_client, front) = sock::socketpair()?;
+    /// let (back, server) = sock::socketpair()?;
+    /// front.setblocking(false)?;
+    /// back.setblocking(false)?;
+    /// let sel = DefaultSelector::new()?;
+    /// let mut relay = sock::Relay::new();
+    /// relay.advance(&front, &back)?;
+    /// relay.register(&sel, &&front, &&back, &"the data of both keys")?;
+    /// assert_eq!(sel.get_map().len(), 2);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn register<F, D, B>(&self, selector: &Selector<F, D, B>, a: &F, b: &F, data: &D) -> io::Result<()>
+    where
+        F: FileObject + Clone,
+        D: Clone,
+        B: Backend,
+    {
+        let interest = self.interest();
+        for (stream, events) in [(a, interest.0), (b, interest.1)] {
+            match selector.get_map().get(stream) {
+                None if events == 0 => {}
+                None => drop(selector.register(stream.clone(), events, data.clone())?),
+                Some(_) if events == 0 => drop(selector.unregister(stream)?),
+                Some(key) if key.events == events => {}
+                Some(key) => drop(selector.modify(stream, events, key.data)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for [`interest`](Self::interest), once.
+    fn wait(&self, a: &Socket, b: &Socket) -> io::Result<()> {
+        let interest = self.interest();
+        let cancellations = [a, b].map(|sock| sock.cancellation().map(Cancellation::watched));
+        let mut set = Vec::with_capacity(4);
+        for (sock, events) in [(a, interest.0), (b, interest.1)] {
+            let read = if events & EVENT_READ != 0 { POLLIN } else { 0 };
+            let write = if events & EVENT_WRITE != 0 { POLLOUT } else { 0 };
+            // Without events, an end would still be reported, again and again.
+            if events != 0 {
+                set.push(Poll::new(sock, read | write));
+            }
+        }
+        let streams = set.len();
+        set.extend(cancellations.iter().flatten().map(|fd| Poll::new(fd, POLLIN)));
+        match poll(&mut set, self.timeout()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => check_interrupt_hook(),
+            Err(error) => Err(error),
+            Ok(0) => Ok(()),
+            Ok(_) if set[..streams].iter().any(|entry| entry.revents() != 0) => Ok(()),
+            Ok(_) => Err(Aborted::Cancelled.into()),
+        }
+    }
+
+    fn deadline_left(&self, now: Instant) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(now))
+    }
+
+    fn idle_left(&self, now: Instant) -> Option<Duration> {
+        let idle = now.saturating_duration_since(self.last_progress);
+        self.idle_timeout.map(|timeout| timeout.saturating_sub(idle))
+    }
+
+    fn error(
+        &self,
+        failed: Option<(RelayDirection, &'static str)>,
+        is_idle: bool,
+        cause: io::Error,
+    ) -> io::Error {
+        io::Error::new(cause.kind(), RelayError { failed, is_idle, counts: self.counts(), cause })
+    }
+}
+
+/// One direction.
+#[derive(Debug)]
+struct OneWay {
+    buffer_size: usize,
+    /// What was received and could not be sent yet, from `sent` on. Empty while the other side takes
+    /// everything, so an idle relay has no buffer.
+    unsent: Vec<u8>,
+    sent: usize,
+    relayed: u64,
+    /// Changes with every byte that is received or sent.
+    moved: u64,
+    phase: Phase,
+    /// The destination has accepted bytes that it may not have sent yet.
+    needs_flush: bool,
+    reads: bool,
+    writes: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// The source has ended. The destination does not know yet.
+    Ending,
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// It would have to wait.
+    Waits,
+    /// It was ended by its budget.
+    HasMore,
+}
+
+/// The most buffers that one advance receives.
+const BUDGET: usize = 16;
+
+thread_local! {
+    /// Where the relays of a thread receive. What one cannot send at once it copies.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The call that failed, and its error.
+type Failed = (&'static str, io::Error);
+
+impl OneWay {
+    fn new(buffer_size: usize) -> OneWay {
+        OneWay {
+            buffer_size,
+            unsent: Vec::new(),
+            sent: 0,
+            relayed: 0,
+            moved: 0,
+            phase: Phase::Open,
+            needs_flush: false,
+            reads: false,
+            writes: false,
+        }
+    }
+
+    fn advance(&mut self, from: &dyn StreamSocket, to: &dyn StreamSocket) -> Result<Step, Failed> {
+        (self.reads, self.writes) = (false, false);
+        if self.phase == Phase::Ended {
+            return Ok(Step::Waits);
+        }
+        let mut scratch = SCRATCH.take();
+        let result = self.advance_in(&mut scratch, from, to);
+        SCRATCH.set(scratch);
+        result
+    }
+
+    fn advance_in(
+        &mut self,
+        scratch: &mut Vec<u8>,
+        from: &dyn StreamSocket,
+        to: &dyn StreamSocket,
+    ) -> Result<Step, Failed> {
+        if scratch.len() < self.buffer_size {
+            *scratch = sys::zeroes(self.buffer_size).map_err(|error| ("recv", error))?;
+        }
+        let room = &mut scratch[..self.buffer_size];
+        for _ in 0..BUDGET {
+            if !self.send_unsent(to)? {
+                self.writes = true;
+                return Ok(Step::Waits);
+            }
+            if self.phase == Phase::Ending {
+                self.writes = !end(to)?;
+                if !self.writes {
+                    self.phase = Phase::Ended;
+                }
+                return Ok(Step::Waits);
+            }
+            match at_once(from.recv_into(room)).map_err(|error| ("recv", error))? {
+                None => {
+                    self.reads = true;
+                    return Ok(Step::Waits);
+                }
+                Some(0) => self.phase = Phase::Ending,
+                Some(received) => {
+                    self.moved += 1;
+                    let sent = self.send(to, &room[..received])?;
+                    self.unsent.extend_from_slice(&room[sent..received]);
+                }
+            }
+        }
+        self.reads = self.unsent.is_empty() && self.phase == Phase::Open;
+        self.writes = !self.reads;
+        Ok(Step::HasMore)
+    }
+
+    /// Sends what is left. Returns false if that would have to wait.
+    fn send_unsent(&mut self, to: &dyn StreamSocket) -> Result<bool, Failed> {
+        if !self.unsent.is_empty() {
+            let unsent = std::mem::take(&mut self.unsent);
+            let sent = self.send(to, &unsent[self.sent..]);
+            self.unsent = unsent;
+            self.sent += sent?;
+            if self.sent < self.unsent.len() {
+                return Ok(false);
+            }
+            (self.unsent, self.sent) = (Vec::new(), 0);
+        }
+        if self.needs_flush {
+            if at_once(to.flush()).map_err(|error| ("send", error))?.is_none() {
+                return Ok(false);
+            }
+            self.needs_flush = false;
+        }
+        Ok(true)
+    }
+
+    /// Sends as much as it can without waiting, and returns how much that is.
+    fn send(&mut self, to: &dyn StreamSocket, data: &[u8]) -> Result<usize, Failed> {
+        let mut sent = 0;
+        while sent < data.len() {
+            match at_once(to.send(&data[sent..])).map_err(|error| ("send", error))? {
+                None => break,
+                Some(count) => {
+                    sent += count;
+                    self.relayed += count as u64;
+                    self.moved += 1;
+                    self.needs_flush = true;
+                }
+            }
+        }
+        Ok(sent)
+    }
+}
+
+/// Ends the sending side. Returns false if that would have to wait: a close_notify needs room in the
+/// send buffer.
+fn end(to: &dyn StreamSocket) -> Result<bool, Failed> {
+    let mut set = [Poll::new(to.socket(), POLLOUT)];
+    match poll(&mut set, Some(Duration::ZERO)) {
+        Ok(0) => return Ok(false),
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(("poll", error)),
+        _ => {}
+    }
+    match to.shutdown(SHUT_WR) {
+        // The peer has closed the connection, and has received all that was sent before or never will.
+        Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(("shutdown", error)),
+        _ => Ok(true),
+    }
+}
+
+/// The value of a call, `None` if it would have to wait.
+fn at_once<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
