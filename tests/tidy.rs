@@ -284,6 +284,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     // The lists of banned words.
     ("docs/style.md", "", "lists the banned words"),
     ("tests/tidy.rs", "", "lists the banned words"),
+    ("crates/sockdiag/tests/kernel/users.rs", "nobody", "the user of that name"),
 ];
 
 /// Folders whose language is checked.
@@ -293,7 +294,10 @@ const CHECKED: &[&str] = &[
     "benches",
     "crates/sock/README.md",
     "crates/sock/fuzz",
+    "crates/sockdiag",
     "crates/sockserver/README.md",
+    "crates/sockserver/benches",
+    "crates/sockserver/tests",
     "crates/sockssl/README.md",
     "crates/sockssl/benches",
     "crates/sockssl/fuzz",
@@ -307,13 +311,11 @@ const CHECKED: &[&str] = &[
 /// Folders whose language still has to be rewritten, with the number of banned words in
 /// them. The number may only become smaller. Move a folder to [`CHECKED`] when it is 0.
 const UNCHECKED: &[(&str, usize)] = &[
-    ("crates/sock/src", 122),
+    ("crates/sock/src", 5),
     ("crates/sock/tests", 56),
     ("crates/sock/benches", 4),
-    ("crates/sockserver/src", 177),
-    ("crates/sockserver/tests", 206),
-    ("crates/sockserver/benches", 5),
-    ("tests", 207),
+    ("crates/sockserver/src", 147),
+    ("tests", 21),
 ];
 
 fn is_text(path: &Path) -> bool {
