@@ -347,7 +347,7 @@ fn max_threads_sets_max_connections() {
     assert_eq!(gate.max(), 2);
 }
 
-/// Refuses clients whose first byte reports it.
+/// Refuses clients by their first byte.
 struct Choosy;
 
 impl ServerHooks for Choosy {
