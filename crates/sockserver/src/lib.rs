@@ -105,7 +105,7 @@ mod models;
 mod os;
 mod request;
 
-pub use accept::mixin::{AcceptLoop, MixIn, Sequential};
+pub use accept::mixin::{AcceptLoop, MixIn};
 pub use api::builder::Builder;
 pub use api::classes::*;
 pub use api::kind;
@@ -119,6 +119,7 @@ pub use limits::drain_report::{AbortedRequest, DrainReport};
 pub use limits::stats::{Outcome, Stats, TimedOut};
 pub use limits::{DeadlineKind, WhenFull};
 pub use models::pool::{ThreadPoolMixIn, WhenQueueFull};
+pub use models::sequential::Sequential;
 pub use models::threading::ThreadingMixIn;
 #[cfg(unix)]
 pub use models::{forking::ForkingMixIn, prefork::PreforkMixIn, selector::SelectorMixIn};

@@ -1,88 +1,221 @@
-//! The acceptor of a server: taking a request from a listener, with the errors sorted.
+//! The accept path: every model takes its requests through [`AcceptGate::next`], or, if it must not
+//! wait, through [`AcceptGate::attempt`].
 
-use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use sock::{Address, Socket, errno, errno_name};
 
 use crate::connection::datagram::DatagramBuf;
-use crate::lifecycle::current_server::ServingThread;
-use crate::lifecycle::registry::log_end;
+use crate::lifecycle::current_server::AcceptingThread;
 use crate::limits::WhenFull;
 use crate::limits::permits::Permit;
-use crate::limits::stats::Outcome;
-use crate::request::core::{Core, HandlerFactory, MakeDatagramHandler};
-use crate::request::datagram_batch::{self, DatagramReceiver};
-use crate::request::datagram_handler;
-use crate::request::hooks::call_handle_error;
-use crate::request::job::{Job, RecycledJob, Rejected};
-use crate::request::log_limit::{self, LogKind};
+use crate::os::interleave;
+use crate::request::core::{Core, HandlerFactory};
+use crate::request::job::{Job, RecycledJob};
+use crate::request::log_limit::{LogKind, log_limited};
 use crate::request::{Arrival, RequestError, catch_panic};
 
-/// First pause when resources have run out; it doubles up to [`MAX_DELAY`].
-const FIRST_DELAY: Duration = Duration::from_millis(5);
-const MAX_DELAY: Duration = Duration::from_secs(1);
-/// How many clients may be lost one after the other before the loop slows down.
+/// The first pause when a resource is exhausted. It doubles up to [`MAX_DELAY`].
+pub(crate) const FIRST_DELAY: Duration = Duration::from_millis(5);
+pub(crate) const MAX_DELAY: Duration = Duration::from_secs(1);
+/// After so many clients in a row that were lost before they were accepted, the loop pauses.
 const MAX_CONSECUTIVE_ERRORS: u32 = 100;
 
-/// Takes requests, one at a time, for one thread; another thread has its own.
-pub(crate) struct Acceptor {
-    core: Arc<Core>,
-    listeners: Vec<Arc<Socket>>,
-    settings: Settings,
-    /// Datagrams are served as they come: see [`serve_inline`](Self::serve_inline).
-    serves_inline: bool,
-    /// The listener whose turn it is: each gets its share.
-    next_listener: Cell<usize>,
-    current_listener: Cell<usize>,
-    /// Datagrams of each listener that came together.
-    incoming: Vec<RefCell<DatagramReceiver>>,
-    /// Listeners that are of no more use.
-    disabled: Vec<Cell<bool>>,
-    /// A permit for the next request, kept while nobody comes.
-    permit: Cell<Option<Permit>>,
-    /// A job that has ended in this thread: the next one.
-    spare: Cell<Option<RecycledJob>>,
-    accept_backoff: Cell<Backoff>,
-    /// Pauses between requests that cannot be started.
-    spawn_backoff: Cell<Backoff>,
+/// The right of one worker to accept. A worker can accept only through its gate, and
+/// [`close`](Self::close) takes the acceptor out of it, so nothing is accepted afterwards.
+#[derive(Clone)]
+pub(crate) struct AcceptGate(Arc<Mutex<Option<Acceptor>>>);
+
+/// What [`AcceptGate::next`] returns.
+#[derive(Debug)]
+pub(crate) enum Next<T> {
+    /// A request that was accepted and verified.
+    Taken(T),
+    /// A request was refused, and is closed.
+    Refused,
+    /// Nothing came within the limit, or the waiter has something else to do.
+    TimedOut,
+    /// The server stops. Nothing more will be accepted.
+    Stopped,
 }
 
-/// What serving needs of the builder's class variables.
+/// What one attempt to accept results in.
+pub(crate) enum Attempt<T> {
+    Taken(T),
+    Refused,
+    /// No client is waiting.
+    WouldBlock,
+    /// A resource is exhausted for so long; `None` means until a request ends.
+    Pause(Option<Duration>),
+    Stopped,
+}
+
+/// How a worker waits.
+pub(crate) trait Waiter {
+    /// Whether to wait before the first attempt. An attempt that finds no client costs more than two
+    /// waits that return at once, because accept(2) allocates a socket first.
+    fn waits_first(&self) -> bool {
+        false
+    }
+
+    /// Waits until a client may be there. Returns false if [`AcceptGate::next`] is to return:
+    /// after `limit`, or because there is something else to do.
+    fn wait(&self, gate: &AcceptGate, limit: Option<Duration>) -> io::Result<bool>;
+
+    /// Waits for `pause`, or without a limit until a request ends, while clients stay in the
+    /// listener's queue. Returns false if [`AcceptGate::next`] is to return.
+    fn pause(&self, pause: Option<Duration>, limit: Option<Duration>) -> io::Result<bool>;
+
+    /// Removes a listener that is closed or broken. It would be readable for ever.
+    fn remove_listener(&self, listener: &Arc<Socket>);
+}
+
+impl AcceptGate {
+    pub(crate) fn new(acceptor: Acceptor) -> AcceptGate {
+        AcceptGate(Arc::new(Mutex::new(Some(acceptor))))
+    }
+
+    /// A gate that is closed until [`open`](Self::open).
+    pub(crate) fn closed() -> AcceptGate {
+        AcceptGate(Arc::default())
+    }
+
+    /// Runs `begin`, and lets the acceptor in if it succeeds. No attempt is made in between.
+    pub(crate) fn open(
+        &self,
+        acceptor: Acceptor,
+        begin: impl FnOnce(&Acceptor) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut inside = interleave::lock(&self.0);
+        begin(&acceptor)?;
+        *inside = Some(acceptor);
+        Ok(())
+    }
+
+    /// Ends accepting. Waits for the attempt that is being made, and drops the acceptor and its
+    /// listeners.
+    pub(crate) fn close(&self) -> Option<Acceptor> {
+        interleave::lock(&self.0).take()
+    }
+
+    /// Calls `act` with the acceptor, unless the gate is closed. No attempt is made meanwhile.
+    pub(crate) fn with_acceptor<T>(&self, act: impl FnOnce(&mut Acceptor) -> T) -> Option<T> {
+        interleave::lock(&self.0).as_mut().map(act)
+    }
+
+    /// Calls `act` with the acceptor, or `None` if the gate is closed. No attempt is made meanwhile.
+    pub(crate) fn while_locked<T>(&self, act: impl FnOnce(Option<&Acceptor>) -> T) -> T {
+        act(interleave::lock(&self.0).as_ref())
+    }
+
+    /// Keeps a job that has ended for the next request.
+    pub(crate) fn recycle(&self, ended: Option<RecycledJob>) {
+        if let Some(ended) = ended {
+            self.with_acceptor(|acceptor| acceptor.recycle(ended));
+        }
+    }
+
+    /// Takes the next request, waiting for it up to `limit`. `take` gets the number of a listener
+    /// whose turn it is, and returns `None` for a request that it refused:
+    /// [`Acceptor::accept_from`], or another way to receive.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the last listener when it is closed or broken, and those of the waiter.
+    pub(crate) fn next<T>(
+        &self,
+        waiter: &impl Waiter,
+        limit: Option<Duration>,
+        mut take: impl FnMut(&mut Acceptor, usize) -> io::Result<Option<T>>,
+    ) -> io::Result<Next<T>> {
+        let remove_listener = |listener: &Arc<Socket>| waiter.remove_listener(listener);
+        if waiter.waits_first() && !waiter.wait(self, limit)? {
+            return Ok(Next::TimedOut);
+        }
+        loop {
+            interleave::yield_point();
+            let attempt = match &mut *interleave::lock(&self.0) {
+                Some(acceptor) => acceptor.attempt(&remove_listener, &mut take)?,
+                None => Attempt::Stopped,
+            };
+            let goes_on = match attempt {
+                Attempt::Taken(request) => return Ok(Next::Taken(request)),
+                Attempt::Refused => return Ok(Next::Refused),
+                Attempt::Stopped => return Ok(Next::Stopped),
+                Attempt::WouldBlock => waiter.wait(self, limit)?,
+                Attempt::Pause(pause) => waiter.pause(pause, limit)?,
+            };
+            if !goes_on {
+                return Ok(Next::TimedOut);
+            }
+        }
+    }
+
+    /// Makes one attempt, without waiting, and calls `then` with its outcome before another worker
+    /// can make one. Returns `None` if the gate is closed.
+    pub(crate) fn attempt<T>(
+        &self,
+        remove_listener: &dyn Fn(&Arc<Socket>),
+        then: impl FnOnce(&Acceptor, io::Result<Attempt<Job>>) -> Option<T>,
+    ) -> Option<T> {
+        let mut inside = interleave::lock(&self.0);
+        let acceptor = inside.as_mut()?;
+        let attempt = acceptor.attempt(remove_listener, &mut Acceptor::accept_from);
+        then(acceptor, attempt)
+    }
+}
+
+/// Accepts requests from the listeners, for one worker.
+pub(crate) struct Acceptor {
+    core: Arc<Core>,
+    listeners: Vec<Listening>,
+    /// The listener of the next attempt. They take turns, so each gets its share.
+    next_listener: usize,
+    /// Where datagrams are received.
+    packet: Vec<u8>,
+    max_packet_size: usize,
+    /// For `handle_request`, which serves also after a stop. Only a drain ends that.
+    serves_one: bool,
+    /// A permit for the next request, kept while no client comes.
+    permit: Option<Permit>,
+    /// A job that has ended in this worker.
+    recycled: Option<RecycledJob>,
+    backoff: Backoff,
+}
+
+struct Listening {
+    socket: Arc<Socket>,
+    /// Closed or broken.
+    is_disabled: bool,
+}
+
+/// The builder's options that the loops use.
 #[derive(Clone, Copy)]
 pub(crate) struct Settings {
-    /// Not set: the mixin's.
+    /// `None` if not set. Then the mixin's timeout applies.
     pub(crate) timeout: Option<Option<Duration>>,
     pub(crate) poll_interval: Duration,
     pub(crate) max_packet_size: usize,
     pub(crate) max_batch: usize,
 }
 
-/// Want of resources that goes on.
+/// Exponential backoff.
 #[derive(Clone, Copy, Default)]
-struct Backoff {
+pub(crate) struct Backoff {
     delay: Duration,
-    /// Clients that were lost since the last one that was not.
+    /// Clients in a row that were lost before they were accepted.
     consecutive_errors: u32,
 }
 
-/// What an attempt to accept came to.
-pub(crate) enum Accepted {
-    Job(Job),
-    /// A datagram that has been served already.
-    ServedInline,
-    /// Nobody is there.
-    WouldBlock,
-    /// A request that was refused, and is closed.
-    Refused,
-    /// That client is gone; there may be another.
-    Retry,
-    /// Resources have run out: try again after this long.
-    Backoff(Duration),
-    /// Every permit is taken.
-    AtCapacity,
+impl Backoff {
+    /// Returns the next pause, which is twice the last one.
+    pub(crate) fn next_delay(&mut self) -> Duration {
+        self.delay = (self.delay * 2).clamp(FIRST_DELAY, MAX_DELAY);
+        self.delay
+    }
 }
 
 /// What an error of accept(2) means for the loop.
@@ -94,21 +227,20 @@ enum AcceptErrorKind {
     ListenerClosed,
 }
 
-/// Sorts the errors of accept(2), and of recvfrom(2) on a datagram server.
+/// Classifies the errors of accept(2), and of recvfrom(2) on a datagram server.
 ///
-/// Linux reports errors that are pending on the new connection, which are that
-/// client's alone (accept(2), "Error handling"); running out of resources
-/// passes, but not by trying again at once.
+/// Linux reports errors that are pending on the new connection, which concern that client only
+/// (accept(2), "Error handling"). An exhausted resource becomes available again, but not at once.
 fn classify_accept_error(error: &io::Error) -> AcceptErrorKind {
-    // The thread has been called out of accept(2): nobody came.
+    // A signal has interrupted accept(2) for the worker's control thread.
     if sock::was_interrupted(error) {
         return AcceptErrorKind::WouldBlock;
     }
     let Some(number) = errno(error) else {
         return match error.kind() {
-            // A listener that was given a timeout says so.
+            // The listener has a timeout.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => AcceptErrorKind::WouldBlock,
-            // No system call: a get_request that found fault with its client.
+            // Not from a system call: a `get_request` hook rejected its client.
             _ => AcceptErrorKind::Transient,
         };
     };
@@ -120,250 +252,159 @@ fn classify_accept_error(error: &io::Error) -> AcceptErrorKind {
             | "ENETUNREACH" | "ETIMEDOUT" | "ECONNREFUSED",
         ) => AcceptErrorKind::Transient,
         Some("EBADF" | "ENOTSOCK" | "EINVAL") => AcceptErrorKind::ListenerClosed,
-        // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever nobody has heard of.
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM, and unknown errors.
         _ => AcceptErrorKind::Exhausted,
     }
 }
 
 impl Acceptor {
     pub(crate) fn new(core: &Arc<Core>, listeners: &[Arc<Socket>], settings: Settings) -> Acceptor {
-        // Single requests take turns too.
+        // Calls of `handle_request` take turns too.
         let turn = if listeners.len() > 1 { core.registry().stats().accepted } else { 0 };
+        let listening = |socket: &Arc<Socket>| Listening { socket: Arc::clone(socket), is_disabled: false };
         Acceptor {
             core: Arc::clone(core),
-            listeners: listeners.to_vec(),
-            settings,
-            serves_inline: false,
-            next_listener: Cell::new(turn as usize),
-            current_listener: Cell::new(0),
-            incoming: listeners.iter().map(|_| RefCell::default()).collect(),
-            disabled: vec![Cell::new(false); listeners.len()],
-            permit: Cell::new(None),
-            spare: Cell::new(None),
-            accept_backoff: Cell::default(),
-            spawn_backoff: Cell::default(),
+            listeners: listeners.iter().map(listening).collect(),
+            next_listener: turn as usize,
+            packet: Vec::new(),
+            max_packet_size: settings.max_packet_size,
+            serves_one: false,
+            permit: None,
+            recycled: None,
+            backoff: Backoff::default(),
         }
     }
 
-    /// The acceptor of a loop that does nothing with a job but run it: a datagram needs none,
-    /// unless a hook or a limit has a say.
-    pub(crate) fn with_inline_datagrams(self) -> Acceptor {
-        let needs_no_job = matches!(*self.core.service, HandlerFactory::Datagram(_))
-            && !self.core.has_hooks
-            && self.core.registry().limits().max_connections_per_ip.is_none();
-        Acceptor { serves_inline: needs_no_job, ..self }
+    /// Makes it the acceptor of `handle_request`.
+    pub(crate) fn for_one_request(self) -> Acceptor {
+        Acceptor { serves_one: true, ..self }
     }
 
-    /// A acceptor to the same listeners for another thread.
-    pub(crate) fn clone_for_thread(&self) -> Acceptor {
-        Acceptor::new(&self.core, &self.listeners, self.settings)
-    }
-
-    /// A acceptor to the same listeners for another process.
-    pub(crate) fn clone_for_process(&self, core: &Arc<Core>) -> Acceptor {
-        Acceptor::new(core, &self.listeners, self.settings)
+    /// The listeners that are not closed or broken.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = &Arc<Socket>> {
+        self.listeners.iter().filter(|listening| !listening.is_disabled).map(|listening| &listening.socket)
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
 
-    pub(crate) fn settings(&self) -> Settings {
-        self.settings
+    pub(crate) fn listener(&self, index: usize) -> &Arc<Socket> {
+        &self.listeners[index].socket
     }
 
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.core.handle.is_stopping() || self.core.registry().is_draining()
+    fn is_stopping(&self) -> bool {
+        self.core.registry().is_draining() || !self.serves_one && self.core.handle.is_stopping()
     }
 
-    /// The listeners that are still of use.
-    pub(crate) fn listeners(&self) -> impl Iterator<Item = &Arc<Socket>> {
-        self.listeners
-            .iter()
-            .zip(&self.disabled)
-            .filter(|(_, gone)| !gone.get())
-            .map(|(listener, _)| listener)
-    }
-
-    /// The listeners that are of no more use.
-    pub(crate) fn disabled_listeners(&self) -> impl Iterator<Item = &Arc<Socket>> {
-        self.listeners
-            .iter()
-            .zip(&self.disabled)
-            .filter(|(_, gone)| gone.get())
-            .map(|(listener, _)| listener)
-    }
-
-    /// Whether to wait for a client is accept(2)'s own business, where one listener for
-    /// connections is all there is to wait for.
-    pub(crate) fn set_blocking_accept(&self, wait: bool) -> io::Result<()> {
-        match (&*self.core.service, &self.listeners[..]) {
-            (HandlerFactory::Stream(_), [listener]) => listener.setblocking(wait),
-            _ => Ok(()),
+    fn recycle(&mut self, mut ended: RecycledJob) {
+        if ended.is_of(&self.core) {
+            self.permit = ended.take_permit().filter(|_| self.waits_when_full());
+            self.recycled = Some(ended);
         }
     }
 
-    /// Whether another request may come in now.
-    pub(crate) fn has_permits(&self) -> bool {
-        self.core.registry().permits.available()
-    }
-
-    /// Closes a job that could not be started. Returns how long to wait before the
-    /// next, since threads or processes have run out.
-    pub(crate) fn reject(&self, rejected: Rejected) -> Duration {
-        // Its own end must not wake the loop from the pause it is the reason for.
-        self.core.registry().permits.unregister_waiter();
-        Job::end_rejected(rejected);
-        let mut stuck = self.spawn_backoff.get();
-        stuck.delay = (stuck.delay * 2).clamp(FIRST_DELAY, MAX_DELAY);
-        self.spawn_backoff.set(stuck);
-        stuck.delay
-    }
-
-    /// Runs what serves a request in this thread, and keeps what the next one can use.
-    pub(crate) fn serving<T>(&self, serve: impl FnOnce() -> T) -> T {
-        let (served, spare) = RecycledJob::after(serve);
-        self.keep(spare);
-        served
-    }
-
-    /// Keeps a job that has ended for the next request, and its permit.
-    pub(crate) fn keep(&self, spare: Option<RecycledJob>) {
-        if let Some(mut spare) = spare.filter(|spare| spare.is_of(&self.core)) {
-            self.permit.set(spare.take_permit().filter(|_| self.waits_when_full()));
-            self.spare.set(Some(spare));
-        }
-    }
-
-    /// Runs what serves a request, and sends the answers to a batch of datagrams
-    /// when the last of it has been served.
-    pub(crate) fn batching<T>(&self, serve: impl FnOnce() -> T) -> T {
-        if self.settings.max_batch <= 1 {
-            return serve();
-        }
-        let served = datagram_batch::with_deferred_answers(serve);
-        if !self.has_more() {
-            // Whichever listener it was: a batch is of one alone.
-            datagram_batch::flush(&self.listeners[self.current_listener.get()], &*self.core.hooks);
-        }
-        served
-    }
-
-    /// Whether datagrams have been received that nobody has served yet.
-    pub(crate) fn has_more(&self) -> bool {
-        self.incoming[self.current_listener.get()].borrow().has_more()
-    }
-
-    /// Notes that a job could be started.
-    pub(crate) fn reset_spawn_backoff(&self) {
-        self.spawn_backoff.take();
-    }
-
-    /// Takes a request from one of the listeners, if one is there, and verifies it.
-    pub(crate) fn accept(&self) -> io::Result<Accepted> {
-        if self.waits_when_full() && !self.reserve_permit() {
-            return Ok(Accepted::AtCapacity);
-        }
-        let count = self.listeners.len();
-        let mut found = Accepted::WouldBlock;
-        for _ in 0..count {
-            // A batch is served to its end before another listener has its turn.
-            let place = match count {
-                1 => 0,
-                _ if self.has_more() => self.current_listener.get(),
-                _ => self.next_listener.get() % count,
-            };
-            self.next_listener.set(place + 1);
-            self.current_listener.set(place);
-            if self.disabled[place].get() {
-                continue;
+    /// Makes one attempt: this is the only place where requests are accepted, and where the errors
+    /// of accept(2) are handled.
+    fn attempt<T>(
+        &mut self,
+        remove_listener: &dyn Fn(&Arc<Socket>),
+        take: &mut impl FnMut(&mut Acceptor, usize) -> io::Result<Option<T>>,
+    ) -> io::Result<Attempt<T>> {
+        // Hooks may ask whether this thread accepts.
+        let _accepting = self.core.has_hooks.then(|| AcceptingThread::begin(self.core.registry()));
+        'again: loop {
+            if self.is_stopping() {
+                return Ok(Attempt::Stopped);
             }
-            found = self.accept_from(place)?;
-            if !matches!(found, Accepted::WouldBlock) {
-                break;
+            if self.waits_when_full() && !self.reserve_permit() {
+                return Ok(Attempt::Pause(None));
             }
+            if let Some(pause) = self.core.registry().permits.accept_pause() {
+                return Ok(Attempt::Pause(Some(pause)));
+            }
+            if !self.backoff.delay.is_zero() {
+                // Before the attempt, so that a descriptor that is closed during it counts.
+                self.core.registry().permits.register_waiter();
+            }
+            for _ in 0..self.listeners.len() {
+                let index = self.next_listener % self.listeners.len();
+                self.next_listener = index + 1;
+                if self.listeners[index].is_disabled {
+                    continue;
+                }
+                let error = match take(self, index) {
+                    Ok(taken) => {
+                        self.backoff = Backoff::default();
+                        return Ok(taken.map_or(Attempt::Refused, Attempt::Taken));
+                    }
+                    Err(error) => error,
+                };
+                match classify_accept_error(&error) {
+                    AcceptErrorKind::WouldBlock => {}
+                    AcceptErrorKind::Transient => {
+                        log::debug!("client lost before it was accepted: {error}");
+                        self.core.registry().lost_before_accept();
+                        self.backoff.consecutive_errors += 1;
+                        if self.backoff.consecutive_errors <= MAX_CONSECUTIVE_ERRORS {
+                            continue 'again;
+                        }
+                        return Ok(Attempt::Pause(Some(self.back_off(&error))));
+                    }
+                    AcceptErrorKind::Exhausted => {
+                        return Ok(Attempt::Pause(Some(self.back_off(&error))));
+                    }
+                    // A drain has shut the listener down.
+                    AcceptErrorKind::ListenerClosed if self.is_stopping() => {}
+                    AcceptErrorKind::ListenerClosed => {
+                        remove_listener(self.listener(index));
+                        self.disable_listener(index, error)?;
+                        continue 'again;
+                    }
+                }
+            }
+            return Ok(Attempt::WouldBlock);
         }
-        Ok(found)
     }
 
     fn waits_when_full(&self) -> bool {
         self.core.registry().limits().when_full == WhenFull::Wait
     }
 
-    /// Takes a permit for a request that may come; false when all are taken.
+    /// Acquires a permit for the next request. Returns false if there is none.
     ///
-    /// Not where requests beyond the limit are refused: one that is kept by a worker whom
-    /// nobody comes to would have another one refused.
-    fn reserve_permit(&self) -> bool {
-        let permit = self.permit.take().or_else(|| self.core.registry().permits.acquire());
-        let has_one = permit.is_some();
-        self.permit.set(permit);
-        has_one
+    /// A server that refuses clients at its limit does not reserve permits: one that a worker
+    /// keeps while no client comes would make another worker refuse a client.
+    fn reserve_permit(&mut self) -> bool {
+        self.permit = self.permit.take().or_else(|| self.core.registry().permits.acquire());
+        self.permit.is_some()
     }
 
-    fn accept_from(&self, place: usize) -> io::Result<Accepted> {
-        let listener = &self.listeners[place];
-        if let Some(pause) = self.core.registry().permits.accept_pause() {
-            return Ok(Accepted::Backoff(pause));
-        }
-        if !self.accept_backoff.get().delay.is_zero() {
-            // Asked before the attempt: a descriptor that is freed during it counts.
-            self.core.registry().permits.register_waiter();
-        }
-        let accepted = match &*self.core.service {
-            HandlerFactory::Stream(_) => self.accept_connection(listener),
-            HandlerFactory::Datagram(make) => self.receive_datagram(&**make, place, listener),
-        };
-        let error = match accepted {
-            Ok(accepted) => {
-                // Trouble that comes and goes is one trouble for the log.
-                self.accept_backoff.take();
-                return Ok(accepted);
-            }
-            Err(error) => error,
-        };
-        match classify_accept_error(&error) {
-            AcceptErrorKind::WouldBlock => Ok(Accepted::WouldBlock),
-            AcceptErrorKind::Transient => {
-                log::debug!("client lost before it was accepted: {error}");
-                self.core.registry().lost_before_accept();
-                let mut trouble = self.accept_backoff.get();
-                trouble.consecutive_errors += 1;
-                self.accept_backoff.set(trouble);
-                // So many clients in a row are no accident: better slow than spinning.
-                if trouble.consecutive_errors > MAX_CONSECUTIVE_ERRORS {
-                    return Ok(Accepted::Backoff(self.next_delay(&error)));
-                }
-                Ok(Accepted::Retry)
-            }
-            AcceptErrorKind::Exhausted => Ok(Accepted::Backoff(self.next_delay(&error))),
-            // A drain has shut it down: the loop sees that it is to stop.
-            AcceptErrorKind::ListenerClosed if self.is_stopping() => Ok(Accepted::WouldBlock),
-            AcceptErrorKind::ListenerClosed => self.disable_listener(place, error),
-        }
-    }
-
-    /// Goes on without a listener, if there is another.
-    fn disable_listener(&self, place: usize, error: io::Error) -> io::Result<Accepted> {
-        self.disabled[place].set(true);
+    /// Continues without a listener, if there is another.
+    fn disable_listener(&mut self, index: usize, error: io::Error) -> io::Result<()> {
+        self.listeners[index].is_disabled = true;
         if self.listeners().next().is_none() {
             return Err(error);
         }
-        // Each worker finds out for itself.
-        if log_limit::check(LogKind::Lost(place), Instant::now()).is_some() {
-            log::error!(
-                "listener {} of {} is gone, the others go on: {error}",
-                place + 1,
-                self.disabled.len()
-            );
-        }
-        Ok(Accepted::Retry)
+        // Other workers lose it too.
+        let (number, count) = (index + 1, self.listeners.len());
+        log_limited!(error, LogKind::Lost(index), "lost listener {number} of {count}: {error}");
+        Ok(())
     }
 
-    fn accept_connection(&self, listener: &Socket) -> io::Result<Accepted> {
-        let taken = catch_panic(|| self.core.hooks.get_request(listener));
-        match taken {
-            Ok((socket, client_address)) => Ok(self.verify(Arrival::Connection(socket), client_address)),
+    /// Takes a connection or a datagram from a listener, without waiting for one. Returns `None`
+    /// if it is refused.
+    pub(crate) fn accept_from(&mut self, index: usize) -> io::Result<Option<Job>> {
+        let listener = &self.listeners[index].socket;
+        if let HandlerFactory::Datagram(_) = *self.core.service {
+            // One byte more shows that a datagram was longer.
+            self.packet.resize(self.max_packet_size.saturating_add(1), 0);
+            let (len, client_address) = listener.recvfrom_into_nowait(&mut self.packet)?;
+            let packet = DatagramBuf::new(&self.packet[..len], self.max_packet_size, listener);
+            return Ok(self.admit(Arrival::Datagram(packet), client_address));
+        }
+        match catch_panic(|| self.core.hooks.get_request(listener)) {
+            Ok((socket, client_address)) => Ok(self.admit(Arrival::Connection(socket), client_address)),
             Err(RequestError::Panicked(message)) => {
                 Err(io::Error::other(format!("get_request panicked: {message}")))
             }
@@ -375,87 +416,38 @@ impl Acceptor {
         }
     }
 
-    fn receive_datagram(
-        &self,
-        make: &MakeDatagramHandler,
-        place: usize,
-        listener: &Arc<Socket>,
-    ) -> io::Result<Accepted> {
-        let Settings { max_packet_size, max_batch, .. } = self.settings;
-        // One byte more than is wanted tells whether there was more.
-        let size = max_packet_size.saturating_add(1);
-        let (mut packet, client_address) =
-            self.incoming[place].borrow_mut().take(listener, size, max_batch)?;
-        packet.truncate(max_packet_size);
-        let serve = || self.serve_inline(make, listener, &packet, &client_address);
-        if self.serves_inline && self.batching(serve) {
-            return Ok(Accepted::ServedInline);
-        }
-        packet.set_socket(listener);
-        Ok(self.verify(Arrival::Datagram(packet), client_address))
-    }
-
-    /// Serves a datagram without a job: nobody but this loop has to do with it. False if
-    /// another loop does so at the moment.
-    fn serve_inline(
-        &self,
-        make: &MakeDatagramHandler,
-        socket: &Socket,
-        packet: &DatagramBuf,
-        client_address: &Address,
-    ) -> bool {
-        let registry = self.core.registry();
-        let Some(number) = registry.begin_inline(client_address) else {
-            return false;
-        };
-        let serving = ServingThread::begin(registry);
-        let outcome = match datagram_handler::serve(make, packet, socket, client_address, &self.core.handle)
-        {
-            Ok(()) => Outcome::Finished,
-            Err(error) => {
-                call_handle_error(&*self.core.hooks, &error, client_address);
-                error.outcome()
-            }
-        };
-        drop(serving);
-        log_end(number, client_address, registry.end_inline(outcome));
-        true
-    }
-
-    fn verify(&self, arrival: Arrival, client_address: Address) -> Accepted {
+    /// Makes a job of a request that has been accepted. Returns `None` if a limit or
+    /// `verify_request` refuses it.
+    pub(crate) fn admit(&mut self, arrival: Arrival, client_address: Address) -> Option<Job> {
         let permits = &self.core.registry().permits;
-        let (permit, too_many) = match self.permit.take().or_else(|| permits.try_acquire()) {
+        let (permit, is_over_limit) = match self.permit.take().or_else(|| permits.try_acquire()) {
             Some(permit) => (permit, false),
             None => (permits.acquire_over_limit(), true),
         };
-        let (mut job, allowed) = match self.spare.take() {
-            Some(spare) => spare.renew(arrival, client_address, permit),
+        let (mut job, allowed) = match self.recycled.take() {
+            Some(recycled) => recycled.renew(arrival, client_address, permit),
             None => Job::enter(&self.core, arrival, client_address, permit),
         };
-        if too_many || allowed.is_err() {
+        if is_over_limit || allowed.is_err() {
             log::debug!("request from {} refused: too many connections", job.client_address());
             job.refuse_with_hook();
-            return Accepted::Refused;
+            return None;
         }
         match job.verify() {
-            Ok(true) => return Accepted::Job(job),
+            Ok(true) => return Some(job),
             Ok(false) => log::debug!("request from {} refused", job.client_address()),
             Err(error) => job.report(&error),
         }
         job.close_unserved();
-        Accepted::Refused
+        None
     }
 
-    /// The next pause, and one line in the log, but not one for every pause.
-    fn next_delay(&self, error: &io::Error) -> Duration {
-        let mut trouble = self.accept_backoff.get();
-        trouble.delay = (trouble.delay * 2).clamp(FIRST_DELAY, MAX_DELAY);
-        // Other workers stand at the same listeners, and have the same trouble.
-        if log_limit::check(LogKind::Accept(errno(error)), Instant::now()).is_some() {
-            log::warn!("accept: {error}; trying again in {:?}", trouble.delay);
-        }
-        self.accept_backoff.set(trouble);
-        trouble.delay
+    /// Returns the next pause, and logs the error, but not once for each pause.
+    fn back_off(&mut self, error: &io::Error) -> Duration {
+        let delay = self.backoff.next_delay();
+        // Other workers get the same error.
+        log_limited!(warn, LogKind::Accept(errno(error)), "accept failed, retry in {delay:?}: {error}");
+        delay
     }
 }
 

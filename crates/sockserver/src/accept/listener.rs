@@ -1,4 +1,4 @@
-//! The sockets a server listens on: made and bound, or taken over.
+//! The sockets that a server listens on.
 
 use std::io;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::os::bound_path::{BoundPath, DirEntry, DirLock};
 use crate::os::unix_bind;
 use crate::request::hooks::ServerHooks;
 
-/// How listeners are made: the builder's class variables about them.
+/// The options of listeners.
 #[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) allow_reuse_address: bool,
@@ -19,16 +19,16 @@ pub(crate) struct Options {
     pub(crate) unix_mode: Option<u32>,
 }
 
-/// A listener, and the name in the file system that is to go with it.
+/// A listener, and its path in the file system.
 pub(crate) struct Listener {
     /// Dropped before the socket: see [`BoundPath`].
     pub(crate) path: Option<BoundPath>,
     pub(crate) socket: Socket,
-    /// Others wait until it listens.
+    /// Held until the socket listens.
     pub(crate) turn: Option<DirLock>,
 }
 
-/// Makes a socket and binds it: Python's `server_bind`.
+/// Creates a socket and binds it. Python: `server_bind`.
 pub(crate) fn bind(
     address: &Address,
     kind: SocketKind,
@@ -45,7 +45,7 @@ pub(crate) fn bind(
     }
     if address.family() == AF_INET6 && address.ip().is_some_and(|ip| ip.is_unspecified()) {
         let set = socket.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, options.ipv6_only);
-        // A system without dual stack serves IPv6 alone.
+        // A system without dual stack serves IPv6 only.
         if options.ipv6_only {
             set.map_err(named("set IPV6_V6ONLY on"))?;
         }
@@ -69,7 +69,7 @@ pub(crate) fn bind(
     Ok(Listener { path, socket, turn: Some(turn) })
 }
 
-/// Binds the socket; a path with its mode, and in the place of a socket whose server is dead.
+/// Binds the socket. A path gets its mode, and replaces a socket whose server has died.
 fn bind_to_path(
     socket: &Socket,
     address: &Address,

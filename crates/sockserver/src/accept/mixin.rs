@@ -1,6 +1,6 @@
-//! Mixins and the loop that calls them: where a request runs.
+//! The accept loop, and mixins, which decide where a request runs.
 //!
-//! 1. [`Sequential`] in the loop itself, one after the other: plain `TCPServer`.
+//! 1. [`Sequential`](crate::Sequential) in the loop itself, one after the other: plain `TCPServer`.
 //! 2. [`ThreadingMixIn`](crate::ThreadingMixIn) in a thread for each request.
 //! 3. [`ForkingMixIn`](crate::ForkingMixIn) in a child process for each request (Unix).
 //! 4. [`ThreadPoolMixIn`](crate::ThreadPoolMixIn) in a fixed number of threads.
@@ -9,33 +9,36 @@
 //! 6. [`SelectorMixIn`](crate::SelectorMixIn) in a few threads; connections between two
 //!    requests wait without one (Unix).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sock::{BorrowedFd, POLLIN, Poll};
+use sock::{Address, BorrowedFd, POLLIN, Poll, Socket};
 
-use crate::accept::acceptor::{Accepted, Acceptor};
+use crate::accept::acceptor::{AcceptGate, Acceptor, Backoff, Next, Settings, Waiter};
+use crate::connection::datagram::DatagramBuf;
 use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::signals::Signals;
 use crate::limits::drain_report::DrainReport;
-use crate::request::catch_panic;
-use crate::request::job::{Job, Rejected};
+use crate::request::core::Core;
+use crate::request::job::{Job, RecycledJob, Rejected};
 use crate::request::log_limit;
+use crate::request::{Arrival, catch_panic};
 
-/// Where requests run: what CPython's two mixins override between them.
+/// Decides where requests run.
 ///
-/// Python: `class ThreadingTCPServer(ThreadingMixIn, TCPServer)`. Here the mixin
-/// is a value the server owns.
+/// Python: `class ThreadingTCPServer(ThreadingMixIn, TCPServer)`. Here the mixin is a value that the
+/// server owns.
 ///
-/// Its life: [`serve`](Self::serve) runs while `serve_forever` does and calls
-/// [`process_request`](Self::process_request) for each request;
-/// [`server_close`](Self::server_close) ends it.
+/// [`serve`](Self::serve) runs while `serve_forever` does, and calls
+/// [`process_request`](Self::process_request) for each request.
+/// [`server_close`](Self::server_close) is called when the server closes.
 ///
 /// # Examples
 ///
-/// A mixin that counts, and leaves the work to another:
+/// A mixin that counts requests and passes them to another mixin:
 ///
 /// ```
 /// use std::sync::atomic::{AtomicUsize, Ordering};
@@ -57,68 +60,69 @@ use crate::request::log_limit;
 ///
 /// # When this isn't enough
 ///
-/// Accepting, limits and hooks are the [`AcceptLoop`]'s, whoever runs the loop.
+/// The [`AcceptLoop`] accepts, enforces limits and calls hooks for every mixin.
 pub trait MixIn: Send + Sync + 'static {
-    /// Serves the request, now or later, here or elsewhere: [`Job::run`].
+    /// Calls [`Job::run`], in any thread, now or later.
     ///
     /// # Errors
     ///
-    /// The job itself, [rejected](Job::reject), when it cannot be started: the
-    /// error goes to `handle_error` and the connection is closed.
+    /// Returns the job, [rejected](Job::reject), if it cannot be started. The error then goes to
+    /// `handle_error`, and the connection is closed.
     fn process_request(&self, job: Job) -> Result<(), Rejected>;
 
-    /// Runs the loop until the server is told to stop. By default one turn of
-    /// the accept_loop after the other in this thread.
+    /// Runs the loop until the server stops. By default it calls
+    /// [`AcceptLoop::run_once`] until that returns false.
     ///
     /// # Errors
     ///
-    /// The listener's, when it is of no more use.
+    /// Returns an error if no listener can accept any more.
     fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
-        while accept_loop.run_once(&[])? {}
+        while accept_loop.run_once(&[], None)? {}
         Ok(())
     }
 
-    /// Is called after every turn of the loop. By default nothing.
+    /// Is called after every turn of the loop. By default it does nothing.
     fn service_actions(&self) {}
 
-    /// How long `handle_request` waits, unless the builder says otherwise. By
-    /// default for ever. Python: `timeout`.
+    /// How long `handle_request` waits if the builder has no
+    /// [`timeout`](crate::Builder::timeout). By default without a limit. Python: `timeout`.
     fn timeout(&self) -> Option<Duration> {
         None
     }
 
-    /// Is called when `handle_request` waited for its whole timeout. By default nothing.
+    /// Is called when `handle_request` has timed out. By default it does nothing.
     fn handle_timeout(&self) {}
 
-    /// Waits for what still runs; the listener is closed by then. By default
-    /// nothing. How long it may wait, [`ServerHandle::wait_until_idle`] knows.
+    /// Waits for the requests that still run, after the listeners are closed. By default it does
+    /// nothing. [`ServerHandle::wait_until_idle`] waits for as long as the server's `close_timeout`
+    /// allows.
     ///
     /// # Errors
     ///
-    /// Are returned to whoever closes the server.
+    /// An error is returned by [`Server::server_close`](crate::Server::server_close).
     fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
         let _ = server;
         Ok(())
     }
 
-    /// Whether it forks: then nothing of the server starts a thread, and the loop
-    /// watches the deadlines. By default not.
+    /// Whether the mixin forks. Then the server starts no thread, and the loop enforces the
+    /// deadlines. By default false.
     fn forks(&self) -> bool {
         false
     }
 
-    /// Whether `process_request` runs the job in this thread and does nothing else: the
-    /// answers to a batch of datagrams may then go together, and a single one needs no job.
+    /// Whether `process_request` runs the job in this thread and does nothing else. The next
+    /// request can then use the job again.
     #[doc(hidden)]
     fn runs_inline(&self) -> bool {
         false
     }
 
-    /// Takes in what children have told, before the loop judges their deadlines.
+    /// Receives the messages of children, before the loop enforces their deadlines.
     #[doc(hidden)]
     fn poll_children(&self) {}
 
-    /// Drains requests that other processes serve; `None` if there are no such.
+    /// Drains the requests that other processes serve. Returns `None` if there are none.
     #[doc(hidden)]
     fn drain_workers(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> Option<DrainReport> {
         let _ = (limit, hurry);
@@ -126,33 +130,23 @@ pub trait MixIn: Send + Sync + 'static {
     }
 }
 
-/// Serves each request in the loop: the next client waits until this one is served.
-///
-/// Python: `BaseServer.process_request`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sequential;
+/// So many turns of the loop wait first after an attempt that found no client.
+const SKIPPED_ATTEMPTS: u32 = 8;
 
-impl MixIn for Sequential {
-    fn process_request(&self, job: Job) -> Result<(), Rejected> {
-        job.run();
-        Ok(())
-    }
-
-    fn runs_inline(&self) -> bool {
-        true
-    }
-}
-
-/// How many turns wait at once after an attempt that was in vain.
-const SPECULATION_SKIPS: u32 = 8;
-
-/// The server's side of a loop: it waits, accepts and verifies; a
-/// [`MixIn`] decides when and where what comes of it runs.
+/// Accepts requests and passes them to a [`MixIn`], which decides where they run.
 pub struct AcceptLoop<'a> {
-    acceptor: Acceptor,
+    core: Arc<Core>,
+    /// The listeners at the beginning of the loop.
+    listeners: &'a [Arc<Socket>],
+    settings: Settings,
+    gate: AcceptGate,
+    /// The listeners to wait for.
+    polled: RefCell<Vec<Arc<Socket>>>,
+    /// For how many turns the loop waits before its first attempt.
+    skipped_attempts: Cell<u32>,
     mixin: &'a dyn MixIn,
-    /// For how many turns it waits before it tries.
-    skip_speculation: Cell<u32>,
+    /// Pauses between requests that cannot be started.
+    spawn_backoff: Cell<Backoff>,
     signals: Option<&'a Signals>,
 }
 
@@ -162,172 +156,212 @@ impl fmt::Debug for AcceptLoop<'_> {
     }
 }
 
-impl<'a> AcceptLoop<'a> {
-    pub(crate) fn new(acceptor: Acceptor, mixin: &'a dyn MixIn) -> AcceptLoop<'a> {
-        let acceptor = if mixin.runs_inline() { acceptor.with_inline_datagrams() } else { acceptor };
-        AcceptLoop { acceptor, mixin, skip_speculation: Cell::new(0), signals: None }
+/// Waits in poll(2), once in a turn of the loop, for a client, a wake-up of the server, a signal, or
+/// a descriptor of `watch`.
+struct PollWaiter<'a> {
+    accept_loop: &'a AcceptLoop<'a>,
+    watch: &'a [BorrowedFd<'a>],
+    waits_first: bool,
+    has_waited: Cell<bool>,
+}
+
+impl Waiter for PollWaiter<'_> {
+    fn waits_first(&self) -> bool {
+        self.waits_first
     }
 
-    /// Has the loop itself look for signals.
-    pub(crate) fn with_signals(self, signals: Option<&'a Signals>) -> AcceptLoop<'a> {
-        AcceptLoop { signals, ..self }
-    }
-
-    /// One turn of the loop: takes a request if one is there, else waits; hands
-    /// it to the mixin; calls `service_actions`. Returns false when the server
-    /// is to stop; a request is never accepted after that (bpo-35017).
-    ///
-    /// The wait also ends when a descriptor of `watch` becomes readable.
-    ///
-    /// # Errors
-    ///
-    /// The listener's, when it is of no more use.
-    pub fn run_once(&self, watch: &[BorrowedFd<'_>]) -> io::Result<bool> {
-        self.run_once_within(watch, None)
-    }
-
-    /// [`run_once`](Self::run_once), which waits no longer than `limit`.
-    pub(crate) fn run_once_within(
-        &self,
-        watch: &[BorrowedFd<'_>],
-        limit: Option<Duration>,
-    ) -> io::Result<bool> {
-        // What has been received is served, also when the server is to stop.
-        if self.is_stopping() && !self.acceptor.has_more() {
+    fn wait(&self, _gate: &AcceptGate, limit: Option<Duration>) -> io::Result<bool> {
+        if self.has_waited.replace(true) {
             return Ok(false);
         }
-        let mut accepted = self.accept_speculatively()?;
-        // One follows the other: nobody has anything to do in between but this.
-        while let Accepted::ServedInline = accepted {
-            self.run_housekeeping()?;
-            if self.is_stopping() {
-                return Ok(self.acceptor.has_more());
-            }
-            accepted = self.accept_speculatively()?;
+        if !self.waits_first {
+            self.accept_loop.skipped_attempts.set(SKIPPED_ATTEMPTS);
         }
-        if let Accepted::WouldBlock = accepted {
-            self.wait(true, watch, shorter(limit, self.idle_limit()))?;
-            if self.is_stopping() {
-                return Ok(false);
-            }
-            accepted = self.acceptor.accept()?;
-        }
-        match accepted {
-            Accepted::Job(job) => {
-                if let Some(pause) = self.process(job) {
-                    self.acceptor.core().registry().permits.register_waiter();
-                    self.wait(false, watch, Some(pause))?;
-                }
-                // Where one client follows the other nobody ever waits.
-                self.run_housekeeping()?;
-            }
-            Accepted::ServedInline => self.run_housekeeping()?,
-            Accepted::WouldBlock | Accepted::Refused | Accepted::Retry => {}
-            Accepted::Backoff(pause) => {
-                // A descriptor may be free before the pause is over.
-                self.acceptor.core().registry().permits.register_waiter();
-                self.wait(false, watch, Some(pause))?;
-            }
-            Accepted::AtCapacity => self.wait(false, watch, shorter(limit, self.idle_limit()))?,
-        }
-        self.service_actions();
-        Ok(!self.is_stopping() || self.acceptor.has_more())
+        self.accept_loop.poll(true, self.watch, limit)
     }
 
-    /// Takes a request without waiting, unless lately nobody was there who did not have to
-    /// be waited for: an attempt in vain costs as much as two waits that are over at once.
-    fn accept_speculatively(&self) -> io::Result<Accepted> {
-        let quiet = self.skip_speculation.get();
-        if quiet > 0 && !self.acceptor.has_more() {
-            self.skip_speculation.set(quiet - 1);
-            return Ok(Accepted::WouldBlock);
+    fn pause(&self, pause: Option<Duration>, limit: Option<Duration>) -> io::Result<bool> {
+        if pause.is_some() {
+            // The end of a request may free the resource before the pause is over.
+            self.accept_loop.core.registry().permits.register_waiter();
         }
-        let accepted = self.acceptor.accept()?;
-        if let Accepted::WouldBlock = accepted {
-            self.skip_speculation.set(SPECULATION_SKIPS);
-        }
-        Ok(accepted)
+        self.accept_loop.poll(false, self.watch, shorter(pause, limit))
     }
 
-    /// A turn that accepts nothing: waits for a descriptor of `watch`, up to
-    /// `limit`, and lets clients wait in the listener's queue. Returns false when
-    /// the server is to stop.
+    fn remove_listener(&self, listener: &Arc<Socket>) {
+        self.accept_loop.polled.borrow_mut().retain(|polled| !Arc::ptr_eq(polled, listener));
+    }
+}
+
+impl<'a> AcceptLoop<'a> {
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        listeners: &'a [Arc<Socket>],
+        settings: Settings,
+        mixin: &'a dyn MixIn,
+        signals: Option<&'a Signals>,
+    ) -> AcceptLoop<'a> {
+        AcceptLoop {
+            core: Arc::clone(core),
+            listeners,
+            settings,
+            gate: AcceptGate::new(Acceptor::new(core, listeners, settings)),
+            polled: RefCell::new(listeners.to_vec()),
+            skipped_attempts: Cell::new(0),
+            mixin,
+            spawn_backoff: Cell::default(),
+            signals,
+        }
+    }
+
+    /// Runs one turn of the loop: waits for a request, accepts it, passes it to the mixin, and
+    /// calls `service_actions`. Returns false when the server stops. No request is accepted after
+    /// that (bpo-35017).
+    ///
+    /// The wait ends after `limit`, and when a descriptor of `watch` becomes readable.
     ///
     /// # Errors
     ///
-    /// Those of poll(2).
+    /// Returns an error if no listener can accept any more, or if poll(2) fails.
+    pub fn run_once(&self, watch: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<bool> {
+        if self.is_stopping() {
+            return Ok(false);
+        }
+        let skips = self.skipped_attempts.get();
+        self.skipped_attempts.set(skips.saturating_sub(1));
+        let waiter = self.waiter(watch, skips > 0);
+        match self.gate.next(&waiter, shorter(limit, self.idle_limit()), Acceptor::accept_from)? {
+            Next::Taken(job) => {
+                if let Some(pause) = self.process(job) {
+                    waiter.pause(Some(pause), None)?;
+                }
+                // A loop whose clients are already there never waits.
+                self.run_housekeeping()?;
+            }
+            Next::Refused | Next::TimedOut => {}
+            Next::Stopped => return Ok(false),
+        }
+        self.service_actions();
+        Ok(!self.is_stopping())
+    }
+
+    /// Waits for a descriptor of `watch`, up to `limit`, while clients stay in the listener's
+    /// queue. Returns false when the server stops.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if poll(2) fails.
     pub fn wait_without_accepting(
         &self,
         watch: &[BorrowedFd<'_>],
         limit: Option<Duration>,
     ) -> io::Result<bool> {
         if !self.is_stopping() {
-            self.wait(false, watch, shorter(limit, self.idle_limit()))?;
+            self.poll(false, watch, shorter(limit, self.idle_limit()))?;
             self.service_actions();
         }
         Ok(!self.is_stopping())
     }
 
-    /// Waits up to `timeout` for one request and hands it to the mixin, unless it
-    /// is refused. Returns false when none came.
-    pub(crate) fn one_request(&self, timeout: Option<Duration>) -> io::Result<bool> {
+    /// Receives with `receive`, which gets each listener in turn. Waits only if that returns
+    /// `WouldBlock` for all. Returns the listener.
+    pub(crate) fn next_datagrams(
+        &self,
+        mut receive: impl FnMut(&Socket) -> io::Result<()>,
+    ) -> io::Result<Next<Arc<Socket>>> {
+        let waiter = self.waiter(&[], false);
+        self.gate.next(&waiter, self.idle_limit(), |acceptor, index| {
+            let listener = acceptor.listener(index);
+            receive(listener)?;
+            Ok(Some(Arc::clone(listener)))
+        })
+    }
+
+    /// Waits up to `timeout` for one request and passes it to the mixin, unless it is refused.
+    /// Returns false if none came.
+    pub(crate) fn one_request(self, timeout: Option<Duration>) -> io::Result<bool> {
         let due = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let acceptor = Acceptor::new(&self.core, self.listeners, self.settings).for_one_request();
+        let gate = AcceptGate::new(acceptor);
         self.mixin.service_actions();
         self.run_housekeeping()?;
-        loop {
-            if self.acceptor.core().registry().is_draining() || self.signal_received() {
-                return Ok(true);
-            }
+        while !self.core.registry().is_draining() && !self.signal_received() {
             let left = due.map(|due| due.saturating_duration_since(Instant::now()));
-            match self.acceptor.accept()? {
-                Accepted::Job(job) => {
+            let waiter = self.waiter(&[], true);
+            match gate.next(&waiter, left, Acceptor::accept_from)? {
+                Next::Taken(job) => {
                     self.process(job);
                     return Ok(true);
                 }
-                Accepted::ServedInline | Accepted::Refused => return Ok(true),
-                _ if left == Some(Duration::ZERO) => return Ok(false),
-                Accepted::Retry => {}
-                Accepted::WouldBlock => self.wait(true, &[], left)?,
-                Accepted::AtCapacity => self.wait(false, &[], left)?,
-                Accepted::Backoff(pause) => {
-                    self.wait(false, &[], Some(left.map_or(pause, |left| left.min(pause))))?;
-                }
+                Next::Refused | Next::Stopped => return Ok(true),
+                Next::TimedOut if left == Some(Duration::ZERO) => return Ok(false),
+                Next::TimedOut => {}
             }
         }
+        Ok(true)
+    }
+
+    fn waiter<'b>(&'b self, watch: &'b [BorrowedFd<'b>], waits_first: bool) -> PollWaiter<'b> {
+        PollWaiter { accept_loop: self, watch, waits_first, has_waited: Cell::new(false) }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    pub(crate) fn listeners(&self) -> &[Arc<Socket>] {
+        self.listeners
+    }
+
+    /// Returns an acceptor for another worker of this loop.
+    pub(crate) fn new_acceptor(&self) -> Acceptor {
+        Acceptor::new(&self.core, self.listeners, self.settings)
+    }
+
+    /// Makes a job of a datagram that [`next_datagrams`](Self::next_datagrams) has received.
+    pub(crate) fn admit_datagram(&self, packet: DatagramBuf, client_address: Address) -> Option<Job> {
+        let admit = |acceptor: &mut Acceptor| acceptor.admit(Arrival::Datagram(packet), client_address);
+        self.gate.with_acceptor(admit).flatten()
     }
 
     fn is_stopping(&self) -> bool {
-        self.acceptor.is_stopping()
+        self.core.handle.is_stopping() || self.core.registry().is_draining()
     }
 
     pub(crate) fn signal_received(&self) -> bool {
         self.signals.is_some_and(|signals| signals.requested_drain().is_some())
     }
 
-    /// Hands a job to the mixin. Returns how long to wait if it could not be started.
+    /// Passes a job to the mixin. Returns how long to pause if it could not be started.
     fn process(&self, job: Job) -> Option<Duration> {
-        let served = match self.mixin.runs_inline() {
-            true => self.acceptor.serving(|| self.acceptor.batching(|| self.mixin.process_request(job))),
-            false => self.mixin.process_request(job),
+        let processed = if self.mixin.runs_inline() {
+            let (processed, ended) = RecycledJob::after(|| self.mixin.process_request(job));
+            self.gate.recycle(ended);
+            processed
+        } else {
+            self.mixin.process_request(job)
         };
-        match served {
-            Ok(()) => {
-                self.acceptor.reset_spawn_backoff();
-                None
-            }
-            Err(rejected) => Some(self.acceptor.reject(rejected)),
-        }
-    }
-
-    /// The acceptor this loop stands at.
-    pub(crate) fn acceptor(&self) -> &Acceptor {
-        &self.acceptor
+        let Err(rejected) = processed else {
+            self.spawn_backoff.take();
+            return None;
+        };
+        // The end of this job must not end the pause.
+        self.core.registry().permits.unregister_waiter();
+        Job::end_rejected(rejected);
+        let mut backoff = self.spawn_backoff.get();
+        let delay = backoff.next_delay();
+        self.spawn_backoff.set(backoff);
+        Some(delay)
     }
 
     /// Calls the mixin's `service_actions`, then the one that the program has registered.
-    fn service_actions(&self) {
+    pub(crate) fn service_actions(&self) {
         self.mixin.service_actions();
-        let core = self.acceptor.core();
+        let core = &*self.core;
         let Some(service_actions) = &core.service_actions else { return };
         let called = catch_panic(|| {
             service_actions(&core.handle);
@@ -345,38 +379,43 @@ impl<'a> AcceptLoop<'a> {
     /// Returns how long the loop may wait if nothing happens: `poll_interval` if the program has
     /// registered `service_actions`, otherwise without a limit.
     fn idle_limit(&self) -> Option<Duration> {
-        let registered = self.acceptor.core().service_actions.is_some();
-        registered.then_some(self.acceptor.settings().poll_interval)
+        let registered = self.core.service_actions.is_some();
+        registered.then_some(self.settings.poll_interval)
     }
 
-    /// Sleeps until one of `watch`, or a listener if `accepting`, is readable, the
-    /// server is to stop, or `limit` has passed.
-    fn wait(&self, accepting: bool, watch: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<()> {
-        let (waker, registry) = (self.acceptor.core().handle.waker(), self.acceptor.core().registry());
+    /// Waits until a descriptor of `watch`, or with `accepting` a listener, is readable, the server
+    /// is woken, or `limit` has passed. Returns whether a listener is readable.
+    fn poll(&self, accepting: bool, watch: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<bool> {
+        let (waker, registry) = (self.core.handle.waker(), self.core.registry());
         let due = if registry.deadline_timer.is_forbidden() { registry.next_due() } else { None };
-        let mut set = Vec::with_capacity(4 + watch.len());
+        let polled = self.polled.borrow();
+        let listeners = if accepting { &polled[..] } else { &[] };
+        let mut set = Vec::with_capacity(2 + listeners.len() + watch.len());
         set.push(waker.poll());
-        if accepting {
-            set.extend(self.acceptor.listeners().map(|listener| Poll::new(listener, POLLIN)));
-        }
+        set.extend(listeners.iter().map(|listener| Poll::new(&**listener, POLLIN)));
         set.extend(watch.iter().map(|fd| Poll::new(fd, POLLIN)));
         set.extend(self.signals.map(Signals::poll));
-        ignore_interrupt(sock::poll(&mut set, shorter(limit, due)))?;
+        match sock::poll(&mut set, shorter(limit, due)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            polled => drop(polled?),
+        }
         if set[0].revents() != 0 {
             waker.drain();
         }
-        self.run_housekeeping()
+        let is_readable = set[1..=listeners.len()].iter().any(|listener| listener.revents() != 0);
+        self.run_housekeeping()?;
+        Ok(is_readable)
     }
 
-    /// Sees to signals and deadlines, where no thread does.
-    fn run_housekeeping(&self) -> io::Result<()> {
+    /// Handles signals and deadlines, if no thread does.
+    pub(crate) fn run_housekeeping(&self) -> io::Result<()> {
         if let Some(signals) = self.signals {
             signals.read_signals();
             if self.signal_received() {
-                self.acceptor.core().handle.request_shutdown()?;
+                self.core.handle.request_shutdown()?;
             }
         }
-        let registry = self.acceptor.core().registry();
+        let registry = self.core.registry();
         if registry.deadline_timer.is_forbidden() && registry.next_due() == Some(Duration::ZERO) {
             self.mixin.poll_children();
             registry.expire_overdue();
@@ -385,14 +424,7 @@ impl<'a> AcceptLoop<'a> {
     }
 }
 
-/// The shorter of two limits, where there is one.
+/// Returns the shorter of two limits.
 fn shorter(limit: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
     limit.into_iter().chain(other).min()
-}
-
-fn ignore_interrupt(polled: io::Result<usize>) -> io::Result<()> {
-    match polled {
-        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-        _ => Ok(()),
-    }
 }

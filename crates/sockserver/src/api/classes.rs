@@ -1,9 +1,9 @@
 //! The classes of Python's module, and those of the mixins that Python does not have.
 
-use crate::accept::mixin::Sequential;
 use crate::api::kind::{Datagram, Inet, Stream, Unix};
 use crate::api::server::Server;
 use crate::models::pool::ThreadPoolMixIn;
+use crate::models::sequential::Sequential;
 use crate::models::threading::ThreadingMixIn;
 
 /// Defines a type alias with an example for each row `name = kind<family>, mixin;`.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sock::{Address, AddressError, RawFd, Socket};
 
-use crate::accept::acceptor::{Acceptor, Settings};
+use crate::accept::acceptor::Settings;
 use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
 use crate::api::kind::{Datagram, Kind, Stream};
@@ -90,9 +90,7 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     /// Returns an error if no listener can accept any more.
     pub fn handle_request(&self) -> io::Result<()> {
         let timeout = self.settings.timeout.unwrap_or_else(|| self.mixin.timeout());
-        // A larger batch would lose all its datagrams but the first.
-        let settings = Settings { max_batch: 1, ..self.settings };
-        let served = self.acceptor_with(settings).one_request(timeout);
+        let served = self.accept_loop().one_request(timeout);
         if !served.map_err(|error| AddressError::new("serve", self.server_address(), error))? {
             if let Err(error) = self.call(|hooks| hooks.handle_timeout()) {
                 log::error!("handle_timeout hook {error}");
@@ -218,13 +216,8 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     }
 
     fn accept_loop(&self) -> AcceptLoop<'_> {
-        self.acceptor_with(self.settings)
-    }
-
-    fn acceptor_with(&self, settings: Settings) -> AcceptLoop<'_> {
-        let acceptor = Acceptor::new(&self.core, &self.sockets, settings);
         let signals = self.signals.as_ref().filter(|_| self.mixin.forks());
-        AcceptLoop::new(acceptor, &self.mixin).with_signals(signals)
+        AcceptLoop::new(&self.core, &self.sockets, self.settings, &self.mixin, signals)
     }
 }
 

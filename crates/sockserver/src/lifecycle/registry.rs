@@ -165,18 +165,15 @@ impl Registry {
         allowed
     }
 
-    /// Enters a datagram that the loop serves itself, and returns its number; `None` if
-    /// another loop does so at the moment.
-    pub(crate) fn begin_inline(&self, client_address: &Address) -> Option<u64> {
+    /// Adds a datagram that the loop serves itself, and returns its number. There is one at a
+    /// time, because a server has one loop.
+    pub(crate) fn begin_inline(&self, client_address: &Address) -> u64 {
         let mut table = self.table.lock();
-        if table.inline.is_some() {
-            return None;
-        }
         table.stats.begin();
         self.publish(&table.stats);
         let (client_address, since) = (client_address.clone(), self.permits.clock().stamp());
         table.inline = Some(InlineRequest { client_address, since, aborted: false });
-        Some(table.stats.accepted)
+        table.stats.accepted
     }
 
     /// The end of that; returns what it is counted as.

@@ -1,180 +1,143 @@
-//! A worker that accepts by itself: nobody hands it its requests.
+//! A worker that accepts its own requests.
 
 #[cfg(all(test, target_os = "linux"))]
 mod orders;
 
-use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 #[cfg(unix)]
 use sock::AsFd;
 use sock::{POLLIN, Poll, Socket, poll};
 
-use crate::accept::acceptor::{Accepted, Acceptor};
-use crate::lifecycle::current_server::AcceptingThread;
+use crate::accept::acceptor::{AcceptGate, Acceptor, Next, Waiter};
+#[cfg(unix)]
 use crate::os::interleave;
 #[cfg(unix)]
 use crate::os::poller::{self, Poller};
 use crate::request::job::{Job, RecycledJob};
 
-/// How often a worker looks for room while every permit is taken: only one of
-/// those who wait is woken when one is given back.
+/// How often a worker looks for a permit while there is none. Only one waiter is woken when a
+/// permit is given back.
 const CAPACITY_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The acceptor of one worker, until the loop that it belongs to closes it. A worker that looks
-/// later finds no acceptor, whatever has become of the loop's stop since.
-#[derive(Clone)]
-pub(crate) struct AcceptGate(Arc<Mutex<GateState>>);
-
-struct GateState {
-    acceptor: Option<Acceptor>,
-    /// Only what has been received is still served.
-    closed: bool,
-}
-
-impl AcceptGate {
-    pub(crate) fn new(acceptor: Acceptor) -> AcceptGate {
-        AcceptGate(Arc::new(Mutex::new(GateState { acceptor: Some(acceptor), closed: false })))
-    }
-
-    /// Has the worker accept no more. Waits for the attempt that it makes at this moment.
-    pub(crate) fn close(&self) {
-        let mut inside = interleave::lock(&self.0);
-        inside.closed = true;
-        // The listener may be closed from now on.
-        inside.acceptor.take_if(|acceptor| !acceptor.has_more());
-    }
-
-    /// `None` when the worker is to stop.
-    /// `spare` is for the next request.
-    fn accept(&self, spare: Option<RecycledJob>) -> io::Result<Option<Accepted>> {
-        let mut inside = interleave::lock(&self.0);
-        let closed = inside.closed;
-        let stops = |acceptor: &mut Acceptor| (closed || acceptor.is_stopping()) && !acceptor.has_more();
-        inside.acceptor.take_if(stops);
-        let Some(acceptor) = &inside.acceptor else { return Ok(None) };
-        acceptor.keep(spare);
-        // Only a hook could ask.
-        let core = acceptor.core();
-        let _accepting = core.has_hooks.then(|| AcceptingThread::begin(core.registry()));
-        acceptor.accept().map(Some)
-    }
-
-    fn with_door<T>(&self, act: impl FnOnce(&Acceptor) -> T) -> Option<T> {
-        interleave::lock(&self.0).acceptor.as_ref().map(act)
-    }
-}
+/// The key of the stop socket in the poller.
+#[cfg(unix)]
+const STOP: u64 = 1;
 
 /// Accepts for one thread or process among several.
 pub(crate) struct AcceptWorker {
     gate: AcceptGate,
+    waiter: WorkerWaiter,
+}
+
+/// Waits for a client or for the stop.
+struct WorkerWaiter {
     /// Readable when the worker is to stop.
     stop: Arc<Socket>,
-    /// Each worker has its own, so that a client wakes one of them and not all.
+    strategy: Strategy,
+}
+
+enum Strategy {
+    /// Waits in epoll(7). Each worker has its own poller, so a client wakes one worker and not all.
     #[cfg(unix)]
-    poller: Poller,
-    /// Listeners it listens to.
-    live: Cell<usize>,
-    /// The job that has ended last.
-    spare: Cell<Option<RecycledJob>>,
+    Epoll(Poller),
+    /// Waits in accept(2) itself, if the listener blocks, and else in poll(2).
+    #[cfg_attr(windows, allow(dead_code))]
+    Accept,
 }
 
 impl AcceptWorker {
+    /// A worker that waits in epoll(7), or in poll(2) where there is neither epoll nor kqueue.
     pub(crate) fn new(gate: AcceptGate, stop: Arc<Socket>) -> io::Result<AcceptWorker> {
-        let live = gate.with_door(|acceptor| acceptor.listeners().count()).unwrap_or_default();
         #[cfg(unix)]
-        let poller = {
+        let strategy = {
             let poller = Poller::new()?;
-            let listens = |acceptor: &Acceptor| {
-                let mut listeners = acceptor.listeners();
-                listeners.try_for_each(|listener| poller.add_exclusive(listener.as_fd(), 0))
-            };
-            gate.with_door(listens).transpose()?;
-            poller.add_level(stop.as_fd(), 1)?;
-            poller
+            let added = gate.with_acceptor(|acceptor| {
+                acceptor.listeners().try_for_each(|listener| poller.add_exclusive(listener.as_fd(), 0))
+            });
+            added.transpose()?;
+            poller.add_level(stop.as_fd(), STOP)?;
+            Strategy::Epoll(poller)
         };
-        Ok(AcceptWorker {
-            gate,
-            stop,
-            #[cfg(unix)]
-            poller,
-            live: Cell::new(live),
-            spare: Cell::default(),
-        })
+        #[cfg(not(unix))]
+        let strategy = Strategy::Accept;
+        Ok(AcceptWorker { gate, waiter: WorkerWaiter { stop, strategy } })
     }
 
-    /// Waits for a request; `None` after `limit`, or when the worker is to stop.
+    /// A worker whose only listener blocks in accept(2).
+    #[cfg(unix)]
+    pub(crate) fn blocking(gate: AcceptGate, stop: Arc<Socket>) -> AcceptWorker {
+        AcceptWorker { gate, waiter: WorkerWaiter { stop, strategy: Strategy::Accept } }
+    }
+
+    /// Waits for a request. Returns `None` after `limit`, or when the worker is to stop.
     ///
     /// # Errors
     ///
-    /// The listener's, when it is of no more use.
+    /// Returns an error if no listener can accept any more.
     pub(crate) fn next(&self, limit: Option<Duration>) -> io::Result<Option<Job>> {
         loop {
-            interleave::yield_point();
-            let Some(accepted) = self.gate.accept(self.spare.take())? else { return Ok(None) };
-            match accepted {
-                Accepted::Job(job) => return Ok(Some(job)),
-                Accepted::ServedInline | Accepted::Refused => {}
-                Accepted::Retry => self.remove_disabled_listeners(),
-                Accepted::WouldBlock => {
-                    if !self.wait(limit)? {
-                        return Ok(None);
-                    }
-                }
-                Accepted::AtCapacity => self.pause(CAPACITY_POLL_INTERVAL)?,
-                Accepted::Backoff(pause) => self.pause(pause)?,
+            match self.gate.next(&self.waiter, limit, Acceptor::accept_from)? {
+                Next::Taken(job) => return Ok(Some(job)),
+                Next::Refused => {}
+                Next::TimedOut | Next::Stopped => return Ok(None),
             }
         }
     }
 
     /// Serves a request to its end.
     pub(crate) fn serve(&self, job: Job) {
-        let (_, spare) = RecycledJob::after(|| job.run());
-        self.spare.set(spare);
+        let (_, ended) = RecycledJob::after(|| job.run());
+        self.gate.recycle(ended);
     }
+}
 
-    /// Listens no more to listeners that are gone: they would be ready for ever.
-    fn remove_disabled_listeners(&self) {
-        self.gate.with_door(|acceptor| {
-            let live = acceptor.listeners().count();
-            if self.live.replace(live) != live {
-                #[cfg(unix)]
-                for listener in acceptor.disabled_listeners() {
-                    let _ = self.poller.remove(listener.as_fd());
-                }
+impl Waiter for WorkerWaiter {
+    fn wait(&self, gate: &AcceptGate, limit: Option<Duration>) -> io::Result<bool> {
+        match &self.strategy {
+            #[cfg(unix)]
+            Strategy::Epoll(poller) => {
+                interleave::block_until(&|| poller.is_ready());
+                let mut events = Vec::new();
+                poller::wait(poller, &mut events, limit)?;
+                // Without a limit there is no event after a signal, and the wait goes on.
+                Ok(events.iter().all(|event| event.key != STOP) && (limit.is_none() || !events.is_empty()))
             }
-        });
-    }
-
-    /// Waits for a client. False after `limit`, and when the worker is to stop.
-    #[cfg(unix)]
-    fn wait(&self, limit: Option<Duration>) -> io::Result<bool> {
-        interleave::block_until(&|| self.poller.is_ready());
-        let mut events = Vec::new();
-        poller::wait(&self.poller, &mut events, limit)?;
-        // Interrupted, it is asked again: only a limit that passed is the end.
-        Ok(events.iter().all(|event| event.key != 1) && (limit.is_none() || !events.is_empty()))
-    }
-
-    #[cfg(not(unix))]
-    fn wait(&self, limit: Option<Duration>) -> io::Result<bool> {
-        // Not under the lock, which whoever closes the acceptor waits for.
-        let listeners: Option<Vec<_>> =
-            self.gate.with_door(|acceptor| acceptor.listeners().cloned().collect());
-        let listeners = listeners.unwrap_or_default();
-        let mut set = vec![Poll::new(&*self.stop, POLLIN)];
-        set.extend(listeners.iter().map(|listener| Poll::new(&**listener, POLLIN)));
-        let ready = poll(&mut set, limit)?;
-        Ok(set[0].revents() == 0 && (limit.is_none() || ready > 0))
-    }
-
-    fn pause(&self, limit: Duration) -> io::Result<()> {
-        match poll(&mut [Poll::new(&*self.stop, POLLIN)], Some(limit)) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-            _ => Ok(()),
+            Strategy::Accept => {
+                // Not under the gate's lock, which the end of the loop waits for.
+                let listeners: Option<Vec<_>> =
+                    gate.with_acceptor(|acceptor| acceptor.listeners().cloned().collect());
+                let listeners = listeners.unwrap_or_default();
+                let mut set = vec![Poll::new(&*self.stop, POLLIN)];
+                set.extend(listeners.iter().map(|listener| Poll::new(&**listener, POLLIN)));
+                let ready = poll_or_interrupted(&mut set, limit)?;
+                Ok(set[0].revents() == 0 && (limit.is_none() || ready > 0))
+            }
         }
+    }
+
+    fn pause(&self, pause: Option<Duration>, _limit: Option<Duration>) -> io::Result<bool> {
+        let pause = pause.unwrap_or(CAPACITY_POLL_INTERVAL);
+        poll_or_interrupted(&mut [Poll::new(&*self.stop, POLLIN)], Some(pause))?;
+        Ok(true)
+    }
+
+    fn remove_listener(&self, listener: &Arc<Socket>) {
+        #[cfg(unix)]
+        if let Strategy::Epoll(poller) = &self.strategy {
+            let _ = poller.remove(listener.as_fd());
+        }
+        // Poll is called with the listeners that the acceptor still has.
+        let _ = listener;
+    }
+}
+
+/// poll(2), which returns 0 if a signal interrupts it.
+fn poll_or_interrupted(set: &mut [Poll<'_>], limit: Option<Duration>) -> io::Result<usize> {
+    match poll(set, limit) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        polled => polled,
     }
 }

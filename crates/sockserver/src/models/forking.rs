@@ -21,60 +21,59 @@ use crate::request::log_limit::{self, LogKind, log_limited};
 
 /// Serves each request in a child process of its own. Unix only.
 ///
-/// Python: `socketserver.ForkingMixIn`. The child serves the request and exits;
-/// it never returns into the loop, runs no destructor of its parent's, and its
-/// exit status is 0 if all went well, 1 if the request failed, 101 if it panicked. What a handler changes in memory
-/// changes in the child only.
+/// Python: `socketserver.ForkingMixIn`. The child serves the request and exits. It never returns
+/// into the loop, and runs no destructors of its parent. Its exit status is 0 after success, 1 if
+/// the request failed, 75 if it was refused, and 101 after a panic. What a handler changes in
+/// memory is changed in the child only.
 ///
-/// It forks only while no other thread runs in the process and fails with a
-/// clear error otherwise: the child of a threaded process inherits the locks of
-/// threads it does not have.
+/// The mixin forks only while the process has no other thread, and returns an error otherwise. The
+/// child of a process with threads inherits locks that other threads hold, and cannot release them.
 ///
-/// Children are collected when they end, whatever the loop waits for, and only
-/// the mixin's own: those that other code in the process started are left to it.
+/// Children are reaped soon after they exit. Children that other code in the process has started
+/// are not touched.
 ///
-/// To stop such a server on a signal, let the signal's handler set a flag and look
-/// at it in [`service_actions`](crate::Builder::service_actions), which calls
-/// `request_shutdown`: a second thread to do it is what forking does not bear.
+/// To stop such a server on a signal, let the signal handler set a flag, and let
+/// [`service_actions`](crate::Builder::service_actions) check the flag and call `request_shutdown`.
+/// A second thread that waits for the signal would prevent forking.
 ///
 /// # Platform notes
 ///
-/// On Linux the number of threads comes from glibc or from `/proc/self/task`; where neither says
-/// that there is one, the server refuses to fork. On other systems nothing is checked: start no
-/// other threads there.
+/// On Linux the number of threads comes from glibc or from `/proc/self/task`. If it is not known to
+/// be one, the server refuses to fork. On other systems nothing is checked: start no other threads
+/// there.
 #[derive(Debug)]
 pub struct ForkingMixIn {
     max_children: usize,
     block_on_close: bool,
     children: Mutex<Vec<Child>>,
-    /// When every child was asked for last.
+    /// When waitpid(2) was called for every child the last time.
     asked: Mutex<Option<Instant>>,
-    /// To all children, from the first one on.
+    /// Created with the first child.
     line: Mutex<Option<Arc<ChildChannel>>>,
 }
 
 #[derive(Debug)]
 struct Child {
     pid: Pid,
-    /// Its request, whose line in the register stays until the child has ended.
+    /// Its request, which stays in the registry until the child has exited.
     job: Job,
-    /// It has said that it ends, and can be collected in a moment.
+    /// It has sent that it exits.
     ends: bool,
 }
 
-/// How often every child is asked for: one that was killed, or has become another program
-/// (exec), says nothing at its end.
+/// How often waitpid(2) is called for every child. A child that was killed, or has replaced itself
+/// by exec, sends no message at its exit.
 const RECHECK: Duration = Duration::from_millis(100);
 
-/// How soon a child is asked for again that has said that it ends.
+/// How soon waitpid(2) is called again for a child that has sent that it exits.
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// Exit statuses of a child: Python's 0 and 1, that of a Rust program that
-/// panics, and timeout(1)'s.
+/// Exit statuses of a child: Python's 0 and 1, that of a Rust program that panics, and that of
+/// timeout(1).
 const FAILED: i32 = 1;
 const PANICKED: i32 = 101;
 const TIMED_OUT: i32 = 124;
-/// That of a child that refused its request: `EX_TEMPFAIL` of sysexits.h.
+/// The exit status of a child that refused its request: `EX_TEMPFAIL` of sysexits.h.
 const REJECTED: i32 = 75;
 
 fn exit_status(outcome: Outcome) -> i32 {
@@ -116,12 +115,12 @@ fn outcome(waited: WaitStatus) -> Outcome {
             let deadline = place.and_then(|place| DEADLINES.get(place));
             deadline.map_or(Outcome::Failed, |deadline| Outcome::TimedOut(*deadline))
         }
-        // Killed, or collected by somebody else.
+        // Killed, or reaped by other code.
         _ => Outcome::Failed,
     }
 }
 
-/// Deadlines by the exit status that tells of them, from [`TIMED_OUT`] on.
+/// Deadlines by their exit status, from [`TIMED_OUT`] on.
 const DEADLINES: [DeadlineKind; 6] = [
     DeadlineKind::Request,
     DeadlineKind::FirstByte,
@@ -144,35 +143,34 @@ impl Default for ForkingMixIn {
 }
 
 impl ForkingMixIn {
-    /// With Python's defaults.
+    /// Creates the mixin with Python's defaults.
     #[must_use]
     pub fn new() -> ForkingMixIn {
         ForkingMixIn::default()
     }
 
-    /// How many children may run at once; clients beyond that wait in the
-    /// listener's queue. Python: `max_children`, default 40. 0 counts as 1.
+    /// Sets how many children may run at once. Further clients wait in the listener's queue. Python:
+    /// `max_children`, default 40. 0 counts as 1.
     #[must_use]
     pub fn max_children(mut self, max_children: usize) -> ForkingMixIn {
         self.max_children = max_children.max(1);
         self
     }
 
-    /// Whether closing the server waits for the children. Python:
-    /// `block_on_close`, default true.
+    /// Sets whether closing the server waits for the children. Python: `block_on_close`, default true.
     #[must_use]
     pub fn block_on_close(mut self, block_on_close: bool) -> ForkingMixIn {
         self.block_on_close = block_on_close;
         self
     }
 
-    /// How many children have not been collected yet. Python: `active_children`.
+    /// Returns how many children have not been reaped yet. Python: `active_children`.
     #[must_use]
     pub fn active_children(&self) -> usize {
         self.children.lock().len()
     }
 
-    /// Collects children that have ended. Python: `collect_children`.
+    /// Reaps children that have exited. Python: `collect_children`.
     fn collect_children(&self) {
         self.poll_children();
         let mut children = self.children.lock();
@@ -189,7 +187,7 @@ impl ForkingMixIn {
             let waited =
                 if child.ends || asks_all { process::wait_child(child.pid) } else { WaitStatus::Running };
             if waited == WaitStatus::Running {
-                // For one that takes longer, because it was stopped, nobody hurries.
+                // One that takes longer, because it was stopped, is checked less often.
                 child.ends &= !asks_all;
                 place += 1;
                 continue;
@@ -201,7 +199,7 @@ impl ForkingMixIn {
         }
     }
 
-    /// The line to the children: the one there is, or a new one.
+    /// Returns the channel to the children, and creates it for the first child.
     fn line(&self) -> io::Result<Arc<ChildChannel>> {
         let mut line = self.line.lock();
         if let Some(line) = &*line {
@@ -212,15 +210,15 @@ impl ForkingMixIn {
         Ok(new)
     }
 
-    /// How long the loop may wait for something else than a child's word.
+    /// Returns how long the loop may wait for other events than a child's message.
     fn next_look(&self) -> Option<Duration> {
         let children = self.children.lock();
         let soonest = if children.iter().any(|child| child.ends) { MOMENT } else { RECHECK };
         (!children.is_empty()).then_some(soonest)
     }
 
-    /// Waits until fewer than `max_children` run: for `handle_request`, since
-    /// `serve` accepts nothing while there are too many.
+    /// Waits until fewer than `max_children` run. It is for `handle_request`: `serve` accepts nothing
+    /// while there are too many.
     fn wait_for_room(&self) -> io::Result<()> {
         while self.active_children() >= self.max_children {
             self.wait_for_an_end()?;
@@ -243,7 +241,7 @@ impl MixIn for ForkingMixIn {
         if let Err(error) = self.wait_for_room() {
             return Err(job.reject(error));
         }
-        // What is printed but not yet written out would be written by both.
+        // Buffered output would be written by both processes.
         let _ = io::stdout().flush();
         match self.line().and_then(|line| Ok((line, process::fork()?))) {
             Err(error) => Err(job.reject(error)),
@@ -259,7 +257,7 @@ impl MixIn for ForkingMixIn {
 
     fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
         process::require_single_threaded()?;
-        // What a thread has to itself is set up here once, not in every child.
+        // Thread-local buffers are allocated once here, and not in every child.
         crate::connection::buffer_pool::prewarm();
         let line = self.line()?;
         let watch = [line.parent_end().as_fd()];
@@ -267,7 +265,7 @@ impl MixIn for ForkingMixIn {
             let goes_on = if self.active_children() >= self.max_children {
                 accept_loop.wait_without_accepting(&watch, self.next_look())
             } else {
-                accept_loop.run_once_within(&watch, self.next_look())
+                accept_loop.run_once(&watch, self.next_look())
             };
             if !goes_on? {
                 return Ok(());
@@ -311,7 +309,7 @@ impl MixIn for ForkingMixIn {
                 self.collect_children();
             }
         }
-        // What is left is let go: the system collects it when this process ends.
+        // The system reaps the other children when this process exits.
         let left = self.children.lock().split_off(0);
         if !left.is_empty() && self.block_on_close {
             log::warn!("closed while {} children still run", left.len());
@@ -323,7 +321,7 @@ impl MixIn for ForkingMixIn {
         true
     }
 
-    /// Only the children know which of them are between two requests.
+    /// Only the children know whether they are between two requests.
     fn drain_workers(&self, _: Duration, _: &dyn Fn() -> bool) -> Option<DrainReport> {
         if let Some(line) = &*self.line.lock() {
             line.close_for_children();
@@ -332,14 +330,13 @@ impl MixIn for ForkingMixIn {
     }
 }
 
-/// The child's whole life. It leaves through `_exit` alone: unwinding or
-/// returning would run its parent's loop a second time.
+/// Runs the child. It ends in `_exit`: unwinding or returning would continue the parent's loop.
 fn serve_in_child(mut job: Job, line: Arc<ChildChannel>) -> ! {
     log_limit::enter_child();
     child_channel::enter_child(line);
     let outcome = match panic::catch_unwind(AssertUnwindSafe(|| job.run_in_child())) {
         Ok(outcome) => outcome,
-        // The payload may panic once more when it is dropped.
+        // The payload may panic when it is dropped.
         Err(payload) => {
             std::mem::forget(payload);
             Outcome::Panicked

@@ -1,4 +1,4 @@
-//! Where connections wait that nobody serves.
+//! The idle connections of a selector.
 
 use std::io;
 
@@ -15,30 +15,30 @@ pub(crate) struct IdleSlab {
     closed: bool,
 }
 
-/// One place; its generation tells its connection from those before it.
+/// One place. Its generation distinguishes its connection from earlier ones.
 struct Slot {
     generation: u32,
-    /// Something has come while a worker serves it.
+    /// An event has come while a worker serves it.
     event_pending: bool,
-    /// The end has come too: see [`Event`].
+    /// The event includes a hang-up: see [`Event`].
     hang_up: bool,
     /// `None` while a worker serves it, and while the place is free.
     job: Option<Job>,
 }
 
-/// Whose place it is while a worker serves it.
+/// The place of a connection that a worker serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     place: u32,
     generation: u32,
 }
 
-/// What became of a connection that was to wait.
+/// The result of inserting a connection.
 pub(crate) enum InsertResult {
     Inserted,
-    /// Something has come for it while it was served; and the end, if so.
+    /// An event has come while it was served, and whether it includes a hang-up.
     EventPending(Job, bool),
-    /// Nobody is to wait any more.
+    /// The slab is closed.
     Closed(Job),
 }
 
@@ -49,7 +49,7 @@ impl Key {
 }
 
 impl IdleSlab {
-    /// Takes a place for a connection that a worker serves.
+    /// Reserves a place for a connection that a worker serves.
     pub(crate) fn reserve(&mut self) -> io::Result<Key> {
         let place = match self.free.pop() {
             Some(place) => place,
@@ -66,7 +66,7 @@ impl IdleSlab {
         Ok(Key { place, generation: taken.generation })
     }
 
-    /// Gives the place up.
+    /// Frees a place.
     pub(crate) fn release(&mut self, parked: Key) {
         let left = &mut self.places[parked.place as usize];
         left.generation = left.generation.wrapping_add(1) & 0x7fff_ffff;
@@ -74,7 +74,7 @@ impl IdleSlab {
         self.free.push(parked.place);
     }
 
-    /// Lets the connection wait here, unless it has something to do.
+    /// Inserts an idle connection, unless an event has come for it.
     pub(crate) fn insert(&mut self, parked: Key, job: Job) -> InsertResult {
         let place = &mut self.places[parked.place as usize];
         if std::mem::take(&mut place.event_pending) {
@@ -89,8 +89,8 @@ impl IdleSlab {
         InsertResult::Inserted
     }
 
-    /// Takes the connection out that an event is for; nothing if it is gone, or if
-    /// a worker has it, which is told.
+    /// Takes the connection of an event. Returns `None` if the connection is closed, or if a worker
+    /// serves it; then the event is recorded for that worker.
     pub(crate) fn take_for_event(&mut self, event: Event) -> Option<(Key, Job)> {
         let Event { key, hang_up } = event;
         let parked = Key { place: key as u32, generation: (key >> 32) as u32 };
@@ -107,7 +107,7 @@ impl IdleSlab {
         Some((parked, job))
     }
 
-    /// Takes everybody out.
+    /// Takes all connections.
     pub(crate) fn take_all(&mut self) -> Vec<Job> {
         let all = self.places.iter().enumerate();
         let parked = all.filter(|(_, place)| place.job.is_some());
@@ -126,7 +126,7 @@ impl IdleSlab {
             .collect()
     }
 
-    /// From now on nobody waits here: who comes is dismissed.
+    /// Closes the slab. No connection can be inserted any more.
     pub(crate) fn close(&mut self) {
         self.closed = true;
     }

@@ -5,6 +5,7 @@ pub(crate) mod accept_worker;
 pub(crate) mod forking;
 #[cfg(unix)]
 pub(crate) mod idle_slab;
+pub(crate) mod inline_datagram;
 pub(crate) mod pool;
 #[cfg(unix)]
 pub(crate) mod prefork;
@@ -12,5 +13,6 @@ pub(crate) mod prefork;
 pub(crate) mod prefork_worker;
 #[cfg(unix)]
 pub(crate) mod selector;
+pub(crate) mod sequential;
 pub(crate) mod threading;
 pub(crate) mod worker_threads;

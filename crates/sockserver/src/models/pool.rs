@@ -9,25 +9,23 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use sock::{SHUT_RDWR, Socket, socketpair};
 
+use crate::accept::acceptor::AcceptGate;
 use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
-use crate::models::accept_worker::{AcceptGate, AcceptWorker};
+use crate::models::accept_worker::AcceptWorker;
 use crate::models::worker_threads::WorkerThreads;
 use crate::request::job::{Job, Rejected};
 
 /// Serves requests in a fixed number of threads.
 ///
-/// Python has nothing like it in `socketserver`; its users write one with
-/// `concurrent.futures`. Each worker accepts by itself, serves its client to the
-/// end, and accepts the next: nothing is handed over, and clients beyond the
-/// workers wait in the listener's queue. With [`queue`](Self::queue) one thread
-/// accepts and the workers take from a queue: for those who want to know of clients
-/// that wait, and to refuse them.
+/// Python has no such mixin in `socketserver`. Each worker accepts a client, serves it to the end,
+/// and accepts the next one. Further clients wait in the listener's queue. With
+/// [`queue`](Self::queue) one thread accepts, and the workers take requests from a queue, so the
+/// server knows how many clients wait and can refuse them.
 ///
-/// A connection holds its worker until it ends: with clients that stay, make it at
-/// least as many workers as clients, or take the
-/// [`SelectorMixIn`](crate::SelectorMixIn).
+/// A connection occupies its worker until it ends. For clients that keep their connections, use at
+/// least as many workers as clients, or the [`SelectorMixIn`](crate::SelectorMixIn).
 pub struct ThreadPoolMixIn {
     workers: usize,
     queue: Option<(usize, WhenQueueFull)>,
@@ -44,10 +42,10 @@ pub enum WhenQueueFull {
     /// It waits in the listener's queue.
     #[default]
     Wait,
-    /// It is accepted, told so by [`refuse_request`](crate::ServerHooks::refuse_request),
-    /// and closed.
+    /// It is accepted, passed to [`refuse_request`](crate::ServerHooks::refuse_request), and
+    /// closed.
     Refuse,
-    /// It is accepted and closed without a word.
+    /// It is accepted and closed.
     Drop,
 }
 
@@ -64,49 +62,49 @@ impl Default for ThreadPoolMixIn {
 }
 
 impl ThreadPoolMixIn {
-    /// Eight workers that accept by themselves.
+    /// Creates a pool of eight workers without a queue.
     #[must_use]
     pub fn new() -> ThreadPoolMixIn {
         ThreadPoolMixIn::default()
     }
 
-    /// How many threads serve requests. Default 8; 0 counts as 1.
+    /// Sets how many threads serve requests. Default 8. 0 counts as 1.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> ThreadPoolMixIn {
         self.workers = workers.max(1);
         self
     }
 
-    /// Puts a queue of `length` requests between the loop and the workers. 0 counts
-    /// as 1.
+    /// Sets the length of a queue between the loop and the workers. By default there is none. 0
+    /// counts as 1.
     #[must_use]
     pub fn queue(mut self, length: usize, when_full: WhenQueueFull) -> ThreadPoolMixIn {
         self.queue = Some((length.max(1), when_full));
         self
     }
 
-    /// How many requests wait in the queue at the moment.
+    /// Returns how many requests wait in the queue.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.jobs.lock().as_ref().map_or(0, Sender::len)
     }
 
-    /// Workers that accept by themselves, while this loop only waits for its end.
+    /// Starts workers that accept, and waits for the end of the loop.
     fn serve_without_queue(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
         self.threads.start(self.workers)?;
         let (ours, theirs) = socketpair()?;
         let (theirs, failed) = (Arc::new(theirs), Arc::new(Mutex::new(None)));
-        let mut entrances = AcceptGates { gates: Vec::with_capacity(self.workers), stop: ours };
+        let mut gates = AcceptGates { gates: Vec::with_capacity(self.workers), stop: ours };
         // All pollers are there before the first client takes a descriptor.
         let mut workers = Vec::with_capacity(self.workers);
         for _ in 0..self.workers {
-            let gate = AcceptGate::new(accept_loop.acceptor().clone_for_thread());
-            entrances.gates.push(gate.clone());
+            let gate = AcceptGate::new(accept_loop.new_acceptor());
+            gates.gates.push(gate.clone());
             workers.push(AcceptWorker::new(gate, Arc::clone(&theirs))?);
         }
         for worker in workers {
             let failed = Arc::clone(&failed);
-            let handle = accept_loop.acceptor().core().handle.clone();
+            let handle = accept_loop.core().handle.clone();
             self.threads.run(move || {
                 if let Err(error) = work(&worker) {
                     failed.lock().get_or_insert(error);
@@ -124,7 +122,7 @@ impl ThreadPoolMixIn {
         }
     }
 
-    /// One loop that accepts, and workers that take from its queue.
+    /// Accepts, and starts workers that take requests from the queue.
     fn serve_with_queue(
         &self,
         accept_loop: &AcceptLoop<'_>,
@@ -135,7 +133,7 @@ impl ThreadPoolMixIn {
         let (jobs, taken) = bounded(length);
         for _ in 0..self.workers {
             let (taken, waiting): (Receiver<Job>, _) = (taken.clone(), Arc::clone(&self.waiting));
-            let handle = accept_loop.acceptor().core().handle.clone();
+            let handle = accept_loop.core().handle.clone();
             self.threads.run(move || {
                 for job in taken {
                     if waiting.swap(false, Ordering::SeqCst) {
@@ -156,7 +154,7 @@ impl ThreadPoolMixIn {
             let goes_on = if full() {
                 accept_loop.wait_without_accepting(&[], None)?
             } else {
-                accept_loop.run_once(&[])?
+                accept_loop.run_once(&[], None)?
             };
             if !goes_on {
                 return Ok(());
@@ -165,22 +163,22 @@ impl ThreadPoolMixIn {
     }
 }
 
-/// Where the workers of one loop accept, closed at its end however it ends.
+/// The gates of the workers of one loop. They are closed at its end, also after an error.
 struct AcceptGates {
     gates: Vec<AcceptGate>,
-    /// Its end wakes every worker that waits.
+    /// Its shutdown wakes every worker that waits.
     stop: Socket,
 }
 
 impl Drop for AcceptGates {
     fn drop(&mut self) {
         let _ = self.stop.shutdown(SHUT_RDWR);
-        // From here on none accepts. Those that serve a request finish it.
-        self.gates.iter().for_each(AcceptGate::close);
+        // From here on no worker accepts. Those that serve a request finish it.
+        self.gates.iter().for_each(|gate| drop(gate.close()));
     }
 }
 
-/// The queue of one loop, closed at its end however it ends: its workers leave it then.
+/// The queue of one loop. It is closed at its end, also after an error, which ends its workers.
 struct Queue<'a>(&'a Mutex<Option<Sender<Job>>>);
 
 impl<'a> Queue<'a> {
@@ -196,7 +194,7 @@ impl Drop for Queue<'_> {
     }
 }
 
-/// What a worker does that accepts by itself.
+/// Accepts and serves until the loop ends.
 fn work(worker: &AcceptWorker) -> io::Result<()> {
     while let Some(job) = worker.next(None)? {
         worker.serve(job);
@@ -219,7 +217,7 @@ impl MixIn for ThreadPoolMixIn {
             // This loop is the only one that fills the queue, and it had room.
             (_, Err(TrySendError::Full(job))) => drop(jobs.send(job)),
             (_, Err(TrySendError::Disconnected(job))) => {
-                return Err(job.reject(io::Error::other("every worker is gone")));
+                return Err(job.reject(io::Error::other("all workers have exited")));
             }
         }
         Ok(())

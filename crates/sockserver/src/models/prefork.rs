@@ -1,4 +1,4 @@
-//! Processes that are there before their clients.
+//! Worker processes that are forked before the first client.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -20,7 +20,7 @@ use crate::os::process::{self, Fork, Pid, WaitStatus};
 use crate::request::job::{Job, Rejected};
 use crate::request::log_limit::{LogKind, log_limited};
 
-/// A worker that ends sooner than this has not really started.
+/// A worker that exits sooner than this counts as one that failed to start.
 const MIN_UPTIME: Duration = Duration::from_secs(1);
 
 /// Pause before a worker that failed is replaced; it doubles up to [`MAX_DELAY`].
@@ -30,7 +30,7 @@ const MAX_DELAY: Duration = Duration::from_secs(1);
 /// How many workers may fail to start in a row.
 const MAX_FAILED_STARTS: u32 = 10;
 
-/// How long `serve_forever` waits for workers to say that they accept no more.
+/// How long `serve_forever` waits until no worker accepts any more.
 const LONGEST_STOP: Duration = Duration::from_secs(1);
 
 /// How long a stuck worker has between SIGABRT and SIGKILL.
@@ -38,18 +38,18 @@ const ABORT_GRACE: Duration = Duration::from_secs(1);
 
 /// Serves requests in processes that are forked before the first client. Unix only.
 ///
-/// Python has nothing like it; its users run gunicorn or Apache. The workers accept
-/// by themselves, one client each at a time. One that dies takes its own client
-/// along and is replaced, with a growing pause if it died young; one that is stuck
-/// is killed: see [`heartbeat`](Self::heartbeat). When the parent is killed the
-/// workers finish what they serve, and leave.
+/// Python has no such mixin; its users run gunicorn or Apache. Each worker accepts and serves one
+/// client at a time. A worker that dies is replaced, after an exponential pause if it was young, and
+/// only its own client is lost. A worker that is stuck is killed: see
+/// [`heartbeat`](Self::heartbeat). When the parent is killed, the workers finish their requests and
+/// exit.
 ///
-/// It forks only while no other thread runs in the process: start none before
-/// serving. What must not be shared by processes, such as a connection to a
-/// database, is to be opened in [`start_worker`](crate::ServerHooks::start_worker).
+/// The mixin forks only while the process has no other thread, so start none before serving. Open
+/// what processes cannot share, such as a connection to a database, in
+/// [`start_worker`](crate::ServerHooks::start_worker).
 ///
-/// A worker that waits for a client is in accept(2); to call it out of there its own
-/// thread for orders sends it `SIGURG`, whose handler is the worker's for that reason.
+/// A worker with one listener waits for clients in accept(2). Its control thread interrupts it with
+/// `SIGURG`, for which the worker installs a handler.
 ///
 /// # Platform notes
 ///
@@ -62,7 +62,7 @@ pub struct PreforkMixIn {
     squad: Mutex<Workers>,
 }
 
-/// The workers there are, and what those before them have done.
+/// The workers, and the counters of those that have exited.
 #[derive(Default)]
 struct Workers {
     workers: Vec<Option<WorkerHandle>>,
@@ -72,9 +72,9 @@ struct Workers {
 struct WorkerHandle {
     pid: Pid,
     born: Instant,
-    /// Its other end is the worker's alone: it ends when the worker does.
+    /// The worker has the other end, and no other process. It reads end of file when the worker exits.
     control: Arc<Socket>,
-    /// When it was told to die for being stuck.
+    /// When it was sent SIGABRT because it is stuck.
     aborted: Option<Instant>,
 }
 
@@ -91,22 +91,22 @@ impl Default for PreforkMixIn {
 }
 
 impl PreforkMixIn {
-    /// As many workers as processors this process may use.
+    /// Creates as many workers as the processors that this process may use.
     #[must_use]
     pub fn new() -> PreforkMixIn {
         PreforkMixIn::default()
     }
 
-    /// How many processes serve requests; 0 counts as 1.
+    /// Sets how many processes serve requests. 0 counts as 1.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> PreforkMixIn {
         self.workers = workers.max(1);
         self
     }
 
-    /// How many requests a worker serves before it makes room for a new one, as a
-    /// remedy for memory that leaks; `jitter` more at random, so that they do not
-    /// all leave at once. Default: no limit.
+    /// Sets how many requests a worker serves before it is replaced, which bounds memory leaks. Up to
+    /// `jitter` more are added at random, so that the workers are not replaced all at once. Default: no
+    /// limit.
     #[must_use]
     pub fn max_requests(mut self, max_requests: u64, jitter: u64) -> PreforkMixIn {
         self.max_requests = Some(max_requests.max(1));
@@ -114,17 +114,17 @@ impl PreforkMixIn {
         self
     }
 
-    /// How long a worker may be silent. One that is, since it was stopped, is killed;
-    /// so is one whose handler does not return after
-    /// [`request_timeout`](crate::Builder::request_timeout), which is noticed within
-    /// the same time. A long conversation is no silence. Default 30 s.
+    /// Sets how long a worker may send no heartbeat, for example because it was stopped, before it is
+    /// killed. A worker whose handler does not return after
+    /// [`request_timeout`](crate::Builder::request_timeout) is killed within the same time. A long
+    /// connection is no reason. Default 30 s.
     #[must_use]
     pub fn heartbeat(mut self, heartbeat: Duration) -> PreforkMixIn {
         self.heartbeat = heartbeat.max(Duration::from_millis(30));
         self
     }
 
-    /// Process ids of the workers there are.
+    /// Returns the process ids of the workers.
     #[must_use]
     pub fn worker_pids(&self) -> Vec<i32> {
         self.squad.lock().workers.iter().flatten().map(|worker| worker.pid).collect()
@@ -145,14 +145,14 @@ impl PreforkMixIn {
         squad.board.clone().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Starts a worker in a place that is free.
+    /// Starts a worker in a free place.
     fn start(
         &self,
         place: usize,
         board: &Arc<Scoreboard>,
         accept_loop: &AcceptLoop<'_>,
     ) -> io::Result<Pid> {
-        // What is printed but not yet written out would be written by both.
+        // Buffered output would be written by both processes.
         let _ = io::stdout().flush();
         let quota = self.quota();
         let (control, theirs) = socketpair()?;
@@ -167,12 +167,12 @@ impl PreforkMixIn {
                 Ok(pid)
             }
             Fork::Child => {
-                // The others' ends are the parent's to hold: with a copy here they
-                // would not notice its death.
+                // With copies of the parent's ends here, the other workers would not read end
+                // of file when the parent dies.
                 drop(control);
                 self.squad.lock().workers.clear();
                 let ran = panic::catch_unwind(AssertUnwindSafe(|| {
-                    prefork_worker::run(accept_loop.acceptor(), theirs, slot, quota, self.heartbeat)
+                    prefork_worker::run(accept_loop, theirs, slot, quota, self.heartbeat)
                 }));
                 let _ = io::stdout().flush();
                 process::_exit(ran.unwrap_or(101))
@@ -180,7 +180,7 @@ impl PreforkMixIn {
         }
     }
 
-    /// Collects workers that have ended. Returns how.
+    /// Reaps workers that have exited, and returns their exit statuses.
     fn collect(&self) -> Vec<(WorkerHandle, WaitStatus, bool)> {
         let mut squad = self.squad.lock();
         let Some(board) = squad.board.clone() else { return Vec::new() };
@@ -190,7 +190,7 @@ impl PreforkMixIn {
             match process::wait_child(worker.pid) {
                 WaitStatus::Running => {}
                 waited => {
-                    // Whom it served is lost, and counted.
+                    // The client that it served is lost, and counted.
                     let started = board.retire(place);
                     ended.extend(slot.take().map(|worker| (worker, waited, started)));
                 }
@@ -199,13 +199,13 @@ impl PreforkMixIn {
         ended
     }
 
-    /// Whether there is a worker that can serve.
+    /// Returns whether a worker can serve.
     fn has_started(&self, board: &Scoreboard) -> bool {
         let squad = self.squad.lock();
         squad.workers.iter().enumerate().any(|(place, worker)| worker.is_some() && board.has_started(place))
     }
 
-    /// Kills workers that have not said for too long that they are alive.
+    /// Kills workers whose last heartbeat is too old.
     fn kill_stuck(&self, board: &Scoreboard) {
         for (place, slot) in self.squad.lock().workers.iter_mut().enumerate() {
             let Some(worker) = slot else { continue };
@@ -232,16 +232,16 @@ impl PreforkMixIn {
         self.squad.lock().workers.iter().flatten().map(|worker| Arc::clone(&worker.control)).collect()
     }
 
-    /// Tells all workers to accept no more, and to be gone within `limit`.
+    /// Sends all workers the command to drain within `limit`.
     fn send_drain(&self, limit: Option<Duration>) {
         let limit = limit.map_or(u64::MAX, |limit| limit.as_millis() as u64);
-        self.tell(&format!("drain {limit}\n"));
+        self.send_to_all(&format!("drain {limit}\n"));
     }
 
-    fn tell(&self, line: &str) {
+    fn send_to_all(&self, command: &str) {
         for control in self.controls() {
-            // One that is gone needs no telling.
-            let _ = control.sendall(line.as_bytes());
+            // A worker that has exited needs no command.
+            let _ = control.sendall(command.as_bytes());
         }
     }
 
@@ -261,7 +261,7 @@ impl PreforkMixIn {
         true
     }
 
-    /// Waits until no worker accepts any more. One that is stopped by a signal does not say so.
+    /// Waits until no worker accepts any more. A worker that was stopped by a signal is not waited for.
     fn wait_until_stopped(&self, board: &Scoreboard) {
         let until = Instant::now() + LONGEST_STOP;
         let accepts = || {
@@ -282,20 +282,20 @@ impl PreforkMixIn {
     }
 }
 
-/// How the next worker is to be started, after one that ended.
+/// Decides when the next worker is started after one has exited.
 #[derive(Default)]
 struct RespawnThrottle {
     pause: Duration,
     not_before: Option<Instant>,
-    /// Attempts to start that failed, one after the other.
+    /// Failed starts in a row.
     in_a_row: u32,
-    /// One has failed, and not all places are taken since: one at a time is tried.
+    /// A start has failed, and not all places are taken since: one worker at a time is started.
     probing: bool,
     /// The last attempt of that kind, while it is under way.
     attempt: Option<Probe>,
 }
 
-/// A worker that may not be able to start, and how long the next waits for it.
+/// A start whose outcome is not known, and how long the next start waits for it.
 struct Probe {
     place: usize,
     pid: Pid,
@@ -303,7 +303,7 @@ struct Probe {
 }
 
 impl RespawnThrottle {
-    /// Takes note of an end. Fails when no worker can start, and none is left.
+    /// Records an exit. Returns an error if no worker can start and none is left.
     fn note(
         &mut self,
         worker: &WorkerHandle,
@@ -317,32 +317,32 @@ impl RespawnThrottle {
                 return Ok(());
             }
             WaitStatus::Exited(LISTENER_GONE) => {
-                return Err(io::Error::other("the listener is of no more use"));
+                return Err(io::Error::other("no listener can accept any more"));
             }
             WaitStatus::Exited(status) => (LogKind::Exited(status), format!("exited with status {status}")),
             WaitStatus::Killed(signal) => {
                 (LogKind::Killed(signal), format!("was killed by signal {signal}"))
             }
-            _ => (LogKind::Exited(-1), "was collected by somebody else".to_owned()),
+            _ => (LogKind::Exited(-1), "was reaped by other code".to_owned()),
         };
         log_limited!(error, kind, "worker {} {how}", worker.pid);
         if worker.born.elapsed() >= MIN_UPTIME {
             *self = RespawnThrottle { probing: self.probing, ..RespawnThrottle::default() };
             return Ok(());
         }
-        // Those that end together are one trouble.
+        // Workers that exit together count once.
         let attempted = self.attempt.take_if(|attempt| attempt.pid == worker.pid).is_some();
         if self.wait().is_some() && !attempted {
             return Ok(());
         }
         self.back_off();
-        // Who kills one that could start, from outside, says nothing about the next.
+        // If a worker that had started is killed from outside, the next one can start too.
         if started {
             self.in_a_row = 0;
         } else {
             self.in_a_row += 1;
             self.probing = true;
-            // While others serve there is something to lose.
+            // While other workers serve, the server goes on.
             if self.in_a_row >= MAX_FAILED_STARTS && !others_serve {
                 let sentence =
                     format!("workers cannot start: {MAX_FAILED_STARTS} in a row failed, the last {how}");
@@ -352,7 +352,7 @@ impl RespawnThrottle {
         Ok(())
     }
 
-    /// Takes note of a start.
+    /// Records a start.
     fn started(&mut self, place: usize, pid: Pid) {
         if self.probing {
             self.attempt = Some(Probe { place, pid, until: Instant::now() + MAX_DELAY });
@@ -360,9 +360,8 @@ impl RespawnThrottle {
         }
     }
 
-    /// Looks whether the last attempt has succeeded; then the next need not wait long.
-    /// Before anybody knows, there is no next: on a busy machine an attempt takes longer
-    /// than its pause.
+    /// Checks whether the last start has succeeded. Then the next one need not wait long. Until that is
+    /// known there is no next one: on a busy machine a start takes longer than its pause.
     fn look(&mut self, board: &Scoreboard) {
         let Some(attempt) = &self.attempt else { return };
         if board.has_started(attempt.place) {
@@ -377,7 +376,7 @@ impl RespawnThrottle {
         self.not_before = Some(Instant::now() + self.pause);
     }
 
-    /// How long to wait before the next start; `None` for not at all.
+    /// Returns how long to wait before the next start, if at all.
     fn wait(&self) -> Option<Duration> {
         let left = self.not_before?.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
@@ -393,12 +392,12 @@ impl MixIn for PreforkMixIn {
 
     fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
         process::require_single_threaded()?;
-        let registry = Arc::clone(accept_loop.acceptor().core().registry());
+        let registry = Arc::clone(accept_loop.core().registry());
         // Each serves one request at a time.
         let workers = self.workers.min(registry.limits().max_connections);
         let board = self.board(workers)?;
         registry.set_worker_scoreboard(Arc::clone(&board));
-        accept_loop.acceptor().set_blocking_accept(true)?;
+        prefork_worker::set_blocking_accept(accept_loop, true)?;
         let mut pace = RespawnThrottle::default();
         let served = loop {
             let ended = self.collect();
@@ -419,7 +418,7 @@ impl MixIn for PreforkMixIn {
                         Ok(pid) => pace.started(place, pid),
                         Err(error) => {
                             log_limited!(error, LogKind::NotForked, "cannot fork a worker: {error}");
-                            // Where there is no room for one, there is none for all that are missing.
+                            // If one cannot be forked, the other missing ones cannot either.
                             pace.probing = true;
                             pace.back_off();
                         }
@@ -436,14 +435,14 @@ impl MixIn for PreforkMixIn {
                 Err(error) => break Err(error),
             }
         };
-        // They finish what they serve; how long that may take, closing or a drain says.
-        self.tell("stop\n");
-        // A drain that a signal asks for has no time for workers that do not answer, and
-        // shuts the listener down.
+        // They finish their requests within the time that the close or the drain allows.
+        self.send_to_all("stop\n");
+        // A drain on a signal shuts the listener down, and does not wait for workers that do not
+        // respond.
         if !accept_loop.signal_received() {
             self.wait_until_stopped(&board);
         }
-        served.and(accept_loop.acceptor().set_blocking_accept(false))
+        served.and(prefork_worker::set_blocking_accept(accept_loop, false))
     }
 
     fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
@@ -464,17 +463,17 @@ impl MixIn for PreforkMixIn {
         let begin = Instant::now();
         let controls = self.controls();
         self.send_drain(Some(limit));
-        // Each has the same time to cut off what is left, and to say so.
+        // Each has the same time to abort its requests and to report that.
         let mut in_time = self.wait_until_exited(Some(limit + prefork_worker::GRACE), hurry);
         if !in_time && hurry() {
-            self.tell("hurry\n");
+            self.send_to_all("hurry\n");
             in_time = self.wait_until_exited(Some(prefork_worker::GRACE), &|| false);
         }
         let mut report = DrainReport::default();
         let silent: Vec<_> =
             controls.iter().filter(|control| !prefork_worker::read_report(control, &mut report)).collect();
         if !in_time {
-            // Whom a worker serves that can say nothing any more, the board knows.
+            // The scoreboard has the client of a worker that can no longer report it.
             let squad = self.squad.lock();
             let places = squad.workers.iter().enumerate().filter(|(_, worker)| {
                 worker.as_ref().is_some_and(|worker| {
@@ -534,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_starts_are_enough_when_nobody_serves() {
+    fn failed_starts_are_enough_when_no_worker_serves() {
         for (waited, others_serve) in
             [(WaitStatus::Exited(1), false), (WaitStatus::Killed(6), false), (WaitStatus::Exited(1), true)]
         {
@@ -569,11 +568,11 @@ mod tests {
         let board = Scoreboard::new(1).unwrap();
         let mut pace = RespawnThrottle { probing: true, ..RespawnThrottle::default() };
         pace.started(0, 1);
-        // Its pause is over, and nobody knows yet what becomes of it.
+        // Its pause is over, and its outcome is not known yet.
         pace.not_before = Some(Instant::now());
         pace.look(&board);
         assert!(pace.wait().is_some());
-        // Nor is it waited for longer than that.
+        // It is not waited for longer than that.
         pace.not_before = Some(Instant::now());
         pace.attempt.as_mut().unwrap().until = Instant::now();
         pace.look(&board);

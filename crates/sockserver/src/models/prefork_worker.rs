@@ -1,4 +1,4 @@
-//! The life of a worker process.
+//! A worker process of the prefork model.
 
 use std::io::{self, BufRead};
 use std::net::SocketAddr;
@@ -9,40 +9,53 @@ use std::time::{Duration, Instant};
 
 use sock::{Address, MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, SHUT_RDWR, Socket, poll, socketpair};
 
-use crate::accept::acceptor::Acceptor;
+use crate::accept::acceptor::{AcceptGate, Acceptor};
+use crate::accept::mixin::AcceptLoop;
 use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::scoreboard::Slot;
 use crate::limits::clock::NEVER;
 use crate::limits::drain_report::{AbortedRequest, DrainReport};
-use crate::models::accept_worker::{AcceptGate, AcceptWorker};
+use crate::models::accept_worker::AcceptWorker;
 use crate::os::accept_interrupt::{AcceptInterrupter, while_accepting};
 use crate::os::process;
-use crate::request::core::Core;
+use crate::request::core::{Core, HandlerFactory};
 
-/// Exit status of a worker whose listener is of no more use.
+/// The exit status of a worker whose listeners are all closed or broken.
 pub(crate) const LISTENER_GONE: i32 = 3;
 
 /// How much longer than its limit a worker may take to end its drain.
 pub(crate) const GRACE: Duration = Duration::from_millis(200);
 
-/// How long after its listener a worker hears that it is to stop.
+/// How long after the shutdown of its listener a worker waits for the command to stop.
 const SHORT_WAIT: Duration = Duration::from_millis(250);
 
-/// How often a worker that waits at several listeners looks for clients nobody has told it
-/// of: who was woken for one may have been killed, or stopped, before it could accept.
-/// One that waits in accept(2) itself has the client when it is woken.
+/// How often a worker that waits for several listeners tries to accept without an event. The worker
+/// that was woken for a client may have been killed or stopped before it could accept. A worker that
+/// waits in accept(2) has the client when it is woken.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Serves requests until it is told to stop, or has served `quota`. Returns the
-/// exit status.
+/// Returns the listener in which workers wait: the only one, if it is for connections.
+fn blocking_listener<'a>(accept_loop: &'a AcceptLoop<'_>) -> Option<&'a Socket> {
+    match (&*accept_loop.core().service, accept_loop.listeners()) {
+        (HandlerFactory::Stream(_), [listener]) => Some(listener),
+        _ => None,
+    }
+}
+
+/// Sets whether accept(2) of the workers blocks.
+pub(crate) fn set_blocking_accept(accept_loop: &AcceptLoop<'_>, blocks: bool) -> io::Result<()> {
+    blocking_listener(accept_loop).map_or(Ok(()), |listener| listener.setblocking(blocks))
+}
+
+/// Serves requests until the stop, or until `quota` of them are served. Returns the exit status.
 pub(crate) fn run(
-    acceptor: &Acceptor,
+    accept_loop: &AcceptLoop<'_>,
     control: Socket,
     slot: Slot,
     quota: Option<u64>,
     heartbeat: Duration,
 ) -> i32 {
-    match serve_until_stopped(acceptor, control, slot, quota, heartbeat) {
+    match serve_until_stopped(accept_loop, control, slot, quota, heartbeat) {
         Ok(true) => 0,
         Ok(false) => LISTENER_GONE,
         Err(error) => {
@@ -52,24 +65,29 @@ pub(crate) fn run(
     }
 }
 
-/// False when the listener is of no more use.
+/// Returns false if all listeners are closed or broken.
 fn serve_until_stopped(
-    acceptor: &Acceptor,
+    accept_loop: &AcceptLoop<'_>,
     control: Socket,
     slot: Slot,
     quota: Option<u64>,
     heartbeat: Duration,
 ) -> io::Result<bool> {
-    let core = Arc::new(Core::for_worker(acceptor.core())?);
+    let core = Arc::new(Core::for_worker(accept_loop.core())?);
     core.hooks.start_worker()?;
     core.registry().set_own_slot(slot.clone());
     let (stopping, stop) = socketpair()?;
-    let worker = AcceptWorker::new(AcceptGate::new(acceptor.clone_for_process(&core)), Arc::new(stop))?;
+    let acceptor = Acceptor::new(&core, accept_loop.listeners(), accept_loop.settings());
+    let (gate, stop) = (AcceptGate::new(acceptor), Arc::new(stop));
+    let worker = match blocking_listener(accept_loop) {
+        Some(_) => AcceptWorker::blocking(gate, stop),
+        None => AcceptWorker::new(gate, stop)?,
+    };
     let serving = Arc::new(AtomicBool::new(true));
     let orders = ControlThread {
         control,
         handle: core.handle.clone(),
-        listeners: acceptor.listeners().cloned().collect(),
+        listeners: accept_loop.listeners().to_vec(),
         stopping,
         serving: Arc::clone(&serving),
         slot: slot.clone(),
@@ -81,7 +99,7 @@ fn serve_until_stopped(
     let served = serve(&worker, &core.handle, &slot, quota);
     serving.store(false, Ordering::Release);
     if core.registry().is_draining() {
-        // It ends when the drain has, which tells how it went.
+        // It ends with the drain, which it reports.
         let _ = control.join();
     }
     Ok(served)
@@ -105,8 +123,8 @@ fn serve(worker: &AcceptWorker, handle: &ServerHandle, slot: &Slot, quota: Optio
                 slot.clear_client();
                 left -= 1;
             }
-            // A parent that drains has shut it down, or another worker whose parent is
-            // gone; this one hears of it in a moment.
+            // A draining parent has shut the listener down, or a worker whose parent has died.
+            // The command follows.
             Err(_) if stop_requested(handle) => {}
             Err(error) => {
                 log::error!("worker: {error}");
@@ -125,9 +143,9 @@ fn stop_requested(handle: &ServerHandle) -> bool {
     handle.is_stopping()
 }
 
-/// What the thread beside the one that serves goes by.
+/// The thread beside the one that serves.
 struct ControlThread {
-    /// The parent's word.
+    /// The socket to the parent.
     control: Socket,
     handle: ServerHandle,
     listeners: Vec<Arc<Socket>>,
@@ -139,8 +157,8 @@ struct ControlThread {
 }
 
 impl ControlThread {
-    /// Says every now and then that the worker is alive; does what the parent says, or
-    /// what its end means.
+    /// Records heartbeats until a command comes, and carries it out. End of file means that the parent
+    /// has died.
     fn run_control(&self, look: Duration) {
         let ControlThread { control, handle, serving, .. } = self;
         self.heartbeat_until_command(look);
@@ -149,8 +167,8 @@ impl ControlThread {
             let line = lines.next().and_then(Result::ok);
             handle.stop_local();
             if line.is_none() {
-                // The parent is gone. Whoever takes its place needs the address, however
-                // long the last request here takes.
+                // The parent has died. Its successor needs the address, also while the last
+                // request here runs.
                 self.listeners.iter().for_each(|listener| drop(listener.shutdown(SHUT_RDWR)));
             }
             let _ = self.stopping.shutdown(SHUT_RDWR);
@@ -166,7 +184,7 @@ impl ControlThread {
         let limit = Duration::from_millis(limit.unwrap_or(u64::MAX));
         handle.registry().begin_drain();
         let still_serves = || serving.load(Ordering::Acquire);
-        // One more word means that there is no time left.
+        // Another command means that there is no time left.
         let hurry = || {
             let more = control.recv_with_flags(1, MSG_PEEK | MSG_DONTWAIT);
             more.is_ok_and(|word| !word.is_empty())
@@ -174,13 +192,13 @@ impl ControlThread {
         let report = handle.registry().drain(limit, &hurry, &|| {}, &still_serves);
         let _ = control.sendall(encode_report(&report).as_bytes());
         if report.still_running > 0 {
-            // Its handler does not return, and this process has nothing else to do.
+            // A handler does not return, and nothing else is left to do.
             process::_exit(1);
         }
     }
 
-    /// A stopped process says nothing, whatever it does; one whose handler does not
-    /// return gives up. A long conversation is neither.
+    /// Records heartbeats. A stopped process records none. A process whose handler does not return
+    /// records that it is stuck.
     fn heartbeat_until_command(&self, look: Duration) {
         let limits = self.handle.registry().limits();
         let patience = if limits.wrap_timeout.is_some() { Some(look) } else { limits.request_timeout };
@@ -201,19 +219,19 @@ impl ControlThread {
         }
     }
 
-    /// Whether the time of the request that is served is over: no deadline runs for it.
+    /// Returns whether the deadline of the current request has expired.
     fn is_over(&self) -> bool {
         let registry = self.handle.registry();
         if registry.limits().request_timeout.is_none() {
             return false;
         }
         let stats = registry.stats();
-        // Looked at twice: it may have ended in between.
+        // The request may have ended in between.
         stats.in_flight > stats.idle && registry.expire_overdue() == NEVER && registry.stats() == stats
     }
 }
 
-/// `finished idle left`, and a line for each that was cut off.
+/// Encodes `finished idle still_running`, and a line for each aborted request.
 fn encode_report(report: &DrainReport) -> String {
     let mut text = format!("{} {} {}\n", report.finished, report.idle, report.still_running);
     for AbortedRequest { client_address, age } in &report.aborted {
@@ -222,7 +240,7 @@ fn encode_report(report: &DrainReport) -> String {
     text
 }
 
-/// Adds what a worker has told at its end. Returns whether it has.
+/// Adds the report of a worker. Returns whether there is one.
 pub(crate) fn read_report(control: &Socket, report: &mut DrainReport) -> bool {
     let mut text = Vec::new();
     while let Ok(data @ [_, ..]) = control.recv_with_flags(4096, MSG_DONTWAIT).as_deref() {

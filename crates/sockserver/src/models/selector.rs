@@ -1,4 +1,4 @@
-//! Connections between requests wait in a selector, without a thread.
+//! A few threads serve requests. Idle connections wait in a poller, without a thread.
 
 #[cfg(all(test, target_os = "linux"))]
 mod orders;
@@ -15,10 +15,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use sock::{AsFd, Socket, socketpair};
 
-use crate::accept::acceptor::{Accepted, Acceptor};
+use crate::accept::acceptor::{AcceptGate, Acceptor, Attempt};
 use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
-use crate::lifecycle::current_server::AcceptingThread;
 use crate::lifecycle::handle::ServerHandle;
 use crate::models::idle_slab::{IdleSlab, InsertResult, Key};
 use crate::os::interleave;
@@ -28,34 +27,33 @@ use crate::request::job::{Job, Rejected};
 use crate::request::log_limit::{self, LogKind};
 use crate::request::serve::Progress;
 
-/// How long a worker that has nothing to do stays, when there are more than wanted.
+/// How long an idle worker waits before it exits, if there are more than configured.
 const IDLE_LIFETIME: Duration = Duration::from_secs(5);
 
-/// How often somebody looks whether all workers are stuck in their handlers.
+/// How often the monitor checks whether all workers are blocked in handlers.
 const TICK: Duration = Duration::from_millis(2);
 
-/// How long that goes on after the last request.
+/// After so many ticks without work the monitor sleeps.
 const IDLE_TICKS: u32 = 50;
 
-/// How soon listeners that could not be entered in the poller are tried again.
+/// How soon adding listeners to the poller is tried again after an error.
 const OPEN_RETRY: Duration = Duration::from_millis(100);
 
-/// Keys of what is no connection.
+/// Keys of events that do not belong to a connection.
 const WAKER: u64 = u64::MAX;
 const LISTENERS: u64 = u64::MAX - 1;
 
-/// Serves requests in a few threads; connections between two requests wait in
-/// epoll(7), or kqueue, and hold no thread and no buffer.
+/// Serves requests in a few threads. Connections between two requests wait in epoll(7) or kqueue,
+/// without a thread and without a buffer. Unix only.
 ///
-/// Python has nothing like it in `socketserver`; in `selectors` and `asyncio` the
-/// handler has to be written for it. Here it is a handler like any other, and may
-/// block: workers that are stuck in their handlers are joined by others, up to
-/// [`max_workers`](Self::max_workers). A handler gains by it when it serves one
-/// request and sets `cx.close_connection` to false; one that loops over all
-/// requests of its connection holds its thread for as long as the loop.
+/// Python has no such mixin in `socketserver`, and handlers for `selectors` and `asyncio` are
+/// written in another way. Here handlers are the same as for other models, and may block: if all
+/// workers are blocked, others are started, up to [`max_workers`](Self::max_workers). A connection
+/// gives its thread back when `handle` serves one request and sets `cx.close_connection` to false.
+/// A handler that loops over all requests of its connection occupies its thread.
 ///
 /// `handle` is first called when the client has sent something, unless the handler
-/// [`SPEAKS_FIRST`](crate::StreamRequestHandler::SPEAKS_FIRST). Unix only.
+/// [`SPEAKS_FIRST`](crate::StreamRequestHandler::SPEAKS_FIRST).
 pub struct SelectorMixIn {
     workers: usize,
     max_workers: usize,
@@ -70,28 +68,28 @@ impl Default for SelectorMixIn {
 }
 
 impl SelectorMixIn {
-    /// As many workers as processors this process may use, and up to 512 when they
-    /// are stuck.
+    /// Creates as many workers as the processors that this process may use, and up to 512 if they are
+    /// blocked.
     #[must_use]
     pub fn new() -> SelectorMixIn {
         SelectorMixIn::default()
     }
 
-    /// How many requests are to run at once while none of them blocks.
+    /// Sets how many threads serve requests while no handler blocks.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> SelectorMixIn {
         self.workers = workers.max(1);
         self
     }
 
-    /// How many threads there may be when handlers block.
+    /// Sets how many threads there may be if handlers block.
     #[must_use]
     pub fn max_workers(mut self, max_workers: usize) -> SelectorMixIn {
         self.max_workers = max_workers.max(1);
         self
     }
 
-    /// How many connections wait without a thread at the moment.
+    /// Returns how many connections wait without a thread.
     #[must_use]
     pub fn idle_connections(&self) -> usize {
         self.shared.lock().as_ref().map_or(0, |shared| shared.work.lock().idle_slab.len())
@@ -116,12 +114,12 @@ impl MixIn for SelectorMixIn {
     }
 
     fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
-        process::preallocate_fd_table(accept_loop.acceptor().core().registry().limits().max_connections);
+        process::preallocate_fd_table(accept_loop.core().registry().limits().max_connections);
         let shared = self.start()?;
-        shared.open(accept_loop.acceptor().clone_for_thread())?;
+        shared.open(accept_loop.new_acceptor())?;
         let served = loop {
             match accept_loop.wait_without_accepting(&[], None) {
-                // Somebody has gone: there may be room, or a descriptor.
+                // A request has ended: there may be a permit, or a descriptor.
                 Ok(true) => shared.resume_accepting()?,
                 Ok(false) => break Ok(()),
                 Err(error) => break Err(error),
@@ -160,7 +158,7 @@ impl MixIn for SelectorMixIn {
 }
 
 impl SelectorMixIn {
-    /// The workers, which go on from one loop to the next: connections outlive it.
+    /// Starts the workers, unless they run. They outlive a loop, as connections do.
     fn start(&self) -> io::Result<Arc<Shared>> {
         let mut running = self.shared.lock();
         if let Some(shared) = &*running {
@@ -169,7 +167,7 @@ impl SelectorMixIn {
         let shared = Arc::new(Shared::new(self.workers, self.max_workers)?);
         let started = (0..self.workers).try_for_each(|_| shared.start_worker());
         if let Err(error) = started.and_then(|()| shared.start_monitor()) {
-            // Those that could be started have nobody else to end them.
+            // End the threads that could be started.
             shared.stop();
             return Err(error);
         }
@@ -178,15 +176,15 @@ impl SelectorMixIn {
     }
 }
 
-/// What the workers share.
+/// The state that the workers share.
 struct Shared {
     poller: Poller,
-    /// One lock for all: a worker takes it once a turn.
+    /// A worker locks it once for each event.
     work: Mutex<Work>,
-    /// A worker that sits here is woken for work.
+    /// Idle workers wait here.
     idle: Condvar,
-    /// The acceptor, while the server serves; one worker at a time stands at it.
-    acceptor: Mutex<Option<Acceptor>>,
+    /// Open while the server serves. One worker at a time accepts.
+    gate: AcceptGate,
     monitor: Mutex<Option<thread::Thread>>,
     stopped: AtomicBool,
     waker: Waker,
@@ -196,27 +194,27 @@ struct Shared {
 
 #[derive(Default)]
 struct Work {
-    /// Events nobody has taken up yet.
+    /// Events that no worker has taken.
     events: VecDeque<Event>,
-    /// Grows with every event that is taken up: if it does not, all are stuck.
+    /// Counts the events that workers have taken. If it does not grow, all workers are blocked.
     completed_events: u64,
     idle_slab: IdleSlab,
-    /// A worker waits in the poller. Then no event is queued that no worker is about to take
-    /// up: whoever is in a handler would leave it there for as long.
+    /// A worker waits in the poller. Then no event is queued unless a worker is about to take it: the
+    /// event would stay there while all other workers are in handlers.
     polling: bool,
-    /// The watch sleeps until a wait in the poller is over.
+    /// The monitor sleeps until a wait in the poller is over.
     monitor_sleeps: bool,
-    /// What a worker that sits has to wait for, where every order is checked.
+    /// Notifications that idle workers have not received yet, for the interleaving checker.
     #[cfg(test)]
     notified: usize,
-    /// Workers that wait for work.
+    /// The number of idle workers.
     idle: usize,
-    /// Workers there are.
+    /// The number of workers.
     count: usize,
     threads: Vec<JoinHandle<()>>,
-    /// The listeners are of no more use.
+    /// All listeners are closed or broken.
     failed: Option<io::Error>,
-    /// Nothing is accepted until then, or until somebody has gone.
+    /// Nothing is accepted until then, or if there is no time, until a request ends.
     accept_paused_until: Option<Option<Instant>>,
 }
 
@@ -248,7 +246,7 @@ impl Shared {
             poller,
             work: Mutex::default(),
             idle: Condvar::new(),
-            acceptor: Mutex::new(None),
+            gate: AcceptGate::closed(),
             monitor: Mutex::new(None),
             stopped: AtomicBool::new(false),
             waker: Waker { ours, theirs },
@@ -278,25 +276,23 @@ impl Shared {
         Ok(())
     }
 
-    /// Lets requests in.
+    /// Begins to accept.
     fn open(&self, acceptor: Acceptor) -> io::Result<()> {
-        // Locked until the acceptor is there: a client that waits already is told of once.
-        let mut open = interleave::lock(&self.acceptor);
-        for listener in acceptor.listeners() {
-            self.poller.add_edge(listener.as_fd(), LISTENERS)?;
-        }
-        let mut work = self.work.lock();
-        // Of the loop before.
-        (work.accept_paused_until, work.failed) = (None, None);
-        drop(work);
-        *open = Some(acceptor);
-        Ok(())
+        // The gate opens after this: an event for a client that waits already comes only once.
+        self.gate.open(acceptor, |acceptor| {
+            for listener in acceptor.listeners() {
+                self.poller.add_edge(listener.as_fd(), LISTENERS)?;
+            }
+            let mut work = self.work.lock();
+            // Of the loop before.
+            (work.accept_paused_until, work.failed) = (None, None);
+            Ok(())
+        })
     }
 
-    /// Lets no more in.
+    /// Ends accepting.
     fn close(&self) {
-        let acceptor = interleave::lock(&self.acceptor).take();
-        if let Some(acceptor) = acceptor {
+        if let Some(acceptor) = self.gate.close() {
             self.remove_listeners(&acceptor);
         }
     }
@@ -307,28 +303,30 @@ impl Shared {
         }
     }
 
-    /// Lets requests in again, if they were shut out for a while.
+    /// Begins to accept again after a pause.
     fn resume_accepting(&self) -> io::Result<()> {
-        let acceptor = interleave::lock(&self.acceptor);
-        if self.work.lock().accept_paused_until.take().is_none() {
-            return Ok(());
-        }
-        for listener in acceptor.iter().flat_map(Acceptor::listeners) {
-            match self.poller.add_edge(listener.as_fd(), LISTENERS) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    // It is tried again, or clients would wait for ever.
-                    self.work.lock().accept_paused_until = Some(Some(Instant::now() + OPEN_RETRY));
-                    return Err(error);
-                }
-                _ => {}
+        let resume = |acceptor: Option<&Acceptor>| {
+            if self.work.lock().accept_paused_until.take().is_none() {
+                return Ok(());
             }
-        }
-        Ok(())
+            for listener in acceptor.into_iter().flat_map(Acceptor::listeners) {
+                match self.poller.add_edge(listener.as_fd(), LISTENERS) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                        // It is tried again, or clients would wait without a limit.
+                        self.work.lock().accept_paused_until = Some(Some(Instant::now() + OPEN_RETRY));
+                        return Err(error);
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
+        };
+        self.gate.while_locked(resume)
     }
 
     fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
-        // A worker that has not seen it yet sits by now, and is woken.
+        // A worker that has not seen it yet is idle by now, and is woken.
         self.wake_idle(self.work.lock(), true);
         self.waker.wake();
         if let Some(watch) = &*self.monitor.lock() {
@@ -340,10 +338,10 @@ impl Shared {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// The life of a worker: take up an event; if there is none, wait in the poller;
-    /// if somebody waits there, sit down.
+    /// Runs a worker: takes an event, or waits in the poller, or if another worker does that, waits to
+    /// be woken.
     fn run_worker(&self) {
-        let mut told = Vec::with_capacity(64);
+        let mut received = Vec::with_capacity(64);
         let mut work = self.work.lock();
         while !self.is_stopped() {
             if let Some(event) = work.events.pop_front() {
@@ -353,7 +351,7 @@ impl Shared {
                 work.polling = true;
                 let limit = work.limit();
                 drop(work);
-                work = self.poll(&mut told, limit);
+                work = self.poll(&mut received, limit);
             } else {
                 let timed_out = self.wait_idle(&mut work);
                 if timed_out && work.count > self.workers {
@@ -364,13 +362,13 @@ impl Shared {
         work.count -= 1;
     }
 
-    /// Waits in the poller, where no other worker is, and queues what has come.
-    fn poll(&self, told: &mut Vec<Event>, limit: Option<Duration>) -> MutexGuard<'_, Work> {
+    /// Waits in the poller, as the only worker, and queues the events.
+    fn poll(&self, received: &mut Vec<Event>, limit: Option<Duration>) -> MutexGuard<'_, Work> {
         interleave::block_until(&|| limit.is_some() || self.poller.is_ready());
-        let waited = poller::wait(&self.poller, told, limit);
-        // Here and nowhere else: a wake-up that another worker takes would be lost to the
-        // one that waits. What it is for is looked at after this, under the lock.
-        told.retain(|event| {
+        let waited = poller::wait(&self.poller, received, limit);
+        // Only here: a wake-up that another worker drained would be lost for the one that waits.
+        // The reason for the wake-up is checked after this, with the lock held.
+        received.retain(|event| {
             if event.key == WAKER {
                 self.waker.drain();
             }
@@ -378,14 +376,12 @@ impl Shared {
         });
         if let Err(error) = &waited {
             log::error!("waiting for connections: {error}");
-            if let Some(acceptor) = &*interleave::lock(&self.acceptor) {
-                acceptor.core().handle.waker().wake();
-            }
+            self.gate.with_acceptor(|acceptor| acceptor.core().handle.waker().wake());
         }
         interleave::yield_point();
         let mut work = self.work.lock();
         work.polling = false;
-        work.events.extend(told.drain(..));
+        work.events.extend(received.drain(..));
         if let Err(error) = waited {
             work.failed.get_or_insert(error);
         }
@@ -404,7 +400,7 @@ impl Shared {
         work
     }
 
-    /// Waits to be woken for work. Returns whether none has come for long.
+    /// Waits to be woken for work. Returns whether the wait has timed out.
     fn wait_idle(&self, work: &mut MutexGuard<'_, Work>) -> bool {
         work.idle += 1;
         #[cfg(test)]
@@ -420,7 +416,7 @@ impl Shared {
         timed_out
     }
 
-    /// Wakes a worker that sits, or all.
+    /// Wakes one idle worker, or all.
     fn wake_idle(&self, work: MutexGuard<'_, Work>, all: bool) {
         #[cfg(test)]
         let work = {
@@ -449,43 +445,41 @@ impl Shared {
         }
     }
 
-    /// Accepts a request, to be served at once: mostly what it asks has come with it.
-    /// Whether there are more, another worker sees, or this one when it is done.
+    /// Accepts a request, to be served at once: usually its first bytes have arrived with it.
+    /// Another worker handles further clients, or this one when it is done.
     fn accept_one(&self) -> Option<Job> {
-        let acceptor = interleave::lock(&self.acceptor);
-        let open = acceptor.as_ref().filter(|open| !open.is_stopping())?;
-        let core = open.core();
-        let accepting = core.has_hooks.then(|| AcceptingThread::begin(core.registry()));
-        let accepted = open.accept();
-        drop(accepting);
-        match accepted {
-            Ok(Accepted::Job(job)) => {
-                self.reschedule_listeners(open);
-                return Some(job);
+        let remove = |listener: &Arc<Socket>| drop(self.poller.remove(listener.as_fd()));
+        // The outcome is handled before another worker can make an attempt.
+        self.gate.attempt(&remove, |acceptor, attempt| {
+            match attempt {
+                Ok(Attempt::Taken(job)) => {
+                    self.reschedule_listeners(acceptor);
+                    return Some(job);
+                }
+                // This worker takes the next event itself.
+                Ok(Attempt::Refused) => {
+                    self.work.lock().events.push_back(Event { key: LISTENERS, hang_up: false });
+                }
+                Ok(Attempt::WouldBlock | Attempt::Stopped) => {}
+                Ok(Attempt::Pause(None)) => self.pause_accepting(acceptor, None),
+                Ok(Attempt::Pause(Some(pause))) => {
+                    acceptor.core().registry().permits.register_waiter();
+                    self.pause_accepting(acceptor, Some(Instant::now() + pause));
+                }
+                Err(error) => {
+                    self.remove_listeners(acceptor);
+                    self.work.lock().failed = Some(error);
+                    acceptor.core().handle.waker().wake();
+                }
             }
-            // This worker takes up the next event itself.
-            Ok(Accepted::ServedInline | Accepted::Refused | Accepted::Retry) => {
-                self.work.lock().events.push_back(Event { key: LISTENERS, hang_up: false });
-            }
-            Ok(Accepted::WouldBlock) => {}
-            Ok(Accepted::AtCapacity) => self.pause_accepting(open, None),
-            Ok(Accepted::Backoff(pause)) => {
-                open.core().registry().permits.register_waiter();
-                self.pause_accepting(open, Some(Instant::now() + pause));
-            }
-            Err(error) => {
-                self.remove_listeners(open);
-                self.work.lock().failed = Some(error);
-                open.core().handle.waker().wake();
-            }
-        }
-        None
+            None
+        })
     }
 
-    /// An event tells of the first client that waits: for the next ones somebody has to
-    /// look, and not this worker, which may stay in its handler. While another worker waits
-    /// in the poller it is the poller that tells again, if there are some; otherwise the
-    /// event is queued, and whoever has nothing to do takes it up before it waits.
+    /// Makes another worker look for further clients. The edge-triggered event was for all clients that
+    /// waited, and this worker may block in its handler. If another worker waits in the poller, the
+    /// listener is armed again, and the poller returns if there are clients. Otherwise the event is
+    /// queued, and the next worker takes it before it waits.
     fn reschedule_listeners(&self, acceptor: &Acceptor) {
         let mut work = self.work.lock();
         if !work.polling {
@@ -494,26 +488,26 @@ impl Shared {
         }
         drop(work);
         for listener in acceptor.listeners() {
-            // One that has been taken out of the poller is entered again later.
+            // A listener that was removed from the poller is added again later.
             let _ = self.poller.rearm_edge(listener.as_fd(), LISTENERS);
         }
     }
 
-    /// Lets clients wait in the listeners' queues until then, or until somebody goes.
+    /// Pauses accepting until then, or without a time until a request ends.
     fn pause_accepting(&self, acceptor: &Acceptor, until: Option<Instant>) {
         self.remove_listeners(acceptor);
         self.work.lock().accept_paused_until = Some(until);
-        // Somebody may have gone in between, and the wake-up be over already.
-        if until.is_none() && acceptor.has_permits() {
+        // A request may have ended in between, and its wake-up may be over.
+        if until.is_none() && acceptor.core().registry().permits.available() {
             acceptor.core().handle.waker().wake();
         }
-        // The poller's wait has to know of the end of the pause.
+        // The wait in the poller must end with the pause.
         if until.is_some() {
             self.waker.wake();
         }
     }
 
-    /// Serves a connection until it has no more input, then parks it.
+    /// Serves a connection until it has no more input. Then the connection waits in the poller.
     fn serve(&self, mut job: Job, mut parked: Option<Key>, mut hang_up: bool) -> MutexGuard<'_, Work> {
         let mut is_new = parked.is_none();
         loop {
@@ -526,10 +520,10 @@ impl Shared {
                     }
                     return work;
                 }
-                // More may have come than was read, and no event will tell of it.
+                // More may have arrived than was read, and no event will come for it.
                 Progress::Served if hang_up || job.connection().has_more() => continue,
-                // Mostly the end of a short conversation has come with its request: to look
-                // once more costs a tenth of what it costs to enter it in the poller.
+                // Usually the end of a short connection has arrived with its request. Another receive
+                // costs a tenth of adding the connection to the poller.
                 Progress::Served if is_new => {
                     is_new = false;
                     continue;
@@ -584,9 +578,8 @@ impl Shared {
         }
     }
 
-    /// Looks now and then whether anybody still takes up work: if not, all are
-    /// stuck in their handlers, and one more is needed. To wake one more worker for
-    /// every event would cost more than the event.
+    /// Checks at intervals whether workers still take events. If not, all are blocked in handlers, and
+    /// another worker is needed. Waking another worker for every event would cost more than the event.
     fn run_monitor(self: &Arc<Self>) {
         let (mut seen, mut quiet) = (0, 0);
         while !self.is_stopped() {
@@ -595,7 +588,7 @@ impl Shared {
             let is_calm = work.polling && work.events.is_empty() && work.completed_events == seen;
             quiet = if is_calm { quiet + 1 } else { 0 };
             if quiet > IDLE_TICKS {
-                // Under the lock: the worker in the poller sees it, however soon it returns.
+                // With the lock held: the worker in the poller sees it, however soon it returns.
                 work.monitor_sleeps = true;
                 drop(work);
                 while self.work.lock().monitor_sleeps && !self.is_stopped() {
@@ -614,8 +607,8 @@ impl Shared {
         }
     }
 
-    /// Wakes a worker if there is work that none has taken up since the last look. Returns
-    /// whether there is none that could be woken.
+    /// Wakes a worker if there is work that none has taken since the last check. Returns whether another
+    /// worker has to be started.
     fn check_progress(&self, work: MutexGuard<'_, Work>, seen: &mut u64) -> bool {
         let is_stuck = work.completed_events == *seen && (!work.polling || !work.events.is_empty());
         let is_backlog = work.events.len() > 8 && work.count - work.idle < self.workers;
@@ -632,13 +625,13 @@ impl Shared {
 }
 
 impl Work {
-    /// How long the poller may wait.
+    /// Returns how long the poller may wait.
     fn limit(&self) -> Option<Duration> {
         let until = self.accept_paused_until.flatten()?;
         Some(until.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether a pause is over.
+    /// Returns whether a pause is over.
     fn pause_expired(&self) -> bool {
         self.accept_paused_until.flatten().is_some_and(|until| Instant::now() >= until)
     }

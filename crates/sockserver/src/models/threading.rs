@@ -14,21 +14,20 @@ use crate::accept::mixin::MixIn;
 use crate::lifecycle::handle::ServerHandle;
 use crate::request::job::{Job, Rejected};
 
-/// How long a thread that has nothing to do waits for the next request.
+/// How long an idle thread waits for the next request.
 const IDLE_LIFETIME: Duration = Duration::from_secs(5);
 
-/// How many threads may have ended before the list of all is swept.
+/// After so many threads have exited, their handles are dropped.
 const SWEEP_AFTER: usize = 16;
 
 /// Serves each request in a thread of its own.
 ///
-/// Python: `socketserver.ThreadingMixIn`. A thread that has served its request is
-/// kept for five seconds and serves the next one, the one that finished last
-/// first: its stack and caches are still warm, and starting a thread costs more
-/// than the request it is for.
+/// Python: `socketserver.ThreadingMixIn`. A thread that has served its request waits five seconds
+/// for the next one, because starting a thread costs more than a short request. The thread that
+/// finished last is used first.
 ///
-/// A thread that cannot be started is a rejected request: `handle_error` learns
-/// of it and the connection is closed.
+/// If a thread cannot be started, the request is rejected: the error goes to `handle_error`, and
+/// the connection is closed.
 #[derive(Default)]
 pub struct ThreadingMixIn {
     cache: Arc<Cache>,
@@ -39,30 +38,30 @@ pub struct ThreadingMixIn {
 }
 
 impl ThreadingMixIn {
-    /// With Python's defaults.
+    /// Creates the mixin with Python's defaults.
     #[must_use]
     pub fn new() -> ThreadingMixIn {
         ThreadingMixIn::default()
     }
 
-    /// Whether closing the server leaves threads alone that are still busy.
-    /// Python: `daemon_threads`, default false.
+    /// Sets whether closing the server does not wait for threads that are still busy. Python:
+    /// `daemon_threads`, default false.
     #[must_use]
     pub fn daemon_threads(mut self, daemon_threads: bool) -> ThreadingMixIn {
         self.daemon_threads = daemon_threads;
         self
     }
 
-    /// Stack of each thread, in bytes. By default that of `std`, 2 MiB; what is not
-    /// touched takes no memory.
+    /// Sets the stack size of each thread, in bytes. By default that of `std`, 2 MiB. Pages that are
+    /// never used take no memory.
     #[must_use]
     pub fn stack_size(mut self, bytes: usize) -> ThreadingMixIn {
         self.stack_size = Some(bytes);
         self
     }
 
-    /// Whether closing the server waits until every request has been served.
-    /// Python: `block_on_close`, default true.
+    /// Sets whether closing the server waits until every request has been served. Python:
+    /// `block_on_close`, default true.
     #[must_use]
     pub fn block_on_close(mut self, block_on_close: bool) -> ThreadingMixIn {
         self.no_block_on_close = !block_on_close;
@@ -82,7 +81,7 @@ impl fmt::Debug for ThreadingMixIn {
 
 impl MixIn for ThreadingMixIn {
     fn process_request(&self, job: Job) -> Result<(), Rejected> {
-        // An ended thread keeps its stack until its handle is let go.
+        // The stack of a thread that has ended is kept until its handle is dropped.
         if self.cache.exited.load(Ordering::Relaxed) >= SWEEP_AFTER {
             self.cache.exited.store(0, Ordering::Relaxed);
             self.joins.lock().sweep();
@@ -97,10 +96,8 @@ impl MixIn for ThreadingMixIn {
     }
 
     fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
-        crate::os::process::preallocate_fd_table(
-            accept_loop.acceptor().core().registry().limits().max_connections,
-        );
-        while accept_loop.run_once(&[])? {}
+        crate::os::process::preallocate_fd_table(accept_loop.core().registry().limits().max_connections);
+        while accept_loop.run_once(&[], None)? {}
         Ok(())
     }
 
@@ -116,9 +113,9 @@ impl MixIn for ThreadingMixIn {
         for handle in handles {
             // A handler that owns its server may close it: it cannot wait for itself.
             let own = handle.thread().id() == thread::current().id();
-            // What does not end in time is let go; it ends with the process.
+            // A thread that does not end in time is detached, and ends with the process.
             if !own && (all_done || handle.is_finished()) {
-                // Panics were caught in the job; there is nothing left to learn.
+                // The job has caught and reported panics.
                 let _ = handle.join();
             }
         }
@@ -128,8 +125,8 @@ impl MixIn for ThreadingMixIn {
 
 impl ThreadingMixIn {
     fn start_thread(&self, job: Job) -> Result<(), Rejected> {
-        // The job waits in the worker, not in the closure: a thread that cannot be
-        // started would take its closure along.
+        // The job is in the worker and not in the closure, which is dropped if the thread cannot
+        // be started.
         let worker = Arc::new(IdleWorker::default());
         *worker.job.lock() = Some(job);
         let (cache, its_worker) = (Arc::clone(&self.cache), Arc::clone(&worker));
@@ -153,7 +150,7 @@ impl ThreadingMixIn {
     }
 }
 
-/// The life of a thread: serve, sit down, serve again, until nobody comes.
+/// Serves one job after the other, until none comes for some time.
 fn work(cache: &Cache, worker: &Arc<IdleWorker>) {
     let _ = worker.thread.set(thread::current());
     loop {
@@ -171,13 +168,13 @@ fn work(cache: &Cache, worker: &Arc<IdleWorker>) {
                 cache.exited.fetch_add(1, Ordering::Relaxed);
                 return;
             }
-            // Chosen but not yet given its job, it waits without a limit.
+            // It has been taken for a job that it does not have yet: it waits without a limit.
             if left.is_zero() { thread::park() } else { thread::park_timeout(left) }
         }
     }
 }
 
-/// Where a thread sits while it has nothing to do, and finds its next job.
+/// A thread that waits, and its next job.
 #[derive(Default)]
 struct IdleWorker {
     job: Mutex<Option<Job>>,
@@ -197,11 +194,11 @@ impl IdleWorker {
     }
 }
 
-/// Threads that wait for a request, the one that came last on top.
+/// Threads that wait for a request. The last one that began to wait is used first.
 #[derive(Default)]
 struct Cache {
     idle: Mutex<Idle>,
-    /// Threads that have gone for want of work since the last sweep.
+    /// Threads that have exited because they were idle since the last sweep.
     exited: AtomicUsize,
 }
 
@@ -216,7 +213,7 @@ impl Cache {
         self.idle.lock().workers.pop()
     }
 
-    /// Lets the thread wait for a job, unless the server is closed.
+    /// Adds a thread that waits for a job. Returns false if the server is closed.
     fn push_idle(&self, worker: &Arc<IdleWorker>) -> bool {
         let mut idle = self.idle.lock();
         if !idle.closed {
@@ -225,7 +222,7 @@ impl Cache {
         !idle.closed
     }
 
-    /// Lets the thread go, unless it has been chosen for a job meanwhile.
+    /// Removes a thread. Returns false if it has been taken for a job.
     fn remove_idle(&self, worker: &Arc<IdleWorker>) -> bool {
         let mut idle = self.idle.lock();
         let before = idle.workers.len();
@@ -244,8 +241,8 @@ impl Cache {
     }
 }
 
-/// The threads to wait for at the end. Those that have ended are forgotten now and
-/// then (CPython kept all: gh-81374).
+/// The threads to join at the end. Handles of threads that have ended are dropped at intervals
+/// (CPython kept them all: gh-81374).
 #[derive(Default)]
 struct JoinHandles {
     handles: Vec<JoinHandle<()>>,

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 
 type Task = Box<dyn FnOnce() + Send>;
 
-/// Threads that outlive the loops they work for. One that is busy with a task of a former
-/// loop takes the next loop's when it is done, so there are never more than wanted.
+/// Threads that outlive the loops they work for. One that is still busy with a task of the last
+/// loop takes a task of the next loop afterwards, so there are never more than configured.
 #[derive(Default)]
 pub(crate) struct WorkerThreads(Mutex<State>);
 
@@ -70,7 +70,7 @@ mod tests {
     fn there_are_never_more_threads_than_wanted_and_no_task_is_lost() {
         const LIMIT: Duration = Duration::from_secs(20);
         let threads = WorkerThreads::default();
-        let (told, hear) = mpsc::channel();
+        let (ids, received) = mpsc::channel();
         let (release, blocked) = mpsc::channel::<()>();
         threads.start(2).unwrap();
         threads.run(move || {
@@ -79,13 +79,13 @@ mod tests {
         for _ in 0..10 {
             threads.start(2).unwrap();
             for _ in 0..2 {
-                let told = told.clone();
+                let ids = ids.clone();
                 threads.run(move || {
-                    let _ = told.send(thread::current().id());
+                    let _ = ids.send(thread::current().id());
                 });
             }
         }
-        let ids: Vec<_> = (0..20).map(|_| hear.recv_timeout(LIMIT).unwrap()).collect();
+        let ids: Vec<_> = (0..20).map(|_| received.recv_timeout(LIMIT).unwrap()).collect();
         assert!(ids.iter().all(|id| *id == ids[0]), "the other one is busy");
         assert_eq!(threads.0.lock().running.len(), 2);
         threads.close();

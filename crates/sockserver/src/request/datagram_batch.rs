@@ -1,100 +1,93 @@
-//! Datagrams by the batch: received with one call, and answered with one.
+//! Batches of datagrams: received with one system call, and answered with one.
 
-use std::cell::{Cell, RefCell};
 use std::io;
 
 use sock::{Address, Socket};
 #[cfg(unix)]
 use sock::{MSG_DONTWAIT, RecvBatch};
 
-use crate::connection::datagram::DatagramBuf;
 use crate::request::RequestError;
 use crate::request::hooks::{ServerHooks, call_handle_error};
 
-/// Datagrams that came together and wait for their turn.
-#[derive(Default)]
+/// Receives datagrams, one or several at a time.
 pub(crate) struct DatagramReceiver {
+    buffer: Vec<u8>,
+    /// The datagram in `buffer`.
+    len: usize,
+    client_address: Option<Address>,
+    /// Used instead of `buffer` if more than one datagram may be received at a time.
     #[cfg(unix)]
     batch: Option<RecvBatch>,
-    next: usize,
 }
 
 impl DatagramReceiver {
-    /// The next datagram, from the batch or from the socket; it never waits.
-    pub(crate) fn take(
-        &mut self,
-        socket: &Socket,
-        max_packet_size: usize,
-        max_batch: usize,
-    ) -> io::Result<(DatagramBuf, Address)> {
-        #[cfg(unix)]
-        if max_batch > 1 {
-            let batch = match &mut self.batch {
-                Some(batch) => batch,
-                none => none.insert(RecvBatch::new(max_batch, max_packet_size)?),
-            };
-            if self.next >= batch.len() {
-                self.next = 0;
-                socket.recvmmsg_with_flags(batch, MSG_DONTWAIT)?;
-            }
-            let datagram = batch.get(self.next).ok_or(io::ErrorKind::WouldBlock)?;
-            self.next += 1;
-            return DatagramBuf::receive(datagram.data().len(), |buffer| {
-                buffer.copy_from_slice(datagram.data());
-                Ok((buffer.len(), datagram.address()))
-            });
-        }
+    pub(crate) fn new(max_packet_size: usize, max_batch: usize) -> io::Result<DatagramReceiver> {
+        // One byte more shows that a datagram was longer.
+        let size = max_packet_size.saturating_add(1);
         #[cfg(not(unix))]
         let _ = max_batch;
-        DatagramBuf::receive(max_packet_size, |buffer| socket.recvfrom_into_nowait(buffer))
+        Ok(DatagramReceiver {
+            #[cfg(unix)]
+            batch: if max_batch > 1 { Some(RecvBatch::new(max_batch, size)?) } else { None },
+            buffer: vec![0; size],
+            len: 0,
+            client_address: None,
+        })
     }
 
-    /// Whether more datagrams of the batch wait.
-    pub(crate) fn has_more(&self) -> bool {
+    /// Receives datagrams in place of the last ones, without waiting.
+    pub(crate) fn receive(&mut self, socket: &Socket) -> io::Result<()> {
         #[cfg(unix)]
-        let len = self.batch.as_ref().map_or(0, RecvBatch::len);
-        #[cfg(not(unix))]
-        let len = 0;
-        self.next < len
+        if let Some(batch) = &mut self.batch {
+            return socket.recvmmsg_with_flags(batch, MSG_DONTWAIT).map(drop);
+        }
+        let (len, client_address) = socket.recvfrom_into_nowait(&mut self.buffer)?;
+        (self.len, self.client_address) = (len, Some(client_address));
+        Ok(())
+    }
+
+    /// Returns how many datagrams were received.
+    pub(crate) fn len(&self) -> usize {
+        #[cfg(unix)]
+        if let Some(batch) = &self.batch {
+            return batch.len();
+        }
+        1
+    }
+
+    /// Returns a datagram and its sender.
+    pub(crate) fn get(&mut self, index: usize) -> Option<(&[u8], Address)> {
+        #[cfg(unix)]
+        if let Some(batch) = &self.batch {
+            return batch.get(index).map(|datagram| (datagram.data(), datagram.address()));
+        }
+        debug_assert_eq!(index, 0);
+        Some((&self.buffer[..self.len], self.client_address.take()?))
     }
 }
 
-type Answers = Vec<(Vec<u8>, Address)>;
+/// The answers to a batch of datagrams.
+#[derive(Default)]
+pub(crate) struct AnswerBatch(Vec<(Vec<u8>, Address)>);
 
-thread_local! {
-    /// Answers to be sent together, while the loop itself serves a batch.
-    static ANSWERS: RefCell<Answers> = const { RefCell::new(Vec::new()) };
-    static DEFERRING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs what serves one datagram of a batch: its answer waits for the others.
-pub(crate) fn with_deferred_answers<T>(serve: impl FnOnce() -> T) -> T {
-    DEFERRING.set(true);
-    serve()
-}
-
-/// Keeps an answer for later, if this thread serves a batch.
-pub(crate) fn defer_answer(answer: &mut Vec<u8>, client_address: &Address) -> bool {
-    if !DEFERRING.get() {
-        return false;
+impl AnswerBatch {
+    pub(crate) fn push(&mut self, answer: Vec<u8>, client_address: &Address) {
+        self.0.push((answer, client_address.clone()));
     }
-    ANSWERS.with_borrow_mut(|answers| answers.push((std::mem::take(answer), client_address.clone())));
-    true
-}
 
-/// Sends the answers of a batch. One that cannot be sent is its client's trouble
-/// alone, and told.
-pub(crate) fn flush(socket: &Socket, hooks: &dyn ServerHooks) {
-    DEFERRING.set(false);
-    let answers = ANSWERS.take();
-    let mut rest = &answers[..];
-    while !rest.is_empty() {
-        let (sent, error) = send(socket, rest);
-        rest = &rest[sent..];
-        let Some((_, client_address)) = rest.first() else { return };
-        let error = RequestError::Failed(error.unwrap_or_else(|| io::ErrorKind::WriteZero.into()));
-        call_handle_error(hooks, &error, client_address);
-        rest = &rest[1..];
+    /// Sends the answers and forgets them. An answer that cannot be sent is reported to
+    /// `handle_error`, and the others are sent.
+    pub(crate) fn send(&mut self, socket: &Socket, hooks: &dyn ServerHooks) {
+        let mut rest = &self.0[..];
+        while !rest.is_empty() {
+            let (sent, error) = send(socket, rest);
+            rest = &rest[sent..];
+            let Some((_, client_address)) = rest.first() else { break };
+            let error = RequestError::Failed(error.unwrap_or_else(|| io::ErrorKind::WriteZero.into()));
+            call_handle_error(hooks, &error, client_address);
+            rest = &rest[1..];
+        }
+        self.0.clear();
     }
 }
 

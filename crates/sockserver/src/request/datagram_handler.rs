@@ -1,6 +1,5 @@
 //! Handlers of datagrams.
 
-use std::cell::Cell;
 use std::fmt;
 use std::io::{self, Cursor};
 use std::sync::Arc;
@@ -9,7 +8,8 @@ use sock::{Address, Socket};
 
 use crate::connection::datagram::DatagramBuf;
 use crate::lifecycle::handle::ServerHandle;
-use crate::request::datagram_batch;
+use crate::request::core::MakeDatagramHandler;
+use crate::request::datagram_batch::AnswerBatch;
 use crate::request::{RequestError, catch_panic};
 
 /// Serves one datagram. Python: `socketserver.DatagramRequestHandler`.
@@ -40,7 +40,7 @@ use crate::request::{RequestError, catch_panic};
 ///
 /// # When this isn't enough
 ///
-/// To send more than one datagram, or to somebody else, use `cx.socket`.
+/// To send more than one datagram, or to another address, use `cx.socket`.
 pub trait DatagramRequestHandler: Send + 'static {
     /// Prepares. By default nothing.
     ///
@@ -66,8 +66,14 @@ pub trait DatagramRequestHandler: Send + 'static {
     ///
     /// Are reported.
     fn finish(&mut self, cx: &mut DatagramContext<'_>) -> io::Result<()> {
-        if !cx.wfile.is_empty() && !datagram_batch::defer_answer(&mut cx.wfile, cx.client_address) {
-            cx.socket.sendto(&cx.wfile, cx.client_address)?;
+        if cx.wfile.is_empty() {
+            return Ok(());
+        }
+        match &mut cx.batch {
+            Some(batch) => batch.push(std::mem::take(&mut cx.wfile), cx.client_address),
+            None => {
+                cx.socket.sendto(&cx.wfile, cx.client_address)?;
+            }
         }
         Ok(())
     }
@@ -78,7 +84,7 @@ pub trait DatagramRequestHandler: Send + 'static {
 pub struct DatagramContext<'a> {
     /// The datagram, cut at the server's `max_packet_size`.
     pub packet: &'a [u8],
-    /// Whether it was longer than that. Python does not tell.
+    /// Whether it was longer than that. Python has no such information.
     pub is_truncated: bool,
     /// The server's socket, shared with every other request.
     pub socket: &'a Socket,
@@ -90,6 +96,8 @@ pub struct DatagramContext<'a> {
     pub client_address: &'a Address,
     /// The server, as far as a handler may touch it: to stop it.
     pub server: &'a ServerHandle,
+    /// The batch whose answers are sent together.
+    batch: Option<&'a mut AnswerBatch>,
 }
 
 impl fmt::Debug for DatagramContext<'_> {
@@ -160,22 +168,47 @@ impl<H: DatagramRequestHandler> ErasedDatagramHandler for H {
     }
 }
 
-/// Serves one datagram: makes its handler, sets it up, runs and finishes it.
+/// A datagram before it has a handler.
+pub(crate) struct ReceivedDatagram<'a> {
+    data: &'a [u8],
+    is_truncated: bool,
+    socket: &'a Socket,
+}
+
+impl<'a> ReceivedDatagram<'a> {
+    /// Cuts what was received at `max_packet_size`.
+    pub(crate) fn new(received: &'a [u8], max_packet_size: usize, socket: &'a Socket) -> Self {
+        let data = &received[..received.len().min(max_packet_size)];
+        ReceivedDatagram { data, is_truncated: received.len() > max_packet_size, socket }
+    }
+}
+
+impl<'a> From<&'a DatagramBuf> for ReceivedDatagram<'a> {
+    fn from(packet: &'a DatagramBuf) -> Self {
+        let (data, is_truncated) = (packet.data(), packet.is_truncated());
+        ReceivedDatagram { data, is_truncated, socket: packet.socket() }
+    }
+}
+
+/// Serves one datagram: makes its handler, calls `setup`, `handle` and `finish`. `answer` is the
+/// buffer of the answer. With a batch the answer is added to it, and not sent.
 pub(crate) fn serve(
-    make: &(dyn Fn() -> Box<dyn ErasedDatagramHandler> + Send + Sync),
-    packet: &DatagramBuf,
-    socket: &Socket,
+    make: &MakeDatagramHandler,
+    datagram: ReceivedDatagram<'_>,
     client_address: &Address,
     server: &ServerHandle,
+    answer: &mut Vec<u8>,
+    batch: Option<&mut AnswerBatch>,
 ) -> Result<(), RequestError> {
     let mut cx = DatagramContext {
-        packet: packet.data(),
-        is_truncated: packet.is_truncated(),
-        socket,
-        rfile: Cursor::new(packet.data()),
-        wfile: ANSWER.take(),
+        packet: datagram.data,
+        is_truncated: datagram.is_truncated,
+        socket: datagram.socket,
+        rfile: Cursor::new(datagram.data),
+        wfile: std::mem::take(answer),
         client_address,
         server,
+        batch,
     };
     let (mut made, mut is_to_finish) = (None, false);
     // One guard for all, unless something fails.
@@ -194,8 +227,9 @@ pub(crate) fn serve(
         served = served.and(end(made, is_to_finish, &mut cx));
     }
     cx.wfile.clear();
-    if cx.wfile.capacity() <= LARGEST_SPARE {
-        ANSWER.with(|answer| answer.set(cx.wfile));
+    // A datagram has at most 64 KiB. A larger buffer is not kept.
+    if cx.wfile.capacity() <= 1 << 16 {
+        *answer = cx.wfile;
     }
     served
 }
@@ -216,11 +250,3 @@ fn end(
         Ok(())
     }))
 }
-
-thread_local! {
-    /// Where the answer is written.
-    static ANSWER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// No larger one is kept: a datagram has at most 64 KiB.
-const LARGEST_SPARE: usize = 1 << 16;

@@ -12,7 +12,7 @@ use crate::os::unix_bind;
 use crate::request::log_limit::{self, log_limited};
 use crate::request::{Request, RequestError, catch_panic};
 
-/// The steps of a server that can be replaced; each has Python's default.
+/// The steps of a server that can be replaced. Each has Python's default.
 ///
 /// Python: the methods of `BaseServer` "that may be overridden".
 ///
@@ -61,59 +61,60 @@ use crate::request::{Request, RequestError, catch_panic};
 ///
 /// # When this isn't enough
 ///
-/// Where a request runs is the [`MixIn`](crate::MixIn)'s business; what happens
-/// in it the handler's.
+/// A [`MixIn`](crate::MixIn) decides where a request runs.
 pub trait ServerHooks: Send + Sync + 'static {
-    /// Binds the socket, whose options are set. By default `socket.bind(address)`, and a path has
-    /// the [`unix_mode`](crate::Builder::unix_mode) from the beginning. An override that calls
-    /// `socket.bind` itself creates a path with as much of that mode as the umask leaves; on other
-    /// systems than Linux the server cannot be made if the umask leaves more.
+    /// Binds the socket, whose options are set. By default `socket.bind(address)`, which creates a
+    /// path with the [`unix_mode`](crate::Builder::unix_mode).
+    ///
+    /// An override that calls `socket.bind` itself creates a path with the bits of that mode that
+    /// the umask allows. On systems other than Linux the server cannot be created if the umask
+    /// allows more.
     ///
     /// # Errors
     ///
-    /// Ends the construction of the server; the socket is closed.
+    /// If it returns an error, the socket is closed and the server is not created.
     fn server_bind(&self, socket: &Socket, address: &Address) -> io::Result<()> {
         unix_bind::bind(socket, address)
     }
 
-    /// Makes the bound socket listen; not for datagrams. By default
-    /// `socket.listen(request_queue_size)`.
+    /// Makes the bound socket listen. By default `socket.listen(request_queue_size)`. It is not
+    /// called for datagrams.
     ///
     /// # Errors
     ///
-    /// Ends the construction of the server; the socket is closed.
+    /// If it returns an error, the socket is closed and the server is not created.
     fn server_activate(&self, socket: &Socket, request_queue_size: i32) -> io::Result<()> {
         socket.listen(request_queue_size)
     }
 
-    /// Takes the next connection from the listener; not for datagrams. By default
-    /// `socket.accept()`. The listener is non-blocking, except for a worker of
-    /// [`PreforkMixIn`](crate::PreforkMixIn), which waits here for its next client.
+    /// Accepts the next connection. By default `socket.accept()`. It is not called for datagrams.
     ///
-    /// It runs in the loop, and while it runs no other client is served: a TLS
-    /// handshake belongs into [`wrap_request`](crate::Builder::wrap_request).
+    /// The listener is non-blocking, except in a worker of
+    /// [`PreforkMixIn`](crate::PreforkMixIn) with a single listener, which waits here for its next
+    /// client. No other client is accepted while it runs, so a TLS handshake belongs into
+    /// [`wrap_request`](crate::Builder::wrap_request).
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when there is none. Any other is sorted: a client's own
-    /// trouble is passed over, want of resources waited out, and a listener that
-    /// is gone ends the loop with the error.
+    /// `WouldBlock` means that no client is waiting. After an error that concerns one client, the
+    /// next one is accepted. If a resource is exhausted, the loop pauses. If the listener is closed
+    /// or broken, the loop returns the error.
     fn get_request(&self, socket: &Socket) -> io::Result<(Socket, Address)> {
         socket.accept()
     }
 
-    /// Whether the request is to be served. By default every one.
+    /// Returns whether the request is served. By default true.
     ///
-    /// A request that is not goes straight to [`shutdown_request`](Self::shutdown_request).
+    /// Otherwise [`shutdown_request`](Self::shutdown_request) follows.
     fn verify_request(&self, request: &Request, client_address: &Address) -> bool {
         let _ = (request, client_address);
         true
     }
 
-    /// Tells a client that it is one too many, before it is closed: for a limit
-    /// that refuses. By default nothing.
+    /// Is called before a request is closed because of a limit. It may send a short answer. By
+    /// default it does nothing.
     ///
-    /// It runs in the loop: a short `sendall` is all there is time for.
+    /// It usually runs in the loop, so it must not block.
     fn refuse_request(&self, request: &Request, client_address: &Address) {
         let _ = (request, client_address);
     }
@@ -137,43 +138,42 @@ pub trait ServerHooks: Send + Sync + 'static {
         }
     }
 
-    /// Tells the client that no more will come. By default `shutdown(SHUT_WR)`
-    /// for a connection, nothing for a datagram.
+    /// Shuts a request down before it is closed. By default `shutdown(SHUT_WR)` for a connection,
+    /// and nothing for a datagram.
     fn shutdown_request(&self, request: &Request) {
         if let Some(stream) = request.stream() {
-            // The client may be gone already.
+            // The client may have disconnected.
             let _ = stream.shutdown(SHUT_WR);
         }
     }
 
-    /// Is called before the request is closed, which happens whatever this does.
-    /// By default nothing.
+    /// Is called before a request is closed. By default it does nothing.
     ///
-    /// In a forking server the parent calls it too, for its copy, and without
-    /// [`shutdown_request`](Self::shutdown_request).
+    /// In a forking server the parent also calls it, for its copy of the connection, and does not
+    /// call [`shutdown_request`](Self::shutdown_request).
     fn close_request(&self, request: &Request) {
         let _ = request;
     }
 
-    /// Learns that `handle_request` waited for its whole timeout. By default nothing.
+    /// Is called when `handle_request` has timed out. By default it does nothing.
     fn handle_timeout(&self) {}
 
-    /// Is called in each worker process of a
-    /// [`PreforkMixIn`](crate::PreforkMixIn) before its first request: the place to
-    /// open what processes cannot share. By default nothing.
+    /// Is called in each worker process of a [`PreforkMixIn`](crate::PreforkMixIn) before its first
+    /// request, to open what processes cannot share. By default it does nothing.
     ///
     /// # Errors
     ///
-    /// End the worker; when that goes on, `serve_forever` fails.
+    /// If it returns an error, the worker exits. After repeated failures `serve_forever` returns an
+    /// error.
     fn start_worker(&self) -> io::Result<()> {
         Ok(())
     }
 
-    /// Is called when the server closes, after its socket. By default nothing.
+    /// Is called when the server closes, after its socket is closed. By default it does nothing.
     fn server_close(&self) {}
 }
 
-/// The hooks of a server that replaces none.
+/// The hooks of a server without any.
 pub(crate) struct Defaults;
 
 impl ServerHooks for Defaults {}
@@ -259,13 +259,15 @@ impl fmt::Debug for WrappedRequest {
     }
 }
 
-/// Tells `handle_error`, whose own panic must not take the server along.
+/// Calls `handle_error`. A panic in it is logged.
 pub(crate) fn call_handle_error(hooks: &dyn ServerHooks, error: &RequestError, client_address: &Address) {
-    let told = catch_panic(|| {
+    let handled = catch_panic(|| {
         hooks.handle_error(error, client_address);
         Ok(())
     });
-    if let Err(second) = told {
-        log::error!("handle_error for {client_address} {second}; it was told: {error}");
+    if let Err(second) = handled {
+        log::error!(
+            "handle_error hook failed for {client_address}: {second}; the request's error: {error}"
+        );
     }
 }

@@ -14,6 +14,7 @@ use crate::lifecycle::registry::PerIpLimitReached;
 use crate::limits::permits::Permit;
 use crate::limits::stats::Outcome;
 use crate::request::core::Core;
+use crate::request::datagram_batch::AnswerBatch;
 use crate::request::serve::{JobState, Progress, Wait};
 use crate::request::{Arrival, Request, RequestError, catch_panic};
 
@@ -73,28 +74,29 @@ impl Job {
         catch_panic(|| Ok(request.as_ref().is_some_and(verify)))
     }
 
-    /// Serves the request to its end and tells what became of it.
+    /// Serves the request to its end, and returns its outcome.
     ///
     /// Python: `finish_request`, `handle_error`, `shutdown_request`.
     pub fn run(mut self) -> Outcome {
-        let outcome = self.run_to_end();
+        while self.0.serve_step(Wait::Block) != Progress::Done {}
+        let outcome = self.0.outcome.unwrap_or(Outcome::Finished);
         RecycledJob::keep(self);
         outcome
     }
 
-    /// [`run`](Self::run) in a process that ends then, whose parent watches the deadlines.
+    /// [`run`](Self::run) in a forked child, which exits then. Its parent enforces the deadlines.
     ///
-    /// Its line in the register stays: whatever it would write there is a page that has to
-    /// be copied first. Nor is the clock read: code that it alone needs is 16 pages that have
-    /// to be mapped.
+    /// The entry stays in the registry, because each write there copies a page. The clock is not read,
+    /// because its code would be 16 more pages to map.
     pub(crate) fn run_in_child(&mut self) -> Outcome {
         self.0.registry().permits.clock().stop();
-        self.run_to_end()
+        while self.0.serve_step(Wait::Block) != Progress::Done {}
+        self.0.outcome.unwrap_or(Outcome::Finished)
     }
 
-    fn run_to_end(&mut self) -> Outcome {
-        while self.step() == Step::Again {}
-        self.0.outcome.unwrap_or(Outcome::Finished)
+    /// Serves a datagram whose answer is sent with those of a batch, if there is one.
+    pub(crate) fn run_in_batch(mut self, batch: Option<&mut AnswerBatch>) {
+        self.0.serve_in_batch(batch);
     }
 
     /// Serves the request until its handler returns.

@@ -14,6 +14,7 @@ use crate::lifecycle::registry::{Entry, Registry};
 use crate::limits::stats::Outcome;
 use crate::os::child_channel;
 use crate::request::core::{Core, HandlerFactory};
+use crate::request::datagram_batch::AnswerBatch;
 use crate::request::datagram_handler;
 use crate::request::hooks::WrappedRequest;
 use crate::request::stream_handler::{ErasedHandler, StreamContext};
@@ -92,7 +93,7 @@ impl JobState {
         let tried = match (&*self.core.service, &self.request) {
             (_, None) => return Progress::Done,
             (HandlerFactory::Stream(_), Some(_)) => self.serve_stream(input),
-            (HandlerFactory::Datagram(_), Some(_)) => self.serve_datagram().map(|()| Progress::Done),
+            (HandlerFactory::Datagram(_), Some(_)) => self.serve_datagram(None).map(|()| Progress::Done),
         };
         match tried {
             Ok(goes_on @ (Progress::Served | Progress::WouldBlock)) => goes_on,
@@ -334,13 +335,28 @@ impl JobState {
         self.entry.connection().ended().unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into())
     }
 
-    fn serve_datagram(&mut self) -> Result<(), RequestError> {
+    /// Serves a datagram whose answer is sent with those of a batch, if there is one.
+    pub(crate) fn serve_in_batch(&mut self, batch: Option<&mut AnswerBatch>) {
+        let _serving = ServingThread::begin(self.core.registry());
+        let served = self.serve_datagram(batch);
+        self.ended(served.err());
+    }
+
+    fn serve_datagram(&mut self, batch: Option<&mut AnswerBatch>) -> Result<(), RequestError> {
         let packet = self.request.as_ref().and_then(Request::as_datagram);
         let (HandlerFactory::Datagram(make), Some(packet)) = (&*self.core.service, packet) else {
             return Ok(());
         };
         let client_address = self.entry.client_address();
-        datagram_handler::serve(&**make, packet, packet.socket(), client_address, &self.core.handle)
+        let mut answer = Vec::new();
+        datagram_handler::serve(
+            &**make,
+            packet.into(),
+            client_address,
+            &self.core.handle,
+            &mut answer,
+            batch,
+        )
     }
 }
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use sock::{Address, Socket};
 
 use super::Builder;
-use crate::accept::mixin::{MixIn, Sequential};
+use crate::accept::mixin::MixIn;
 use crate::api::kind::{Datagram, Family, Kind, Stream};
 use crate::models::pool::{ThreadPoolMixIn, WhenQueueFull};
+use crate::models::sequential::Sequential;
 use crate::models::threading::ThreadingMixIn;
 use crate::request::hooks::WrappedRequest;
 

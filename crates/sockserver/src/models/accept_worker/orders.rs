@@ -1,4 +1,4 @@
-//! The stop of workers that accept by themselves, in every order.
+//! Explores the interleavings of the workers of a pool and its stop.
 
 mod tests {
     use std::sync::Arc;
@@ -6,8 +6,8 @@ mod tests {
 
     use sock::{SHUT_RDWR, Socket, create_connection, socketpair};
 
-    use super::super::{AcceptGate, AcceptWorker};
-    use crate::accept::acceptor::Acceptor;
+    use super::super::AcceptWorker;
+    use crate::accept::acceptor::{AcceptGate, Acceptor};
     use crate::api::classes::ThreadPoolTCPServer;
     use crate::os::interleave::checker::{Actor, every_order_within};
     use crate::os::interleave::yield_point;
@@ -16,12 +16,12 @@ mod tests {
     struct World {
         server: ThreadPoolTCPServer,
         _clients: Vec<Socket>,
-        /// What had been accepted when the stop was over.
+        /// The number of accepted connections after the stop.
         at_the_stop: Arc<AtomicU64>,
     }
 
-    /// Two workers, two clients and a stop; a stop that is set and taken back, as at the
-    /// end of a loop, changes nothing.
+    /// Two workers, two clients and a stop. The stop flag of the server stays unset, as after the end of
+    /// a loop.
     fn begin() -> (Vec<Actor>, World) {
         let server = ThreadPoolTCPServer::builder(handler_fn(|_| Ok(())))
             .wrap_timeout(None)
@@ -36,7 +36,7 @@ mod tests {
         let (ours, theirs) = socketpair().unwrap();
         let theirs = Arc::new(theirs);
         let gate = || AcceptGate::new(Acceptor::new(&server.core, &server.sockets, server.settings));
-        let entrances = [gate(), gate()];
+        let gates = [gate(), gate()];
         let worker = |gate: &AcceptGate| {
             let (gate, stop) = (gate.clone(), Arc::clone(&theirs));
             Box::new(move || {
@@ -46,12 +46,12 @@ mod tests {
                 }
             }) as Actor
         };
-        let mut actors: Vec<Actor> = entrances.iter().map(worker).collect();
+        let mut actors: Vec<Actor> = gates.iter().map(worker).collect();
         let (handle, at_the_stop) = (server.handle(), Arc::new(AtomicU64::new(0)));
         let count = Arc::clone(&at_the_stop);
         actors.push(Box::new(move || {
             ours.shutdown(SHUT_RDWR).unwrap();
-            entrances.iter().for_each(AcceptGate::close);
+            gates.iter().for_each(|gate| drop(gate.close()));
             yield_point();
             count.store(handle.stats().accepted, Ordering::SeqCst);
         }));

@@ -1,4 +1,4 @@
-//! The selector's workers, its watch and its clients, in every order.
+//! Explores the interleavings of the selector's workers, its monitor and its clients.
 
 mod tests {
     use std::sync::Arc;
@@ -13,7 +13,7 @@ mod tests {
     use crate::os::interleave::{self, yield_point};
     use crate::request::stream_handler::handler_fn;
 
-    /// So often the watch may have to look until all have work that can have some.
+    /// How many checks the monitor may need until every worker that can have work has some.
     const LOOKS: usize = 6;
 
     struct World {
@@ -22,8 +22,8 @@ mod tests {
         ended: Arc<AtomicUsize>,
     }
 
-    /// Two workers whose handlers return when both clients are served; one client is there
-    /// before the workers, the other one comes.
+    /// Two workers, whose handlers return when both clients are served. One client connects before the
+    /// workers start, the other one later.
     fn begin() -> (Vec<Actor>, World) {
         let (entered, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (enters, ends) = (Arc::clone(&entered), Arc::clone(&ended));

@@ -1,0 +1,33 @@
+//! Requests in the accept loop itself.
+
+use std::io;
+
+use crate::accept::mixin::{AcceptLoop, MixIn};
+use crate::models::inline_datagram;
+use crate::request::core::HandlerFactory;
+use crate::request::job::{Job, Rejected};
+
+/// Serves each request in the loop: the next client waits until this one is served.
+///
+/// Python: `BaseServer.process_request`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sequential;
+
+impl MixIn for Sequential {
+    fn process_request(&self, job: Job) -> Result<(), Rejected> {
+        job.run();
+        Ok(())
+    }
+
+    fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
+        if let HandlerFactory::Datagram(make) = &*accept_loop.core().service {
+            return inline_datagram::serve(accept_loop, &**make);
+        }
+        while accept_loop.run_once(&[], None)? {}
+        Ok(())
+    }
+
+    fn runs_inline(&self) -> bool {
+        true
+    }
+}
