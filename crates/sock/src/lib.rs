@@ -61,6 +61,8 @@
 //! The [documentation of Python's module](https://docs.python.org/3/library/socket.html) applies to
 //! this crate too. It is built on `socket2`.
 
+#![warn(missing_debug_implementations)]
+
 mod address;
 mod call;
 mod consts;
@@ -125,6 +127,7 @@ pub use socket::options::{Linger, ToOption};
 pub use socket::tcp_info::{TcpInfo, TcpState};
 pub use socket::tcp_state::ParseTcpStateError;
 pub use stream::StreamSocket;
-pub use stream::buffer::ReadBuffer;
+#[doc(hidden)]
+pub use stream::buffer::{FillBuffer, ReadBuffer};
 pub use stream::makefile::{DEFAULT_BUFFER_SIZE, SocketPair, SocketReader, SocketWriter};
 pub use sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::stream::StreamSocket;
 use crate::sys;
 
 /// The buffer of a reader, with the bytes that were received but not yet read.
@@ -22,8 +23,18 @@ use crate::sys;
 /// assert_eq!(reader.into_buffer().unread(), b"two\n");
 /// # std::io::Result::Ok(())
 /// ```
+#[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct ReadBuffer(Option<Box<Buffer>>);
+
+/// A stream that fills the buffers of its readers itself, and so can pass a buffer on without
+/// copying it.
+#[doc(hidden)]
+pub trait FillBuffer: StreamSocket {
+    /// Refills an empty read buffer, allocating `size` bytes if needed. A buffer that is still empty
+    /// afterwards means end of file.
+    fn fill(&self, buffer: &mut ReadBuffer, size: usize) -> io::Result<()>;
+}
 
 /// Boxed, so that moving a `ReadBuffer` with each request moves one pointer.
 #[derive(Debug)]

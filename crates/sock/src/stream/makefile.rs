@@ -16,7 +16,7 @@ use std::io::{self, BufRead, Read, Write};
 
 use crate::socket::Socket;
 use crate::stream::StreamSocket;
-use crate::stream::buffer::ReadBuffer;
+use crate::stream::buffer::{FillBuffer, ReadBuffer};
 use crate::sys;
 
 /// Default buffer size of a file. Python: `io.DEFAULT_BUFFER_SIZE`.
@@ -107,12 +107,19 @@ impl Socket {
 /// # std::io::Result::Ok(())
 /// ```
 pub struct SocketReader<'a> {
-    source: &'a dyn StreamSocket,
+    source: Source<'a>,
     /// Allocated by the first read that needs it.
     buffer: ReadBuffer,
     /// Size of the buffer. With one byte, a line is read byte by byte, so that the data after it
     /// stays in the socket.
     size: usize,
+}
+
+/// Where a reader receives from.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Stream(&'a dyn StreamSocket),
+    Filler(&'a dyn FillBuffer),
 }
 
 impl<'a> SocketReader<'a> {
@@ -122,19 +129,31 @@ impl<'a> SocketReader<'a> {
     #[inline]
     #[must_use]
     pub fn new(source: &'a dyn StreamSocket, bufsize: usize) -> SocketReader<'a> {
+        let source = Source::Stream(source);
         SocketReader { source, buffer: ReadBuffer::NONE, size: bufsize.max(1) }
     }
 
-    /// A reader that goes on with what is in `buffer`. Where there is none yet,
-    /// [`ReadBuffer::NONE`], it makes one of [`DEFAULT_BUFFER_SIZE`].
+    /// Creates a reader whose source fills the buffer itself.
+    #[doc(hidden)]
+    #[inline]
+    #[must_use]
+    pub fn with_filler(source: &'a dyn FillBuffer, bufsize: usize) -> SocketReader<'a> {
+        let source = Source::Filler(source);
+        SocketReader { source, buffer: ReadBuffer::NONE, size: bufsize.max(1) }
+    }
+
+    /// Creates a reader that starts with the contents of `buffer`. For [`ReadBuffer::NONE`] it
+    /// allocates a buffer of [`DEFAULT_BUFFER_SIZE`].
+    #[doc(hidden)]
     #[inline]
     #[must_use]
     pub fn with_buffer(source: &'a dyn StreamSocket, buffer: ReadBuffer) -> SocketReader<'a> {
         let size = if buffer.is_none() { DEFAULT_BUFFER_SIZE } else { buffer.size().max(1) };
-        SocketReader { source, buffer, size }
+        SocketReader { source: Source::Stream(source), buffer, size }
     }
 
-    /// The buffer, with what is unread in it; none if nothing was read through it.
+    /// Returns the buffer with its unread bytes, or none if it was never used.
+    #[doc(hidden)]
     #[inline]
     #[must_use]
     pub fn into_buffer(self) -> ReadBuffer {
@@ -161,6 +180,15 @@ impl<'a> SocketReader<'a> {
     }
 }
 
+impl fmt::Debug for SocketReader<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SocketReader")
+            .field("bufsize", &self.size)
+            .field("unread", &self.buffer().len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Read for SocketReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if out.is_empty() {
@@ -168,7 +196,10 @@ impl Read for SocketReader<'_> {
         }
         // A read of at least the buffer's size bypasses the buffer.
         if self.buffer().is_empty() && out.len() >= self.size {
-            return self.source.recv_into(out);
+            return match self.source {
+                Source::Stream(stream) => stream.recv_into(out),
+                Source::Filler(stream) => stream.recv_into(out),
+            };
         }
         let mut unread = self.fill_buf()?;
         let count = unread.read(out)?;
@@ -181,7 +212,15 @@ impl BufRead for SocketReader<'_> {
     #[inline]
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.buffer.unread().is_empty() {
-            self.source.fill(&mut self.buffer, self.size)?;
+            match self.source {
+                Source::Stream(stream) => {
+                    if self.buffer.size() != self.size {
+                        self.buffer = ReadBuffer::new(self.size);
+                    }
+                    self.buffer.receive(|room| stream.recv_into(room))?;
+                }
+                Source::Filler(stream) => stream.fill(&mut self.buffer, self.size)?,
+            }
         }
         Ok(self.buffer.unread())
     }
@@ -229,6 +268,15 @@ impl<'a> SocketWriter<'a> {
     #[must_use]
     pub fn new(target: &'a dyn StreamSocket, bufsize: usize) -> SocketWriter<'a> {
         SocketWriter { target, buffer: Vec::new(), bufsize }
+    }
+}
+
+impl fmt::Debug for SocketWriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SocketWriter")
+            .field("bufsize", &self.bufsize)
+            .field("buffered", &self.buffer.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -361,6 +409,7 @@ impl Drop for SocketWriter<'_> {
 /// # drop(pair);
 /// # std::io::Result::Ok(())
 /// ```
+#[derive(Debug)]
 pub struct SocketPair<'a> {
     /// The reading side.
     pub reader: SocketReader<'a>,

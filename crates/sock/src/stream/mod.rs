@@ -11,7 +11,6 @@ use std::time::Duration;
 use crate::consts::Shutdown;
 use crate::socket::Socket;
 use crate::socket::linger::Lingered;
-use crate::stream::buffer::ReadBuffer;
 use crate::sys;
 
 /// A connected stream: a plain [`Socket`], or a stream with TLS.
@@ -82,39 +81,27 @@ pub trait StreamSocket: Send + Sync {
         0
     }
 
-    /// Whether a receive returns at once although the socket underneath may have no input: bytes
-    /// are [`pending`](Self::pending), or the stream's end or failure was received with them. By
-    /// default whether bytes are pending.
+    /// Returns whether a receive returns immediately although the socket may have no input.
     ///
-    /// A wrapper around another stream has to pass it on.
+    /// That is the case if bytes are [`pending`](Self::pending), or if the end or a failure of the
+    /// stream was received after them. The default returns whether bytes are pending.
+    ///
+    /// A wrapper around another stream must forward this call.
     fn has_buffered_input(&self) -> bool {
         self.pending() > 0
     }
 
-    /// Sends what earlier calls have accepted and could not send yet: records of TLS that were encrypted
-    /// and found no room in the send buffer. By default nothing.
+    /// Sends data that earlier calls have accepted but not sent yet.
     ///
-    /// A wrapper around another stream has to pass it on.
+    /// That is encrypted TLS records that did not fit into the send queue. The default does nothing.
+    ///
+    /// A wrapper around another stream must forward this call.
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`Socket::send`]. `Ok` means that nothing is left.
+    /// Returns an error if [`Socket::send`] does. `Ok` means that all data has been sent.
     fn flush(&self) -> io::Result<()> {
         Ok(())
-    }
-
-    /// Receives into a reader's buffer that is empty, and is made with `size` bytes if it is
-    /// none yet; nothing in it afterwards is the end of file. By default [`recv_into`](Self::recv_into); a stream that has received
-    /// something ahead may give the buffer it is in, and take the reader's for it.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Socket::recv`].
-    fn fill(&self, buffer: &mut ReadBuffer, size: usize) -> io::Result<()> {
-        if buffer.size() != size {
-            *buffer = ReadBuffer::new(size);
-        }
-        buffer.receive(|room| self.recv_into(room)).map(drop)
     }
 
     /// Returns the stream as [`Any`], for types that can be downcast, such as

@@ -77,6 +77,7 @@ pub(crate) use {constants::ERRNOS, windows::*};
 use std::net::SocketAddr;
 
 /// An entry for [`poll`](crate::poll): a descriptor, the requested events and the reported ones.
+#[derive(Clone, Copy, Debug)]
 pub struct Poll<'a> {
     pub(crate) fd: BorrowedFd<'a>,
     pub(crate) events: i16,

@@ -17,7 +17,10 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_utils::atomic::AtomicCell;
-use sock::{Address, Lingered, Poll, ReadBuffer, SHUT_RD, SHUT_RDWR, Shutdown, Socket, StreamSocket, poll};
+use sock::{
+    Address, FillBuffer, Lingered, Poll, ReadBuffer, SHUT_RD, SHUT_RDWR, Shutdown, Socket, StreamSocket,
+    poll,
+};
 
 use crate::connection::buffer_pool::{recycle_buffer, take_buffer};
 use crate::connection::state::{ConnState, FIRST_TERMINAL, PackedState};
@@ -428,23 +431,6 @@ impl StreamSocket for Connection {
             .map_or(Err(io::ErrorKind::NotConnected.into()), |transport| transport.shutdown(how))
     }
 
-    fn fill(&self, buffer: &mut ReadBuffer, size: usize) -> io::Result<()> {
-        if self.has_read_ahead() {
-            let mut ahead = self.take_read_ahead();
-            // No copy; but a reader of another size may be one that reads nothing ahead.
-            if ahead.size() == size {
-                std::mem::swap(&mut ahead, buffer);
-                recycle_buffer(ahead);
-                return Ok(());
-            }
-            self.return_buffer(ahead);
-        }
-        if buffer.size() != size {
-            *buffer = take_buffer(size);
-        }
-        buffer.receive(|room| self.recv_into(room)).map(drop)
-    }
-
     fn pending(&self) -> usize {
         let mut ahead = 0;
         if self.has_read_ahead() {
@@ -487,6 +473,25 @@ impl StreamSocket for Connection {
     fn socket(&self) -> &Socket {
         self.add_note(SOCKET_EXPOSED);
         self.socket_underneath().expect("a handler runs only over a stream")
+    }
+}
+
+impl FillBuffer for Connection {
+    fn fill(&self, buffer: &mut ReadBuffer, size: usize) -> io::Result<()> {
+        if self.has_read_ahead() {
+            let mut ahead = self.take_read_ahead();
+            // No copy; but a reader of another size may be one that reads nothing ahead.
+            if ahead.size() == size {
+                std::mem::swap(&mut ahead, buffer);
+                recycle_buffer(ahead);
+                return Ok(());
+            }
+            self.return_buffer(ahead);
+        }
+        if buffer.size() != size {
+            *buffer = take_buffer(size);
+        }
+        buffer.receive(|room| self.recv_into(room)).map(drop)
     }
 }
 

@@ -123,7 +123,7 @@ impl JobState {
         let connection = entry.connection();
         let config = handler.config();
         let mut cx = StreamContext {
-            rfile: SocketReader::new(&**connection, config.rbufsize),
+            rfile: SocketReader::with_filler(&**connection, config.rbufsize),
             wfile: SocketWriter::new(&**connection, config.wbufsize),
             request: &**connection,
             client_address: entry.client_address(),
