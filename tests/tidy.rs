@@ -186,7 +186,7 @@ fn every_call_of_sock_has_its_card() {
     let mut cards = 0;
     for (path, text) in rust_files("crates/sock/src") {
         // Examples of functions that exist only on Windows cannot run here.
-        if path.ends_with("windows.rs") || path.ends_with("fuzz_invariants.rs") {
+        if path.ends_with("windows.rs") || path.to_string_lossy().contains("fuzz_invariants") {
             continue;
         }
         let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();

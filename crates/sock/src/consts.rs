@@ -308,41 +308,44 @@ mod tests {
     }
 
     #[cfg(target_os = "linux")]
-    #[test]
-    fn flags_of_a_socket_type_are_printed_after_it() {
-        assert_eq!((SOCK_DGRAM | SOCK_NONBLOCK).to_string(), "SOCK_DGRAM|SOCK_NONBLOCK");
-    }
+    mod linux {
+        use super::*;
 
-    /// Compares with Python's list. Without Python it prints that the test was left out.
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn every_constant_of_cpython_is_here_with_its_value() {
-        let script = "import _socket as s, sys\nprint('version', sys.version_info[1])\nfor n in dir(s):\n v = getattr(s, n)\n \
-                      if type(v) is int and n[0] != '_': print(n, v)";
-        let Ok(python) = std::process::Command::new("python3").args(["-c", script]).output() else {
-            eprintln!("no python3: constants are not compared");
-            return;
-        };
-        let ours = constants();
-        let text = String::from_utf8(python.stdout).unwrap();
-        let theirs: Vec<(&str, i64)> = text
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .map(|(name, value)| (name, value.parse().unwrap()))
-            .collect();
-        let (version, theirs) = theirs.split_first().expect("python3 prints its constants");
-        // Bluetooth constants depend on how CPython was built.
-        let of_bluetooth =
-            |name: &str| ["BLUETOOTH", "BTPROTO", "BDADDR", "HCI"].iter().any(|b| name.contains(b));
-        let (known, missing): (Vec<_>, Vec<_>) =
-            theirs.iter().copied().partition(|(name, _)| ours.iter().any(|(our, _)| our == name));
-        let missing: Vec<_> = missing.into_iter().filter(|(name, _)| !of_bluetooth(name)).collect();
-        // The list is that of 3.11. Newer versions have more.
-        assert!(missing.is_empty() || *version != ("version", 11), "missing: {missing:?}");
-        assert!(known.len() > 300, "{} in common", known.len());
-        for (name, value) in known {
-            let (_, ours) = *ours.iter().find(|(our, _)| *our == name).unwrap();
-            assert_eq!(value, ours, "{name}");
+        #[test]
+        fn flags_of_a_socket_type_are_printed_after_it() {
+            assert_eq!((SOCK_DGRAM | SOCK_NONBLOCK).to_string(), "SOCK_DGRAM|SOCK_NONBLOCK");
+        }
+
+        /// Compares with Python's list. Without Python it prints that the test was left out.
+        #[test]
+        fn every_constant_of_cpython_is_here_with_its_value() {
+            let script = "import _socket as s, sys\nprint('version', sys.version_info[1])\nfor n in dir(s):\n v = getattr(s, n)\n \
+                          if type(v) is int and n[0] != '_': print(n, v)";
+            let Ok(python) = std::process::Command::new("python3").args(["-c", script]).output() else {
+                eprintln!("no python3: constants are not compared");
+                return;
+            };
+            let ours = constants();
+            let text = String::from_utf8(python.stdout).unwrap();
+            let theirs: Vec<(&str, i64)> = text
+                .lines()
+                .filter_map(|line| line.split_once(' '))
+                .map(|(name, value)| (name, value.parse().unwrap()))
+                .collect();
+            let (version, theirs) = theirs.split_first().expect("python3 prints its constants");
+            // Bluetooth constants depend on how CPython was built.
+            let of_bluetooth =
+                |name: &str| ["BLUETOOTH", "BTPROTO", "BDADDR", "HCI"].iter().any(|b| name.contains(b));
+            let (known, missing): (Vec<_>, Vec<_>) =
+                theirs.iter().copied().partition(|(name, _)| ours.iter().any(|(our, _)| our == name));
+            let missing: Vec<_> = missing.into_iter().filter(|(name, _)| !of_bluetooth(name)).collect();
+            // The list is that of 3.11. Newer versions have more.
+            assert!(missing.is_empty() || *version != ("version", 11), "missing: {missing:?}");
+            assert!(known.len() > 300, "{} in common", known.len());
+            for (name, value) in known {
+                let (_, ours) = *ours.iter().find(|(our, _)| *our == name).unwrap();
+                assert_eq!(value, ours, "{name}");
+            }
         }
     }
 }

@@ -78,8 +78,6 @@ mod stream;
 mod sys;
 
 pub use address::{Address, Host, ToAddress, UnixAddress};
-#[cfg(target_os = "linux")]
-pub use address::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress};
 pub use call::cancel::{Canceller, set_interrupt_hook, was_cancelled, was_interrupted};
 pub use call::deadline::{
     Deadline, Events, POLLERR, POLLHUP, POLLIN, POLLOUT, Poll, getdefaulttimeout, poll, setdefaulttimeout,
@@ -96,33 +94,16 @@ pub use create::create_server::{
 pub use error::{
     AddressError, ArgumentError, ArgumentFault, GaiError, HostError, errno, errno_name, find_error,
 };
-#[cfg(unix)]
-pub use netdb::getaddrinfo::sethostname;
 pub use netdb::getaddrinfo::{AddrInfo, Hints, ServiceName, getaddrinfo, getaddrinfo_with, gethostname};
 pub use netdb::inet::{htonl, htons, inet_aton, inet_ntoa, inet_ntop, inet_pton, ntohl, ntohs};
-#[cfg(unix)]
-pub use netdb::interface::{if_indextoname, if_nameindex, if_nametoindex};
 pub use netdb::{
     HostEntry, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, getnameinfo, getprotobyname,
     getservbyname, getservbyport,
 };
 pub use relay::{Relay, RelayCounts, RelayDirection, RelayError, RelayOptions, relay, relay_with};
 pub use socket::Socket;
-#[cfg(unix)]
-pub use socket::ancillary::PacketInfo;
-#[cfg(unix)]
-pub use socket::batch::{Datagram, RecvBatch, SentBatch};
-#[cfg(unix)]
-pub use socket::cmsg::{Ancillary, CMSG_LEN, CMSG_SPACE};
-#[cfg(unix)]
-pub use socket::credentials::Credentials;
-pub use socket::descriptor::{close, dup};
-pub use socket::from_fd::FromFdError;
+pub use socket::descriptor::{FromFdError, close, dup};
 pub use socket::linger::Lingered;
-#[cfg(target_os = "linux")]
-pub use socket::meminfo::MemInfo;
-#[cfg(unix)]
-pub use socket::message::{Message, MessageInto, ReceivedFds};
 pub use socket::options::{Linger, ToOption};
 pub use socket::tcp_info::{TcpInfo, TcpState};
 pub use socket::tcp_state::ParseTcpStateError;
@@ -131,3 +112,20 @@ pub use stream::StreamSocket;
 pub use stream::buffer::{FillBuffer, ReadBuffer};
 pub use stream::makefile::{DEFAULT_BUFFER_SIZE, SocketPair, SocketReader, SocketWriter};
 pub use sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+#[cfg(unix)]
+pub use {
+    netdb::getaddrinfo::sethostname,
+    netdb::interface::{if_indextoname, if_nameindex, if_nametoindex},
+    socket::message::ancillary::PacketInfo,
+    socket::message::batch::{Datagram, RecvBatch, SentBatch},
+    socket::message::cmsg::{Ancillary, CMSG_LEN, CMSG_SPACE},
+    socket::message::credentials::Credentials,
+    socket::message::{Message, MessageInto, ReceivedFds},
+};
+
+#[cfg(target_os = "linux")]
+pub use {
+    address::os::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress},
+    socket::meminfo::MemInfo,
+};

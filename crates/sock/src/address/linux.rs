@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 
-use super::{Address, ToAddress};
+use super::{Address, OsAddress, ToAddress};
 use crate::consts::{AF_CAN, AF_NETLINK, AF_PACKET, AF_VSOCK, AddressFamily};
 use crate::error::invalid;
 
@@ -210,19 +210,33 @@ fn read_u32(bytes: &[u8], at: usize) -> u32 {
     bytes.map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 
-/// Conversion into the bytes after the family field.
-pub(super) trait ToSockaddrBytes {
-    fn to_wire(self) -> Vec<u8>;
+/// Returns an address of one of Linux's own families.
+pub(super) fn as_os_address(address: &Address) -> Option<&dyn OsAddress> {
+    match address {
+        Address::Netlink(address) => Some(address),
+        Address::Packet(address) => Some(address),
+        Address::Vsock(address) => Some(address),
+        Address::Can(address) => Some(address),
+        _ => None,
+    }
 }
 
-impl ToSockaddrBytes for NetlinkAddress {
-    fn to_wire(self) -> Vec<u8> {
+impl OsAddress for NetlinkAddress {
+    fn family(&self) -> AddressFamily {
+        AF_NETLINK
+    }
+
+    fn to_sockaddr_bytes(&self) -> Vec<u8> {
         [&[0; 2][..], &self.pid.to_ne_bytes(), &self.groups.to_ne_bytes()].concat()
     }
 }
 
-impl ToSockaddrBytes for PacketAddress {
-    fn to_wire(self) -> Vec<u8> {
+impl OsAddress for PacketAddress {
+    fn family(&self) -> AddressFamily {
+        AF_PACKET
+    }
+
+    fn to_sockaddr_bytes(&self) -> Vec<u8> {
         [
             &self.protocol.to_be_bytes()[..],
             &self.ifindex.to_ne_bytes(),
@@ -234,14 +248,22 @@ impl ToSockaddrBytes for PacketAddress {
     }
 }
 
-impl ToSockaddrBytes for VsockAddress {
-    fn to_wire(self) -> Vec<u8> {
+impl OsAddress for VsockAddress {
+    fn family(&self) -> AddressFamily {
+        AF_VSOCK
+    }
+
+    fn to_sockaddr_bytes(&self) -> Vec<u8> {
         [&[0; 2][..], &self.port.to_ne_bytes(), &self.cid.to_ne_bytes(), &[0; 4]].concat()
     }
 }
 
-impl ToSockaddrBytes for CanAddress {
-    fn to_wire(self) -> Vec<u8> {
+impl OsAddress for CanAddress {
+    fn family(&self) -> AddressFamily {
+        AF_CAN
+    }
+
+    fn to_sockaddr_bytes(&self) -> Vec<u8> {
         [&[0; 2][..], &self.ifindex.to_ne_bytes(), &self.protocol].concat()
     }
 }
@@ -319,7 +341,7 @@ mod tests {
         assert_eq!(sys.len(), 12);
         let sys = Address::from(PacketAddress::new(1, 0x0102)).to_sys().unwrap();
         assert_eq!(sys.len(), 20);
-        assert_eq!(PacketAddress::new(1, 0x0102).to_wire()[..2], [1, 2]);
+        assert_eq!(PacketAddress::new(1, 0x0102).to_sockaddr_bytes()[..2], [1, 2]);
         assert_eq!(Address::from(VsockAddress { cid: 1, port: 2 }).to_sys().unwrap().len(), 16);
         assert_eq!(Address::from(CanAddress::new(1)).to_sys().unwrap().len(), 24);
         assert_eq!(CanAddress::isotp(0, 5, 6).as_isotp(), (5, 6));

@@ -13,8 +13,9 @@
 //! | `"/tmp/sock"`, `b"/tmp/sock"` | `"/tmp/sock"`, any [`Path`] |
 //! | `"\0name"` (Linux) | `"\0name"`, `b"\0name"` |
 
-#[cfg(target_os = "linux")]
-mod linux;
+#[cfg_attr(target_os = "linux", path = "linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "not_linux.rs")]
+pub(crate) mod os;
 
 use std::borrow::Cow;
 use std::ffi::CString;
@@ -26,16 +27,9 @@ use std::path::{Path, PathBuf};
 use socket2::SockAddr;
 
 use crate::call::trace::{TraceValue, call};
-#[cfg(target_os = "linux")]
-use crate::consts::{AF_CAN, AF_NETLINK, AF_PACKET, AF_VSOCK};
 use crate::consts::{AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, AddressFamily};
 use crate::error::{GaiError, invalid, invalid_as, out_of_range, wrong_type};
 use crate::sys::{self, RawHints, c};
-
-#[cfg(target_os = "linux")]
-use linux::ToSockaddrBytes;
-#[cfg(target_os = "linux")]
-pub use linux::{CanAddress, NetlinkAddress, PacketAddress, VsockAddress};
 
 /// An address of a socket or of its peer.
 ///
@@ -67,16 +61,16 @@ pub enum Address {
     Unix(UnixAddress),
     /// `AF_NETLINK`. Python: `(pid, groups)`.
     #[cfg(target_os = "linux")]
-    Netlink(NetlinkAddress),
+    Netlink(os::NetlinkAddress),
     /// `AF_PACKET`. Python: `(ifname, proto, pkttype, hatype, addr)`.
     #[cfg(target_os = "linux")]
-    Packet(PacketAddress),
+    Packet(os::PacketAddress),
     /// `AF_VSOCK`. Python: `(cid, port)`.
     #[cfg(target_os = "linux")]
-    Vsock(VsockAddress),
+    Vsock(os::VsockAddress),
     /// `AF_CAN`. Python: `(ifname, …)`, by protocol.
     #[cfg(target_os = "linux")]
-    Can(CanAddress),
+    Can(os::CanAddress),
     /// Any other family, with the bytes after the family field. Python: `(family, bytes)`.
     Other(AddressFamily, Box<[u8]>),
     /// No address, as `recvfrom` returns for a connected stream. Python: `None`.
@@ -103,16 +97,10 @@ impl Address {
             Address::Inet(_) => AF_INET,
             Address::Inet6(_) => AF_INET6,
             Address::Unix(_) => AF_UNIX,
-            #[cfg(target_os = "linux")]
-            Address::Netlink(_) => AF_NETLINK,
-            #[cfg(target_os = "linux")]
-            Address::Packet(_) => AF_PACKET,
-            #[cfg(target_os = "linux")]
-            Address::Vsock(_) => AF_VSOCK,
-            #[cfg(target_os = "linux")]
-            Address::Can(_) => AF_CAN,
             Address::Other(family, _) => *family,
             Address::None => AF_UNSPEC,
+            #[allow(unreachable_patterns, reason = "other systems have no such addresses")]
+            address => os::as_os_address(address).map_or(AF_UNSPEC, |address| address.family()),
         }
     }
 
@@ -162,8 +150,7 @@ impl Address {
             AF_UNSPEC => Address::None,
             family => {
                 let bytes = sys::other_parts(address).1;
-                #[cfg(target_os = "linux")]
-                if let Some(address) = linux::read(family, &bytes) {
+                if let Some(address) = os::read(family, &bytes) {
                     return address;
                 }
                 Address::Other(family, bytes.into())
@@ -185,18 +172,23 @@ impl Address {
             Address::Inet(address) => Ok(SockAddr::from(*address)),
             Address::Inet6(address) => Ok(SockAddr::from(swap_flowinfo(*address))),
             Address::Unix(address) => address.to_sys(),
-            #[cfg(target_os = "linux")]
-            Address::Netlink(address) => other_to_sys(AF_NETLINK, &address.to_wire()),
-            #[cfg(target_os = "linux")]
-            Address::Packet(address) => other_to_sys(AF_PACKET, &address.to_wire()),
-            #[cfg(target_os = "linux")]
-            Address::Vsock(address) => other_to_sys(AF_VSOCK, &address.to_wire()),
-            #[cfg(target_os = "linux")]
-            Address::Can(address) => other_to_sys(AF_CAN, &address.to_wire()),
             Address::Other(family, bytes) => other_to_sys(*family, bytes),
             Address::None => Err(invalid("no address given")),
+            #[allow(unreachable_patterns, reason = "other systems have no such addresses")]
+            address => match os::as_os_address(address) {
+                Some(address) => other_to_sys(address.family(), &address.to_sockaddr_bytes()),
+                None => Err(invalid("no address given")),
+            },
         }
     }
+}
+
+/// What the addresses of the families of one system have in common.
+trait OsAddress: fmt::Display {
+    fn family(&self) -> AddressFamily;
+
+    /// Returns the bytes after the family field.
+    fn to_sockaddr_bytes(&self) -> Vec<u8>;
 }
 
 fn other_to_sys(family: AddressFamily, bytes: &[u8]) -> io::Result<SockAddr> {
@@ -243,16 +235,13 @@ impl fmt::Display for Address {
             Address::Inet(address) => fmt::Display::fmt(address, f),
             Address::Inet6(address) => fmt::Display::fmt(address, f),
             Address::Unix(address) => fmt::Display::fmt(address, f),
-            #[cfg(target_os = "linux")]
-            Address::Netlink(address) => fmt::Display::fmt(address, f),
-            #[cfg(target_os = "linux")]
-            Address::Packet(address) => fmt::Display::fmt(address, f),
-            #[cfg(target_os = "linux")]
-            Address::Vsock(address) => fmt::Display::fmt(address, f),
-            #[cfg(target_os = "linux")]
-            Address::Can(address) => fmt::Display::fmt(address, f),
             Address::Other(family, bytes) => write!(f, "{family} {bytes:02x?}"),
             Address::None => f.pad("(none)"),
+            #[allow(unreachable_patterns, reason = "other systems have no such addresses")]
+            address => match os::as_os_address(address) {
+                Some(address) => fmt::Display::fmt(address, f),
+                None => f.pad("(none)"),
+            },
         }
     }
 }

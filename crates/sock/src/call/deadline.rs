@@ -498,29 +498,6 @@ mod tests {
         (result, N - outcomes.len())
     }
 
-    #[cfg(unix)]
-    #[test]
-    fn signals_do_not_extend_the_kernel_timeout() {
-        let (ours, theirs) = crate::create::create_server::socketpair().unwrap();
-        ours.set_recv_timeout(Duration::from_millis(50)).unwrap();
-        let (mut tries, begin) = (0, Instant::now());
-        let mut interrupted = || {
-            tries += 1;
-            assert!(tries < 10_000, "the retries do not end");
-            fails_with(c::EINTR)
-        };
-        let result = retry(ours.as_fd(), Readiness::Readable, &mut Deadline::new(None), &mut interrupted);
-        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        assert!(begin.elapsed() >= Duration::from_millis(50));
-        // Data that arrives in time is received.
-        theirs.send(b"!").unwrap();
-        let mut outcomes = [fails_with(c::EINTR), Ok("received")].into_iter();
-        let result = retry(ours.as_fd(), Readiness::Readable, &mut Deadline::new(None), || {
-            outcomes.next().expect("no attempt after the last outcome")
-        });
-        assert_eq!(result.unwrap(), "received");
-    }
-
     #[test]
     fn a_call_that_succeeds_is_tried_once_and_does_not_wait() {
         for mode in MODES {
@@ -529,18 +506,6 @@ mod tests {
             let result = retry(never_readable.as_fd(), Readiness::Readable, &mut deadline, || Ok(7));
             assert_eq!(result.unwrap(), 7);
             assert!(deadline.at.is_none(), "the deadline is set at the first wait");
-        }
-    }
-
-    // Windows has no signals that interrupt system calls.
-    #[cfg(unix)]
-    #[test]
-    fn eintr_is_retried_in_every_mode() {
-        for mode in MODES {
-            let interrupted = || fails_with(c::EINTR);
-            let (result, tries) =
-                retry_through(mode, [interrupted(), interrupted(), interrupted(), Ok("done")]);
-            assert_eq!((result.unwrap(), tries), ("done", 4), "{mode:?}");
         }
     }
 
@@ -635,5 +600,44 @@ mod tests {
         let mut deadline = Deadline::new(None);
         assert_eq!(deadline.remaining(), None);
         assert!(deadline.at.is_none());
+    }
+
+    // Windows has no signals that interrupt system calls.
+    #[cfg(unix)]
+    mod signals {
+        use super::*;
+
+        #[test]
+        fn signals_do_not_extend_the_kernel_timeout() {
+            let (ours, theirs) = crate::create::create_server::socketpair().unwrap();
+            ours.set_recv_timeout(Duration::from_millis(50)).unwrap();
+            let (mut tries, begin) = (0, Instant::now());
+            let mut interrupted = || {
+                tries += 1;
+                assert!(tries < 10_000, "the retries do not end");
+                fails_with(c::EINTR)
+            };
+            let result =
+                retry(ours.as_fd(), Readiness::Readable, &mut Deadline::new(None), &mut interrupted);
+            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            assert!(begin.elapsed() >= Duration::from_millis(50));
+            // Data that arrives in time is received.
+            theirs.send(b"!").unwrap();
+            let mut outcomes = [fails_with(c::EINTR), Ok("received")].into_iter();
+            let result = retry(ours.as_fd(), Readiness::Readable, &mut Deadline::new(None), || {
+                outcomes.next().expect("no attempt after the last outcome")
+            });
+            assert_eq!(result.unwrap(), "received");
+        }
+
+        #[test]
+        fn eintr_is_retried_in_every_mode() {
+            for mode in MODES {
+                let interrupted = || fails_with(c::EINTR);
+                let (result, tries) =
+                    retry_through(mode, [interrupted(), interrupted(), interrupted(), Ok("done")]);
+                assert_eq!((result.unwrap(), tries), ("done", 4), "{mode:?}");
+            }
+        }
     }
 }

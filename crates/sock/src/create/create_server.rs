@@ -41,7 +41,7 @@ pub fn socketpair() -> io::Result<(Socket, Socket)> {
 /// # Examples
 ///
 /// ```
-/// # #[cfg(unix)] {
+/// # if cfg!(unix) {
 /// use sock::{AF_UNIX, SOCK_DGRAM};
 ///
 /// let (ours, theirs) = sock::socketpair_with(AF_UNIX, SOCK_DGRAM, 0)?;

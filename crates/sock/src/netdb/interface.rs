@@ -37,7 +37,7 @@ pub fn if_nameindex() -> io::Result<Vec<(u32, String)>> {
 /// # Examples
 ///
 /// ```
-/// # #[cfg(target_os = "linux")] {
+/// # if cfg!(target_os = "linux") {
 /// assert_eq!(sock::if_nametoindex("lo")?, 1);
 /// assert!(sock::if_nametoindex("no such interface").is_err());
 /// # }
@@ -58,7 +58,7 @@ pub fn if_nametoindex(name: &str) -> io::Result<u32> {
 /// # Examples
 ///
 /// ```
-/// # #[cfg(target_os = "linux")] {
+/// # if cfg!(target_os = "linux") {
 /// assert_eq!(sock::if_indextoname(1)?, "lo");
 /// assert_eq!(sock::errno(&sock::if_indextoname(0).unwrap_err()).and_then(sock::errno_name), Some("ENXIO"));
 /// # }

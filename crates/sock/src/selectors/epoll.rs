@@ -1,5 +1,6 @@
 //! epoll(7) as the interface of a selector.
 
+use std::fmt;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,12 @@ pub struct Epoll {
     fd: OwnedFd,
     /// Memory for the next wait.
     events: Mutex<EpollEvents>,
+}
+
+impl fmt::Debug for Epoll {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Epoll").field("fd", &self.fd).finish_non_exhaustive()
+    }
 }
 
 /// Data of the descriptor that ends a wait. No registration has it: its lower half is no descriptor.

@@ -67,8 +67,7 @@ pub trait FileObject {
 }
 
 macro_rules! descriptors {
-    ($($(#[$attribute:meta])* $type:ty)*) => {$(
-        $(#[$attribute])*
+    ($($type:ty)*) => {$(
         impl FileObject for $type {
             fn descriptor(&self) -> BorrowedFd<'_> {
                 AsFd::as_fd(self)
@@ -84,14 +83,22 @@ descriptors! {
     std::net::TcpStream
     std::net::TcpListener
     std::net::UdpSocket
-    #[cfg(unix)] std::os::unix::net::UnixStream
-    #[cfg(unix)] std::os::unix::net::UnixListener
-    #[cfg(unix)] std::os::unix::net::UnixDatagram
-    #[cfg(unix)] std::fs::File
-    #[cfg(unix)] std::io::Stdin
-    #[cfg(unix)] std::process::ChildStdin
-    #[cfg(unix)] std::process::ChildStdout
-    #[cfg(unix)] std::process::ChildStderr
+}
+
+#[cfg(unix)]
+mod unix {
+    use super::*;
+
+    descriptors! {
+        std::os::unix::net::UnixStream
+        std::os::unix::net::UnixListener
+        std::os::unix::net::UnixDatagram
+        std::fs::File
+        std::io::Stdin
+        std::process::ChildStdin
+        std::process::ChildStdout
+        std::process::ChildStderr
+    }
 }
 
 macro_rules! pointers {

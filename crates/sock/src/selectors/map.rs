@@ -1,5 +1,6 @@
 //! A view of what is registered in a selector.
 
+use std::fmt;
 use std::sync::Mutex;
 
 use super::{FileObject, Registry, SelectorKey, lock};
@@ -11,6 +12,12 @@ use crate::sys::{AsRawFd, RawFd};
 /// Its lists are copies, so the selector may be changed in a loop over one.
 pub struct SelectorMap<'a, F, D> {
     registry: &'a Mutex<Registry<F, D>>,
+}
+
+impl<F, D> fmt::Debug for SelectorMap<'_, F, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SelectorMap").finish_non_exhaustive()
+    }
 }
 
 impl<'a, F: FileObject, D> SelectorMap<'a, F, D> {

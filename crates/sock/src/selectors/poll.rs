@@ -10,6 +10,7 @@ use crate::call::deadline::{Events, POLLIN, POLLOUT, Poll, poll};
 use crate::sys::{BorrowedFd, RawFd};
 
 /// The interface of a [`PollSelector`](super::PollSelector).
+#[derive(Debug)]
 pub struct PollSet(());
 
 /// One registration, whose object stays open for the wait.

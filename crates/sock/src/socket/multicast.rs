@@ -34,11 +34,11 @@ impl Socket {
     /// use std::net::Ipv4Addr;
     /// use sock::{AF_INET, IP_MULTICAST_IF, IPPROTO_IP, SOCK_DGRAM, Socket};
     ///
-    /// # #[cfg(target_os = "linux")] {
+    /// # if cfg!(target_os = "linux") {
     /// let group = Ipv4Addr::new(239, 1, 2, 3);
     /// let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
     /// receiver.bind(("", 0))?;
-    /// receiver.join_group(group, sock::if_nametoindex("lo")?)?;
+    /// receiver.join_group(group, 1)?; // if_nametoindex("lo")
     ///
     /// let sender = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
     /// sender.setsockopt(IPPROTO_IP, IP_MULTICAST_IF, Ipv4Addr::LOCALHOST)?;
@@ -67,9 +67,9 @@ impl Socket {
     /// use std::net::Ipv4Addr;
     /// use sock::{AF_INET, SOCK_DGRAM, Socket};
     ///
-    /// # #[cfg(target_os = "linux")] {
+    /// # if cfg!(target_os = "linux") {
     /// let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
-    /// let (group, lo) = (Ipv4Addr::new(239, 1, 2, 3), sock::if_nametoindex("lo")?);
+    /// let (group, lo) = (Ipv4Addr::new(239, 1, 2, 3), 1); // if_nametoindex("lo")
     /// receiver.join_group(group, lo)?;
     /// receiver.leave_group(group, lo)?;
     /// let error = receiver.leave_group(group, lo).unwrap_err();
@@ -98,9 +98,9 @@ impl Socket {
     /// use std::net::Ipv4Addr;
     /// use sock::{AF_INET, SOCK_DGRAM, Socket};
     ///
-    /// # #[cfg(target_os = "linux")] {
+    /// # if cfg!(target_os = "linux") {
     /// let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
-    /// let (group, lo) = (Ipv4Addr::new(232, 1, 2, 3), sock::if_nametoindex("lo")?);
+    /// let (group, lo) = (Ipv4Addr::new(232, 1, 2, 3), 1); // if_nametoindex("lo")
     /// receiver.join_source_group(group, Ipv4Addr::LOCALHOST, lo)?;
     /// # }
     /// # std::io::Result::Ok(())
@@ -131,9 +131,9 @@ impl Socket {
     /// use std::net::Ipv4Addr;
     /// use sock::{AF_INET, SOCK_DGRAM, Socket};
     ///
-    /// # #[cfg(target_os = "linux")] {
+    /// # if cfg!(target_os = "linux") {
     /// let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
-    /// let (group, lo) = (Ipv4Addr::new(232, 1, 2, 3), sock::if_nametoindex("lo")?);
+    /// let (group, lo) = (Ipv4Addr::new(232, 1, 2, 3), 1); // if_nametoindex("lo")
     /// for source in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2)] {
     ///     receiver.join_source_group(group, source, lo)?;
     /// }

@@ -110,7 +110,7 @@ impl Socket {
     /// # Examples
     ///
     /// ```
-    /// # #[cfg(unix)] {
+    /// # if cfg!(unix) {
     /// use sock::{AF_INET, SOCK_STREAM, Socket};
     ///
     /// let workers = [Socket::new(AF_INET, SOCK_STREAM, 0)?, Socket::new(AF_INET, SOCK_STREAM, 0)?];
@@ -201,7 +201,7 @@ impl Socket {
     /// ```
     /// use std::time::Duration;
     ///
-    /// # #[cfg(unix)] {
+    /// # if cfg!(unix) {
     /// let (ours, _theirs) = sock::socketpair()?;
     /// ours.set_recv_timeout(Duration::from_millis(10))?;
     /// assert_eq!(ours.recv(1).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
@@ -240,7 +240,7 @@ impl Socket {
     /// ```
     /// use std::time::Duration;
     ///
-    /// # #[cfg(unix)] {
+    /// # if cfg!(unix) {
     /// let (ours, _theirs) = sock::socketpair()?;
     /// ours.set_send_timeout(Duration::from_millis(10))?;
     /// let error = ours.sendall(&[0; 10_000_000]).unwrap_err(); // the peer does not read

@@ -60,7 +60,7 @@ impl Socket {
     /// Waiting until the peer has acknowledged all data:
     ///
     /// ```
-    /// # #[cfg(unix)] {
+    /// # if cfg!(unix) {
     /// let server = sock::create_server(("127.0.0.1", 0))?;
     /// let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
     /// let (connection, _) = server.accept()?;
@@ -82,8 +82,6 @@ impl Socket {
 
 #[cfg(test)]
 mod tests {
-    #[cfg(unix)]
-    use crate::create::create_connection::create_connection;
     use crate::create::create_server::create_server;
     use crate::create::create_server::socketpair;
 
@@ -97,27 +95,12 @@ mod tests {
         assert_eq!(ours.recv_queue().unwrap() + first, 1000);
     }
 
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn the_receive_queue_of_datagrams_is_the_length_of_the_next() {
-        let (ours, theirs) = crate::create::create_server::socketpair_with(
-            crate::consts::AF_UNIX,
-            crate::consts::SOCK_DGRAM,
-            0,
-        )
-        .unwrap();
-        for length in [3, 5] {
-            theirs.send(&vec![0; length]).unwrap();
-        }
-        assert_eq!(ours.recv_queue().unwrap(), 3);
-    }
-
     #[cfg(unix)]
     #[test]
     fn unacknowledged_bytes_are_counted() {
         let server = create_server(("127.0.0.1", 0)).unwrap();
         let port = server.getsockname().unwrap().port().unwrap();
-        let client = create_connection(("127.0.0.1", port)).unwrap();
+        let client = crate::create::create_connection::create_connection(("127.0.0.1", port)).unwrap();
         let (connection, _) = server.accept().unwrap();
         assert_eq!(client.send_queue().unwrap(), 0);
         client.setblocking(false).unwrap();
@@ -133,11 +116,29 @@ mod tests {
     }
 
     #[cfg(target_os = "linux")]
-    #[test]
-    fn a_listener_has_no_queues_of_bytes() {
-        let server = create_server(("127.0.0.1", 0)).unwrap();
-        for result in [server.recv_queue(), server.send_queue()] {
-            assert_eq!(result.unwrap_err().raw_os_error(), Some(crate::sys::c::EINVAL));
+    mod linux {
+        use super::*;
+
+        #[test]
+        fn the_receive_queue_of_datagrams_is_the_length_of_the_next() {
+            let (ours, theirs) = crate::create::create_server::socketpair_with(
+                crate::consts::AF_UNIX,
+                crate::consts::SOCK_DGRAM,
+                0,
+            )
+            .unwrap();
+            for length in [3, 5] {
+                theirs.send(&vec![0; length]).unwrap();
+            }
+            assert_eq!(ours.recv_queue().unwrap(), 3);
+        }
+
+        #[test]
+        fn a_listener_has_no_queues_of_bytes() {
+            let server = create_server(("127.0.0.1", 0)).unwrap();
+            for result in [server.recv_queue(), server.send_queue()] {
+                assert_eq!(result.unwrap_err().raw_os_error(), Some(crate::sys::c::EINVAL));
+            }
         }
     }
 }

@@ -1,8 +1,6 @@
 //! Sending and receiving.
 
 use std::io;
-#[cfg(unix)]
-use std::io::IoSliceMut;
 use std::time::Duration;
 
 use crate::address::{Address, ToAddress};
@@ -285,10 +283,8 @@ impl Socket {
     /// ```
     #[inline]
     pub fn recv_into_with_flags(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<usize> {
-        #[cfg(unix)]
-        if self.receives_in_pieces(buffer.len(), flags) {
-            let buffers = &mut [IoSliceMut::new(buffer)];
-            return Ok(self.recvmsg_into_with_flags(buffers, 0, flags)?.received);
+        if let Some(result) = self.recv_in_pieces(buffer, flags) {
+            return result.map(|(received, _)| received);
         }
         self.retry_with_flags(Readiness::Readable, flags, || self.recv_once(buffer, flags))
     }
@@ -432,15 +428,13 @@ impl Socket {
     /// # Examples
     ///
     /// ```
-    /// # #[cfg(unix)] {
-    /// use sock::{AF_INET, MSG_DONTWAIT, SOCK_DGRAM, Socket};
+    /// use sock::{AF_INET, MSG_DONTROUTE, SOCK_DGRAM, Socket};
     ///
     /// let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
     /// receiver.bind(("127.0.0.1", 0))?;
     /// let sender = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
-    /// sender.sendto_with_flags(b"hello", MSG_DONTWAIT, receiver.getsockname()?)?;
+    /// sender.sendto_with_flags(b"hello", MSG_DONTROUTE, receiver.getsockname()?)?;
     /// assert_eq!(receiver.recv(100)?, b"hello");
-    /// # }
     /// # std::io::Result::Ok(())
     /// ```
     pub fn sendto_with_flags(
@@ -573,7 +567,7 @@ impl Socket {
     /// # Examples
     ///
     /// ```
-    /// # #[cfg(target_os = "linux")] {
+    /// # if cfg!(target_os = "linux") {
     /// use sock::{AF_INET, MSG_TRUNC, SOCK_DGRAM, Socket};
     ///
     /// let sock = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
@@ -589,10 +583,8 @@ impl Socket {
         buffer: &mut [u8],
         flags: MsgFlags,
     ) -> io::Result<(usize, Address)> {
-        #[cfg(unix)]
-        if self.receives_in_pieces(buffer.len(), flags) {
-            let message = self.recvmsg_into_with_flags(&mut [IoSliceMut::new(buffer)], 0, flags)?;
-            return Ok((message.received, message.address));
+        if let Some(result) = self.recv_in_pieces(buffer, flags) {
+            return result;
         }
         self.retry_with_flags(Readiness::Readable, flags, || self.recvfrom_once(buffer, flags))
     }

@@ -1,49 +1,14 @@
-//! Numbers and names of TCP states.
+//! Names of TCP states in ss(8).
 
 use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
 use crate::socket::tcp_info::TcpState;
-#[cfg(any(target_os = "linux", target_os = "freebsd"))]
-use crate::socket::tcp_info::layout::NUMBERS;
 
-/// Numbers and names of a state.
+/// Names of a state.
 impl TcpState {
-    /// The state with this number: C's `TCP_ESTABLISHED` is 1 on Linux, and `TCPS_ESTABLISHED` is 4
-    /// on FreeBSD. An unknown number becomes [`TcpState::Other`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # #[cfg(target_os = "linux")]
-    /// assert_eq!(sock::TcpState::from_number(10), sock::TcpState::Listen);
-    /// ```
-    #[cfg(any(target_os = "linux", target_os = "freebsd"))]
-    #[must_use]
-    pub fn from_number(number: u8) -> TcpState {
-        NUMBERS.get(usize::from(number)).copied().unwrap_or(TcpState::Other(number))
-    }
-
-    /// The system's number of this state, the reverse of [`from_number`](TcpState::from_number).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # #[cfg(target_os = "linux")]
-    /// assert_eq!(sock::TcpState::TimeWait.number(), 6);
-    /// ```
-    #[cfg(any(target_os = "linux", target_os = "freebsd"))]
-    #[must_use]
-    pub fn number(self) -> u8 {
-        match (self, NUMBERS.iter().position(|known| *known == self)) {
-            (TcpState::Other(number), _) => number,
-            // The list has eleven or twelve states, and all of them.
-            (_, position) => position.unwrap_or_default() as u8,
-        }
-    }
-
-    /// The name in the first column of `ss -tan`, such as `ESTAB` and `FIN-WAIT-1`.
+    /// Returns the name in the first column of `ss -tan`, such as `ESTAB` and `FIN-WAIT-1`.
     ///
     /// Returns `UNKNOWN` for [`TcpState::Other`]. [`Display`](fmt::Display) prints C's name instead.
     ///
@@ -100,7 +65,7 @@ impl Error for ParseTcpStateError {}
 
 /// States with their names in ss(8): in its output and in its filters (`sstate_name` and
 /// `sstate_namel` in iproute2's ss.c).
-const SS_NAMES: [(TcpState, &str, &str); 11] = [
+pub(super) const SS_NAMES: [(TcpState, &str, &str); 11] = [
     (TcpState::Established, "ESTAB", "established"),
     (TcpState::SynSent, "SYN-SENT", "syn-sent"),
     (TcpState::SynRecv, "SYN-RECV", "syn-recv"),
@@ -117,22 +82,6 @@ const SS_NAMES: [(TcpState, &str, &str); 11] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[cfg(any(target_os = "linux", target_os = "freebsd"))]
-    #[test]
-    fn every_number_is_read_back() {
-        for number in 0..=u8::MAX {
-            assert_eq!(TcpState::from_number(number).number(), number);
-        }
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn numbers_are_those_of_the_system() {
-        // libc has no constants for them, so these are include/net/tcp_states.h.
-        let numbers = SS_NAMES.map(|(state, ..)| state.number());
-        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
-    }
 
     #[test]
     fn every_name_is_read_back() {

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use crate::consts::SIO_KEEPALIVE_VALS;
+use crate::address::Address;
+use crate::consts::{MsgFlags, SIO_KEEPALIVE_VALS};
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
 
@@ -44,6 +45,15 @@ impl Socket {
     /// Returns an error if `WSADuplicateSocketW` fails.
     pub fn share(&self, process_id: u32) -> io::Result<Vec<u8>> {
         sys::share(self.as_fd(), process_id)
+    }
+
+    /// Returns `None`: no call of Windows waits for more than one receive returns.
+    pub(crate) fn recv_in_pieces(
+        &self,
+        _buffer: &mut [u8],
+        _flags: MsgFlags,
+    ) -> Option<io::Result<(usize, Address)>> {
+        None
     }
 
     /// Creates a socket from the bytes that [`share`](Socket::share) exported for this process.

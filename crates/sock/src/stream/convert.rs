@@ -6,16 +6,13 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-#[cfg(unix)]
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
 use crate::socket::Socket;
 use crate::stream::makefile::SocketWriter;
 use crate::sys::OwnedFd;
 
 macro_rules! convert {
-    ($($(#[$attribute:meta])* $type:ty)*) => {$(
-        $(#[$attribute])*
+    ($($type:ty)*) => {$(
         /// Converts the socket without checks, so a call of the new type may fail if the
         /// socket is of another kind.
         impl From<Socket> for $type {
@@ -24,7 +21,6 @@ macro_rules! convert {
             }
         }
 
-        $(#[$attribute])*
         /// Converts into a `Socket` whose family, kind and protocol are queried from the
         /// system. It is in the default mode, as after [`Socket::from_fd`].
         impl TryFrom<$type> for Socket {
@@ -40,10 +36,16 @@ convert! {
     TcpStream
     TcpListener
     UdpSocket
-    #[cfg(unix)] UnixStream
-    #[cfg(unix)] UnixListener
-    #[cfg(unix)] UnixDatagram
     socket2::Socket
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+
+    use super::*;
+
+    convert! { UnixStream UnixListener UnixDatagram }
 }
 
 /// Reads as [`Socket::recv_into`]: 0 is the end of file.

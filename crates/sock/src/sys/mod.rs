@@ -57,7 +57,7 @@ mod unix;
 #[cfg(windows)]
 mod windows;
 
-pub(crate) use constants::{c, with_names};
+pub(crate) use constants::*;
 #[cfg(target_os = "linux")]
 pub(crate) use epoll::*;
 pub(crate) use netdb::*;
@@ -70,9 +70,9 @@ pub(crate) use unix::*;
 #[cfg(unix)]
 pub use unix::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 #[cfg(windows)]
-pub use windows::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+pub(crate) use windows::*;
 #[cfg(windows)]
-pub(crate) use {constants::ERRNOS, windows::*};
+pub use windows::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use std::net::SocketAddr;
 

@@ -92,3 +92,30 @@ pub(crate) mod c {
     pub(crate) const EAI_ADDRFAMILY: i32 = 1;
     pub(crate) const ENONET: i32 = ENETUNREACH;
 }
+
+/// The option for `struct tcp_info`, if it has the layout of Linux.
+pub(crate) const TCP_INFO_OPTION: Option<i32> = Some(c::TCP_INFO);
+
+/// Names of the TCP states in the order of their numbers (netinet/tcp_fsm.h).
+pub(crate) const TCP_STATES: &[&str] = &[
+    "CLOSE",
+    "LISTEN",
+    "SYN_SENT",
+    "SYN_RECV",
+    "ESTABLISHED",
+    "CLOSE_WAIT",
+    "FIN_WAIT1",
+    "CLOSING",
+    "LAST_ACK",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+];
+
+/// The item for the local address of an IPv4 packet: an `in_addr`.
+pub(crate) const IPV4_PKTINFO: i32 = c::IP_RECVDSTADDR;
+
+/// Items that contain a `struct timeval`.
+pub(crate) const TIMEVAL_ITEMS: &[i32] = &[c::SCM_TIMESTAMP];
+
+/// Items that contain a `struct timespec`.
+pub(crate) const TIMESPEC_ITEMS: &[i32] = &[c::SCM_REALTIME];

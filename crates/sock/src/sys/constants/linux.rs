@@ -223,3 +223,31 @@ pub(crate) mod c {
     pub(crate) const UDPLITE_SEND_CSCOV: i32 = 10;
     pub(crate) const VM_SOCKETS_INVALID_VERSION: u32 = 0xffffffff;
 }
+
+/// The option for `struct tcp_info`, if it has the layout of Linux.
+pub(crate) const TCP_INFO_OPTION: Option<i32> = Some(c::TCP_INFO);
+
+/// Names of the TCP states in the order of their numbers (include/net/tcp_states.h).
+pub(crate) const TCP_STATES: &[&str] = &[
+    "",
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+];
+
+/// The item for the local address of an IPv4 packet: `struct in_pktinfo`.
+pub(crate) const IPV4_PKTINFO: i32 = c::IP_PKTINFO;
+
+/// Items that contain a `struct timeval`.
+pub(crate) const TIMEVAL_ITEMS: &[i32] = &[c::SO_TIMESTAMP];
+
+/// Items that contain a `struct timespec`.
+pub(crate) const TIMESPEC_ITEMS: &[i32] = &[c::SO_TIMESTAMPNS];

@@ -95,3 +95,18 @@ pub(crate) mod c {
     pub(crate) const SO_PROTOCOL: i32 = -1;
     pub(crate) const ENONET: i32 = ENETUNREACH;
 }
+
+/// The option for `struct tcp_info`, if it has the layout of Linux.
+pub(crate) const TCP_INFO_OPTION: Option<i32> = None;
+
+/// Names of the TCP states in the order of their numbers, which are not used here.
+pub(crate) const TCP_STATES: &[&str] = &[];
+
+/// The item for the local address of an IPv4 packet: `struct in_pktinfo`.
+pub(crate) const IPV4_PKTINFO: i32 = c::IP_PKTINFO;
+
+/// Items that contain a `struct timeval`.
+pub(crate) const TIMEVAL_ITEMS: &[i32] = &[c::SCM_TIMESTAMP];
+
+/// Items that contain a `struct timespec`.
+pub(crate) const TIMESPEC_ITEMS: &[i32] = &[];

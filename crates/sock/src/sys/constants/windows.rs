@@ -131,3 +131,9 @@ pub(crate) mod c {
     }
 }
 pub(crate) use c::ERRNOS;
+
+/// The option for `struct tcp_info`, if it has the layout of Linux.
+pub(crate) const TCP_INFO_OPTION: Option<i32> = None;
+
+/// Names of the TCP states in the order of their numbers, which are not used here.
+pub(crate) const TCP_STATES: &[&str] = &[];

@@ -1,4 +1,10 @@
-//! Messages with ancillary data: descriptors, credentials, packet information.
+//! Messages with ancillary data, and several messages in one call. Unix only.
+
+pub(crate) mod ancillary;
+pub(crate) mod batch;
+pub(crate) mod cmsg;
+pub(crate) mod credentials;
+mod receive_rest;
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -10,7 +16,7 @@ use crate::call::trace::{TraceValue, call};
 use crate::consts::MsgFlags;
 use crate::error::invalid;
 use crate::socket::Socket;
-use crate::socket::cmsg::{Ancillary, CMSG_LEN};
+use crate::socket::message::cmsg::{Ancillary, CMSG_LEN};
 use crate::socket::send_recv::connected;
 use crate::sys::{self, AsFd, c, message};
 
@@ -188,6 +194,20 @@ impl Socket {
             flags: received.flags.into(),
             address: Address::from_sys(&received.address),
         })
+    }
+
+    /// Receives in several pieces where a blocking call would wait for more, or returns `None`.
+    #[inline]
+    pub(crate) fn recv_in_pieces(
+        &self,
+        buffer: &mut [u8],
+        flags: MsgFlags,
+    ) -> Option<io::Result<(usize, Address)>> {
+        if !self.receives_in_pieces(buffer.len(), flags) {
+            return None;
+        }
+        let message = self.recvmsg_into_with_flags(&mut [IoSliceMut::new(buffer)], 0, flags);
+        Some(message.map(|message| (message.received, message.address)))
     }
 
     /// Sends the bytes of all buffers as one message, with ancillary data.
@@ -385,7 +405,7 @@ impl Socket {
     /// use std::io::IoSlice;
     /// use sock::{AF_UNIX, AsFd, MsgFlags, SOCK_DGRAM, Socket};
     ///
-    /// # #[cfg(target_os = "linux")] {
+    /// # if cfg!(target_os = "linux") {
     /// let receiver = Socket::new(AF_UNIX, SOCK_DGRAM, 0)?;
     /// receiver.bind("")?; // the kernel selects a name
     /// let sender = Socket::new(AF_UNIX, SOCK_DGRAM, 0)?;

@@ -19,12 +19,10 @@ use crate::sys::message;
 /// # Examples
 ///
 /// ```
-/// # #[cfg(target_os = "linux")] {
 /// use sock::{Ancillary, IP_TTL, IPPROTO_IP};
 ///
 /// let item = Ancillary::new(IPPROTO_IP, IP_TTL, 64_i32.to_ne_bytes());
 /// assert_eq!((item.level(), item.kind(), item.data().len()), (IPPROTO_IP, IP_TTL, 4));
-/// # }
 /// ```
 #[derive(Debug)]
 pub struct Ancillary<'fd> {
