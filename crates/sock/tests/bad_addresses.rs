@@ -19,7 +19,7 @@ use sock::{
     getaddrinfo,
 };
 
-/// No resolver needs to be asked: an empty label is no host name.
+/// Needs no resolver: an empty label is not a host name.
 const NO_SUCH_NAME: &str = "no..name";
 
 fn tcp() -> Socket {
@@ -191,15 +191,15 @@ fn a_name_that_does_not_resolve_is_a_gai_error_that_names_it() {
 }
 
 #[test]
-fn a_service_that_nobody_knows_is_a_gai_error_that_names_it() {
+fn an_unknown_service_is_a_gai_error_that_names_it() {
     let error = getaddrinfo("127.0.0.1", "no-such-service").unwrap_err();
     assert!(GaiError::of(&error).is_some(), "{error:?}");
     assert!(error.to_string().contains("no-such-service"), "{error}");
 }
 
-/// As in Python: there may be several things wrong, and a bad host is told first.
+/// As in Python: if several parts are invalid, the host is reported first.
 #[test]
-fn of_a_bad_host_and_a_bad_port_a_socket_tells_the_host() {
+fn an_invalid_host_is_reported_before_an_invalid_port() {
     let error = tcp().bind((NO_SUCH_NAME, 65_536)).unwrap_err();
     assert!(GaiError::of(&error).is_some(), "{error:?}");
 }
@@ -372,11 +372,11 @@ fn an_address_that_is_taken_is_the_systems_error_untouched() {
 }
 
 #[test]
-fn a_second_bind_and_one_to_somebody_elses_address_are_the_systems_errors() {
+fn a_second_bind_and_a_bind_to_a_foreign_address_return_the_systems_errors() {
     let sock = tcp();
     sock.bind(("127.0.0.1", 0)).unwrap();
     assert_eq!(errno_of(&sock.bind(("127.0.0.1", 0)).unwrap_err()), "EINVAL");
-    // RFC 5737: for documentation, nobody's.
+    // RFC 5737: reserved for documentation.
     assert_eq!(errno_of(&tcp().bind(("203.0.113.1", 0)).unwrap_err()), "EADDRNOTAVAIL");
 }
 
@@ -415,7 +415,7 @@ fn create_server_names_the_address_that_is_taken() {
 
 #[test]
 fn create_connection_names_the_address_that_refused() {
-    // Bound and deaf: nobody else gets the port, and nobody answers.
+    // Bound but not listening: the port stays reserved and refuses connections.
     let sock = tcp();
     sock.bind(("127.0.0.1", 0)).unwrap();
     let address = sock.getsockname().unwrap();
@@ -429,7 +429,7 @@ fn create_connection_names_the_address_that_refused() {
 }
 
 #[test]
-fn a_source_address_that_is_taken_is_told_by_create_connection() {
+fn a_source_address_in_use_is_reported_by_create_connection() {
     let server = create_server(("127.0.0.1", 0)).unwrap();
     let address = server.getsockname().unwrap();
     let options = ConnectionOptions::new().source_address(address.clone());

@@ -62,7 +62,7 @@ fn queued_at(listener: &Socket) -> Socket {
     client
 }
 
-/// An address that is taken and where nobody listens, as long as the socket lives.
+/// An address that is bound but not listening, as long as the socket lives.
 fn deaf() -> (Socket, Address) {
     let sock = tcp();
     sock.bind(("127.0.0.1", 0)).unwrap();
@@ -199,7 +199,7 @@ fn a_dup_shares_the_descriptors_flag_but_not_the_timeout() {
     assert!(!descriptor_blocks(&sock));
 }
 
-/// As in Python: the flag belongs to whoever made the descriptor.
+/// As in Python: the flag of an existing descriptor is not changed.
 #[test]
 fn an_adopted_descriptor_keeps_its_flag_and_has_no_timeout() {
     for mode in MODES {

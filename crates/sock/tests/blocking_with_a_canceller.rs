@@ -73,7 +73,7 @@ fn help(peer: &Socket) {
         return;
     }
     let _ = peer.send(b"wxyz");
-    // Until nothing has come for a while: a sender that is woken goes on.
+    // Until no data has arrived for a while, because a sender that is woken continues.
     peer.settimeout(Duration::from_millis(300)).unwrap();
     let mut buffer = vec![0; 1 << 20];
     while peer.recv_into(&mut buffer).is_ok_and(|received| received > 0) {}
@@ -353,7 +353,7 @@ fn sending_is_as_without_it() {
             let name = fs::read_link("/proc/self/exe")?;
             match sock.sendfile(&File::open(name)?, 0, MUCH as u64) {
                 // sendfile(2) that has sent something loses the error, and the next one is EPIPE.
-                // With a canceller the error is told.
+                // With a canceller the error is returned.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok("EPIPE".to_owned()),
                 result => result.map(|_| "all".to_owned()),
             }
@@ -395,7 +395,7 @@ fn sending_is_as_without_it() {
         }
         for (name, call) in datagrams {
             let gone = move || Case { sock: pair(kind).0, peers: Vec::new() };
-            // A stream tells of it when the peer's answer has come.
+            // A stream reports it once the peer has answered.
             if kind != "TCP" {
                 cases.push((format!("{kind}, peer gone: {name}"), Box::new(gone), call));
             }
@@ -405,7 +405,7 @@ fn sending_is_as_without_it() {
     assert!(count > 60 && blocked > 25, "{blocked} of {count}");
 }
 
-/// A receiver with a full queue, whom poll(2) on the sender knows nothing of.
+/// A receiver with a full queue, which poll(2) on the sender does not check.
 #[test]
 fn sending_to_a_full_receiver_is_as_without_it() {
     fn case(timeout: bool) -> Case {
@@ -421,7 +421,7 @@ fn sending_to_a_full_receiver_is_as_without_it() {
         sock.bind(format!("\0{}", to_name(&receiver)).as_str()).unwrap();
         Case { sock, peers: vec![receiver] }
     }
-    /// The sender's name tells the receiver's.
+    /// The sender's name determines the receiver's.
     fn to_name(receiver: &Socket) -> String {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -622,8 +622,8 @@ fn a_queued_error_is_as_without_it() {
         sock::poll(&mut [sock::Poll::new(&sock, 0)], Some(LIMIT)).unwrap();
         Case { sock, peers: Vec::new() }
     }
-    /// The error itself has been told; it stays in the queue.
-    fn told() -> Case {
+    /// The error has been returned once and stays in the queue.
+    fn reported() -> Case {
         let case = refused();
         assert_eq!(shown(case.sock.recv(1).map(|_| String::new())), "ECONNREFUSED");
         case
@@ -632,11 +632,11 @@ fn a_queued_error_is_as_without_it() {
     let queue: Call =
         |sock| Ok(sock.recvmsg_with_flags(10, 200, MSG_ERRQUEUE)?.ancillary.len().to_string());
     assert!(!compare("recv of an error", refused, receive));
-    assert!(compare("recv behind an error", told, receive));
-    assert!(!compare("the queue", told, queue));
+    assert!(compare("recv after an error", reported, receive));
+    assert!(!compare("the queue", reported, queue));
     assert!(!compare("an empty queue", || in_state("UDP", "two bytes"), queue));
     let limited = || {
-        let case = told();
+        let case = reported();
         case.sock.set_recv_timeout(TIMEOUT).unwrap();
         case
     };
@@ -646,7 +646,7 @@ fn a_queued_error_is_as_without_it() {
         case.sock.settimeout(BLOCKS * 3).unwrap();
         case
     };
-    assert!(compare("recv behind an error, own timeout", || own_timeout(told()), receive));
+    assert!(compare("recv after an error, own timeout", || own_timeout(reported()), receive));
     let datagram = || own_timeout(in_state("UDP", "two bytes"));
     assert!(compare("an empty queue, own timeout", datagram, queue));
 }

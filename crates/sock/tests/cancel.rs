@@ -77,7 +77,7 @@ fn every_sending_call_ends() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_connect_ends() {
-    // A queue that is full answers nobody.
+    // A listener with a full queue does not answer.
     let listener = Socket::new(AF_INET, SOCK_STREAM, 0).unwrap();
     listener.bind(("127.0.0.1", 0)).unwrap();
     listener.listen(0).unwrap();
@@ -167,7 +167,7 @@ fn it_lasts() {
 }
 
 #[test]
-fn what_need_not_wait_succeeds() {
+fn calls_that_do_not_wait_succeed() {
     let (ours, theirs) = socketpair().unwrap();
     ours.canceller().unwrap().cancel();
     theirs.sendall(b"there").unwrap();
@@ -177,7 +177,7 @@ fn what_need_not_wait_succeeds() {
 }
 
 #[test]
-fn modes_stay_what_they_are() {
+fn a_canceller_does_not_change_the_mode() {
     let (ours, theirs) = socketpair().unwrap();
     let _canceller = ours.canceller().unwrap();
     assert_eq!(ours.gettimeout(), None);

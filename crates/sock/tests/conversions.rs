@@ -64,7 +64,7 @@ fn a_descriptor_that_is_no_socket_comes_back_with_the_error() {
 }
 
 #[test]
-fn what_is_given_is_believed() {
+fn given_arguments_are_not_checked() {
     let (ours, _theirs) = socketpair().unwrap();
     let unknown = sock::AddressFamily::from(999);
     let sock = Socket::from_fd(ours.detach(), Some(unknown), Some(SOCK_DGRAM), Some(7)).unwrap();

@@ -16,7 +16,7 @@ use sock::{
     create_connection_with, create_server, poll, socketpair, socketpair_with,
 };
 
-/// How late a deadline may be told on a machine that has much else to do.
+/// How late a deadline may expire on a busy machine.
 const GRACE: Duration = Duration::from_secs(20);
 
 fn milliseconds(count: u64) -> Duration {
@@ -94,7 +94,7 @@ fn a_receive_waits_its_timeout_and_not_less() {
 }
 
 #[test]
-fn each_call_has_its_timeout_anew() {
+fn the_timeout_restarts_with_each_call() {
     let (ours, _theirs) = socketpair().unwrap();
     ours.settimeout(milliseconds(30)).unwrap();
     for _ in 0..3 {
@@ -103,7 +103,7 @@ fn each_call_has_its_timeout_anew() {
 }
 
 #[test]
-fn a_send_that_nobody_reads_waits_its_timeout() {
+fn a_send_to_a_full_queue_waits_for_its_timeout() {
     let (sender, _receiver) = narrow_pair();
     sender.settimeout(milliseconds(50)).unwrap();
     while sender.send(&[0; 4096]).is_ok() {}

@@ -78,7 +78,7 @@ fn neither_a_failure_nor_a_life_leaves_a_descriptor() {
             "bind to a bad port": tcp()?.bind(("127.0.0.1", 70_000)),
             "bind to a name that does not resolve": tcp()?.bind(("no..name", 80)),
             "bind to a host with a NUL": tcp()?.bind(("no\0name", 80)),
-            "bind to somebody else's address": tcp()?.bind(("203.0.113.1", 0)),
+            "bind to a foreign address": tcp()?.bind(("203.0.113.1", 0)),
             "bind to another family": tcp()?.bind("/tmp/x"),
             "bind to a path that is too long": Socket::new(AF_UNIX, SOCK_STREAM, 0)?.bind(&long_path),
             "bind to a path that is not there":
@@ -86,7 +86,7 @@ fn neither_a_failure_nor_a_life_leaves_a_descriptor() {
             "create_server on a taken port": create_server(&taken),
             "create_server on a bad port": create_server(("127.0.0.1", -1)),
             "create_server on a name that does not resolve": create_server(("no..name", 80)),
-            "create_server on somebody else's address": create_server_with(("2001:db8::1", 0), &v6),
+            "create_server on a foreign address": create_server_with(("2001:db8::1", 0), &v6),
             "create_server without its family": create_server_with(("127.0.0.1", 0), &dualstack),
             "create_connection that is refused": create_connection(("127.0.0.1", refused)),
             "create_connection from nowhere":

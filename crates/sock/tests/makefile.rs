@@ -174,7 +174,7 @@ fn a_read_of_the_buffers_size_or_more_goes_past_it() {
 }
 
 #[test]
-fn a_big_read_takes_what_is_buffered_first() {
+fn a_large_read_returns_buffered_bytes_first() {
     let (ours, theirs) = Witness::pair();
     theirs.sendall(b"line\nrest").unwrap();
     let mut reader = SocketReader::new(&ours, 100);
@@ -189,7 +189,7 @@ fn a_big_read_takes_what_is_buffered_first() {
 }
 
 #[test]
-fn a_reader_without_a_buffer_asks_for_what_it_is_asked_for() {
+fn an_unbuffered_reader_receives_exactly_the_requested_size() {
     let (ours, theirs) = Witness::pair();
     theirs.sendall(b"ab\nrest").unwrap();
     let mut reader = SocketReader::new(&ours, 0);
@@ -214,7 +214,7 @@ fn a_reader_without_a_buffer_leaves_the_next_line_to_another() {
 }
 
 #[test]
-fn a_buffer_goes_from_reader_to_reader_with_what_is_in_it() {
+fn a_buffer_keeps_its_contents_from_reader_to_reader() {
     let (ours, theirs) = Witness::pair();
     theirs.sendall(b"first\nsecond\n").unwrap();
     let mut reader = SocketReader::with_buffer(&ours, ReadBuffer::new(64));
@@ -250,7 +250,7 @@ fn a_reader_whose_buffer_has_no_size_does_not_read_ahead() {
 }
 
 #[test]
-fn after_a_timeout_in_a_line_what_came_is_kept_and_reading_goes_on() {
+fn reading_a_line_can_continue_after_a_timeout() {
     for bufsize in [0, 2, DEFAULT_BUFFER_SIZE] {
         let (ours, theirs) = pair();
         let mut reader = SocketReader::new(&ours, bufsize);
@@ -320,7 +320,7 @@ fn a_writer_holds_back_until_it_is_flushed() {
 }
 
 #[test]
-fn a_writer_that_is_dropped_sends_what_it_held_back() {
+fn dropping_a_writer_sends_its_buffer() {
     let (ours, theirs) = Witness::pair();
     SocketWriter::new(&ours, 100).write_all(b"last words").unwrap();
     assert_eq!(ours.calls(), "sendall 10");
@@ -344,7 +344,7 @@ fn a_writer_sends_when_its_buffer_would_overflow() {
 }
 
 #[test]
-fn a_write_of_the_buffers_size_or_more_goes_past_it_and_behind_what_is_in_it() {
+fn a_write_of_at_least_the_buffers_size_flushes_and_bypasses_it() {
     let (ours, theirs) = Witness::pair();
     let mut writer = SocketWriter::new(&ours, 10);
     for size in [10, 11, 1000] {
@@ -406,7 +406,7 @@ fn one_write_sends_all_of_more_than_the_socket_holds() {
 }
 
 #[test]
-fn a_write_that_nobody_reads_times_out() {
+fn a_write_to_a_full_queue_times_out() {
     for bufsize in [0, 100] {
         let (ours, _theirs) = pair();
         ours.settimeout(Duration::from_millis(5)).unwrap();
@@ -416,7 +416,7 @@ fn a_write_that_nobody_reads_times_out() {
     }
 }
 
-// On Windows the pair is over TCP, which tells with the second write only.
+// On Windows the pair is over TCP, which reports it only for the second write.
 #[cfg(unix)]
 #[test]
 fn a_peer_that_is_gone_is_an_error_of_the_write_or_of_the_flush() {
@@ -434,7 +434,7 @@ fn a_peer_that_is_gone_is_an_error_of_the_write_or_of_the_flush() {
 
 /// How much of it went is unknown, and a part of it twice would be worse.
 #[test]
-fn what_a_flush_failed_to_send_is_not_sent_again() {
+fn data_of_a_failed_flush_is_not_sent_again() {
     let (ours, theirs) = Witness::pair();
     ours.sock.setblocking(false).unwrap();
     while ours.sock.send(&[0; 4096]).is_ok() {}
@@ -519,7 +519,7 @@ fn a_file_leaves_its_socket_open() {
 const SIGPIPE_IS_BLOCKED: &str = "SOCK_TEST_SIGPIPE_IS_BLOCKED";
 
 /// A signal that is blocked stays pending even while it is ignored, as Rust's
-/// runtime ignores this one: so the kernel tells whether there was any. A
+/// runtime ignores this one: so the kernel is queried whether there was any. A
 /// program that has the default action would have been killed by it.
 #[cfg(target_os = "linux")]
 #[test]

@@ -1,5 +1,5 @@
 //! The promise: messages carry ancillary data both ways, nothing of it is lost
-//! or left open, and what did not fit is told.
+//! or left open, and truncation is reported.
 #![cfg(unix)]
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -73,7 +73,7 @@ fn descriptors_come_owned_and_close_on_exec() {
 }
 
 #[test]
-fn descriptors_nobody_takes_are_closed() {
+fn unused_descriptors_are_closed() {
     let (ours, theirs) = datagrams();
     let (passed, kept) = socketpair().unwrap();
     ours.sendmsg(&[IoSlice::new(b"x")], &[rights(&[&passed])]).unwrap();

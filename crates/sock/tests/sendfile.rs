@@ -1,4 +1,4 @@
-//! The promise: a file arrives whole and in order, its position tells how much
+//! The promise: a file arrives whole and in order, its position shows how much
 //! went, and the timeout is for each wait.
 
 use std::fs::File;
@@ -16,7 +16,7 @@ fn connected() -> (Socket, TcpStream) {
     (ours, listener.accept().unwrap().0)
 }
 
-/// A file of the size, whose bytes tell where they are, open at its start; it has no name.
+/// A file of the size, whose bytes depend on their offset, open at its start; it has no name.
 fn file(size: usize) -> (File, Vec<u8>) {
     let data: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
     let mut file = tempfile::tempfile().unwrap();
@@ -88,7 +88,7 @@ fn nothing_of_an_empty_file_and_behind_the_end() {
 
 #[cfg(unix)]
 #[test]
-fn what_sendfile_cannot_read_is_read_and_sent() {
+fn files_that_sendfile_cannot_read_are_read_and_sent() {
     let (reader, writer) = socketpair().unwrap();
     writer.sendall(b"through a pipe").unwrap();
     drop(writer);
@@ -112,7 +112,7 @@ fn bad_arguments_are_named_and_nothing_is_sent() {
 }
 
 #[test]
-fn a_peer_that_reads_nothing_is_a_timeout_and_the_position_tells_how_far_it_got() {
+fn a_peer_that_does_not_read_is_a_timeout_and_the_position_is_the_bytes_sent() {
     let (mut file, data) = file(32 << 20);
     let (ours, mut theirs) = connected();
     ours.settimeout(Duration::from_millis(100)).unwrap();

@@ -186,7 +186,7 @@ fn read_all(peer: &mut UnixStream) {
 }
 
 #[test]
-fn what_can_go_on_at_once_is_one_call_in_every_mode() {
+fn a_call_that_does_not_wait_is_one_system_call_in_every_mode() {
     for mode in MODES {
         let (sock, mut peer) = socket_and_silent_peer();
         let (datagrams, address) = udp();
@@ -321,7 +321,7 @@ fn a_nonblocking_call_that_would_wait_is_one_call() {
     assert_eq!(names(|| sock.recv(1).unwrap_err()), "recv EAGAIN");
 }
 
-/// As in Python: `recv(0)` asks nobody, `recvfrom(0)` throws a datagram away.
+/// As in Python: `recv(0)` makes no system call, `recvfrom(0)` discards a datagram.
 #[test]
 fn recv_of_nothing_is_no_call_and_recvfrom_of_nothing_is_one() {
     let (sock, address) = udp();
@@ -343,7 +343,7 @@ fn sendall_of_nothing_is_one_send() {
 }
 
 #[test]
-fn sendall_sends_the_rest_and_only_the_rest_of_what_did_not_go() {
+fn sendall_resends_only_the_unsent_rest() {
     let (sock, mut peer) = socket_and_silent_peer();
     sock.setsockopt(SOL_SOCKET, SO_SNDBUF, 4096).unwrap();
     sock.settimeout(SECONDS).unwrap();
@@ -610,7 +610,7 @@ fn a_look_at_the_inheritable_flag_is_a_line_with_the_systems_answer() {
 }
 
 #[test]
-fn what_an_adopted_descriptor_is_asked_is_a_line_each() {
+fn each_query_of_an_adopted_descriptor_is_logged() {
     let fd = tcp().detach();
     assert_eq!(names(|| Socket::try_from(fd).unwrap()), "getsockname, getsockopt, getsockopt");
 }

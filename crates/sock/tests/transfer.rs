@@ -129,7 +129,7 @@ fn msg_trunc_shows_of_a_datagram_no_more_than_was_received() {
 }
 
 /// On TCP the flag throws the bytes away and returns how many: the buffer is
-/// never written to, and what was in that memory before is nobody's business.
+/// never written to, and its previous contents must not be returned.
 #[test]
 fn msg_trunc_shows_of_a_stream_no_memory_that_was_not_received() {
     const SIZE: usize = 4096;
@@ -180,7 +180,7 @@ fn a_receive_of_nothing_takes_nothing() {
 }
 
 #[test]
-fn recv_into_writes_what_came_and_nothing_behind_it() {
+fn recv_into_writes_only_the_received_bytes() {
     let (ours, theirs) = stream_pair();
     theirs.sendall(b"hello").unwrap();
     let mut buffer = *b"........";
@@ -237,7 +237,7 @@ fn recvfrom_into_nowait_waits_in_no_mode() {
 }
 
 #[test]
-fn a_datagram_tells_from_whom_it_is_and_can_be_answered() {
+fn a_datagram_has_its_senders_address_and_can_be_answered() {
     let (server, address) = udp();
     let client = socket(AF_INET, SOCK_DGRAM);
     assert_eq!(client.sendto(b"ping", ("localhost", address.port().unwrap())).unwrap(), 4);
@@ -248,7 +248,7 @@ fn a_datagram_tells_from_whom_it_is_and_can_be_answered() {
 }
 
 #[test]
-fn a_connected_datagram_socket_sends_to_its_peer_and_hears_nobody_else() {
+fn a_connected_datagram_socket_receives_only_from_its_peer() {
     let ((ours, address), (peer, peer_address), (stranger, _)) = (udp(), udp(), udp());
     assert_errno(ours.send(b"x"), "EDESTADDRREQ");
     assert_errno(ours.getpeername(), "ENOTCONN");
@@ -267,9 +267,9 @@ fn a_connected_datagram_socket_sends_to_its_peer_and_hears_nobody_else() {
 }
 
 #[test]
-fn a_datagram_to_a_port_where_nobody_is_comes_back_as_refused() {
+fn a_datagram_to_an_unused_port_is_refused() {
     let (ours, _) = udp();
-    // An address of this test's own: nobody else takes the port in between.
+    // An address of this test's own, so that no other test uses the port in between.
     let gone = socket(AF_INET, SOCK_DGRAM);
     gone.bind(("127.0.0.78", 0)).unwrap();
     ours.connect(gone.getsockname().unwrap()).unwrap();
@@ -301,7 +301,7 @@ fn a_unix_datagram_is_from_a_name_or_from_none() {
 }
 
 #[test]
-fn a_stream_is_from_nobody_in_particular() {
+fn recvfrom_on_a_stream_returns_no_address() {
     let (ours, theirs) = tcp_pair();
     theirs.sendall(b"hello").unwrap();
     assert_eq!(ours.recvfrom(100).unwrap(), (b"hello".to_vec(), Address::None));
@@ -355,7 +355,7 @@ fn shut_rdwr_ends_both() {
 }
 
 #[test]
-fn shutdown_of_what_is_not_connected_is_enotconn() {
+fn shutdown_of_an_unconnected_socket_is_enotconn() {
     for how in [SHUT_RD, SHUT_WR, SHUT_RDWR] {
         assert_errno(socket(AF_INET, SOCK_STREAM).shutdown(how), "ENOTCONN");
     }
@@ -423,7 +423,7 @@ fn a_structure_goes_in_and_comes_out_as_bytes() {
 }
 
 #[test]
-fn bytes_of_an_option_are_as_many_as_asked_for_or_as_there_are() {
+fn getsockopt_bytes_returns_at_most_the_requested_length() {
     let (ours, _theirs) = tcp_pair();
     assert_eq!(ours.getsockopt_bytes(SOL_SOCKET, SO_TYPE, 1).unwrap(), [SOCK_STREAM.as_raw() as u8]);
     assert_eq!(ours.getsockopt_bytes(SOL_SOCKET, SO_TYPE, 100).unwrap().len(), 4);
@@ -474,7 +474,7 @@ fn a_socket_goes_through_its_descriptor_and_is_the_same() {
 }
 
 #[test]
-fn what_is_no_socket_is_not_adopted_and_is_closed() {
+fn a_descriptor_that_is_not_a_socket_is_refused_and_closed() {
     // A file that no other test opens, under whatever number.
     let file = File::open("/proc/version").unwrap();
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -499,7 +499,7 @@ fn a_dup_is_the_same_socket_and_lives_on_by_itself() {
 }
 
 #[test]
-fn debug_shows_what_pythons_repr_shows() {
+fn debug_prints_what_pythons_repr_prints() {
     let sock = Socket::new(AF_INET, SOCK_DGRAM, 17).unwrap();
     let fd = sock.fileno();
     let begin = format!("<socket fd={fd}, family=AF_INET, type=SOCK_DGRAM, proto=17");
@@ -594,7 +594,7 @@ fn create_connection_that_may_not_wait_is_in_progress() {
 
 #[test]
 fn a_server_can_be_made_again_at_once_and_takes_no_port_of_another() {
-    // An address of this test's own: nobody else takes the port in between.
+    // An address of this test's own, so that no other test uses the port in between.
     let server = create_server(("127.0.0.77", 0)).unwrap();
     assert_eq!(server.getsockopt(SOL_SOCKET, SO_REUSEADDR).unwrap(), 1);
     assert_eq!(server.getsockopt(SOL_SOCKET, SO_REUSEPORT).unwrap(), 0);

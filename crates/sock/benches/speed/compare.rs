@@ -21,7 +21,7 @@ pub(crate) struct Scenario {
 
 pub(crate) struct Variant {
     name: &'static str,
-    /// Does the work so many times and tells how long that took.
+    /// Runs the work the given number of times and returns the elapsed time.
     work: Box<dyn FnMut(u64) -> Duration>,
 }
 
@@ -72,7 +72,7 @@ impl Scenario {
         let mut turns = vec![Vec::with_capacity(TURNS); self.variants.len()];
         for turn in 0..TURNS {
             for step in 0..self.variants.len() {
-                // Every other turn backwards: nobody always follows the same one.
+                // Every other round is reversed, so that the order does not favour one candidate.
                 let number = if turn % 2 == 0 { step } else { self.variants.len() - 1 - step };
                 let took = (self.variants[number].work)(black_box(times[number]));
                 turns[number].push(took.as_secs_f64() / times[number] as f64);

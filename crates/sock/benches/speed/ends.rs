@@ -21,7 +21,7 @@ pub(crate) fn connection() -> (OwnedFd, OwnedFd) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
     setsockopt(&listener, sockopt::RcvBuf, &(1 << 20)).expect("a larger buffer");
     let one = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
-    let (other, _) = listener.accept().expect("somebody has connected");
+    let (other, _) = listener.accept().expect("a client has connected");
     for end in [&one, &other] {
         end.set_nodelay(true).expect("TCP has this option");
         setsockopt(end, sockopt::SndBuf, &(1 << 20)).expect("a larger buffer");

@@ -29,7 +29,7 @@ struct Header {
 ///
 /// Safe if every pointer in the headers points to a live buffer of the length beside it that is not
 /// used elsewhere.
-/// beside it that nobody else uses.
+/// beside it that is not used elsewhere.
 type Receive = unsafe fn(BorrowedFd<'_>, &mut [Header], i32, &mut Option<io::Error>) -> io::Result<usize>;
 
 /// Sends the first headers, and returns their number.

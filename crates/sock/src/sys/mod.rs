@@ -15,7 +15,7 @@
 //! | `setsockopt`, `setsockopt_null`, `getsockopt` | options of any level, as bytes |
 //! | `close_on_exec`, `set_inheritable` | whether child programs inherit the descriptor |
 //! | `socketpair`, `PAIR_FAMILY` | two connected sockets |
-//! | `sendfile`, `sendfile_cannot` | sends a file without copying, and tells when to copy instead |
+//! | `sendfile`, `sendfile_cannot` | sends a file without copying, and decides when to copy instead |
 //! | `unix_address`, `path_from_bytes` | Unix socket names as bytes |
 //! | `LINGER_OPTION`, `linger`, `timeval`, `group_request` and their readers | structures for options |
 //! | `queue_len` | lengths of the receive and send queues |
