@@ -122,7 +122,7 @@ fn sighup_loads_the_new_certificate_or_keeps_the_old() {
     std::fs::write(path("server.key"), "broken").unwrap();
     server.signal("HUP");
     let complaint = server.line_after("certificates kept: ");
-    assert!(complaint.contains("server.key: no private key in it"), "{complaint}");
+    assert!(complaint.contains("server.key: no private key found"), "{complaint}");
     echoes();
 
     // A new authority: a client that trusts only that one connects again.
