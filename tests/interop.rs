@@ -180,12 +180,12 @@ fn talk_ends_when_the_server_leaves() {
     pairings_on_terminals(|terminal, server, client| {
         let mut server = Program::start_on(terminal, server, "talk", &ANY_PORT);
         let mut client = Program::start_on(terminal, client, "talk_client", &server.address());
-        client.answer("anybody?");
+        client.answer("hello?");
         server.end_of_input();
-        assert_eq!(client.finish(), "> anybody?\n");
+        assert_eq!(client.finish(), "> hello?\n");
         assert_eq!(
             server.finish(),
-            "listening on 127.0.0.1:SERVER\n127.0.0.1:PORT connected\nANYBODY?\n>\n"
+            "listening on 127.0.0.1:SERVER\n127.0.0.1:PORT connected\nHELLO?\n>\n"
         );
     });
 }
@@ -323,7 +323,7 @@ fn careful_client_names_connection_refused() {
     let (taken, arguments) = bound();
     let refused = Socket::new(AF_INET, SOCK_STREAM, 0)
         .and_then(|sock| sock.connect(taken.getsockname()?))
-        .expect_err("nobody listens");
+        .expect_err("the connect succeeded");
     let number = refused.raw_os_error().expect("an errno");
     for &language in languages() {
         let client = Program::start(language, "careful_client", &arguments);
@@ -357,7 +357,7 @@ fn careful_names_a_port_in_use() {
     taken.listen(None).expect("listen");
     let refused = Socket::new(AF_INET, SOCK_STREAM, 0)
         .and_then(|sock| sock.bind(taken.getsockname()?))
-        .expect_err("somebody listens");
+        .expect_err("the bind succeeded");
     let number = refused.raw_os_error().expect("an errno");
     for &language in languages() {
         let server = Program::start(language, "careful", &arguments);
@@ -579,8 +579,8 @@ fn every_program_has_its_twin_and_says_how_to_run_it() {
         let run = format!("    python3 examples/python/{name}.py {arguments}\n");
         assert!(python.contains(&run), "{name}: no {run}");
         for text in [&rust, &python] {
-            let told = ["nc ", "curl ", "openssl "].iter().any(|word| text.contains(word));
-            assert!(told, "{name}: the client to use is not documented");
+            let documented = ["nc ", "curl ", "openssl "].iter().any(|word| text.contains(word));
+            assert!(documented, "{name}: the client to use is not documented");
         }
         for link in [format!("]({name}.rs)"), format!("](python/{name}.py)")] {
             assert!(readme.contains(&link), "README.md: no {link}");

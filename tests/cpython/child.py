@@ -1,5 +1,5 @@
 """Runs tests of one of CPython's test modules and writes what becomes of them,
-a line of JSON for each event, so that a parent can tell which test hung.
+a line of JSON for each event, so that the parent knows which test hung.
 
     child.py EVENTS MODULE SKIPPED...
 
@@ -36,27 +36,27 @@ def without(suite, skipped):
 
 
 class Reporter(unittest.TestResult):
-    """Tells the parent; an event of something that is no test (a setUpClass) too."""
+    """Sends events to the parent, also for what is not a test (a setUpClass)."""
 
     def __init__(self, events):
         super().__init__()
         self.events = events
         self.started = None
 
-    def tell(self, **event):
+    def send_event(self, **event):
         print(json.dumps(event), file=self.events, flush=True)
 
     def startTest(self, test):
         super().startTest(test)
         self.started = time.monotonic()
-        self.tell(start=test.id())
+        self.send_event(start=test.id())
 
     def stopTest(self, test):
         super().stopTest(test)
-        self.tell(stop=test.id(), seconds=time.monotonic() - self.started)
+        self.send_event(stop=test.id(), seconds=time.monotonic() - self.started)
 
     def outcome(self, test, outcome, text=""):
-        self.tell(test=test.id(), outcome=outcome, text=text)
+        self.send_event(test=test.id(), outcome=outcome, text=text)
 
     def addSkip(self, test, reason):
         super().addSkip(test, reason)
@@ -106,23 +106,23 @@ def main():
     reporter = Reporter(events)
     import _socket
 
-    reporter.tell(socket=getattr(_socket, "__file__", "built in"), python_half=hasattr(_socket, "_replaced"))
+    reporter.send_event(socket=getattr(_socket, "__file__", "built in"), python_half=hasattr(_socket, "_replaced"))
     folder = tempfile.mkdtemp(prefix="sock-cpython-")
     os.chdir(folder)
     try:
         module = importlib.import_module("test." + name)
     except unittest.SkipTest as reason:
-        reporter.tell(module="skip", text=str(reason))
+        reporter.send_event(module="skip", text=str(reason))
         return
     except ModuleNotFoundError as error:
         if error.name != "test." + name:
             raise
-        reporter.tell(missing=str(error))
+        reporter.send_event(missing=str(error))
         return
     suite = unittest.defaultTestLoader.loadTestsFromModule(module)
-    reporter.tell(tests=[case.id() for case in cases(suite)])
+    reporter.send_event(tests=[case.id() for case in cases(suite)])
     without(suite, skipped).run(reporter)
-    reporter.tell(end=True)
+    reporter.send_event(end=True)
     events.flush()
     # A thread that a test has left must not keep the process.
     os._exit(0)

@@ -186,8 +186,8 @@ def accept_wants_resources(case, cls):
 
 
 def use_up(server, trace):
-    """Has every worker make the calls that succeed: they are counted for each, and
-    those that find nobody count too."""
+    """Makes every worker use up the calls that succeed. strace counts the calls of each worker,
+    including those that find no client."""
     for _ in range(60):
         with contextlib.closing(server.connect()) as client:
             client.sendall(b"hello\n")

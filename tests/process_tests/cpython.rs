@@ -116,9 +116,9 @@ fn forking_servers() {
 }
 
 /// CPython's `BaseErrorTestServer`. The child sends its calls as datagrams.
-struct Told(Socket);
+struct SendCalls(Socket);
 
-impl ServerHooks for Told {
+impl ServerHooks for SendCalls {
     fn handle_error(&self, error: &RequestError, _client_address: &Address) {
         self.0.send(format!("{error}").as_bytes()).unwrap();
     }
@@ -136,7 +136,7 @@ fn error_in_a_child(panics: bool, expected: &str) {
         assert!(!panics, "as planned");
         Err(io::Error::other("as planned"))
     });
-    let server = ForkingTCPServer::builder(bad).hooks(Told(sender)).bind(LOOPBACK).unwrap();
+    let server = ForkingTCPServer::builder(bad).hooks(SendCalls(sender)).bind(LOOPBACK).unwrap();
     let client = connect_to(server.server_address());
     server.handle_request().unwrap();
     assert_eq!(read_to_end(&client), "");
