@@ -183,10 +183,7 @@ fn talk_ends_when_the_server_leaves() {
         client.answer("hello?");
         server.end_of_input();
         assert_eq!(client.finish(), "> hello?\n");
-        assert_eq!(
-            server.finish(),
-            "listening on 127.0.0.1:SERVER\n127.0.0.1:PORT connected\nHELLO?\n>\n"
-        );
+        assert_eq!(server.finish(), "listening on 127.0.0.1:SERVER\n127.0.0.1:PORT connected\nHELLO?\n>\n");
     });
 }
 
