@@ -1,5 +1,5 @@
 //! The promise: names of services, protocols, hosts and interfaces are those
-//! Python finds. Without Python the comparison is left out, and said so.
+//! Python finds. Without Python the comparison is skipped with a message.
 #![cfg(unix)]
 
 use std::process::Command;

@@ -305,7 +305,7 @@ fn the_outcome_of_a_connect_with_a_timeout_is_shown_by_name() {
 }
 
 #[test]
-fn a_recv_that_waits_in_vain_tries_once_and_waits_once() {
+fn a_recv_that_expires_tries_once_and_waits_once() {
     let (sock, _peer) = socket_and_silent_peer();
     // poll(2) counts in milliseconds: the started one is waited for in one call.
     sock.settimeout(Duration::from_micros(500)).unwrap();

@@ -31,7 +31,7 @@ pub(crate) fn streaming() -> Scenario {
     Scenario { name: "streaming of 64 KiB", variants: each_way(OneWay), bounds: BOUNDS }
 }
 
-/// What is done with the two ends of a connection, whoever has them in hand.
+/// Work on the two ends of a connection, independent of their type.
 trait Traffic {
     fn variant<E: End + 'static>(&self, name: &'static str, end: impl Fn(OwnedFd) -> E) -> Variant;
 }
