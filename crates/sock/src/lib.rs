@@ -6,7 +6,7 @@
 //! | `socket.socket(AF_INET, SOCK_STREAM)` | [`Socket::new`]`(AF_INET, SOCK_STREAM, 0)` |
 //! | `sock.bind(("", 80))` | the same; an address is any [`ToAddress`] |
 //! | `sock.recv(1024, MSG_PEEK)` | `sock.recv_with_flags(1024, MSG_PEEK)`; an optional argument becomes a method of its own |
-//! | `sock.settimeout(2.5)` | `sock.settimeout(Duration::from_millis(2500))` |
+//! | `sock.settimeout(2.5)` | `sock.settimeout(2.5)` |
 //! | `sock.makefile("rb")` | [`Socket::makefile_rb`] |
 //! | `except OSError as e` | [`std::io::Error`]; see [`errno`], [`errno_name`] and [`GaiError`] |
 //!

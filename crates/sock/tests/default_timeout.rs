@@ -172,3 +172,27 @@ fn one_beyond_584_years_is_refused_and_the_old_one_stays() {
         assert_eq!(getdefaulttimeout(), SECONDS);
     });
 }
+
+#[test]
+fn timeouts_are_numbers_durations_or_none() {
+    with_default_timeout(BLOCKING, || {
+        setdefaulttimeout(2.5).unwrap();
+        assert_eq!(getdefaulttimeout(), Some(Duration::from_millis(2500)));
+        setdefaulttimeout(5).unwrap();
+        assert_eq!(getdefaulttimeout(), Some(Duration::from_secs(5)));
+        assert_eq!(setdefaulttimeout(-1).unwrap_err().to_string(), "Timeout value out of range");
+        assert_eq!(getdefaulttimeout(), Some(Duration::from_secs(5)));
+        setdefaulttimeout(None).unwrap();
+    });
+    let server = create_server(("127.0.0.1", 0)).unwrap();
+    let address = ("127.0.0.1", server.getsockname().unwrap().port().unwrap());
+    let client =
+        create_connection_with(address, &ConnectionOptions::new().timeout(2.5).deadline(60)).unwrap();
+    assert_eq!(client.gettimeout(), Some(Duration::from_millis(2500)));
+    client.set_recv_timeout(1).unwrap();
+    assert_eq!(client.recv_timeout().unwrap(), Some(Duration::from_secs(1)));
+    for options in [ConnectionOptions::new().timeout(-0.5), ConnectionOptions::new().deadline(f32::NAN)] {
+        let error = create_connection_with(address, &options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    }
+}

@@ -119,3 +119,17 @@ fn a_datagram_handler_that_writes_nothing_sends_nothing() {
     client.settimeout(Duration::ZERO).unwrap();
     assert_eq!(client.recv(100).unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }
+
+/// Seconds as numbers, a `Duration`, or `None`, as in Python's `timeout`.
+#[test]
+fn timeouts_are_numbers_durations_or_none() {
+    let builder = || TCPServer::builder(handler_fn(|_| Ok(())));
+    let server = builder().timeout(0.01).idle_timeout(5).read_timeout(None).close_timeout(2.5);
+    server.bind(LOOPBACK).unwrap().handle_request().unwrap();
+    builder().timeout(Duration::from_millis(10)).bind(LOOPBACK).unwrap().handle_request().unwrap();
+    let error = builder().timeout(1).idle_timeout(-1).bind(LOOPBACK).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    assert_eq!(error.to_string(), "idle_timeout: Timeout value out of range");
+    let error = builder().close_timeout(f64::NAN).bind(LOOPBACK).unwrap_err();
+    assert_eq!(error.to_string(), "close_timeout: Invalid value NaN (not a number)");
+}

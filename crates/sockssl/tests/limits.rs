@@ -107,3 +107,18 @@ fn a_renegotiation_is_refused_immediately() {
     assert!(begin.elapsed() < support::LIMIT / 2, "{:?}", begin.elapsed());
     join(ended).unwrap_or_default();
 }
+
+#[test]
+fn a_handshake_timeout_is_a_number_a_duration_or_none() {
+    let pki = Pki::new();
+    let options = WrapOptions::new().do_handshake_on_connect(false);
+    for options in
+        [options.handshake_timeout(2.5), options.handshake_timeout(5), options.handshake_timeout(None)]
+    {
+        pki.server().wrap_socket_server_with(connection().0, &options).unwrap();
+    }
+    for options in [options.handshake_timeout(-1), options.handshake_timeout(f64::NAN)] {
+        let error = pki.server().wrap_socket_server_with(connection().0, &options).unwrap_err();
+        assert!(error.to_string().contains("handshake_timeout"), "{error}");
+    }
+}

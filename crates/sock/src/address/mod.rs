@@ -290,6 +290,12 @@ impl From<SocketAddr> for Address {
 /// assert_eq!(error.to_string(), "port must be 0-65535, not 70000 (host \"localhost\")");
 /// # std::io::Result::Ok(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a socket address",
+    label = "not an address",
+    note = "an IPv4 or IPv6 address is a tuple such as `(\"127.0.0.1\", 9999)`, or a `SocketAddr`; the path \
+            of a Unix socket is a `&str` or a `Path`"
+)]
 pub trait ToAddress {
     /// Returns the address for a socket of `family`.
     ///
@@ -357,6 +363,11 @@ impl<H: Host, P: TryInto<u16> + fmt::Display + Copy> ToAddress for (H, P, u32, u
 }
 
 /// A host in an address tuple: a name, a number as text, or an IP address.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a host",
+    label = "not a host",
+    note = "a host is a name or a number as text, such as `\"localhost\"`, or an IP address"
+)]
 pub trait Host {
     /// Returns the host as Python would pass it.
     fn as_text(&self) -> Cow<'_, str>;

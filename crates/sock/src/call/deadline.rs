@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::call::cancel::{self, Aborted, Cancellation};
 use crate::call::timeout::Timeout;
+use crate::call::to_timeout::ToTimeout;
 use crate::call::trace::call;
 use crate::error::timed_out;
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, c};
@@ -56,8 +57,8 @@ pub fn getdefaulttimeout() -> Option<Duration> {
 /// sock::setdefaulttimeout(None)?;
 /// # std::io::Result::Ok(())
 /// ```
-pub fn setdefaulttimeout(timeout: impl Into<Option<Duration>>) -> io::Result<()> {
-    DEFAULT_TIMEOUT.set(timeout.into())
+pub fn setdefaulttimeout(timeout: impl ToTimeout) -> io::Result<()> {
+    DEFAULT_TIMEOUT.set(timeout.to_timeout()?)
 }
 
 /// A deadline shared by several socket calls, such as those of a TLS handshake.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::address::{Address, Host};
 use crate::call::cancel;
 use crate::call::deadline::{POLLOUT, Poll, getdefaulttimeout, poll};
+use crate::call::to_timeout::{ParsedTimeout, ToTimeout};
 use crate::consts::SOCK_STREAM;
 use crate::error::{find_error, invalid, out_of_range, timed_out};
 use crate::netdb::getaddrinfo::{AddrInfo, Hints, getaddrinfo_with};
@@ -29,8 +30,8 @@ use crate::socket::Socket;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionOptions {
-    timeout: Option<Option<Duration>>,
-    deadline: Option<Duration>,
+    timeout: Option<ParsedTimeout>,
+    deadline: ParsedTimeout,
     source_address: Option<Address>,
     happy_eyeballs: bool,
 }
@@ -48,8 +49,8 @@ impl ConnectionOptions {
 
     /// Sets the timeout for each address. The socket keeps it. `None` blocks.
     #[must_use]
-    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> ConnectionOptions {
-        self.timeout = Some(timeout.into());
+    pub fn timeout(mut self, timeout: impl ToTimeout) -> ConnectionOptions {
+        self.timeout = Some(ParsedTimeout::new(timeout));
         self
     }
 
@@ -69,8 +70,8 @@ impl ConnectionOptions {
     /// assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
     /// ```
     #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> ConnectionOptions {
-        self.deadline = Some(deadline);
+    pub fn deadline(mut self, deadline: impl ToTimeout) -> ConnectionOptions {
+        self.deadline = ParsedTimeout::new(deadline);
         self
     }
 
@@ -107,8 +108,8 @@ impl ConnectionOptions {
     }
 
     /// The timeout of the connected socket.
-    fn mode(&self) -> Option<Duration> {
-        self.timeout.unwrap_or_else(getdefaulttimeout)
+    fn mode(&self) -> io::Result<Option<Duration>> {
+        self.timeout.as_ref().map_or_else(|| Ok(getdefaulttimeout()), ParsedTimeout::get)
     }
 }
 
@@ -166,13 +167,15 @@ where
     H: Host,
     P: TryInto<u16> + fmt::Display + Copy,
 {
+    options.mode()?;
+    let deadline = options.deadline.get()?;
     let host = host.as_text();
     let number: u16 = port
         .try_into()
         .map_err(|_| out_of_range(format!("port must be 0-65535, not {port} (host {host:?})")))?;
     let hints = Hints::new().kind(SOCK_STREAM);
     let answers = getaddrinfo_with(&*host, number, &hints)?;
-    let until = options.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
+    let until = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
     let mut attempts = Attempts { options, until, failed: Vec::new() };
     let connected = if options.happy_eyeballs {
         attempts.race(interleave_families(answers))?
@@ -234,8 +237,8 @@ impl Attempts<'_> {
     /// Creates a socket for an address, with the options' mode and source address.
     fn open(&self, answer: &AddrInfo) -> io::Result<Socket> {
         let sock = Socket::new(answer.family, SOCK_STREAM, answer.proto)?;
-        if let Some(timeout) = self.options.timeout {
-            sock.settimeout(timeout)?;
+        if let Some(timeout) = &self.options.timeout {
+            sock.settimeout(timeout.get()?)?;
         }
         if let Some(source) = &self.options.source_address {
             sock.bind(source)?;
@@ -303,13 +306,13 @@ impl Attempts<'_> {
     }
 
     fn attempt(&self, sock: Socket, address: Address, now: Instant) -> Attempt {
-        let own = self.options.mode().and_then(|timeout| now.checked_add(timeout));
+        let own = self.options.mode().ok().flatten().and_then(|timeout| now.checked_add(timeout));
         Attempt { sock, address, until: own.into_iter().chain(self.until).min() }
     }
 
     /// Sets the mode of the first socket that connected.
     fn take(&self, sock: Socket) -> io::Result<Socket> {
-        sock.settimeout(self.options.mode())?;
+        sock.settimeout(self.options.mode()?)?;
         Ok(sock)
     }
 }
@@ -419,7 +422,7 @@ mod tests {
     }
 
     fn attempts(options: &ConnectionOptions) -> Attempts<'_> {
-        let until = options.deadline.map(|deadline| Instant::now() + deadline);
+        let until = options.deadline.get().unwrap().map(|deadline| Instant::now() + deadline);
         Attempts { options, until, failed: Vec::new() }
     }
 

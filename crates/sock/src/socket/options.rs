@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use crate::call::to_timeout::ToTimeout;
 use crate::call::trace::{TraceValue, call};
 use crate::consts::{LevelName, OptionName, SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET};
 use crate::error::invalid;
@@ -210,8 +211,8 @@ impl Socket {
     /// # std::io::Result::Ok(())
     /// ```
     #[doc(alias = "SO_RCVTIMEO")]
-    pub fn set_recv_timeout(&self, timeout: impl Into<Option<Duration>>) -> io::Result<()> {
-        self.set_system_timeout(SO_RCVTIMEO, timeout.into())
+    pub fn set_recv_timeout(&self, timeout: impl ToTimeout) -> io::Result<()> {
+        self.set_system_timeout(SO_RCVTIMEO, timeout.to_timeout()?)
     }
 
     /// Returns the kernel's receive timeout, as rounded by the system.
@@ -249,8 +250,8 @@ impl Socket {
     /// # std::io::Result::Ok(())
     /// ```
     #[doc(alias = "SO_SNDTIMEO")]
-    pub fn set_send_timeout(&self, timeout: impl Into<Option<Duration>>) -> io::Result<()> {
-        self.set_system_timeout(SO_SNDTIMEO, timeout.into())
+    pub fn set_send_timeout(&self, timeout: impl ToTimeout) -> io::Result<()> {
+        self.set_system_timeout(SO_SNDTIMEO, timeout.to_timeout()?)
     }
 
     /// Returns the kernel's send timeout, as rounded by the system.
@@ -370,6 +371,12 @@ pub struct Linger {
 }
 
 /// A value for [`Socket::setsockopt`]: a number, a bool, a structure, or bytes.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not the value of a socket option",
+    label = "not the value of an option",
+    note = "an option is an `i32`, a `bool`, a `Linger`, a `Duration`, an IP address, or the bytes of a \
+            structure; `Socket` has methods for many options, such as `set_linger` and `join_group`"
+)]
 pub trait ToOption {
     /// Calls `set` with the bytes that are passed to the system.
     fn with_bytes<T>(&self, set: impl FnOnce(&[u8]) -> T) -> T;

@@ -61,6 +61,12 @@ use crate::request::{Arrival, catch_panic};
 /// # When this isn't enough
 ///
 /// The [`AcceptLoop`] accepts, enforces limits and calls hooks for every mixin.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a concurrency model",
+    label = "not a `MixIn`",
+    note = "the models are `Sequential`, `ThreadingMixIn`, `ThreadPoolMixIn`, `SelectorMixIn`, and on Unix \
+            `ForkingMixIn` and `PreforkMixIn`; or implement `MixIn`"
+)]
 pub trait MixIn: Send + Sync + 'static {
     /// Calls [`Job::run`], in any thread, now or later.
     ///

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sock::{Address, Socket, ToAddress};
+use sock::{Address, Socket, ToAddress, ToTimeout};
 
 use crate::accept::acceptor::Settings;
 use crate::accept::listener::{self, Listener, Options};
@@ -78,6 +78,8 @@ pub struct Builder<K, M> {
     settings: Settings,
     limits: Limits,
     drain_on_signals: Option<Duration>,
+    /// The first timeout that is negative, NaN or too long. `bind` returns the error.
+    invalid_timeout: Option<io::Error>,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -159,6 +161,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             },
             limits: Limits::default(),
             drain_on_signals: None,
+            invalid_timeout: None,
             settings: Settings {
                 timeout: None,
                 poll_interval: Duration::from_millis(500),
@@ -241,8 +244,8 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     ///
     /// `None` waits indefinitely, which is the default except in a forking server (300 s). This is
     /// no deadline for clients, and `serve_forever` ignores it. Python: `timeout`.
-    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.settings.timeout = Some(timeout.into());
+    pub fn timeout(mut self, timeout: impl ToTimeout) -> Self {
+        self.settings.timeout = Some(self.parse("timeout", timeout));
         self
     }
 
@@ -304,9 +307,18 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     /// Sets how long closing the server waits for requests that are still running. Default one
     /// minute; `None` waits indefinitely, as in Python. Requests that are still running when the
     /// time expires are left running.
-    pub fn close_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.limits.close_timeout = timeout.into();
+    pub fn close_timeout(mut self, timeout: impl ToTimeout) -> Self {
+        self.limits.close_timeout = self.parse("close_timeout", timeout);
         self
+    }
+
+    /// Returns a timeout. An invalid one is kept for `bind`.
+    fn parse(&mut self, name: &str, timeout: impl ToTimeout) -> Option<Duration> {
+        timeout.to_timeout().unwrap_or_else(|error| {
+            let error = io::Error::new(error.kind(), format!("{name}: {error}"));
+            self.invalid_timeout.get_or_insert(error);
+            None
+        })
     }
 
     /// Creates the socket, binds it to `address`, and creates the server.
@@ -317,7 +329,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     ///
     /// Returns an [`AddressError`](sock::AddressError) if a system call or one of the two hooks
     /// fails, the error of [`ToAddress`] if the address cannot be resolved, and `InvalidInput` if
-    /// `read_timeout` or `write_timeout` is zero. No descriptor is left open.
+    /// `read_timeout` or `write_timeout` is zero, or a timeout is negative or NaN. No descriptor is left open.
     pub fn bind(self, address: impl ToAddress) -> io::Result<Server<K, M>> {
         self.bind_all([address])
     }
@@ -418,6 +430,9 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     ) -> io::Result<Server<K, M>> {
         if listeners.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no addresses or sockets given"));
+        }
+        if let Some(error) = self.invalid_timeout {
+            return Err(error);
         }
         let calls =
             [("read_timeout", self.limits.read_timeout), ("write_timeout", self.limits.write_timeout)];

@@ -41,6 +41,13 @@ use crate::request::{RequestError, catch_panic};
 /// # When this isn't enough
 ///
 /// To send more than one datagram, or to another address, use `cx.socket`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler for datagrams",
+    label = "not a `DatagramRequestHandler`",
+    note = "implement `DatagramRequestHandler`, whose `handle` serves one datagram, and pass a closure that \
+            returns the handler: `|| Echo`",
+    note = "a server of connections needs a `StreamRequestHandler`"
+)]
 pub trait DatagramRequestHandler: Send + 'static {
     /// Prepares. By default nothing.
     ///

@@ -49,6 +49,14 @@ use crate::lifecycle::handle::ServerHandle;
 ///
 /// [`handler_fn`] creates a handler without fields from a closure.
 /// [`DatagramRequestHandler`](crate::DatagramRequestHandler) serves datagrams.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler for connections",
+    label = "not a `StreamRequestHandler`",
+    note = "implement `StreamRequestHandler`, whose `handle` serves one connection, and pass a closure that \
+            returns the handler: `|| Echo`",
+    note = "`handler_fn(|cx| …)` creates a handler from a closure; a server of datagrams needs a \
+            `DatagramRequestHandler`"
+)]
 pub trait StreamRequestHandler: Send + 'static {
     /// The timeout of each call on the connection. By default the server's
     /// [`read_timeout`](crate::Builder::read_timeout) and

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
-use sock::{SOCK_STREAM, Socket};
+use sock::{ArgumentError, ArgumentFault, SOCK_STREAM, Socket, ToTimeout};
 
 use crate::conn::engine::Engine;
 use crate::conn::socket::{ConnInfo, SSLSocket};
@@ -27,12 +27,17 @@ use crate::stats::increment;
 pub struct WrapOptions {
     do_handshake_on_connect: bool,
     suppress_ragged_eofs: bool,
-    handshake_timeout: Option<Duration>,
+    /// An error is returned when the options are used.
+    handshake_timeout: Result<Option<Duration>, ArgumentFault>,
 }
 
 impl Default for WrapOptions {
     fn default() -> Self {
-        WrapOptions { do_handshake_on_connect: true, suppress_ragged_eofs: false, handshake_timeout: None }
+        WrapOptions {
+            do_handshake_on_connect: true,
+            suppress_ragged_eofs: false,
+            handshake_timeout: Ok(None),
+        }
     }
 }
 
@@ -71,8 +76,10 @@ impl WrapOptions {
     /// the socket's timeout. Zero is an error. It is ignored for a non-blocking socket. When it
     /// expires, the handshake fails with `TimedOut`.
     #[must_use]
-    pub fn handshake_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.handshake_timeout = timeout.into();
+    pub fn handshake_timeout(mut self, timeout: impl ToTimeout) -> Self {
+        self.handshake_timeout = timeout
+            .to_timeout()
+            .map_err(|error| ArgumentError::of(&error).map_or(ArgumentFault::Value, ArgumentError::fault));
         self
     }
 }
@@ -187,7 +194,7 @@ impl SSLContext {
         let info = ConnInfo {
             server_side,
             suppress_ragged_eofs: options.suppress_ragged_eofs,
-            handshake_timeout: options.handshake_timeout,
+            handshake_timeout: options.handshake_timeout.unwrap_or_default(),
             peer,
             counters: std::sync::Arc::clone(self.counters()),
         };
@@ -205,7 +212,10 @@ fn peer(sock: &Socket, options: &WrapOptions) -> io::Result<String> {
         return Err(invalid("only stream sockets can be wrapped"));
     }
     let nonblocking = sock.gettimeout().is_some_and(|timeout| timeout.is_zero());
-    if options.handshake_timeout.is_some_and(|timeout| timeout.is_zero()) {
+    let Ok(handshake_timeout) = options.handshake_timeout else {
+        return Err(invalid("handshake_timeout is negative, NaN or too long"));
+    };
+    if handshake_timeout.is_some_and(|timeout| timeout.is_zero()) {
         return Err(invalid("handshake_timeout must not be zero (None means the socket's timeout)"));
     }
     if options.do_handshake_on_connect && nonblocking {

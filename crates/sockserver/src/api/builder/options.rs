@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sock::{Address, Socket};
+use sock::{Address, Socket, ToTimeout};
 
 use super::Builder;
 use crate::accept::mixin::MixIn;
@@ -18,8 +18,8 @@ use crate::request::hooks::WrappedRequest;
 macro_rules! deadlines {
     ($($(#[$doc:meta])* $name:ident)*) => {$(
         $(#[$doc])*
-        pub fn $name(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-            self.limits.$name = timeout.into();
+        pub fn $name(mut self, timeout: impl ToTimeout) -> Self {
+            self.limits.$name = self.parse(stringify!($name), timeout);
             self
         }
     )*};
