@@ -9,7 +9,7 @@ use sockdiag::{Diag, Filter, Row};
 /// Repeats a check until it returns a value. The kernel handles loopback packets a moment later.
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(value) = check() {
             return value;
