@@ -5,10 +5,10 @@ mod deaths;
 mod diag;
 mod error;
 mod filter;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz_invariants;
 mod netlink;
 mod procfs;
-#[cfg(any(test, fuzzing))]
-pub mod properties;
 mod request;
 mod row;
 mod unix;
