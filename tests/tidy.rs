@@ -288,37 +288,20 @@ const ALLOWED: &[(&str, &str, &str)] = &[
 ];
 
 /// Folders whose language is checked.
-const CHECKED: &[&str] = &[
-    "README.md",
-    ".ci",
-    "benches",
-    "crates/sock/README.md",
-    "crates/sock/fuzz",
-    "crates/sockdiag",
-    "crates/sockserver/README.md",
-    "crates/sockserver/benches",
-    "crates/sockserver/src/api",
-    "crates/sockserver/src/limits",
-    "crates/sockserver/src/os",
-    "crates/sockserver/tests",
-    "crates/sockssl/README.md",
-    "crates/sockssl/benches",
-    "crates/sockssl/fuzz",
-    "crates/sockssl/src",
-    "crates/sockssl/tests",
-    "docs",
-    "examples",
-    "scripts",
-    "tests",
-];
+const CHECKED: &[&str] = &["README.md", ".ci", "benches", "crates", "docs", "examples", "scripts", "tests"];
 
-/// Folders whose language still has to be rewritten, with the number of banned words in
-/// them. The number may only become smaller. Move a folder to [`CHECKED`] when it is 0.
+/// Files whose language still has to be rewritten, with the number of banned words in
+/// them. The number may only become smaller.
 const UNCHECKED: &[(&str, usize)] = &[
-    ("crates/sock/src", 5),
-    ("crates/sock/tests", 56),
-    ("crates/sock/benches", 4),
-    ("crates/sockserver/src", 147),
+    ("crates/sockserver/src/connection/mod.rs", 5),
+    ("crates/sockserver/src/connection/recv.rs", 1),
+    ("crates/sockserver/src/connection/state.rs", 1),
+    ("crates/sockserver/src/lifecycle/deadline_timer.rs", 2),
+    ("crates/sockserver/src/lifecycle/registry.rs", 8),
+    ("crates/sockserver/src/lifecycle/scoreboard.rs", 7),
+    ("crates/sockserver/src/request/close.rs", 7),
+    ("crates/sockserver/src/request/job.rs", 5),
+    ("crates/sockserver/src/request/serve.rs", 4),
 ];
 
 fn is_text(path: &Path) -> bool {
@@ -375,12 +358,15 @@ fn banned_below(folder: &str) -> Vec<String> {
 
 #[test]
 fn no_text_contains_a_banned_word() {
-    let report: Vec<_> = CHECKED.iter().flat_map(|folder| banned_below(folder)).collect();
-    assert!(report.is_empty(), "see docs/style.md:\n{}", report.join("\n"));
-    for (folder, limit) in UNCHECKED {
-        let report = banned_below(folder);
-        assert!(report.len() <= *limit, "more than {limit} in {folder}:\n{}", report.join("\n"));
+    let mut report: Vec<_> = CHECKED.iter().flat_map(|folder| banned_below(folder)).collect();
+    for (file, limit) in UNCHECKED {
+        let is_of_file = |line: &String| line.starts_with(&format!("{file}:"));
+        let found = report.iter().filter(|line| is_of_file(line)).count();
+        if found <= *limit {
+            report.retain(|line| !is_of_file(line));
+        }
     }
+    assert!(report.is_empty(), "see docs/style.md:\n{}", report.join("\n"));
 }
 
 #[test]
@@ -392,8 +378,7 @@ fn banned_words_are_found() {
 /// A new folder must be checked too.
 #[test]
 fn the_language_of_every_folder_is_checked() {
-    let listed = CHECKED.iter().chain(UNCHECKED.iter().map(|(folder, _)| folder));
-    let listed: Vec<_> = listed.map(Path::new).collect();
+    let listed: Vec<_> = CHECKED.iter().map(Path::new).collect();
     for (path, _) in files("", is_text) {
         let known = listed.iter().any(|folder| path.starts_with(folder));
         assert!(

@@ -1,4 +1,4 @@
-//! Whatever is wrong with an address is told in a clear sentence that names it,
+//! Each fault of an address is reported by a sentence that names the address,
 //! with the errno or `getaddrinfo` code where there is one; nothing panics, and
 //! nothing else is bound or called than was named.
 //!

@@ -244,7 +244,7 @@ fn a_nonblocking_call_that_would_wait_fails_with_would_block() {
 }
 
 #[test]
-fn a_timed_call_that_waited_in_vain_fails_with_timed_out_and_no_errno() {
+fn an_expired_call_fails_with_timed_out_and_no_errno() {
     for mode in [SHORT, Some(Duration::from_millis(20))] {
         for (call, error) in failures(mode) {
             assert_eq!(error.kind(), ErrorKind::TimedOut, "{call}: {error}");
@@ -268,7 +268,7 @@ fn a_nonblocking_sendto_to_a_full_queue_fails_with_would_block() {
 }
 
 #[test]
-fn a_timed_connect_that_waited_in_vain_fails_with_timed_out_and_no_errno() {
+fn an_expired_connect_fails_with_timed_out_and_no_errno() {
     let (_keep, address) = mute();
     for mode in [SHORT, Some(Duration::from_millis(50))] {
         let sock = tcp();
@@ -297,7 +297,7 @@ fn connect_and_data_pass_in_every_mode_that_waits() {
 }
 
 #[test]
-fn a_refused_connect_says_so_in_every_mode_that_waits() {
+fn a_refused_connect_fails_with_econnrefused_in_every_mode_that_waits() {
     let (_keep, address) = deaf();
     for mode in [BLOCKING, LONG] {
         let sock = tcp();

@@ -610,14 +610,14 @@ fn connecting_to_a_full_queue_is_as_without_it() {
 fn a_queued_error_is_as_without_it() {
     const IP_RECVERR: i32 = 11;
     fn refused() -> Case {
-        let nobody = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
-        nobody.bind(("127.0.0.1", 0)).unwrap();
-        let to = nobody.getsockname().unwrap();
+        let closed = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
+        closed.bind(("127.0.0.1", 0)).unwrap();
+        let to = closed.getsockname().unwrap();
         let sock = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
         sock.bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         sock.setsockopt(IPPROTO_IP, IP_RECVERR, true).unwrap();
         sock.connect(to).unwrap();
-        drop(nobody);
+        drop(closed);
         sock.send(b"x").unwrap();
         sock::poll(&mut [sock::Poll::new(&sock, 0)], Some(LIMIT)).unwrap();
         Case { sock, peers: Vec::new() }

@@ -322,9 +322,9 @@ fn a_writer_holds_back_until_it_is_flushed() {
 #[test]
 fn dropping_a_writer_sends_its_buffer() {
     let (ours, theirs) = Witness::pair();
-    SocketWriter::new(&ours, 100).write_all(b"last words").unwrap();
+    SocketWriter::new(&ours, 100).write_all(b"last line!").unwrap();
     assert_eq!(ours.calls(), "sendall 10");
-    assert_eq!(arrived(&theirs), b"last words");
+    assert_eq!(arrived(&theirs), b"last line!");
     drop(SocketWriter::new(&ours, 100));
     assert_eq!(ours.calls(), "");
 }

@@ -563,10 +563,10 @@ fn create_connection_tries_the_next_address() {
     deaf.bind(("", 0)).unwrap();
     let port = deaf.getsockname().unwrap().port().unwrap();
     let error = create_connection(("both.test", port)).unwrap_err();
-    let told: Vec<_> =
+    let tried: Vec<_> =
         ConnectError::of(&error).unwrap().attempts().iter().map(|(address, _)| address).collect();
     let asked = getaddrinfo_with("both.test", port, &Hints::new().kind(SOCK_STREAM)).unwrap();
-    assert_eq!(told, asked.iter().map(|answer| &answer.address).collect::<Vec<_>>(), "{error}");
+    assert_eq!(tried, asked.iter().map(|answer| &answer.address).collect::<Vec<_>>(), "{error}");
     assert_errno::<()>(Err(error), "ECONNREFUSED");
 }
 
