@@ -14,7 +14,7 @@ use crate::limits::WhenFull;
 use crate::limits::permits::Permit;
 use crate::os::interleave;
 use crate::request::core::{Core, HandlerFactory};
-use crate::request::job::{Job, RecycledJob};
+use crate::request::job::Job;
 use crate::request::log_limit::{LogKind, log_limited};
 use crate::request::{Arrival, RequestError, catch_panic};
 
@@ -111,13 +111,6 @@ impl AcceptGate {
         act(interleave::lock(&self.0).as_ref())
     }
 
-    /// Keeps a job that has ended for the next request.
-    pub(crate) fn recycle(&self, ended: Option<RecycledJob>) {
-        if let Some(ended) = ended {
-            self.with_acceptor(|acceptor| acceptor.recycle(ended));
-        }
-    }
-
     /// Takes the next request, waiting for it up to `limit`. `take` gets the number of a listener
     /// whose turn it is, and returns `None` for a request that it refused:
     /// [`Acceptor::accept_from`], or another way to receive.
@@ -181,8 +174,6 @@ pub(crate) struct Acceptor {
     serves_one: bool,
     /// A permit for the next request, kept while no client comes.
     permit: Option<Permit>,
-    /// A job that has ended in this worker.
-    recycled: Option<RecycledJob>,
     backoff: Backoff,
 }
 
@@ -270,7 +261,6 @@ impl Acceptor {
             max_packet_size: settings.max_packet_size,
             serves_one: false,
             permit: None,
-            recycled: None,
             backoff: Backoff::default(),
         }
     }
@@ -295,13 +285,6 @@ impl Acceptor {
 
     fn is_stopping(&self) -> bool {
         self.core.registry().is_draining() || !self.serves_one && self.core.handle.is_stopping()
-    }
-
-    fn recycle(&mut self, mut ended: RecycledJob) {
-        if ended.is_of(&self.core) {
-            self.permit = ended.take_permit().filter(|_| self.waits_when_full());
-            self.recycled = Some(ended);
-        }
     }
 
     /// Makes one attempt: this is the only place where requests are accepted, and where the errors
@@ -424,10 +407,7 @@ impl Acceptor {
             Some(permit) => (permit, false),
             None => (permits.acquire_over_limit(), true),
         };
-        let (mut job, allowed) = match self.recycled.take() {
-            Some(recycled) => recycled.renew(arrival, client_address, permit),
-            None => Job::enter(&self.core, arrival, client_address, permit),
-        };
+        let (mut job, allowed) = Job::enter(&self.core, arrival, client_address, permit);
         if is_over_limit || allowed.is_err() {
             log::debug!("request from {} refused: too many connections", job.client_address());
             job.refuse_with_hook();

@@ -23,7 +23,7 @@ use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::signals::Signals;
 use crate::limits::drain_report::DrainReport;
 use crate::request::core::Core;
-use crate::request::job::{Job, RecycledJob, Rejected};
+use crate::request::job::{Job, Rejected};
 use crate::request::log_limit;
 use crate::request::{Arrival, catch_panic};
 
@@ -344,14 +344,7 @@ impl<'a> AcceptLoop<'a> {
 
     /// Passes a job to the mixin. Returns how long to pause if it could not be started.
     fn process(&self, job: Job) -> Option<Duration> {
-        let processed = if self.mixin.runs_inline() {
-            let (processed, ended) = RecycledJob::after(|| self.mixin.process_request(job));
-            self.gate.recycle(ended);
-            processed
-        } else {
-            self.mixin.process_request(job)
-        };
-        let Err(rejected) = processed else {
+        let Err(rejected) = self.mixin.process_request(job) else {
             self.spawn_backoff.take();
             return None;
         };

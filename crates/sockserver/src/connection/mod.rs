@@ -53,8 +53,7 @@ pub(crate) struct Connection {
     transport: Option<Transport>,
     /// What `wrap_request` returned. It is set while the connection is shared.
     wrapped: OnceLock<Box<Wrapped>>,
-    /// `None` between two requests that use this object.
-    permit: Option<Permit>,
+    permit: Permit,
 }
 
 /// What `wrap_request` made of an accepted connection.
@@ -93,20 +92,8 @@ impl Connection {
             ahead: AtomicCell::default(),
             transport: socket.map(Transport::Socket),
             wrapped: OnceLock::new(),
-            permit: Some(permit),
+            permit,
         }
-    }
-
-    /// Makes it another client's, after [`close`](Self::close).
-    pub(crate) fn renew(&mut self, client_address: Address, socket: Option<Socket>, permit: Permit) {
-        self.accepted_address = client_address;
-        self.transport = socket.map(Transport::Socket);
-        self.since = permit.clock().stamp();
-        self.permit = Some(permit);
-        *self.state.get_mut() = PackedState { state: ConnState::Queued, due: NEVER }.pack();
-        self.late = AtomicCell::new(None);
-        *self.flags.get_mut() = 0;
-        *self.notes.get_mut() = 0;
     }
 
     /// Closes what it goes over, and forgets what has been read ahead.
@@ -134,13 +121,8 @@ impl Connection {
         self.wrapped.get().and_then(|wrapped| wrapped.client_address.as_ref())
     }
 
-    /// The permit of the request that has ended.
-    pub(crate) fn take_permit(&mut self) -> Option<Permit> {
-        self.permit.take()
-    }
-
     fn clock(&self) -> &Clock {
-        self.permit.as_ref().expect("every request has one").clock()
+        self.permit.clock()
     }
 
     /// Whether there is anything to close.

@@ -79,9 +79,7 @@ struct InlineRequest {
     aborted: bool,
 }
 
-/// A request's line in the register, until somebody says how the request ended.
-///
-/// When the request has ended it can be the next one's: see [`renew`](Self::renew).
+/// A request's entry in the registry, until the request has ended.
 pub(crate) struct Entry {
     connection: Arc<Connection>,
     /// The server's first request is 1.
@@ -144,25 +142,17 @@ impl Registry {
         permit: Permit,
     ) -> (Entry, Result<(), PerIpLimitReached>) {
         let connection = Arc::new(Connection::new(client_address, socket, permit));
-        let mut entry = Entry { connection, number: 0, slot: 0, state: EntryState::Open };
-        let allowed = self.insert(&mut entry);
-        (entry, allowed)
-    }
-
-    /// Gives an entry its line.
-    fn insert(&self, entry: &mut Entry) -> Result<(), PerIpLimitReached> {
         let mut table = self.table.lock();
         table.stats.begin();
         self.publish(&table.stats);
-        let allowed = table.count_ip(entry.client_address(), self.limits().max_connections_per_ip);
-        entry.slot = match table.free.pop() {
+        let allowed = table.count_ip(connection.client_address(), self.limits().max_connections_per_ip);
+        let slot = match table.free.pop() {
             Some(slot) => slot,
             None => table.entries.push(None) as u32,
         };
-        table.entries[entry.slot as usize] = Some(Arc::clone(&entry.connection));
-        entry.number = table.stats.accepted;
-        entry.state = EntryState::Open;
-        allowed
+        table.entries[slot as usize] = Some(Arc::clone(&connection));
+        let number = table.stats.accepted;
+        (Entry { connection, number, slot, state: EntryState::Open }, allowed)
     }
 
     /// Adds a datagram that the loop serves itself, and returns its number. There is one at a
@@ -510,21 +500,6 @@ impl Table {
 }
 
 impl Entry {
-    /// Enters another request where one has ended.
-    pub(crate) fn renew(
-        &mut self,
-        registry: &Registry,
-        client_address: Address,
-        socket: Option<Socket>,
-        permit: Permit,
-    ) -> Result<(), PerIpLimitReached> {
-        match Arc::get_mut(&mut self.connection) {
-            Some(connection) => connection.renew(client_address, socket, permit),
-            None => self.connection = Arc::new(Connection::new(client_address, socket, permit)),
-        }
-        registry.insert(self)
-    }
-
     /// Returns the client's address.
     pub(crate) fn client_address(&self) -> &Address {
         self.connection.client_address()
@@ -613,11 +588,6 @@ impl Entry {
         drop(table);
         self.state = EntryState::Ended;
         log_end(self.number, self.client_address(), outcome);
-    }
-
-    /// The permit of a request that has ended, for the next one.
-    pub(crate) fn take_permit(&mut self) -> Option<Permit> {
-        Arc::get_mut(&mut self.connection)?.take_permit()
     }
 }
 

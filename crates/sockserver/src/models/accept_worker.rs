@@ -16,7 +16,7 @@ use crate::accept::acceptor::{AcceptGate, Acceptor, Next, Waiter};
 use crate::os::interleave;
 #[cfg(unix)]
 use crate::os::poller::{self, Poller};
-use crate::request::job::{Job, RecycledJob};
+use crate::request::job::Job;
 
 /// How often a worker looks for a permit while there is none. Only one waiter is woken when a
 /// permit is given back.
@@ -89,8 +89,7 @@ impl AcceptWorker {
 
     /// Serves a request to its end.
     pub(crate) fn serve(&self, job: Job) {
-        let (_, ended) = RecycledJob::after(|| job.run());
-        self.gate.recycle(ended);
+        job.run();
     }
 }
 

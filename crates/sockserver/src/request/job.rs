@@ -1,6 +1,5 @@
 //! A job: one accepted request on its way through a worker.
 
-use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -25,9 +24,6 @@ use crate::request::{Arrival, Request, RequestError, catch_panic};
 /// piece. Whoever drops it, at whatever point, closes the connection: nothing is
 /// left open. One that cannot be started goes back with [`reject`](Job::reject).
 pub struct Job(Box<JobState>);
-
-/// A job that has ended, kept for the next request of the same server.
-pub(crate) struct RecycledJob(Box<JobState>);
 
 /// The result of [`Job::step`].
 ///
@@ -79,9 +75,7 @@ impl Job {
     /// Python: `finish_request`, `handle_error`, `shutdown_request`.
     pub fn run(mut self) -> Outcome {
         while self.0.serve_step(Wait::Block) != Progress::Done {}
-        let outcome = self.0.outcome.unwrap_or(Outcome::Finished);
-        RecycledJob::keep(self);
-        outcome
+        self.0.outcome.unwrap_or(Outcome::Finished)
     }
 
     /// [`run`](Self::run) in a forked child, which exits then. Its parent enforces the deadlines.
@@ -213,52 +207,6 @@ impl Job {
     }
 }
 
-impl RecycledJob {
-    /// Runs what serves a request, mostly in this thread: then its job and its permit
-    /// can be the next request's.
-    pub(crate) fn after<T>(serve: impl FnOnce() -> T) -> (T, Option<RecycledJob>) {
-        let wanted = Wanted { before: SPARE_WANTED.replace(true) };
-        let served = serve();
-        drop(wanted);
-        (served, SPARE_JOB.take())
-    }
-
-    /// Ends a job, and keeps what can be used again if somebody wants it.
-    fn keep(Job(mut state): Job) {
-        if !SPARE_WANTED.get() {
-            return;
-        }
-        state.leave();
-        SPARE_JOB.set(Some(RecycledJob(state)));
-    }
-
-    /// Whether it can be used again for that server.
-    pub(crate) fn is_of(&self, core: &Arc<Core>) -> bool {
-        Arc::ptr_eq(&self.0.core, core)
-    }
-
-    /// The permit of the request before.
-    pub(crate) fn take_permit(&mut self) -> Option<Permit> {
-        self.0.entry.take_permit()
-    }
-
-    /// Makes it another request's.
-    pub(crate) fn renew(
-        self,
-        arrival: Arrival,
-        client_address: Address,
-        permit: Permit,
-    ) -> (Job, Result<(), PerIpLimitReached>) {
-        let RecycledJob(mut state) = self;
-        let (request, socket) = request_or_socket(arrival, &state.core);
-        let JobState { core, entry, .. } = &mut *state;
-        let allowed = entry.renew(core.registry(), client_address, socket, permit);
-        let request = request.unwrap_or_else(|| Request::served(Arc::clone(entry.connection())));
-        state.renew(request);
-        (Job(state), allowed)
-    }
-}
-
 /// A request that hooks see before it is served; else the socket it is served over.
 fn request_or_socket(arrival: Arrival, core: &Core) -> (Option<Request>, Option<Socket>) {
     match arrival {
@@ -270,25 +218,8 @@ fn request_or_socket(arrival: Arrival, core: &Core) -> (Option<Request>, Option<
     }
 }
 
-/// Nobody wants spare jobs beyond [`Spare::after`], which a panic may leave.
-struct Wanted {
-    before: bool,
-}
-
-impl Drop for Wanted {
-    fn drop(&mut self) {
-        SPARE_WANTED.set(self.before);
-    }
-}
-
 impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Job").field("client_address", self.client_address()).finish_non_exhaustive()
     }
-}
-
-thread_local! {
-    /// Whether somebody wants the job that this thread runs, when it has ended.
-    static SPARE_WANTED: Cell<bool> = const { Cell::new(false) };
-    static SPARE_JOB: Cell<Option<RecycledJob>> = const { Cell::new(None) };
 }

@@ -70,14 +70,6 @@ impl JobState {
         }
     }
 
-    /// Makes it another request's, after its end.
-    pub(crate) fn renew(&mut self, request: Request) {
-        self.request = Some(request);
-        (self.set_up, self.handled) = (false, false);
-        self.outcome = None;
-        self.closed = false;
-    }
-
     pub(crate) fn registry(&self) -> &Arc<Registry> {
         self.core.registry()
     }
