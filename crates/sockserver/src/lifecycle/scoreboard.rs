@@ -1,4 +1,4 @@
-//! What worker processes tell their parent, in memory they share.
+//! Memory that pre-forked workers share with their parent: counters, heartbeats, clients.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use sock::Address;
 
 use crate::limits::stats::{STATS_WORDS, Stats};
-use crate::os::process::SharedWords;
+use crate::os::process::{self, SharedWords};
 
 /// One slot for each worker, and what the workers before them have done.
 pub(crate) struct Scoreboard {
@@ -28,10 +28,9 @@ pub(crate) struct Slot {
     place: usize,
 }
 
-/// Words of a slot: a number that is odd while the counters are being written, the
-/// counters, when the worker was last heard of, whether it has started, and whom it
-/// serves: the address in two words, its port, since when; a ticket for those who count
-/// the clients of one address.
+/// Words of a slot: a number that is odd while the counters are being written; the counters; the
+/// time of the last heartbeat; whether the worker has started; the client's address in two words,
+/// its port, and since when it is served; whether the client is counted for its address.
 const SEQUENCE: usize = 0;
 const STATS: usize = 1;
 const BEAT: usize = STATS + STATS_WORDS;
@@ -39,27 +38,30 @@ const STARTED: usize = BEAT + 1;
 const CLIENT: usize = STARTED + 1;
 const PORT: usize = CLIENT + 2;
 const SINCE: usize = PORT + 1;
-const TICKET: usize = SINCE + 1;
-const SLOT_WORDS: usize = TICKET + 1;
+const ADMITTED: usize = SINCE + 1;
+const SLOT_WORDS: usize = ADMITTED + 1;
 
-/// What a worker has said of accepting, if anything.
+/// Values of [`STARTED`]. Zero until the worker can serve.
 const ACCEPTS: u64 = 1;
 const STOPPED: u64 = 2;
 
-/// In [`PORT`]: somebody is served, and the address is known.
+/// In [`PORT`]: a client is served, and its address is known.
 const SERVES: u64 = 1 << 32;
 const KNOWN: u64 = 1 << 33;
 
-/// In [`TICKET`], beside a number of its own: the ticket is being drawn.
-const DRAWING: u64 = 1 << 63;
+/// Attempts to take the lock before a worker sleeps between two attempts.
+const LOCK_SPINS: u32 = 100;
 
-/// In [`BEAT`], beside milliseconds: a handler does not return, though its time is over.
+/// How long a worker sleeps between two attempts to take the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
+
+/// In [`BEAT`], beside milliseconds: a handler does not return after its deadline.
 const STUCK: u64 = 1 << 63;
 
 impl Scoreboard {
     pub(crate) fn new(workers: usize) -> io::Result<Scoreboard> {
         Ok(Scoreboard {
-            // The last one is the number of the tickets that were drawn.
+            // The last one is the lock: see `Slot::lock`.
             words: Arc::new(SharedWords::new(workers * SLOT_WORDS + 1)?),
             epoch: Instant::now(),
             retired: Mutex::default(),
@@ -189,13 +191,11 @@ impl Slot {
 
     /// Says that the client has gone.
     pub(crate) fn clear_client(&self) {
-        self.word(TICKET).store(0, Ordering::SeqCst);
+        self.word(ADMITTED).store(0, Ordering::SeqCst);
         self.word(PORT).store(0, Ordering::SeqCst);
     }
 
-    /// Whether `most` workers serve the same address already.
-    ///
-    /// Workers that ask at the same moment draw tickets: the lower ticket is the earlier.
+    /// Whether `most` workers serve the same address already. If not, the client is counted.
     pub(crate) fn exceeds_per_ip_limit(&self, most: usize) -> bool {
         let key =
             |place| [PORT, CLIENT, CLIENT + 1].map(|number| self.at(place, number).load(Ordering::SeqCst));
@@ -203,44 +203,38 @@ impl Slot {
         if port & KNOWN == 0 {
             return false;
         }
-        let ticket = self.draw(self.place, self.begin_drawing());
-        let is_before = |place: usize| {
+        let _lock = self.lock();
+        let is_counted = |place: usize| {
             let [port, other @ ..] = key(place);
-            port & KNOWN != 0 && other == own && (1..ticket).contains(&self.ticket_of(place))
+            port & KNOWN != 0 && other == own && self.at(place, ADMITTED).load(Ordering::SeqCst) != 0
         };
-        (0..self.places()).filter(|&place| place != self.place && is_before(place)).count() >= most
+        let exceeds =
+            (0..self.places()).filter(|&place| place != self.place && is_counted(place)).count() >= most;
+        self.word(ADMITTED).store(u64::from(!exceeds), Ordering::SeqCst);
+        exceeds
     }
 
-    /// Shows that a ticket is being drawn, before its number is known. The number beside the
-    /// mark is never used again, so whoever completes this drawing cannot take a later one
-    /// for it.
-    fn begin_drawing(&self) -> u64 {
-        let mark = DRAWING | self.next_number();
-        self.word(TICKET).store(mark, Ordering::SeqCst);
-        mark
-    }
-
-    /// Gives the worker that is drawing with `mark` a ticket, unless it has one by now, and
-    /// returns what it has.
-    fn draw(&self, place: usize, mark: u64) -> u64 {
-        let ticket = self.next_number();
-        let drawn =
-            self.at(place, TICKET).compare_exchange(mark, ticket, Ordering::SeqCst, Ordering::SeqCst);
-        drawn.map_or_else(|former| former, |_| ticket)
-    }
-
-    /// The ticket of a worker; 0 if it has none. For one that is drawing, which may have been
-    /// stopped meanwhile, the drawing is completed: its ticket is then later than every ticket
-    /// that has been drawn.
-    fn ticket_of(&self, place: usize) -> u64 {
-        match self.at(place, TICKET).load(Ordering::SeqCst) {
-            mark if mark & DRAWING != 0 => self.draw(place, mark),
-            ticket => ticket,
+    /// Takes the lock over all slots. It is the process id of its owner, so that a worker that was
+    /// killed blocks no other: once its parent has reaped it, the lock passes on.
+    fn lock(&self) -> Lock<'_> {
+        let word = self.words.get(self.places() * SLOT_WORDS);
+        let own = u64::from(std::process::id());
+        for attempt in 0_u32.. {
+            let Err(owner) = word.compare_exchange(0, own, Ordering::SeqCst, Ordering::SeqCst) else {
+                break;
+            };
+            if attempt < LOCK_SPINS {
+                std::hint::spin_loop();
+                continue;
+            }
+            let is_taken = !process::is_alive(owner)
+                && word.compare_exchange(owner, own, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+            if is_taken {
+                break;
+            }
+            std::thread::sleep(LOCK_PAUSE);
         }
-    }
-
-    fn next_number(&self) -> u64 {
-        self.words.get(self.places() * SLOT_WORDS).fetch_add(1, Ordering::SeqCst) + 1
+        Lock(word)
     }
 
     fn places(&self) -> usize {
@@ -257,6 +251,15 @@ impl Slot {
 
     fn word(&self, number: usize) -> &AtomicU64 {
         self.at(self.place, number)
+    }
+}
+
+/// The lock over all slots, until it is dropped.
+struct Lock<'a>(&'a AtomicU64);
+
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::SeqCst);
     }
 }
 
@@ -349,24 +352,37 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_is_stopped_while_it_draws_is_counted_once() {
-        let board = Scoreboard::new(4).unwrap();
-        let slots = [0, 1, 2, 3].map(|place| board.slot(place));
+    fn a_worker_that_was_killed_with_the_lock_blocks_no_other() {
+        let board = Scoreboard::new(2).unwrap();
+        let slots = [0, 1].map(|place| board.slot(place));
         let client = Address::from("192.0.2.1:1".parse::<SocketAddr>().unwrap());
         slots.iter().for_each(|slot| slot.set_client(&client));
-        let stopped = &slots[0];
-        let mark = stopped.begin_drawing();
-        assert!(!slots[1].exceeds_per_ip_limit(2));
-        assert!(slots[2].exceeds_per_ip_limit(2), "the stopped worker is before it");
-        assert!(slots[3].exceeds_per_ip_limit(2));
-        let ticket = stopped.draw(0, mark);
-        let before = (1..4).filter(|&place| stopped.ticket_of(place) < ticket);
-        assert_eq!(before.collect::<Vec<_>>(), [1], "two of four are let in");
-        stopped.clear_client();
-        let next = stopped.begin_drawing();
-        assert_ne!(next, mark, "a drawing cannot be taken for a later one");
-        slots[1].draw(0, mark);
-        assert_eq!(stopped.word(TICKET).load(Ordering::SeqCst), next);
+        let mut killed = std::process::Command::new("true").spawn().unwrap();
+        killed.wait().unwrap();
+        let lock = slots[0].words.get(2 * SLOT_WORDS);
+        lock.store(u64::from(killed.id()), Ordering::SeqCst);
+        assert!(!slots[0].exceeds_per_ip_limit(1));
+        assert!(slots[1].exceeds_per_ip_limit(1), "the first one is counted");
+        assert_eq!(lock.load(Ordering::SeqCst), 0);
+        slots[0].clear_client();
+        assert!(!slots[1].exceeds_per_ip_limit(1));
+    }
+
+    #[test]
+    fn a_worker_waits_for_the_lock_while_its_owner_lives() {
+        let board = Scoreboard::new(1).unwrap();
+        let slot = board.slot(0);
+        slot.set_client(&Address::from("192.0.2.1:1".parse::<SocketAddr>().unwrap()));
+        let held = slot.lock();
+        let waiting = std::thread::scope(|scope| {
+            let asks = scope.spawn(|| slot.exceeds_per_ip_limit(1));
+            std::thread::sleep(LOCK_PAUSE * 10);
+            let waits = !asks.is_finished();
+            drop(held);
+            assert!(!asks.join().unwrap());
+            waits
+        });
+        assert!(waiting);
     }
 
     #[test]

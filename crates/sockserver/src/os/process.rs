@@ -178,6 +178,15 @@ pub(crate) fn wait_child(pid: Pid) -> WaitStatus {
     }
 }
 
+/// Returns whether a process exists, by its number. A zombie exists until it is reaped.
+pub(crate) fn is_alive(pid: u64) -> bool {
+    let Ok(pid @ 1..) = Pid::try_from(pid) else { return false };
+    // SAFETY: kill takes any number and fails if there is no such process. Signal 0 is not sent.
+    let result = unsafe { libc::kill(pid, 0) };
+    // EPERM means that the process exists.
+    result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+}
+
 /// Kills a child. It must not have been reaped yet, so that its process id is not reused.
 pub(crate) fn kill(pid: Pid) {
     // SAFETY: kill takes any number and fails if there is no such process.

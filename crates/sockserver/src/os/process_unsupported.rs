@@ -8,6 +8,10 @@ pub(crate) type Pid = i32;
 
 pub(crate) fn kill(_: Pid) {}
 
+pub(crate) fn is_alive(_: u64) -> bool {
+    false
+}
+
 pub(crate) fn preallocate_fd_table(_: usize) {}
 
 /// Memory that processes share. No value exists.
