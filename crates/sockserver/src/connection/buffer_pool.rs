@@ -1,4 +1,4 @@
-//! The read buffer that a worker lends to one connection after another.
+//! A pool of one read buffer for each thread, used for one connection after another.
 
 use std::cell::Cell;
 
@@ -8,19 +8,19 @@ thread_local! {
     static SPARE: Cell<ReadBuffer> = const { Cell::new(ReadBuffer::NONE) };
 }
 
-/// Makes this thread's spare buffer, so that the children it forks have it.
+/// Fills this thread's pool, so that the children it forks inherit the buffer.
 pub(crate) fn prewarm() {
     SPARE.set(ReadBuffer::new(sock::DEFAULT_BUFFER_SIZE));
 }
 
-/// The worker's buffer, or a new one; what is in it is old.
+/// Takes the thread's buffer, or makes one. Its contents are undefined.
 #[inline]
 pub(crate) fn take_buffer(size: usize) -> ReadBuffer {
     let spare = SPARE.take();
     if spare.size() == size { spare } else { ReadBuffer::new(size) }
 }
 
-/// Gives the worker its buffer back, if it is one; what is in it, the next receive replaces.
+/// Returns a buffer to the thread's pool.
 #[inline]
 pub(crate) fn recycle_buffer(buffer: ReadBuffer) {
     if buffer.size() > 0 {

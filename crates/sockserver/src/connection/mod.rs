@@ -96,7 +96,7 @@ impl Connection {
         }
     }
 
-    /// Closes what it goes over, and forgets what has been read ahead.
+    /// Closes the transport and discards what was read ahead.
     pub(crate) fn close(&mut self) {
         drop(self.transport.take());
         // The log line at the end of the request names the same client as before.
@@ -125,7 +125,7 @@ impl Connection {
         self.permit.clock()
     }
 
-    /// Whether there is anything to close.
+    /// Whether the connection has a transport.
     pub(crate) fn is_open(&self) -> bool {
         self.transport().is_some()
     }
@@ -138,13 +138,13 @@ impl Connection {
         self.load().state
     }
 
-    /// When it is overdue, in the clock's milliseconds.
+    /// The time of its deadline, in the clock's milliseconds.
     pub(crate) fn due(&self) -> u64 {
         self.load().due
     }
 
-    /// When to look at it at the latest. The first byte of a silent client begins its
-    /// request, whose deadline may be the earlier one, without telling anybody.
+    /// The time by which the deadline timer has to check the connection. The first byte begins a
+    /// request without a call of the timer, and the request's deadline may be the earlier one.
     pub(crate) fn next_look(&self) -> u64 {
         self.look_of(self.load())
     }
@@ -162,15 +162,16 @@ impl Connection {
         PackedState::unpack(self.state.load(Ordering::Acquire))
     }
 
-    /// Enters a state, with its deadline beginning now. False when the connection has
-    /// been ended meanwhile.
+    /// Enters a state and starts its deadline. Returns false if the connection has been ended
+    /// meanwhile.
     pub(crate) fn enter(&self, state: ConnState) -> bool {
         self.enter_until(state).is_some()
     }
 
-    /// Enters a state, and tells when to look at it at the latest.
+    /// Enters a state, and returns the time by which the deadline timer has to check the
+    /// connection.
     ///
-    /// Inlined, so that of a state that is known nothing has to be looked up.
+    /// It is inlined so that the compiler sees which state it is.
     #[inline(always)]
     pub(crate) fn enter_until(&self, state: ConnState) -> Option<u64> {
         let due = state.deadline().map_or(NEVER, |deadline| self.clock().due(deadline));
@@ -181,7 +182,7 @@ impl Connection {
         entered.ok().map(|_| self.look_of(state))
     }
 
-    /// Why nothing may follow, if the connection has been ended.
+    /// The reason why the connection has been ended, if it has.
     pub(crate) fn ended(&self) -> Option<io::Error> {
         match self.state() {
             ConnState::Overdue(deadline) => Some(self.timed_out(deadline)),
@@ -192,7 +193,7 @@ impl Connection {
         }
     }
 
-    /// Ends it if its deadline is over by `now`. Returns the deadline if so.
+    /// Ends the connection if its deadline is over at `now`. Returns the deadline if so.
     pub(crate) fn end_if_overdue(&self, now: u64) -> Option<DeadlineKind> {
         let state = self.load();
         let deadline = state.state.deadline().filter(|_| state.due <= now)?;
@@ -205,12 +206,12 @@ impl Connection {
         })
     }
 
-    /// Ends it if it is in one of the phases, for a drain.
+    /// Ends the connection for a drain if it is in one of the states.
     pub(crate) fn end_for_drain(&self, phases: &[ConnState], end: ConnState) -> bool {
         let drained = PackedState { state: end, due: NEVER };
         let ended = self.replace(|old| phases.contains(&old.state).then_some(drained));
         if ended {
-            // Of one that is dismissed only the receiving side: see `ConnState::is_terminal`.
+            // DrainClosed shuts down the receiving side only: see `ConnState::is_terminal`.
             self.abort(if end == ConnState::DrainClosed { SHUT_RD } else { SHUT_RDWR });
         }
         ended
@@ -221,16 +222,16 @@ impl Connection {
         self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, update).is_ok()
     }
 
-    /// Ends it for a drain if it is idle: no request has begun, and none waits. Of a request
-    /// that a worker receives at this moment the worker's change of the state counts, before
-    /// this one or after it: see [`ConnState::is_terminal`].
+    /// Ends the connection for a drain if it is idle and has no input. If a worker receives a
+    /// request at this moment, the order of the two state changes decides: see
+    /// [`ConnState::is_terminal`].
     pub(crate) fn close_if_idle(&self) -> bool {
         let state = self.load();
         if !state.state.is_idle() || self.has_input() {
             return false;
         }
         yield_point();
-        // This very state: another one may have come with input that was not seen.
+        // Exactly this state is replaced, because a later one may have input that was not seen.
         let dismissed = PackedState { state: ConnState::DrainClosed, due: NEVER }.pack();
         let ended =
             self.state.compare_exchange(state.pack(), dismissed, Ordering::AcqRel, Ordering::Relaxed);
@@ -241,8 +242,8 @@ impl Connection {
         })
     }
 
-    /// Whether the client has sent something that no worker has read yet. It never waits: a
-    /// worker may read at the same moment.
+    /// Whether the client has sent something that no worker has received. It never waits, because a
+    /// worker may receive at the same moment.
     fn has_input(&self) -> bool {
         self.socket_underneath().is_some_and(|socket| socket.recv_queue().is_ok_and(|bytes| bytes > 0))
     }
@@ -263,14 +264,14 @@ impl Connection {
         let _ = self.wrapped.set(Box::new(Wrapped { transport, client_address }));
     }
 
-    /// A child process serves it: to cut it off is to kill the child. Returns what it
-    /// went over in this one.
+    /// Notes that a child process serves the connection, so that aborting kills the child. Returns
+    /// the former transport.
     pub(crate) fn serve_in_child(&mut self, pid: process::Pid) -> Option<Transport> {
         let former = self.wrapped.take().and_then(|wrapped| wrapped.transport);
         self.transport.replace(Transport::Child(pid)).or(former)
     }
 
-    /// What the handler talks over, once it may.
+    /// The stream that the handler uses.
     pub(crate) fn stream(&self) -> Option<&dyn StreamSocket> {
         self.transport()?.stream()
     }
@@ -295,15 +296,15 @@ impl Connection {
         self.has_flag(EOF_RECEIVED)
     }
 
-    /// Whether closing it is all that is left to do: the client has ended, all it sent
-    /// has been read, and no second descriptor keeps the socket open.
+    /// Whether close(2) has the same effect as shutdown(2) before it: the client has closed its
+    /// side, all its input was read, and no second descriptor keeps the socket open.
     pub(crate) fn can_close_without_shutdown(&self) -> bool {
         self.eof_received()
             && self.notes.load(Ordering::Relaxed) & SOCKET_EXPOSED == 0
             && self.plain_socket().is_some()
     }
 
-    /// The socket itself, if it goes over that and nothing of a hook's.
+    /// The socket, if `wrap_request` did not replace it.
     pub(crate) fn plain_socket(&self) -> Option<&Socket> {
         match self.transport()? {
             Transport::Socket(socket) => Some(socket),
@@ -311,8 +312,8 @@ impl Connection {
         }
     }
 
-    /// Whether something may be left that has come until the last receive: read ahead, or
-    /// not received yet; true also means that nobody knows.
+    /// Whether there may be more input: read ahead, or not received yet. False only if it is known
+    /// that there is none.
     pub(crate) fn has_more(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & (HAS_READ_AHEAD | DRAINED) != DRAINED
     }
@@ -395,7 +396,7 @@ impl StreamSocket for Connection {
         self.recv(buffer)
     }
 
-    /// Inlined into `sendall`, which is what a handler's writes come to.
+    /// It is inlined into `sendall`, which handlers use to write.
     #[inline(always)]
     fn send(&self, data: &[u8]) -> io::Result<usize> {
         let Some(transport) = self.transport() else { return Err(io::ErrorKind::NotConnected.into()) };

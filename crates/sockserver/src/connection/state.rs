@@ -1,15 +1,15 @@
-//! Where a connection stands, and until when.
+//! The state of a connection and its deadline.
 
 use crate::limits::DeadlineKind;
 
-/// Where a connection stands.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnState {
-    /// Accepted, and not yet begun by a worker.
+    /// Accepted. No worker has begun it yet.
     Queued,
     /// In `wrap_request`.
     Wrapping,
-    /// The client has said nothing yet, and been told nothing.
+    /// Nothing has been received or sent yet.
     AwaitingFirstByte,
     /// A request is being served.
     Serving,
@@ -17,14 +17,14 @@ pub(crate) enum ConnState {
     Idle,
     /// Ended by a deadline.
     Overdue(DeadlineKind),
-    /// Ended by a drain that found it idle.
+    /// Closed by a drain that found it idle.
     DrainClosed,
-    /// Ended by a drain whose time was over.
+    /// Aborted by a drain whose limit was over.
     DrainAborted,
 }
 
-/// A state and when it is overdue, in one word: so that either the worker goes
-/// on or the deadline timer ends it, and never both.
+/// A state and its deadline in one word. Either the worker changes it or the deadline timer does,
+/// and never both.
 #[derive(Clone, Copy)]
 pub(crate) struct PackedState {
     pub(crate) state: ConnState,
@@ -45,7 +45,7 @@ const STATES: [ConnState; 11] = [
     ConnState::DrainAborted,
 ];
 
-/// From here on a state is the last.
+/// The first of the terminal states.
 pub(crate) const FIRST_TERMINAL: u64 = 6;
 
 impl PackedState {
@@ -59,7 +59,7 @@ impl PackedState {
 }
 
 impl ConnState {
-    /// Its place in [`STATES`].
+    /// Its index in [`STATES`].
     fn number(self) -> u64 {
         match self {
             ConnState::Queued => 0,
@@ -71,24 +71,24 @@ impl ConnState {
             ConnState::Overdue(DeadlineKind::Wrap) => 6,
             ConnState::Overdue(DeadlineKind::FirstByte) => 7,
             ConnState::Overdue(DeadlineKind::Idle) => 8,
-            // No other deadline ends a connection.
+            // The other deadlines end a call and not the connection.
             ConnState::Overdue(_) => 9,
             ConnState::DrainAborted => 10,
         }
     }
 
-    /// Whether nothing may follow. One that was dismissed goes on if its client
-    /// spoke at the same moment: its answer still gets through.
+    /// Whether the state is final. A connection that a drain closed while it was idle goes on if
+    /// its client sent a request at the same moment: the answer still gets through.
     pub(crate) fn is_terminal(self) -> bool {
         self.number() >= FIRST_TERMINAL
     }
 
-    /// Whether no request has begun: a drain closes the connection at once.
+    /// Whether no request has begun. A drain closes such a connection at once.
     pub(crate) fn is_idle(self) -> bool {
         matches!(self, ConnState::AwaitingFirstByte | ConnState::Idle)
     }
 
-    /// The deadline that is running.
+    /// The deadline that applies in this state.
     pub(crate) fn deadline(self) -> Option<DeadlineKind> {
         match self {
             ConnState::Wrapping => Some(DeadlineKind::Wrap),

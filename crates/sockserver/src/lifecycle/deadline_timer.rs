@@ -1,4 +1,4 @@
-//! The thread that ends what is overdue.
+//! The thread that ends overdue connections.
 
 use std::io;
 use std::sync::Arc;
@@ -12,19 +12,18 @@ use parking_lot::Mutex;
 
 use crate::limits::clock::NEVER;
 
-/// Sleeps until the next deadline and then ends what is overdue.
+/// A thread that sleeps until the earliest deadline and then ends overdue connections.
 ///
-/// Started with the first deadline there is, and not at all in a forking server,
-/// whose loop does its work. Connections come and go without waking it: a later
-/// deadline than the one it sleeps for is seen when it wakes.
+/// It is started with the first deadline. A forking server has none: there the loop ends overdue
+/// connections. A deadline that is later than the one it sleeps for does not wake it.
 pub(crate) struct DeadlineTimer {
-    /// When it wakes by itself, in the clock's milliseconds. [`NEVER`] while it
-    /// looks, since what begins then wakes it again, and before it is started.
+    /// The time it sleeps until, in the clock's milliseconds. [`NEVER`] before it is started, and
+    /// while it checks the table, so that a deadline that begins meanwhile wakes it again.
     next: AtomicU64,
     stopped: AtomicBool,
     is_running: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// There was no thread for it, as the log knows: each request tries again.
+    /// The thread could not be started, which has been logged. Each deadline tries again.
     spawn_failed: AtomicBool,
 }
 
@@ -47,13 +46,13 @@ pub(crate) trait Expire: Send + Sync + 'static {
     fn shortest_deadline(&self) -> Option<Duration>;
 }
 
-/// What [`Reaper::next_listener`] is where nobody is to be woken.
+/// Value of [`DeadlineTimer::next`] where no thread may be started.
 const FORBIDDEN: u64 = 0;
 
-/// A deadline is kept to within a tenth of the shortest, at most this.
+/// Longest delay of a deadline, which is otherwise a tenth of the shortest one.
 const MAX_DELAY_MS: u64 = 250;
 
-/// How often it looks at what a closed server has left.
+/// How often it checks the last connections of a closed server.
 const CLOSED_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Default for DeadlineTimer {
@@ -69,7 +68,7 @@ impl Default for DeadlineTimer {
 }
 
 impl DeadlineTimer {
-    /// Has somebody look at `due`.
+    /// Makes sure that the thread checks the table at `due`.
     #[inline]
     pub(crate) fn watch<T: Expire>(table: &Arc<T>, due: u64) {
         if due < table.deadline_timer().next.load(Ordering::SeqCst) {
@@ -77,12 +76,12 @@ impl DeadlineTimer {
         }
     }
 
-    /// Forbids the thread: the process is going to fork.
+    /// Forbids the thread, because the process is going to fork.
     pub(crate) fn forbid(&self) {
         self.next.store(FORBIDDEN, Ordering::SeqCst);
     }
 
-    /// Whether the loop has to do its work.
+    /// Whether the thread is forbidden, so that the loop has to end overdue connections.
     pub(crate) fn is_forbidden(&self) -> bool {
         self.next.load(Ordering::Relaxed) == FORBIDDEN
     }
@@ -94,7 +93,7 @@ impl DeadlineTimer {
         self.is_running.load(Ordering::Relaxed)
     }
 
-    /// Whether there was no thread for it when the last deadline began.
+    /// Whether the thread could not be started for the latest deadline.
     pub(crate) fn has_failed_to_start(&self) -> bool {
         self.spawn_failed.load(Ordering::Relaxed)
     }
@@ -118,7 +117,7 @@ impl DeadlineTimer {
                 }
                 let sleep = DeadlineTimer::expire_and_rearm(&*table);
                 drop(table);
-                // A closed server's last requests end without a word.
+                // The last requests of a closed server end without waking the thread.
                 let sleep = if stopped {
                     Some(sleep.map_or(CLOSED_INTERVAL, |sleep| sleep.min(CLOSED_INTERVAL)))
                 } else {
@@ -145,7 +144,7 @@ impl DeadlineTimer {
         }
     }
 
-    /// Ends what is overdue. Returns how long to sleep; `None` until woken.
+    /// Ends overdue connections. Returns how long to sleep, or `None` until the thread is woken.
     fn expire_and_rearm<T: Expire>(table: &T) -> Option<Duration> {
         let deadline_timer = table.deadline_timer();
         deadline_timer.next.store(NEVER, Ordering::SeqCst);
@@ -165,7 +164,7 @@ impl DeadlineTimer {
         }
     }
 
-    /// Ends the thread: now, or when what is `left` has ended.
+    /// Stops the thread, or with `left` lets it end with the last connection.
     pub(crate) fn stop(&self, left: bool) {
         self.stopped.store(true, Ordering::Release);
         self.wake();
@@ -176,8 +175,8 @@ impl DeadlineTimer {
     }
 }
 
-/// A thread that ends what is overdue, and is gone when this is dropped: where the [`DeadlineTimer`]
-/// is forbidden, because the process is going to fork, and the loop is about to block.
+/// A deadline thread that stops when this is dropped. It is used where the [`DeadlineTimer`] is
+/// forbidden and the loop is about to block in `wrap_request`.
 pub(crate) struct ScopedTimer {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -207,7 +206,7 @@ impl Drop for ScopedTimer {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {
-            // It does not panic.
+            // The thread does not panic.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! The register of all that a server serves: counters, deadlines, drain.
+//! The registry of a server's requests: counters, deadlines, drain.
 
 mod client_address;
 
@@ -27,25 +27,25 @@ use crate::os::interleave::{self, yield_point};
 use crate::os::process::Pid;
 use crate::os::waker::Waker;
 
-/// How long a drain waits for what it has cut off to end.
+/// How long a drain waits for aborted requests to end.
 const ABORT_GRACE: Duration = Duration::from_millis(150);
 
 /// How often a drain looks for connections that have become idle.
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Everything a server serves at the moment, and what became of the rest.
+/// The requests that a server serves, and the counters of those that have ended.
 pub(crate) struct Registry {
     pub(crate) permits: Arc<Permits>,
     table: Mutex<Table>,
-    /// Something has ended while a drain waits.
+    /// Notified when a request ends during a drain.
     ended: Condvar,
-    /// A line has been released that its owner waits for: see [`EntryGuard`].
+    /// Notified when an entry is released whose owner waits: see [`EntryGuard`].
     released: Condvar,
     draining: AtomicBool,
     pub(crate) deadline_timer: DeadlineTimer,
-    /// What other processes serve for this server.
+    /// The counters of worker processes.
     worker_scoreboard: OnceLock<Arc<Scoreboard>>,
-    /// Where a worker process shows its counters.
+    /// The slot where a worker process publishes its counters.
     own_slot: OnceLock<Slot>,
 }
 
@@ -54,25 +54,25 @@ struct Table {
     stats: Stats,
     entries: ChunkedVec<Option<Arc<Connection>>>,
     free: Vec<u32>,
-    /// Second descriptors of connections that `wrap_request` has the first of.
+    /// Second descriptors of connections in `wrap_request`, which has the first.
     wrapping: HashMap<u32, Arc<Socket>>,
-    /// Lines that are looked at without the lock: see [`EntryGuard`].
+    /// Entries that are used without the lock: see [`EntryGuard`].
     guarded: Vec<u32>,
-    /// Owners of lines that wait for [`Registry::released`].
+    /// Owners of entries that wait for [`Registry::released`].
     waiting_for_release: usize,
     by_ip: HashMap<IpAddr, usize>,
-    /// Drains that run at the moment.
+    /// Running drains.
     drains: usize,
-    /// What a drain left behind, because its handler does not return.
+    /// A drain gave up on a handler that does not return.
     abandoned: bool,
-    /// What a loop serves itself.
+    /// The datagram that a loop serves itself.
     inline: Option<InlineRequest>,
-    /// Connections that a drain found idle, and that have gone without another word.
+    /// Connections that a drain closed while they were idle.
     closed_idle: u64,
     report: Option<DrainReport>,
 }
 
-/// A datagram that a loop serves itself: a drain names it, and nobody else wants to know.
+/// A datagram that a loop serves itself. Only a drain uses it, for its report.
 struct InlineRequest {
     client_address: Address,
     since: u32,
@@ -82,23 +82,23 @@ struct InlineRequest {
 /// A request's entry in the registry, until the request has ended.
 pub(crate) struct Entry {
     connection: Arc<Connection>,
-    /// The server's first request is 1.
+    /// Requests are numbered from 1.
     number: u64,
     slot: u32,
     state: EntryState,
 }
 
-/// How much of an entry is still there.
+/// How far the end of a request has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum EntryState {
     Open,
-    /// Whatever there was to close.
+    /// The transport is closed.
     Closed,
-    /// It is counted among those that have.
+    /// The request is counted as ended.
     Ended,
 }
 
-/// The same address has too many connections already.
+/// The address has too many connections already.
 pub(crate) struct PerIpLimitReached;
 
 impl Registry {
@@ -123,7 +123,7 @@ impl Registry {
         let _ = self.own_slot.set(slot);
     }
 
-    /// Shows a change of the counters to the parent process, if there is one.
+    /// Publishes the counters to the parent process, if there is one.
     fn publish(&self, stats: &Stats) {
         if let Some(mirror) = self.own_slot.get() {
             mirror.publish(stats);
@@ -134,7 +134,7 @@ impl Registry {
         self.permits.clock().limits()
     }
 
-    /// Enters a request that has just been accepted.
+    /// Adds a request that has just been accepted.
     pub(crate) fn enter(
         &self,
         client_address: Address,
@@ -166,7 +166,7 @@ impl Registry {
         table.stats.accepted
     }
 
-    /// The end of that; returns what it is counted as.
+    /// Ends that datagram, and returns the outcome that it is counted as.
     pub(crate) fn end_inline(&self, outcome: Outcome) -> Outcome {
         let mut table = self.table.lock();
         let was_cut = table.inline.take().is_some_and(|datagram| datagram.aborted);
@@ -210,7 +210,7 @@ impl Registry {
         table.connections().map(|connection| connection.next_look()).min().unwrap_or(NEVER)
     }
 
-    /// Holds the next line whose connection is `wanted`, from the line `from` on.
+    /// Guards the next entry whose connection is `wanted`, from the slot `from` on.
     fn guard_next(&self, from: &mut u32, wanted: impl Fn(&Connection) -> bool) -> Option<EntryGuard<'_>> {
         let mut table = self.table.lock();
         let next = table.iter_slots_from(*from).find(|(_, connection)| wanted(connection));
@@ -221,8 +221,8 @@ impl Registry {
         Some(EntryGuard { registry: self, slot, connection: Some(connection), wrapping })
     }
 
-    /// Waits until nothing but its owner holds a line. The owner closes the connection,
-    /// which may take long; whoever holds the line must not be the last to drop it.
+    /// Waits until no [`EntryGuard`] holds an entry. Its owner closes the connection, which may
+    /// take long, so no guard may drop the last reference.
     #[inline]
     fn wait_for_release(&self, table: &mut MutexGuard<'_, Table>, slot: u32) {
         if !table.guarded.is_empty() {
@@ -239,7 +239,7 @@ impl Registry {
         }
     }
 
-    /// How long until something may be overdue, for a loop that has no deadline timer.
+    /// The time until the next deadline, for a loop without a deadline timer.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         let next = self.table.lock().connections().map(|connection| connection.due()).min();
         let left = next.filter(|&next| next < NEVER)?.saturating_sub(self.now());
@@ -250,20 +250,20 @@ impl Registry {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Has loops that end wait for a drain that is about to begin.
+    /// Makes loops that end wait for a drain that is about to begin.
     pub(crate) fn announce_drain(&self) -> DrainGuard<'_> {
         self.table.lock().drains += 1;
         DrainGuard { registry: self }
     }
 
-    /// From now on nothing is served that has not been accepted.
+    /// Begins a drain. Only accepted requests are served from now on.
     pub(crate) fn begin_drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Lets what is idle go and what is busy finish; cuts the rest off at the
-    /// deadline. `collect` is called now and then, to notice what has ended;
-    /// `serving` says whether a loop may still have a client in its hands.
+    /// Closes idle connections, waits for requests, and aborts the rest at the limit. `collect` is
+    /// called regularly, to record what has ended. `serving` returns whether a loop may still have
+    /// a client.
     pub(crate) fn drain(
         &self,
         limit: Duration,
@@ -281,7 +281,7 @@ impl Registry {
         loop {
             self.close_idle(&is_over);
             collect();
-            // It makes a system call: not under the lock.
+            // It makes a system call, so it is called without the lock.
             if is_over() {
                 break;
             }
@@ -306,7 +306,7 @@ impl Registry {
         table.abandoned |= table.stats.in_flight > 0;
         let all = before.in_flight + (table.stats.accepted - before.accepted);
         let idle = table.closed_idle - dismissed;
-        // Nothing of those that came too late to be cut off has ended either.
+        // Requests that were accepted too late to be aborted have not ended either.
         let late = table.connections().filter(|connection| !connection.state().is_terminal()).count();
         let late = late + table.inline.iter().filter(|datagram| !datagram.aborted).count();
         let finished = all.saturating_sub(idle + (cut.len() + late) as u64);
@@ -321,24 +321,24 @@ impl Registry {
         report
     }
 
-    /// Notes a drain that other processes have done.
+    /// Stores the report of a drain that other processes have done.
     pub(crate) fn set_report(&self, report: DrainReport) {
         self.draining.store(true, Ordering::Release);
         self.table.lock().report = Some(report);
     }
 
-    /// Tells a drain that a loop has ended.
+    /// Notifies a drain that a loop has ended.
     pub(crate) fn notify_loop_ended(&self) {
         let _book = self.table.lock();
         self.ended.notify_all();
     }
 
-    /// What the last drain came to.
+    /// The report of the last drain.
     pub(crate) fn last_report(&self) -> Option<DrainReport> {
         self.table.lock().report.clone()
     }
 
-    /// Closes the connections on which no request waits or is served, until `is_over`.
+    /// Closes idle connections until `is_over`.
     pub(crate) fn close_idle(&self, is_over: &dyn Fn() -> bool) {
         let mut from = 0;
         while let Some(held) = self.guard_next(&mut from, |connection| connection.state().is_idle()) {
@@ -352,8 +352,8 @@ impl Registry {
         }
     }
 
-    /// Cuts off what is still there, and returns it; a connection that a deadline has ended
-    /// already is there because its handler does not return.
+    /// Aborts all requests and returns them. A connection that a deadline has ended is among them
+    /// if its handler has not returned.
     pub(crate) fn abort_all(&self) -> Vec<AbortedRequest> {
         use ConnState::{AwaitingFirstByte, DrainClosed, Idle, Queued, Serving, Wrapping};
         let phases = [Queued, Wrapping, AwaitingFirstByte, Serving, Idle, DrainClosed];
@@ -382,18 +382,17 @@ impl Registry {
         cut
     }
 
-    /// Whether this thread serves a request of the server, and so cannot wait for
-    /// its end.
+    /// Whether this thread serves a request of the server, so that it cannot wait for its end.
     pub(crate) fn is_serving_thread(self: &Arc<Self>) -> bool {
         ServingThread::is_for(self)
     }
 
-    /// Whether this thread accepts for the server, and so cannot wait for its stop.
+    /// Whether this thread accepts for the server, so that it cannot wait for its stop.
     pub(crate) fn is_accepting_here(self: &Arc<Self>) -> bool {
         AcceptingThread::is_for(self)
     }
 
-    /// Waits until no drain runs any more.
+    /// Waits until no drain is running.
     pub(crate) fn wait_for_drains(&self) {
         let mut table = self.table.lock();
         while table.drains > 0 {
@@ -401,14 +400,13 @@ impl Registry {
         }
     }
 
-    /// Waits until nothing is in flight, but not for what a drain has given up, nor
-    /// for this thread, and no longer than `close_timeout`. Returns whether nothing
-    /// is left.
+    /// Waits until no request is in flight, for `close_timeout` at most. Requests that a drain has
+    /// given up on, and the one of this thread, do not count. Returns whether none is left.
     pub(crate) fn wait_until_idle(self: &Arc<Self>) -> bool {
         let own = u64::from(self.is_serving_thread());
         let until = self.limits().close_timeout.and_then(|limit| Instant::now().checked_add(limit));
         let mut table = self.table.lock();
-        // Whoever ends tells a drain only, so this counts as one.
+        // The end of a request notifies only drains, so this counts as one.
         table.drains += 1;
         while table.stats.in_flight > own && !table.abandoned {
             match until {
@@ -429,13 +427,13 @@ impl Registry {
         left == 0
     }
 
-    /// Ends the deadline timer, or lets it end with the requests that are left.
+    /// Stops the deadline timer, or lets it end with the last request.
     pub(crate) fn close(&self) {
         let left = self.table.lock().stats.in_flight > 0;
         self.deadline_timer.stop(left);
     }
 
-    /// Counts a request as one that has ended.
+    /// Counts a request as ended.
     fn count(&self, table: &mut Table, outcome: Outcome) {
         table.stats.end(outcome);
         self.publish(&table.stats);
@@ -509,8 +507,8 @@ impl Entry {
         &self.connection
     }
 
-    /// Enters a phase and has its deadline watched. False when the connection has
-    /// been ended meanwhile.
+    /// Enters a state and makes sure that its deadline is enforced. Returns false if the connection
+    /// has been ended meanwhile.
     #[inline(always)]
     pub(crate) fn enter(&self, registry: &Arc<Registry>, phase: ConnState) -> bool {
         let next_look = self.connection.enter_until(phase);
@@ -525,7 +523,7 @@ impl Entry {
         next_look.is_some()
     }
 
-    /// Keeps a second descriptor for the time a hook has the first.
+    /// Stores a second descriptor while `wrap_request` has the first.
     pub(crate) fn set_wrapping(&self, registry: &Registry, socket: Option<Socket>) {
         let mut table = registry.table.lock();
         let former = match socket {
@@ -534,14 +532,14 @@ impl Entry {
         };
         registry.wait_for_release(&mut table, self.slot);
         drop(table);
-        // Closes it, which may take as long as the socket lingers.
+        // This closes the socket, which may linger.
         drop(former);
     }
 
-    /// Leaves it to a child, and closes this process's copy.
+    /// Passes the connection to a child, and closes the copy of this process.
     pub(crate) fn leave_to_child(&mut self, registry: &Registry, pid: Pid) {
         let mut table = registry.table.lock();
-        // For a moment it is nobody else's.
+        // No other thread may see the connection while it is changed.
         table.entries[self.slot as usize] = None;
         registry.wait_for_release(&mut table, self.slot);
         let copy = Arc::get_mut(&mut self.connection).and_then(|connection| connection.serve_in_child(pid));
@@ -550,20 +548,20 @@ impl Entry {
         drop(copy);
     }
 
-    /// Closes what the connection goes over, if there is such a thing.
+    /// Closes the transport, if there is one.
     pub(crate) fn close(&mut self, registry: &Registry) {
         if self.state != EntryState::Open || !self.connection.is_open() {
             return;
         }
         self.state = EntryState::Closed;
         self.remove(registry, &mut registry.table.lock());
-        // The register had the only other one.
+        // The table had the only other reference.
         if let Some(connection) = Arc::get_mut(&mut self.connection) {
             connection.close();
         }
     }
 
-    /// Takes the line out of the table.
+    /// Removes the entry from the table.
     fn remove(&self, registry: &Registry, table: &mut MutexGuard<'_, Table>) {
         let connection = &self.connection;
         table.forget_ip(connection.client_address(), registry.limits().max_connections_per_ip);
@@ -573,8 +571,7 @@ impl Entry {
         registry.wait_for_release(table, self.slot);
     }
 
-    /// Ends the request. The permit is still there: it goes last, since only when
-    /// everything else is gone the descriptor is free.
+    /// Ends the request. Its permit is released last, when the descriptor is free.
     pub(crate) fn end(&mut self, registry: &Registry, outcome: Outcome) {
         self.close(registry);
         if self.state == EntryState::Ended {
@@ -591,7 +588,7 @@ impl Entry {
     }
 }
 
-/// A line in the log for each request.
+/// Writes the log line of a request.
 #[inline]
 pub(crate) fn log_end(number: u64, client_address: &Address, outcome: Outcome) {
     log::debug!(
@@ -600,13 +597,13 @@ pub(crate) fn log_end(number: u64, client_address: &Address, outcome: Outcome) {
     );
 }
 
-/// A line that somebody other than its owner looks at. No system call and no code of the
-/// user's runs under the register's lock; the owner closes the connection only when the
-/// line has been released.
+/// Guards an entry for a thread that is not its owner. No system call and no code of the user runs
+/// under the registry's lock. The owner closes the connection only when the entry has been
+/// released.
 struct EntryGuard<'a> {
     registry: &'a Registry,
     slot: u32,
-    /// There until it is released.
+    /// `None` once it is released.
     connection: Option<Arc<Connection>>,
     wrapping: Option<Arc<Socket>>,
 }
@@ -616,7 +613,7 @@ impl EntryGuard<'_> {
         self.connection.as_ref().expect("it is held")
     }
 
-    /// Wakes a hook that waits for its client, with the end of everything.
+    /// Shuts down a connection that is in `wrap_request`.
     fn abort_wrapping(&self) {
         if let Some(socket) = &self.wrapping {
             let _ = socket.shutdown(SHUT_RDWR);
@@ -626,7 +623,7 @@ impl EntryGuard<'_> {
 
 impl Drop for EntryGuard<'_> {
     fn drop(&mut self) {
-        // Before the owner goes on: it closes what these share with it.
+        // Before the owner goes on, because the owner closes what these share.
         drop((self.connection.take(), self.wrapping.take()));
         let mut table = self.registry.table.lock();
         if let Some(place) = table.guarded.iter().position(|slot| *slot == self.slot) {
@@ -638,7 +635,7 @@ impl Drop for EntryGuard<'_> {
     }
 }
 
-/// A drain, from before it stops the loop until it has reported.
+/// A running drain, from before it stops the loop until its report is there.
 pub(crate) struct DrainGuard<'a> {
     registry: &'a Registry,
 }

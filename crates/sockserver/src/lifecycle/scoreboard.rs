@@ -12,15 +12,15 @@ use sock::Address;
 use crate::limits::stats::{STATS_WORDS, Stats};
 use crate::os::process::{self, SharedWords};
 
-/// One slot for each worker, and what the workers before them have done.
+/// The memory: a slot for each worker, and the sum of the workers that have exited.
 pub(crate) struct Scoreboard {
     words: Arc<SharedWords>,
-    /// The same instant in every process: forking copies it.
+    /// The same instant in every process, because fork(2) copies it.
     epoch: Instant,
     retired: Mutex<Stats>,
 }
 
-/// A worker's own part of the board.
+/// The slot of one worker.
 #[derive(Clone)]
 pub(crate) struct Slot {
     words: Arc<SharedWords>,
@@ -74,14 +74,14 @@ impl Scoreboard {
         slot
     }
 
-    /// What all workers have done so far, those that are gone included.
+    /// The counters of all workers, including those that have exited.
     pub(crate) fn stats(&self) -> Stats {
         let retired = self.retired.lock();
         (0..self.words.len() / SLOT_WORDS).fold(*retired, |sum, place| sum.plus(&self.read(place)))
     }
 
-    /// Takes over what a worker has done that is gone; whom it served is lost.
-    /// Returns whether it had started.
+    /// Adds the counters of a worker that has exited, and clears its slot. Its request counts as
+    /// failed. Returns whether the worker had started.
     pub(crate) fn retire(&self, place: usize) -> bool {
         let mut retired = self.retired.lock();
         *retired = retired.plus(&self.read(place).all_ended());
@@ -92,18 +92,18 @@ impl Scoreboard {
         started
     }
 
-    /// Whether the worker has come so far that it can serve.
+    /// Whether the worker can serve.
     pub(crate) fn has_started(&self, place: usize) -> bool {
         self.words.get(place * SLOT_WORDS + STARTED).load(Ordering::Acquire) != 0
     }
 
-    /// Whether the worker has said that it accepts no more.
+    /// Whether the worker has stopped accepting.
     pub(crate) fn has_stopped(&self, place: usize) -> bool {
         self.words.get(place * SLOT_WORDS + STARTED).load(Ordering::Acquire) == STOPPED
     }
 
-    /// For how long a worker has been silent, or has not returned from a request whose
-    /// time is over, if that is too long.
+    /// The time since the last heartbeat of a worker that is stuck: silent for longer than
+    /// `heartbeat`, or with a handler that has not returned after its deadline.
     pub(crate) fn stuck_for(&self, place: usize, heartbeat: Duration) -> Option<Duration> {
         let beat = self.words.get(place * SLOT_WORDS + BEAT).load(Ordering::Relaxed);
         let now = self.epoch.elapsed().as_millis() as u64;
@@ -111,7 +111,7 @@ impl Scoreboard {
         (beat & STUCK != 0 || silence > heartbeat).then_some(silence)
     }
 
-    /// Whom a worker serves, and for how long.
+    /// The client of a worker, and how long it has been served.
     pub(crate) fn client(&self, place: usize) -> Option<(Address, Duration)> {
         let word = |number: usize| self.words.get(place * SLOT_WORDS + number).load(Ordering::Acquire);
         let port = word(PORT);
@@ -126,7 +126,7 @@ impl Scoreboard {
     fn read(&self, place: usize) -> Stats {
         let word = |number: usize| self.words.get(place * SLOT_WORDS + number);
         let mut words = [0; STATS_WORDS];
-        // A worker that was killed while it wrote leaves the number odd for ever.
+        // A worker that was killed while it wrote leaves the number odd.
         for _ in 0..1000 {
             let before = word(SEQUENCE).load(Ordering::Acquire);
             for (number, value) in words.iter_mut().enumerate() {
@@ -142,7 +142,7 @@ impl Scoreboard {
 }
 
 impl Slot {
-    /// Shows the counters to the parent.
+    /// Publishes the counters.
     pub(crate) fn publish(&self, stats: &Stats) {
         self.word(SEQUENCE).fetch_add(1, Ordering::AcqRel);
         for (number, value) in stats.to_words().into_iter().enumerate() {
@@ -151,28 +151,28 @@ impl Slot {
         self.word(SEQUENCE).fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Says that the worker can serve from now on.
+    /// Records that the worker can serve.
     pub(crate) fn start(&self) {
         self.heartbeat();
         self.word(STARTED).fetch_max(ACCEPTS, Ordering::AcqRel);
     }
 
-    /// Says that the worker accepts no more.
+    /// Records that the worker has stopped accepting.
     pub(crate) fn stop(&self) {
         self.word(STARTED).store(STOPPED, Ordering::Release);
     }
 
-    /// Says that the worker is alive.
+    /// Records a heartbeat.
     pub(crate) fn heartbeat(&self) {
         self.word(BEAT).store(self.now(), Ordering::Relaxed);
     }
 
-    /// Says that the worker can do no more: a handler does not return.
+    /// Records that a handler has not returned after its deadline.
     pub(crate) fn set_stuck(&self) {
         self.word(BEAT).store(self.now() | STUCK, Ordering::Relaxed);
     }
 
-    /// Says whom the worker serves from now on.
+    /// Records the client that the worker serves.
     pub(crate) fn set_client(&self, client: &Address) {
         let mut port = SERVES;
         if let Some(ip) = client.ip() {
@@ -189,7 +189,7 @@ impl Slot {
         self.word(PORT).store(port, Ordering::SeqCst);
     }
 
-    /// Says that the client has gone.
+    /// Records that the worker serves no client.
     pub(crate) fn clear_client(&self) {
         self.word(ADMITTED).store(0, Ordering::SeqCst);
         self.word(PORT).store(0, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! The end of a request: what became of it, and closing in the right order.
+//! The end of a request: its outcome, and closing in Python's order.
 
 use std::io;
 use std::time::Duration;
@@ -15,20 +15,20 @@ use crate::request::serve::JobState;
 use crate::request::{Request, RequestError, catch_panic};
 
 impl JobState {
-    /// What became of a request whose handler is content.
+    /// The outcome of a request whose handler returned without an error.
     pub(crate) fn successful_outcome(&self) -> Outcome {
         let connection = self.entry.connection();
         match (connection.state(), connection.expired_deadline()) {
             (ConnState::Overdue(deadline), _)
             | (_, Some(deadline @ DeadlineKind::Idle))
-            // A read deadline that is shorter than the idle one.
+            // A read deadline that is shorter than the idle deadline.
             | (ConnState::Idle, Some(deadline)) => Outcome::TimedOut(deadline),
             (ConnState::DrainAborted, _) => Outcome::Aborted,
             _ => Outcome::Finished,
         }
     }
 
-    /// Tells of a handler's error, which may be no more than that of a deadline.
+    /// Reports a handler's error. It may be the error of a deadline.
     pub(crate) fn fail(&mut self, error: RequestError) {
         let connection = self.entry.connection();
         let error = match (error, connection.expired_deadline()) {
@@ -43,7 +43,7 @@ impl JobState {
         self.report(&error);
     }
 
-    /// Tells `handle_error`, whose own panic must not take the server along.
+    /// Calls `handle_error`. Its own panic ends neither the loop nor the thread.
     pub(crate) fn report(&mut self, error: &RequestError) {
         if matches!(self.outcome, None | Some(Outcome::Finished)) {
             self.outcome = Some(match error {
@@ -54,8 +54,8 @@ impl JobState {
         call_handle_error(&*self.core.hooks, error, self.entry.client_address());
     }
 
-    /// Whether the client has to see that the answer is not whole. One that was idle for too
-    /// long has all its answers.
+    /// Whether the client has to see that the answer is not complete. A client that was idle for
+    /// too long has all its answers.
     fn has_failed(&self) -> bool {
         !matches!(self.outcome, None | Some(Outcome::Finished | Outcome::TimedOut(DeadlineKind::Idle)))
     }
@@ -64,8 +64,8 @@ impl JobState {
         self.entry.connection().state() == ConnState::DrainAborted
     }
 
-    /// Ends it, in the usual order. What panics on the way is told, and the rest
-    /// follows all the same.
+    /// Closes the request in Python's order. A panic of one step is reported, and the next steps
+    /// follow.
     pub(crate) fn end(&mut self) {
         let mut stage = 0;
         let mut limit = sock::Deadline::new(Some(self.linger_timeout()));
@@ -76,26 +76,26 @@ impl JobState {
         }
     }
 
-    /// Ends it, and counts it among those that have.
+    /// Closes the request and counts it as ended.
     pub(crate) fn leave(&mut self) {
         self.end();
-        // A job that nobody ran was none that could be served.
+        // A job that was never run counts as rejected.
         let outcome = self.outcome.unwrap_or(Outcome::Rejected);
         self.entry.end(self.core.registry(), outcome);
     }
 
     fn end_from(&mut self, stage: &mut u8, limit: &mut sock::Deadline<'_>) -> io::Result<()> {
-        // What panics is not tried again.
+        // A step that panicked is not repeated.
         let mut comes_to = |this| {
             let comes = *stage < this;
             *stage = this.max(*stage);
             comes
         };
-        // It belongs to the connection.
+        // The handler is dropped before its connection.
         if comes_to(1) {
             drop(self.handler.take());
         }
-        // Of a datagram only hooks have an end to tell.
+        // Only hooks of the user have to see the end of a datagram.
         let request = self.request.as_ref();
         if let Some(request) = request.filter(|it| it.stream().is_some() || self.core.has_hooks) {
             if comes_to(2) {
@@ -114,7 +114,8 @@ impl JobState {
         if comes_to(6) {
             drop(self.request.take());
         }
-        // What wrap_request made goes with it. A child's bare socket goes with the process.
+        // This drops what `wrap_request` returned. The exit of a forked child closes a plain
+        // socket.
         if comes_to(7)
             && !(child_channel::in_forked_child() && self.entry.connection().plain_socket().is_some())
         {
@@ -124,9 +125,9 @@ impl JobState {
         Ok(())
     }
 
-    /// Whether closing tells the client all that the default of `shutdown_request` would
-    /// have: a call less for each short connection. A child's parent may be late with
-    /// closing its copy.
+    /// Whether close(2) alone has the effect of the default `shutdown_request`, which saves a
+    /// system call for each short connection. In a forked child the parent may close its copy
+    /// later.
     fn can_close_without_shutdown(&self) -> bool {
         !self.core.has_hooks
             && self.core.wrap_request.is_none()
@@ -134,7 +135,7 @@ impl JobState {
             && self.entry.connection().can_close_without_shutdown()
     }
 
-    /// How long ending it may keep the worker.
+    /// How long closing may keep the worker.
     fn linger_timeout(&self) -> Duration {
         let was_cut = matches!(self.outcome, Some(Outcome::TimedOut(_) | Outcome::Aborted));
         match was_cut || self.was_aborted() || self.entry.connection().state() == ConnState::Queued {
@@ -143,7 +144,7 @@ impl JobState {
         }
     }
 
-    /// Prepares a stream on top, such as TLS, for its end.
+    /// Prepares a stream such as TLS for its end.
     fn limit_close(&self, request: &Request, limit: &mut sock::Deadline<'_>) {
         let is_bare = self.entry.connection().plain_socket().is_some();
         let Some(stream) = request.stream().filter(|_| !is_bare) else { return };
@@ -153,26 +154,26 @@ impl JobState {
         }
     }
 
-    /// Discards what the client is still sending, for a while: closing with
-    /// unread input resets the connection, and the reset can overtake the answer
-    /// (RFC 1122, 4.2.2.13; RFC 9112, 9.6). So does input that comes after the close;
-    /// while the answer is still to be sent it is waited for.
+    /// Discards what the client is still sending, for a limited time. Closing with unread input
+    /// resets the connection, and the reset can overtake the answer (RFC 1122, 4.2.2.13; RFC 9112,
+    /// 9.6). Input that arrives after the close does the same, so this waits until the answer is
+    /// sent.
     ///
-    /// One that nobody serves, because it is refused, is not waited for: the loop does it.
+    /// It does not wait for a client that is refused, because the accept loop calls it.
     fn lingering_close(&self, request: &Request, limit: &mut sock::Deadline<'_>) {
         let connection = self.entry.connection();
         let Some(stream) = request.stream().filter(|_| !connection.eof_received()) else { return };
-        // A stream on top has to know all the same: else it waits when it is dropped.
+        // A stream on top has to be called even then. Otherwise it waits when it is dropped.
         let is_refused = connection.state() == ConnState::Queued;
         if self.linger_timeout().is_zero() && !is_refused && connection.plain_socket().is_some() {
             return;
         }
-        // A drain may have cut it off while `shutdown_request` was waiting.
+        // A drain may have aborted it during `shutdown_request`.
         let left = if self.was_aborted() { Duration::ZERO } else { limit.remaining().unwrap_or_default() };
         let Ok(Lingered::Acknowledged { discarded: 1.. }) = stream.linger_for(left) else {
             return;
         };
-        // The client is still sending: it may read the answer only when it is done.
+        // The client is still sending, and may read the answer only afterwards.
         let socket = stream.socket();
         let mut scratch = vec![0; 1 << 16];
         while poll_through_signals(&mut [Poll::new(socket, POLLIN)], limit.remaining())

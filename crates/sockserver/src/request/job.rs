@@ -110,20 +110,20 @@ impl Job {
         self.0.serve_step(Wait::DontBlock)
     }
 
-    /// Ends a connection that has no request.
+    /// Closes an idle connection.
     pub(crate) fn close_idle(mut self) {
         self.0
             .entry
             .connection()
             .end_for_drain(&[ConnState::AwaitingFirstByte, ConnState::Idle], ConnState::DrainClosed);
         if self.0.handler.is_some() {
-            // The handler sees the end, and finishes.
+            // The handler sees the end of file, and `finish` runs.
             while self.try_step() == Progress::Served {}
         }
         self.0.outcome = self.0.outcome.or(Some(Outcome::Finished));
     }
 
-    /// What a selector watches.
+    /// The connection, which a selector registers.
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         self.0.entry.connection()
     }
@@ -134,10 +134,9 @@ impl Job {
         Rejected { job: self, error }
     }
 
-    /// Closes a parent's copy of a request that a forked child serves.
+    /// Closes the parent's copy of a request that a forked child serves.
     ///
-    /// Python: `close_request` alone; `shutdown_request` would end the child's
-    /// connection too.
+    /// Python: `close_request` alone. `shutdown_request` would end the child's connection too.
     pub(crate) fn leave_to_child(&mut self, pid: crate::os::process::Pid) {
         let closed = catch_panic(|| {
             let request = self.0.request.take();
@@ -167,7 +166,7 @@ impl Job {
         }
     }
 
-    /// Notes how the child ended, unless it was killed for being late.
+    /// Records the outcome of a child, unless a deadline or a drain killed it.
     pub(crate) fn ended_in_child(mut self, outcome: Outcome) -> Outcome {
         let connection = self.0.entry.connection();
         let outcome = match connection.state() {
@@ -191,7 +190,7 @@ impl Job {
         job.0.report(&RequestError::Rejected(error));
     }
 
-    /// Ends a job that a limit or `verify_request` refuses.
+    /// Ends a job that a limit or `verify_request` refused.
     pub(crate) fn close_unserved(mut self) {
         self.0.outcome = self.0.outcome.or(Some(Outcome::Rejected));
     }
@@ -201,13 +200,13 @@ impl Job {
         self.0.refuse();
     }
 
-    /// Tells of a request's error.
+    /// Reports an error of the request.
     pub(crate) fn report(&mut self, error: &RequestError) {
         self.0.report(error);
     }
 }
 
-/// A request that hooks see before it is served; else the socket it is served over.
+/// The request that hooks see before it is served, or the socket that it is served over.
 fn request_or_socket(arrival: Arrival, core: &Core) -> (Option<Request>, Option<Socket>) {
     match arrival {
         Arrival::Datagram(packet) => (Some(Request::datagram(packet)), None),

@@ -1,4 +1,4 @@
-//! The life of a request: what a job serves, and how.
+//! Serving a request: the state of a job, and its steps.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -20,21 +20,21 @@ use crate::request::hooks::WrappedRequest;
 use crate::request::stream_handler::{ErasedHandler, StreamContext};
 use crate::request::{Request, RequestError, catch_panic};
 
-/// A job's own; it goes from hand to hand as a pointer. A connection that waits costs
-/// no more than this and its [`Connection`], so both are kept small.
+/// The state of a job, which is moved as a pointer. An idle connection costs this and its
+/// [`Connection`], so both are small.
 pub(crate) struct JobState {
     pub(crate) core: Arc<Core>,
     /// `None` once the request is closed.
     pub(crate) request: Option<Request>,
-    /// Of a connection, from the moment its conversation begins.
+    /// The handler of a connection, from its first step on.
     pub(crate) handler: Option<Box<dyn ErasedHandler>>,
     pub(crate) entry: Entry,
     /// Whether the handler's `setup` has run, and `handle` for the first time.
     set_up: bool,
     handled: bool,
-    /// How it ended; `None` until it has been served.
+    /// The outcome; `None` until the request has been served.
     pub(crate) outcome: Option<Outcome>,
-    /// Nothing is left to be closed.
+    /// The request is closed.
     pub(crate) closed: bool,
 }
 
@@ -42,14 +42,14 @@ pub(crate) struct JobState {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
     Block,
-    /// Not at all: somebody else waits.
+    /// Do not wait.
     DontBlock,
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// A request was served, and the handler waits for the next.
+    /// A request was served. The connection stays open for the next one.
     Served,
     /// There is no input to serve.
     WouldBlock,
@@ -74,7 +74,7 @@ impl JobState {
         self.core.registry()
     }
 
-    /// Enters a phase: see [`Entry::enter`].
+    /// Enters a state: see [`Entry::enter`].
     #[inline(always)]
     pub(crate) fn enter(&self, phase: ConnState) -> bool {
         self.entry.enter(self.registry(), phase)
@@ -93,7 +93,7 @@ impl JobState {
         }
     }
 
-    /// It was served to the end, or failed.
+    /// Ends a request that was served completely, or failed.
     fn ended(&mut self, error: Option<RequestError>) -> Progress {
         match error {
             None => self.outcome = self.outcome.or_else(|| Some(self.successful_outcome())),
@@ -103,7 +103,8 @@ impl JobState {
         Progress::Done
     }
 
-    /// Serves a connection's next request; the first time also what comes before it.
+    /// Serves the connection's next request. The first call also wraps the connection and makes the
+    /// handler.
     fn serve_stream(&mut self, input: Wait) -> Result<Progress, RequestError> {
         if self.handler.is_none() && !self.begin()? {
             return Ok(Progress::Done);
@@ -127,8 +128,8 @@ impl JobState {
             set_up_handler(&mut **handler, &mut cx)?;
             *set_up = true;
         }
-        // The first request is the client's to begin only where nobody waits for it, and
-        // unless `setup` has read some of it.
+        // A worker that blocks calls `handle` at once. Otherwise the first request begins with
+        // input, or with what `setup` has read.
         let begins =
             !*handled && (input == Wait::Block || config.speaks_first || !cx.rfile.buffer().is_empty());
         let mut served = Ok(());
@@ -137,9 +138,8 @@ impl JobState {
             false => await_input(connection, config.rbufsize, input),
         };
         let comes = match comes {
-            // A handler sees the end of a client that never spoke; a later one has
-            // nothing to lose: a client that goes away between two requests, or
-            // says nothing for too long, has ended the conversation.
+            // The first `handle` sees the end of file. After a request, an end of file or the idle
+            // deadline ends the connection without another call.
             Ok(there) => there || !*handled,
             Err(error) if input == Wait::DontBlock && error.kind() == io::ErrorKind::WouldBlock => {
                 connection.return_buffer(cx.rfile.into_buffer());
@@ -198,7 +198,7 @@ impl JobState {
             return Ok(false);
         };
         if !self.enter(ConnState::AwaitingFirstByte) {
-            // Its time was over before it had a handler: there was nobody to wake.
+            // It was ended before it had a handler that could be woken.
             return Err(RequestError::Failed(self.ended_before()));
         }
         let handler = catch_panic(|| {
@@ -274,14 +274,14 @@ impl JobState {
         self.outcome = self.outcome.or(Some(Outcome::Rejected));
     }
 
-    /// Has `wrap_request` watched, which gets the only [`Socket`] of the connection.
+    /// Makes sure that `wrap_request` can be ended, which gets the only [`Socket`] of the
+    /// connection.
     ///
-    /// To end a handshake that takes too long, the deadline timer or a drain has to shut the connection
-    /// down, and needs a descriptor of its own for that: the hook may close the first, or hand
-    /// it on. If there is none, or no thread to watch the deadline, the connection is refused,
-    /// and no other accepted for a while.
+    /// The deadline timer or a drain ends a handshake by a shutdown, and needs a second descriptor
+    /// for that, because the hook may close or pass on the first. If there is none, or no thread
+    /// that enforces the deadline, the connection is refused and accepting pauses.
     ///
-    /// In a forked child nobody watches: its parent kills it.
+    /// A forked child needs neither, because its parent kills it.
     fn watch_wrapping(&self, socket: &Socket) -> Result<Option<ScopedTimer>, RequestError> {
         if !child_channel::in_forked_child() {
             let second = socket.dup().map_err(|error| self.refuse_to_wrap("dup the socket of", error))?;
@@ -290,7 +290,7 @@ impl JobState {
         let watched = if self.enter(ConnState::Wrapping) {
             self.watch_deadline().map_err(|error| self.refuse_to_wrap("watch the deadline of", error))
         } else {
-            // A drain ended it before there was a second descriptor to do it by.
+            // A drain ended it before there was a second descriptor.
             Err(RequestError::Failed(self.ended_before()))
         };
         match watched {
@@ -300,14 +300,14 @@ impl JobState {
         watched
     }
 
-    /// Makes sure that a thread watches the deadline of `wrap_request`, if it has one.
+    /// Makes sure that a thread enforces the deadline of `wrap_request`, if there is one.
     fn watch_deadline(&self) -> io::Result<Option<ScopedTimer>> {
         let registry = self.registry();
         if registry.limits().wrap_timeout.is_none() || child_channel::in_forked_child() {
             return Ok(None);
         }
         if registry.deadline_timer.is_forbidden() {
-            // `handle_request` of a prefork server: the loop itself is about to wait.
+            // `handle_request` of a prefork server: the loop itself is about to block.
             ScopedTimer::begin(registry).map(Some)
         } else if registry.deadline_timer.has_failed_to_start() {
             Err(io::Error::other("no thread can be started"))
@@ -322,7 +322,7 @@ impl JobState {
         RequestError::Rejected(AddressError::new(verb, self.entry.client_address(), cause).into())
     }
 
-    /// Why a connection ended before it had a handler.
+    /// The reason why a connection ended before it had a handler.
     fn ended_before(&self) -> io::Error {
         self.entry.connection().ended().unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into())
     }
