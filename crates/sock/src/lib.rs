@@ -77,7 +77,7 @@ mod socket;
 mod stream;
 mod sys;
 
-pub use address::{Address, Host, ToAddress, UnixAddress};
+pub use address::{Address, Host, Port, ToAddress, UnixAddress};
 pub use call::cancel::{Canceller, set_interrupt_hook, was_cancelled, was_interrupted};
 pub use call::deadline::{
     Deadline, Events, POLLERR, POLLHUP, POLLIN, POLLOUT, Poll, getdefaulttimeout, poll, setdefaulttimeout,

@@ -5,7 +5,7 @@
 //!
 //! | Python | here |
 //! | --- | --- |
-//! | `("localhost", 80)` | the same; the port may be any integer |
+//! | `("localhost", 80)` | the same; the port may be any integer, or text: `"8000"`, `"http"` |
 //! | `("", 80)` | the same: every interface |
 //! | `("<broadcast>", 80)` | the same: 255.255.255.255, IPv4 only |
 //! | `("fe80::1%eth0", 80)` | the same |
@@ -16,6 +16,7 @@
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "not_linux.rs")]
 pub(crate) mod os;
+mod port;
 
 use std::borrow::Cow;
 use std::ffi::CString;
@@ -24,6 +25,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::path::{Path, PathBuf};
 
+pub use port::Port;
 use socket2::SockAddr;
 
 use crate::call::trace::{TraceValue, call};
@@ -337,21 +339,21 @@ impl ToAddress for SocketAddr {
     }
 }
 
-impl<H: Host, P: TryInto<u16> + fmt::Display + Copy> ToAddress for (H, P) {
+impl<H: Host, P: Port> ToAddress for (H, P) {
     fn to_address(&self, family: AddressFamily) -> io::Result<Address> {
-        internet_address(&self.0.as_text(), self.1, family)
+        internet_address(&self.0.as_text(), &self.1, family)
     }
 }
 
 /// An address with flow information and scope, as for IPv6 in Python.
-impl<H: Host, P: TryInto<u16> + fmt::Display + Copy> ToAddress for (H, P, u32, u32) {
+impl<H: Host, P: Port> ToAddress for (H, P, u32, u32) {
     fn to_address(&self, family: AddressFamily) -> io::Result<Address> {
         let (host, port, flowinfo, scope_id) = self;
         // RFC 6437: a flow label has 20 bits.
         if *flowinfo > 0xF_FFFF {
             return Err(out_of_range(format!("flowinfo must be 0-1048575, not {flowinfo}")));
         }
-        match internet_address(&host.as_text(), *port, family)? {
+        match internet_address(&host.as_text(), port, family)? {
             Address::Inet6(address) => {
                 Ok(Address::Inet6(SocketAddrV6::new(*address.ip(), address.port(), *flowinfo, *scope_id)))
             }
@@ -400,6 +402,7 @@ macro_rules! unix {
     ($($type:ty: $self:ident => $bytes:expr),* $(,)?) => {$(
         impl ToAddress for $type {
             fn to_address(&$self, family: AddressFamily) -> io::Result<Address> {
+                refuse_internet_text($bytes, family)?;
                 unix_from_bytes($bytes).to_address(family)
             }
         }
@@ -420,6 +423,22 @@ impl<const N: usize> ToAddress for [u8; N] {
     }
 }
 
+/// Refuses `"127.0.0.1:9999"` for an internet socket with the form that is right. In Python a text is
+/// the path of a Unix socket, and `"127.0.0.1:9999"` may be one.
+fn refuse_internet_text(text: &[u8], family: AddressFamily) -> io::Result<()> {
+    let text = String::from_utf8_lossy(text);
+    let Some((host, port)) = text.rsplit_once(':') else { return Ok(()) };
+    if ![AF_INET, AF_INET6].contains(&family) || port.parse::<u16>().is_err() || host.contains('/') {
+        return Ok(());
+    }
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let message = format!(
+        "a text such as {text:?} is the path of an AF_UNIX socket, but the socket is {family}: write \
+         ({host:?}, {port})"
+    );
+    Err(invalid_as(c::EAFNOSUPPORT, message))
+}
+
 /// Converts Python's three Unix forms: an empty name (on Linux the kernel selects a name), a
 /// leading NUL for an abstract name, and a path.
 fn unix_from_bytes(name: &[u8]) -> Address {
@@ -431,20 +450,14 @@ fn unix_from_bytes(name: &[u8]) -> Address {
 }
 
 /// Checks the host before the port, as Python does.
-fn internet_address<P>(host: &str, port: P, family: AddressFamily) -> io::Result<Address>
-where
-    P: TryInto<u16> + fmt::Display + Copy,
-{
+fn internet_address(host: &str, port: &impl Port, family: AddressFamily) -> io::Result<Address> {
     if ![AF_INET, AF_INET6, AF_UNSPEC].contains(&family) {
         let message =
             format!("address ({host:?}, {port}) is an internet address, but the socket is {family}");
         return Err(invalid_as(c::EAFNOSUPPORT, message));
     }
     let mut address = resolve_host(host, family)?;
-    match port.try_into() {
-        Ok(port) => address.set_port(port),
-        Err(_) => return Err(out_of_range(format!("port must be 0-65535, not {port} (host {host:?})"))),
-    }
+    address.set_port(port.to_port(host)?);
     Ok(Address::from(address))
 }
 

@@ -5,12 +5,12 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::address::{Address, Host};
+use crate::address::{Address, Host, Port};
 use crate::call::cancel;
 use crate::call::deadline::{POLLOUT, Poll, getdefaulttimeout, poll};
 use crate::call::to_timeout::{ParsedTimeout, ToTimeout};
 use crate::consts::SOCK_STREAM;
-use crate::error::{find_error, invalid, out_of_range, timed_out};
+use crate::error::{find_error, invalid, timed_out};
 use crate::netdb::getaddrinfo::{AddrInfo, Hints, getaddrinfo_with};
 use crate::socket::Socket;
 
@@ -135,7 +135,7 @@ impl ConnectionOptions {
 pub fn create_connection<H, P>(address: (H, P)) -> io::Result<Socket>
 where
     H: Host,
-    P: TryInto<u16> + fmt::Display + Copy,
+    P: Port,
 {
     create_connection_with(address, &ConnectionOptions::new())
 }
@@ -165,14 +165,12 @@ where
 pub fn create_connection_with<H, P>((host, port): (H, P), options: &ConnectionOptions) -> io::Result<Socket>
 where
     H: Host,
-    P: TryInto<u16> + fmt::Display + Copy,
+    P: Port,
 {
     options.mode()?;
     let deadline = options.deadline.get()?;
     let host = host.as_text();
-    let number: u16 = port
-        .try_into()
-        .map_err(|_| out_of_range(format!("port must be 0-65535, not {port} (host {host:?})")))?;
+    let number = port.to_port(&host)?;
     let hints = Hints::new().kind(SOCK_STREAM);
     let answers = getaddrinfo_with(&*host, number, &hints)?;
     let until = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
