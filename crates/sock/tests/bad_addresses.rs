@@ -57,7 +57,7 @@ fn refusals_of_host_and_port<P>(
     family: AddressFamily,
 ) -> Vec<(&'static str, io::Error)>
 where
-    P: TryInto<u16> + fmt::Display + Copy,
+    P: sock::Port + fmt::Display + Copy,
 {
     let mut refusals = refusals((host, port), family);
     refusals.push(("create_connection", create_connection((host, port)).unwrap_err()));
