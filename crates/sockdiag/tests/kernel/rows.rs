@@ -112,7 +112,8 @@ fn tcp_info_and_congestion_control_are_those_of_the_socket() {
     assert_eq!((info.state, info.snd_mss, info.snd_cwnd), (own.state, own.snd_mss, own.snd_cwnd));
     assert_eq!((info.rtt, info.rto, info.bytes_acked), (own.rtt, own.rto, own.bytes_acked));
 
-    let filter = Filter::new().local_port(port(&client)).details(false);
+    // The port alone would also match a connection of another test that is in TIME-WAIT.
+    let filter = Filter::new().local_port(port(&client)).states([row.state]).details(false);
     let brief = diag.tcp(&filter).unwrap().remove(0);
     assert_eq!((brief.info, brief.congestion, brief.memory), (None, None, None));
     assert_eq!((brief.cookie, brief.inode), (row.cookie, row.inode));
