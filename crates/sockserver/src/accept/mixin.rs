@@ -117,23 +117,22 @@ pub trait MixIn: Send + Sync + 'static {
         false
     }
 
-    /// Whether `process_request` runs the job in this thread and does nothing else. The next
-    /// request can then use the job again.
+    /// What the mixins of this crate do with the processes that they fork.
     #[doc(hidden)]
-    fn runs_inline(&self) -> bool {
-        false
-    }
-
-    /// Receives the messages of children, before the loop enforces their deadlines.
-    #[doc(hidden)]
-    fn poll_children(&self) {}
-
-    /// Drains the requests that other processes serve. Returns `None` if there are none.
-    #[doc(hidden)]
-    fn drain_workers(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> Option<DrainReport> {
-        let _ = (limit, hurry);
+    fn processes(&self) -> Option<&dyn Processes> {
         None
     }
+}
+
+/// What a mixin does with the processes that it forks. The trait has no public path, so only the
+/// mixins of this crate implement it.
+pub trait Processes {
+    /// Receives the messages of children, before the loop enforces their deadlines.
+    fn poll_children(&self) {}
+
+    /// Drains the requests that other processes serve. Returns `None` if the requests are in the
+    /// registry of this process.
+    fn drain_workers(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> Option<DrainReport>;
 }
 
 /// So many turns of the loop wait first after an attempt that found no client.
@@ -416,7 +415,9 @@ impl<'a> AcceptLoop<'a> {
         }
         let registry = self.core.registry();
         if registry.deadline_timer.is_forbidden() && registry.next_due() == Some(Duration::ZERO) {
-            self.mixin.poll_children();
+            if let Some(processes) = self.mixin.processes() {
+                processes.poll_children();
+            }
             registry.expire_overdue();
         }
         Ok(())

@@ -136,7 +136,8 @@ impl<K: Kind, M: MixIn> Server<K, M> {
         if self.mixin.forks() {
             handle.request_shutdown()?;
             handle.shut_down_listeners();
-            if let Some(report) = self.mixin.drain_workers(limit, hurry) {
+            let processes = self.mixin.processes();
+            if let Some(report) = processes.and_then(|processes| processes.drain_workers(limit, hurry)) {
                 self.core.registry().set_report(report.clone());
                 return Ok(report);
             }

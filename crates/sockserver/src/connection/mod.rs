@@ -265,7 +265,7 @@ impl Connection {
     }
 
     /// Notes that a child process serves the connection, so that aborting kills the child. Returns
-    /// the former transport.
+    /// the transport that it had before.
     pub(crate) fn serve_in_child(&mut self, pid: process::Pid) -> Option<Transport> {
         let former = self.wrapped.take().and_then(|wrapped| wrapped.transport);
         self.transport.replace(Transport::Child(pid)).or(former)
@@ -516,7 +516,7 @@ mod tests {
     #[test]
     fn only_what_is_overdue_is_ended_and_what_is_ended_stays_so() {
         let connection = connection();
-        assert_eq!(connection.end_if_overdue(u64::MAX), None, "nobody has begun it");
+        assert_eq!(connection.end_if_overdue(u64::MAX), None, "the wait has not begun");
         assert!(connection.enter(ConnState::AwaitingFirstByte));
         let due = connection.due();
         assert_eq!(connection.end_if_overdue(due.saturating_sub(1)), None);

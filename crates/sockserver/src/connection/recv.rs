@@ -30,7 +30,7 @@ impl Connection {
         if self.has_flag(TIMER_ENDS_WAIT) {
             return None;
         }
-        // A timer may run even so, for a deadline that is later than the read deadline.
+        // The timer may run nevertheless, for a deadline later than the read deadline.
         let own = state.deadline().and_then(|kind| limits.of(kind).map(|limit| (kind, limit)));
         own.into_iter().chain(read).min_by_key(|(_, limit)| *limit)
     }

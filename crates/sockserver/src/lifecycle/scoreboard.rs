@@ -263,7 +263,8 @@ impl Drop for Lock<'_> {
     }
 }
 
-#[cfg(test)]
+// Only Unix has the shared memory.
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 

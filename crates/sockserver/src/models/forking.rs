@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use sock::{Address, AsFd, POLLIN, Poll};
 
 use crate::accept::mixin::AcceptLoop;
-use crate::accept::mixin::MixIn;
+use crate::accept::mixin::{MixIn, Processes};
 use crate::lifecycle::handle::ServerHandle;
 use crate::limits::DeadlineKind;
 use crate::limits::drain_report::DrainReport;
@@ -273,21 +273,6 @@ impl MixIn for ForkingMixIn {
         }
     }
 
-    fn poll_children(&self) {
-        let Some(line) = &*self.line.lock() else { return };
-        let mut children = self.children.lock();
-        if children.is_empty() {
-            return;
-        }
-        line.drain_messages(|pid, word| {
-            let Some(child) = children.iter_mut().find(|child| child.pid == pid) else { return };
-            match word {
-                ChildMessage::Exiting => child.ends = true,
-                ChildMessage::Wrapped(client_address) => child.job.wrapped_in_child(client_address),
-            }
-        });
-    }
-
     fn service_actions(&self) {
         self.collect_children();
     }
@@ -319,6 +304,27 @@ impl MixIn for ForkingMixIn {
 
     fn forks(&self) -> bool {
         true
+    }
+
+    fn processes(&self) -> Option<&dyn Processes> {
+        Some(self)
+    }
+}
+
+impl Processes for ForkingMixIn {
+    fn poll_children(&self) {
+        let Some(line) = &*self.line.lock() else { return };
+        let mut children = self.children.lock();
+        if children.is_empty() {
+            return;
+        }
+        line.drain_messages(|pid, word| {
+            let Some(child) = children.iter_mut().find(|child| child.pid == pid) else { return };
+            match word {
+                ChildMessage::Exiting => child.ends = true,
+                ChildMessage::Wrapped(client_address) => child.job.wrapped_in_child(client_address),
+            }
+        });
     }
 
     /// Only the children know whether they are between two requests.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use sock::{AsFd, Socket, socketpair};
 
 use crate::accept::mixin::AcceptLoop;
-use crate::accept::mixin::MixIn;
+use crate::accept::mixin::{MixIn, Processes};
 use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::scoreboard::Scoreboard;
 use crate::limits::drain_report::{AbortedRequest, DrainReport};
@@ -459,6 +459,12 @@ impl MixIn for PreforkMixIn {
         true
     }
 
+    fn processes(&self) -> Option<&dyn Processes> {
+        Some(self)
+    }
+}
+
+impl Processes for PreforkMixIn {
     fn drain_workers(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> Option<DrainReport> {
         let begin = Instant::now();
         let controls = self.controls();

@@ -26,8 +26,4 @@ impl MixIn for Sequential {
         while accept_loop.run_once(&[], None)? {}
         Ok(())
     }
-
-    fn runs_inline(&self) -> bool {
-        true
-    }
 }

@@ -17,12 +17,11 @@ use crate::request::datagram_batch::AnswerBatch;
 use crate::request::serve::{JobState, Progress, Wait};
 use crate::request::{Arrival, Request, RequestError, catch_panic};
 
-/// One request, to be served by whatever a [`MixIn`](crate::MixIn) chooses.
+/// One request, which is served where a [`MixIn`](crate::MixIn) decides.
 ///
-/// Its life: the server makes it of an accepted and verified request;
-/// [`run`](Job::run) serves it to the end, or [`step`](Job::step) does so by the
-/// piece. Whoever drops it, at whatever point, closes the connection: nothing is
-/// left open. One that cannot be started goes back with [`reject`](Job::reject).
+/// The server creates it for an accepted and verified request. [`run`](Job::run) serves the request
+/// to its end, and [`step`](Job::step) serves one step of it. Dropping a job closes the connection.
+/// A job that cannot be started is returned with [`reject`](Job::reject).
 pub struct Job(Box<JobState>);
 
 /// The result of [`Job::step`].
@@ -38,8 +37,8 @@ pub enum Step {
     Done,
 }
 
-/// A job that could not be started, with the reason. Nothing of it is lost: the
-/// server reports the error and then closes the request in the usual order.
+/// A job that could not be started, with the reason. The server reports the error and then closes
+/// the request in the usual order.
 #[derive(Debug)]
 pub struct Rejected {
     job: Job,
@@ -47,7 +46,7 @@ pub struct Rejected {
 }
 
 impl Job {
-    /// Enters a request that has just been accepted.
+    /// Adds a request that has just been accepted to the registry.
     pub(crate) fn enter(
         core: &Arc<Core>,
         arrival: Arrival,
@@ -60,7 +59,7 @@ impl Job {
         (Job(Box::new(JobState::new(Arc::clone(core), request, entry))), allowed)
     }
 
-    /// Asks `verify_request`.
+    /// Calls `verify_request`.
     pub(crate) fn verify(&self) -> Result<bool, RequestError> {
         let JobState { core, request, entry, .. } = &*self.0;
         if !core.has_hooks {
@@ -95,8 +94,8 @@ impl Job {
 
     /// Serves the request until its handler returns.
     ///
-    /// It blocks as long as the handler does, and from the second step on until
-    /// the next input is there. At the end of file there is no next request.
+    /// It blocks as long as the handler does, and from the second step on until the next input
+    /// arrives. At the end of file there is no next request.
     pub fn step(&mut self) -> Step {
         match self.0.serve_step(Wait::Block) {
             Progress::Done => Step::Done,
@@ -104,8 +103,7 @@ impl Job {
         }
     }
 
-    /// [`step`](Self::step), but only if input is there: it never waits for the
-    /// client, only the handler does.
+    /// Like [`step`](Self::step), but does not wait for input. Only the handler may wait for it.
     pub(crate) fn try_step(&mut self) -> Progress {
         self.0.serve_step(Wait::DontBlock)
     }
@@ -178,7 +176,7 @@ impl Job {
         outcome
     }
 
-    /// Who is to be served.
+    /// Returns the client's address.
     #[must_use]
     pub fn client_address(&self) -> &Address {
         self.0.entry.client_address()
