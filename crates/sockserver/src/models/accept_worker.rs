@@ -7,14 +7,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(unix)]
-use sock::AsFd;
-use sock::{POLLIN, Poll, Socket, poll};
+use sock::{AsFd, POLLIN, Poll, Socket, poll};
 
 use crate::accept::acceptor::{AcceptGate, Acceptor, Next, Waiter};
-#[cfg(unix)]
 use crate::os::interleave;
-#[cfg(unix)]
 use crate::os::poller::{self, Poller};
 use crate::request::job::Job;
 
@@ -23,7 +19,6 @@ use crate::request::job::Job;
 const CAPACITY_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The key of the stop socket in the poller.
-#[cfg(unix)]
 const STOP: u64 = 1;
 
 /// Accepts for one thread or process among several.
@@ -41,28 +36,26 @@ struct WorkerWaiter {
 
 enum Strategy {
     /// Waits in epoll(7). Each worker has its own poller, so a client wakes one worker and not all.
-    #[cfg(unix)]
     Epoll(Poller),
     /// Waits in accept(2) itself, if the listener blocks, and else in poll(2).
-    #[cfg_attr(windows, allow(dead_code))]
     Accept,
 }
 
 impl AcceptWorker {
     /// A worker that waits in epoll(7), or in poll(2) where there is neither epoll nor kqueue.
     pub(crate) fn new(gate: AcceptGate, stop: Arc<Socket>) -> io::Result<AcceptWorker> {
-        #[cfg(unix)]
-        let strategy = {
-            let poller = Poller::new()?;
-            let added = gate.with_acceptor(|acceptor| {
-                acceptor.listeners().try_for_each(|listener| poller.add_exclusive(listener.as_fd(), 0))
-            });
-            added.transpose()?;
-            poller.add_level(stop.as_fd(), STOP)?;
-            Strategy::Epoll(poller)
+        let strategy = match Poller::new() {
+            Ok(poller) => {
+                let added = gate.with_acceptor(|acceptor| {
+                    acceptor.listeners().try_for_each(|listener| poller.add_exclusive(listener.as_fd(), 0))
+                });
+                added.transpose()?;
+                poller.add_level(stop.as_fd(), STOP)?;
+                Strategy::Epoll(poller)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Strategy::Accept,
+            Err(error) => return Err(error),
         };
-        #[cfg(not(unix))]
-        let strategy = Strategy::Accept;
         Ok(AcceptWorker { gate, waiter: WorkerWaiter { stop, strategy } })
     }
 
@@ -96,7 +89,6 @@ impl AcceptWorker {
 impl Waiter for WorkerWaiter {
     fn wait(&self, gate: &AcceptGate, limit: Option<Duration>) -> io::Result<bool> {
         match &self.strategy {
-            #[cfg(unix)]
             Strategy::Epoll(poller) => {
                 interleave::block_until(&|| poller.is_ready());
                 let mut events = Vec::new();
@@ -124,12 +116,10 @@ impl Waiter for WorkerWaiter {
     }
 
     fn remove_listener(&self, listener: &Arc<Socket>) {
-        #[cfg(unix)]
+        // With the other strategy poll(2) gets the listeners that the acceptor still has.
         if let Strategy::Epoll(poller) = &self.strategy {
             let _ = poller.remove(listener.as_fd());
         }
-        // Poll is called with the listeners that the acceptor still has.
-        let _ = listener;
     }
 }
 

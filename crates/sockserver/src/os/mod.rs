@@ -3,6 +3,8 @@
 
 #[cfg(unix)]
 pub(crate) mod accept_interrupt;
+#[cfg_attr(not(unix), path = "batch_unsupported.rs")]
+pub(crate) mod batch;
 #[cfg(unix)]
 pub(crate) mod bind;
 #[cfg_attr(not(unix), path = "bound_path_unsupported.rs")]
@@ -12,7 +14,7 @@ pub(crate) mod interleave;
 #[cfg(unix)]
 pub(crate) mod interrupt;
 pub(crate) mod monotonic;
-#[cfg(unix)]
+#[cfg_attr(not(unix), path = "poller_unsupported.rs")]
 pub(crate) mod poller;
 #[cfg_attr(not(unix), path = "process_unsupported.rs")]
 pub(crate) mod process;

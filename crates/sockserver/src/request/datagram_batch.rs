@@ -3,9 +3,8 @@
 use std::io;
 
 use sock::{Address, Socket};
-#[cfg(unix)]
-use sock::{MSG_DONTWAIT, RecvBatch};
 
+use crate::os::batch::{self, RecvBatch};
 use crate::request::RequestError;
 use crate::request::hooks::{ServerHooks, call_handle_error};
 
@@ -16,7 +15,6 @@ pub(crate) struct DatagramReceiver {
     len: usize,
     client_address: Option<Address>,
     /// Used instead of `buffer` if more than one datagram may be received at a time.
-    #[cfg(unix)]
     batch: Option<RecvBatch>,
 }
 
@@ -24,11 +22,8 @@ impl DatagramReceiver {
     pub(crate) fn new(max_packet_size: usize, max_batch: usize) -> io::Result<DatagramReceiver> {
         // One byte more shows that a datagram was longer.
         let size = max_packet_size.saturating_add(1);
-        #[cfg(not(unix))]
-        let _ = max_batch;
         Ok(DatagramReceiver {
-            #[cfg(unix)]
-            batch: if max_batch > 1 { Some(RecvBatch::new(max_batch, size)?) } else { None },
+            batch: batch::new(max_batch, size)?,
             buffer: vec![0; size],
             len: 0,
             client_address: None,
@@ -37,9 +32,8 @@ impl DatagramReceiver {
 
     /// Receives datagrams in place of the last ones, without waiting.
     pub(crate) fn receive(&mut self, socket: &Socket) -> io::Result<()> {
-        #[cfg(unix)]
         if let Some(batch) = &mut self.batch {
-            return socket.recvmmsg_with_flags(batch, MSG_DONTWAIT).map(drop);
+            return batch::receive(socket, batch);
         }
         let (len, client_address) = socket.recvfrom_into_nowait(&mut self.buffer)?;
         (self.len, self.client_address) = (len, Some(client_address));
@@ -48,7 +42,6 @@ impl DatagramReceiver {
 
     /// Returns how many datagrams were received.
     pub(crate) fn len(&self) -> usize {
-        #[cfg(unix)]
         if let Some(batch) = &self.batch {
             return batch.len();
         }
@@ -57,9 +50,8 @@ impl DatagramReceiver {
 
     /// Returns a datagram and its sender.
     pub(crate) fn get(&mut self, index: usize) -> Option<(&[u8], Address)> {
-        #[cfg(unix)]
         if let Some(batch) = &self.batch {
-            return batch.get(index).map(|datagram| (datagram.data(), datagram.address()));
+            return batch::get(batch, index);
         }
         debug_assert_eq!(index, 0);
         Some((&self.buffer[..self.len], self.client_address.take()?))
@@ -80,7 +72,7 @@ impl AnswerBatch {
     pub(crate) fn send(&mut self, socket: &Socket, hooks: &dyn ServerHooks) {
         let mut rest = &self.0[..];
         while !rest.is_empty() {
-            let (sent, error) = send(socket, rest);
+            let (sent, error) = batch::send(socket, rest);
             rest = &rest[sent..];
             let Some((_, client_address)) = rest.first() else { break };
             let error = RequestError::Failed(error.unwrap_or_else(|| io::ErrorKind::WriteZero.into()));
@@ -89,22 +81,4 @@ impl AnswerBatch {
         }
         self.0.clear();
     }
-}
-
-#[cfg(unix)]
-fn send(socket: &Socket, answers: &[(Vec<u8>, Address)]) -> (usize, Option<io::Error>) {
-    match socket.sendmmsg(answers) {
-        Ok(sent) => (sent.count, sent.error),
-        Err(error) => (0, Some(error)),
-    }
-}
-
-#[cfg(not(unix))]
-fn send(socket: &Socket, answers: &[(Vec<u8>, Address)]) -> (usize, Option<io::Error>) {
-    for (count, (answer, client_address)) in answers.iter().enumerate() {
-        if let Err(error) = socket.sendto(answer, client_address) {
-            return (count, Some(error));
-        }
-    }
-    (answers.len(), None)
 }
