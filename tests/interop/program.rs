@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -115,7 +116,9 @@ impl Program {
     pub(crate) fn spawn(terminal: Terminal, mut command: Command, label: String, port: String) -> Self {
         let (child, input, output, errors) = match terminal {
             Terminal::Pipe => {
+                // A process group of its own, so that its children are killed with it.
                 let mut child = command
+                    .process_group(0)
                     .stdin(Stdio::piped())
                     .stdout(Stdio::piped())
                     .stderr(Stdio::piped())
@@ -255,7 +258,7 @@ impl Program {
         self.wait_until(&format!("waiting for line {lines}"), |output| {
             output.seen.iter().filter(|byte| **byte == b'\n').count() >= lines
         });
-        self.child.kill().expect("kill");
+        self.kill();
         self.child.wait().expect("wait");
         self.wait_until("waiting for the end of the output", |output| output.ended);
         let deadline = Instant::now() + LIMIT;
@@ -263,6 +266,12 @@ impl Program {
         let (output, errors) = self.texts();
         assert_eq!(errors, "", "standard error of {}", self.label);
         output
+    }
+
+    /// Kills the program and its children. With a pseudo-terminal it leads a group too.
+    fn kill(&self) {
+        let group = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process_group(group, rustix::process::Signal::KILL).expect("kill");
     }
 
     fn wait_until(&mut self, what: &str, mut done: impl FnMut(&mut Output) -> bool) {
@@ -298,9 +307,11 @@ impl fmt::Display for Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Both fail only for a child that was waited for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // A program that has exited was waited for, and its number may be another's by now.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.kill();
+            let _ = self.child.wait();
+        }
     }
 }
 
