@@ -264,6 +264,8 @@ pub(crate) mod checker {
 }
 
 #[cfg(test)]
+// Three tests are for Unix only.
+#[cfg_attr(not(unix), allow(unused_imports))]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
