@@ -63,9 +63,14 @@ fn an_end_that_was_received_with_the_last_record_is_ready_input() {
         let key = sel.register(client, EVENT_READ, ()).unwrap();
         server.sendall(b"last").unwrap();
         let queue = || key.fileobj.socket().recv_queue().unwrap();
+        // When all was acknowledged, all of the record is in the queue.
+        let begin = Instant::now();
+        while server.socket().send_queue().unwrap() > 0 {
+            assert!(begin.elapsed() < LIMIT);
+            thread::yield_now();
+        }
         let before = queue();
         let unwrapping = thread::spawn(move || server.unwrap_tls().map(drop));
-        let begin = Instant::now();
         while queue() == before {
             assert!(begin.elapsed() < LIMIT);
             thread::yield_now();
