@@ -73,6 +73,10 @@ const HAS_READ_AHEAD: u8 = 4;
 const TIMER_ENDS_WAIT: u8 = 8;
 /// The connection has waited for a next request before.
 const WAITED: u8 = 16;
+/// The handler has waited in a receive before.
+const HANDLER_WAITED: u8 = 32;
+/// `SO_RCVTIMEO` is the read deadline.
+const HAS_RECV_TIMEOUT: u8 = 64;
 
 /// The handler had the socket itself, and may hold a second descriptor.
 const SOCKET_EXPOSED: u8 = 1;
@@ -449,12 +453,12 @@ impl StreamSocket for Connection {
     }
 
     fn as_any(&self) -> Option<&dyn Any> {
-        self.add_note(SOCKET_EXPOSED);
+        self.expose_socket();
         self.stream().and_then(|stream| stream.as_any())
     }
 
     fn socket(&self) -> &Socket {
-        self.add_note(SOCKET_EXPOSED);
+        self.expose_socket();
         self.socket_underneath().expect("a handler runs only over a stream")
     }
 }
@@ -567,13 +571,42 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn no_connection_has_a_receive_timeout_of_the_kernel() {
-        let limits = Limits { read_timeout: Some(Duration::from_secs(7)), ..Limits::default() };
+    fn a_handler_that_waits_twice_gets_a_receive_timeout_of_the_kernel() {
+        let limits = Limits { read_timeout: Some(Duration::from_millis(40)), ..Limits::default() };
         let (connection, client) = connected(ConnState::Serving, limits);
-        client.sendall(b"!").unwrap();
-        assert_eq!(connection.recv_into(&mut [0; 10]).unwrap(), 1);
+        let kernel_timeout = || connection.plain_socket().unwrap().recv_timeout().unwrap();
+        for expected in [None, Some(Duration::from_millis(40)), Some(Duration::from_millis(40))] {
+            client.sendall(b"!").unwrap();
+            assert_eq!(connection.recv_into(&mut [0; 10]).unwrap(), 1);
+            let late = connection.recv_into(&mut [0; 10]).unwrap_err();
+            assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+            assert_eq!(connection.expired_deadline(), Some(DeadlineKind::Read));
+            assert_eq!(kernel_timeout(), expected);
+        }
+        // A handler that takes the socket finds none, and the read deadline applies nevertheless.
         assert_eq!(connection.socket().recv_timeout().unwrap(), None);
         assert_eq!(connection.socket().gettimeout(), None);
+        assert_eq!(connection.recv_into(&mut [0; 10]).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(kernel_timeout(), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_receive_timeout_of_the_kernel_does_not_end_the_wait_for_a_request() {
+        let limits = Limits { read_timeout: Some(Duration::from_millis(20)), ..Limits::default() };
+        let (connection, client) = connected(ConnState::Serving, limits);
+        for _ in 0..2 {
+            assert!(connection.recv_into(&mut [0; 10]).is_err());
+        }
+        connection.enter(ConnState::Idle);
+        connection.set_timer_ends_wait(true);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                sock::poll(&mut [], Some(Duration::from_millis(80))).unwrap();
+                client.sendall(b"late").unwrap();
+            });
+            assert_eq!(connection.recv_into(&mut [0; 10]).unwrap(), 4);
+        });
     }
 
     #[cfg(unix)]

@@ -5,6 +5,10 @@
 //! The deadline of a single call (read) leaves the connection usable, so the worker waits in poll(2)
 //! with a timeout. Where no timer runs, as in a forked child, the worker waits in poll(2) for the
 //! first byte as well.
+//!
+//! A handler that waits more than once, such as one that loops over lines, gets `SO_RCVTIMEO`
+//! instead of the poll(2): a system call less for each wait. The option is removed when the handler
+//! takes the socket, so that its own calls block as long as it has set.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -12,7 +16,10 @@ use std::time::Duration;
 
 use sock::{POLLIN, Poll, Socket};
 
-use super::{Connection, DRAINED, TIMER_ENDS_WAIT, poll_through_signals};
+use super::{
+    Connection, DRAINED, HANDLER_WAITED, HAS_RECV_TIMEOUT, SOCKET_EXPOSED, TIMER_ENDS_WAIT,
+    poll_through_signals,
+};
 use crate::connection::transport::Transport;
 use crate::limits::DeadlineKind;
 use crate::os::interleave::yield_point;
@@ -41,7 +48,8 @@ impl Connection {
         let Some(transport) = self.transport() else { return Err(io::ErrorKind::NotConnected.into()) };
         let received = match transport {
             Transport::Socket(socket) if self.has_flag(TIMER_ENDS_WAIT) && self.state().is_idle() => {
-                socket.recv_into(buffer)
+                let received = socket.recv_into(buffer);
+                if received.is_err() { self.continue_recv(transport, received, buffer) } else { received }
             }
             _ => self.recv_within_deadline(transport, buffer),
         };
@@ -57,7 +65,9 @@ impl Connection {
         let own_timeout = transport.socket().is_some_and(|socket| !socket.is_timeout_unset());
         let deadline = if own_timeout { None } else { self.recv_deadline() };
         let received = match (transport, deadline) {
-            (Transport::Socket(socket), Some((_, limit))) => self.recv_plain_within(socket, buffer, limit),
+            (Transport::Socket(socket), Some((kind, limit))) => {
+                self.recv_plain_within(socket, buffer, kind, limit)
+            }
             // `SO_RCVTIMEO` is the read deadline of the stream. Before the first byte another
             // deadline may be shorter.
             (Transport::Wrapped(stream), Some((kind, limit)))
@@ -68,7 +78,7 @@ impl Connection {
                     _ => transport.recv_into(buffer),
                 }
             }
-            _ => return self.recv_blocking(transport, buffer),
+            _ => return self.continue_recv(transport, transport.recv_into(buffer), buffer),
         };
         match (received, deadline) {
             (Err(error), Some((kind, _))) if error.kind() == io::ErrorKind::TimedOut => {
@@ -78,7 +88,17 @@ impl Connection {
         }
     }
 
-    fn recv_plain_within(&self, socket: &Socket, buffer: &mut [u8], limit: Duration) -> io::Result<usize> {
+    fn recv_plain_within(
+        &self,
+        socket: &Socket,
+        buffer: &mut [u8],
+        kind: DeadlineKind,
+        limit: Duration,
+    ) -> io::Result<usize> {
+        let in_kernel = kind == DeadlineKind::Read && !self.is_exposed() && self.blocks();
+        if in_kernel && self.has_flag(HAS_RECV_TIMEOUT) {
+            return recv_with_kernel_timeout(socket, buffer);
+        }
         // After a receive that emptied the queue there is rarely input: poll(2) comes first.
         if !self.has_flag(DRAINED) {
             match socket.recv_into_nowait(buffer) {
@@ -86,23 +106,58 @@ impl Connection {
                 received => return received,
             }
         }
+        if in_kernel && !self.has_flag(HANDLER_WAITED) {
+            self.set_flag(HANDLER_WAITED, true);
+        } else if in_kernel && socket.set_recv_timeout(limit).is_ok() {
+            self.set_flag(HAS_RECV_TIMEOUT, true);
+            // Another thread of the handler may have taken the socket meanwhile.
+            if !self.is_exposed() {
+                return recv_with_kernel_timeout(socket, buffer);
+            }
+            socket.set_recv_timeout(None)?;
+        }
         socket.recv_into_timeout(buffer, limit)
     }
 
-    /// Receives with the socket's own timeout.
-    fn recv_blocking(&self, transport: &Transport, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match transport.recv_into(buffer) {
-                // The read deadline of a stream that `wrap_request` made. It is no longer in force
-                // when the handler has set `None`.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.was_set_to_block() => {
-                    if let Some(ended) = self.ended() {
-                        return Err(ended);
-                    }
-                }
-                received => return received,
+    /// Continues a receive that has ended with `SO_RCVTIMEO`, if no read deadline is in force: while
+    /// the worker waits for a request, or when the handler has set a timeout of `None`.
+    #[cold]
+    fn continue_recv(
+        &self,
+        transport: &Transport,
+        mut received: io::Result<usize>,
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
+        while let Err(error) = &received {
+            let goes_on = error.kind() == io::ErrorKind::WouldBlock
+                && (self.was_set_to_block() || self.has_flag(HAS_RECV_TIMEOUT) && self.blocks());
+            if !goes_on {
+                break;
+            }
+            if let Some(ended) = self.ended() {
+                return Err(ended);
+            }
+            received = transport.recv_into(buffer);
+        }
+        received
+    }
+
+    /// Notes that the handler has the socket, which has no `SO_RCVTIMEO` then.
+    pub(super) fn expose_socket(&self) {
+        if self.is_exposed() {
+            return;
+        }
+        self.add_note(SOCKET_EXPOSED);
+        if self.has_flag(HAS_RECV_TIMEOUT) {
+            if let Some(socket) = self.plain_socket() {
+                // It fails only for a socket that is closed.
+                let _ = socket.set_recv_timeout(None);
             }
         }
+    }
+
+    fn is_exposed(&self) -> bool {
+        self.notes.load(Ordering::Relaxed) & SOCKET_EXPOSED != 0
     }
 
     /// Receives what is there, without waiting.
@@ -130,5 +185,13 @@ impl Connection {
     /// Whether the handler has set its socket to blocking mode, which ends the read deadline.
     fn was_set_to_block(&self) -> bool {
         self.blocks() && self.socket_underneath().is_some_and(|socket| !socket.is_timeout_unset())
+    }
+}
+
+/// Receives with `SO_RCVTIMEO` as the deadline.
+fn recv_with_kernel_timeout(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    match socket.recv_into(buffer) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
+        received => received,
     }
 }
