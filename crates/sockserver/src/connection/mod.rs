@@ -12,11 +12,11 @@ pub(crate) mod transport;
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_utils::atomic::AtomicCell;
+use once_cell::race::OnceBox;
 use sock::{
     Address, FillBuffer, Lingered, Poll, ReadBuffer, SHUT_RD, SHUT_RDWR, Shutdown, Socket, StreamSocket,
     poll,
@@ -52,7 +52,7 @@ pub(crate) struct Connection {
     /// The transport, if it is known from the start.
     transport: Option<Transport>,
     /// What `wrap_request` returned. It is set while the connection is shared.
-    wrapped: OnceLock<Box<Wrapped>>,
+    wrapped: OnceBox<Wrapped>,
     permit: Permit,
 }
 
@@ -95,7 +95,7 @@ impl Connection {
             notes: AtomicU8::new(0),
             ahead: AtomicCell::default(),
             transport: socket.map(Transport::Socket),
-            wrapped: OnceLock::new(),
+            wrapped: OnceBox::new(),
             permit,
         }
     }
@@ -104,8 +104,9 @@ impl Connection {
     pub(crate) fn close(&mut self) {
         drop(self.transport.take());
         // The log line at the end of the request names the same client as before.
-        if let Some(named) = self.wrapped.take().and_then(|wrapped| wrapped.client_address) {
-            self.accepted_address = named;
+        let wrapped = std::mem::take(&mut self.wrapped);
+        if let Some(named) = wrapped.get().and_then(|wrapped| wrapped.client_address.as_ref()) {
+            self.accepted_address = named.clone();
         }
         self.ahead.take();
     }
@@ -271,8 +272,7 @@ impl Connection {
     /// Notes that a child process serves the connection, so that aborting kills the child. Returns
     /// the transport that it had before.
     pub(crate) fn serve_in_child(&mut self, pid: process::Pid) -> Option<Transport> {
-        let former = self.wrapped.take().and_then(|wrapped| wrapped.transport);
-        self.transport.replace(Transport::Child(pid)).or(former)
+        self.transport.replace(Transport::Child(pid))
     }
 
     /// The stream that the handler uses.
@@ -515,6 +515,14 @@ mod tests {
         let limits = Limits { first_byte_timeout: Some(Duration::ZERO), ..Limits::default() };
         let permits = Permits::new(limits, Arc::new(Waker::new().unwrap()));
         Connection::new(Address::None, None, permits.acquire().unwrap())
+    }
+
+    /// The selector keeps one of these for each idle connection. See "Why are a job and its connection
+    /// two small objects?" in docs/design.md.
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn a_connection_has_at_most_120_bytes() {
+        assert!(size_of::<Connection>() <= 120, "{}", size_of::<Connection>());
     }
 
     #[test]
