@@ -1,6 +1,8 @@
 //! The promise: `wrap_request` is called for every request, whatever it returned for earlier
 //! ones. Each call has its deadline. The client address that it names replaces the peer's.
 
+mod support;
+
 use std::io::{self, BufRead, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +18,8 @@ use sockserver::{
     Builder, MixIn, Request, RequestError, ServerHooks, StreamContext, StreamRequestHandler, TCPServer,
     ThreadPoolTCPServer, ThreadingTCPServer, WrappedRequest,
 };
+
+use support::wait_until;
 
 const ANY: (&str, u16) = ("127.0.0.1", 0);
 
@@ -229,7 +233,8 @@ fn uses_the_named_address<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
 
     // A request that a drain aborts is reported with the named address.
     third.0.sendall(b"half a line").unwrap();
-    std::thread::sleep(Duration::from_millis(50));
+    // A drain closes an idle connection only if nothing has arrived on it.
+    wait_until("the bytes arrive", || third.0.send_queue().unwrap() == 0);
     let report = server.handle().drain(Duration::from_millis(50)).unwrap();
     let aborted: Vec<_> = report.aborted.iter().map(|request| request.client_address.to_string()).collect();
     assert_eq!(aborted, ["192.0.2.7:6"], "{report}");
