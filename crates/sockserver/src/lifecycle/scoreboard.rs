@@ -55,6 +55,10 @@ const LOCK_SPINS: u32 = 100;
 /// How long a worker sleeps between two attempts to take the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
+/// After so long the lock is taken from a worker that was stopped by a signal while it held it. It
+/// is held for microseconds otherwise.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
+
 /// In [`BEAT`], beside milliseconds: a handler does not return after its deadline.
 const STUCK: u64 = 1 << 63;
 
@@ -214,11 +218,17 @@ impl Slot {
         exceeds
     }
 
-    /// Takes the lock over all slots. It is the process id of its owner, so that a worker that was
-    /// killed blocks no other: once its parent has reaped it, the lock passes on.
+    /// Takes the lock over all slots. Its word is the time and the process id of its owner, so that
+    /// a worker that was killed or stopped blocks no other: the lock passes on when the parent has
+    /// reaped the owner, and after [`LOCK_TIMEOUT`].
+    ///
+    /// A worker that was stopped and continues has decided without the lock. One client too many may
+    /// then be served.
     fn lock(&self) -> Lock<'_> {
         let word = self.words.get(self.places() * SLOT_WORDS);
-        let own = u64::from(std::process::id());
+        let now = self.epoch.elapsed().as_micros() as u64;
+        let own = now << 32 | u64::from(std::process::id());
+        let (mut holds, mut since) = (0, Instant::now());
         for attempt in 0_u32.. {
             let Err(owner) = word.compare_exchange(0, own, Ordering::SeqCst, Ordering::SeqCst) else {
                 break;
@@ -227,14 +237,17 @@ impl Slot {
                 std::hint::spin_loop();
                 continue;
             }
-            let is_taken = !process::is_alive(owner)
-                && word.compare_exchange(owner, own, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-            if is_taken {
+            if owner != holds {
+                (holds, since) = (owner, Instant::now());
+            }
+            let passes_on =
+                !process::is_alive(owner & u64::from(u32::MAX)) || since.elapsed() >= LOCK_TIMEOUT;
+            if passes_on && word.compare_exchange(owner, own, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
                 break;
             }
             std::thread::sleep(LOCK_PAUSE);
         }
-        Lock(word)
+        Lock { word, own }
     }
 
     fn places(&self) -> usize {
@@ -255,11 +268,15 @@ impl Slot {
 }
 
 /// The lock over all slots, until it is dropped.
-struct Lock<'a>(&'a AtomicU64);
+struct Lock<'a> {
+    word: &'a AtomicU64,
+    own: u64,
+}
 
 impl Drop for Lock<'_> {
     fn drop(&mut self) {
-        self.0.store(0, Ordering::SeqCst);
+        // It may have passed on.
+        let _ = self.word.compare_exchange(self.own, 0, Ordering::SeqCst, Ordering::SeqCst);
     }
 }
 
@@ -277,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_worker_shows_is_seen_and_outlives_it() {
+    fn the_counters_of_a_worker_are_read_and_outlive_it() {
         let board = Scoreboard::new(2).unwrap();
         board.slot(1).publish(&some());
         assert_eq!(board.stats(), some());
@@ -292,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_died_while_it_wrote_still_adds_up() {
+    fn the_counters_of_a_worker_that_died_while_it_wrote_are_consistent() {
         let board = Scoreboard::new(1).unwrap();
         let slot = board.slot(0);
         slot.publish(&some());
@@ -330,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_that_ask_at_once_let_in_as_many_as_may() {
+    fn concurrent_workers_admit_exactly_the_limit() {
         let board = Scoreboard::new(8).unwrap();
         let client = Address::from("192.0.2.1:1".parse::<SocketAddr>().unwrap());
         for _ in 0..200 {
@@ -374,11 +391,11 @@ mod tests {
         let board = Scoreboard::new(1).unwrap();
         let slot = board.slot(0);
         slot.set_client(&Address::from("192.0.2.1:1".parse::<SocketAddr>().unwrap()));
-        let held = slot.lock();
+        let (held, begin) = (slot.lock(), Instant::now());
         let waiting = std::thread::scope(|scope| {
             let asks = scope.spawn(|| slot.exceeds_per_ip_limit(1));
             std::thread::sleep(LOCK_PAUSE * 10);
-            let waits = !asks.is_finished();
+            let waits = !asks.is_finished() || begin.elapsed() >= LOCK_TIMEOUT;
             drop(held);
             assert!(!asks.join().unwrap());
             waits
@@ -387,7 +404,26 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_as_bad_as_giving_up() {
+    fn a_worker_that_is_stopped_with_the_lock_delays_others_for_a_bounded_time() {
+        let board = Scoreboard::new(1).unwrap();
+        let slot = board.slot(0);
+        slot.set_client(&Address::from("192.0.2.1:1".parse::<SocketAddr>().unwrap()));
+        let (stopped, begin) = (slot.lock(), Instant::now());
+        assert!(!slot.exceeds_per_ip_limit(1));
+        assert!(begin.elapsed() >= LOCK_TIMEOUT);
+        // The worker continues while another one holds the lock.
+        let held = slot.lock();
+        drop(stopped);
+        assert_ne!(held.word.load(Ordering::SeqCst), 0);
+        drop(held);
+        assert_eq!(
+            slot.lock().word.load(Ordering::SeqCst) & u64::from(u32::MAX),
+            std::process::id().into()
+        );
+    }
+
+    #[test]
+    fn a_worker_without_heartbeats_or_with_a_stuck_handler_is_stuck() {
         let board = Scoreboard::new(1).unwrap();
         let slot = board.slot(0);
         slot.word(BEAT).store(0, Ordering::Relaxed);
