@@ -436,7 +436,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accept_errors_are_sorted() {
+    fn accept_errors_are_classified() {
         let table = [
             ("EAGAIN", AcceptErrorKind::WouldBlock),
             ("EINTR", AcceptErrorKind::Transient),

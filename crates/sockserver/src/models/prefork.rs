@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_that_end_together_are_one_trouble() {
+    fn workers_that_exit_together_count_as_one_failure() {
         let mut pace = RespawnThrottle::default();
         for pid in 1..100 {
             pace.note(&worker(pid), WaitStatus::Killed(9), true, false).unwrap();
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_starts_are_enough_when_no_worker_serves() {
+    fn repeated_failed_starts_end_the_server_if_no_worker_serves() {
         for (waited, others_serve) in
             [(WaitStatus::Exited(1), false), (WaitStatus::Killed(6), false), (WaitStatus::Exited(1), true)]
         {
@@ -557,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_succeeds_ends_the_pauses_but_not_the_care() {
+    fn a_successful_start_ends_the_pauses_but_not_the_probing() {
         let board = Scoreboard::new(1).unwrap();
         let mut pace = RespawnThrottle::default();
         fails(&mut pace, 1, WaitStatus::Exited(1), false).unwrap();

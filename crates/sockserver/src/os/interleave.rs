@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn who_finds_no_permit_is_woken_when_one_is_given_back() {
+    fn a_waiter_is_woken_when_a_permit_is_released() {
         let orders = explore(
             || {
                 let (registry, waker) = registry(2);

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn no_client_is_left_while_a_worker_has_nothing_to_do() {
+    fn no_client_waits_while_a_worker_is_idle() {
         let check = |world: World| assert_eq!(world.ended.load(Ordering::SeqCst), 2);
         let orders = every_order_within(1, begin, check);
 
