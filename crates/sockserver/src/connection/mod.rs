@@ -581,6 +581,42 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
+    fn without_a_deadline_timer_a_wrapped_stream_has_the_deadline_of_the_first_byte() {
+        /// Stands for a TLS stream: the connection cannot receive from its socket directly.
+        #[derive(Debug)]
+        struct Wrapped(Socket);
+
+        impl StreamSocket for Wrapped {
+            fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0.recv_into(buffer)
+            }
+            fn send(&self, data: &[u8]) -> io::Result<usize> {
+                self.0.send(data)
+            }
+            fn shutdown(&self, how: sock::Shutdown) -> io::Result<()> {
+                self.0.shutdown(how)
+            }
+            fn socket(&self) -> &Socket {
+                &self.0
+            }
+        }
+
+        let limits = Limits { first_byte_timeout: Some(Duration::from_millis(20)), ..Limits::default() };
+        let permits = Permits::new(limits, Arc::new(Waker::new().unwrap()));
+        let (ours, client) = sock::socketpair().unwrap();
+        ours.set_recv_timeout(Some(Duration::from_secs(5))).unwrap();
+        let connection = Connection::new(Address::None, None, permits.acquire().unwrap());
+        connection.set_wrapped(Some(Transport::Wrapped(Box::new(Wrapped(ours)))), None);
+        connection.enter(ConnState::AwaitingFirstByte);
+        let late = connection.recv_into(&mut [0; 10]).unwrap_err();
+        let expected = (io::ErrorKind::TimedOut, Some(DeadlineKind::FirstByte));
+        assert_eq!((late.kind(), connection.expired_deadline()), expected);
+        client.sendall(b"late").unwrap();
+        assert_eq!(connection.recv_into(&mut [0; 10]).unwrap(), 4, "the connection is still usable");
+    }
+
+    #[cfg(unix)]
+    #[test]
     fn a_handler_that_waits_twice_gets_a_receive_timeout_of_the_kernel() {
         let limits = Limits { read_timeout: Some(Duration::from_millis(40)), ..Limits::default() };
         let (connection, client) = connected(ConnState::Serving, limits);

@@ -96,8 +96,9 @@ impl Connection {
         limit: Duration,
     ) -> io::Result<usize> {
         let in_kernel = kind == DeadlineKind::Read && !self.is_exposed() && self.blocks();
+        // `map_error` turns the EAGAIN of `SO_RCVTIMEO` into the read deadline.
         if in_kernel && self.has_flag(HAS_RECV_TIMEOUT) {
-            return recv_with_kernel_timeout(socket, buffer);
+            return socket.recv_into(buffer);
         }
         // After a receive that emptied the queue there is rarely input: poll(2) comes first.
         if !self.has_flag(DRAINED) {
@@ -112,7 +113,7 @@ impl Connection {
             self.set_flag(HAS_RECV_TIMEOUT, true);
             // Another thread of the handler may have taken the socket meanwhile.
             if !self.is_exposed() {
-                return recv_with_kernel_timeout(socket, buffer);
+                return socket.recv_into(buffer);
             }
             socket.set_recv_timeout(None)?;
         }
@@ -185,13 +186,5 @@ impl Connection {
     /// Whether the handler has set its socket to blocking mode, which ends the read deadline.
     fn was_set_to_block(&self) -> bool {
         self.blocks() && self.socket_underneath().is_some_and(|socket| !socket.is_timeout_unset())
-    }
-}
-
-/// Receives with `SO_RCVTIMEO` as the deadline.
-fn recv_with_kernel_timeout(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
-    match socket.recv_into(buffer) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
-        received => received,
     }
 }

@@ -303,13 +303,14 @@ struct Probe {
 }
 
 impl RespawnThrottle {
-    /// Records an exit. Returns an error if no worker can start and none is left.
+    /// Records an exit at `now`. Returns an error if no worker can start and none is left.
     fn note(
         &mut self,
         worker: &WorkerHandle,
         waited: WaitStatus,
         started: bool,
         others_serve: bool,
+        now: Instant,
     ) -> io::Result<()> {
         let (kind, how) = match waited {
             WaitStatus::Exited(0) => {
@@ -326,16 +327,16 @@ impl RespawnThrottle {
             _ => (LogKind::Exited(-1), "was reaped by other code".to_owned()),
         };
         log_limited!(error, kind, "worker {} {how}", worker.pid);
-        if worker.born.elapsed() >= MIN_UPTIME {
+        if now.saturating_duration_since(worker.born) >= MIN_UPTIME {
             *self = RespawnThrottle { probing: self.probing, ..RespawnThrottle::default() };
             return Ok(());
         }
         // Workers that exit together count once.
         let attempted = self.attempt.take_if(|attempt| attempt.pid == worker.pid).is_some();
-        if self.wait().is_some() && !attempted {
+        if self.wait(now).is_some() && !attempted {
             return Ok(());
         }
-        self.back_off();
+        self.back_off(now);
         // If a worker that had started is killed from outside, the next one can start too.
         if started {
             self.in_a_row = 0;
@@ -352,33 +353,33 @@ impl RespawnThrottle {
         Ok(())
     }
 
-    /// Records a start.
-    fn started(&mut self, place: usize, pid: Pid) {
+    /// Records a start at `now`.
+    fn started(&mut self, place: usize, pid: Pid, now: Instant) {
         if self.probing {
-            self.attempt = Some(Probe { place, pid, until: Instant::now() + MAX_DELAY });
-            self.not_before = Some(Instant::now() + self.pause.max(FIRST_DELAY));
+            self.attempt = Some(Probe { place, pid, until: now + MAX_DELAY });
+            self.not_before = Some(now + self.pause.max(FIRST_DELAY));
         }
     }
 
     /// Checks whether the last start has succeeded. Then the next one need not wait long. Until that is
     /// known there is no next one: on a busy machine a start takes longer than its pause.
-    fn look(&mut self, board: &Scoreboard) {
+    fn look(&mut self, board: &Scoreboard, now: Instant) {
         let Some(attempt) = &self.attempt else { return };
         if board.has_started(attempt.place) {
             *self = RespawnThrottle { probing: true, ..RespawnThrottle::default() };
-        } else if self.wait().is_none() && Instant::now() < attempt.until {
-            self.not_before = Some(Instant::now() + FIRST_DELAY);
+        } else if self.wait(now).is_none() && now < attempt.until {
+            self.not_before = Some(now + FIRST_DELAY);
         }
     }
 
-    fn back_off(&mut self) {
+    fn back_off(&mut self, now: Instant) {
         self.pause = (self.pause * 2).clamp(FIRST_DELAY, MAX_DELAY);
-        self.not_before = Some(Instant::now() + self.pause);
+        self.not_before = Some(now + self.pause);
     }
 
-    /// Returns how long to wait before the next start, if at all.
-    fn wait(&self) -> Option<Duration> {
-        let left = self.not_before?.saturating_duration_since(Instant::now());
+    /// Returns how long to wait from `now` to the next start, if at all.
+    fn wait(&self, now: Instant) -> Option<Duration> {
+        let left = self.not_before?.saturating_duration_since(now);
         (!left.is_zero()).then_some(left)
     }
 }
@@ -403,24 +404,24 @@ impl MixIn for PreforkMixIn {
             let ended = self.collect();
             let others_serve = self.has_started(&board);
             let noted: io::Result<()> = ended.into_iter().try_for_each(|(worker, waited, started)| {
-                pace.note(&worker, waited, started, others_serve)
+                pace.note(&worker, waited, started, others_serve, Instant::now())
             });
             if noted.is_err() {
                 break noted;
             }
             self.kill_stuck(&board);
-            pace.look(&board);
-            if pace.wait().is_none() {
+            pace.look(&board, Instant::now());
+            if pace.wait(Instant::now()).is_none() {
                 let free = self.squad.lock().workers.iter().position(Option::is_none);
                 pace.probing &= free.is_some();
                 if let Some(place) = free {
                     match self.start(place, &board, accept_loop) {
-                        Ok(pid) => pace.started(place, pid),
+                        Ok(pid) => pace.started(place, pid, Instant::now()),
                         Err(error) => {
                             log_limited!(error, LogKind::NotForked, "cannot fork a worker: {error}");
                             // If one cannot be forked, the other missing ones cannot either.
                             pace.probing = true;
-                            pace.back_off();
+                            pace.back_off(Instant::now());
                         }
                     }
                     continue;
@@ -428,7 +429,7 @@ impl MixIn for PreforkMixIn {
             }
             let controls = self.controls();
             let watch: Vec<_> = controls.iter().map(|control| control.as_fd()).collect();
-            let limit = pace.wait().into_iter().chain([self.heartbeat / 3]).min();
+            let limit = pace.wait(Instant::now()).into_iter().chain([self.heartbeat / 3]).min();
             match accept_loop.wait_without_accepting(&watch, limit) {
                 Ok(true) => {}
                 Ok(false) => break Ok(()),
@@ -524,15 +525,17 @@ mod tests {
         pid: Pid,
         waited: WaitStatus,
         others_serve: bool,
+        now: Instant,
     ) -> io::Result<()> {
-        pace.note(&worker(pid), waited, false, others_serve)
+        pace.note(&worker(pid), waited, false, others_serve, now)
     }
 
     #[test]
     fn workers_that_exit_together_count_as_one_failure() {
+        let now = Instant::now();
         let mut pace = RespawnThrottle::default();
         for pid in 1..100 {
-            pace.note(&worker(pid), WaitStatus::Killed(9), true, false).unwrap();
+            pace.note(&worker(pid), WaitStatus::Killed(9), true, false, now).unwrap();
         }
         assert_eq!(pace.pause, FIRST_DELAY);
         assert!(!pace.probing, "they could start");
@@ -543,13 +546,14 @@ mod tests {
         for (waited, others_serve) in
             [(WaitStatus::Exited(1), false), (WaitStatus::Killed(6), false), (WaitStatus::Exited(1), true)]
         {
+            let now = Instant::now();
             let mut pace = RespawnThrottle::default();
             let mut last = Ok(());
             for pid in 1..=MAX_FAILED_STARTS as Pid {
                 last.unwrap();
                 assert_eq!(pace.probing, pid > 1, "one at a time after the first");
-                pace.started(0, pid);
-                last = fails(&mut pace, pid, waited, others_serve);
+                pace.started(0, pid, now);
+                last = fails(&mut pace, pid, waited, others_serve, now);
             }
             assert_eq!(last.is_err(), !others_serve, "{waited:?} {last:?}");
             assert_eq!(pace.pause, MAX_DELAY);
@@ -559,29 +563,31 @@ mod tests {
     #[test]
     fn a_successful_start_ends_the_pauses_but_not_the_probing() {
         let board = Scoreboard::new(1).unwrap();
+        let now = Instant::now();
         let mut pace = RespawnThrottle::default();
-        fails(&mut pace, 1, WaitStatus::Exited(1), false).unwrap();
-        pace.started(0, 2);
-        pace.look(&board);
+        fails(&mut pace, 1, WaitStatus::Exited(1), false, now).unwrap();
+        pace.started(0, 2, now);
+        pace.look(&board, now);
         assert_eq!(pace.in_a_row, 1, "it has not started yet");
         board.slot(0).start();
-        pace.look(&board);
-        assert!(pace.in_a_row == 0 && pace.wait().is_none() && pace.probing);
+        pace.look(&board, now);
+        assert!(pace.in_a_row == 0 && pace.wait(now).is_none() && pace.probing);
     }
 
     #[test]
     fn the_next_attempt_waits_for_one_that_outlasts_its_pause() {
         let board = Scoreboard::new(1).unwrap();
+        let now = Instant::now();
         let mut pace = RespawnThrottle { probing: true, ..RespawnThrottle::default() };
-        pace.started(0, 1);
+        pace.started(0, 1, now);
         // Its pause is over, and its outcome is not known yet.
-        pace.not_before = Some(Instant::now());
-        pace.look(&board);
-        assert!(pace.wait().is_some());
+        pace.not_before = Some(now);
+        pace.look(&board, now);
+        assert!(pace.wait(now).is_some());
         // It is not waited for longer than that.
-        pace.not_before = Some(Instant::now());
-        pace.attempt.as_mut().unwrap().until = Instant::now();
-        pace.look(&board);
-        assert!(pace.wait().is_none());
+        pace.not_before = Some(now);
+        pace.attempt.as_mut().unwrap().until = now;
+        pace.look(&board, now);
+        assert!(pace.wait(now).is_none());
     }
 }
