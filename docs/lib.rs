@@ -19,11 +19,18 @@ pub mod porting {}
 #[doc = include_str!("differences.md")]
 pub mod differences {}
 
+#[cfg(unix)]
+#[doc = include_str!("handover.md")]
+pub mod handover {}
+
 #[doc = include_str!("conformance.md")]
 pub mod conformance {}
 
 #[doc = include_str!("platforms.md")]
 pub mod platforms {}
+
+#[doc = include_str!("operations.md")]
+pub mod operations {}
 
 #[doc = include_str!("reliability.md")]
 pub mod reliability {}
@@ -48,3 +55,6 @@ pub mod figures {}
 
 #[doc = include_str!("changelog.md")]
 pub mod changelog {}
+
+#[doc = include_str!("teaching.md")]
+pub mod teaching {}

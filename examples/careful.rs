@@ -34,7 +34,7 @@ fn greet(sock: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-fn serve(server: &Socket, address: (String, u16)) -> io::Result<()> {
+fn serve(server: &Socket, address: &(String, u16)) -> io::Result<()> {
     server.setsockopt(SOL_SOCKET, SO_REUSEADDR, true)?;
     server.bind(address)?;
     server.listen(None)?;
@@ -49,7 +49,7 @@ fn serve(server: &Socket, address: (String, u16)) -> io::Result<()> {
     outcome.and(closed)
 }
 
-fn run(address: (String, u16)) -> io::Result<()> {
+fn run(address: &(String, u16)) -> io::Result<()> {
     let server = Socket::new(AF_INET, SOCK_STREAM, 0)?;
     let outcome = serve(&server, address);
     let closed = server.close();
@@ -59,10 +59,12 @@ fn run(address: (String, u16)) -> io::Result<()> {
 
 fn main() -> ExitCode {
     env_logger::init();
-    match run(common::address("127.0.0.1", 9999)) {
+    let address = common::address("127.0.0.1", 9999);
+    match run(&address) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            eprintln!("error: {}", common::named(&err));
+            let (host, port) = address;
+            eprintln!("error: {host}:{port}: {}", common::named(&err));
             ExitCode::FAILURE
         }
     }

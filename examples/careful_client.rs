@@ -22,7 +22,7 @@ use sock::{AF_INET, SOCK_STREAM, Socket};
 
 mod common;
 
-fn greet(sock: &Socket, address: (String, u16)) -> io::Result<()> {
+fn greet(sock: &Socket, address: &(String, u16)) -> io::Result<()> {
     // A timeout for each of the following calls, including connect.
     sock.settimeout(Duration::from_secs(5))?;
     sock.connect(address)?;
@@ -35,7 +35,7 @@ fn greet(sock: &Socket, address: (String, u16)) -> io::Result<()> {
     sock.sendall(b"Hello, server!\n")
 }
 
-fn run(address: (String, u16)) -> io::Result<()> {
+fn run(address: &(String, u16)) -> io::Result<()> {
     let sock = Socket::new(AF_INET, SOCK_STREAM, 0)?;
     let outcome = greet(&sock, address);
     // Dropping a socket closes it too, but ignores errors of close.
@@ -46,10 +46,12 @@ fn run(address: (String, u16)) -> io::Result<()> {
 
 fn main() -> ExitCode {
     env_logger::init();
-    match run(common::address("127.0.0.1", 9999)) {
+    let address = common::address("127.0.0.1", 9999);
+    match run(&address) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            eprintln!("error: {}", common::named(&err));
+            let (host, port) = address;
+            eprintln!("error: {host}:{port}: {}", common::named(&err));
             ExitCode::FAILURE
         }
     }

@@ -12,18 +12,21 @@
 //!
 //! Connect with `nc 127.0.0.1 9999` in several terminals.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use sock::{SHUT_RDWR, Socket};
-use sockserver::{StreamContext, StreamRequestHandler, ThreadingTCPServer};
+use sock::SHUT_RDWR;
+use sockserver::{ClientHandle, StreamContext, StreamRequestHandler, ThreadingTCPServer};
 
 mod common;
 
 /// The number of lines that a client may be behind.
 const MAX_QUEUED: usize = 100;
+
+/// The longest line of a client, in bytes.
+const MAX_LINE: usize = 1000;
 
 /// The connected clients.
 #[derive(Clone, Default)]
@@ -32,16 +35,16 @@ struct Room(Arc<Mutex<Vec<Member>>>);
 struct Member {
     name: String,
     lines: SyncSender<Arc<str>>,
-    /// A second descriptor, for disconnecting the client.
-    socket: Arc<Socket>,
+    /// For disconnecting the client.
+    client: ClientHandle,
 }
 
 impl Room {
     /// Sends a line to all members except its sender.
-    fn broadcast(&self, line: &str, from: &Arc<Socket>) {
+    fn broadcast(&self, line: &str, from: &ClientHandle) {
         let line: Arc<str> = line.into();
         self.0.lock().unwrap().retain(|member| {
-            if Arc::ptr_eq(&member.socket, from) {
+            if member.client == *from {
                 return true;
             }
             match member.lines.try_send(Arc::clone(&line)) {
@@ -50,15 +53,15 @@ impl Room {
                 Err(TrySendError::Full(_)) => {
                     println!("{} is disconnected: {MAX_QUEUED} lines behind", member.name);
                     // Ends its handler, which is blocked in a read, and its writer.
-                    let _ = member.socket.shutdown(SHUT_RDWR);
+                    let _ = member.client.shutdown(SHUT_RDWR);
                     false
                 }
             }
         });
     }
 
-    fn leave(&self, socket: &Arc<Socket>) {
-        self.0.lock().unwrap().retain(|member| !Arc::ptr_eq(&member.socket, socket));
+    fn leave(&self, client: &ClientHandle) {
+        self.0.lock().unwrap().retain(|member| member.client != *client);
     }
 }
 
@@ -68,15 +71,15 @@ struct Chat {
 
 impl StreamRequestHandler for Chat {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
-        let mut name = String::new();
-        if cx.rfile.read_line(&mut name)? == 0 {
+        let name = cx.rfile.readline(MAX_LINE)?;
+        if name.is_empty() {
             return Ok(());
         }
-        let name = name.trim_end().to_owned();
-        let socket = Arc::new(cx.request.socket().dup()?);
+        let name = common::text(&name);
+        let client = cx.client_handle()?;
         let (lines, to_write) = mpsc::sync_channel::<Arc<str>>(MAX_QUEUED);
-        self.room.0.lock().unwrap().push(Member { name: name.clone(), lines, socket: Arc::clone(&socket) });
-        self.room.broadcast(&format!("* {name} joined\n"), &socket);
+        self.room.0.lock().unwrap().push(Member { name: name.clone(), lines, client: client.clone() });
+        self.room.broadcast(&format!("* {name} joined\n"), &client);
         println!("{name} joins");
 
         let request = cx.request;
@@ -84,21 +87,22 @@ impl StreamRequestHandler for Chat {
         thread::scope(|scope| {
             // Ends when the client is removed from the room or disconnects.
             scope.spawn(move || to_write.iter().try_for_each(|line| request.sendall(line.as_bytes())));
-            let mut line = String::new();
-            while rfile.read_line(&mut line).is_ok_and(|length| length > 0) {
-                self.room.broadcast(&format!("{name}: {}\n", line.trim_end()), &socket);
-                line.clear();
+            while let Ok(line) = rfile.readline(MAX_LINE) {
+                if line.is_empty() {
+                    break;
+                }
+                self.room.broadcast(&format!("{name}: {}\n", common::text(&line)), &client);
             }
-            self.room.leave(&socket);
-            let _ = socket.shutdown(SHUT_RDWR);
+            self.room.leave(&client);
+            let _ = client.shutdown(SHUT_RDWR);
         });
         println!("{name} leaves");
-        self.room.broadcast(&format!("* {name} left\n"), &socket);
+        self.room.broadcast(&format!("* {name} left\n"), &client);
         Ok(())
     }
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let room = Room::default();
     let server = ThreadingTCPServer::builder(move || Chat { room: room.clone() })
@@ -109,5 +113,5 @@ fn main() -> io::Result<()> {
         .bind(common::address("127.0.0.1", 9999))?;
     println!("listening on {}", server.server_address());
     io::stdout().flush()?;
-    server.serve_forever()
+    Ok(server.serve_forever()?)
 }

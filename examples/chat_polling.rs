@@ -12,7 +12,7 @@
 //!
 //! Connect with `nc 127.0.0.1 9999` in several terminals.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 
 use sock::selectors::{DefaultSelector, EVENT_READ, SelectorKey};
 use sock::{Address, Socket};
@@ -30,7 +30,7 @@ fn broadcast(room: &Room, data: &[u8], from: &Key) -> Vec<Key> {
     others.filter(|key| !key.fileobj.send(data).is_ok_and(|sent| sent == data.len())).collect()
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let listener = sock::create_server(common::address("127.0.0.1", 9999))?;
     listener.setblocking(false)?;

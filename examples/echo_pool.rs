@@ -12,7 +12,7 @@
 //! Connect with `echo_tcp_client`, in either language, or with `nc 127.0.0.1 9999` in
 //! several terminals. The fifth client waits until another one disconnects.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::time::Duration;
 
 use sockserver::{StreamContext, StreamRequestHandler, ThreadPoolTCPServer};
@@ -23,13 +23,14 @@ struct Echo;
 
 impl StreamRequestHandler for Echo {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
-        let mut line = Vec::new();
-        cx.close_connection = cx.rfile.read_until(b'\n', &mut line)? == 0;
+        // A longer line is echoed in parts.
+        let line = cx.rfile.readline(65536)?;
+        cx.close_connection = line.is_empty();
         cx.wfile.write_all(&line)
     }
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let server = ThreadPoolTCPServer::builder(|| Echo)
         .allow_reuse_address(true)
@@ -37,5 +38,5 @@ fn main() -> io::Result<()> {
         .drain_on_signals(Duration::from_secs(10))
         .bind(common::address("127.0.0.1", 9999))?;
     println!("listening on {}", server.server_address());
-    server.serve_forever()
+    Ok(server.serve_forever()?)
 }

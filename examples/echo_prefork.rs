@@ -13,7 +13,7 @@
 //! several terminals. Each client occupies one of the four processes. Kill one of them to
 //! see that it is replaced.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::time::Duration;
 
 use sockserver::{PreforkTCPServer, StreamContext, StreamRequestHandler};
@@ -24,13 +24,14 @@ struct Echo;
 
 impl StreamRequestHandler for Echo {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
-        let mut line = Vec::new();
-        cx.close_connection = cx.rfile.read_until(b'\n', &mut line)? == 0;
+        // A longer line is echoed in parts.
+        let line = cx.rfile.readline(65536)?;
+        cx.close_connection = line.is_empty();
         cx.wfile.write_all(&line)
     }
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let server = PreforkTCPServer::builder(|| Echo)
         .allow_reuse_address(true)
@@ -38,5 +39,5 @@ fn main() -> io::Result<()> {
         .drain_on_signals(Duration::from_secs(10))
         .bind(common::address("127.0.0.1", 9999))?;
     println!("listening on {}", server.server_address());
-    server.serve_forever()
+    Ok(server.serve_forever()?)
 }

@@ -43,7 +43,7 @@ fn read(sel: &Selector, key: &Key) -> io::Result<()> {
     Ok(())
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let sock = sock::create_server(common::address("127.0.0.1", 9999))?;
     sock.setblocking(false)?;

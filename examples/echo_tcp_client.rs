@@ -9,13 +9,11 @@
 //!
 //! To act as the server, run `nc -l 127.0.0.1 9999` and type the answer.
 
-use std::io;
-
 use sock::{AF_INET, SOCK_STREAM, Socket};
 
 mod common;
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let (host, port) = common::address("127.0.0.1", 9999);
     let sock = Socket::new(AF_INET, SOCK_STREAM, 0)?;

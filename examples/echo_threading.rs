@@ -26,7 +26,7 @@ impl StreamRequestHandler for Echo {
     }
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let address = common::address("127.0.0.1", 9999);
     let server = ThreadingTCPServer::builder(|| Echo).allow_reuse_address(true).bind(address)?;
@@ -41,5 +41,5 @@ fn main() -> io::Result<()> {
         println!("    sock.sendall(b\"hello\\n\")");
         println!("    print(sock.recv(1024))");
     }
-    server.serve_forever()
+    Ok(server.serve_forever()?)
 }

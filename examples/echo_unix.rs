@@ -36,7 +36,7 @@ fn serve(server: &Socket) -> io::Result<()> {
     }
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let path = common::path("/tmp/echo_unix");
     let server = Socket::new(AF_UNIX, SOCK_STREAM, 0)?;
@@ -44,5 +44,5 @@ fn main() -> io::Result<()> {
     // Closing a socket does not remove the path that bind created.
     let outcome = serve(&server);
     fs::remove_file(&path)?;
-    outcome
+    Ok(outcome?)
 }

@@ -9,13 +9,11 @@
 //!
 //! To act as the server, run `nc -l -U /tmp/echo_unix` and type the answer.
 
-use std::io;
-
 use sock::{AF_UNIX, SOCK_STREAM, Socket};
 
 mod common;
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let path = common::path("/tmp/echo_unix");
     let sock = Socket::new(AF_UNIX, SOCK_STREAM, 0)?;

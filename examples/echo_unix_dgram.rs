@@ -29,7 +29,7 @@ impl DatagramRequestHandler for Echo {
     }
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let path = common::path("/tmp/echo_unix_dgram");
     let server = UnixDatagramServer::new(&path, || Echo)?;
@@ -38,5 +38,5 @@ fn main() -> io::Result<()> {
     let outcome = server.handle_request();
     // Closing a socket does not remove the path that bind created.
     fs::remove_file(&path)?;
-    outcome
+    Ok(outcome?)
 }

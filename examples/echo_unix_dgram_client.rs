@@ -29,7 +29,7 @@ fn greet(sock: &Socket, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let path = common::path("/tmp/echo_unix_dgram");
     let mut own = path.clone().into_os_string();
@@ -41,5 +41,5 @@ fn main() -> io::Result<()> {
     // The path is removed in any case.
     let outcome = greet(&sock, &path);
     fs::remove_file(own)?;
-    outcome
+    Ok(outcome?)
 }

@@ -13,13 +13,13 @@
 //! `echo hello | nc 127.0.0.1 9999 > copy`.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 
 use sock::{AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, Socket};
 
 mod common;
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let (host, port, path) = common::address_and("127.0.0.1", 9999, "FILE", "README.md");
     let mut file = File::open(&path).unwrap_or_else(|err| {

@@ -12,23 +12,27 @@
 //! To act as the server, run `nc -l -N 127.0.0.1 9999 < README.md`.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use sock::{AF_INET, SOCK_STREAM, Socket};
 
 mod common;
 
-fn main() -> io::Result<()> {
+fn progress(got: usize, sign: &str) {
+    // Written to standard error, and only on a terminal.
+    if io::stderr().is_terminal() {
+        eprint!("\r{got} bytes {sign}");
+    }
+}
+
+fn main() -> common::Result {
     env_logger::init();
     let (host, port, path) = common::address_and("127.0.0.1", 9999, "FILE", "received_file");
     let sock = Socket::new(AF_INET, SOCK_STREAM, 0)?;
     sock.connect((host, port))?;
     sock.sendall(b"hello\n")?;
 
-    // Drawn on standard error, and only on a terminal.
-    let style = ProgressStyle::with_template("{pos} bytes {spinner}").map_err(io::Error::other)?;
-    let bar = ProgressBar::new_spinner().with_style(style.tick_chars("|/-\\ "));
+    let mut got = 0;
     let mut file = File::create(&path)?;
     loop {
         // The received parts need not match the sent ones. TCP keeps the order of the bytes, but
@@ -38,9 +42,10 @@ fn main() -> io::Result<()> {
             break;
         }
         file.write_all(&part)?;
-        bar.inc(part.len() as u64);
+        got += part.len();
+        progress(got, ["|", "/", "-", "\\"][got / 1024 % 4]);
     }
-    bar.finish();
-    println!("received {} bytes into {path}", bar.position());
+    progress(got, " \n");
+    println!("received {got} bytes into {path}");
     Ok(())
 }

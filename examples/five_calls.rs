@@ -12,13 +12,11 @@
 //!
 //! Connect with `five_calls_client`, in either language, or with `nc 127.0.0.1 9998`.
 
-use std::io;
-
 use sock::{AF_INET, SOCK_STREAM, Socket};
 
 mod common;
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let (host, port) = common::address("127.0.0.1", 9998);
     let server = Socket::new(AF_INET, SOCK_STREAM, 0)?;
@@ -33,5 +31,5 @@ fn main() -> io::Result<()> {
     println!("{peer}");
 
     sock.close()?;
-    server.close()
+    Ok(server.close()?)
 }

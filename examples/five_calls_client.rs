@@ -12,18 +12,16 @@
 //!
 //! Any other server will do too, for example `nc -l 127.0.0.1 9998`.
 
-use std::io;
-
 use sock::{AF_INET, SOCK_STREAM, Socket};
 
 mod common;
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let (host, port) = common::address("127.0.0.1", 9998);
     // A client needs no bind, because connect assigns an address to the socket.
     let sock = Socket::new(AF_INET, SOCK_STREAM, 0)?;
     sock.connect((host, port))?;
     println!("connected from {}", sock.getsockname()?);
-    sock.close()
+    Ok(sock.close()?)
 }

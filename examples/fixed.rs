@@ -11,11 +11,9 @@
 //!
 //! Connect with `fixed_client`, in either language, or with `nc 127.0.0.1 9999`.
 
-use std::io;
-
 mod common;
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let address = common::address("127.0.0.1", 9999);
     // One call creates the socket, sets SO_REUSEADDR, binds and listens.

@@ -12,15 +12,13 @@
 //!
 //! To act as the server, run `nc -l 127.0.0.1 9999` and type a greeting.
 
-use std::io;
-
 mod common;
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let address = common::address("127.0.0.1", 9999);
     let sock = sock::create_connection(address)?;
     let greeting = sock.recv(1024)?;
     println!("server says: {}", common::text(&greeting));
-    sock.sendall(b"Hello, server!\n")
+    Ok(sock.sendall(b"Hello, server!\n")?)
 }

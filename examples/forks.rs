@@ -12,7 +12,7 @@
 //! Connect with `many_clients`, in either language, or with `nc 127.0.0.1 9999` in several
 //! terminals.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 
 use sockserver::{ForkingTCPServer, StreamContext, StreamRequestHandler};
 
@@ -22,21 +22,21 @@ struct Upper;
 
 impl StreamRequestHandler for Upper {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
-        let mut line = Vec::new();
-        while cx.rfile.read_until(b'\n', &mut line)? > 0 {
+        // A line of more than 64 KiB is an error.
+        for line in &mut cx.rfile {
+            let line = line?;
             println!("{}: {}", cx.client_address, common::text(&line));
             cx.wfile.write_all(&line.to_ascii_uppercase())?;
-            line.clear();
         }
         Ok(())
     }
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let address = common::address("127.0.0.1", 9999);
     // The server reaps its children when they exit.
     let server = ForkingTCPServer::builder(|| Upper).allow_reuse_address(true).bind(address)?;
     println!("listening on {}", server.server_address());
-    server.serve_forever()
+    Ok(server.serve_forever()?)
 }

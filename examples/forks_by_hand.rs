@@ -17,7 +17,7 @@
 //! terminals.
 
 use std::env;
-use std::io::{self, BufRead};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command};
 
@@ -30,21 +30,20 @@ const CHILD: &str = "FORKS_BY_HAND_CHILD";
 
 fn serve(sock: &Socket) -> io::Result<()> {
     let peer = sock.getpeername()?;
-    let mut lines = sock.makefile_rb();
-    let mut line = Vec::new();
-    while lines.read_until(b'\n', &mut line)? > 0 {
+    // A line of more than 64 KiB is an error.
+    for line in &mut sock.makefile_rb() {
+        let line = line?;
         println!("{peer}: {}", common::text(&line));
         sock.sendall(&line.to_ascii_uppercase())?;
-        line.clear();
     }
     Ok(())
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     if env::var_os(CHILD).is_some() {
         let connection = io::stdin().as_fd().try_clone_to_owned()?;
-        return serve(&Socket::try_from(connection)?);
+        return Ok(serve(&Socket::try_from(connection)?)?);
     }
 
     let address = common::address("127.0.0.1", 9999);

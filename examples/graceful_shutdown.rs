@@ -14,7 +14,7 @@
 //! Connect with `nc 127.0.0.1 9999`, and stop the server in the meantime. With
 //! `RUST_LOG=info` it logs each step of the shutdown.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -23,25 +23,28 @@ use sockserver::{StreamContext, StreamRequestHandler, ThreadingTCPServer};
 
 mod common;
 
+/// A longer line is answered in parts.
+const MAX_LINE: usize = 65536;
+
 struct Answer;
 
 impl StreamRequestHandler for Answer {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
-        let mut line = String::new();
-        if cx.rfile.read_line(&mut line)? == 0 {
+        let line = cx.rfile.readline(MAX_LINE)?;
+        if line.is_empty() {
             return Ok(());
         }
-        if line.trim() == "slow" {
+        if line.trim_ascii() == b"slow" {
             thread::sleep(Duration::from_secs(5));
         }
-        cx.wfile.write_all(line.to_uppercase().as_bytes())?;
+        cx.wfile.write_all(&line.to_ascii_uppercase())?;
         // The next line is a new request. Between two requests the server may stop.
         cx.close_connection = false;
         Ok(())
     }
 }
 
-fn main() -> io::Result<ExitCode> {
+fn main() -> common::Result<ExitCode> {
     env_logger::init();
     let server = ThreadingTCPServer::builder(|| Answer)
         .allow_reuse_address(true)

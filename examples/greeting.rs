@@ -34,7 +34,7 @@ fn greet(sock: Socket, peer: &Address) -> io::Result<()> {
     Ok(())
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let (host, port) = common::address("127.0.0.1", 9999);
     let server = Socket::new(AF_INET, SOCK_STREAM, 0)?;

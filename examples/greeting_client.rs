@@ -11,11 +11,11 @@
 //!
 //! To act as the server, run `nc -l 127.0.0.1 9999` and type greetings.
 
-use std::io::{self, BufRead};
+use std::io::BufRead;
 
 mod common;
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let address = common::address("127.0.0.1", 9999);
     let sock = sock::create_connection(address)?;

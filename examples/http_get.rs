@@ -10,11 +10,11 @@
 //! It works with any plain HTTP server. To act as the server, run `nc -l 127.0.0.1 8000`
 //! and type `HTTP/1.0 200 OK`, an empty line and a page.
 
-use std::io::{self, BufRead, Read};
+use std::io::{BufRead, Read};
 
 mod common;
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let (host, port, target) = common::address_and("127.0.0.1", 8000, "PATH", "/");
     let sock = sock::create_connection((host.as_str(), port))?;

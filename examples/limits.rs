@@ -14,7 +14,7 @@
 //! Connect with `(echo hello; cat) | nc 127.0.0.1 9999` in several terminals. The third
 //! client is refused. With `nc` alone the first line must be typed within a second.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::time::Duration;
 
 use sock::Address;
@@ -24,17 +24,20 @@ use sockserver::{
 
 mod common;
 
+/// A longer line is answered in parts.
+const MAX_LINE: usize = 65536;
+
 struct Answer;
 
 impl StreamRequestHandler for Answer {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
-        let mut line = String::new();
-        if cx.rfile.read_line(&mut line)? == 0 {
+        let line = cx.rfile.readline(MAX_LINE)?;
+        if line.is_empty() {
             return Ok(());
         }
         cx.close_connection = false;
-        if line.trim_end() != "stats" {
-            return cx.wfile.write_all(line.to_uppercase().as_bytes());
+        if line.trim_ascii_end() != b"stats" {
+            return cx.wfile.write_all(&line.to_ascii_uppercase());
         }
         let stats = cx.server.stats();
         writeln!(
@@ -67,7 +70,7 @@ impl ServerHooks for ReportLimits {
     }
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let server = ThreadingTCPServer::builder(|| Answer)
         .hooks(ReportLimits)
@@ -81,5 +84,5 @@ fn main() -> io::Result<()> {
         .request_timeout(Duration::from_secs(10))
         .bind(common::address("127.0.0.1", 9999))?;
     println!("listening on {}", server.server_address());
-    server.serve_forever()
+    Ok(server.serve_forever()?)
 }

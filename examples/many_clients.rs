@@ -16,7 +16,7 @@ use std::io::{self, BufRead};
 
 mod common;
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let (host, port) = common::address("127.0.0.1", 9999);
     let mut clients = Vec::new();
@@ -31,7 +31,7 @@ fn main() -> io::Result<()> {
         sock.makefile_rb().read_line(&mut answer)?;
         println!("client {number}: {}", answer.trim_end());
         if answer != line.to_uppercase() {
-            return Err(io::Error::other(format!("client {number} received a wrong answer")));
+            return Err(io::Error::other(format!("client {number} received a wrong answer")).into());
         }
     }
     Ok(())

@@ -37,7 +37,7 @@ fn serve(server: &Socket) -> io::Result<()> {
     sock.sendall(&data)
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let path = common::path("/tmp/peer_credentials");
     let server = Socket::new(AF_UNIX, SOCK_STREAM, 0)?;
@@ -45,5 +45,5 @@ fn main() -> io::Result<()> {
     // Closing a socket does not remove the path that bind created.
     let outcome = serve(&server);
     fs::remove_file(&path)?;
-    outcome
+    Ok(outcome?)
 }

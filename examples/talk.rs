@@ -11,13 +11,11 @@
 //! Connect from another terminal with `talk_client`, in either language, or with
 //! `nc 127.0.0.1 9999`.
 
-use std::io;
-
 use sock::{AF_INET, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, Socket};
 
 mod common;
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let (host, port) = common::address("127.0.0.1", 9999);
     let server = Socket::new(AF_INET, SOCK_STREAM, 0)?;

@@ -25,12 +25,12 @@ fn print_info(sock: &Socket) -> io::Result<()> {
         // Old systems do not count them.
         info.bytes_received.map_or("?".into(), |bytes| bytes.to_string()),
         sock.recv_queue()?,
-        info.total_retrans,
+        info.total_retrans.unwrap_or_default(),
     );
     Ok(())
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let address = common::address("127.0.0.1", 9999);
     let server = Socket::new(AF_INET, SOCK_STREAM, 0)?;
@@ -51,6 +51,8 @@ fn main() -> io::Result<()> {
         sock.sendall(&data)?;
     }
     // The round-trip time. For a new connection it is only an estimate.
-    println!("round trip: {} µs", sock.tcp_info()?.rtt.as_micros());
+    if let Some(rtt) = sock.tcp_info()?.rtt {
+        println!("round trip: {} µs", rtt.as_micros());
+    }
     Ok(())
 }

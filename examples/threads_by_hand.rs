@@ -12,7 +12,7 @@
 //! Connect with `many_clients`, in either language, or with `nc 127.0.0.1 9999` in several
 //! terminals.
 
-use std::io::{self, BufRead};
+use std::io;
 use std::thread;
 
 use sock::{Address, Socket};
@@ -20,17 +20,16 @@ use sock::{Address, Socket};
 mod common;
 
 fn serve(sock: Socket, peer: &Address) -> io::Result<()> {
-    let mut lines = sock.makefile_rb();
-    let mut line = Vec::new();
-    while lines.read_until(b'\n', &mut line)? > 0 {
+    // A line of more than 64 KiB is an error.
+    for line in &mut sock.makefile_rb() {
+        let line = line?;
         println!("{peer}: {}", common::text(&line));
         sock.sendall(&line.to_ascii_uppercase())?;
-        line.clear();
     }
     Ok(())
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let address = common::address("127.0.0.1", 9999);
     let server = sock::create_server(address)?;

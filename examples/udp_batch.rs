@@ -12,13 +12,11 @@
 //!
 //! Connect with `udp_client`, in either language, or with `nc -u 127.0.0.1 9999`.
 
-use std::io;
-
 use sock::{AF_INET, RecvBatch, SOCK_DGRAM, Socket};
 
 mod common;
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let address = common::address("127.0.0.1", 9999);
     let server = Socket::new(AF_INET, SOCK_DGRAM, 0)?;

@@ -9,14 +9,13 @@
 //!
 //! To act as the server, run `nc -u -l 127.0.0.1 9999` and type the answer.
 
-use std::io;
 use std::time::Duration;
 
 use sock::{AF_INET, SOCK_DGRAM, Socket};
 
 mod common;
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let address = common::address("127.0.0.1", 9999);
     let sock = Socket::new(AF_INET, SOCK_DGRAM, 0)?;

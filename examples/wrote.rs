@@ -33,10 +33,10 @@ impl StreamRequestHandler for Wrote {
     }
 }
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let address = common::address("127.0.0.1", 9999);
     let server = TCPServer::builder(|| Wrote).allow_reuse_address(true).bind(address)?;
     println!("listening on {}", server.server_address());
-    server.serve_forever()
+    Ok(server.serve_forever()?)
 }

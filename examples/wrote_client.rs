@@ -11,11 +11,9 @@
 //!
 //! To act as the server for one line, run `nc -l 127.0.0.1 9999`.
 
-use std::io;
-
 mod common;
 
-fn main() -> io::Result<()> {
+fn main() -> common::Result {
     env_logger::init();
     let (host, port) = common::address("127.0.0.1", 9999);
     while let Some(line) = common::ask("> ")?.filter(|line| line != "q") {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
-use sock::{AF_INET, Address, SOCK_DGRAM, SOCK_STREAM, Socket};
+use sock::{AF_INET, Address, SOCK_STREAM, Socket};
 use sockserver::kind::{Inet, Kind};
 use sockserver::{
     DatagramContext, DatagramRequestHandler, DatagramServer, MixIn, Request, RequestError, Sequential,
@@ -20,7 +20,7 @@ use sockserver::{
     ThreadingTCPServer, handler_fn,
 };
 
-use support::{LIMIT, LOOPBACK, StopOnDrop, connect_to, read_to_end, wait_until};
+use support::{LOOPBACK, StopOnDrop, connect_to, datagram_client, read_to_end, wait_until};
 
 /// CPython's `MyStreamHandler` and `MyDatagramHandler`: they echo a line.
 struct Echo;
@@ -79,8 +79,7 @@ fn stream_examine(address: &Address) {
 
 /// CPython's `dgram_examine`. A client with a Unix socket must bind to receive answers.
 fn dgram_examine(address: &Address) {
-    let client = Socket::new(address.family(), SOCK_DGRAM, 0).unwrap();
-    client.settimeout(LIMIT).unwrap();
+    let client = datagram_client(address.family());
     let folder = tempfile::tempdir().unwrap();
     if address.family() != AF_INET {
         client.bind(folder.path().join("client")).unwrap();

@@ -1,4 +1,5 @@
-//! Runs every program in `examples/` with its Python twin in `examples/python/`.
+//! Runs every program in `examples/` and `crates/sockssl/examples/` with its Python twin in
+//! `examples/python/`.
 //!
 //! A server and its client run in all four combinations of the two languages. Each must write the
 //! transcript in the test, in which only ports and temporary paths are replaced. Interactive programs
@@ -8,16 +9,22 @@
 //! `python3` the combinations with Python are skipped with a message. With `SOCK_REQUIRE_PYTHON=1`
 //! that is a failure.
 
+#[path = "interop/errors.rs"]
+mod errors;
 #[path = "interop/http.rs"]
 mod http;
 #[path = "interop/lasting.rs"]
 mod lasting;
 #[path = "interop/models.rs"]
 mod models;
+#[path = "interop/operations.rs"]
+mod operations;
 #[path = "interop/outer.rs"]
 mod outer;
 #[path = "interop/program.rs"]
 mod program;
+#[path = "interop/service.rs"]
+mod service;
 #[path = "interop/transcript.rs"]
 mod transcript;
 
@@ -28,12 +35,16 @@ use std::process::Command;
 use program::{ANY_PORT, Directory, Language, Program, Terminal, languages};
 use sock::{AF_INET, SOCK_STREAM, Socket};
 
+/// The folder of the examples that use `sockssl`. The others do not compile it.
+const TLS_EXAMPLES: &str = "crates/sockssl/examples";
+
 /// The programs with their arguments.
-const PROGRAMS: [(&str, &str); 47] = [
+const PROGRAMS: [(&str, &str); 50] = [
     ("careful", "[HOST [PORT]]"),
     ("careful_client", "[HOST [PORT]]"),
     ("chat", "[HOST [PORT]]"),
     ("chat_polling", "[HOST [PORT]]"),
+    ("chat_tls", "[HOST [PORT [CERTS]]]"),
     ("echo_pool", "[HOST [PORT]]"),
     ("echo_prefork", "[HOST [PORT]]"),
     ("echo_select", "[HOST [PORT]]"),
@@ -57,6 +68,7 @@ const PROGRAMS: [(&str, &str); 47] = [
     ("graceful_shutdown", "[HOST [PORT]]"),
     ("greeting", "[HOST [PORT]]"),
     ("greeting_client", "[HOST [PORT]]"),
+    ("handover", "[HOST [PORT [PATH]]]"),
     ("http_get", "[HOST [PORT [PATH]]]"),
     ("http_page", "[HOST [PORT [MODEL]]]"),
     ("https_page", "[HOST [PORT [CERTS]]]"),
@@ -65,6 +77,7 @@ const PROGRAMS: [(&str, &str); 47] = [
     ("many_clients", "[HOST [PORT]]"),
     ("mtls_whoami", "[HOST [PORT [CERTS]]]"),
     ("peer_credentials", "[PATH]"),
+    ("service", "[HOST [PORT [MODEL [LAME_DUCK [PROXY [PAGE]]]]]]"),
     ("talk", "[HOST [PORT]]"),
     ("talk_client", "[HOST [PORT]]"),
     ("tcp_info", "[HOST [PORT]]"),
@@ -324,7 +337,7 @@ fn careful_client_names_connection_refused() {
     let number = refused.raw_os_error().expect("an errno");
     for &language in languages() {
         let client = Program::start(language, "careful_client", &arguments);
-        let error = format!("error: ECONNREFUSED, errno {number}\n");
+        let error = format!("error: {}: ECONNREFUSED, errno {number}\n", arguments.join(":"));
         assert_eq!(client.finish_with(1), ("socket closed\n".to_owned(), error));
     }
 }
@@ -343,7 +356,7 @@ fn careful_programs_name_a_host_that_does_not_resolve() {
             })
             .collect();
         let error = errors.first().expect("at least one language");
-        assert!(error.starts_with("error: EAI_NONAME, getaddrinfo error "), "{error}");
+        assert!(error.starts_with("error: no such host:0: EAI_NONAME, getaddrinfo error "), "{error}");
         assert_eq!(errors.len(), 1, "{errors:?}");
     }
 }
@@ -358,7 +371,7 @@ fn careful_names_a_port_in_use() {
     let number = refused.raw_os_error().expect("an errno");
     for &language in languages() {
         let server = Program::start(language, "careful", &arguments);
-        let error = format!("error: EADDRINUSE, errno {number}\n");
+        let error = format!("error: {}: EADDRINUSE, errno {number}\n", arguments.join(":"));
         assert_eq!(server.finish_with(1), ("server closed\n".to_owned(), error));
     }
 }
@@ -376,13 +389,13 @@ fn careful_programs_report_a_peer_that_disconnects() {
         drop(client);
         let (output, error) = server.finish_with(1);
         assert!(output.ends_with(" connected\nconnection closed\nserver closed\n"), "{output}");
-        assert_eq!(error, "error: the client disconnected without an answer\n");
+        assert_eq!(error, "error: 127.0.0.1:0: the client disconnected without an answer\n");
 
         let (server, arguments) = bound();
         server.listen(None).expect("listen");
         let client = Program::start(language, "careful_client", &arguments);
         drop(server.accept().expect("accept"));
-        let error = "error: the server disconnected without a greeting\n".to_owned();
+        let error = format!("error: {}: the server disconnected without a greeting\n", arguments.join(":"));
         assert_eq!(client.finish_with(1), ("socket closed\n".to_owned(), error));
     }
 }
@@ -397,7 +410,7 @@ fn careful_client_times_out() {
         .map(|&language| Program::start(language, "careful_client", &arguments))
         .collect();
     for client in clients {
-        let error = "error: timed out\n".to_owned();
+        let error = format!("error: {}: timed out\n", arguments.join(":"));
         assert_eq!(client.finish_with(1), ("socket closed\n".to_owned(), error));
     }
 }
@@ -488,12 +501,12 @@ fn echo_unix_dgram() {
 
 #[test]
 fn wrong_arguments_are_refused_in_one_line() {
-    let words = ["127.0.0.1", "1", "x", "more"];
+    let words = ["127.0.0.1", "1", "x", "more", "words", "than", "used"];
     for (name, usage) in PROGRAMS {
         let usage = format!("usage: {name} {usage}");
         let count = usage.matches('[').count();
         let mut cases = vec![
-            (vec!["--help"], format!("unexpected option '--help'; {usage}")),
+            (vec!["--wrong"], format!("unexpected option '--wrong'; {usage}")),
             (words[..=count].to_vec(), format!("unexpected argument '{}'; {usage}", words[count])),
         ];
         if usage.contains("PORT") {
@@ -536,13 +549,20 @@ fn rust_log_shows_each_call() {
 
 /// Returns the default arguments in a program's source, as on a command line.
 fn defaults(source: &str, common: &str) -> String {
-    let call = ["address(", "address_and(", "path("]
+    let call = ["address(", "address_and(", "address_and_more(", "path("]
         .iter()
         .find_map(|function| source.split_once(&format!("{common}{function}")))
         .unwrap_or_else(|| panic!("no defaults in\n{source}"));
     let arguments = call.1.split_once(')').expect("the call is closed").0;
-    let mut words: Vec<_> = arguments.split(',').map(|word| word.trim().trim_matches('"')).collect();
-    if let [_, _, _, _] = words[..] {
+    let unquoted = |word: &str| word.trim().trim_matches('"').to_owned();
+    let mut words: Vec<_> = arguments.split(',').map(unquoted).collect();
+    if words.last().is_some_and(|word| word == "more") {
+        words.pop();
+        // Pairs of a name and a default.
+        let more = source.split_once(" more = [").and_then(|(_, rest)| rest.split_once(']'));
+        let pairs = more.expect("the further arguments").0.split('(').skip(1);
+        words.extend(pairs.map(|pair| unquoted(pair.split([',', ')']).nth(1).expect("a default"))));
+    } else if let [_, _, _, _] = words[..] {
         // The third argument is a name, not a default.
         words.remove(2);
     }
@@ -559,16 +579,20 @@ fn every_program_has_its_twin_and_says_how_to_run_it() {
     let programs: BTreeSet<_> = PROGRAMS.iter().map(|(name, _)| (*name).to_owned()).collect();
     let mut twins = names("examples/python", ".py");
     assert!(twins.remove("common") && twins.remove("common_tls"));
-    assert_eq!(names("examples", ".rs"), programs);
+    let tls = names(TLS_EXAMPLES, ".rs");
+    assert_eq!(&names("examples", ".rs") | &tls, programs);
     assert_eq!(twins, programs);
 
     let readme = fs::read_to_string(program::repository().join("examples/README.md")).expect("README.md");
     for name in programs {
-        let rust = program::repository().join(format!("examples/{name}.rs"));
+        let (folder, package) =
+            if tls.contains(&name) { (TLS_EXAMPLES, " -p sockssl") } else { ("examples", "") };
+        let rust = program::repository().join(format!("{folder}/{name}.rs"));
         let rust = fs::read_to_string(rust).expect("an example");
         let arguments = defaults(&rust, "common::");
         assert!(rust.starts_with("//! "), "{name}: no header");
-        let run = format!("//! cargo run --example {name} -- {arguments}\n");
+        let features = if name == "service" { " --features service" } else { "" };
+        let run = format!("//! cargo run{package} --example {name}{features} -- {arguments}\n");
         assert!(rust.contains(&run), "{name}: no {run}");
         let python = fs::read_to_string(program::twin(&name)).expect("a twin");
         assert_eq!(defaults(&python, "common."), arguments, "defaults of {name}");
@@ -579,7 +603,9 @@ fn every_program_has_its_twin_and_says_how_to_run_it() {
             let documented = ["nc ", "curl ", "openssl "].iter().any(|word| text.contains(word));
             assert!(documented, "{name}: the client to use is not documented");
         }
-        for link in [format!("]({name}.rs)"), format!("](python/{name}.py)")] {
+        let source =
+            if tls.contains(&name) { format!("../{folder}/{name}.rs") } else { format!("{name}.rs") };
+        for link in [format!("]({source})"), format!("](python/{name}.py)")] {
             assert!(readme.contains(&link), "README.md: no {link}");
         }
     }

@@ -84,6 +84,36 @@ fn echo_tls() {
 }
 
 #[test]
+fn chat_tls() {
+    for &language in languages() {
+        let directory = certificates(language, "chat_tls");
+        let mut server = server(language, "chat_tls", &directory);
+        let [host, port] = server.address();
+        let context = SSLContext::new(PROTOCOL_TLS_CLIENT);
+        context.load_verify_locations(directory.join("ca.pem")).expect("the authority");
+        let enter = |server: &mut Program, name: &str| {
+            let sock = sock::create_connection((&host[..], &port[..])).expect("connect");
+            sock.settimeout(20).expect("settimeout");
+            let client = context.wrap_socket_client(sock, "localhost").expect("handshake");
+            client.sendall(format!("{name}\n").as_bytes()).expect("sendall");
+            server.expect(&format!("{name} joins\n"));
+            client
+        };
+        let ann = enter(&mut server, "ann");
+        let bob = enter(&mut server, "bob");
+        let (mut to_ann, mut to_bob) = (ann.makefile_rb(), bob.makefile_rb());
+        assert_eq!(to_ann.readline(100).expect("a line"), b"* bob joined\n");
+        ann.sendall(b"hello\nall\n").expect("sendall");
+        assert_eq!(to_bob.readline(100).expect("a line"), b"ann: hello\n");
+        assert_eq!(to_bob.readline(100).expect("a line"), b"ann: all\n");
+        drop(to_bob);
+        drop(bob);
+        assert_eq!(to_ann.readline(100).expect("a line"), b"* bob left\n");
+        server.expect("bob leaves\n");
+    }
+}
+
+#[test]
 fn mtls_whoami() {
     let expected = "listening on 127.0.0.1:SERVER\n127.0.0.1:PORT is ada, certified by Example CA\n";
     pairings(|server_language, client_language| {

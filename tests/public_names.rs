@@ -20,7 +20,7 @@ mod globs {
 }
 
 fn source(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("crates").join(name).join("src")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates").join(name).join("src")
 }
 
 fn read(path: &Path) -> String {

@@ -1,12 +1,15 @@
 //! The house rules that can be checked: layers, `unsafe`, file sizes, the index of
 //! the examples, and the language of comments, messages and documents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "tidy/examples.rs"]
+mod examples;
+
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -41,7 +44,9 @@ fn files(folder: &str, wanted: impl Fn(&Path) -> bool) -> Vec<(PathBuf, String)>
 }
 
 fn is_sys(path: &Path) -> bool {
-    path.starts_with("crates/sock/src/sys") || path.starts_with("crates/sockserver/src/os")
+    ["crates/sock/src/sys", "crates/sockserver/src/os", "crates/socklens/src/sys"]
+        .iter()
+        .any(|folder| path.starts_with(folder))
 }
 
 /// Returns the position of each folder or file of a crate in its line of
@@ -65,7 +70,7 @@ fn used(text: &str) -> Vec<&str> {
 
 #[test]
 fn a_folder_imports_only_folders_before_it() {
-    for name in ["sock", "sockserver", "sockssl", "sockdiag"] {
+    for name in ["sock", "sockserver", "sockssl", "sockdiag", "socklens"] {
         let layers = layers(name);
         let source = format!("crates/{name}/src");
         let mut imports = 0;
@@ -91,13 +96,29 @@ fn a_folder_imports_only_folders_before_it() {
     }
 }
 
+/// Returns the names of a manifest's dependencies, without those of its tests and examples.
+fn dependencies(manifest: &str) -> Vec<&str> {
+    let mut is_listed = false;
+    let mut names = Vec::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            is_listed = line.ends_with("dependencies]") && !line.ends_with("dev-dependencies]");
+        } else if is_listed && line.starts_with(|first: char| first.is_ascii_lowercase()) {
+            names.extend(line.split([' ', '.', '=']).next());
+        }
+    }
+    names
+}
+
 #[test]
 fn sockserver_sockssl_and_sockdiag_do_not_depend_on_each_other() {
     let neighbours = ["sockserver", "sockssl", "sockdiag"];
     for name in neighbours {
         let manifest = read(format!("crates/{name}/Cargo.toml"));
+        let dependencies = dependencies(&manifest);
+        assert!(dependencies.contains(&"sock"), "{dependencies:?}");
         for other in neighbours.into_iter().filter(|other| *other != name) {
-            assert!(!manifest.lines().any(|line| line.starts_with(other)), "{name} depends on {other}");
+            assert!(!dependencies.contains(&other), "{name} depends on {other}");
         }
     }
 }
@@ -288,7 +309,8 @@ const ALLOWED: &[(&str, &str, &str)] = &[
 ];
 
 /// Folders whose language is checked.
-const CHECKED: &[&str] = &["README.md", ".ci", "benches", "crates", "docs", "examples", "scripts", "tests"];
+const CHECKED: &[&str] =
+    &["README.md", ".ci", "benches", "crates", "deny.toml", "docs", "examples", "scripts", "tests"];
 
 fn is_text(path: &Path) -> bool {
     match path.extension().and_then(|extension| extension.to_str()) {
@@ -361,7 +383,9 @@ fn the_language_of_every_folder_is_checked() {
     for (path, _) in files("", is_text) {
         let known = listed.iter().any(|folder| path.starts_with(folder));
         assert!(
-            known || path.ends_with("Cargo.toml") || path == Path::new("rustfmt.toml"),
+            known
+                || path.ends_with("Cargo.toml")
+                || ["rustfmt.toml", "deny.toml"].contains(&path.to_string_lossy().as_ref()),
             "{}",
             path.display()
         );
@@ -391,24 +415,243 @@ fn markdown_is_wrapped_at_100_columns() {
     assert!(report.is_empty(), "{}", report.join("\n"));
 }
 
+/// The folders with examples that have a Python twin, the command that runs one, and the folder as
+/// `examples/README.md` names it.
+const EXAMPLES: [(&str, &str, &str); 2] = [
+    ("examples", "cargo run --example", ""),
+    ("crates/sockssl/examples", "cargo run -p sockssl --example", "../crates/sockssl/examples/"),
+];
+
+/// A client that sends no newline must not fill the memory: `readline(limit)`, `for line in`, or
+/// `take(limit)`.
+#[test]
+fn no_server_of_the_examples_and_the_guide_reads_a_line_without_a_limit() {
+    let is_shown = |path: &Path| path.extension().is_some_and(|suffix| suffix == "rs" || suffix == "md");
+    let mut unlimited = Vec::new();
+    for folder in [
+        "examples",
+        "docs",
+        "crates/sockssl/examples",
+        "crates/sock",
+        "crates/sockserver",
+        "crates/sockssl",
+    ] {
+        for (path, text) in files(folder, is_shown) {
+            // In the crates only what is shown, not the code and the tests.
+            let is_package = folder.starts_with("crates") && !folder.ends_with("examples");
+            if is_package && path.extension().is_some_and(|suffix| suffix == "rs") {
+                continue;
+            }
+            for (index, line) in text.lines().enumerate() {
+                if ["rfile.read_line(", "rfile.read_until(", "rfile.lines()"]
+                    .iter()
+                    .any(|call| line.contains(call))
+                {
+                    unlimited.push(format!("{}:{}: {line}", path.display(), index + 1));
+                }
+            }
+        }
+    }
+    assert!(unlimited.is_empty(), "{unlimited:#?}");
+}
+
 #[test]
 fn every_example_is_in_the_index_and_has_its_twin() {
     let index = read("examples/README.md");
-    for entry in fs::read_dir(root().join("examples")).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        if path.extension().is_some_and(|extension| extension == "rs") {
-            assert!(index.contains(&format!("({name}.rs)")), "{name} is not in examples/README.md");
-            assert!(root().join(format!("examples/python/{name}.py")).exists(), "{name} has no twin");
-            let text = read(&path);
-            let run = format!("cargo run --example {name}");
-            assert!(text.contains(&run), "{name} does not say how to run it");
+    for (folder, command, link) in EXAMPLES {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                assert!(
+                    index.contains(&format!("({link}{name}.rs)")),
+                    "{name} is not in examples/README.md"
+                );
+                assert!(root().join(format!("examples/python/{name}.py")).exists(), "{name} has no twin");
+                let run = format!("{command} {name}");
+                assert!(read(&path).contains(&run), "{name} does not say how to run it");
+            }
         }
     }
+}
+
+/// The first command of the README compiles all that the root package needs.
+#[test]
+#[cfg(unix)] // The tests for Windows run where cargo is not available.
+fn the_plain_examples_need_neither_tls_nor_a_c_compiler() {
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args(["tree", "-p", "sock-examples", "--edges", "normal,build,dev", "--prefix", "none"]);
+    cargo.args(["--format", "{p}", "--locked", "--offline"]).current_dir(root());
+    let output = cargo.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let names: BTreeSet<_> = lines.lines().filter_map(|line| line.split(' ').next()).collect();
+    for name in ["sock", "sockserver", "env_logger"] {
+        assert!(names.contains(name), "{name} is not in {names:?}");
+    }
+    for name in ["sockssl", "rustls", "cc", "cmake", "regex"] {
+        assert!(!names.contains(name), "an example needs {name}");
+    }
+    assert!(names.len() <= 26, "{} crates: {names:?}", names.len());
 }
 
 #[test]
 fn both_licences_are_there() {
     assert!(read("LICENSE-MIT").contains("MIT License"));
     assert!(read("LICENSE-APACHE").contains("Apache License"));
+}
+
+/// The crates that are published.
+const PACKAGES: [&str; 5] = ["sock", "sockserver", "sockssl", "sockdiag", "socklens"];
+
+#[test]
+fn the_manifest_of_a_published_crate_is_complete() {
+    for name in PACKAGES {
+        let manifest = read(format!("crates/{name}/Cargo.toml"));
+        for key in [
+            "description = ",
+            "keywords = ",
+            "categories = ",
+            "rust-version.workspace = true",
+            "license.workspace = true",
+            "readme = \"README.md\"",
+            &format!("documentation = \"https://docs.rs/{name}\""),
+            "include = ",
+            "rustdoc-args = [\"--cfg\", \"docsrs\"]",
+        ] {
+            assert!(manifest.lines().any(|line| line.starts_with(key)), "{name}: no {key}");
+        }
+        assert!(read(format!("crates/{name}/src/lib.rs")).contains("feature(doc_cfg)"), "{name}");
+    }
+    for manifest in ["Cargo.toml", "docs/Cargo.toml", "tests/Cargo.toml", "benches/Cargo.toml"] {
+        assert!(read(manifest).lines().any(|line| line == "publish = false"), "{manifest}");
+    }
+}
+
+/// A package contains only files of its folder. Links to files of other folders are followed.
+#[test]
+fn a_package_contains_licences_changelog_and_guide() {
+    let same = |copy: String, original: &str| {
+        assert!(read(&copy) == read(original), "{copy} is not a link to {original}");
+    };
+    for name in PACKAGES {
+        same(format!("crates/{name}/LICENSE-MIT"), "LICENSE-MIT");
+        same(format!("crates/{name}/LICENSE-APACHE"), "LICENSE-APACHE");
+        same(format!("crates/{name}/CHANGELOG.md"), "docs/changelog.md");
+    }
+    let mut pages = 0;
+    for line in read("crates/sock/src/guide.rs").lines().filter(|line| line.starts_with("page!(")) {
+        let page = line.rsplit('"').nth(1).unwrap();
+        same(format!("crates/sock/guide/{page}"), &format!("docs/{page}"));
+        // The reference replaces definitions of links, and cannot replace a link in the text.
+        let text = read(format!("docs/{page}"));
+        let links = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
+        for link in links {
+            let works = link.starts_with("http") || link.starts_with('#');
+            assert!(works, "docs/{page}: define the link to {link} at the end of the page");
+        }
+        pages += 1;
+    }
+    assert!(pages >= 7, "{pages} pages");
+}
+
+/// Returns whether a path with `..` leads out of a folder that is `depth` folders above the file.
+fn leaves(path: &str, depth: usize) -> bool {
+    path.split('/').take_while(|&part| part == "..").count() > depth
+}
+
+#[test]
+fn a_package_compiles_without_the_repository() {
+    for name in PACKAGES {
+        let folder = format!("crates/{name}");
+        let manifest = read(format!("{folder}/Cargo.toml"));
+        for (path, text) in rust_files(&folder) {
+            let inside = path.strip_prefix(&folder).unwrap();
+            if !inside.starts_with("src") && !inside.starts_with("examples") {
+                continue; // Not in the package.
+            }
+            let depth = inside.components().count() - 1;
+            for line in text.lines().filter(|line| line.contains("path = \"") || line.contains("include_"))
+            {
+                let paths = line.split('"').filter(|part| part.starts_with("../"));
+                for used in paths {
+                    assert!(!leaves(used, depth), "{}: {used}", path.display());
+                    let (above, file) = used.split_at(used.rfind("../").unwrap() + 3);
+                    // From the folder of the package.
+                    if above.len() / 3 == depth {
+                        let included =
+                            manifest.lines().find(|line| line.starts_with("include = ")).unwrap();
+                        let top = file.split_once('/').map_or(file, |(folder, _)| folder);
+                        assert!(included.contains(&format!("\"/{top}")), "{name}: {file} is not included");
+                    }
+                }
+            }
+        }
+    }
+    assert!(leaves("../../../examples/common/mod.rs", 1) && !leaves("../README.md", 1));
+}
+
+#[test]
+fn a_front_page_links_to_the_other_crates_and_the_guide() {
+    for name in PACKAGES {
+        let mut page = read(format!("crates/{name}/src/lib.rs"));
+        if page.contains("include_str!(\"../README.md\")") {
+            page += &read(format!("crates/{name}/README.md"));
+        }
+        for other in PACKAGES.iter().filter(|other| **other != name) {
+            assert!(page.contains(&format!("[`{other}`]")), "{name} does not link to {other}");
+        }
+        assert!(page.contains("guide::"), "{name} does not link to the guide");
+        let manifest = read(format!("crates/{name}/Cargo.toml"));
+        let features = manifest.split_once("\n[features]\n").map(|(_, rest)| rest);
+        let features = features.map_or("", |rest| rest.split("\n[").next().unwrap());
+        for line in features.lines().filter(|line| !line.starts_with('#') && !line.starts_with("default")) {
+            let Some((feature, _)) = line.split_once(" = ") else { continue };
+            assert!(page.contains(&format!("| `{feature}` | o")), "{name} does not show {feature}");
+        }
+    }
+}
+
+/// Returns the setters of `sockserver::Builder`: functions that take and return the builder, and
+/// the names in the macros that define such functions.
+fn setters() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (path, text) in rust_files("crates/sockserver/src/api") {
+        if !path.to_string_lossy().contains("builder") {
+            continue;
+        }
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        for (number, line) in lines.iter().enumerate() {
+            if let Some(declared) = line.strip_prefix("pub fn ") {
+                let end = lines[number..].iter().position(|line| line.ends_with('{')).unwrap();
+                let signature = lines[number..=number + end].join(" ");
+                let name = declared.split(['(', '<']).next().unwrap();
+                if signature.contains("-> Self {") && signature.contains("self") && !name.starts_with('$') {
+                    names.insert(name.to_owned());
+                }
+            }
+            // A line of `mixin_options!`, or a name in `deadlines!`.
+            let follows_doc = number > 0 && lines[number - 1].starts_with("///");
+            let end = line.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(line.len());
+            let rest = &line[end..];
+            if follows_doc && end > 0 && (rest.is_empty() || rest.starts_with('(') && rest.ends_with(");"))
+            {
+                names.insert(line[..end].to_owned());
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn the_table_of_the_builder_lists_every_setter() {
+    let setters = setters();
+    for name in ["hooks", "wrap_request", "idle_timeout", "max_children", "unix_mode"] {
+        assert!(setters.contains(name), "{name} is not in {setters:?}");
+    }
+    let page = read("crates/sockserver/src/api/builder.rs");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("/// | "));
+    let names = rows.filter_map(|row| row.trim_start_matches('[').strip_prefix('`'));
+    let listed: BTreeSet<_> = names.map(|row| row.split('`').next().unwrap().to_owned()).collect();
+    assert_eq!(listed, setters);
 }

@@ -38,7 +38,7 @@ def main():
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         greet(sock, address)
     except OSError as err:
-        print("error:", common.named(err), file=sys.stderr)
+        print("error: %s:%d:" % address, common.named(err), file=sys.stderr)
         return 1
     finally:
         # The socket does not exist if its creation failed.

@@ -20,11 +20,13 @@ import common
 
 # The number of lines that a client may be behind.
 MAX_QUEUED = 100
+# The longest line of a client, in bytes.
+MAX_LINE = 1000
 
 
 class Chat(socketserver.StreamRequestHandler):
     def handle(self):
-        self.name = self.rfile.readline().decode().rstrip()
+        self.name = self.rfile.readline(MAX_LINE).decode().rstrip()
         if not self.name:
             return
         self.lines = queue.Queue(MAX_QUEUED)
@@ -35,7 +37,7 @@ class Chat(socketserver.StreamRequestHandler):
         writer = threading.Thread(target=self.write)
         writer.start()
         try:
-            for line in self.rfile:
+            while line := self.rfile.readline(MAX_LINE):
                 self.broadcast(f"{self.name}: {line.decode().rstrip()}\n")
         except OSError:
             pass

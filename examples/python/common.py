@@ -1,7 +1,8 @@
 """Shared by the example programs: arguments, typed input, names of errors.
 
-Address and port are optional positional arguments of every program. For an
-invalid argument the program prints one line and exits with code 2.
+Address and port are optional positional arguments of every program. With
+`--help` the program prints its usage and exits with code 0. For an invalid
+argument it prints one line and exits with code 2.
 """
 
 import errno
@@ -12,19 +13,25 @@ import sys
 
 def address(host, port):
     """Returns HOST and PORT from the command line, or the defaults."""
-    given = _given("HOST", "PORT")
+    given = _given(HOST=host, PORT=port)
     return _host(given, host), _port(given, port)
 
 
 def address_and(host, port, name, value):
     """Returns HOST, PORT and a third argument called NAME, or the defaults."""
-    given = _given("HOST", "PORT", name)
-    return _host(given, host), _port(given, port), given.get(name, value)
+    host, port, (third,) = address_and_more(host, port, [(name, value)])
+    return host, port, third
+
+
+def address_and_more(host, port, more):
+    """Returns HOST, PORT and more arguments, each with a name and a default."""
+    given = _given(**{"HOST": host, "PORT": port, **dict(more)})
+    return _host(given, host), _port(given, port), [given.get(name, value) for name, value in more]
 
 
 def path(value):
     """Returns PATH from the command line, or the default."""
-    return _given("PATH").get("PATH", value)
+    return _given(PATH=value).get("PATH", value)
 
 
 def ask(prompt):
@@ -60,10 +67,15 @@ def _program():
     return os.path.splitext(os.path.basename(sys.argv[0]))[0]
 
 
-def _given(*names):
+def _given(**defaults):
     """Returns the arguments by name. More arguments than names are an error."""
+    names = list(defaults)
     usage = f"usage: {_program()} [{' ['.join(names)}{']' * len(names)}"
     words = sys.argv[1:]
+    if "--help" in words or "-h" in words:
+        print(usage)
+        print("defaults:", *defaults.values())
+        sys.exit(0)
     if words and words[0].startswith("-"):
         refuse(f"unexpected option '{words[0]}'; {usage}")
     if len(words) > len(names):

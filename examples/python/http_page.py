@@ -5,7 +5,8 @@ HTTP/1 with 400. It prints each request with its status, and runs until it is
 interrupted.
 
 An HTTP/1.1 client may send several requests on a connection. The third argument
-selects the model: `tcp`, `threading` or `forking`.
+selects the model: `tcp`, `threading` or `forking`. In `tcp` a connection that stays
+open would keep other clients waiting, so it is closed after the answer.
 
 Run it (the arguments shown are the defaults) and open http://127.0.0.1:8000/ :
 
@@ -96,6 +97,7 @@ class Page(socketserver.StreamRequestHandler):
             return False
 
         request, status, keep_alive = parse_head(head)
+        keep_alive = keep_alive and self.server.keeps_alive
         print("%s:%d" % self.client_address, request, status)
         body = PAGE if status == "200 OK" else f"<h1>{status}</h1>\n"
         answer = f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\n"
@@ -125,6 +127,7 @@ def main():
     Server = MODELS[model]
     Server.allow_reuse_address = True
     Server.daemon_threads = True
+    Server.keeps_alive = model != "tcp"
     with Server((host, port), Page) as server:
         print("listening on %s:%d" % server.server_address, flush=True)
         server.serve_forever()

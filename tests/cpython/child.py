@@ -53,10 +53,18 @@ class Reporter(unittest.TestResult):
 
     def stopTest(self, test):
         super().stopTest(test)
-        self.send_event(stop=test.id(), seconds=time.monotonic() - self.started)
+        if self.started is not None:
+            self.send_event(stop=test.id(), seconds=time.monotonic() - self.started)
+            self.started = None
 
     def outcome(self, test, outcome, text=""):
+        # CPython 3.12.1 does not start a test that a decorator skips.
+        unstarted = self.started is None and isinstance(test, unittest.TestCase)
+        if unstarted:
+            self.send_event(start=test.id())
         self.send_event(test=test.id(), outcome=outcome, text=text)
+        if unstarted:
+            self.send_event(stop=test.id(), seconds=0)
 
     def addSkip(self, test, reason):
         super().addSkip(test, reason)

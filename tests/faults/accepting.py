@@ -13,6 +13,7 @@ from pathlib import Path
 from kit import (
     LIBC, SLACK, TCP, Failed, NotRun, allow_descriptors, as_other_user, check_log, check_spin, check_stop, in_background,
     injected, check_invariants, read_all, read_line, reset, room, row, run_tool, signal_every_thread, strace,
+    wait_for, with_descriptors,
 )
 
 RESOURCES = ("ENFILE", "ENOMEM", "ENOBUFS")
@@ -330,7 +331,7 @@ def reset_in_the_queue(case, cls):
         stats = server.wait_for_stats(
             lambda stats: stats["accepted"] + stats["lost_before_accept"] >= 101 and stats["in_flight"] == 0, 10, "all 100 accepted")
         case.check(stats["panicked"] == 0 and stats["rejected"] == 0,
-                   f"100 resets: {stats['failed']} failed, {stats['lost_before_accept']} lost, {stats['finished']} finished")
+                   f"100 resets: {stats['disconnected']} disconnected, {stats['lost_before_accept']} lost, {stats['finished']} finished")
     check_stop(case, server, 1)
 
 
@@ -390,7 +391,7 @@ def pending_connections(port):
 def backlog_overflow(case, cls):
     count = 5_000 if case.full else 600
     allow_descriptors(count + 1000)
-    server = case.server(cls, wrapper=["prlimit", f"--nofile={count + 1000}"], drain=1000, queue=16, max_children=64,
+    server = case.server(cls, wrapper=with_descriptors(count + 1000), drain=1000, queue=16, max_children=64,
                          first_byte=500, read=500)
     before = listen_overflows()
     with check_invariants(case, server, probing=False, quiet=True, rss=60):
@@ -402,7 +403,7 @@ def backlog_overflow(case, cls):
                 client.setblocking(False)
                 client.connect_ex(server.where())
                 clients.append(client)
-            time.sleep(0.2)
+            wait_for("a full queue", lambda: listen_overflows() > before)
         finally:
             server.thaw()
         served, left = 0, set(clients)
@@ -456,7 +457,7 @@ def port_scan(case, cls):
 def no_threads(case, cls):
     folder = "/tmp" if cls == "threading-unix" else None
     address = f"{folder}/faults-{os.getpid()}-{time.monotonic_ns()}.sock" if folder else None
-    server = case.server(cls, wrapper=as_other_user("--nproc=16"), address=address, drain=1000, queue=256)
+    server = case.server(cls, **as_other_user("--nproc=16"), address=address, drain=1000, queue=256)
     with check_invariants(case, server, probing=False):
         clients = [case.connect(server) for _ in range(60)]
         for client in clients:
@@ -477,7 +478,7 @@ def no_threads(case, cls):
 @row("F10", "a pool that cannot start its threads", "prlimit --nproc=12 as an unused user, 20 workers", ("pool", "selector"),
      needs=("setpriv", "prlimit"))
 def no_threads_for_workers(case, cls):
-    server = case.server(cls, wrapper=as_other_user("--nproc=12"), drain=1000, workers=20, wait=False)
+    server = case.server(cls, **as_other_user("--nproc=12"), drain=1000, workers=20, wait=False)
     code = server.process.wait(10)
     output = server.wait_for_line("failed", 2)
     case.check(code == 3 and "WouldBlock" in output, f"serve_forever fails: {output[:100]}")
@@ -486,7 +487,7 @@ def no_threads_for_workers(case, cls):
 @row("F10", "no thread for waiting requests", "prlimit --nproc=12 as an unused user, 30 handlers that block for 400 ms",
      ("selector",), needs=("setpriv", "prlimit"))
 def no_threads_beside_blocked(case, cls):
-    server = case.server(cls, wrapper=as_other_user("--nproc=12"), drain=1000, workers=2)
+    server = case.server(cls, **as_other_user("--nproc=12"), drain=1000, workers=2)
     with check_invariants(case, server, probing=False):
         clients = [case.connect(server) for _ in range(30)]
         for client in clients:
@@ -544,7 +545,7 @@ def no_forks(case, cls):
 
 @row("F11", "no more processes", "prlimit --nproc=12 as an unused user", ("forking",), needs=("setpriv", "prlimit"))
 def no_processes(case, cls):
-    server = case.server(cls, wrapper=as_other_user("--nproc=12"), drain=1000, max_children=100, queue=256)
+    server = case.server(cls, **as_other_user("--nproc=12"), drain=1000, max_children=100, queue=256)
     with check_invariants(case, server, probing=False):
         clients = [case.connect(server) for _ in range(40)]
         for client in clients:
@@ -575,7 +576,7 @@ def no_forks_of_workers(case, cls):
 @row("F11", "no more processes", "prlimit --nproc=12 as an unused user, 20 workers", ("prefork",),
      needs=("setpriv", "prlimit"))
 def fewer_workers(case, cls):
-    server = case.server(cls, wrapper=as_other_user("--nproc=12"), drain=1000)
+    server = case.server(cls, **as_other_user("--nproc=12"), drain=1000)
     slowest = max(server.probe(1) for _ in range(50))
     case.check(2 <= len(server.children()) < 12, f"{len(server.children())} workers serve, slowest {slowest * 1000:.0f} ms")
     check_spin(case, server, 3)
@@ -628,7 +629,7 @@ def listener_shut_down(case, cls):
     server.probe(1, which=0)
     server.probe(1, which=1)
     shut_down(ports[0])
-    time.sleep(0.5)
+    wait_for("a log line", server.log_lines)
     try:
         server.connect(timeout=1, which=0).close()
         raise Failed("the listener still exists")

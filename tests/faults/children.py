@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from kit import (
-    FIXED, ROOT, SLACK, STREAM, TARGET, Failed, NotRun, check_log, check_stop, in_background, check_invariants, read_all, read_line, room, row,
+    FIXED, ROOT, SLACK, STREAM, TARGET, Failed, NotRun, check_log, check_stop, have_ended, in_background, check_invariants, kill, read_all,
+    read_line, room, row, wait_for,
 )
 
 
@@ -25,9 +26,7 @@ def killed_children(case, cls):
     server = case.server(cls, drain=1000, max_children=60)
     with check_invariants(case, server):
         for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT):
-            until = time.monotonic() + 5
-            while len(server.children()) > 1 and time.monotonic() < until:
-                time.sleep(0.02)
+            wait_for("the end of earlier children", lambda: len(server.children()) <= 1)
             clients = [case.connect(server) for _ in range(20)]
             for client in clients:
                 client.sendall(b"hello\n")
@@ -35,13 +34,8 @@ def killed_children(case, cls):
             # The probe's child is not among those with a client of ours for long.
             victims = sorted(server.children())[:10]
             for pid in victims:
-                # std looks at the first SIGSEGV, for stacks that overflow, and lets the
-                # second one be what it is.
-                for _ in range(2 if number == signal.SIGSEGV else 1):
-                    with contextlib.suppress(OSError):
-                        os.kill(pid, number)
-                    time.sleep(0.01)
-            time.sleep(0.3)
+                kill(pid, number)
+            wait_for("the end of the children", lambda: have_ended(victims))
             lost = 0
             for client in clients:
                 try:
@@ -89,8 +83,8 @@ def out_of_memory(case, cls):
     finally:
         for case_server in case.servers:
             case_server.kill()
-        with contextlib.suppress(OSError):
-            time.sleep(0.1)
+        with contextlib.suppress(OSError, Failed):
+            wait_for("the end of the processes", lambda: not (group / "cgroup.procs").read_text())
             group.rmdir()
 
 
@@ -109,7 +103,7 @@ def mass_death(case, cls):
         os.kill(server.pid, signal.SIGSTOP)
         for pid in children:
             os.kill(pid, signal.SIGKILL)
-        time.sleep(0.2)
+        wait_for("the end of the children", lambda: have_ended(children))
         os.kill(server.pid, signal.SIGCONT)
         begin = time.monotonic()
         stats = server.wait_for_stats(lambda stats: stats["failed"] == 100, 5, "all counted")
@@ -183,17 +177,12 @@ def overflow(case, cls):
 @row("F46", "a program built with panic=abort", "CARGO_PROFILE_RELEASE_PANIC=abort, a handler that panics",
      ("threading", "forking", "pool", "prefork", "selector"), long=True, alone=True)
 def abort(case, cls):
-    import kit
-
     target = TARGET / "abort"
     environment = {**os.environ, "CARGO_PROFILE_RELEASE_PANIC": "abort", "CARGO_TARGET_DIR": str(target)}
-    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", "--example", "fault_server"], cwd=ROOT,
+    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", "-p", "sock-tests",
+                    "--example", "fault_server"], cwd=ROOT,
                    env=environment, check=True)
-    usual, kit.PROGRAM = kit.PROGRAM, target / "release" / "examples" / "fault_server"
-    try:
-        server = case.server(cls, drain=1000)
-    finally:
-        kit.PROGRAM = usual
+    server = case.server(cls, program=target / "release" / "examples" / "fault_server", drain=1000)
     with contextlib.closing(server.connect()) as client:
         client.sendall(b"panic\n")
         read_all(client, 10)

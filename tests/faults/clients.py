@@ -10,7 +10,7 @@ import time
 
 from kit import (
     SLACK, STREAM, TCP, THREADS, Failed, NotRun, allow_descriptors, check_log, check_spin, check_stop, closed_after,
-    in_background, check_invariants, read_all, read_line, reset, room, row, run_tool,
+    in_background, check_invariants, read_all, read_line, reset, room, row, run_tool, with_descriptors,
 )
 
 IPPROTO_TCP, TCP_REPAIR = socket.IPPROTO_TCP, 19
@@ -88,7 +88,7 @@ def handshakes_without_descriptors(case, cls):
     clients = [case.connect(server) for _ in range(20)]
     for client in clients:
         client.sendall(b"x")
-    time.sleep(0.1)
+    server.wait_for_stats(lambda stats: stats["in_flight"] == 20, 10, "all are being served")
     drained = check_stop(case, server, 0.3, code=1)
     case.check(cls == "selector" or int(drained["aborted"]) == 20, f"{drained['aborted']} of 20 aborted")
 
@@ -269,7 +269,7 @@ def resets(case, cls):
             client.sendall((b"big 100000\n", b"hello\n", b"half a", b"all 10\nxx")[number % 4])
             reset(client)
         stats = server.wait_for_stats(lambda stats: stats["in_flight"] <= 1, 20, "all gone")
-        case.check(stats["panicked"] == 0, f"{count} resets: {stats['failed']} failed, {stats['finished']} finished")
+        case.check(stats["panicked"] == 0, f"{count} resets: {stats['disconnected']} disconnected, {stats['finished']} finished")
     check_stop(case, server, 1)
 
 
@@ -279,13 +279,14 @@ def vanished(case, cls):
     run_tool("nft", "add table inet t")
     run_tool("nft", "add chain inet t drops { type filter hook input priority 0; }")
     for name, words in (("first_byte", b""), ("read", b"half a line"), ("idle", b"whole\n"), ("write", b"big 100000000\n")):
+        accepted = server.stats()["accepted"]
         client = server.connect(rcvbuf=4096)
         port = client.getsockname()[1]
         client.sendall(words)
         if name == "idle":
             read_line(client)
         else:
-            time.sleep(0.05)
+            server.wait_for_stats(lambda stats: stats["accepted"] > accepted, 10, "accepted")
         for side in ("sport", "dport"):
             run_tool("nft", "add", "rule", "inet", "t", "drops", "tcp", side, port, "drop")
         begin = time.monotonic()
@@ -322,7 +323,8 @@ def garbage(case, cls):
             if server.kind == "tcp":
                 hello_of_tls(server)
         stats = server.wait_for_stats(lambda stats: stats["in_flight"] <= 1, 5, "all gone")
-        case.check(stats["panicked"] == 0 and stats["failed"] > 30, f"{stats['failed']} failed, none panicked")
+        case.check(stats["panicked"] == 0 and stats["failed"] + stats["disconnected"] > 30,
+                   f"{stats['failed']} failed, {stats['disconnected']} disconnected, none panicked")
     check_stop(case, server, 1)
 
 
@@ -364,7 +366,7 @@ def idle_and_waiting(case, cls):
         # A process each.
         most = 300 if case.full else 60
     allow_descriptors(most + 2000)
-    limits = ["prlimit", f"--nofile={2 * most + 100}"]
+    limits = with_descriptors(2 * most + 100)
     server = case.server(cls, wrapper=limits, max=most, max_children=most, queue=1024, drain=2000,
                          **room(cls, most + 10))
     with check_invariants(case, server, probing=False, rss=100, settle=20):
@@ -390,7 +392,7 @@ def idle_and_refused(case, cls):
     # A pool with that many workers, and some more that refuse.
     extra = {"workers": most + 20} if cls == "pool" else {}
     allow_descriptors(offered + 2000)
-    server = case.server(cls, wrapper=["prlimit", f"--nofile={2 * offered + 1000}"], max=most, refuse=1, queue=4096,
+    server = case.server(cls, wrapper=with_descriptors(2 * offered + 1000), max=most, refuse=1, queue=4096,
                          idle="off", drain=3000, **extra)
     with check_invariants(case, server, probing=False, rss=most * 0.06 + 30, settle=30):
         begin = server.sample()["rss"]
@@ -418,7 +420,7 @@ def answer_or_none(client):
 def idle_and_drained(case, cls):
     most = 8_000 if case.full else 1_000
     allow_descriptors(most + 2000)
-    server = case.server(cls, wrapper=["prlimit", f"--nofile={most + 1000}"], queue=4096, idle="off", drain=20000)
+    server = case.server(cls, wrapper=with_descriptors(most + 1000), queue=4096, idle="off", drain=20000)
     clients = open_many(server, most)
     server.wait_for_stats(lambda stats: stats["idle_now"] == most, 60, "all idle")
     drained = check_stop(case, server, 20, limit=1.5 + most / 2000)

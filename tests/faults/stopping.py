@@ -95,7 +95,7 @@ def drained_under_load(case, cls):
 
         for _ in range(4):
             load.enter_context(in_background(step))
-        time.sleep(0.7)
+        server.wait_for_stats(lambda stats: stats["accepted"] >= 100, 10, "100 requests")
         before = server.stats()["accepted"]
         time.sleep(0.3)
         case.note(f"{(server.stats()['accepted'] - before) / 0.3:.0f} requests a second")

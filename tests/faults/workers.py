@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kit import (
     FIXED, SLACK, Failed, Prober, allow_descriptors, brief_drain, check_log, check_spin, check_stop, closed_after, check_invariants,
-    read_all, read_line, row, state_of, strace,
+    have_ended, kill, read_all, read_line, row, state_of, strace, wait_for, with_descriptors,
 )
 
 NEW = ("pool", "prefork", "selector")
@@ -46,6 +46,11 @@ class Load:
                 self.served += good
                 self.lost += not good
 
+    def wait_for(self, more):
+        """Waits until so many more clients were served."""
+        before = self.served
+        wait_for(f"{more} clients served", lambda: self.served >= before + more)
+
     def stop(self):
         self.stopping.set()
         for thread in self.threads:
@@ -70,18 +75,10 @@ def hold_workers(case, server, count):
     return held
 
 
-def kill(pid, number):
-    # std handles the first SIGSEGV to detect stack overflows. The second one has its default action.
-    for _ in range(2 if number == signal.SIGSEGV else 1):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-        time.sleep(0.005)
-
-
 def gone(pids, limit):
     until = time.monotonic() + limit
     while time.monotonic() < until:
-        if all(state_of(pid) in (None, "Z") for pid in pids):
+        if have_ended(pids):
             return True
         time.sleep(0.01)
     return False
@@ -143,7 +140,7 @@ def on_one_processor(*servers):
 def echo_beside_idle(case, cls):
     most = 10_000 if case.full else 1_000
     allow_descriptors(most + 2000)
-    limits = ["prlimit", f"--nofile={most + 1000}"]
+    limits = with_descriptors(most + 1000)
     settings = {"wrapper": limits, "queue": 4096, "idle": "off", "max": 2 * most, "drain": 5000}
     server, alone = case.server(cls, **settings), case.server(cls, **settings)
     with check_invariants(case, server, rss=most * 0.06 + 30, settle=30):
@@ -256,6 +253,7 @@ def killed_workers(case, cls):
             victims = list(held)[:4]
             for pid in victims:
                 kill(pid, number)
+            wait_for("the end of the workers", lambda: have_ended(victims))
             lost = 0
             for pid, client in held.items():
                 try:
@@ -265,6 +263,7 @@ def killed_workers(case, cls):
                 client.close()
             case.check(lost == 4, f"{number.name}: 4 killed, {lost} connections lost")
             case.check(not set(victims) & server.wait_for_workers(6), "replaced")
+        load.wait_for(51)
         load.stop()
         case.check(load.lost == 0 and load.served > 50, f"during this time {load.served} served, {load.lost} lost")
         stats = server.wait_for_stats(lambda stats: stats["in_flight"] <= 1, 5, "all collected")
@@ -283,7 +282,7 @@ def killed_again_and_again(case, cls):
                 for pid in sorted(server.children())[:1]:
                     seen.add(pid)
                     kill(pid, signal.SIGKILL)
-                time.sleep(0.015)
+                time.sleep(0.02)
         case.check(server.is_alive() and load.served > 0, f"{len(seen)} killed, {load.served} served, {load.lost} lost")
         # A worker is killed every 20 ms. Without pauses as many would be forked.
         case.check(len(seen) <= 30 * seconds, "workers that die early are replaced after a pause")
@@ -306,7 +305,7 @@ def all_workers_die(case, cls):
     os.kill(server.pid, signal.SIGSTOP)
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    time.sleep(0.2)
+    wait_for("the end of the workers", lambda: have_ended(before))
     os.kill(server.pid, signal.SIGCONT)
     begin = time.monotonic()
     stats = server.wait_for_stats(lambda stats: stats["failed"] == len(held), 5, "all counted")
@@ -331,7 +330,7 @@ def stopped_workers(case, cls):
         held = hold_workers(case, server, 2)
         idle = sorted(server.wait_for_workers(5) - set(held))[:2]
         with under_load(server, clients=4) as load:
-            time.sleep(0.2)
+            load.wait_for(20)
             begin = time.monotonic()
             for pid in [*held, *idle]:
                 os.kill(pid, signal.SIGSTOP)
@@ -379,11 +378,11 @@ def stopped_process(case, cls):
         for client in idle:
             ask(client, b"hello\n")
         with under_load(server, clients=3) as load:
-            time.sleep(0.2)
+            load.wait_for(20)
             os.kill(server.pid, signal.SIGSTOP)
             time.sleep(1)
             os.kill(server.pid, signal.SIGCONT)
-            time.sleep(0.3)
+            load.wait_for(20)
         case.check(load.lost == 0 and load.served > 0, f"{load.served} served, none lost")
         case.check(all(ask(client, b"hello\n") == b"hello\n" for client in idle), "no idle client was closed")
         for client in idle:
@@ -569,9 +568,11 @@ def parent_killed(case, cls):
         ask(client, b"hello\n")
     with contextlib.ExitStack() as stack:
         busy = stack.enter_context(contextlib.closing(server.connect()))
-        busy.sendall(b"sleep 1800\nbye\n")
-        stack.enter_context(under_load(server, clients=2))
-        time.sleep(0.3)
+        load = stack.enter_context(under_load(server, clients=2))
+        load.wait_for(20)
+        busy.sendall(b"hello\nsleep 1800\nbye\n")
+        case.check(read_line(busy) == b"hello\n", "a client is being served")
+        load.wait_for(20)
         os.kill(server.pid, signal.SIGKILL)
         server.process.wait(5)
         took = bind_again(server, 5)

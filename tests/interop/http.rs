@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use sock::SHUT_WR;
 
 use crate::pairings;
-use crate::program::{ANY_PORT, LIMIT, Program, Terminal, languages, print_uncaptured};
+use crate::program::{ANY_PORT, LIMIT, Language, Program, Terminal, languages, print_uncaptured};
 
 #[test]
 fn http_page() {
@@ -116,6 +116,35 @@ fn http_page_answers_whatever_is_asked() {
         ] {
             let (start, _) = asked.split_at(asked.len().min(60));
             assert_eq!(request(&address, asked.as_bytes()), *expected, "{language:?}: {start:?}");
+        }
+    }
+}
+
+/// A model that serves one connection at a time closes it, so that the next client is served.
+#[test]
+fn http_page_does_not_keep_clients_waiting() {
+    for &language in languages() {
+        for model in if language == Language::Rust { &["tcp", "prefork"][..] } else { &["tcp"] } {
+            let mut server = Program::start(language, "http_page", &["127.0.0.1", "0", model]);
+            let port: u16 = server.address()[1].parse().expect("a port");
+            // As many as Python's listener holds.
+            let clients: Vec<_> = (0..4)
+                .map(|_| {
+                    let client = sock::create_connection(("127.0.0.1", port)).expect("connect");
+                    client.settimeout(LIMIT).expect("settimeout");
+                    client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("sendall");
+                    client
+                })
+                .collect();
+            for client in clients {
+                let mut answer = Vec::new();
+                while !answer.ends_with(b"</h1>\n") {
+                    let data = client.recv(4096).expect("recv");
+                    assert!(!data.is_empty(), "{language:?} {model}: {}", String::from_utf8_lossy(&answer));
+                    answer.extend(data);
+                }
+                assert!(String::from_utf8_lossy(&answer).contains("\r\nConnection: close\r\n"));
+            }
         }
     }
 }

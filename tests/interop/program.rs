@@ -389,7 +389,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
     assert!(
         path.exists(),
         "the example {name} is not built: `cargo test --workspace` builds it, \
-         and `cargo build --examples` does"
+         and `cargo build --workspace --examples` does"
     );
     path
 }
@@ -400,7 +400,7 @@ pub(crate) fn twin(name: &str) -> PathBuf {
 }
 
 pub(crate) fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the folder above tests")
 }
 
 /// A directory for one test, which is removed with its contents.

@@ -19,7 +19,7 @@ use sockserver::{
 };
 
 use crate::Test;
-use crate::support::{LIMIT, LOOPBACK, connect_to, read_to_end};
+use crate::support::{LOOPBACK, connect_to, datagram_client, read_to_end};
 
 pub(crate) const TESTS: &[Test] = &[
     ("cpython_test_forking_servers", forking_servers),
@@ -80,8 +80,7 @@ fn forking_servers() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let ask_datagram = |address: &Address| {
-        let client = Socket::new(address.family(), SOCK_DGRAM, 0).unwrap();
-        client.settimeout(LIMIT).unwrap();
+        let client = datagram_client(address.family());
         if address.family() == AF_UNIX {
             let own = (0..).map(|number| path(&format!("client {number}")));
             client.bind(own.into_iter().find(|path| !path.exists()).unwrap()).unwrap();

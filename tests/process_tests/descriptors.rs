@@ -5,11 +5,11 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sock::{AF_INET, Address, SOCK_STREAM, Socket};
+use sock::{AF_INET, AF_UNIX, Address, SOCK_STREAM, Socket};
 use sockserver::kind::{Inet, Stream};
 use sockserver::{
-    Builder, MixIn, SelectorTCPServer, ServerHooks, TCPServer, ThreadPoolTCPServer, ThreadingTCPServer,
-    WhenQueueFull, handler_fn, testing,
+    Builder, MixIn, SelectorTCPServer, ServerHooks, ServerState, TCPServer, ThreadPoolTCPServer,
+    ThreadingTCPServer, WhenQueueFull, handler_fn, testing,
 };
 
 use crate::Test;
@@ -43,6 +43,8 @@ pub(crate) const TESTS: &[Test] = &[
         is_refused_without_a_thread(builder.workers(2), 3);
     }),
     ("hooks_without_wrap_request_need_no_thread", needs_no_thread_without_the_hook),
+    ("a_deadline_is_enforced_once_its_thread_can_be_started", enforced_once_a_thread_starts),
+    ("the_stop_command_drains_without_a_thread_for_it", the_stop_command_drains_without_a_thread),
     ("wrap_request_is_never_called_without_a_thread", is_never_called_without_a_thread),
     ("a_pool_without_descriptors_for_its_workers_accepts_nothing", accepts_nothing_without_all_workers),
     ("wrap_request_does_not_begin_after_the_end_of_a_drain", does_not_begin_after_the_end_of_a_drain),
@@ -55,7 +57,7 @@ fn handshake(request: Socket, _client_address: &Address) -> io::Result<Socket> {
 }
 
 fn is_refused_or_has_a_deadline<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
-    let wrap_timeout = Duration::from_millis(300);
+    let wrap_timeout = Duration::from_secs(2);
     let server =
         testing::serve(builder.wrap_request(handshake).wrap_timeout(wrap_timeout).bind(LOOPBACK).unwrap());
     let clients = [(); 3].map(|()| {
@@ -185,7 +187,8 @@ struct Plain;
 impl ServerHooks for Plain {}
 
 fn is_refused_without_a_thread<M: MixIn>(builder: Builder<Stream<Inet>, M>, workers: usize) {
-    let wrap_timeout = Duration::from_millis(300);
+    // The refusal of a busy machine comes long before it.
+    let wrap_timeout = Duration::from_secs(2);
     let builder = builder.wrap_request(handshake).wrap_timeout(wrap_timeout);
     let server = testing::serve(builder.bind(LOOPBACK).unwrap());
     let clients = [(); 2].map(|()| {
@@ -215,6 +218,52 @@ fn needs_no_thread_without_the_hook() {
     let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
     assert_eq!((stats.accepted, stats.finished), (5, 5), "{stats:?}");
     drop(no_threads);
+}
+
+/// No other client comes whose deadline would try to start the thread again.
+fn enforced_once_a_thread_starts() {
+    let builder = SelectorTCPServer::builder(handler_fn(|_| Ok(()))).workers(2);
+    let builder = builder.first_byte_timeout(Duration::from_millis(50));
+    let server = testing::serve(builder.bind(LOOPBACK).unwrap());
+    // One more is the monitor thread.
+    let no_threads = NoThreads::begin_beside(3);
+    let client = connect_to(server.address());
+    wait_for_stats(server.handle(), |stats| stats.in_flight == 1);
+    client.settimeout(Duration::from_millis(300)).unwrap();
+    assert_eq!(client.recv(1).unwrap_err().kind(), io::ErrorKind::TimedOut, "there was a thread");
+    drop(no_threads);
+    client.settimeout(LIMIT).unwrap();
+    assert_eq!(client.recv(1).unwrap(), b"");
+    let stats = wait_for_stats(server.handle(), |stats| stats.in_flight == 0);
+    assert_eq!(stats.timed_out.first_byte, 1, "{stats:?}");
+}
+
+/// The thread of the administrative listener drains then.
+fn the_stop_command_drains_without_a_thread() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin");
+    let handler = handler_fn(|cx| {
+        let line = cx.request.recv(1)?;
+        cx.request.sendall(&line)
+    });
+    let builder = TCPServer::builder(handler).first_byte_timeout(None);
+    let server = testing::serve(builder.admin(&path).bind(LOOPBACK).unwrap());
+    // The thread of the administrative listener.
+    let no_threads = NoThreads::begin_beside(1);
+    let client = connect_to(server.address());
+    wait_for_stats(server.handle(), |stats| stats.in_flight == 1);
+    let admin = Socket::new(AF_UNIX, SOCK_STREAM, 0).unwrap();
+    admin.settimeout(LIMIT).unwrap();
+    admin.connect(&path).unwrap();
+    admin.sendall(b"POST /stop?limit=60 HTTP/1.1\r\n\r\n").unwrap();
+    wait_until("the drain has begun", || server.handle().state() == ServerState::Draining);
+    client.sendall(b"!").unwrap();
+    assert_eq!(read_to_end(&client), "!");
+    wait_until("the server has stopped", || server.handle().state() == ServerState::Stopped);
+    drop(no_threads);
+    assert!(read_to_end(&admin).starts_with("HTTP/1.1 200 "));
+    let stats = server.handle().stats();
+    assert_eq!((stats.finished, stats.aborted), (1, 0), "{stats}");
 }
 
 /// No call is made that nothing could end, not even the first.

@@ -5,18 +5,21 @@ use std::fs;
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, getpid, kill_process, kill_process_group, setsid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, kill_process_group, setsid, waitid,
+};
 use sock::{AF_UNIX, Address, Socket};
 use sockserver::kind::Inet;
 use sockserver::testing::LeakCheck;
 use sockserver::{
-    ForkingTCPServer, ForkingUnixStreamServer, MixIn, Request, ServerHooks, StreamContext, StreamServer,
-    ThreadingTCPServer, ThreadingUnixStreamServer, UnixStreamServer, handler_fn,
+    ForkingMixIn, ForkingTCPServer, ForkingUnixStreamServer, MixIn, PreforkMixIn, PreforkTCPServer,
+    Request, ServerHandle, ServerHooks, ServerState, StreamContext, StreamServer, ThreadingMixIn,
+    ThreadingTCPServer, ThreadingUnixStreamServer, UnixStreamServer, WorkerClass, handler_fn,
 };
 
 use crate::Test;
@@ -25,6 +28,12 @@ use crate::support::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
+    ("two_signals_at_once_count_as_one", two_signals_at_once_count_as_one),
+    ("a_prefork_server_serves_the_accept_queue_in_a_drain", prefork_serves_the_accept_queue),
+    ("a_worker_that_cannot_be_forked_loses_no_client_of_a_drain", keeps_clients_if_no_worker_is_forked),
+    ("workers_with_threads_share_the_accept_queue_in_a_drain", workers_share_the_accept_queue),
+    ("each_model_drains_with_the_longest_limit", || for_each_model!(drains_with_the_longest_limit)),
+    ("a_worker_begins_no_request_after_the_limit_of_a_drain", begins_no_request_after_the_limit),
     ("signals_drain_a_server", signals_drain_a_server),
     ("a_second_signal_stops_it_now", a_second_signal_stops_it_now),
     ("a_signal_before_the_start_is_not_lost", a_signal_before_the_start_is_not_lost),
@@ -32,6 +41,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("forking_children_finish_after_ctrl_c", children_finish_after_ctrl_c),
     ("a_second_signal_kills_children", a_second_signal_kills_children),
     ("a_blocked_loop_ends_with_its_process", a_blocked_loop_ends_with_its_process),
+    ("a_loop_in_a_hook_ends_with_its_process", a_loop_in_a_hook_ends_with_its_process),
     ("the_programs_handler_is_restored_after_close", the_programs_handler_is_restored),
     ("a_signal_ends_the_process_again_after_close", a_signal_ends_the_process_again),
     ("a_signal_drains_a_server_of_single_requests", a_signal_drains_a_server_of_single_requests),
@@ -42,7 +52,8 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// Programs that tests start.
-pub(crate) const HELPERS: &[Test] = &[("stuck_loop", stuck_loop), ("closed_server", closed_server)];
+pub(crate) const HELPERS: &[Test] =
+    &[("stuck_loop", stuck_loop), ("stuck_hook", stuck_hook), ("closed_server", closed_server)];
 
 fn raise(signal: Signal) {
     kill_process(getpid(), signal).unwrap();
@@ -160,6 +171,237 @@ fn a_signal_before_the_start_is_not_lost() {
     check.assert_nothing_left();
 }
 
+/// timeout(1) sends a signal to its child and then to the process group.
+fn two_signals_at_once_count_as_one() {
+    fn check<M: MixIn + Default>() {
+        let (over, signalled) = sock::socketpair_with(AF_UNIX, sock::SOCK_DGRAM, 0).unwrap();
+        let handler = handler_fn(move |cx| {
+            signalled.recv(1)?;
+            sock::poll(&mut [], Some(Duration::from_millis(300)))?;
+            cx.wfile.write_all(b"whole answer")
+        });
+        let (sent, raised) = (AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
+        let raises = Arc::clone(&raised);
+        let server = StreamServer::<Inet, M>::builder(handler)
+            .poll_interval(Duration::from_millis(5))
+            .service_actions(move |handle| {
+                if handle.stats().in_flight > 0 && !sent.swap(true, Ordering::SeqCst) {
+                    raise(Signal::TERM);
+                    raise(Signal::TERM);
+                    over.send(b"!").unwrap();
+                    raises.store(true, Ordering::SeqCst);
+                }
+            })
+            .drain_on_signals(LIMIT)
+            .bind(LOOPBACK)
+            .unwrap();
+        let client = connect_to(server.server_address());
+        server.serve_forever().unwrap();
+        assert!(raised.load(Ordering::SeqCst));
+        assert_eq!(read_to_end(&client), "whole answer", "{:?}", server.drained());
+        server.server_close().unwrap();
+    }
+    check::<ForkingMixIn>();
+    check::<PreforkMixIn>();
+    check::<ThreadingMixIn>();
+}
+
+/// Sends SIGTERM to this process when so many requests are served, and so many bytes to their
+/// handlers when the drain has begun.
+fn terminate_and_release(
+    requests: u64,
+    over: Socket,
+    bytes: usize,
+) -> impl Fn(&ServerHandle) + Send + Sync {
+    let (sent, released) = (AtomicBool::new(false), AtomicBool::new(false));
+    move |handle| {
+        if handle.stats().in_flight >= requests && !sent.swap(true, Ordering::SeqCst) {
+            raise(Signal::TERM);
+        }
+        if handle.state() >= ServerState::Draining && !released.swap(true, Ordering::SeqCst) {
+            (0..bytes).for_each(|_| assert_eq!(over.send(b"!").unwrap(), 1));
+        }
+    }
+}
+
+/// The worker is busy until the stop, so the other clients are in the accept queue.
+fn prefork_serves_the_accept_queue() {
+    let check = LeakCheck::begin();
+    let (over, signalled) = sock::socketpair_with(AF_UNIX, sock::SOCK_DGRAM, 0).unwrap();
+    let handler = handler_fn(move |cx| {
+        // None ends before the clients in the queue are accepted.
+        signalled.recv(1)?;
+        cx.wfile.write_all(b"served")
+    });
+    let server = PreforkTCPServer::builder(handler)
+        .workers(1)
+        .worker_class(crate::worker_class())
+        .max_connections(1)
+        .poll_interval(Duration::from_millis(5))
+        .service_actions(terminate_and_release(1, over, 8))
+        .drain_on_signals(LIMIT)
+        .bind(LOOPBACK)
+        .unwrap();
+    let clients: Vec<Socket> = (0..8).map(|_| connect_to(server.server_address())).collect();
+    server.serve_forever().unwrap();
+    for client in &clients {
+        assert_eq!(read_to_end(client), "served", "{:?}", server.drained());
+    }
+    let report = server.drained().expect("a drain");
+    assert!(report.aborted.is_empty() && report.finished >= 7, "{report}");
+    server.server_close().unwrap();
+    drop(clients);
+    check.assert_nothing_left();
+}
+
+/// A thread, and what ends it.
+type RunningThread = (mpsc::Sender<()>, thread::JoinHandle<()>);
+
+/// Has a second thread from the beginning of a drain on, with which a process cannot fork.
+#[derive(Clone, Default)]
+struct SecondThread(Arc<Mutex<Option<RunningThread>>>);
+
+impl ServerHooks for SecondThread {
+    fn state_changed(&self, state: ServerState) {
+        // The workers announce the drain too.
+        if state == ServerState::Draining && std::process::id() == PARENT.load(Ordering::SeqCst) {
+            let (end, ended) = mpsc::channel();
+            let waiting = thread::spawn(move || assert!(ended.recv().is_err()));
+            *self.0.lock().unwrap() = Some((end, waiting));
+        }
+    }
+}
+
+static PARENT: AtomicU32 = AtomicU32::new(0);
+
+/// The first attempts to fork a worker for the clients of the queue fail.
+fn keeps_clients_if_no_worker_is_forked() {
+    PARENT.store(std::process::id(), Ordering::SeqCst);
+    let hooks = SecondThread::default();
+    let second = hooks.0.clone();
+    let sent = AtomicBool::new(false);
+    let (over, signalled) = sock::socketpair_with(AF_UNIX, sock::SOCK_DGRAM, 0).unwrap();
+    let handler = handler_fn(move |cx| {
+        signalled.recv(1)?;
+        cx.wfile.write_all(b"served")
+    });
+    let server = PreforkTCPServer::builder(handler)
+        .workers(1)
+        .hooks(hooks)
+        .poll_interval(Duration::from_millis(5))
+        .service_actions(move |handle| {
+            if handle.stats().in_flight > 0 && !sent.swap(true, Ordering::SeqCst) {
+                raise(Signal::TERM);
+                (0..4).for_each(|_| assert_eq!(over.send(b"!").unwrap(), 1));
+            }
+            // The worker was reaped before this call, and then an attempt was made to replace it.
+            if handle.state() >= ServerState::Draining && children().is_empty() {
+                if let Some((end, waiting)) = second.lock().unwrap().take() {
+                    drop(end);
+                    waiting.join().unwrap();
+                }
+            }
+        })
+        .drain_on_signals(LIMIT)
+        .bind(LOOPBACK)
+        .unwrap();
+    let clients: Vec<Socket> = (0..4).map(|_| connect_to(server.server_address())).collect();
+    server.serve_forever().unwrap();
+    for client in &clients {
+        assert_eq!(read_to_end(client), "served", "{:?}", server.drained());
+    }
+    server.server_close().unwrap();
+}
+
+/// Each of two clients of the queue is answered when both are being served.
+fn workers_share_the_accept_queue() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("begun");
+    let (over, signalled) = sock::socketpair_with(AF_UNIX, sock::SOCK_DGRAM, 0).unwrap();
+    let begun = path.clone();
+    let handler = handler_fn(move |cx| {
+        if cx.request.recv(1)? == b"w" {
+            signalled.recv(1)?;
+            return cx.wfile.write_all(b"served");
+        }
+        fs::File::options().create(true).append(true).open(&begun)?.write_all(b"!")?;
+        wait_until("both are being served", || fs::read(&begun).unwrap().len() >= 2);
+        cx.wfile.write_all(b"served")
+    });
+    let server = PreforkTCPServer::builder(handler)
+        .workers(2)
+        .worker_class(WorkerClass::Threads(1))
+        .poll_interval(Duration::from_millis(5))
+        .service_actions(terminate_and_release(2, over, 2))
+        .drain_on_signals(LIMIT)
+        .bind(LOOPBACK)
+        .unwrap();
+    let clients: Vec<Socket> = (0..4).map(|_| connect_to(server.server_address())).collect();
+    clients.iter().zip([b"w", b"w", b"q", b"q"]).for_each(|(client, line)| client.sendall(line).unwrap());
+    server.serve_forever().unwrap();
+    for client in &clients {
+        assert_eq!(read_to_end(client), "served", "{:?}", server.drained());
+    }
+    server.server_close().unwrap();
+}
+
+/// The worker has two clients of the queue and serves one of them until the limit.
+fn begins_no_request_after_the_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("begun");
+    let (over, signalled) = sock::socketpair_with(AF_UNIX, sock::SOCK_DGRAM, 0).unwrap();
+    let begun = path.clone();
+    let handler = handler_fn(move |cx| {
+        fs::File::options().create(true).append(true).open(&begun)?.write_all(b"!")?;
+        if cx.request.recv(1)? == b"w" {
+            return signalled.recv(1).map(drop);
+        }
+        // Until the drain aborts it.
+        cx.request.recv(1).map(drop)
+    });
+    let server = PreforkTCPServer::builder(handler)
+        .workers(1)
+        .worker_class(WorkerClass::Selector)
+        .max_connections(1)
+        .first_byte_timeout(None)
+        .poll_interval(Duration::from_millis(5))
+        .service_actions(terminate_and_release(1, over, 1))
+        .drain_on_signals(Duration::from_secs(2))
+        .bind(LOOPBACK)
+        .unwrap();
+    let clients: Vec<Socket> = (0..4).map(|_| connect_to(server.server_address())).collect();
+    clients.iter().zip([b"w", b"q", b"q", b"q"]).for_each(|(client, line)| client.sendall(line).unwrap());
+    server.serve_forever().unwrap();
+    assert!(fs::read(&path).unwrap().len() <= 2, "{:?}", server.drained());
+    server.server_close().unwrap();
+}
+
+fn drains_with_the_longest_limit<M: MixIn + Default>(model: &str, mixin: fn() -> M) {
+    let stops = AtomicBool::new(false);
+    // A selector serves a client that has sent something.
+    let handler = handler_fn(|cx| {
+        cx.rfile.read_line(&mut String::new())?;
+        cx.wfile.write_all(b"served")
+    });
+    let server = StreamServer::<Inet, M>::builder(handler)
+        .mixin(mixin())
+        .poll_interval(Duration::from_millis(5))
+        .service_actions(move |server| {
+            if server.stats().finished > 0 && !stops.swap(true, Ordering::SeqCst) {
+                server.request_shutdown().unwrap();
+            }
+        })
+        .bind(LOOPBACK)
+        .unwrap();
+    let client = connect_to(server.server_address());
+    client.sendall(b"\n").unwrap();
+    server.serve_forever().unwrap();
+    assert_eq!(read_to_end(&client), "served", "{model}");
+    let report = server.drain(Duration::MAX).unwrap();
+    assert!(report.aborted.is_empty() && report.still_running == 0, "{model}: {report}");
+    server.server_close().unwrap();
+}
+
 /// Clients are queued all the time, so the loop never waits.
 fn forking_handles_a_signal_under_load() {
     let check = LeakCheck::begin();
@@ -172,7 +414,9 @@ fn forking_handles_a_signal_under_load() {
     raise(Signal::TERM);
     server.serve_forever().unwrap();
     let stats = server.stats();
-    assert!(stats.accepted < 5, "the server went on serving: {stats}");
+    // Those that were in the accept queue are served, and no others.
+    assert_eq!((stats.accepted, stats.finished), (30, 30), "{stats}");
+    assert!(refused(server.server_address()), "the server went on accepting");
     assert_eq!(stats.in_flight, 0);
     drop((clients, server));
     check.assert_nothing_left();
@@ -195,6 +439,23 @@ impl<F: Fn() + Send + Sync + 'static> SignalsOnce<F> {
     }
 }
 
+/// Lets the child return when the drain begins, and waits for its end. The drain has to count a request
+/// that ends before it begins to wait.
+struct EndsChildInDrain {
+    sent: Socket,
+    parent: Pid,
+}
+
+impl ServerHooks for EndsChildInDrain {
+    fn state_changed(&self, state: ServerState) {
+        if state == ServerState::Draining && getpid() == self.parent {
+            self.sent.send(b"!").unwrap();
+            // The child stays for the server to reap.
+            waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+        }
+    }
+}
+
 fn children() -> String {
     fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap()
 }
@@ -210,10 +471,7 @@ fn children_finish_after_ctrl_c() {
     let hooks = SignalsOnce {
         begun,
         sent: AtomicBool::new(false),
-        send: move || {
-            kill_process_group(getpid(), Signal::INT).unwrap();
-            sent.send(b"!").unwrap();
-        },
+        send: || kill_process_group(getpid(), Signal::INT).unwrap(),
     };
     let handler = handler_fn(move |cx| {
         sender.send(b"!")?;
@@ -222,6 +480,7 @@ fn children_finish_after_ctrl_c() {
         cx.wfile.write_all(b"done")
     });
     let server = ForkingUnixStreamServer::builder(handler)
+        .hooks(EndsChildInDrain { sent, parent: getpid() })
         .service_actions(move |_| hooks.service_actions())
         .poll_interval(Duration::from_millis(5))
         .drain_on_signals(LIMIT)
@@ -251,7 +510,8 @@ fn a_second_signal_kills_children() {
         sent: AtomicBool::new(false),
         send: || {
             raise(Signal::TERM);
-            raise(Signal::TERM);
+            // The same signal would count as one with the first.
+            raise(Signal::INT);
         },
     };
     let handler = handler_fn(move |cx| {
@@ -297,11 +557,43 @@ fn stuck_loop() {
     unreachable!("serve_forever returned");
 }
 
+/// The same with a hook of the loop that never returns. No request is in flight then.
+fn stuck_hook() {
+    let path = std::path::PathBuf::from(std::env::var_os("STUCK_LOOP").expect("a path"));
+    let server = ThreadingUnixStreamServer::builder(handler_fn(|_| Ok(())))
+        .hooks(Stuck)
+        .drain_on_signals(Duration::from_millis(100))
+        .bind(&path)
+        .unwrap();
+    println!("listening");
+    server.serve_forever().unwrap();
+    unreachable!("serve_forever returned");
+}
+
+struct Stuck;
+
+impl ServerHooks for Stuck {
+    fn get_request(&self, _socket: &Socket) -> io::Result<(Socket, Address)> {
+        println!("begun");
+        loop {
+            thread::park();
+        }
+    }
+}
+
 fn a_blocked_loop_ends_with_its_process() {
+    ends_with_status_1("stuck_loop");
+}
+
+fn a_loop_in_a_hook_ends_with_its_process() {
+    ends_with_status_1("stuck_hook");
+}
+
+fn ends_with_status_1(helper: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let mut program = Command::new(std::env::current_exe().unwrap())
-        .args(["--alone", "stuck_loop"])
+        .args(["--alone", helper])
         .env("STUCK_LOOP", &path)
         .stdout(Stdio::piped())
         .spawn()

@@ -232,7 +232,8 @@ fn request() {
     let begin = Instant::now();
     let (stats, response) = one(builder(stuck).request_timeout(SHORT), |_| ());
     let lines = KEPT.0.lock().unwrap().clone();
-    assert!(lines.is_empty(), "a client's fault was logged as an error: {lines:?}");
+    let [line] = &lines[..] else { panic!("more than the deadline was logged: {lines:?}") };
+    assert!(line.starts_with("WARN: ") && line.ends_with("request deadline of 150ms is over"), "{line}");
     assert_timed_out(&stats, |stats| stats.timed_out.request);
     assert_eq!(response, "");
     assert!(begin.elapsed() >= SHORT && begin.elapsed() < LIMIT);
@@ -280,15 +281,17 @@ fn handshake(request: Socket, _client_address: &Address) -> io::Result<Socket> {
 }
 
 fn wrap() {
+    // The third client has to finish its handshake in time also on a busy machine.
+    const WRAP: Duration = Duration::from_secs(1);
     let check = LeakCheck::begin();
     let handle = Arc::new(OnceLock::new());
     let hooks = StopAfter { requests: 3, handle: Arc::clone(&handle), begun: false };
     let builder = builder(handler_fn(|cx| {
         // Longer than the handshake deadline, which ends with the handshake.
-        thread::sleep(SHORT * 4);
+        thread::sleep(WRAP + SHORT);
         cx.wfile.write_all(b"served")
     }));
-    let builder = builder.wrap_timeout(SHORT * 2).read_timeout(LIMIT).wrap_request(handshake);
+    let builder = builder.wrap_timeout(WRAP).read_timeout(LIMIT).wrap_request(handshake);
     let server = builder.service_actions(move |_| hooks.service_actions()).bind(LOOPBACK).unwrap();
     handle.set(server.handle()).unwrap();
     let silent = connect_to(server.server_address());
@@ -405,6 +408,8 @@ fn client_address_of_the_hook() {
 }
 
 fn server_speaks_first() {
+    // The server has to speak in time also on a busy machine.
+    const FIRST_BYTE: Duration = Duration::from_secs(1);
     let handler = handler_fn(|cx| {
         cx.wfile.write_all(b"who is there?\n")?;
         echo(cx)?;
@@ -417,14 +422,14 @@ fn server_speaks_first() {
         let handle = Arc::new(OnceLock::new());
         let hooks = StopAfter { requests: 1, handle: Arc::clone(&handle), begun: false };
         let server = builder(handler)
-            .first_byte_timeout(SHORT)
+            .first_byte_timeout(FIRST_BYTE)
             .wrap_request(unchanged)
             .service_actions(move |_| hooks.service_actions())
             .bind(LOOPBACK)
             .unwrap();
         handle.set(server.handle()).unwrap();
         let client = connect_to(server.server_address());
-        other.replace(beside(&client, "sleep 0.5; echo me"));
+        other.replace(beside(&client, "sleep 1.5; echo me"));
         server.serve_forever().unwrap();
         (server.stats(), read_to_end(&client))
     };
@@ -489,7 +494,7 @@ fn drain_reports_and_aborts() {
         client.sendall(b"hello\n").unwrap();
     }
     server.serve_forever().unwrap();
-    let limit = Duration::from_secs(1);
+    let limit = Duration::from_secs(2);
     let begin = Instant::now();
     let report = server.drain(limit).unwrap();
     assert!(begin.elapsed() >= limit);

@@ -68,7 +68,8 @@ fn failing_constructors_leave_no_descriptor() {
     taken.bind(("127.0.0.1", 0)).unwrap();
     taken.listen(1).unwrap();
     let address = taken.getsockname().unwrap();
-    let named = format!("bind {address}: Address already in use (os error 98)");
+    let verb = "bind (allow_reuse_address(true) binds a port with connections in TIME_WAIT)";
+    let named = format!("{verb} {address}: Address already in use (os error 98)");
     fails_each_time(&named, || ThreadingTCPServer::new(&address, nothing()));
     fails_each_time("bind 192.0.2.1:80: Cannot assign requested address (os error 99)", || {
         UDPServer::new(("192.0.2.1", 80), datagram_handler_fn(|_| Ok(())))

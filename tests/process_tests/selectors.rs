@@ -68,6 +68,10 @@ fn select_above_fd_setsize() {
     // Python's number, less what is open already.
     let descriptors = maximum.unwrap_or(u64::MAX).min(1 << 16) - 32;
     let pairs = usize::try_from(descriptors / 2).unwrap();
+    if maximum == Some(1024) {
+        println!("NOT RUN: the limit on descriptors is FD_SETSIZE");
+        return;
+    }
     assert!(pairs > 512, "{descriptors} descriptors are not more than FD_SETSIZE");
     case::<PollSet>(pairs);
     #[cfg(target_os = "linux")]

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid, kill_process};
 use signal_hook::consts::SIGUSR1;
-use sock::{AF_INET, SO_SNDBUF, SOCK_STREAM, SOL_SOCKET, Socket, set_interrupt_hook, was_interrupted};
+use sock::{
+    AF_INET, POLLIN, Poll, SO_SNDBUF, SOCK_STREAM, SOL_SOCKET, Socket, set_interrupt_hook, was_interrupted,
+};
 
 use crate::Test;
 
@@ -59,6 +61,12 @@ fn signals_do_not_extend_a_timeout() {
     });
     let took = begin.elapsed();
     assert!(took >= timeout && took < Duration::from_secs(5), "{took:?}");
+    let begin = Instant::now();
+    under_signals(|| {
+        assert_eq!(sock::poll(&mut [Poll::new(&ours, POLLIN)], Some(timeout)).unwrap(), 0);
+    });
+    let took = begin.elapsed();
+    assert!(took >= timeout && took < Duration::from_secs(5), "{took:?}");
 }
 
 fn signals_do_not_end_a_call() {
@@ -78,6 +86,7 @@ fn signals_do_not_end_a_call() {
                     let client = Socket::new(AF_INET, SOCK_STREAM, 0).unwrap();
                     client.connect(&address).unwrap();
                 });
+                assert_eq!(sock::poll(&mut [Poll::new(&ours, POLLIN)], timeout).unwrap(), 1);
                 assert_eq!(ours.recv(100).unwrap(), b"late");
                 listener.accept().unwrap();
             });
@@ -96,7 +105,8 @@ fn a_hook_that_returns_false_ends_every_blocked_call() {
     for sock in [&ours, &full, &listener] {
         sock.settimeout(timeout).unwrap();
     }
-    let calls: [(&str, &dyn Fn() -> io::Result<()>); 9] = [
+    let calls: [(&str, &dyn Fn() -> io::Result<()>); 10] = [
+        ("poll", &|| sock::poll(&mut [Poll::new(&ours, POLLIN)], Some(timeout)).map(drop)),
         ("recv", &|| ours.recv(1).map(drop)),
         ("recv_into", &|| ours.recv_into(&mut [0]).map(drop)),
         ("recvfrom", &|| ours.recvfrom(1).map(drop)),

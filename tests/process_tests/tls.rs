@@ -1,25 +1,26 @@
 //! The promise: TLS works with each class of server. A stalled handshake, garbage and plain HTTP hold
 //! their own permit until the deadline and affect no other client. Sessions are resumed whichever
 //! thread or process served the first connection. A handler that fails ends its connection without a
-//! close_notify.
+//! close_notify. After SIGHUP the workers of a prefork server have the new certificate.
 
 use std::fs;
 use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, getpid, kill_process, test_kill_process};
 use sock::Socket;
 use sockserver::kind::{Inet, Stream};
 use sockserver::{
-    Builder, ForkingTCPServer, MixIn, PreforkTCPServer, SelectorTCPServer, StreamContext,
+    Builder, ForkingTCPServer, MixIn, PreforkTCPServer, SelectorTCPServer, ServerHooks, StreamContext,
     StreamRequestHandler, TCPServer, ThreadPoolTCPServer, ThreadingTCPServer,
 };
 use sockssl::{PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext, SSLSocket, TLSVersion, WrapOptions};
 
 use crate::Test;
-use crate::support::{LIMIT, LOOPBACK, connect_to, read_to_end};
+use crate::support::{LIMIT, LOOPBACK, connect_from, connect_to, read_to_end, wait_until};
 
 pub(crate) const TESTS: &[Test] = &[
     ("tls_in_the_loop", || holds("tls_sequential", 3)),
@@ -28,6 +29,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("tls_in_a_selector", || holds("tls_selector", 10)),
     ("tls_in_children", || holds("tls_forking", 30)),
     ("tls_in_preforked_workers", || holds("tls_prefork", 6)),
+    ("sighup_replaces_the_certificate_of_a_prefork_server", sighup_replaces_the_certificate),
+    #[cfg(target_os = "linux")]
+    ("a_kept_tls_request_in_a_selector_makes_two_system_calls", count_calls),
 ];
 
 /// Servers, each a program that prints its address and serves until it is killed.
@@ -37,13 +41,27 @@ pub(crate) const HELPERS: &[Test] = &[
     ("tls_pool", || serve(ThreadPoolTCPServer::builder(|| Echo).workers(4))),
     ("tls_selector", || serve(SelectorTCPServer::builder(|| Echo).workers(4))),
     ("tls_forking", || serve(ForkingTCPServer::builder(|| Echo))),
-    ("tls_prefork", || serve(PreforkTCPServer::builder(|| Echo).workers(3))),
+    ("tls_prefork", || {
+        serve(PreforkTCPServer::builder(|| Echo).workers(3).worker_class(crate::worker_class()))
+    }),
+    ("tls_prefork_reload", || {
+        let context = server_context();
+        let builder =
+            PreforkTCPServer::builder(|| Echo).workers(WORKERS).worker_class(crate::worker_class());
+        let builder = builder.hooks(Reload(context.clone())).manage_workers_on_signals();
+        serve_with(builder.drain_on_signals(LIMIT), context);
+    }),
+    ("tls_kept", || serve(SelectorTCPServer::builder(|| Kept).workers(1))),
 ];
 
 const CERTIFICATES: &str = "SOCK_TEST_CERTIFICATES";
 
-/// The deadline of a handshake.
+/// The deadline of a handshake that is not finished.
 const DEADLINE: Duration = Duration::from_secs(1);
+
+/// Where the clients with that deadline connect from. A complete handshake has no deadline that a busy
+/// machine could exceed.
+const STALLED: &str = "127.0.0.2";
 
 /// Requests that make the handler fail in the middle of its response.
 const FAIL: &[u8] = b"fail\n";
@@ -67,26 +85,46 @@ impl StreamRequestHandler for Echo {
     }
 }
 
-fn serve<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
+fn server_context() -> SSLContext {
     let directory =
         PathBuf::from(std::env::var_os(CERTIFICATES).expect("the directory of certificates is set"));
     let context = SSLContext::new(PROTOCOL_TLS_SERVER);
     context.load_cert_chain(directory.join("cert.pem"), directory.join("key.pem")).unwrap();
-    let options = WrapOptions::new().handshake_timeout(DEADLINE);
-    let builder =
-        builder.wrap_request(move |request, _| context.wrap_socket_server_with(request, &options));
+    context
+}
+
+fn serve<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
+    serve_with(builder, server_context());
+}
+
+fn serve_with<M: MixIn>(builder: Builder<Stream<Inet>, M>, context: SSLContext) {
+    let builder = builder.wrap_request(move |request, client_address| {
+        let is_stalled = client_address.ip() == Some(STALLED.parse().unwrap());
+        let timeout = if is_stalled { DEADLINE } else { LIMIT };
+        context.wrap_socket_server_with(request, &WrapOptions::new().handshake_timeout(timeout))
+    });
     let server = builder.bind(LOOPBACK).unwrap();
     println!("{}", server.server_address());
     server.serve_forever().unwrap();
 }
 
-fn holds(class: &str, stalled: usize) {
-    let directory = tempfile::tempdir().unwrap();
-    certificates(directory.path());
+/// Starts a helper, as the last arguments of `command`, and returns its address.
+fn start(command: Command, class: &str, directory: &Path) -> (Killed, sock::Address) {
+    let (server, address, _) = start_with_output(command, class, directory);
+    (server, address)
+}
+
+/// Does so, and returns the rest of its output too.
+fn start_with_output(
+    mut command: Command,
+    class: &str,
+    directory: &Path,
+) -> (Killed, sock::Address, io::BufReader<ChildStdout>) {
+    certificates(directory);
     let mut server = Killed(
-        Command::new(std::env::current_exe().unwrap())
+        command
             .args(["--alone", class])
-            .env(CERTIFICATES, directory.path())
+            .env(CERTIFICATES, directory)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -94,9 +132,74 @@ fn holds(class: &str, stalled: usize) {
             .unwrap(),
     );
     let mut line = String::new();
-    io::BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let mut output = io::BufReader::new(server.0.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
     let address: std::net::SocketAddr = line.trim().parse().unwrap();
-    let address = sock::Address::from(address);
+    (server, sock::Address::from(address), output)
+}
+
+/// Serves one line for each call. After `quit` the process ends.
+struct Kept;
+
+impl StreamRequestHandler for Kept {
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        let line = cx.rfile.readline(100)?;
+        if line == b"quit\n" {
+            std::process::exit(0);
+        }
+        cx.close_connection = line.is_empty();
+        cx.wfile.write_all(&line)
+    }
+}
+
+/// A receive and a send. A wait between two requests is one more call, and not counted.
+#[cfg(target_os = "linux")]
+fn count_calls() {
+    const REQUESTS: usize = 1000;
+    if Command::new("strace").arg("-V").output().is_err() {
+        let required = std::env::var_os("SOCK_REQUIRE_PEERS").is_some_and(|value| value == "1");
+        assert!(!required, "SOCK_REQUIRE_PEERS=1 is set, but strace is not on PATH");
+        println!("NOT RUN: strace is not on PATH");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("trace");
+    let mut strace = Command::new("strace");
+    // Everything that a request might do with a descriptor or a clock, besides waiting.
+    strace.args(["-f", "-qq", "-e", "signal=none", "-e", "trace=%network,%desc,ioctl,clock_gettime", "-o"]);
+    strace.arg(&trace).arg(std::env::current_exe().unwrap());
+    let (mut server, address) = start(strace, "tls_kept", directory.path());
+    let context = SSLContext::new(PROTOCOL_TLS_CLIENT);
+    context.load_verify_locations(directory.path().join("cert.pem")).unwrap();
+    let sock = context.wrap_socket_client(connect_to(&address), "localhost").expect("handshake");
+    let mut answer = [0; 5];
+    for number in 0..=REQUESTS {
+        sock.sendall(b"line\n").unwrap();
+        sock.makefile_rb().read_exact(&mut answer).unwrap_or_else(|error| panic!("{number}: {error}"));
+    }
+    sock.sendall(b"quit\n").unwrap();
+    server.0.wait().unwrap();
+
+    let trace = fs::read_to_string(trace).unwrap();
+    // A call that another thread interrupts has a second line.
+    let counts = |line: &&str| !line.contains("epoll_") && !line.contains(" resumed>");
+    let lines: Vec<_> = trace.lines().filter(counts).collect();
+    // From the answer of the first request to that of the last one.
+    let sends: Vec<_> = lines.iter().enumerate().filter(|(_, line)| line.contains("sendto(")).collect();
+    let (first, last) = (sends[sends.len() - 1 - REQUESTS].0, sends[sends.len() - 1].0);
+    let calls = last - first;
+    // A wake of the selector without input costs one receive more.
+    assert!(
+        (2 * REQUESTS..2 * REQUESTS + REQUESTS / 10).contains(&calls),
+        "{calls}: {:#?}",
+        &lines[last - 20..]
+    );
+}
+
+fn holds(class: &str, stalled: usize) {
+    let directory = tempfile::tempdir().unwrap();
+    let command = Command::new(std::env::current_exe().unwrap());
+    let (mut server, address) = start(command, class, directory.path());
 
     for version in [TLSVersion::TLSv1_3, TLSVersion::TLSv1_2] {
         let context = SSLContext::new(PROTOCOL_TLS_CLIENT);
@@ -141,9 +244,82 @@ fn holds(class: &str, stalled: usize) {
     assert_eq!(server.0.try_wait().unwrap(), None, "the server does not serve");
 }
 
+/// Reads the certificate again, and prints each worker and each result.
+struct Reload(SSLContext);
+
+impl ServerHooks for Reload {
+    fn start_worker(&self) -> io::Result<()> {
+        println!("worker {}", getpid().as_raw_pid());
+        Ok(())
+    }
+
+    fn reload(&self) -> io::Result<()> {
+        let reloaded = self.0.reload();
+        println!("reload {}", reloaded.is_ok());
+        reloaded
+    }
+}
+
+const WORKERS: usize = 3;
+
+fn sighup_replaces_the_certificate() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let command = Command::new(std::env::current_exe().unwrap());
+    let (server, address, output) = start_with_output(command, "tls_prefork_reload", directory.path());
+    let mut lines = output.lines().map(Result::unwrap);
+    let worker =
+        |line: String| Pid::from_raw(line.strip_prefix("worker ").expect(&line).parse().unwrap()).unwrap();
+    let old_workers: Vec<Pid> = lines.by_ref().take(WORKERS).map(worker).collect();
+    let old = fs::read(path("cert.pem")).unwrap();
+    assert!(has_certificate(&address, &old));
+
+    // Both files replace the old ones, or none does.
+    certificates(directory.path());
+    let new = fs::read(path("cert.pem")).unwrap();
+    let key = fs::read(path("key.pem")).unwrap();
+    fs::write(path("key.pem"), "no key").unwrap();
+    kill_process(Pid::from_child(&server.0), Signal::HUP).unwrap();
+    assert_eq!(lines.next().unwrap(), "reload false");
+    for _ in 0..2 * WORKERS {
+        assert!(has_certificate(&address, &old) && !has_certificate(&address, &new));
+    }
+
+    fs::write(path("key.pem"), key).unwrap();
+    kill_process(Pid::from_child(&server.0), Signal::HUP).unwrap();
+    assert_eq!(lines.next().unwrap(), "reload true");
+    let new_workers: Vec<Pid> = lines.by_ref().take(WORKERS).map(worker).collect();
+    assert_eq!(new_workers.len(), WORKERS);
+    wait_until("the old workers have exited", || {
+        !old_workers.iter().any(|worker| test_kill_process(*worker).is_ok())
+    });
+    for _ in 0..2 * WORKERS {
+        assert!(has_certificate(&address, &new) && !has_certificate(&address, &old));
+    }
+}
+
+/// Returns whether a new client gets this certificate.
+fn has_certificate(address: &sock::Address, certificate: &[u8]) -> bool {
+    let context = SSLContext::new(PROTOCOL_TLS_CLIENT);
+    context.load_verify_data(certificate).unwrap();
+    match context.wrap_socket_client(connect_to(address), "localhost") {
+        Ok(sock) => {
+            sock.sendall(b"line\n").unwrap();
+            let mut answer = [0; 5];
+            sock.makefile_rb().read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"line\n");
+            true
+        }
+        Err(error) => {
+            assert!(error.to_string().contains("certificate verify failed"), "{error}");
+            false
+        }
+    }
+}
+
 /// A client that does not finish its handshake.
 fn stalled_client(address: &sock::Address, number: usize) -> Socket {
-    let sock = connect_to(address);
+    let sock = connect_from(STALLED, address);
     let bytes: &[u8] = match number % 5 {
         0 => b"",
         1 => b"\x16\x03\x01\x02\x00\x01",
@@ -187,5 +363,3 @@ impl Drop for Killed {
         let _ = self.0.wait();
     }
 }
-
-const _: () = assert!(DEADLINE.as_secs() < LIMIT.as_secs());

@@ -154,7 +154,8 @@ fn attack() {
 }
 
 fn does_not_change_a_file_that_replaces_the_path() {
-    let outer = tempfile::tempdir().unwrap();
+    // TMPDIR can be a folder that other users cannot enter.
+    let outer = tempfile::tempdir_in("/tmp").unwrap();
     let (folder, private) = (outer.path().join("shared"), outer.path().join("private"));
     fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o711)).unwrap();
     fs::create_dir(&folder).unwrap();
@@ -165,6 +166,7 @@ fn does_not_change_a_file_that_replaces_the_path() {
     // Another user may not have access to the program's directory.
     let program = folder.join("program");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new("setpriv");
     if geteuid().is_root() {
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);

@@ -27,6 +27,14 @@ macro_rules! number {
 
         impl $type {
             /// Returns the platform's number.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use sock::{AF_INET, AddressFamily};
+            ///
+            /// assert_eq!(AddressFamily::from(AF_INET.as_raw()), AF_INET);  // int(socket.AF_INET)
+            /// ```
             #[must_use]
             pub const fn as_raw(self) -> i32 {
                 self.0
@@ -55,12 +63,34 @@ macro_rules! bits {
             pub const NONE: $type = $type(0);
 
             /// Returns whether every flag of `other` is in `self`.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use sock::{AI_CANONNAME, AI_PASSIVE, MSG_DONTWAIT, MSG_PEEK};
+            ///
+            /// assert!((MSG_PEEK | MSG_DONTWAIT).contains(MSG_PEEK));
+            /// assert!(!AI_PASSIVE.contains(AI_CANONNAME));
+            /// # #[cfg(target_os = "linux")]
+            /// assert!((sock::SOCK_STREAM | sock::SOCK_NONBLOCK).contains(sock::SOCK_NONBLOCK));
+            /// ```
             #[must_use]
             pub const fn contains(self, other: $type) -> bool {
                 self.0 & other.0 == other.0
             }
 
             /// Returns `self` without the flags of `other`.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use sock::{AI_CANONNAME, AI_PASSIVE, MSG_DONTWAIT, MSG_PEEK};
+            ///
+            /// assert_eq!((MSG_PEEK | MSG_DONTWAIT).without(MSG_DONTWAIT), MSG_PEEK);
+            /// assert_eq!((AI_PASSIVE | AI_CANONNAME).without(AI_CANONNAME), AI_PASSIVE);
+            /// # #[cfg(target_os = "linux")]
+            /// assert_eq!((sock::SOCK_STREAM | sock::SOCK_NONBLOCK).without(sock::SOCK_NONBLOCK), sock::SOCK_STREAM);
+            /// ```
             #[must_use]
             pub const fn without(self, other: $type) -> $type {
                 $type(self.0 & !other.0)
@@ -111,21 +141,64 @@ macro_rules! numbers {
 
 number! {
     /// An address family, such as [`AF_INET`]. Python: `socket.AddressFamily`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, AddressFamily};
+    ///
+    /// let family: AddressFamily = AF_INET;
+    /// assert_eq!(family.to_string(), "AF_INET");
+    /// ```
     AddressFamily
 }
 number! {
     /// A type of socket, such as [`SOCK_STREAM`]. Python: `socket.SocketKind`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{SOCK_STREAM, SocketKind};
+    ///
+    /// let kind: SocketKind = SOCK_STREAM;
+    /// assert_eq!(kind.to_string(), "SOCK_STREAM");
+    /// ```
     SocketKind
 }
 number! {
     /// Flags of a send or receive call, such as [`MSG_PEEK`]. Python: `socket.MsgFlag`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{MSG_PEEK, MSG_WAITALL, MsgFlags};
+    ///
+    /// let flags: MsgFlags = MSG_PEEK | MSG_WAITALL;
+    /// assert!(flags.contains(MSG_WAITALL));
+    /// ```
     MsgFlags
 }
 number! {
     /// Flags of [`getaddrinfo`](crate::getaddrinfo), such as [`AI_PASSIVE`]. Python: `socket.AddressInfo`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AI_NUMERICHOST, AI_PASSIVE, AddressInfo};
+    ///
+    /// let flags: AddressInfo = AI_PASSIVE | AI_NUMERICHOST;
+    /// assert!(flags.contains(AI_PASSIVE));
+    /// ```
     AddressInfo
 }
 bits!(SocketKind);
+
+impl SocketKind {
+    pub(crate) const fn from_raw_bits(bits: i32) -> SocketKind {
+        SocketKind(bits)
+    }
+}
+
 bits!(MsgFlags);
 bits!(AddressInfo);
 
@@ -211,6 +284,16 @@ impl fmt::Display for AddressFamily {
 
 impl SocketKind {
     /// Returns the type without flags: `SOCK_STREAM` for `SOCK_STREAM | SOCK_NONBLOCK`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// use sock::{SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM};
+    ///
+    /// assert_eq!((SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC).without_flags(), SOCK_STREAM);
+    /// # }
+    /// ```
     #[must_use]
     pub fn without_flags(self) -> SocketKind {
         let flags = sys::KIND_FLAGS.iter().fold(0, |flags, (flag, _)| flags | flag);

@@ -103,27 +103,73 @@ pub struct GaiError {
 
 impl GaiError {
     /// Returns the `GaiError` in an error or its causes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::GaiError;
+    ///
+    /// let error = sock::getaddrinfo("no.such.name.invalid", 80).unwrap_err();
+    /// assert!(GaiError::of(&error).is_some());                     // except socket.gaierror
+    /// assert!(GaiError::of(&std::io::Error::other("another error")).is_none());
+    /// ```
     #[must_use]
     pub fn of(error: &io::Error) -> Option<&GaiError> {
         find_error(error)
     }
 
     /// Returns the `EAI_` code, such as [`EAI_NONAME`](crate::EAI_NONAME).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AI_NUMERICHOST, EAI_NONAME, GaiError, Hints};
+    ///
+    /// let numbers = Hints::new().flags(AI_NUMERICHOST);
+    /// let error = sock::getaddrinfo_with("localhost", 80, &numbers).unwrap_err();
+    /// assert_eq!(GaiError::of(&error).unwrap().code(), EAI_NONAME);  // error.errno
+    /// ```
     #[must_use]
     pub fn code(&self) -> i32 {
         self.code
     }
 
     /// Returns the name of the code, such as `EAI_NONAME`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AI_NUMERICHOST, GaiError, Hints};
+    ///
+    /// let numbers = Hints::new().flags(AI_NUMERICHOST);
+    /// let error = sock::getaddrinfo_with("localhost", 80, &numbers).unwrap_err();
+    /// assert_eq!(GaiError::of(&error).unwrap().name(), "EAI_NONAME");
+    /// ```
     #[must_use]
     pub fn name(&self) -> &'static str {
         consts::gai_name(self.code).unwrap_or("EAI_UNKNOWN")
     }
 
     /// Returns the system's text for the code, such as `Name or service not known`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::GaiError;
+    ///
+    /// let error = sock::getaddrinfo("no.such.name.invalid", 80).unwrap_err();
+    /// let text = GaiError::of(&error).unwrap().text();             // error.strerror
+    /// assert!(error.to_string().contains(&text));
+    /// ```
     #[must_use]
     pub fn text(&self) -> String {
         sys::gai_strerror(self.code)
+    }
+
+    /// Creates the error for a port outside 0..=65535.
+    pub(crate) fn invalid_port(port: &dyn fmt::Display) -> io::Error {
+        let what = format!("port must be 0-65535, not {port}");
+        io::Error::new(io::ErrorKind::InvalidInput, GaiError { code: consts::EAI_SERVICE, what })
     }
 
     /// Creates the error of getaddrinfo(3) for `what`. `EAI_SYSTEM` stands for errno, so that is
@@ -172,18 +218,51 @@ pub struct HostError {
 
 impl HostError {
     /// Returns the `HostError` in an error or its causes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::HostError;
+    ///
+    /// // RFC 5737 reserves the address, so it has no name.
+    /// let error = sock::gethostbyaddr("192.0.2.1").unwrap_err();
+    /// if let Some(host) = HostError::of(&error) {                  // except socket.herror
+    ///     println!("{} {}", host.code(), host.text());
+    /// }
+    /// assert!(HostError::of(&std::io::Error::other("another error")).is_none());
+    /// ```
     #[must_use]
     pub fn of(error: &io::Error) -> Option<&HostError> {
         find_error(error)
     }
 
     /// Returns the code, Python's `h_errno`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// // RFC 5737 reserves the address, so it has no name.
+    /// let error = sock::gethostbyaddr("192.0.2.1").unwrap_err();
+    /// if let Some(host) = sock::HostError::of(&error) {
+    ///     assert_ne!(host.code(), 0);                              // error.errno
+    /// }
+    /// ```
     #[must_use]
     pub fn code(&self) -> i32 {
         self.code
     }
 
     /// Returns the system's text for the code, such as `Unknown host`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// // RFC 5737 reserves the address, so it has no name.
+    /// let error = sock::gethostbyaddr("192.0.2.1").unwrap_err();
+    /// if let Some(host) = sock::HostError::of(&error) {
+    ///     assert!(host.to_string().contains(&host.text()));
+    /// }
+    /// ```
     #[must_use]
     pub fn text(&self) -> String {
         sys::hstrerror(self.code)
@@ -228,24 +307,69 @@ pub struct AddressError {
 
 impl AddressError {
     /// Creates an error from an operation, an address and the cause, which is the `source`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io;
+    /// use sock::AddressError;
+    ///
+    /// let cause = io::ErrorKind::PermissionDenied.into();
+    /// let error = AddressError::new("bind", "127.0.0.1:80", cause);
+    /// assert_eq!(error.to_string(), "bind 127.0.0.1:80: permission denied");
+    /// ```
     #[must_use]
     pub fn new(operation: &'static str, address: impl fmt::Display, cause: io::Error) -> AddressError {
         AddressError { operation, address: address.to_string(), cause }
     }
 
     /// Returns the `AddressError` in an error or its causes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::AddressError;
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// # if !cfg!(windows) {
+    /// let error = sock::create_server(server.getsockname()?).unwrap_err();
+    /// let error = AddressError::of(&error).unwrap();
+    /// assert_eq!(error.address(), server.getsockname()?.to_string());
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn of(error: &io::Error) -> Option<&AddressError> {
         find_error(error)
     }
 
     /// Returns the operation, such as `bind`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io;
+    /// use sock::AddressError;
+    ///
+    /// let error = AddressError::new("bind", "127.0.0.1:80", io::ErrorKind::PermissionDenied.into());
+    /// assert_eq!(error.operation(), "bind");
+    /// ```
     #[must_use]
     pub fn operation(&self) -> &'static str {
         self.operation
     }
 
     /// Returns the address.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io;
+    /// use sock::AddressError;
+    ///
+    /// let error = AddressError::new("bind", "127.0.0.1:80", io::ErrorKind::PermissionDenied.into());
+    /// assert_eq!(error.address(), "127.0.0.1:80");
+    /// ```
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
@@ -306,6 +430,17 @@ pub struct ArgumentError {
 }
 
 /// The reason why an argument is invalid.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{ArgumentError, ArgumentFault};
+///
+/// let (ours, _theirs) = sock::socketpair()?;
+/// let error = ours.settimeout(-1).unwrap_err();
+/// assert_eq!(ArgumentError::of(&error).unwrap().fault(), ArgumentFault::Value);
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ArgumentFault {
@@ -321,12 +456,31 @@ pub enum ArgumentFault {
 
 impl ArgumentError {
     /// Returns the `ArgumentError` in an error or its causes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, ArgumentError, ArgumentFault, ToAddress};
+    ///
+    /// let error = ("localhost", 70_000).to_address(AF_INET).unwrap_err();
+    /// let argument = ArgumentError::of(&error).unwrap();
+    /// assert_eq!(argument.fault(), ArgumentFault::Range);          // except OverflowError
+    /// ```
     #[must_use]
     pub fn of(error: &io::Error) -> Option<&ArgumentError> {
         find_error(error)
     }
 
     /// Returns the reason why the argument is invalid.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, ArgumentError, ArgumentFault, ToAddress};
+    ///
+    /// let error = ("localhost", -1).to_address(AF_INET).unwrap_err();
+    /// assert_eq!(ArgumentError::of(&error).unwrap().fault(), ArgumentFault::Range);
+    /// ```
     #[must_use]
     pub fn fault(&self) -> ArgumentFault {
         self.fault

@@ -50,17 +50,62 @@
 //!
 //! With a logger installed, target `sock::call` at level trace logs one line for each BSD call, like
 //! strace(1): `RUST_LOG=sock=trace` with `env_logger`. The record has key-values such as `call` and
-//! `errno`. [`set_entry_records`] adds a record at target `sock::enter` when a call begins. Nothing
-//! else is logged.
+//! `errno`. [`set_entry_records`] adds a record at target `sock::enter` when a call begins.
+//!
+//! # Hints
+//!
+//! Target `sock::hint` at level trace logs what is legal and seldom meant: `RUST_LOG=sock::hint` with
+//! `env_logger`. Each hint says what to do, and names the scenario of the program `socklens` that
+//! shows it. The record has the key-values `hint`, `scenario` and, if there is a descriptor, `fd`.
+//! While the level is disabled, calls cost nothing more; while it is enabled, some make further
+//! system calls.
+//!
+//! | `hint` | logged when |
+//! | --- | --- |
+//! | `port-held` | `bind` or `listen` fails with `EADDRINUSE`: on Linux with the process that has the port, or the rest of TIME-WAIT |
+//! | `path-held`, `stale-path` | `bind` to a Unix path fails because a process has it, or because the file is left from a closed socket; `connect` finds such a file |
+//! | `partial-send` | [`send`](Socket::send) on a stream took a part of the data; once for each socket |
+//! | `end-of-file` | a receive on a stream has returned the end of file three times |
+//! | `unread-bytes` | the last descriptor of a connection is closed with bytes that were not received, so the peer gets a reset |
+//! | `backlog-full` | [`accept`](Socket::accept) finds the queue of its listener full (Linux), or `connect` to a Unix socket does |
+//! | `datagram-truncated` | a datagram was longer than the buffer (from [`recv`](Socket::recv) on Linux only) |
+//! | `busy-loop` | [`poll`] or a selector has reported a descriptor 100 times at once, and no call used it |
+//! | `blocked-worker` | a call blocked for 50 ms in a handler of the selector of `sockserver` |
+//!
+//! Nothing else is logged.
+//!
+//! # Features
+//!
+//! The crate has no feature flags. Items that exist on some systems only are marked.
+//!
+//! # Guide, examples and other crates
+//!
+//! - [Porting](guide::porting) shows Python and Rust side by side, and
+//!   [differences](guide::differences) lists what behaves differently on purpose.
+//!   [Platforms](guide::platforms) lists what runs where. The other pages are in [`guide`].
+//! - The [examples] are complete programs, each in Rust and in Python.
+//! - [`sockserver`] is Python's `socketserver`, [`sockssl`] is `ssl`. [`sockdiag`] shows the
+//!   system's view of all sockets, and [`socklens`] shows calls and packets in lessons.
 //!
 //! # Out of scope
 //!
 //! - Async: use tokio. A [`Socket`] can be converted into tokio's types through `OwnedFd`.
-//! - Protocols above the transport: servers are in the crate `sockserver`, TLS is in `sockssl`.
+//! - Protocols above the transport: servers are in the crate [`sockserver`], TLS is in [`sockssl`].
 //!
 //! The [documentation of Python's module](https://docs.python.org/3/library/socket.html) applies to
 //! this crate too. It is built on `socket2`.
-
+//!
+#![cfg_attr(docsrs, doc = "[`sockserver`]: https://docs.rs/sockserver")]
+#![cfg_attr(not(docsrs), doc = "[`sockserver`]: ../sockserver/index.html")]
+#![cfg_attr(docsrs, doc = "[`sockssl`]: https://docs.rs/sockssl")]
+#![cfg_attr(not(docsrs), doc = "[`sockssl`]: ../sockssl/index.html")]
+#![cfg_attr(docsrs, doc = "[`sockdiag`]: https://docs.rs/sockdiag")]
+#![cfg_attr(not(docsrs), doc = "[`sockdiag`]: ../sockdiag/index.html")]
+#![cfg_attr(docsrs, doc = "[`socklens`]: https://docs.rs/socklens")]
+#![cfg_attr(not(docsrs), doc = "[`socklens`]: ../socklens/index.html")]
+#![cfg_attr(docsrs, doc = "[examples]: guide/index.html#examples")]
+#![cfg_attr(not(docsrs), doc = "[examples]: ../../../examples/README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_debug_implementations)]
 
 mod address;
@@ -70,6 +115,7 @@ mod create;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz_invariants;
+pub mod guide;
 mod netdb;
 mod relay;
 pub mod selectors;
@@ -82,6 +128,8 @@ pub use call::cancel::{Canceller, set_interrupt_hook, was_cancelled, was_interru
 pub use call::deadline::{
     Deadline, Events, POLLERR, POLLHUP, POLLIN, POLLOUT, Poll, getdefaulttimeout, poll, setdefaulttimeout,
 };
+#[doc(hidden)]
+pub use call::hint::set_serving_thread;
 pub use call::to_timeout::ToTimeout;
 pub use call::trace::set_entry_records;
 pub use consts::*;
@@ -110,6 +158,7 @@ pub use socket::tcp_state::ParseTcpStateError;
 pub use stream::StreamSocket;
 #[doc(hidden)]
 pub use stream::buffer::{FillBuffer, ReadBuffer};
+pub use stream::lines::{ByteLines, MAX_LINE};
 pub use stream::makefile::{DEFAULT_BUFFER_SIZE, SocketPair, SocketReader, SocketWriter};
 pub use sys::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 

@@ -1,20 +1,23 @@
 //! Bytes both ways between two streams.
 
+mod error;
+mod options;
+
 use std::cell::Cell;
-use std::error::Error;
-use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
 use crate::call::cancel::{Aborted, Cancellation, check_interrupt_hook};
-use crate::call::deadline::{POLLIN, POLLOUT, Poll, poll};
-use crate::call::to_timeout::{ParsedTimeout, ToTimeout};
+use crate::call::deadline::{POLLIN, POLLOUT, Poll, poll, poll_until_signal};
 use crate::consts::SHUT_WR;
-use crate::error::{find_error, invalid, timed_out};
+use crate::error::{invalid, timed_out};
 use crate::selectors::{Backend, EVENT_READ, EVENT_WRITE, EventMask, FileObject, Selector};
 use crate::socket::Socket;
 use crate::stream::StreamSocket;
 use crate::sys;
+
+pub use error::{RelayCounts, RelayDirection, RelayError};
+pub use options::RelayOptions;
 
 /// Relays bytes in both directions until both streams have ended, and returns how many it relayed.
 ///
@@ -25,7 +28,9 @@ use crate::sys;
 /// it.
 ///
 /// It runs in the calling thread, which blocks. Until it returns, both sockets are in non-blocking mode.
-/// The streams are plain sockets or TLS. For many relays in one thread see [`Relay`].
+/// The streams are plain sockets or TLS. What a file such as a handler's `rfile` has read ahead is not
+/// relayed. Send its [`buffer`](crate::SocketReader::buffer) first. For many relays in one thread see
+/// [`Relay`].
 ///
 /// # Errors
 ///
@@ -115,181 +120,9 @@ impl<'a> NonBlocking<'a> {
 impl Drop for NonBlocking<'_> {
     fn drop(&mut self) {
         if self.before != Some(Duration::ZERO) {
+            // fcntl(2) cannot fail for an open socket, and a relay that fails reports its own error.
             let _ = self.sock.settimeout(self.before);
         }
-    }
-}
-
-/// How [`relay_with`] and [`Relay`] relay.
-///
-/// # Examples
-///
-/// ```
-/// use sock::RelayOptions;
-/// use std::time::Duration;
-///
-/// let options = RelayOptions::new()
-///     .deadline(3600) // for everything
-///     .idle_timeout(Duration::from_secs(60)) // while nothing is relayed in either direction
-///     .buffer_size(16 * 1024); // for each direction
-/// # let _ = options;
-/// ```
-#[derive(Clone, Debug)]
-pub struct RelayOptions {
-    deadline: ParsedTimeout,
-    idle_timeout: ParsedTimeout,
-    buffer_size: usize,
-}
-
-impl Default for RelayOptions {
-    fn default() -> RelayOptions {
-        RelayOptions {
-            deadline: ParsedTimeout::default(),
-            idle_timeout: ParsedTimeout::default(),
-            buffer_size: 64 * 1024,
-        }
-    }
-}
-
-impl RelayOptions {
-    /// The defaults: no limit of time, 64 KiB for each direction.
-    #[must_use]
-    pub fn new() -> RelayOptions {
-        RelayOptions::default()
-    }
-
-    /// Sets how long the relay may take as a whole. By default there is no limit.
-    #[must_use]
-    pub fn deadline(mut self, deadline: impl ToTimeout) -> RelayOptions {
-        self.deadline = ParsedTimeout::new(deadline);
-        self
-    }
-
-    /// Sets how long it may be idle: nothing is received or sent in either direction. By default there is
-    /// no limit.
-    #[must_use]
-    pub fn idle_timeout(mut self, timeout: impl ToTimeout) -> RelayOptions {
-        self.idle_timeout = ParsedTimeout::new(timeout);
-        self
-    }
-
-    /// Sets the size of the buffer of each direction, in bytes. The default is 65,536, the least is 1.
-    #[must_use]
-    pub fn buffer_size(mut self, size: usize) -> RelayOptions {
-        self.buffer_size = size.max(1);
-        self
-    }
-}
-
-/// How many bytes a relay has relayed: received from one stream and sent to the other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RelayCounts {
-    /// From the first stream to the second.
-    pub a_to_b: u64,
-    /// From the second stream to the first.
-    pub b_to_a: u64,
-}
-
-/// A direction of a relay between the streams `a` and `b`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RelayDirection {
-    /// From the first stream to the second.
-    AToB,
-    /// From the second stream to the first.
-    BToA,
-}
-
-impl fmt::Display for RelayDirection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            RelayDirection::AToB => "a to b",
-            RelayDirection::BToA => "b to a",
-        })
-    }
-}
-
-/// Why a relay has ended early, and how many bytes it had relayed.
-///
-/// Prints `relay a to b: recv: Connection reset by peer (os error 104), after 10 bytes from a to b and
-/// 0 bytes from b to a`. It is inside an [`io::Error`] of the same kind as its cause; get it
-/// with [`RelayError::of`].
-///
-/// # Examples
-///
-/// ```
-/// use sock::{Linger, RelayDirection, RelayError};
-///
-/// let listener = sock::create_server(("127.0.0.1", 0))?;
-/// let client = sock::create_connection(("127.0.0.1", listener.getsockname()?.port().unwrap()))?;
-/// let (front, _) = listener.accept()?;
-/// let (back, _server) = sock::socketpair()?;
-/// client.set_linger(Linger { l_onoff: true, l_linger: 0 })?;
-/// drop(client); // resets the connection
-///
-/// let error = sock::relay(&front, &back).unwrap_err();
-/// assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-/// let relayed = RelayError::of(&error).unwrap();
-/// assert_eq!(relayed.direction(), Some(RelayDirection::AToB));
-/// assert_eq!(relayed.counts().a_to_b, 0);
-/// # std::io::Result::Ok(())
-/// ```
-pub struct RelayError {
-    /// The direction, and the call of it that failed.
-    failed: Option<(RelayDirection, &'static str)>,
-    is_idle: bool,
-    counts: RelayCounts,
-    cause: io::Error,
-}
-
-impl RelayError {
-    /// The `RelayError` inside an error, if a relay returned it.
-    #[must_use]
-    pub fn of(error: &io::Error) -> Option<&RelayError> {
-        find_error(error)
-    }
-
-    /// The direction that failed. `None` if the relay as a whole was ended: by its limits, by a signal or
-    /// by a [`Canceller`](crate::Canceller).
-    #[must_use]
-    pub fn direction(&self) -> Option<RelayDirection> {
-        self.failed.map(|(direction, _)| direction)
-    }
-
-    /// Whether it was ended because it was idle for too long.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.is_idle
-    }
-
-    /// How many bytes had been relayed.
-    #[must_use]
-    pub fn counts(&self) -> RelayCounts {
-        self.counts
-    }
-}
-
-impl fmt::Display for RelayError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RelayCounts { a_to_b, b_to_a } = self.counts;
-        match self.failed {
-            Some((direction, call)) => write!(f, "relay {direction}: {call}: {}", self.cause)?,
-            None if self.is_idle => write!(f, "relay: idle: {}", self.cause)?,
-            None => write!(f, "relay: {}", self.cause)?,
-        }
-        write!(f, ", after {a_to_b} bytes from a to b and {b_to_a} bytes from b to a")
-    }
-}
-
-/// As `Display`, so that a `main` that returns the error prints it readably.
-impl fmt::Debug for RelayError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Error for RelayError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.cause)
     }
 }
 
@@ -349,6 +182,22 @@ impl Default for Relay {
 
 impl Relay {
     /// Creates a relay without limits, with 64 KiB for each direction.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{Relay, SHUT_WR};
+    ///
+    /// let (client, front) = sock::socketpair()?;
+    /// let (back, server) = sock::socketpair()?;
+    /// front.setblocking(false)?;
+    /// back.setblocking(false)?;
+    /// client.shutdown(SHUT_WR)?;
+    /// server.shutdown(SHUT_WR)?;
+    /// let mut relay = Relay::new();
+    /// assert_eq!(relay.advance(&front, &back)?.unwrap().a_to_b, 0);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn new() -> Relay {
         Relay::with_options(&RelayOptions::new()).expect("the defaults have no timeout to refuse")
@@ -359,6 +208,18 @@ impl Relay {
     /// # Errors
     ///
     /// Returns an error of kind `InvalidInput` if a timeout of the options is negative or NaN.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sock::{Relay, RelayOptions};
+    ///
+    /// let relay = Relay::with_options(&RelayOptions::new().idle_timeout(60))?;
+    /// assert!(relay.timeout().unwrap() <= Duration::from_secs(60));
+    /// assert!(Relay::with_options(&RelayOptions::new().deadline(-1)).is_err());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn with_options(options: &RelayOptions) -> io::Result<Relay> {
         let now = Instant::now();
         Ok(Relay {
@@ -566,7 +427,7 @@ impl Relay {
         }
         let streams = set.len();
         set.extend(cancellations.iter().flatten().map(|fd| Poll::new(fd, POLLIN)));
-        match poll(&mut set, self.timeout()) {
+        match poll_until_signal(&mut set, self.timeout()) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => check_interrupt_hook(),
             Err(error) => Err(error),
             Ok(0) => Ok(()),

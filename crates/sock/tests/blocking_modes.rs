@@ -6,6 +6,8 @@
 //! `system_calls.rs`.
 #![cfg(target_os = "linux")]
 
+mod support;
+
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,6 +17,8 @@ use sock::{
     AF_INET, AF_UNIX, Address, MSG_PEEK, POLLIN, POLLOUT, Poll, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM,
     Socket, create_server, errno, errno_name, poll, socketpair, socketpair_with,
 };
+
+use support::{full_listener, tcp};
 
 type Mode = Option<Duration>;
 
@@ -44,10 +48,6 @@ fn assert_mode(sock: &Socket, mode: Mode) {
     assert_eq!(descriptor_blocks(sock), mode == BLOCKING, "the descriptor blocks, with timeout {mode:?}");
 }
 
-fn tcp() -> Socket {
-    Socket::new(AF_INET, SOCK_STREAM, 0).unwrap()
-}
-
 fn listener() -> Socket {
     create_server(("127.0.0.1", 0)).unwrap()
 }
@@ -63,35 +63,15 @@ fn queued_at(listener: &Socket) -> Socket {
 }
 
 /// An address that is bound but not listening, as long as the socket lives.
-fn deaf() -> (Socket, Address) {
+fn bound_socket() -> (Socket, Address) {
     let sock = tcp();
     sock.bind(("127.0.0.1", 0)).unwrap();
     let address = sock.getsockname().unwrap();
     (sock, address)
 }
 
-/// A listener whose queue is full: a connect hangs, as one to a host that does
-/// not answer. The sockets keep it so.
-fn mute() -> (Vec<Socket>, Address) {
-    let listener = tcp();
-    listener.bind(("127.0.0.1", 0)).unwrap();
-    listener.listen(0).unwrap();
-    let address = listener.getsockname().unwrap();
-    let mut sockets = vec![listener];
-    loop {
-        assert!(sockets.len() < 100, "a queue of length 0 takes one connection after another");
-        let client = tcp();
-        client.settimeout(Duration::from_millis(100)).unwrap();
-        let connected = client.connect(&address).is_ok();
-        sockets.push(client);
-        if !connected {
-            return (sockets, address);
-        }
-    }
-}
-
 /// Two ends, of which the first can send no further byte.
-fn stuffed() -> (Socket, Socket) {
+fn full_pair() -> (Socket, Socket) {
     let (full, peer) = socketpair().unwrap();
     full.setblocking(false).unwrap();
     while full.send(&[0; 4096]).is_ok() {}
@@ -215,7 +195,7 @@ fn an_adopted_descriptor_keeps_its_flag_and_has_no_timeout() {
 #[track_caller]
 fn failures(mode: Mode) -> Vec<(&'static str, io::Error)> {
     let (empty, _peer) = socketpair().unwrap();
-    let (full, _reader) = stuffed();
+    let (full, _reader) = full_pair();
     let listener = listener();
     for sock in [&empty, &full, &listener] {
         sock.settimeout(mode).unwrap();
@@ -269,7 +249,7 @@ fn a_nonblocking_sendto_to_a_full_queue_fails_with_would_block() {
 
 #[test]
 fn an_expired_connect_fails_with_timed_out_and_no_errno() {
-    let (_keep, address) = mute();
+    let (_keep, address) = full_listener();
     for mode in [SHORT, Some(Duration::from_millis(50))] {
         let sock = tcp();
         sock.settimeout(mode).unwrap();
@@ -298,7 +278,7 @@ fn connect_and_data_pass_in_every_mode_that_waits() {
 
 #[test]
 fn a_refused_connect_fails_with_econnrefused_in_every_mode_that_waits() {
-    let (_keep, address) = deaf();
+    let (_keep, address) = bound_socket();
     for mode in [BLOCKING, LONG] {
         let sock = tcp();
         sock.settimeout(mode).unwrap();
@@ -326,8 +306,8 @@ fn wait_until_connect_has_ended(sock: &Socket) {
 fn connect_ex_gives_the_errno_that_connect_would_fail_with() {
     let listener = listener();
     let open = listener.getsockname().unwrap();
-    let (_keep, closed) = deaf();
-    let (_keep_too, hanging) = mute();
+    let (_keep, closed) = bound_socket();
+    let (_keep_too, hanging) = full_listener();
     let moment = Some(Duration::from_millis(50));
     for (mode, address, answer) in [
         (BLOCKING, &open, "0"),
@@ -358,7 +338,7 @@ fn a_nonblocking_connect_is_in_progress_then_done_then_already_done() {
 
 #[test]
 fn a_nonblocking_connect_is_in_progress_and_then_refused() {
-    let (_keep, address) = deaf();
+    let (_keep, address) = bound_socket();
     let sock = tcp();
     sock.setblocking(false).unwrap();
     assert_eq!(connect_ex(&sock, &address), "EINPROGRESS");
@@ -368,7 +348,7 @@ fn a_nonblocking_connect_is_in_progress_and_then_refused() {
 
 #[test]
 fn a_nonblocking_connect_that_hangs_is_already_in_progress() {
-    let (_keep, address) = mute();
+    let (_keep, address) = full_listener();
     let sock = tcp();
     sock.setblocking(false).unwrap();
     assert_eq!(connect_ex(&sock, &address), "EINPROGRESS");
@@ -386,4 +366,27 @@ fn connect_ex_fails_for_a_name_that_does_not_resolve_and_for_a_bad_port() {
         let error = sock.connect_ex(("127.0.0.1", 65_536)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     }
+}
+
+/// The kernel cannot report when there is room in the queue (unix(7)), so there is nothing to wait
+/// for.
+#[test]
+fn a_connect_with_a_timeout_to_a_full_unix_queue_fails_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("listener");
+    let unix = || Socket::new(AF_UNIX, SOCK_STREAM, 0).unwrap();
+    let listener = unix();
+    listener.bind(&path).unwrap();
+    listener.listen(0).unwrap();
+    let mut waiting = Vec::new();
+    let error = loop {
+        let client = unix();
+        client.settimeout(LONG).unwrap();
+        match client.connect(&path) {
+            Ok(()) => waiting.push(client),
+            Err(error) => break error,
+        }
+        assert!(waiting.len() < 100, "a queue of length 0 takes one connection after another");
+    };
+    assert_eq!((error.kind(), errno(&error).and_then(errno_name)), (ErrorKind::WouldBlock, Some("EAGAIN")));
 }

@@ -364,7 +364,10 @@ fn sending_is_as_without_it() {
         }),
         ("send after a part", |sock| {
             let first = part(sock.send(&vec![0; MUCH])?)?;
-            Ok(format!("{first}, {}", shown(part(sock.send(&vec![0; MUCH])?))))
+            // TCP sends a part once more when it probes the closed window after 200 ms (RFC 9293,
+            // 3.8.6.1).
+            let mut next = (0..10).map(|_| shown(sock.send(&vec![0; MUCH]).and_then(part)));
+            Ok(format!("{first}, {:?}", next.find(|next| next != "a part")))
         }),
     ];
     let datagrams: [(&str, Call); 6] = [

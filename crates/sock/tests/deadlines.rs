@@ -6,15 +6,19 @@
 //! wait loop, in `crates/sock/src/timeout.rs`.
 #![cfg_attr(windows, allow(unused, reason = "some tests are not for it"))]
 
+mod support;
+
 use std::io::{self, ErrorKind};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use sock::{
-    AF_INET, AF_UNIX, Address, ConnectionOptions, SO_SNDBUF, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, Socket,
-    create_connection_with, create_server, poll, socketpair, socketpair_with,
+    AF_UNIX, ConnectionOptions, SO_SNDBUF, SOCK_DGRAM, SOL_SOCKET, Socket, create_connection_with,
+    create_server, poll, socketpair, socketpair_with,
 };
+
+use support::{full_listener, tcp};
 
 /// How late a deadline may expire on a busy machine.
 const GRACE: Duration = Duration::from_secs(20);
@@ -35,35 +39,11 @@ fn assert_times_out<T>(timeout: Duration, call: impl FnOnce() -> io::Result<T>) 
     assert!(took < timeout + GRACE, "timed out after {took:?}, which is long after {timeout:?}");
 }
 
-fn tcp() -> Socket {
-    Socket::new(AF_INET, SOCK_STREAM, 0).unwrap()
-}
-
 /// A pair that holds a few kilobytes in its first socket's direction.
 fn narrow_pair() -> (Socket, Socket) {
     let (sender, receiver) = socketpair().unwrap();
     sender.setsockopt(SOL_SOCKET, SO_SNDBUF, 4096).unwrap();
     (sender, receiver)
-}
-
-/// A listener whose queue is full: a connect hangs, as one to a host that does
-/// not answer. The sockets keep it so.
-fn mute() -> (Vec<Socket>, Address) {
-    let listener = tcp();
-    listener.bind(("127.0.0.1", 0)).unwrap();
-    listener.listen(0).unwrap();
-    let address = listener.getsockname().unwrap();
-    let mut sockets = vec![listener];
-    loop {
-        assert!(sockets.len() < 100, "a queue of length 0 takes one connection after another");
-        let client = tcp();
-        client.settimeout(milliseconds(100)).unwrap();
-        let connected = client.connect(&address).is_ok();
-        sockets.push(client);
-        if !connected {
-            return (sockets, address);
-        }
-    }
 }
 
 /// Reads a little now and then, and hangs up when the sender should have given up long ago.
@@ -143,7 +123,7 @@ fn sendall_has_time_for_all_that_goes_out_before_its_deadline() {
 
 #[test]
 fn a_connect_waits_its_timeout_in_all() {
-    let (_keep, address) = mute();
+    let (_keep, address) = full_listener();
     let timeout = milliseconds(100);
     let sock = tcp();
     sock.settimeout(timeout).unwrap();

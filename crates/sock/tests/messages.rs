@@ -243,3 +243,57 @@ fn a_received_pidfd_is_owned() {
     let link = std::fs::read_link(format!("/proc/self/fd/{}", pidfd.as_raw_fd())).unwrap();
     assert_eq!(link.to_str(), Some("anon_inode:[pidfd]"));
 }
+
+/// An option whose value is a new descriptor cannot be read as a number, which nothing closes.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pidfd_of_the_peer_is_owned() {
+    const SO_PEERPIDFD: i32 = 77;
+    let (ours, _theirs) = sock::socketpair().unwrap();
+    for refused in [
+        ours.getsockopt(SOL_SOCKET, SO_PEERPIDFD).map(|_| ()),
+        ours.getsockopt_bytes(SOL_SOCKET, SO_PEERPIDFD, 4).map(|_| ()),
+        ours.getsockopt_bytes(SOL_SOCKET, SO_PEERPIDFD, 1).map(|_| ()),
+        ours.getsockopt_bytes(132, 102, 8).map(|_| ()),
+        ours.getsockopt_bytes(132, 122, 12).map(|_| ()),
+    ] {
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+    let link = |fd: i32| std::fs::read_link(format!("/proc/self/fd/{fd}"));
+    match ours.peer_pidfd() {
+        Ok(pidfd) => assert_eq!(link(pidfd.as_raw_fd()).unwrap().to_str(), Some("anon_inode:[pidfd]")),
+        // Linux before 6.5.
+        Err(error) => assert_eq!(sock::errno(&error).and_then(sock::errno_name), Some("ENOPROTOOPT")),
+    }
+}
+
+/// The kernel would read the data after the call has returned, when it may have been freed.
+#[cfg(target_os = "linux")]
+#[test]
+fn zero_copy_sends_of_borrowed_data_are_refused() {
+    const MSG_ZEROCOPY: i32 = 0x400_0000;
+    const SO_ZEROCOPY: i32 = 60;
+    let listener = sock::create_server(("127.0.0.1", 0)).unwrap();
+    let stream = Socket::new(sock::AF_INET, sock::SOCK_STREAM, 0).unwrap();
+    stream.connect(listener.getsockname().unwrap()).unwrap();
+    let datagram = Socket::new(sock::AF_INET, sock::SOCK_DGRAM, 0).unwrap();
+    let (six, data) = (Socket::new(sock::AF_INET6, sock::SOCK_DGRAM, 0), vec![0; 100_000]);
+    let flags = sock::MsgFlags::from(MSG_ZEROCOPY) | sock::MSG_DONTWAIT;
+    let results = [
+        stream
+            .setsockopt(SOL_SOCKET, SO_ZEROCOPY, true)
+            .and_then(|()| stream.send_with_flags(&data, flags)),
+        stream.sendall_with_flags(&data, flags).map(|()| 1),
+        stream.sendmsg_with_flags(&[IoSlice::new(&data)], &[], flags),
+        datagram.sendto_with_flags(b"x", flags, ("127.0.0.1", 9)),
+        datagram.sendmsg_to(&[IoSlice::new(b"x")], &[], flags, ("127.0.0.1", 9)),
+        datagram.sendmmsg_with_flags(&[("x", sock::Address::None)], flags).map(|sent| sent.count),
+        stream.send_fds_with_flags(&[IoSlice::new(&data)], &[], flags),
+    ];
+    let six = six.ok().map(|six| six.sendto_with_flags(b"x", flags, ("::1", 9)));
+    for result in results.into_iter().chain(six) {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains("MSG_ZEROCOPY"), "{error}");
+    }
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use log::kv::{Error, Key, Value, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
-use sock::{AF_INET, SOCK_STREAM, Socket, create_server};
+use sock::{AF_INET, Linger, POLLIN, Poll, SOCK_STREAM, Socket, create_server};
 
 /// A record: target, text, key-values.
 struct Logged {
@@ -84,7 +84,10 @@ fn calls_have_key_values_and_show_before_they_return() {
     let accepting = thread::spawn(move || server.accept().unwrap());
     let entry = next(&records, "accept");
     assert_eq!((&entry.target[..], &entry.text), ("sock::enter", &format!("accept({fd})")));
-    assert_eq!((&entry.fields["fd"], entry.fields.len()), (&fd, 2));
+    assert_eq!((&entry.fields["fd"], &entry.fields["pid"]), (&fd, &std::process::id().to_string()));
+    assert_eq!(entry.fields.len(), if cfg!(target_os = "linux") { 4 } else { 3 }, "{:?}", entry.fields);
+    // The thread that accepts, and not this one.
+    assert_ne!(entry.fields.get("tid"), listen.fields.get("tid").or(Some(&String::new())));
     assert!(!accepting.is_finished());
 
     let client = Socket::new(AF_INET, SOCK_STREAM, 0).unwrap();
@@ -101,4 +104,40 @@ fn calls_have_key_values_and_show_before_they_return() {
     client.sendall(b"hello").unwrap();
     let send = next(&records, "send");
     assert_eq!((&send.target[..], &send.fields["ret"][..]), ("sock::call", "5"));
+    assert_eq!(send.fields["data"], "b\"hello\"");
+
+    // The flags are those that the system gets.
+    if cfg!(target_os = "linux") {
+        assert!(send.text.contains(", 5, MSG_NOSIGNAL) = 5 <"), "{}", send.text);
+    }
+    client.set_linger(Linger { l_onoff: true, l_linger: 7 }).unwrap();
+    let set = next(&records, "setsockopt");
+    assert!(set.text.contains("SO_LINGER, {l_onoff=1, l_linger=7}) = 0 <"), "{}", set.text);
+    assert_eq!(client.linger().unwrap().l_linger, 7);
+    let get = next(&records, "getsockopt");
+    assert!(get.text.contains(") = 0, {l_onoff=1, l_linger=7} <"), "{}", get.text);
+
+    let (ours, theirs) = sock::socketpair().unwrap();
+    ours.sendall(&[b'x'; 100]).unwrap();
+    assert_eq!(sock::poll(&mut [Poll::new(&theirs, POLLIN)], None).unwrap(), 1);
+    let polled = next(&records, "poll");
+    assert!(polled.text.contains(&format!(" = 1 ({{{}, POLLIN}}) <", theirs.fileno())), "{}", polled.text);
+    let first = format!("b\"{}\"...", "x".repeat(32));
+    let mut buffer = [0; 40];
+    assert_eq!(theirs.recv(40).unwrap().len(), 40);
+    assert_eq!(theirs.recv_into(&mut buffer).unwrap(), 40);
+    assert_eq!(theirs.recvfrom(15).unwrap().0.len(), 15);
+    for data in [&first[..], &first, "b\"xxxxxxxxxxxxxxx\""] {
+        let name = if data == first { "recv" } else { "recvfrom" };
+        assert_eq!(next(&records, name).fields["data"], data);
+    }
+    theirs.recv(40).unwrap();
+    assert_eq!(next(&records, "recv").fields["data"], "b\"xxxxx\"");
+    #[cfg(unix)]
+    {
+        ours.sendmsg(&[std::io::IoSlice::new(b"one"), std::io::IoSlice::new(b"two")], &[]).unwrap();
+        theirs.recvmsg(2, 0).unwrap();
+        assert_eq!(next(&records, "sendmsg").fields["data"], "b\"one\"");
+        assert_eq!(next(&records, "recvmsg").fields["data"], "b\"on\"");
+    }
 }

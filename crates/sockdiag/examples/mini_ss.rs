@@ -66,14 +66,17 @@ Exit status: 0 if the table was printed, 1 if the system refused, 2 for wrong ar
     }
 
     pub(super) fn main() -> ExitCode {
-        let options = match parse(std::env::args().skip(1)) {
+        // What is not UTF-8 is no option.
+        let arguments = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+        let options = match parse(arguments) {
             Ok(Some(options)) => options,
+            // The macros that print panic if the reader has gone.
             Ok(None) => {
-                print!("{HELP}");
+                let _ = write!(io::stdout(), "{HELP}");
                 return ExitCode::SUCCESS;
             }
             Err(error) => {
-                eprintln!("mini_ss: {error}; see mini_ss --help");
+                let _ = writeln!(io::stderr(), "mini_ss: {error}; see mini_ss --help");
                 return ExitCode::from(2);
             }
         };
@@ -82,7 +85,7 @@ Exit status: 0 if the table was printed, 1 if the system refused, 2 for wrong ar
             // The reader, for example head(1), has what it needs.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("mini_ss: cannot show the sockets: {error}");
+                let _ = writeln!(io::stderr(), "mini_ss: cannot show the sockets: {error}");
                 ExitCode::FAILURE
             }
         }
@@ -213,7 +216,7 @@ Exit status: 0 if the table was printed, 1 if the system refused, 2 for wrong ar
             if let Some(Timer { kind, left, retransmits, .. }) = row.timer {
                 let _ = write!(line, " timer:({},{},{retransmits})", kind.ss_name(), seconds(left));
             }
-            let _ = write!(line, " uid:{} ino:{}", row.uid, row.inode);
+            let _ = write!(line, " uid:{} ino:{}", row.uid.unwrap_or_default(), row.inode);
             if let Some(cookie) = row.cookie {
                 let _ = write!(line, " sk:{cookie:x}");
             }
@@ -235,10 +238,14 @@ Exit status: 0 if the table was printed, 1 if the system refused, 2 for wrong ar
             if let Some(congestion) = &row.congestion {
                 let _ = write!(line, " {congestion}");
             }
-            if let Some(info) = row.info.as_ref().filter(|_| row.state != TcpState::Listen) {
-                let (rtt, rttvar) = (info.rtt.as_secs_f64() * 1e3, info.rttvar.as_secs_f64() * 1e3);
-                let _ =
-                    write!(line, " rtt:{rtt:.3}/{rttvar:.3} mss:{} cwnd:{}", info.snd_mss, info.snd_cwnd);
+            if let Some(info) = &row.info {
+                if let (Some(rtt), Some(rttvar)) = (info.rtt, info.rttvar) {
+                    let (rtt, rttvar) = (rtt.as_secs_f64() * 1e3, rttvar.as_secs_f64() * 1e3);
+                    let _ = write!(line, " rtt:{rtt:.3}/{rttvar:.3}");
+                }
+                if let Some(mss) = info.snd_mss {
+                    let _ = write!(line, " mss:{mss} cwnd:{}", info.snd_cwnd);
+                }
             }
         }
         line

@@ -53,6 +53,21 @@ impl Deaths {
     ///
     /// Returns an error if there is no netlink, or if the kernel refuses: some require
     /// `CAP_NET_ADMIN` (`PermissionDenied`).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let mut deaths = sockdiag::Deaths::new()?;
+    /// deaths.set_timeout(Some(Duration::from_secs(10)))?;
+    /// let sock = sock::create_server(("127.0.0.1", 0))?;
+    /// let cookie = sock.cookie()?;
+    /// drop(sock);
+    /// // Other programs close sockets as well.
+    /// while deaths.next()?.cookie != Some(cookie) {}
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn new() -> io::Result<Deaths> {
         let sock = netlink::open(GROUPS).map_err(|error| {
             let reason = match errno(&error).and_then(errno_name) {
@@ -70,6 +85,24 @@ impl Deaths {
     /// # Errors
     ///
     /// Returns an error if the timeout is longer than 584 years.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::ErrorKind;
+    /// use std::time::Duration;
+    ///
+    /// let mut deaths = sockdiag::Deaths::new()?;
+    /// deaths.set_timeout(Some(Duration::ZERO))?;
+    /// // Notices that have already arrived, until there is no other.
+    /// let error = loop {
+    ///     if let Err(error) = deaths.next() {
+    ///         break error;
+    ///     }
+    /// };
+    /// assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.sock.settimeout(timeout)
     }
@@ -81,6 +114,25 @@ impl Deaths {
     /// Returns an error if the timeout expires (`TimedOut`, or `WouldBlock` for a timeout of zero),
     /// or if sockets were destroyed faster than notices were received, so that some are lost
     /// (`ENOBUFS`). The next call goes on after that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let mut deaths = sockdiag::Deaths::new()?;
+    /// # deaths.set_timeout(Some(Duration::from_secs(10)))?;
+    /// let sock = sock::create_server(("127.0.0.1", 0))?;
+    /// let address = sock.getsockname()?.to_socket_addr().unwrap();
+    /// drop(sock);
+    /// let row = loop {
+    ///     let row = deaths.next()?;
+    ///     if row.local == address {
+    ///         break row;
+    ///     }
+    /// };
+    /// assert_eq!(row.state, sock::TcpState::Close);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[expect(clippy::should_implement_trait, reason = "it does not end after an error")]
     pub fn next(&mut self) -> io::Result<Row> {
         loop {

@@ -47,6 +47,16 @@ pub struct Diag {
 }
 
 /// Where a [`Diag`] gets its answers.
+///
+/// # Examples
+///
+/// ```
+/// use sockdiag::{Diag, Source};
+///
+/// let has_cookies = Diag::new()?.source() == Source::Netlink;
+/// println!("rows have cookies: {has_cookies}");
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Source {
@@ -113,7 +123,8 @@ impl Diag {
     ///
     /// The kernel writes a file in pieces. Where sockets come and go meanwhile, a dump may miss a
     /// socket, and [`each_tcp`](Diag::each_tcp) and [`each_udp`](Diag::each_udp) may have it more
-    /// than once. Nothing reports that.
+    /// than once. Nothing reports that. It does not escape the names of Unix sockets either, so a
+    /// name with a newline can contain what looks like another socket. Netlink has neither fault.
     ///
     /// # Errors
     ///
@@ -133,6 +144,15 @@ impl Diag {
     }
 
     /// Where the answers come from.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockdiag::{Diag, Source};
+    ///
+    /// assert_eq!(Diag::procfs()?.source(), Source::Procfs);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn source(&self) -> Source {
         if self.netlink.is_some() { Source::Netlink } else { Source::Procfs }
@@ -236,6 +256,21 @@ impl Diag {
     /// # Errors
     ///
     /// As of [`each_tcp`](Diag::each_tcp).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, SOCK_DGRAM, Socket};
+    /// use sockdiag::{Diag, Filter};
+    ///
+    /// let sock = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// sock.bind(("127.0.0.1", 0))?;
+    /// let filter = Filter::new().local_port(sock.getsockname()?.port().unwrap());
+    /// let mut count = 0;
+    /// Diag::new()?.each_udp(&filter, |_row| count += 1)?;
+    /// assert_eq!(count, 1);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn each_udp(&mut self, filter: &Filter, mut each: impl FnMut(Row)) -> io::Result<()> {
         complete(self.each(Protocol::Udp, filter, &mut each)?)
     }
@@ -245,6 +280,19 @@ impl Diag {
     /// # Errors
     ///
     /// As of [`each_tcp`](Diag::each_tcp).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockdiag::{Diag, UnixFilter};
+    ///
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// let cookie = ours.cookie()?;
+    /// let mut found = false;
+    /// Diag::new()?.each_unix(&UnixFilter::new(), |row| found |= row.cookie == Some(cookie))?;
+    /// assert!(found);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn each_unix(&mut self, filter: &UnixFilter, mut each: impl FnMut(UnixRow)) -> io::Result<()> {
         complete(self.each_row_of_unix(filter, &mut each)?)
     }

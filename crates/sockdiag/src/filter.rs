@@ -54,6 +54,16 @@ impl Default for Filter {
 
 impl Filter {
     /// A filter without conditions.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockdiag::{Diag, Filter};
+    ///
+    /// let _server = sock::create_server(("127.0.0.1", 0))?;
+    /// assert!(!Diag::new()?.tcp(&Filter::new())?.is_empty());
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn new() -> Filter {
         Filter {
@@ -102,12 +112,36 @@ impl Filter {
     }
 
     /// Takes sockets whose own port is this one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::TcpState;
+    /// use sockdiag::{Diag, Filter};
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let port = server.getsockname()?.port().unwrap();
+    /// // An earlier connection of this port may be in TIME-WAIT.
+    /// let filter = Filter::new().local_port(port).states([TcpState::Listen]);
+    /// assert_eq!(Diag::new()?.tcp(&filter)?.len(), 1);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn local_port(self, port: u16) -> Filter {
         self.local_ports(port..=port)
     }
 
     /// Takes sockets whose own port is in this range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockdiag::{Diag, Filter};
+    ///
+    /// let rows = Diag::new()?.tcp(&Filter::new().local_ports(1..=1023))?;
+    /// assert!(rows.iter().all(|row| row.local.port() < 1024));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn local_ports(mut self, ports: RangeInclusive<u16>) -> Filter {
         self.local.ports = Some(ports);
@@ -115,12 +149,38 @@ impl Filter {
     }
 
     /// Takes sockets whose peer's port is this one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockdiag::{Diag, Filter};
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let port = server.getsockname()?.port().unwrap();
+    /// let client = sock::create_connection(("127.0.0.1", port))?;
+    /// let rows = Diag::new()?.tcp(&Filter::new().peer_port(port))?;
+    /// assert_eq!(rows[0].cookie, Some(client.cookie()?));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn peer_port(self, port: u16) -> Filter {
         self.peer_ports(port..=port)
     }
 
     /// Takes sockets whose peer's port is in this range.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockdiag::{Diag, Filter};
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let port = server.getsockname()?.port().unwrap();
+    /// let _client = sock::create_connection(("127.0.0.1", port))?;
+    /// let rows = Diag::new()?.tcp(&Filter::new().peer_ports(port..=port))?;
+    /// assert!(rows.iter().all(|row| row.peer.port() == port));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn peer_ports(mut self, ports: RangeInclusive<u16>) -> Filter {
         self.peer.ports = Some(ports);
@@ -149,6 +209,19 @@ impl Filter {
     }
 
     /// Takes sockets whose own address is this one. An IPv4 address includes its IPv4-mapped form.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::Ipv4Addr;
+    /// use sockdiag::{Diag, Filter};
+    ///
+    /// let server = sock::create_server(("127.0.0.2", 0))?;
+    /// let filter = Filter::new().local_address(Ipv4Addr::new(127, 0, 0, 2));
+    /// let cookie = Some(server.cookie()?);
+    /// assert!(Diag::new()?.tcp(&filter)?.iter().any(|row| row.cookie == cookie));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn local_address(self, ip: impl Into<IpAddr>) -> Filter {
         let ip = ip.into();
@@ -157,6 +230,18 @@ impl Filter {
 
     /// Takes sockets whose own address has the same first bits as this one. A dump with more bits
     /// than the address has is an error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::Ipv4Addr;
+    /// use sockdiag::{Diag, Filter};
+    ///
+    /// let filter = Filter::new().local_network(Ipv4Addr::new(127, 0, 0, 0), 8);
+    /// let rows = Diag::new()?.tcp(&filter)?;
+    /// assert!(rows.iter().all(|row| row.local.ip().to_canonical().is_loopback()));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn local_network(mut self, ip: impl Into<IpAddr>, prefix_length: u8) -> Filter {
         self.local.network = Some((ip.into(), prefix_length));
@@ -165,6 +250,17 @@ impl Filter {
 
     /// Takes sockets whose peer's address is this one. An IPv4 address includes its IPv4-mapped
     /// form.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::Ipv4Addr;
+    /// use sockdiag::{Diag, Filter};
+    ///
+    /// let rows = Diag::new()?.tcp(&Filter::new().peer_address(Ipv4Addr::LOCALHOST))?;
+    /// assert!(rows.iter().all(|row| row.peer.ip().to_canonical() == Ipv4Addr::LOCALHOST));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn peer_address(self, ip: impl Into<IpAddr>) -> Filter {
         let ip = ip.into();
@@ -193,6 +289,21 @@ impl Filter {
     /// Takes sockets that are bound to this interface (`SO_BINDTODEVICE`): see
     /// [`if_nametoindex`](sock::if_nametoindex). `/proc/net` does not have it: a dump from there is
     /// an error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, SO_BINDTODEVICE, SOCK_DGRAM, SOL_SOCKET, Socket};
+    /// use sockdiag::{Diag, Filter};
+    ///
+    /// # let Ok(loopback) = sock::if_nametoindex("lo") else { return std::io::Result::Ok(()) };
+    /// let sock = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// sock.bind(("127.0.0.1", 0))?;
+    /// sock.setsockopt(SOL_SOCKET, SO_BINDTODEVICE, b"lo")?;
+    /// let rows = Diag::netlink()?.udp(&Filter::new().interface(loopback))?;
+    /// assert!(rows.iter().all(|row| row.interface == Some(loopback)));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn interface(mut self, interface: u32) -> Filter {
         self.interface = Some(interface);
@@ -322,6 +433,16 @@ pub struct UnixFilter {
 
 impl UnixFilter {
     /// A filter without conditions.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockdiag::{Diag, UnixFilter};
+    ///
+    /// let (_ours, _theirs) = sock::socketpair()?;
+    /// assert!(Diag::new()?.unix(&UnixFilter::new())?.len() >= 2);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn new() -> UnixFilter {
         UnixFilter::default()
@@ -329,6 +450,17 @@ impl UnixFilter {
 
     /// Takes sockets in these states: [`Listen`](TcpState::Listen),
     /// [`Established`](TcpState::Established) and [`Close`](TcpState::Close).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::TcpState::Listen;
+    /// use sockdiag::{Diag, UnixFilter};
+    ///
+    /// let rows = Diag::new()?.unix(&UnixFilter::new().states([Listen]))?;
+    /// assert!(rows.iter().all(|row| row.state == Listen));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn states(mut self, states: impl IntoIterator<Item = TcpState>) -> UnixFilter {
         self.states = Some(mask(states));
@@ -336,6 +468,17 @@ impl UnixFilter {
     }
 
     /// Takes sockets of one kind, such as [`SOCK_STREAM`](sock::SOCK_STREAM).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::SOCK_SEQPACKET;
+    /// use sockdiag::{Diag, UnixFilter};
+    ///
+    /// let rows = Diag::new()?.unix(&UnixFilter::new().kind(SOCK_SEQPACKET))?;
+    /// assert!(rows.iter().all(|row| row.kind == SOCK_SEQPACKET));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn kind(mut self, kind: SocketKind) -> UnixFilter {
         self.kind = Some(kind);
@@ -343,6 +486,20 @@ impl UnixFilter {
     }
 
     /// Takes sockets with this name. Accepted connections have the name of their listener.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_UNIX, Address, SOCK_STREAM, Socket};
+    /// use sockdiag::{Diag, UnixFilter};
+    ///
+    /// let sock = Socket::new(AF_UNIX, SOCK_STREAM, 0)?;
+    /// # let name = format!("\0sockdiag-{}", std::process::id());
+    /// sock.bind(&name)?;
+    /// let Address::Unix(address) = sock.getsockname()? else { unreachable!() };
+    /// assert_eq!(Diag::new()?.unix(&UnixFilter::new().address(address))?.len(), 1);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn address(mut self, address: UnixAddress) -> UnixFilter {
         self.address = Some(address);

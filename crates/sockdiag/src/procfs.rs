@@ -11,7 +11,7 @@ use std::time::Duration;
 use sock::{AF_INET, AF_INET6, AddressFamily, TcpState, UnixAddress};
 
 use crate::error::with_context;
-use crate::row::{AcceptQueue, Protocol, Row, Timer, v6_address};
+use crate::row::{AcceptQueue, Protocol, Row, Timer, user, v6_address};
 use crate::unix::UnixRow;
 
 /// The longest line that is read: a Unix socket's name has 108 bytes.
@@ -66,8 +66,32 @@ pub(crate) fn each_inet(
 }
 
 /// Calls `each` with every Unix socket.
-pub(crate) fn each_unix(mut each: impl FnMut(UnixRow)) -> io::Result<()> {
-    each_line(open("unix")?, |line| unix_row(line).map(&mut each))
+pub(crate) fn each_unix(each: impl FnMut(UnixRow)) -> io::Result<()> {
+    each_unix_in(open("unix")?, each)
+}
+
+fn each_unix_in(file: impl BufRead, mut each: impl FnMut(UnixRow)) -> io::Result<()> {
+    // The kernel does not escape a newline in a name, so the name may continue on the next lines.
+    let mut last: Option<UnixRow> = None;
+    each_line(file, |line| {
+        if let Some(row) = unix_row(line) {
+            last.replace(row).into_iter().for_each(&mut each);
+            return Some(());
+        }
+        let name = match &mut last.as_mut()?.address {
+            UnixAddress::Path(path) => path.as_mut_os_string(),
+            UnixAddress::Abstract(name) => {
+                *name = [name, line].join(&b'\n').into();
+                return Some(());
+            }
+            _ => return None,
+        };
+        name.push("\n");
+        name.push(OsStr::from_bytes(line));
+        Some(())
+    })?;
+    last.into_iter().for_each(each);
+    Ok(())
 }
 
 /// Calls `read` with each line but the first, which names the columns.
@@ -76,9 +100,9 @@ fn each_line(mut file: impl BufRead, mut read: impl FnMut(&[u8]) -> Option<()>) 
     let mut line = Vec::new();
     let mut number = 0;
     while file.by_ref().take(LINE).read_until(b'\n', &mut line)? > 0 {
-        let text = line.trim_ascii();
-        if number > 0 && !text.is_empty() && read(text).is_none() {
-            let text = format!("line {} is not a socket: {}", number + 1, String::from_utf8_lossy(text));
+        let text = line.strip_suffix(b"\n").unwrap_or(&line);
+        if number > 0 && read(text).is_none() && !text.is_empty() {
+            let text = format!("line {} is not a socket: {}", number + 1, text.escape_ascii());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         number += 1;
@@ -124,7 +148,7 @@ pub(crate) fn inet_row(line: &str, protocol: Protocol, family: AddressFamily) ->
         send_queue: if is_listener { 0 } else { send_queue },
         accept_queue: is_listener.then_some(AcceptQueue { waiting: recv_queue, limit: None }),
         timer,
-        uid,
+        uid: user(uid, inode),
         inode,
         shutdown: None,
         v6only: None,
@@ -187,27 +211,14 @@ pub(crate) fn unix_row(line: &[u8]) -> Option<UnixRow> {
         3 => TcpState::Established,
         _ => TcpState::Close,
     };
-    Some(UnixRow {
-        kind: i32::from(u16::from_str_radix(kind, 16).ok()?).into(),
-        state,
-        address: match rest.strip_prefix(b" ").unwrap_or_default() {
-            [] => UnixAddress::Unnamed,
-            // Every NUL of an abstract name is shown as `@`, the first one too.
-            [b'@', name @ ..] => UnixAddress::Abstract(name.into()),
-            path => UnixAddress::Path(PathBuf::from(OsStr::from_bytes(path))),
-        },
-        inode: inode.parse().ok()?,
-        cookie: None,
-        peer: None,
-        recv_queue: None,
-        send_queue: None,
-        accept_queue: None,
-        pending: Vec::new(),
-        file: None,
-        uid: None,
-        shutdown: None,
-        memory: None,
-    })
+    let address = match rest.strip_prefix(b" ").unwrap_or_default() {
+        [] => UnixAddress::Unnamed,
+        // Every NUL of an abstract name is shown as `@`, the first one too.
+        [b'@', name @ ..] => UnixAddress::Abstract(name.into()),
+        path => UnixAddress::Path(PathBuf::from(OsStr::from_bytes(path))),
+    };
+    let kind = i32::from(u16::from_str_radix(kind, 16).ok()?).into();
+    Some(UnixRow { address, ..UnixRow::new(kind, state, inode.parse().ok()?) })
 }
 
 #[cfg(test)]
@@ -223,7 +234,7 @@ mod tests {
         if cfg!(target_endian = "little") {
             assert_eq!(row.local, "127.0.0.1:3306".parse().unwrap());
         }
-        assert_eq!((row.state, row.uid, row.inode, row.timer), (TcpState::Listen, 7, 5177, None));
+        assert_eq!((row.state, row.uid, row.inode, row.timer), (TcpState::Listen, Some(7), 5177, None));
         assert_eq!(row.accept_queue, Some(AcceptQueue { waiting: 2, limit: None }));
         assert_eq!((row.recv_queue, row.send_queue, row.cookie), (0, 0, None));
     }
@@ -265,16 +276,32 @@ mod tests {
         assert_eq!((row("").state, row("").inode), (TcpState::Listen, 5177));
     }
 
+    /// Such a name of one user must neither hide the sockets of others nor end the dump.
+    #[test]
+    fn a_name_with_newlines_and_spaces_is_kept() {
+        let text = "Num\n\
+                    ffff: 02 00 00010000 0001 01 1 /tmp/a \nb\n\n c\n\
+                    ffff: 02 00 00010000 0001 01 2 @x\n\ny \n\
+                    ffff: 02 00 00000000 0001 03 3\n";
+        let mut rows = Vec::new();
+        each_unix_in(text.as_bytes(), |row| rows.push((row.inode, row.address))).unwrap();
+        let expected = [
+            (1, UnixAddress::Path("/tmp/a \nb\n\n c".into())),
+            (2, UnixAddress::Abstract((*b"x\n\ny ").into())),
+            (3, UnixAddress::Unnamed),
+        ];
+        assert_eq!(rows, expected);
+        let error = each_unix_in(format!("{text}b\u{1b}").as_bytes(), |_| ()).unwrap_err();
+        assert_eq!(error.to_string(), "line 10 is not a socket: b\\x1b");
+    }
+
     #[test]
     fn a_line_that_is_no_socket_is_an_error_with_its_number() {
         let error = each_line(&b"header\nrow\nrow"[..], |_| None).unwrap_err();
         assert_eq!(error.to_string(), "line 2 is not a socket: row");
         let mut lines = 0;
-        each_line(&b"header\nrow\n\nrow"[..], |_| {
-            lines += 1;
-            Some(())
-        })
-        .unwrap();
+        // An empty line is no error if it is no socket.
+        each_line(&b"header\nrow\n\nrow"[..], |line| (!line.is_empty()).then(|| lines += 1)).unwrap();
         assert_eq!(lines, 2);
     }
 }

@@ -8,6 +8,16 @@ use sock::{AF_INET, AF_INET6, AddressFamily, MemInfo, TcpInfo, TcpState};
 use crate::wire::{Attributes, Malformed, be16_at, u32_at};
 
 /// A transport protocol.
+///
+/// # Examples
+///
+/// ```
+/// use sockdiag::{Diag, Protocol};
+///
+/// let server = sock::create_server(("127.0.0.1", 0))?;
+/// assert_eq!(Diag::new()?.of(&server)?.unwrap().protocol, Protocol::Tcp);
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Protocol {
@@ -31,6 +41,17 @@ impl Protocol {
 /// A field that is an `Option` is `None` where the source does not have it. `/proc/net` has
 /// neither cookies nor the fields from `shutdown` on. Not every socket has every field either: a
 /// socket in TIME-WAIT has no `info`.
+///
+/// # Examples
+///
+/// ```
+/// use sockdiag::{Diag, Row};
+///
+/// let server = sock::create_server(("127.0.0.1", 0))?;
+/// let row: Row = Diag::new()?.of(&server)?.unwrap();
+/// assert_eq!((row.state, row.recv_queue), (sock::TcpState::Listen, 0));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Row {
@@ -62,8 +83,9 @@ pub struct Row {
     pub accept_queue: Option<AcceptQueue>,
     /// The timer that is running. `None` if none is.
     pub timer: Option<Timer>,
-    /// User that created the socket. 0 for a socket in TIME-WAIT.
-    pub uid: u32,
+    /// User that created the socket. `None` if the kernel does not know it: it reports user 0 for a
+    /// socket without a file, such as one in TIME-WAIT.
+    pub uid: Option<u32>,
     /// Inode of the socket's file. 0 if there is no file: the connection was not accepted yet, or
     /// was closed, or is in TIME-WAIT.
     pub inode: u64,
@@ -80,6 +102,18 @@ pub struct Row {
 }
 
 /// Connections that wait for accept(2).
+///
+/// # Examples
+///
+/// ```
+/// use sockdiag::Diag;
+///
+/// let server = sock::create_server(("127.0.0.1", 0))?;
+/// let _client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
+/// let queue = Diag::new()?.of(&server)?.unwrap().accept_queue.unwrap();
+/// assert_eq!(queue.waiting, 1);
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct AcceptQueue {
@@ -91,6 +125,19 @@ pub struct AcceptQueue {
 }
 
 /// A timer of a socket.
+///
+/// # Examples
+///
+/// ```
+/// use sockdiag::Diag;
+///
+/// let server = sock::create_server(("127.0.0.1", 0))?;
+/// let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
+/// client.setsockopt(sock::SOL_SOCKET, sock::SO_KEEPALIVE, true)?;
+/// let timer = Diag::new()?.of(&client)?.unwrap().timer.unwrap();
+/// assert_eq!((timer.kind.ss_name(), timer.retransmits), ("keepalive", 0));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Timer {
@@ -103,6 +150,19 @@ pub struct Timer {
 }
 
 /// What happens when a timer expires.
+///
+/// # Examples
+///
+/// ```
+/// use sockdiag::{Diag, TimerKind};
+///
+/// let server = sock::create_server(("127.0.0.1", 0))?;
+/// let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
+/// client.setsockopt(sock::SOL_SOCKET, sock::SO_KEEPALIVE, true)?;
+/// let timer = Diag::new()?.of(&client)?.unwrap().timer.unwrap();
+/// assert_eq!(timer.kind, TimerKind::KeepAlive);
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TimerKind {
@@ -157,6 +217,19 @@ impl Timer {
 }
 
 /// Which directions of a socket were shut down.
+///
+/// # Examples
+///
+/// ```
+/// use sockdiag::Diag;
+///
+/// let server = sock::create_server(("127.0.0.1", 0))?;
+/// let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
+/// client.shutdown(sock::SHUT_WR)?;
+/// let shutdown = Diag::netlink()?.of(&client)?.unwrap().shutdown.unwrap();
+/// assert_eq!((shutdown.recv, shutdown.send), (false, true));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ShutdownState {
@@ -199,6 +272,19 @@ pub struct SocketId {
 
 impl SocketId {
     /// A socket by its addresses alone.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockdiag::{Diag, Protocol, SocketId};
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
+    /// let local = client.getsockname()?.to_socket_addr().unwrap();
+    /// let peer = client.getpeername()?.to_socket_addr().unwrap();
+    /// assert!(Diag::new()?.one(&SocketId::new(Protocol::Tcp, local, peer))?.is_some());
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn new(protocol: Protocol, local: SocketAddr, peer: SocketAddr) -> SocketId {
         SocketId { protocol, local, peer, interface: 0, cookie: None }
@@ -273,7 +359,7 @@ pub(crate) fn parse(payload: &[u8], protocol: Protocol) -> Result<Row, Malformed
         send_queue: word(60)?,
         accept_queue: None,
         timer: Timer::from_number(fixed[2], Duration::from_millis(expires.into()), fixed[3]),
-        uid: word(64)?,
+        uid: user(word(64)?, word(68)?.into()),
         inode: word(68)?.into(),
         shutdown: None,
         v6only: None,
@@ -301,6 +387,12 @@ pub(crate) fn parse(payload: &[u8], protocol: Protocol) -> Result<Row, Malformed
         (row.recv_queue, row.send_queue) = (0, 0);
     }
     Ok(row)
+}
+
+/// The user that created a socket. For a socket without a file the kernel reports 0, unless it has
+/// kept the user (sk_uid, Linux 6.16).
+pub(crate) fn user(uid: u32, inode: u64) -> Option<u32> {
+    Some(uid).filter(|uid| *uid != 0 || inode != 0)
 }
 
 /// The address whose port and bytes are at these places, or `None` for an unknown family.
@@ -370,7 +462,7 @@ pub(crate) mod tests {
         );
         assert_eq!((row.state, row.family, row.interface), (TcpState::Established, AF_INET, Some(9)));
         assert_eq!((row.cookie, row.recv_queue, row.send_queue), (Some(0x2222_2222_1111_1111), 11, 12));
-        assert_eq!((row.uid, row.inode, row.v6only), (1001, 77, None));
+        assert_eq!((row.uid, row.inode, row.v6only), (Some(1001), 77, None));
         let timer = Timer { kind: TimerKind::KeepAlive, left: Duration::from_millis(1500), retransmits: 3 };
         assert_eq!(row.timer, Some(timer));
         assert_eq!(row.shutdown, Some(ShutdownState { recv: false, send: true }));
@@ -399,6 +491,17 @@ pub(crate) mod tests {
         assert_eq!(listener.accept_queue, Some(AcceptQueue { waiting: 11, limit: Some(12) }));
         assert_eq!((listener.recv_queue, listener.send_queue), (0, 0));
         assert_eq!(parse(&fixed(10, 0), Protocol::Udp).unwrap().accept_queue, None);
+    }
+
+    #[test]
+    fn the_user_of_a_socket_without_a_file_is_not_root() {
+        let user = |uid: u32, inode: u32| {
+            let mut bytes = fixed(6, 3);
+            bytes[64..68].copy_from_slice(&uid.to_ne_bytes());
+            bytes[68..72].copy_from_slice(&inode.to_ne_bytes());
+            parse(&bytes, Protocol::Tcp).unwrap().uid
+        };
+        assert_eq!([user(0, 0), user(0, 5), user(7, 0)], [None, Some(0), Some(7)]);
     }
 
     #[test]

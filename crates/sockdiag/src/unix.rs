@@ -13,6 +13,20 @@ use crate::wire::{Attributes, Malformed, u32_at};
 ///
 /// A field that is an `Option` is `None` where the source does not have it. `/proc/net/unix` has
 /// kind, state, address and inode only.
+///
+/// # Examples
+///
+/// ```
+/// use sockdiag::{Diag, UnixFilter};
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// theirs.sendall(b"hello")?;
+/// let cookie = Some(ours.cookie()?);
+/// let rows = Diag::netlink()?.unix(&UnixFilter::new())?;
+/// let row = rows.iter().find(|row| row.cookie == cookie).unwrap();
+/// assert_eq!(row.recv_queue, Some(5));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnixRow {
@@ -50,7 +64,48 @@ pub struct UnixRow {
     pub memory: Option<MemInfo>,
 }
 
+impl UnixRow {
+    /// A row with what every source of rows gives.
+    pub(crate) fn new(kind: SocketKind, state: TcpState, inode: u64) -> UnixRow {
+        UnixRow {
+            kind,
+            state,
+            address: UnixAddress::Unnamed,
+            inode,
+            cookie: None,
+            peer: None,
+            recv_queue: None,
+            send_queue: None,
+            accept_queue: None,
+            pending: Vec::new(),
+            file: None,
+            uid: None,
+            shutdown: None,
+            memory: None,
+        }
+    }
+}
+
 /// A file in the file system.
+///
+/// # Examples
+///
+/// ```
+/// use std::os::unix::fs::MetadataExt;
+/// use sock::{AF_UNIX, SOCK_STREAM, Socket};
+/// use sockdiag::{Diag, UnixFilter};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("echo.sock");
+/// let sock = Socket::new(AF_UNIX, SOCK_STREAM, 0)?;
+/// sock.bind(&path)?;
+/// let inode = std::fs::metadata(&path)?.ino();
+/// let cookie = Some(sock.cookie()?);
+/// let rows = Diag::netlink()?.unix(&UnixFilter::new())?;
+/// let row = rows.iter().find(|row| row.cookie == cookie).unwrap();
+/// assert_eq!(u64::from(row.file.unwrap().inode), inode & 0xffff_ffff);
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct UnixFile {
@@ -83,20 +138,8 @@ pub(crate) fn parse(payload: &[u8]) -> Result<UnixRow, Malformed> {
     }
     let state = TcpState::from_number(fixed[2]);
     let mut row = UnixRow {
-        kind: i32::from(fixed[1]).into(),
-        state,
-        address: UnixAddress::Unnamed,
-        inode: word(4)?.into(),
         cookie: Some(u64::from(word(8)?) | u64::from(word(12)?) << 32),
-        peer: None,
-        recv_queue: None,
-        send_queue: None,
-        accept_queue: None,
-        pending: Vec::new(),
-        file: None,
-        uid: None,
-        shutdown: None,
-        memory: None,
+        ..UnixRow::new(i32::from(fixed[1]).into(), state, word(4)?.into())
     };
     for attribute in Attributes::new(attributes) {
         let (kind, value) = attribute?;

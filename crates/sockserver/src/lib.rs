@@ -3,17 +3,15 @@
 //! Write a handler, choose a server class, and call [`serve_forever`](Server::serve_forever).
 //!
 //! ```
-//! use std::io::{self, BufRead, Write};
+//! use std::io::{self, Write};
 //! use sockserver::{StreamContext, StreamRequestHandler, ThreadingTCPServer};
 //!
 //! struct Echo;
 //!
 //! impl StreamRequestHandler for Echo {
 //!     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
-//!         let mut line = Vec::new();
-//!         while cx.rfile.read_until(b'\n', &mut line)? > 0 {
-//!             cx.wfile.write_all(&line)?;
-//!             line.clear();
+//!         for line in &mut cx.rfile {
+//!             cx.wfile.write_all(&line?)?;
 //!         }
 //!         Ok(())
 //!     }
@@ -77,24 +75,56 @@
 //!
 //! - `error`: a request failed and nothing else reports it. Limited to one line per second for each
 //!   kind of error.
-//! - `warn`: accepting has failed and is retried after a delay.
+//! - `warn`: accepting has failed and is retried after a delay, or a connection had no valid PROXY
+//!   protocol header, or an address that is denied or exceeds the accept rate.
 //! - `debug`: the server starts or stops, a client disconnected or was refused, a child exited.
+//!
+//! The records have key-values. [Operations](sock::guide::operations#log-records) lists the keys.
 //!
 //! # Features
 //!
-//! - `signals` (default): [`Builder::drain_on_signals`].
-//! - `test-util`: the module `testing`, for tests of servers and handlers. Enable it in
-//!   `[dev-dependencies]`.
+//! | feature | default | effect |
+//! | --- | --- | --- |
+//! | `signals` | on | [`Builder::drain_on_signals`] and `manage_workers_on_signals` on Unix; needs the crate `signal-hook` |
+//! | `proxy-protocol` | off | `Builder::proxy_protocol`: the client's address behind a proxy |
+//! | `metrics` | off | `MetricsReporter`; needs the crate `metrics` |
+//! | `rate-limit` | off | `Builder::accept_rate_per_address`; needs the crate `governor` |
+//! | `systemd` | off | `Builder::systemd`, for servers that systemd starts (Unix); needs the crates `listenfd` and `sd-notify` |
+//! | `test-util` | off | the module `testing`, for tests of servers and handlers; for `[dev-dependencies]` |
+//!
+//! # Guide, examples and other crates
+//!
+//! - [Performance](sock::guide::performance) compares the classes, and
+//!   [reliability](sock::guide::reliability) lists what a server guarantees.
+//! - [Porting](sock::guide::porting) shows Python and Rust side by side, and
+//!   [differences](sock::guide::differences) lists what behaves differently on purpose.
+//! - The [examples] are complete programs, each in Rust and in Python.
+//! - [`sock`] is Python's `socket`, on which this crate is built. [`sockssl`] adds TLS to a server
+//!   with [one hook](Builder::wrap_request). [`sockdiag`] shows the system's view of all sockets,
+//!   and [`socklens`] shows calls and packets in lessons.
 //!
 //! # What this crate does not do
 //!
 //! It is not async: a thousand idle connections in threads use a thousand stacks, and tokio is the
 //! better choice for that. It has no protocols: for HTTP use hyper.
 //! It is derived from CPython's `socketserver.py`.
-
-// Parts that only the models for Unix use.
-#![cfg_attr(not(unix), allow(dead_code))]
+//!
+#![cfg_attr(docsrs, doc = "[`sockssl`]: https://docs.rs/sockssl")]
+#![cfg_attr(not(docsrs), doc = "[`sockssl`]: ../sockssl/index.html")]
+#![cfg_attr(docsrs, doc = "[`sockdiag`]: https://docs.rs/sockdiag")]
+#![cfg_attr(not(docsrs), doc = "[`sockdiag`]: ../sockdiag/index.html")]
+#![cfg_attr(docsrs, doc = "[`socklens`]: https://docs.rs/socklens")]
+#![cfg_attr(not(docsrs), doc = "[`socklens`]: ../socklens/index.html")]
+#![cfg_attr(docsrs, doc = "[examples]: https://docs.rs/sock/latest/sock/guide/index.html#examples")]
+#![cfg_attr(not(docsrs), doc = "[examples]: ../../../examples/README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// Parts that only the models for Unix, or only the PROXY protocol use.
+#![cfg_attr(any(not(unix), not(feature = "proxy-protocol")), allow(dead_code))]
 #![warn(missing_debug_implementations)]
+
+extern crate log as log_facade;
+// `log::error!` and its siblings are the macros of `os/log.rs`, which survive a logger that panics.
+extern crate self as log;
 
 mod accept;
 mod api;
@@ -105,22 +135,37 @@ mod models;
 mod os;
 mod request;
 
+pub(crate) use os::log::{Level, debug, error, info, log, warn};
+
 pub use accept::mixin::{AcceptLoop, MixIn};
 pub use api::builder::Builder;
 pub use api::classes::*;
+#[cfg(unix)]
+pub use api::handover;
 pub use api::kind;
 pub use api::server::{DatagramServer, Server, StreamServer};
 #[cfg(feature = "test-util")]
 pub use api::testing;
 #[cfg(unix)]
 pub use api::unix_classes::*;
+pub use connection::client_handle::ClientHandle;
+#[cfg(feature = "proxy-protocol")]
+pub use connection::proxy_header::ProxyHeader;
+pub use lifecycle::gauges::{ListenerStats, ThreadStats, WorkerStats};
 pub use lifecycle::handle::ServerHandle;
+#[cfg(feature = "metrics")]
+pub use lifecycle::metrics_reporter::MetricsReporter;
+pub use lifecycle::state::ServerState;
+pub use limits::access::AccessList;
 pub use limits::drain_report::{AbortedRequest, DrainReport};
+pub use limits::durations::DurationHistogram;
 pub use limits::stats::{Outcome, Stats, TimedOut};
 pub use limits::{DeadlineKind, WhenFull};
 pub use models::pool::{ThreadPoolMixIn, WhenQueueFull};
 pub use models::sequential::Sequential;
 pub use models::threading::ThreadingMixIn;
+#[cfg(unix)]
+pub use models::worker_class::WorkerClass;
 #[cfg(unix)]
 pub use models::{forking::ForkingMixIn, prefork::PreforkMixIn, selector::SelectorMixIn};
 pub use request::datagram_handler::{
@@ -128,5 +173,7 @@ pub use request::datagram_handler::{
 };
 pub use request::hooks::{ServerHooks, WrappedRequest};
 pub use request::job::{Job, Rejected, Step};
+#[cfg(feature = "proxy-protocol")]
+pub use request::proxy_protocol::ProxyProtocol;
 pub use request::stream_handler::{HandlerFn, StreamContext, StreamRequestHandler, handler_fn};
 pub use request::{Request, RequestError};

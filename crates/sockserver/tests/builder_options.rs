@@ -133,3 +133,46 @@ fn timeouts_are_numbers_durations_or_none() {
     let error = builder().close_timeout(f64::NAN).bind(LOOPBACK).unwrap_err();
     assert_eq!(error.to_string(), "close_timeout: Invalid value NaN (not a number)");
 }
+
+#[test]
+fn a_deadline_of_zero_is_refused_by_the_name_of_its_setter() {
+    let builder = || TCPServer::builder(handler_fn(|_| Ok(())));
+    let zero = [
+        ("wrap_timeout", builder().wrap_timeout(0)),
+        ("first_byte_timeout", builder().first_byte_timeout(0)),
+        ("idle_timeout", builder().idle_timeout(0)),
+        ("read_timeout", builder().read_timeout(0)),
+        ("write_timeout", builder().write_timeout(0)),
+        ("request_timeout", builder().request_timeout(0)),
+    ];
+    for (name, builder) in zero {
+        let error = builder.bind(LOOPBACK).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(error.to_string(), format!("{name} must not be zero (None disables it)"));
+    }
+}
+
+#[test]
+fn no_deadlines_disables_all_deadlines_of_connections() {
+    let builder = TCPServer::builder(handler_fn(|_| Ok(()))).no_deadlines();
+    let text = format!("{builder:?}");
+    for name in ["wrap", "first_byte", "idle", "read", "write", "request"] {
+        assert!(text.contains(&format!("{name}_timeout: None")), "{text}");
+    }
+    let text = format!("{:?}", builder.read_timeout(5));
+    assert!(text.contains("read_timeout: Some(5s)"), "{text}");
+}
+
+#[test]
+#[cfg(unix)]
+fn the_error_of_a_busy_port_names_allow_reuse_address() {
+    let busy = sock::create_server(("127.0.0.1", 0)).unwrap();
+    let address = busy.getsockname().unwrap();
+    let error = sockserver::TCPServer::new(&address, sockserver::handler_fn(|_| Ok(()))).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    assert!(error.to_string().contains("allow_reuse_address(true)"), "{error}");
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+    let builder = sockserver::TCPServer::builder(sockserver::handler_fn(|_| Ok(())));
+    let error = builder.allow_reuse_address(true).bind(&address).unwrap_err();
+    assert!(!error.to_string().contains("allow_reuse_address"), "{error}");
+}

@@ -20,7 +20,8 @@ use sockserver::{
 };
 
 use support::{
-    Gate, LIMIT, LOOPBACK, OpenOnDrop, connect_to, read_to_end, sleep_briefly, wait_for_stats, wait_until,
+    Gate, LIMIT, LOOPBACK, OpenOnDrop, connect_to, datagram_client, read_to_end, sleep_briefly,
+    wait_for_stats, wait_until,
 };
 
 /// A limit that expires soon.
@@ -212,7 +213,7 @@ fn drain_in_a_handler_is_a_deadlock_error() {
         assert_eq!(receiver.recv_timeout(LIMIT).unwrap(), io::ErrorKind::Deadlock);
         assert_eq!(read_to_end(&client), "served", "the handler was aborted by its own call");
         assert_returns(&end);
-        assert!(!handle.is_stopping());
+        wait_until("the server is closed", || !handle.is_stopping());
     }
     from_a_handler::<Sequential>();
     from_a_handler::<ThreadingMixIn>();
@@ -324,7 +325,7 @@ fn client_is_refused(address: &Address) -> bool {
 }
 
 #[test]
-fn new_clients_are_refused_and_queued_ones_are_reset() {
+fn new_clients_are_refused_and_queued_ones_are_served() {
     let clients = Clients::new();
     let server = ThreadingTCPServer::builder(handler_fn(clients.handler())).max_connections(1);
     let server = server.bind(LOOPBACK).unwrap();
@@ -335,17 +336,19 @@ fn new_clients_are_refused_and_queued_ones_are_reset() {
     let queued = client_that_sends(&address, b"hello\n");
     thread::scope(|scope| {
         let draining = scope.spawn(|| handle.drain(LIMIT).unwrap());
-        assert_eq!(read_to_end(&queued), "ConnectionReset", "a queued client was not reset");
-        assert!(client_is_refused(&address));
+        wait_until("new clients are refused", || client_is_refused(&address));
         clients.gate.open();
         let report = draining.join().unwrap();
         // The listener is shut down before the drain looks at the connections. A request that ends
         // in between leaves its connection idle.
-        assert_eq!((report.finished + report.idle, report.aborted.len()), (1, 0), "{report}");
+        let served = handle.stats().accepted;
+        assert_eq!((report.finished + report.idle, report.aborted.len()), (served, 0), "{report}");
     });
     assert_eq!(read_to_end(&busy), "gate\n");
+    assert_eq!(read_to_end(&queued), "hello\n");
     assert_returns(&end);
-    assert_eq!(handle.stats().accepted, 1);
+    // A client that looked whether it is refused may have been in the queue too.
+    assert!(handle.stats().accepted >= 2);
 }
 
 /// Accepts, and returns the connection only once the server is stopping.
@@ -531,8 +534,7 @@ fn gated_datagram<M: MixIn + Default>(gate: &Gate) -> (testing::Running, Socket)
         cx.wfile.write_all(cx.packet)
     });
     let server = testing::serve(DatagramServer::<Inet, M>::new(LOOPBACK, handler).unwrap());
-    let client = Socket::new(sock::AF_INET, sock::SOCK_DGRAM, 0).unwrap();
-    client.settimeout(LIMIT).unwrap();
+    let client = datagram_client(sock::AF_INET);
     client.bind(LOOPBACK).unwrap();
     client.sendto(b"hello", server.address()).unwrap();
     gate.wait_for(1);

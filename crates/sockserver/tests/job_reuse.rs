@@ -8,14 +8,14 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use sock::{AF_INET, Address, SHUT_WR, SOCK_DGRAM, Socket};
+use sock::{AF_INET, Address, SHUT_WR};
 use sockserver::kind::{Inet, Stream};
 use sockserver::{
     DatagramContext, DatagramRequestHandler, MixIn, Server, Stats, StreamContext, StreamRequestHandler,
     TCPServer, ThreadPoolTCPServer, UDPServer,
 };
 
-use support::{LIMIT, LOOPBACK, StopOnDrop, connect_to, read_to_end, wait_for_stats};
+use support::{LIMIT, LOOPBACK, StopOnDrop, connect_to, datagram_client, read_to_end, wait_for_stats};
 
 const READ_TIMEOUT: Duration = Duration::from_millis(60);
 
@@ -142,8 +142,7 @@ fn datagrams_share_no_state() {
             [("longer than 6", "longer true"), ("fail", ""), ("abc", "abc false"), ("", " false")]
         {
             // Each datagram comes from another address.
-            let client = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
-            client.settimeout(LIMIT).unwrap();
+            let client = datagram_client(AF_INET);
             client.sendto(datagram.as_bytes(), server.server_address()).unwrap();
             if !response.is_empty() {
                 assert_eq!(client.recv(100).unwrap(), response.as_bytes());

@@ -248,3 +248,74 @@ fn data_left_by_a_handlers_own_reader_comes_first() {
     #[cfg(unix)]
     a_reader_with_a_smaller_buffer_loses_nothing::<sockserver::SelectorMixIn>();
 }
+
+/// Answers one line per request, and leaves its socket with a timeout.
+struct LeavesTimeout<const MILLISECONDS: u64, const RBUFSIZE: usize>;
+
+impl<const MILLISECONDS: u64, const RBUFSIZE: usize> StreamRequestHandler
+    for LeavesTimeout<MILLISECONDS, RBUFSIZE>
+{
+    const RBUFSIZE: usize = RBUFSIZE;
+
+    fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+        cx.request.socket().settimeout(None)?;
+        let mut line = String::new();
+        cx.close_connection = cx.rfile.read_line(&mut line)? == 0;
+        cx.wfile.write_all(line.as_bytes())?;
+        cx.request.socket().settimeout(Duration::from_millis(MILLISECONDS))
+    }
+}
+
+/// Whether the connection is still open after a silence between two requests.
+fn serves_after_silence<M: MixIn + Default, H: StreamRequestHandler>(
+    mixin: M,
+    handler: fn() -> H,
+    silence: Duration,
+) -> (bool, sockserver::Stats) {
+    let server = StreamServer::<sockserver::kind::Inet, M>::builder(handler).mixin(mixin);
+    let server = sockserver::testing::serve(server.bind(("127.0.0.1", 0)).unwrap());
+    let client = server.connect().unwrap();
+    client.settimeout(LIMIT).unwrap();
+    client.sendall(b"first\n").unwrap();
+    assert_eq!(answers(&client, 1), ["first"]);
+    // The silence is what is tested.
+    let ended = sock::poll(&mut [sock::Poll::new(&client, sock::POLLIN)], Some(silence)).unwrap() > 0;
+    if !ended {
+        client.sendall(b"second\n").unwrap();
+        assert_eq!(answers(&client, 1), ["second"]);
+    }
+    drop(client);
+    let handle = server.handle().clone();
+    (!ended, support::wait_for_stats(&handle, |stats| stats.in_flight == 0))
+}
+
+fn keep_alive_with_a_timeout<M: MixIn + Default>(new: fn() -> M) {
+    let silence = Duration::from_millis(150);
+    for handler_reads_ahead in [true, false] {
+        let (open, stats) = if handler_reads_ahead {
+            serves_after_silence(new(), || LeavesTimeout::<0, 8192>, silence)
+        } else {
+            serves_after_silence(new(), || LeavesTimeout::<0, 0>, silence)
+        };
+        assert!(open, "a non-blocking socket has ended keep-alive");
+        assert_eq!(stats.finished, 1, "{stats:?}");
+        let (open, stats) = if handler_reads_ahead {
+            serves_after_silence(new(), || LeavesTimeout::<50, 8192>, LIMIT)
+        } else {
+            serves_after_silence(new(), || LeavesTimeout::<50, 0>, LIMIT)
+        };
+        assert!(!open, "the handler's timeout has not ended keep-alive");
+        assert_eq!(stats.timed_out.idle, 1, "{stats:?}");
+    }
+}
+
+#[test]
+fn the_timeout_of_a_handler_has_the_same_effect_between_requests_in_every_model() {
+    use sockserver::{Sequential, ThreadPoolMixIn, ThreadingMixIn, WhenQueueFull};
+    keep_alive_with_a_timeout(|| Sequential);
+    keep_alive_with_a_timeout(ThreadingMixIn::new);
+    keep_alive_with_a_timeout(ThreadPoolMixIn::new);
+    keep_alive_with_a_timeout(|| ThreadPoolMixIn::new().queue(4, WhenQueueFull::Wait));
+    #[cfg(unix)]
+    keep_alive_with_a_timeout(sockserver::SelectorMixIn::new);
+}

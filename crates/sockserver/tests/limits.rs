@@ -17,8 +17,8 @@ use sockserver::{
 };
 
 use support::{
-    Gate, LIMIT, LOOPBACK, OpenOnDrop, connect_from, connect_to, read_to_end, sleep_briefly,
-    wait_for_stats, wait_until,
+    Gate, LIMIT, LOOPBACK, OpenOnDrop, connect_from, connect_to, datagram_client, read_to_end,
+    sleep_briefly, wait_for_stats, wait_until,
 };
 
 /// Waits at the gate, and then answers.
@@ -129,8 +129,7 @@ fn datagrams_wait_for_a_permit() {
     });
     let server = ThreadingUDPServer::builder(handler).max_connections(2).bind(LOOPBACK).unwrap();
     let server = testing::serve(server);
-    let client = Socket::new(sock::AF_INET, sock::SOCK_DGRAM, 0).unwrap();
-    client.settimeout(LIMIT).unwrap();
+    let client = datagram_client(sock::AF_INET);
     for number in 0..6_u8 {
         client.sendto(&[number], server.address()).unwrap();
     }
@@ -407,8 +406,7 @@ fn a_limit_of_one_works_in_the_accept_loop() {
     let server =
         UDPServer::builder(datagram_handler_fn(|cx| cx.wfile.write_all(cx.packet))).max_connections(1);
     let server = testing::serve(server.bind(LOOPBACK).unwrap());
-    let client = Socket::new(sock::AF_INET, sock::SOCK_DGRAM, 0).unwrap();
-    client.settimeout(LIMIT).unwrap();
+    let client = datagram_client(sock::AF_INET);
     for _ in 0..20 {
         client.sendto(b"echo", server.address()).unwrap();
         assert_eq!(client.recv(10).unwrap(), b"echo");

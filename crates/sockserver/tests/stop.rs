@@ -16,7 +16,7 @@ use sockserver::{
     handler_fn,
 };
 
-use support::StopOnDrop;
+use support::{StopOnDrop, wait_until};
 
 const LOOPBACK: (&str, u16) = ("127.0.0.1", 0);
 /// The time after which a test fails instead of hanging.
@@ -49,17 +49,12 @@ fn assert_returns(end: &mpsc::Receiver<io::Result<()>>) {
 #[test]
 fn shutdown_right_after_the_start_ends_serve_forever() {
     // CPython's test_shutdown (bpo-2302), where a stop takes up to half a second.
-    let begin = Instant::now();
     for _ in 0..20 {
-        let (server, end) = serve_in_thread(TCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap());
+        let server = TCPServer::builder(handler_fn(|_| Ok(()))).poll_interval(LIMIT * 2);
+        let (server, end) = serve_in_thread(server.bind(LOOPBACK).unwrap());
         server.shutdown().unwrap();
         assert_returns(&end);
     }
-    assert!(
-        begin.elapsed() < Duration::from_secs(5),
-        "a stop waited for a poll interval: {:?}",
-        begin.elapsed()
-    );
 }
 
 #[test]
@@ -278,13 +273,14 @@ fn service_actions_that_calls_the_hook_of_another_value_is_called_as_often() {
             .poll_interval(Duration::from_millis(50))
             .bind(LOOPBACK)
             .unwrap();
+        let begin = Instant::now();
         let (server, end) = serve_in_thread(server);
-        sock::poll(&mut [], Some(Duration::from_millis(600))).unwrap();
-        let calls = hooks.calls.load(Ordering::Relaxed);
+        let calls = || hooks.calls.load(Ordering::Relaxed);
+        wait_until(&format!("8 calls; delegates: {delegates}"), || calls() >= 8);
+        let (calls, intervals) = (calls(), begin.elapsed().as_millis() as usize / 50);
         server.shutdown().unwrap();
         assert_returns(&end);
-        // CPython makes 11 calls. A busy machine may delay some.
-        assert!((6..=13).contains(&calls), "{calls} calls; delegates: {delegates}");
+        assert!(calls <= intervals + 2, "{calls} calls in {intervals} intervals; delegates: {delegates}");
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use sock::{Address, SOCK_DGRAM, Socket};
+use sock::{Address, Socket};
 use sockserver::kind::Inet;
 use sockserver::{
     DatagramContext, DatagramRequestHandler, MixIn, Request, SelectorMixIn, Sequential, ServerHandle,
@@ -18,7 +18,9 @@ use sockserver::{
     ThreadingMixIn, WhenQueueFull, handler_fn,
 };
 
-use support::{Gate, LIMIT, LOOPBACK, OpenOnDrop, StopOnDrop, connect_to, read_to_end, wait_for_stats};
+use support::{
+    Gate, LIMIT, LOOPBACK, OpenOnDrop, StopOnDrop, connect_to, datagram_client, read_to_end, wait_for_stats,
+};
 
 /// Echoes a line once the gate is open.
 fn gated(gate: &Gate) -> impl Fn(&mut StreamContext<'_>) -> io::Result<()> + Send + Sync + 'static {
@@ -115,8 +117,7 @@ fn no_pool_receives_datagrams_after_the_stop() {
         }
         let server = builder.bind(LOOPBACK).unwrap();
         let (handle, address) = (server.handle(), server.server_address().clone());
-        let client = Socket::new(address.family(), SOCK_DGRAM, 0).unwrap();
-        client.settimeout(LIMIT).unwrap();
+        let client = datagram_client(address.family());
         client.connect(&address).unwrap();
         thread::scope(|scope| {
             let _stop = StopOnDrop(handle.clone());

@@ -70,18 +70,41 @@ pub const ALERT_DESCRIPTION_UNKNOWN_PSK_IDENTITY: AlertDescription = AlertDescri
 
 impl AlertDescription {
     /// Makes the alert with this number.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockssl::{ALERT_DESCRIPTION_UNKNOWN_CA, AlertDescription};
+    ///
+    /// assert_eq!(AlertDescription::from_raw(48), ALERT_DESCRIPTION_UNKNOWN_CA);
+    /// assert_eq!(ALERT_DESCRIPTION_UNKNOWN_CA.as_raw(), 48);
+    /// ```
     #[must_use]
     pub const fn from_raw(number: u8) -> AlertDescription {
         AlertDescription(number)
     }
 
     /// Returns the alert's number.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert_eq!(sockssl::ALERT_DESCRIPTION_UNKNOWN_CA.as_raw(), 48);
+    /// ```
     #[must_use]
     pub const fn as_raw(self) -> u8 {
         self.0
     }
 
     /// Returns the alert's name in RFC 8446, such as `unknown_ca`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockssl::ALERT_DESCRIPTION_UNKNOWN_CA;
+    ///
+    /// assert_eq!(ALERT_DESCRIPTION_UNKNOWN_CA.name(), "unknown_ca");
+    /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         self.entry().map_or("unknown", |(_, name, _)| name)

@@ -8,6 +8,15 @@ use rustls::{CipherSuite, ProtocolVersion};
 /// The side of a connection that a context is for. Python: `ssl._SSLMethod`.
 ///
 /// This enum is exhaustive: a connection has two sides.
+///
+/// # Examples
+///
+/// ```
+/// use sockssl::{Protocol, SSLContext};
+///
+/// let context = SSLContext::new(Protocol::PROTOCOL_TLS_CLIENT);  // ssl.PROTOCOL_TLS_CLIENT
+/// assert_eq!(context.protocol(), Protocol::PROTOCOL_TLS_CLIENT);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// A context for clients. By default it verifies servers and their names.
@@ -21,6 +30,16 @@ pub use Protocol::{PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER};
 /// The role of the peer. Python: `ssl.Purpose`.
 ///
 /// This enum is exhaustive: a peer is a server or a client.
+///
+/// # Examples
+///
+/// ```
+/// use sockssl::{PROTOCOL_TLS_SERVER, Purpose, create_default_context};
+///
+/// let context = create_default_context(Purpose::CLIENT_AUTH)?;  // ssl.Purpose.CLIENT_AUTH
+/// assert_eq!(context.protocol(), PROTOCOL_TLS_SERVER);
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Purpose {
     /// The peer is a server. The context is one for clients.
@@ -33,6 +52,17 @@ pub enum Purpose {
 ///
 /// This enum is exhaustive, as Python's is: the three modes are those of OpenSSL's
 /// `SSL_VERIFY_NONE`, `SSL_VERIFY_PEER` and `SSL_VERIFY_FAIL_IF_NO_PEER_CERT`.
+///
+/// # Examples
+///
+/// ```
+/// use sockssl::{PROTOCOL_TLS_SERVER, SSLContext, VerifyMode};
+///
+/// let context = SSLContext::new(PROTOCOL_TLS_SERVER);
+/// assert_eq!(context.verify_mode(), VerifyMode::CERT_NONE);
+/// context.set_verify_mode(VerifyMode::CERT_OPTIONAL)?;  // ssl.CERT_OPTIONAL
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum VerifyMode {
     /// The certificate is not verified. A client cannot detect an impersonated server.
@@ -47,6 +77,16 @@ pub enum VerifyMode {
 pub use VerifyMode::{CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED};
 
 /// Which certificates require a revocation list. Python: `ssl.VerifyFlags`.
+///
+/// # Examples
+///
+/// ```
+/// use sockssl::{PROTOCOL_TLS_CLIENT, SSLContext, VerifyFlags};
+///
+/// let context = SSLContext::new(PROTOCOL_TLS_CLIENT);
+/// context.set_verify_flags(VerifyFlags::VERIFY_CRL_CHECK_CHAIN);  // ssl.VERIFY_CRL_CHECK_CHAIN
+/// assert_ne!(context.verify_flags(), VerifyFlags::VERIFY_DEFAULT);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum VerifyFlags {
@@ -61,6 +101,16 @@ pub enum VerifyFlags {
 pub use VerifyFlags::{VERIFY_CRL_CHECK_CHAIN, VERIFY_CRL_CHECK_LEAF, VERIFY_DEFAULT};
 
 /// A protocol version. Python: `ssl.TLSVersion`. Older versions are not supported.
+///
+/// # Examples
+///
+/// ```
+/// use sockssl::{PROTOCOL_TLS_SERVER, SSLContext, TLSVersion};
+///
+/// let context = SSLContext::new(PROTOCOL_TLS_SERVER);
+/// assert_eq!(context.maximum_version(), TLSVersion::TLSv1_3);  // ssl.TLSVersion.TLSv1_3
+/// assert!(TLSVersion::TLSv1_2 < TLSVersion::TLSv1_3);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum TLSVersion {

@@ -1,6 +1,7 @@
 //! `SSLContext`: the certificates, trusted authorities and settings that connections share.
 
-use std::collections::BTreeMap;
+mod settings;
+
 use std::env;
 use std::fmt;
 use std::io;
@@ -17,15 +18,14 @@ use crate::cert::resolver::{CertChain, Source};
 use crate::cert::sources::{Authority, CADATA, remember};
 use crate::cert::trust::Trust;
 use crate::cert::verifier::VerifyPolicy;
+use crate::cert::x509::Invalid;
 use crate::config::{self, CachedConfig, ConfigSpec};
 use crate::constants::{
     CERT_NONE, CERT_REQUIRED, PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, Protocol, Purpose, TLSVersion,
-    VERIFY_DEFAULT, VerifyFlags, VerifyMode,
+    VERIFY_DEFAULT,
 };
-use crate::error::{Reason, invalid};
-use crate::keylog::KeyLogFile;
 use crate::sessions::Sessions;
-use crate::stats::{Counters, SessionStats, increment};
+use crate::stats::{Counters, increment};
 
 /// Creates a context with the default settings for a purpose.
 ///
@@ -82,6 +82,23 @@ pub fn create_default_context(purpose: Purpose) -> io::Result<SSLContext> {
 ///    [`load_verify_locations`](Self::load_verify_locations) the trusted authorities.
 /// 3. [`wrap_socket_server`](Self::wrap_socket_server) and
 ///    [`wrap_socket_client`](Self::wrap_socket_client) wrap any number of sockets.
+///
+/// # Examples
+///
+/// ```
+/// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # let _folder = pki::enter()?;
+/// use sockssl::{PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext};
+///
+/// let server = SSLContext::new(PROTOCOL_TLS_SERVER);
+/// server.load_cert_chain("cert.pem", "key.pem")?;
+/// let client = SSLContext::new(PROTOCOL_TLS_CLIENT);
+/// client.load_verify_locations("cert.pem")?;
+/// # let (sock, _server) = pki::connect(&client, &server)?;
+/// // A connection between sockets that these contexts wrap:
+/// assert_eq!(sock.version(), Some("TLSv1.3"));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone)]
 pub struct SSLContext {
     inner: Arc<Inner>,
@@ -89,8 +106,13 @@ pub struct SSLContext {
 
 struct Inner {
     protocol: Protocol,
+    /// Under this lock values are copied and replaced, and configurations are built from them in
+    /// memory. No code of the user's runs, nothing is logged, and no file is read. A replaced value
+    /// is dropped after it, because it may be a callback that owns values of the user's.
     settings: RwLock<Settings>,
-    /// Held while files are read, so that concurrent calls do not overwrite each other's result.
+    /// Held while files are read, so that concurrent calls do not overwrite each other's result. A
+    /// FIFO may take the time that `cert/file.rs` allows it. Handshakes do not acquire it. No code of
+    /// the user's runs and nothing is logged under it.
     loading: Mutex<()>,
     counters: Arc<Counters>,
 }
@@ -112,6 +134,16 @@ impl SSLContext {
     ///
     /// Python: `ssl.SSLContext(protocol)`. A context for clients requires and verifies the
     /// server's certificate and name. A context for servers requests no certificate from clients.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockssl::{CERT_NONE, CERT_REQUIRED, PROTOCOL_TLS_CLIENT, PROTOCOL_TLS_SERVER, SSLContext};
+    ///
+    /// let context = SSLContext::new(PROTOCOL_TLS_CLIENT);  // ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    /// assert_eq!(context.verify_mode(), CERT_REQUIRED);
+    /// assert_eq!(SSLContext::new(PROTOCOL_TLS_SERVER).verify_mode(), CERT_NONE);
+    /// ```
     #[must_use]
     pub fn new(protocol: Protocol) -> SSLContext {
         let client = protocol == PROTOCOL_TLS_CLIENT;
@@ -156,14 +188,30 @@ impl SSLContext {
     /// kinds (RSA, ECDSA, Ed25519) can be loaded. The peer gets the last loaded one whose
     /// signatures it can verify. A second certificate of the same kind replaces the first.
     ///
+    /// A FIFO, such as a shell's process substitution, is read until its end, for at most 30
+    /// seconds. Without a writer the call fails with `TimedOut` after 5 seconds.
+    ///
     /// # Errors
     ///
     /// Returns an error that names the file: the system's if a file cannot be read, or an
-    /// [`SSLError`](crate::SSLError) with [`NoStartLine`](Reason::NoStartLine) if it contains no
-    /// certificate or key, [`BadPem`](Reason::BadPem) if it cannot be parsed,
-    /// [`KeyValuesMismatch`](Reason::KeyValuesMismatch) if the key belongs to another certificate,
-    /// [`PasswordRequired`](Reason::PasswordRequired) if the key is encrypted, or
-    /// [`UnsupportedKey`](Reason::UnsupportedKey) if its kind is not supported.
+    /// [`SSLError`](crate::SSLError) with [`NoStartLine`](crate::Reason::NoStartLine) if it contains no
+    /// certificate or key, [`BadPem`](crate::Reason::BadPem) if it cannot be parsed,
+    /// [`KeyValuesMismatch`](crate::Reason::KeyValuesMismatch) if the key belongs to another certificate,
+    /// [`PasswordRequired`](crate::Reason::PasswordRequired) if the key is encrypted, or
+    /// [`UnsupportedKey`](crate::Reason::UnsupportedKey) if its kind is not supported.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// use sockssl::{PROTOCOL_TLS_SERVER, SSLContext};
+    ///
+    /// let context = SSLContext::new(PROTOCOL_TLS_SERVER);
+    /// context.load_cert_chain("cert.pem", "key.pem")?;     // context.load_cert_chain("cert.pem", "key.pem")
+    /// # pki::connect(&pki::client()?, &context)?;
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn load_cert_chain(&self, certfile: impl AsRef<Path>, keyfile: impl AsRef<Path>) -> io::Result<()> {
         self.load_chain(certfile.as_ref(), keyfile.as_ref(), None, None)
     }
@@ -178,8 +226,24 @@ impl SSLContext {
     /// # Errors
     ///
     /// Returns an error if [`load_cert_chain`](Self::load_cert_chain) would, or an
-    /// [`SSLError`](crate::SSLError) with [`BadDecrypt`](Reason::BadDecrypt) if the password is
+    /// [`SSLError`](crate::SSLError) with [`BadDecrypt`](crate::Reason::BadDecrypt) if the password is
     /// wrong.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # pki::write_encrypted("cert.pem", "key.pem")?;
+    /// use sockssl::{PROTOCOL_TLS_SERVER, Reason, SSLContext, SSLError};
+    ///
+    /// let context = SSLContext::new(PROTOCOL_TLS_SERVER);
+    /// context.load_cert_chain_with_password("cert.pem", "key.pem", "secret")?;
+    ///
+    /// let error = context.load_cert_chain_with_password("cert.pem", "key.pem", "guess").unwrap_err();
+    /// assert_eq!(SSLError::of(&error).unwrap().reason(), Reason::BadDecrypt);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn load_cert_chain_with_password(
         &self,
         certfile: impl AsRef<Path>,
@@ -203,6 +267,29 @@ impl SSLContext {
     /// # Errors
     ///
     /// Returns an error if [`load_cert_chain`](Self::load_cert_chain) would.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # pki::write_certificate("guests.pem", "guests.key", "guests.localhost")?;
+    /// use sockssl::{PROTOCOL_TLS_SERVER, SSLContext};
+    ///
+    /// let context = SSLContext::new(PROTOCOL_TLS_SERVER);
+    /// context.load_cert_chain("cert.pem", "key.pem")?;
+    /// context.load_cert_chain_for("guests.localhost", "guests.pem", "guests.key")?;
+    /// # let trusting = SSLContext::new(sockssl::PROTOCOL_TLS_CLIENT);
+    /// # trusting.load_verify_locations("guests.pem")?;
+    /// # let (ours, theirs) = pki::sockets()?;
+    /// # let serving = std::thread::spawn(move || context.wrap_socket_server(theirs));
+    /// # let client = trusting.wrap_socket_client(ours, "guests.localhost")?;
+    /// // A client of guests.localhost gets its certificate.
+    /// let certificate = client.getpeercert()?.unwrap();
+    /// assert_eq!(certificate.subject_value("commonName"), Some("guests.localhost"));
+    /// # serving.join().unwrap()?;
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn load_cert_chain_for(
         &self,
         server_name: &str,
@@ -242,9 +329,22 @@ impl SSLContext {
     /// # Errors
     ///
     /// Returns an error that names the file: the system's if it cannot be read, or an
-    /// [`SSLError`](crate::SSLError) with [`NoStartLine`](Reason::NoStartLine) if it contains no
-    /// certificate and no list, or with [`BadPem`](Reason::BadPem) if a certificate or a list
+    /// [`SSLError`](crate::SSLError) with [`NoStartLine`](crate::Reason::NoStartLine) if it contains no
+    /// certificate and no list, or with [`BadPem`](crate::Reason::BadPem) if a certificate or a list
     /// cannot be parsed, or if a list is not signed by the loaded authority whose key it names.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// use sockssl::{PROTOCOL_TLS_CLIENT, SSLContext};
+    ///
+    /// let context = SSLContext::new(PROTOCOL_TLS_CLIENT);
+    /// context.load_verify_locations("cert.pem")?;          // context.load_verify_locations("cert.pem")
+    /// # pki::connect(&context, &pki::server()?)?;
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn load_verify_locations(&self, path: impl AsRef<Path>) -> io::Result<()> {
         self.trust(Authority::Path(path.as_ref().to_owned()))
     }
@@ -257,6 +357,20 @@ impl SSLContext {
     ///
     /// Returns an error if [`load_verify_locations`](Self::load_verify_locations) would for a file
     /// with this text.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// use sockssl::{PROTOCOL_TLS_CLIENT, SSLContext};
+    ///
+    /// let pem = std::fs::read("cert.pem")?;
+    /// let context = SSLContext::new(PROTOCOL_TLS_CLIENT);
+    /// context.load_verify_data(pem)?;                      // context.load_verify_locations(cadata=pem)
+    /// # pki::connect(&context, &pki::server()?)?;
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn load_verify_data(&self, cadata: impl AsRef<[u8]>) -> io::Result<()> {
         let pem = Pem::parse(cadata.as_ref(), Path::new(CADATA))?;
         self.trust(Authority::Memory(pem.certificates, pem.crls))
@@ -271,20 +385,38 @@ impl SSLContext {
     /// # Errors
     ///
     /// Returns an error if no certificate can be read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # // SAFETY: this process has no other thread.
+    /// # unsafe { std::env::set_var("SSL_CERT_FILE", "cert.pem") };
+    /// use sockssl::{PROTOCOL_TLS_CLIENT, SSLContext};
+    ///
+    /// let context = SSLContext::new(PROTOCOL_TLS_CLIENT);
+    /// context.load_default_certs()?;                       // context.load_default_certs()
+    /// # pki::connect(&context, &pki::server()?)?;
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn load_default_certs(&self) -> io::Result<()> {
         self.trust(Authority::System)
     }
 
     fn trust(&self, authority: Authority) -> io::Result<()> {
-        let _loading = self.inner.loading.lock();
+        let loading = self.inner.loading.lock();
         let mut trust = Trust::clone(&self.inner.settings.read().spec.trust);
         authority.load(&mut trust)?;
         trust.verify_lists()?;
+        let skipped = trust.take_skipped();
         self.change(|settings| {
             remember(&mut settings.trusted, authority, &trust);
             settings.spec.trust = Arc::new(trust);
             settings.spec.sessions = None;
         });
+        drop(loading);
+        log_skipped(&skipped);
         Ok(())
     }
 
@@ -297,6 +429,23 @@ impl SSLContext {
     /// # Errors
     ///
     /// Returns an error if the method that loaded a file would. The context is unchanged then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// use sockssl::{PROTOCOL_TLS_SERVER, SSLContext};
+    ///
+    /// let context = SSLContext::new(PROTOCOL_TLS_SERVER);
+    /// context.load_cert_chain("cert.pem", "key.pem")?;
+    /// # pki::write_certificate("cert.pem", "key.pem", "localhost")?;
+    /// // Later, after both files were replaced:
+    /// context.reload()?;
+    /// # pki::connect(&pki::client()?, &context)?;
+    /// assert_eq!(context.session_stats().reloads, 1);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn reload(&self) -> io::Result<()> {
         let counters = &self.inner.counters;
         let result = self.reload_all();
@@ -305,7 +454,7 @@ impl SSLContext {
     }
 
     fn reload_all(&self) -> io::Result<()> {
-        let _loading = self.inner.loading.lock();
+        let loading = self.inner.loading.lock();
         let (chains, trusted) = {
             let settings = self.inner.settings.read();
             (settings.spec.chains.clone(), settings.trusted.clone())
@@ -316,6 +465,7 @@ impl SSLContext {
             authority.load(&mut trust)?;
         }
         trust.verify_lists()?;
+        let skipped = trust.take_skipped();
         self.change(|settings| {
             settings.spec.chains = chains;
             if !trusted.is_empty() {
@@ -323,200 +473,9 @@ impl SSLContext {
                 settings.spec.sessions = None;
             }
         });
+        drop(loading);
+        log_skipped(&skipped);
         Ok(())
-    }
-
-    /// Returns the side that the context is for. Python: `protocol`.
-    #[must_use]
-    pub fn protocol(&self) -> Protocol {
-        self.inner.protocol
-    }
-
-    /// Returns whether peers' certificates are required and verified. Python: `verify_mode`.
-    #[must_use]
-    pub fn verify_mode(&self) -> VerifyMode {
-        self.inner.settings.read().spec.policy.mode
-    }
-
-    /// Sets whether peers' certificates are required and verified. Python: `verify_mode = …`.
-    ///
-    /// # Errors
-    ///
-    /// Returns `InvalidInput` for `CERT_NONE` while [`check_hostname`](Self::check_hostname) is on.
-    pub fn set_verify_mode(&self, mode: VerifyMode) -> io::Result<()> {
-        if mode == CERT_NONE && self.check_hostname() {
-            return Err(invalid("verify_mode cannot be CERT_NONE while check_hostname is on"));
-        }
-        self.change_policy(|policy| policy.mode = mode);
-        Ok(())
-    }
-
-    /// Returns whether the server's certificate must be valid for the server name.
-    ///
-    /// Python: `check_hostname`.
-    #[must_use]
-    pub fn check_hostname(&self) -> bool {
-        self.inner.settings.read().spec.policy.check_hostname
-    }
-
-    /// Sets whether the server's certificate must be valid for the server name.
-    ///
-    /// Python: `check_hostname = …`. Switching it on changes `CERT_NONE` to `CERT_REQUIRED`.
-    pub fn set_check_hostname(&self, check: bool) {
-        self.change_policy(|policy| {
-            policy.check_hostname = check;
-            if check && policy.mode == CERT_NONE {
-                policy.mode = CERT_REQUIRED;
-            }
-        });
-    }
-
-    /// Returns whether the common name of a certificate without a DNS name is checked.
-    ///
-    /// Python: `hostname_checks_common_name`.
-    #[must_use]
-    pub fn hostname_checks_common_name(&self) -> bool {
-        self.inner.settings.read().spec.policy.common_name
-    }
-
-    /// Sets whether the common name of a certificate without a DNS name is checked.
-    ///
-    /// The default is false: only the subject alternative names are checked. The name constraints
-    /// of the authorities apply to the common name too. Python: `hostname_checks_common_name`,
-    /// whose default is true.
-    pub fn set_hostname_checks_common_name(&self, check: bool) {
-        self.change_policy(|policy| policy.common_name = check);
-    }
-
-    /// Returns which certificates require a revocation list. Python: `verify_flags`.
-    #[must_use]
-    pub fn verify_flags(&self) -> VerifyFlags {
-        self.inner.settings.read().spec.policy.flags
-    }
-
-    /// Sets which certificates require a revocation list. Python: `verify_flags = …`.
-    pub fn set_verify_flags(&self, flags: VerifyFlags) {
-        self.change_policy(|policy| policy.flags = flags);
-    }
-
-    /// Returns the lowest supported version. Python: `minimum_version`.
-    #[must_use]
-    pub fn minimum_version(&self) -> TLSVersion {
-        self.inner.settings.read().spec.minimum
-    }
-
-    /// Sets the lowest supported version. The default is TLS 1.2. Python: `minimum_version = …`.
-    pub fn set_minimum_version(&self, version: TLSVersion) {
-        self.change(|settings| settings.spec.minimum = version);
-    }
-
-    /// Returns the highest supported version. Python: `maximum_version`.
-    #[must_use]
-    pub fn maximum_version(&self) -> TLSVersion {
-        self.inner.settings.read().spec.maximum
-    }
-
-    /// Sets the highest supported version. The default is TLS 1.3. Python: `maximum_version = …`.
-    pub fn set_maximum_version(&self, version: TLSVersion) {
-        self.change(|settings| settings.spec.maximum = version);
-    }
-
-    /// Sets the application protocols in order of preference, such as `["h2", "http/1.1"]`.
-    ///
-    /// Python: `set_alpn_protocols(protocols)`. The server's order decides. If both sides have
-    /// protocols and none in common, the handshake fails, as RFC 7301 requires. OpenSSL continues
-    /// without a protocol.
-    ///
-    /// # Errors
-    ///
-    /// Returns `InvalidInput` if a name is not 1 to 255 bytes long.
-    pub fn set_alpn_protocols<P: AsRef<[u8]>>(
-        &self,
-        protocols: impl IntoIterator<Item = P>,
-    ) -> io::Result<()> {
-        let protocols: Vec<Vec<u8>> =
-            protocols.into_iter().map(|protocol| protocol.as_ref().to_vec()).collect();
-        if protocols.iter().any(|protocol| !(1..=255).contains(&protocol.len())) {
-            return Err(invalid("ALPN protocols must be 1 to 255 bytes long"));
-        }
-        self.change(|settings| settings.spec.alpn = protocols);
-        Ok(())
-    }
-
-    /// Sets the SNI callback, which selects the context for the server name in the ClientHello.
-    ///
-    /// Python: `sni_callback`, which assigns `sslobj.context`. The argument is `None` if the
-    /// client sends no name. `Ok(None)` selects this context, `Ok(Some(context))` another context
-    /// for servers. `Err` ends the handshake with that alert.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use sockssl::{ALERT_DESCRIPTION_UNRECOGNIZED_NAME, PROTOCOL_TLS_SERVER, SSLContext};
-    ///
-    /// let context = SSLContext::new(PROTOCOL_TLS_SERVER);
-    /// let guests = SSLContext::new(PROTOCOL_TLS_SERVER);
-    /// context.set_sni_callback(move |name| match name {
-    ///     Some("guests.example") => Ok(Some(guests.clone())),
-    ///     Some(_) => Ok(None),
-    ///     None => Err(ALERT_DESCRIPTION_UNRECOGNIZED_NAME),
-    /// });
-    /// ```
-    pub fn set_sni_callback(
-        &self,
-        callback: impl Fn(Option<&str>) -> Result<Option<SSLContext>, AlertDescription> + Send + Sync + 'static,
-    ) {
-        self.change(|settings| settings.sni_callback = Some(Arc::new(callback)));
-    }
-
-    /// Returns the number of session tickets for each TLS 1.3 client. Python: `num_tickets`.
-    #[must_use]
-    pub fn num_tickets(&self) -> usize {
-        self.inner.settings.read().spec.num_tickets
-    }
-
-    /// Sets the number of session tickets for each TLS 1.3 client. Python: `num_tickets = …`.
-    ///
-    /// The default is 2. 0 disables resumption, also in TLS 1.2 and on clients.
-    pub fn set_num_tickets(&self, tickets: usize) {
-        self.change(|settings| settings.spec.num_tickets = tickets);
-    }
-
-    /// Returns the path of the TLS key log file. Python: `keylog_filename`.
-    #[must_use]
-    pub fn keylog_filename(&self) -> Option<PathBuf> {
-        self.inner.settings.read().keylog_filename.clone()
-    }
-
-    /// Sets the TLS key log file, to which the secrets of each connection are appended.
-    ///
-    /// Python: `keylog_filename = …`. Wireshark and other tools decrypt connections with this file.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error that names the file: the system's if it cannot be opened, `InvalidInput` if
-    /// it is a symbolic link, or `PermissionDenied` if all users can write to it. A file that other
-    /// users can access is logged at `warn`. A new file has the mode 0600.
-    pub fn set_keylog_filename(&self, file: impl AsRef<Path>) -> io::Result<()> {
-        let file = file.as_ref();
-        let keylog = Arc::new(KeyLogFile::open(file)?);
-        self.change(|settings| {
-            settings.spec.keylog = Some(keylog);
-            settings.keylog_filename = Some(file.to_owned());
-        });
-        Ok(())
-    }
-
-    /// Returns the counters of handshakes, resumptions and reloads. Python: `session_stats()`.
-    #[must_use]
-    pub fn session_stats(&self) -> SessionStats {
-        self.inner.counters.snapshot()
-    }
-
-    /// Returns the number of failed connections for each reason. Python: none.
-    #[must_use]
-    pub fn failures(&self) -> BTreeMap<Reason, u64> {
-        self.inner.counters.failures()
     }
 
     pub(crate) fn counters(&self) -> &Arc<Counters> {
@@ -560,16 +519,29 @@ impl SSLContext {
     }
 
     /// Changes settings. Connections that are wrapped afterwards use the new ones.
-    fn change(&self, change: impl FnOnce(&mut Settings)) {
+    fn change<T>(&self, change: impl FnOnce(&mut Settings) -> T) -> T {
         let mut settings = self.inner.settings.write();
-        change(&mut settings);
-        settings.server = None;
-        settings.client = None;
+        let changed = change(&mut settings);
+        let former = (settings.server.take(), settings.client.take());
         // The ticket keys are created here and not on first use. First use may be in a forked
         // child, and then no child could decrypt the tickets of another one.
+        let mut failed = None;
         if self.inner.protocol == PROTOCOL_TLS_SERVER && settings.spec.sessions.is_none() {
-            settings.spec.sessions = Sessions::new(&self.inner.counters).ok();
+            match Sessions::new(&self.inner.counters) {
+                Ok(sessions) => settings.spec.sessions = Some(sessions),
+                Err(error) => failed = Some(error),
+            }
         }
+        drop(settings);
+        drop(former);
+        if let Some(error) = failed {
+            // Without keys no session is resumed, and the next change tries again.
+            log::warn!(
+                errno = sock::errno(&error).and_then(sock::errno_name);
+                "cannot create the keys of session tickets: {error}"
+            );
+        }
+        changed
     }
 
     fn change_policy(&self, change: impl FnOnce(&mut VerifyPolicy)) {
@@ -577,6 +549,13 @@ impl SSLContext {
             change(&mut settings.spec.policy);
             settings.spec.sessions = None;
         });
+    }
+}
+
+/// Logs which certificates of the system were skipped.
+fn log_skipped(skipped: &[Invalid]) {
+    for error in skipped {
+        log::debug!("skipping a certificate of the system: {error}");
     }
 }
 

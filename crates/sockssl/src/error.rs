@@ -36,6 +36,19 @@ pub struct SSLError {
 }
 
 /// The reason of a TLS error. Python: `SSLError.reason`, whose word is [`name`](Reason::name).
+///
+/// # Examples
+///
+/// ```
+/// use sockssl::{PROTOCOL_TLS_SERVER, Reason, SSLContext, SSLError};
+///
+/// let context = SSLContext::new(PROTOCOL_TLS_SERVER);
+/// let error = context.load_cert_chain("Cargo.toml", "Cargo.toml").unwrap_err();
+/// match SSLError::of(&error).map(SSLError::reason) {
+///     Some(Reason::PasswordRequired) => println!("the key is encrypted"),
+///     reason => assert_eq!(reason, Some(Reason::NoStartLine)),
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Reason {
@@ -92,6 +105,14 @@ impl Reason {
     ///
     /// `PASSWORD_REQUIRED`, `UNSUPPORTED_KEY`, `BAD_CONFIGURATION` and
     /// `CLOSED_IN_HANDSHAKE` exist only in this crate.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockssl::Reason;
+    ///
+    /// assert_eq!(Reason::CertificateVerifyFailed.name(), "CERTIFICATE_VERIFY_FAILED");
+    /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -148,12 +169,44 @@ impl fmt::Display for Reason {
 
 impl SSLError {
     /// Finds the `SSLError` inside an error, however often it was wrapped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let (sock, peer) = pki::sockets()?;
+    /// # let serving = std::thread::spawn(move || pki::server()?.wrap_socket_server(peer));
+    /// use sockssl::{PROTOCOL_TLS_CLIENT, Reason, SSLContext, SSLError};
+    ///
+    /// # pki::write_certificate("other.pem", "other.key", "localhost")?;
+    /// // The authority that this context trusts did not issue the server's certificate.
+    /// let context = SSLContext::new(PROTOCOL_TLS_CLIENT);
+    /// context.load_verify_locations("other.pem")?;
+    /// let error = context.wrap_socket_client(sock, "localhost").unwrap_err();
+    /// let reason = SSLError::of(&error).map(SSLError::reason);
+    /// assert_eq!(reason, Some(Reason::CertificateVerifyFailed));
+    /// assert!(SSLError::of(&std::io::Error::other("not of TLS")).is_none());
+    /// # assert!(serving.join().unwrap().is_err());
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn of(error: &io::Error) -> Option<&SSLError> {
         sock::find_error(error)
     }
 
     /// Returns the reason of the error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockssl::{PROTOCOL_TLS_SERVER, Reason, SSLContext, SSLError};
+    ///
+    /// let context = SSLContext::new(PROTOCOL_TLS_SERVER);
+    /// let error = context.load_cert_chain("Cargo.toml", "Cargo.toml").unwrap_err();
+    /// let reason = SSLError::of(&error).unwrap().reason();         // error.reason
+    /// assert_eq!(reason.name(), "NO_START_LINE");
+    /// ```
     #[must_use]
     pub fn reason(&self) -> Reason {
         self.reason

@@ -95,21 +95,63 @@
 //!
 //! # Features
 //!
-//! `aws-lc-rs` (default) or `ring` selects the cryptography library. `default-features = false,
-//! features = ["ring"]` needs no CMake to build, and does not support P-521.
+//! | feature | default | effect |
+//! | --- | --- | --- |
+//! | `aws-lc-rs` | on | takes the cryptography of `aws-lc-rs`, which needs a C compiler to build |
+//! | `ring` | off | takes the cryptography of `ring`, which builds faster and has no P-521 |
+//!
+//! One of them is required. If both are on, `aws-lc-rs` is used. `default-features = false,
+//! features = ["ring"]` selects `ring`.
+//!
+//! # Guide, examples and other crates
+//!
+//! - [Porting](sock::guide::porting) shows Python and Rust side by side, and
+//!   [differences](sock::guide::differences) lists what behaves differently on purpose, with the
+//!   rules for certificate chains.
+//! - Examples: [an echo server][echo_tls], [a page for a browser][https_page], [client
+//!   certificates][mtls_whoami], [a client][tls_client], and [a private authority][make_ca].
+//! - [`sock`] is Python's `socket`, on which this crate is built, and [`sockserver`] is
+//!   `socketserver`. [`sockdiag`] shows the system's view of all sockets, and [`socklens`] shows
+//!   calls and packets in lessons.
 //!
 //! # Log levels
 //!
 //! The target is `sockssl`. `debug`: each handshake, with its version and cipher or its error.
-//! `warn`: the key log file cannot be written, or other users can access it. `sock` logs the system calls underneath:
-//! `RUST_LOG=sock=trace,sockssl=debug`.
+//! `warn`: the key log file cannot be written, or other users can access it. `sock` logs the system
+//! calls underneath: `RUST_LOG=sock=trace,sockssl=debug`.
 //!
 //! # What this crate does not do
 //!
 //! There is no `MemoryBIO`, no choice of ciphers, no version before TLS 1.2, no post-handshake
 //! authentication, no DTLS and no OCSP. There is no async API; use tokio-rustls for that. Use
 //! `openssl s_client` to inspect a server's certificates.
-
+//!
+#![cfg_attr(docsrs, doc = "[`sockserver`]: https://docs.rs/sockserver")]
+#![cfg_attr(not(docsrs), doc = "[`sockserver`]: ../sockserver/index.html")]
+#![cfg_attr(docsrs, doc = "[`sockdiag`]: https://docs.rs/sockdiag")]
+#![cfg_attr(not(docsrs), doc = "[`sockdiag`]: ../sockdiag/index.html")]
+#![cfg_attr(docsrs, doc = "[`socklens`]: https://docs.rs/socklens")]
+#![cfg_attr(not(docsrs), doc = "[`socklens`]: ../socklens/index.html")]
+#![cfg_attr(docsrs, doc = "[echo_tls]: https://docs.rs/crate/sockssl/latest/source/examples/echo_tls.rs")]
+#![cfg_attr(not(docsrs), doc = "[echo_tls]: ../../../crates/sockssl/examples/echo_tls.rs")]
+#![cfg_attr(
+    docsrs,
+    doc = "[https_page]: https://docs.rs/crate/sockssl/latest/source/examples/https_page.rs"
+)]
+#![cfg_attr(not(docsrs), doc = "[https_page]: ../../../crates/sockssl/examples/https_page.rs")]
+#![cfg_attr(
+    docsrs,
+    doc = "[mtls_whoami]: https://docs.rs/crate/sockssl/latest/source/examples/mtls_whoami.rs"
+)]
+#![cfg_attr(not(docsrs), doc = "[mtls_whoami]: ../../../crates/sockssl/examples/mtls_whoami.rs")]
+#![cfg_attr(
+    docsrs,
+    doc = "[tls_client]: https://docs.rs/crate/sockssl/latest/source/examples/tls_client.rs"
+)]
+#![cfg_attr(not(docsrs), doc = "[tls_client]: ../../../crates/sockssl/examples/tls_client.rs")]
+#![cfg_attr(docsrs, doc = "[make_ca]: https://docs.rs/crate/sockssl/latest/source/examples/make_ca.rs")]
+#![cfg_attr(not(docsrs), doc = "[make_ca]: ../../../crates/sockssl/examples/make_ca.rs")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_debug_implementations)]
 

@@ -116,7 +116,7 @@ impl<T: StoresServerSessions> StoresServerSessions for ExpiringSessions<T> {
 const MAX_SERVERS: usize = 64;
 const MAX_TICKETS: usize = 8;
 
-/// The sessions of a client context, by server name.
+/// The sessions of a client context, by server name. The lock is held to change and copy the map only.
 #[derive(Default)]
 pub(crate) struct ClientSessions(Mutex<Servers>);
 

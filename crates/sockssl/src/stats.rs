@@ -11,6 +11,15 @@ use crate::error::Reason;
 ///
 /// Python: the dictionary that `SSLContext.session_stats()` returns. `tickets`, `reloads` and
 /// `reloads_failed` exist only here.
+///
+/// # Examples
+///
+/// ```
+/// use sockssl::{PROTOCOL_TLS_SERVER, SSLContext, SessionStats};
+///
+/// let stats: SessionStats = SSLContext::new(PROTOCOL_TLS_SERVER).session_stats();
+/// assert_eq!((stats.accept, stats.accept_good, stats.hits), (0, 0, 0));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionStats {
@@ -40,6 +49,7 @@ macro_rules! counters {
         #[derive(Default, Debug)]
         pub(crate) struct Counters {
             $(pub(crate) $name: AtomicU64,)*
+            /// Held to count and to copy only.
             failures: Mutex<BTreeMap<Reason, u64>>,
         }
 

@@ -235,9 +235,9 @@ fn everything_arrives_while_the_peer_is_still_sending() {
 fn a_close_times_out_if_the_peer_reads_nothing() {
     let pki = Pki::new();
     for (timeout, least, most) in [
-        (Some(Duration::from_millis(100)), Duration::from_millis(100), Duration::from_secs(3)),
-        (Some(Duration::ZERO), Duration::ZERO, Duration::from_secs(3)),
-        (None, Duration::from_secs(5), Duration::from_secs(10)),
+        (Some(Duration::from_millis(100)), Duration::from_millis(100), Duration::from_secs(5)),
+        (Some(Duration::ZERO), Duration::ZERO, Duration::from_secs(5)),
+        (None, Duration::from_secs(5), LIMIT),
     ] {
         let (server, client) = wrapped(&pki.server(), &pki.client());
         client.socket().settimeout(Duration::ZERO).unwrap();
@@ -268,7 +268,8 @@ fn a_close_without_unacknowledged_data_does_not_wait() {
     // The server calls nothing more. Its kernel acknowledges the data.
     let begin = Instant::now();
     client.close().unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    // A close that waits does so for five seconds.
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     assert_eq!(all(&server).0, b"");
 }
 

@@ -15,7 +15,7 @@ fn a_call_and_its_handshake_have_one_deadline() {
     let pki = Pki::new();
     let lazily = WrapOptions::new().do_handshake_on_connect(false);
     let timeout = Duration::from_secs(2);
-    for sends in [false, true] {
+    let once = |sends| {
         let (theirs, ours) = connection();
         let server = pki.server().wrap_socket_server_with(theirs, &lazily).unwrap();
         server.socket().settimeout(timeout).unwrap();
@@ -37,8 +37,14 @@ fn a_call_and_its_handshake_have_one_deadline() {
         let elapsed = begin.elapsed();
         drop(late);
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(elapsed >= timeout && elapsed < timeout * 3 / 2, "{elapsed:?}");
+        assert!(elapsed >= timeout, "{elapsed:?}");
         join(thread);
+        elapsed
+    };
+    for sends in [false, true] {
+        // A busy machine may delay one call, but not three.
+        let in_time = (0..3).any(|_| once(sends) < timeout * 3 / 2);
+        assert!(in_time, "the handshake and the call had a timeout each");
     }
 }
 

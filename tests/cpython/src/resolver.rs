@@ -30,6 +30,10 @@ pub(crate) fn getaddrinfo<'py>(
     // A number as text, which Python also accepts.
     let service = match port {
         none if none.is_none() => None,
+        // Since 3.12 (gh-74895) any number is passed on.
+        number if number.is_instance_of::<PyInt>() && py.version_info() >= (3, 12) => {
+            Some(number.str()?.extract()?)
+        }
         number if number.is_instance_of::<PyInt>() => Some(number.extract::<i64>()?.to_string()),
         name if name.is_instance_of::<PyString>() || name.is_instance_of::<PyBytes>() => Some(text(name)?),
         _ => return Err(PyOSError::new_err("Int or String expected")),

@@ -15,7 +15,7 @@ use crate::seconds;
 
 /// A socket object, which exists before the socket is opened and after it is closed. `_ssl` reads its
 /// memory, so the mirror is the first field.
-#[pyclass(name = "socket", module = "_socket", subclass, frozen)]
+#[pyclass(name = "socket", module = "_socket", subclass, frozen, immutable_type)]
 #[repr(C)]
 pub(crate) struct PySocket {
     mirror: Mirror,

@@ -11,6 +11,11 @@
 //! milliseconds.
 
 #[cfg(unix)]
+use std::io::Write;
+#[cfg(unix)]
+use std::time::{SystemTime, UNIX_EPOCH};
+
+#[cfg(unix)]
 mod classes;
 #[cfg(unix)]
 mod commands;
@@ -21,7 +26,13 @@ mod report;
 
 #[cfg(unix)]
 fn main() -> std::process::ExitCode {
-    env_logger::init();
+    // The second of each line is needed to check how many there are of a kind per second.
+    env_logger::builder()
+        .format(|line, record| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            writeln!(line, "[{now}Z {:5} {}] {}", record.level(), record.target(), record.args())
+        })
+        .init();
     let options = options::Options::from_command_line();
     match classes::run(&options) {
         Ok(code) => code,

@@ -54,12 +54,13 @@ pub(crate) fn stats(handle: &ServerHandle) {
     let stats = handle.stats();
     let timed_out = stats.timed_out;
     println!(
-        "stats accepted={} finished={} failed={} panicked={} rejected={} wrap={} first_byte={} idle={} \
+        "stats accepted={} finished={} failed={} disconnected={} panicked={} rejected={} wrap={} first_byte={} idle={} \
          read={} write={} request={} aborted={} in_flight={} idle_now={} lost_before_accept={} \
          consistent={}",
         stats.accepted,
         stats.finished,
         stats.failed,
+        stats.disconnected,
         stats.panicked,
         stats.rejected,
         timed_out.wrap,

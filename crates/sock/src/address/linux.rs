@@ -65,6 +65,17 @@ const HARDWARE_MAX: usize = 8;
 impl PacketAddress {
     /// Creates an address for packets of a protocol, such as `ETH_P_ALL`, on an interface or 0 for
     /// all.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::PacketAddress;
+    ///
+    /// // IPv4 frames on the loopback interface.
+    /// let address = PacketAddress::new(sock::if_nametoindex("lo")?, 0x0800);
+    /// assert_eq!((address.protocol, address.hatype), (0x0800, 0));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn new(ifindex: u32, protocol: u16) -> PacketAddress {
         PacketAddress { ifindex, protocol, ..PacketAddress::default() }
@@ -75,6 +86,17 @@ impl PacketAddress {
     /// # Errors
     ///
     /// Returns an error of kind `InvalidInput` if it is longer than eight bytes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::PacketAddress;
+    ///
+    /// let address = PacketAddress::new(0, 0x0800).with_hardware_address(&[2, 0, 0, 0, 0, 1])?;
+    /// assert_eq!(address.hardware_address(), [2, 0, 0, 0, 0, 1]);
+    /// assert!(address.with_hardware_address(&[0; 9]).is_err());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn with_hardware_address(mut self, hardware: &[u8]) -> io::Result<PacketAddress> {
         if hardware.len() > HARDWARE_MAX {
             return Err(invalid(format!("hardware address of {} bytes, at most 8", hardware.len())));
@@ -86,6 +108,14 @@ impl PacketAddress {
     }
 
     /// Returns the hardware address.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::PacketAddress;
+    ///
+    /// assert!(PacketAddress::new(0, 0x0800).hardware_address().is_empty());
+    /// ```
     #[must_use]
     pub fn hardware_address(&self) -> &[u8] {
         &self.hardware[..usize::from(self.hardware_len).min(HARDWARE_MAX)]
@@ -132,12 +162,31 @@ pub struct CanAddress {
 
 impl CanAddress {
     /// Creates an address for raw sockets on an interface, or 0 for any.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{Address, CanAddress};
+    ///
+    /// // Frames of every interface.
+    /// let address = Address::from(CanAddress::new(0));
+    /// assert_eq!(address.family(), sock::AF_CAN);
+    /// ```
     #[must_use]
     pub fn new(ifindex: u32) -> CanAddress {
         CanAddress { ifindex, protocol: [0; 16] }
     }
 
     /// Creates an address with the identifiers that an ISO-TP socket receives and sends with.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::CanAddress;
+    ///
+    /// let address = CanAddress::isotp(1, 0x7e8, 0x7e0);  // ("can0", 0x7e8, 0x7e0)
+    /// assert_eq!((address.ifindex, address.as_isotp()), (1, (0x7e8, 0x7e0)));
+    /// ```
     #[must_use]
     pub fn isotp(ifindex: u32, rx_id: u32, tx_id: u32) -> CanAddress {
         let mut address = CanAddress::new(ifindex);
@@ -147,6 +196,15 @@ impl CanAddress {
     }
 
     /// Creates an address with a J1939 name, parameter group number and address.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::CanAddress;
+    ///
+    /// let address = CanAddress::j1939(1, 0, 0x40000, 0x20);  // ("can0", 0, 0x40000, 0x20)
+    /// assert_eq!(address.as_j1939(), (0, 0x40000, 0x20));
+    /// ```
     #[must_use]
     pub fn j1939(ifindex: u32, name: u64, pgn: u32, address: u8) -> CanAddress {
         let mut can = CanAddress::new(ifindex);
@@ -157,12 +215,29 @@ impl CanAddress {
     }
 
     /// Returns the receive and send identifiers of an ISO-TP socket's address.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::CanAddress;
+    ///
+    /// assert_eq!(CanAddress::isotp(1, 0x7e8, 0x7e0).as_isotp(), (0x7e8, 0x7e0));
+    /// ```
     #[must_use]
     pub fn as_isotp(&self) -> (u32, u32) {
         (read_u32(&self.protocol, 0), read_u32(&self.protocol, 4))
     }
 
     /// Returns name, parameter group number and address of a J1939 socket's address.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::CanAddress;
+    ///
+    /// let (name, pgn, address) = CanAddress::j1939(1, 0, 0x40000, 0x20).as_j1939();
+    /// assert_eq!((name, pgn, address), (0, 0x40000, 0x20));
+    /// ```
     #[must_use]
     pub fn as_j1939(&self) -> (u64, u32, u8) {
         let name = self.protocol.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));

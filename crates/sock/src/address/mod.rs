@@ -37,7 +37,7 @@ use crate::sys::{self, RawHints, c};
 ///
 /// Python: the return value of `accept`, `recvfrom`, `getsockname` and `getpeername`. It prints as
 /// `127.0.0.1:80`, `[::1]:80`, `/tmp/sock` or `@abstract`. The address of an unbound Unix socket
-/// prints as `(unnamed)`.
+/// prints as `(unnamed)`. Control characters of a path are escaped.
 ///
 /// # Examples
 ///
@@ -80,6 +80,16 @@ pub enum Address {
 }
 
 /// Name of a Unix socket.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{AF_UNIX, Address, ToAddress, UnixAddress};
+///
+/// let address = "/run/echo.sock".to_address(AF_UNIX)?;
+/// assert_eq!(address, Address::Unix(UnixAddress::Path("/run/echo.sock".into())));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UnixAddress {
@@ -93,6 +103,18 @@ pub enum UnixAddress {
 
 impl Address {
     /// Returns the family of the address, or `AF_UNSPEC` for [`Address::None`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// # if cfg!(unix) {
+    /// assert_eq!(ours.getsockname()?.family(), sock::AF_UNIX);
+    /// # }
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// assert_eq!(server.getsockname()?.family(), sock::AF_INET);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn family(&self) -> AddressFamily {
         match self {
@@ -110,18 +132,51 @@ impl Address {
     ///
     /// The IPv4 peer of a dual-stack socket has the form `::ffff:a.b.c.d`, which
     /// [`IpAddr::to_canonical`] converts into an IPv4 address.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::Ipv4Addr;
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let address = server.getsockname()?;
+    /// assert_eq!(address.ip(), Some(Ipv4Addr::LOCALHOST.into()));  // sock.getsockname()[0]
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.to_socket_addr().map(|address| address.ip())
     }
 
     /// Returns the port of an internet address.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let port = server.getsockname()?.port().unwrap();            // sock.getsockname()[1]
+    /// assert_ne!(port, 0);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.to_socket_addr().map(|address| address.port())
     }
 
     /// Returns the path of a Unix address that has one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use sock::{AF_UNIX, ToAddress};
+    ///
+    /// # if cfg!(unix) {
+    /// let address = "/run/echo.sock".to_address(AF_UNIX)?;
+    /// assert_eq!(address.path(), Some(Path::new("/run/echo.sock")));
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self {
@@ -131,6 +186,18 @@ impl Address {
     }
 
     /// Converts an internet address into the standard library's type.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::TcpStream;
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let address = server.getsockname()?.to_socket_addr().unwrap();
+    /// // A client of the standard library.
+    /// assert_eq!(TcpStream::connect(address)?.peer_addr()?, address);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn to_socket_addr(&self) -> Option<SocketAddr> {
         match self {
@@ -252,10 +319,29 @@ impl fmt::Display for UnixAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             UnixAddress::Unnamed => f.pad("(unnamed)"),
-            UnixAddress::Path(path) => fmt::Display::fmt(&path.display(), f),
+            UnixAddress::Path(path) => {
+                let text = path.to_string_lossy();
+                if !text.contains(breaks_line) {
+                    return fmt::Display::fmt(&path.display(), f);
+                }
+                // The peer chooses the path, which must not start a new line in a log.
+                for character in text.chars() {
+                    match breaks_line(character) {
+                        true => write!(f, "{}", character.escape_default())?,
+                        false => write!(f, "{character}")?,
+                    }
+                }
+                Ok(())
+            }
             UnixAddress::Abstract(name) => write!(f, "@{}", name.escape_ascii()),
         }
     }
+}
+
+/// Returns whether a terminal or a log reader may act on the character: a control character, or one
+/// of the line separators of Unicode.
+fn breaks_line(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
 }
 
 impl From<SocketAddr> for Address {
@@ -302,6 +388,16 @@ pub trait ToAddress {
     /// Returns the address for a socket of `family`.
     ///
     /// `AF_UNSPEC` accepts any family, and prefers the IPv4 addresses of a name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, ToAddress};
+    ///
+    /// let address = ("127.0.0.1", 80).to_address(AF_INET)?;
+    /// assert_eq!(address.to_string(), "127.0.0.1:80");
+    /// # std::io::Result::Ok(())
+    /// ```
     fn to_address(&self, family: AddressFamily) -> io::Result<Address>;
 }
 
@@ -365,6 +461,18 @@ impl<H: Host, P: Port> ToAddress for (H, P, u32, u32) {
 }
 
 /// A host in an address tuple: a name, a number as text, or an IP address.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{AF_INET, Host, ToAddress};
+///
+/// fn describe(host: impl Host) -> String {
+///     format!("host {}", host.as_text())
+/// }
+///
+/// assert_eq!(describe(std::net::Ipv4Addr::LOCALHOST), "host 127.0.0.1");
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a host",
     label = "not a host",
@@ -372,6 +480,16 @@ impl<H: Host, P: Port> ToAddress for (H, P, u32, u32) {
 )]
 pub trait Host {
     /// Returns the host as Python would pass it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::Ipv4Addr;
+    /// use sock::Host;
+    ///
+    /// assert_eq!("localhost".as_text(), "localhost");
+    /// assert_eq!(Ipv4Addr::LOCALHOST.as_text(), "127.0.0.1");
+    /// ```
     fn as_text(&self) -> Cow<'_, str>;
 }
 

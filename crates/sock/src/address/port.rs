@@ -35,6 +35,17 @@ pub trait Port: fmt::Display {
     ///
     /// Returns an error of kind `InvalidInput` if the number is not in 0..=65535, and a
     /// [`GaiError`](crate::GaiError) if the name is unknown.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::Port;
+    ///
+    /// assert_eq!(8000.to_port("localhost")?, 8000);
+    /// assert_eq!("8000".to_port("localhost")?, 8000);
+    /// assert!(70_000.to_port("localhost").is_err());
+    /// # std::io::Result::Ok(())
+    /// ```
     fn to_port(&self, host: &str) -> io::Result<u16>;
 }
 

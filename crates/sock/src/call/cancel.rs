@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::error::find_error;
 use crate::sys::{self, AsFd, BorrowedFd};
 
+/// Held to copy and to replace the pointer. The hook is called without it.
 static HOOK: RwLock<Option<fn() -> bool>> = RwLock::new(None);
 
 /// Sets the process-wide hook that runs when a signal interrupts a system call.

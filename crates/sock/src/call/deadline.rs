@@ -15,9 +15,10 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::call::cancel::{self, Aborted, Cancellation};
+use crate::call::hint;
 use crate::call::timeout::Timeout;
 use crate::call::to_timeout::ToTimeout;
-use crate::call::trace::call;
+use crate::call::trace::{self, TraceValue, call};
 use crate::error::timed_out;
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, c};
 
@@ -105,6 +106,22 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 impl<'a> Deadline<'a> {
     /// Creates a deadline with this timeout. [`Socket::deadline`](crate::Socket::deadline) creates
     /// one with the timeout of a socket.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sock::Deadline;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// theirs.sendall(b"hello")?;
+    /// // One deadline for several calls.
+    /// let mut deadline = Deadline::new(Some(Duration::from_secs(10)));
+    /// let mut byte = [0];
+    /// while ours.recv_into_within(&mut byte, &mut deadline)? == 1 && byte != *b"o" {}
+    /// assert_eq!(byte, *b"o");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn new(timeout: Option<Duration>) -> Deadline<'a> {
         Deadline { timeout, at: None, kernel: None, cancellation: None, false_readiness: 0 }
@@ -115,6 +132,18 @@ impl<'a> Deadline<'a> {
     }
 
     /// Returns the remaining time, or `None` for no limit. The first call starts the timeout.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sock::Deadline;
+    ///
+    /// let mut deadline = Deadline::new(Some(Duration::from_secs(10)));
+    /// assert_eq!(deadline.remaining(), Some(Duration::from_secs(10)));
+    /// assert!(deadline.remaining() <= Some(Duration::from_secs(10)));
+    /// assert_eq!(Deadline::new(None).remaining(), None);
+    /// ```
     pub fn remaining(&mut self) -> Option<Duration> {
         let timeout = self.timeout?;
         let now = Instant::now();
@@ -150,7 +179,7 @@ impl<'a> Deadline<'a> {
         let Some(until) = self.kernel_limit(fd, readiness) else { return Ok(()) };
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            match poll(&mut [Poll::new(&fd, readiness.events())], Some(left)) {
+            match poll_until_signal(&mut [Poll::new(&fd, readiness.events())], Some(left)) {
                 // The error that the kernel returns.
                 Ok(0) => return Err(io::Error::from_raw_os_error(c::EAGAIN)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => cancel::check_interrupt_hook()?,
@@ -210,7 +239,7 @@ impl<'a> Deadline<'a> {
             std::thread::sleep(pause);
             return Ok(());
         };
-        match poll(&mut [Poll::new(&cancellation.watched(), POLLIN)], Some(pause)) {
+        match poll_until_signal(&mut [Poll::new(&cancellation.watched(), POLLIN)], Some(pause)) {
             Ok(0) => Ok(()),
             Ok(_) => Err(Aborted::Cancelled.into()),
             Err(error) => Err(error),
@@ -361,7 +390,7 @@ pub(crate) fn wait_until_signal(
         let mut set =
             [Poll::new(&fd, readiness.events()), Poll::new(cancelled.as_ref().unwrap_or(&fd), POLLIN)];
         let watched = 1 + usize::from(cancelled.is_some());
-        match poll(&mut set[..watched], left) {
+        match poll_until_signal(&mut set[..watched], left) {
             Ok(0) => {}
             Ok(_) if watched == 2 && set[1].revents() != 0 => return Err(Aborted::Cancelled.into()),
             Ok(_) => {
@@ -375,6 +404,21 @@ pub(crate) fn wait_until_signal(
 }
 
 /// Event bits of [`Poll`], such as [`POLLIN`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use sock::{Events, POLLIN, Poll};
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// theirs.sendall(b"hello")?;
+/// let mut set = [Poll::new(&ours, POLLIN)];
+/// sock::poll(&mut set, Some(Duration::ZERO))?;
+/// let events: Events = set[0].revents();
+/// assert_ne!(events & POLLIN, 0);
+/// # std::io::Result::Ok(())
+/// ```
 pub type Events = i16;
 
 /// Data can be received, a connection can be accepted, or the end of file can be read.
@@ -390,11 +434,39 @@ pub use crate::sys::Poll;
 
 impl<'a> Poll<'a> {
     /// Creates an entry for `events` of `fd`, which may be a socket or any other descriptor.
-    pub fn new(fd: &'a impl AsFd, events: Events) -> Poll<'a> {
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sock::{POLLIN, POLLOUT, Poll};
+    ///
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// let mut set = [Poll::new(&ours, POLLIN | POLLOUT)];  // poll.register(sock, select.POLLIN | select.POLLOUT)
+    /// assert_eq!(sock::poll(&mut set, Some(Duration::ZERO))?, 1);
+    /// assert_eq!(set[0].revents(), POLLOUT);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn new(fd: &'a (impl AsFd + ?Sized), events: Events) -> Poll<'a> {
         Poll { fd: fd.as_fd(), events, revents: 0 }
     }
 
     /// Returns the events that the last [`poll`] reported, or 0 for none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sock::{POLLHUP, POLLIN, Poll};
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// drop(theirs);
+    /// let mut set = [Poll::new(&ours, POLLIN)];
+    /// sock::poll(&mut set, Some(Duration::from_secs(1)))?;
+    /// // The end of file can be read.
+    /// assert_ne!(set[0].revents() & (POLLIN | POLLHUP), 0);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn revents(&self) -> Events {
         self.revents
@@ -403,14 +475,14 @@ impl<'a> Poll<'a> {
 
 /// Waits until a descriptor is ready and returns the number of ready descriptors.
 ///
-/// Python: `select.poll().poll(timeout)`. System call: poll(2), once. Returns 0 when `timeout` has
-/// expired; `None` waits indefinitely. The timeout is rounded up to milliseconds and limited to 24
-/// days.
+/// Python: `select.poll().poll(timeout)`. System call: poll(2), once, and again for the remaining time
+/// after a signal handler ran. Returns 0 when `timeout` has expired; `None` waits indefinitely. The
+/// timeout is rounded up to milliseconds and limited to 24 days.
 ///
 /// # Errors
 ///
-/// Returns an error of kind `Interrupted` if a signal handler ran. Python retries; here the caller
-/// knows the remaining time.
+/// Returns an error if poll(2) fails, or if a signal handler ran and the hook of
+/// [`set_interrupt_hook`](crate::set_interrupt_hook) ends the call.
 ///
 /// # Examples
 ///
@@ -427,7 +499,53 @@ impl<'a> Poll<'a> {
 /// # std::io::Result::Ok(())
 /// ```
 pub fn poll(set: &mut [Poll<'_>], timeout: Option<Duration>) -> io::Result<usize> {
-    call!("poll({}, {})", DisplayPollSet(set), DisplayTimeout(timeout) => sys::poll(set, timeout))
+    // A poll that does not wait is rarely interrupted, and needs no clock.
+    let begin = timeout.filter(|timeout| !timeout.is_zero()).map(|_| Instant::now());
+    let observed = trace::enabled().then(Instant::now);
+    let mut left = timeout;
+    loop {
+        match poll_until_signal(set, left) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => cancel::check_interrupt_hook()?,
+            result => {
+                if let Some(begin) = observed.filter(|_| hint::enabled()) {
+                    let ready = set.iter().filter(|entry| entry.revents != 0);
+                    hint::polled(ready.map(|entry| (entry.fd.as_raw_fd(), entry.revents)), begin.elapsed());
+                }
+                return result;
+            }
+        }
+        left = remaining(timeout, begin);
+    }
+}
+
+/// What is left of a timeout that began then. A timeout without a begin has not begun.
+fn remaining(timeout: Option<Duration>, begin: Option<Instant>) -> Option<Duration> {
+    Some(timeout?.saturating_sub(begin.map_or(Duration::ZERO, |begin| begin.elapsed())))
+}
+
+/// As [`poll`], but fails with `Interrupted` if a signal arrives, without running the hook.
+pub(crate) fn poll_until_signal(set: &mut [Poll<'_>], timeout: Option<Duration>) -> io::Result<usize> {
+    let ready = call!("poll({}, {})", DisplayPollSet(set), DisplayTimeout(timeout) =>
+        sys::poll(set, timeout).map(|count| ReadySet { count, set: &*set }))?;
+    Ok(ready.count)
+}
+
+/// The result of poll(2): the number of sockets that are ready, and their events.
+struct ReadySet<'a, 'b> {
+    count: usize,
+    set: &'a [Poll<'b>],
+}
+
+impl TraceValue for ReadySet<'_, '_> {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.count)?;
+        let mut separator = " (";
+        for poll in self.set.iter().filter(|poll| poll.revents != 0) {
+            write!(f, "{separator}{{{}, {}}}", poll.fd.as_raw_fd(), DisplayEvents(poll.revents))?;
+            separator = ", ";
+        }
+        f.write_str(if self.count == 0 { "" } else { ")" })
+    }
 }
 
 /// The polled descriptors as strace shows them: `[{3, POLLIN}]`.
@@ -476,6 +594,15 @@ mod tests {
     const MODES: [Option<Duration>; 3] = [None, Some(Duration::ZERO), Some(Duration::from_secs(10))];
     /// How long a test waits before it reports that a wait did not end.
     const LONG_AFTER: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn an_interrupted_poll_that_does_not_wait_does_not_wait_afterwards() {
+        assert_eq!(remaining(Some(Duration::ZERO), None), Some(Duration::ZERO));
+        assert_eq!(remaining(None, None), None);
+        let hour = Duration::from_secs(3600);
+        assert!(remaining(Some(hour), Some(Instant::now())).is_some_and(|left| left <= hour));
+        assert_eq!(remaining(Some(Duration::ZERO), Some(Instant::now())), Some(Duration::ZERO));
+    }
 
     /// Creates a pair whose first end is always writable and never readable.
     fn end_of_a_pair() -> (Socket, Socket) {

@@ -39,6 +39,18 @@ pub trait ToTimeout: Sized {
     ///
     /// Returns an error of kind `InvalidInput` for a negative number and for NaN, with the text of
     /// Python's `ValueError`, and for a number that no [`Duration`] can hold.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sock::ToTimeout;
+    ///
+    /// assert_eq!(2.5.to_timeout()?, Some(Duration::from_millis(2500)));
+    /// assert_eq!(5.to_timeout()?, Some(Duration::from_secs(5)));
+    /// assert_eq!(Some(Duration::from_secs(1)).to_timeout()?, Some(Duration::from_secs(1)));
+    /// # std::io::Result::Ok(())
+    /// ```
     fn to_timeout(self) -> io::Result<Option<Duration>>;
 
     /// Returns the timeout of a wait such as [`select`](crate::selectors::Selector::select), where
@@ -47,6 +59,17 @@ pub trait ToTimeout: Sized {
     /// # Errors
     ///
     /// As [`to_timeout`](Self::to_timeout), negative numbers excepted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sock::ToTimeout;
+    ///
+    /// assert_eq!((-1).to_wait_timeout()?, Some(Duration::ZERO));
+    /// assert!((-1).to_timeout().is_err());
+    /// # std::io::Result::Ok(())
+    /// ```
     fn to_wait_timeout(self) -> io::Result<Option<Duration>> {
         self.to_timeout()
     }

@@ -10,23 +10,34 @@
 //! The record has key-values: see [`set_entry_records`]. When the level is disabled, a call costs one
 //! check of the log level.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use log::kv::{Error, Key, Source, Value, VisitSource};
 
+use crate::call::hint;
 use crate::error::errno_name;
 use crate::sys::AsRawFd;
 
 /// Runs a call and logs it: `call!("listen({fd}, {backlog})" => self.inner.listen(backlog))`.
+///
+/// With `data: first_bytes(bytes);` before the line, the record has the first bytes. The expression is
+/// evaluated after the call, and only if it is logged.
 macro_rules! call {
     ($line:literal $(, $argument:expr)* => $call:expr) => {
+        $crate::call::trace::call!(data: String::new(); $line $(, $argument)* => $call)
+    };
+    (data: $data:expr; $line:literal $(, $argument:expr)* => $call:expr) => {
         if $crate::call::trace::enabled() {
             $crate::call::trace::timed(|| {
                 let (line, begin) = $crate::call::trace::entered(format!($line $(, $argument)*));
-                (line, begin, $call)
+                let result = $call;
+                let took = begin.elapsed();
+                $crate::call::trace::Called { line, took, data: $data, result }
             })
         } else {
             $call
@@ -35,22 +46,51 @@ macro_rules! call {
 }
 pub(crate) use call;
 
+/// Returns whether calls or hints are logged. Usually it is the check of the log level alone.
 #[inline(always)]
 pub(crate) fn enabled() -> bool {
-    log::log_enabled!(target: "sock::call", log::Level::Trace)
+    log::Level::Trace <= log::STATIC_MAX_LEVEL
+        && log::Level::Trace <= log::max_level()
+        && (logs_calls() || hint::enabled())
+}
+
+fn logs_calls() -> bool {
+    guard_logger(|| log::log_enabled!(target: "sock::call", log::Level::Trace)).unwrap_or_default()
+}
+
+/// A call that has returned.
+pub(crate) struct Called<T> {
+    pub(crate) line: String,
+    pub(crate) took: Duration,
+    pub(crate) data: String,
+    pub(crate) result: io::Result<T>,
+}
+
+/// Bytes of data that a record has at most.
+const FIRST_BYTES: usize = 32;
+
+/// The first bytes of data, as Python shows them.
+pub(crate) fn first_bytes(data: &[u8]) -> String {
+    match data.len() {
+        0 => String::new(),
+        1..=FIRST_BYTES => format!("b\"{}\"", data.escape_ascii()),
+        _ => format!("b\"{}\"...", data[..FIRST_BYTES].escape_ascii()),
+    }
 }
 
 #[cold]
 #[inline(never)]
-pub(crate) fn timed<T: TraceValue>(
-    call: impl FnOnce() -> (String, Instant, io::Result<T>),
-) -> io::Result<T> {
-    let (line, begin, result) = call();
-    let took = begin.elapsed();
+pub(crate) fn timed<T: TraceValue>(call: impl FnOnce() -> Called<T>) -> io::Result<T> {
+    let Called { line, took, data, result } = call();
+    if hint::enabled() {
+        hint::called(&line, took);
+    }
+    if !logs_calls() {
+        return result;
+    }
     let shown = DisplayResult(&result).to_string();
     let errno = result.as_ref().err().and_then(io::Error::raw_os_error);
-    let fields = Fields { line: &line, end: Some(End { shown: &shown, errno, took }) };
-    record("sock::call", format_args!("{line} = {shown} <{took:.1?}>"), &fields);
+    log_or_hold(HeldRecord { line, end: Some(End { shown, errno, took, data }) });
     result
 }
 
@@ -64,8 +104,9 @@ static ENTRY_RECORDS: AtomicBool = AtomicBool::new(false);
 /// thread alternate, and the call of an entry without a record behind it is still blocked. Entry
 /// records are off by default, and need target `sock::call` at level trace.
 ///
-/// Both records have key-values: `call` (the name), `fd` (if it has one), and at the end `ret`,
-/// `errno` (a name such as `ECONNREFUSED`, if it failed) and `us` (microseconds).
+/// Both records have key-values: `call` (the name), `fd` (if it has one), `pid`, on Linux `tid` (the
+/// number of the thread, as in `/proc`), and at the end `ret`, `errno` (a name such as `ECONNREFUSED`,
+/// if it failed), `us` (microseconds), and `data`, the first 32 bytes that were sent or received.
 ///
 /// # Examples
 ///
@@ -82,30 +123,95 @@ pub fn set_entry_records(on: bool) {
 /// Logs the start of a call if entry records are enabled, and returns the time of the start.
 #[cold]
 pub(crate) fn entered(line: String) -> (String, Instant) {
-    if ENTRY_RECORDS.load(Ordering::Relaxed) {
-        record("sock::enter", format_args!("{line}"), &Fields { line: &line, end: None });
+    if ENTRY_RECORDS.load(Ordering::Relaxed) && logs_calls() {
+        log_or_hold(HeldRecord { line: line.clone(), end: None });
     }
     (line, Instant::now())
+}
+
+/// The record of a call, or of its start.
+struct HeldRecord {
+    line: String,
+    end: Option<End>,
+}
+
+/// What is known when a call has returned.
+struct End {
+    shown: String,
+    errno: Option<i32>,
+    took: Duration,
+    data: String,
+}
+
+impl HeldRecord {
+    fn log(&self) {
+        let line = &self.line;
+        match &self.end {
+            None => record("sock::enter", format_args!("{line}"), &Fields { line, end: None }),
+            Some(end) => {
+                let fields = Fields { line, end: Some(end) };
+                record("sock::call", format_args!("{line} = {} <{:.1?}>", end.shown, end.took), &fields);
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// The records that this thread holds back, `None` if it does not. No other code runs while this
+    /// is borrowed.
+    static HELD: RefCell<Option<Vec<HeldRecord>>> = const { RefCell::new(None) };
+}
+
+/// Holds the records of this thread back until it is dropped. Create it before a lock is acquired
+/// under which a call is made: a logger is code of the user, and may need the lock too.
+pub(crate) struct HoldRecords(());
+
+impl HoldRecords {
+    pub(crate) fn begin() -> Option<HoldRecords> {
+        enabled().then(|| {
+            HELD.with_borrow_mut(|held| held.get_or_insert_with(Vec::new).clear());
+            HoldRecords(())
+        })
+    }
+}
+
+impl Drop for HoldRecords {
+    fn drop(&mut self) {
+        let held = HELD.with_borrow_mut(Option::take);
+        held.iter().flatten().for_each(HeldRecord::log);
+    }
+}
+
+fn log_or_hold(record: HeldRecord) {
+    let record = HELD.with_borrow_mut(|held| match held {
+        Some(held) => {
+            held.push(record);
+            None
+        }
+        None => Some(record),
+    });
+    if let Some(record) = record {
+        record.log();
+    }
 }
 
 /// `log::trace!` with key-values of which some may be missing.
 fn record(target: &str, text: fmt::Arguments<'_>, fields: &Fields<'_>) {
     let mut record = log::Record::builder();
     record.level(log::Level::Trace).target(target).module_path_static(Some(module_path!()));
-    log::logger().log(&record.args(text).key_values(fields).build());
+    guard_logger(|| log::logger().log(&record.args(text).key_values(fields).build()));
+}
+
+/// Calls the logger, which is code of the user. If it panics the call goes on.
+pub(crate) fn guard_logger<T>(call: impl FnOnce() -> T) -> Option<T> {
+    // The drop of what it has panicked with may panic too.
+    catch_unwind(AssertUnwindSafe(call)).map_err(std::mem::forget).ok()
 }
 
 /// The key-values of a call, which are read from its line only if the logger asks for them.
 struct Fields<'a> {
     line: &'a str,
-    end: Option<End<'a>>,
-}
-
-/// What is known when a call has returned.
-struct End<'a> {
-    shown: &'a str,
-    errno: Option<i32>,
-    took: Duration,
+    end: Option<&'a End>,
 }
 
 impl Source for Fields<'_> {
@@ -115,13 +221,20 @@ impl Source for Fields<'_> {
         if let Some(fd) = leading_number(arguments) {
             visitor.visit_pair(Key::from("fd"), Value::from(fd))?;
         }
-        let Some(end) = &self.end else { return Ok(()) };
-        if let Some(ret) = leading_number(end.shown) {
+        // A record is logged by the thread that has made the call.
+        visitor.visit_pair(Key::from("pid"), Value::from(std::process::id()))?;
+        #[cfg(target_os = "linux")]
+        visitor.visit_pair(Key::from("tid"), Value::from(crate::sys::thread_id()))?;
+        let Some(end) = self.end else { return Ok(()) };
+        if let Some(ret) = leading_number(&end.shown) {
             visitor.visit_pair(Key::from("ret"), Value::from(ret))?;
         }
         if let Some(number) = end.errno {
             let errno = errno_name(number).map_or(Value::from(number), Value::from);
             visitor.visit_pair(Key::from("errno"), errno)?;
+        }
+        if !end.data.is_empty() {
+            visitor.visit_pair(Key::from("data"), Value::from(&end.data[..]))?;
         }
         let us = u64::try_from(end.took.as_micros()).unwrap_or(u64::MAX);
         visitor.visit_pair(Key::from("us"), Value::from(us))
@@ -185,13 +298,6 @@ impl TraceValue for (socket2::Socket, socket2::Socket) {
     }
 }
 
-/// Received bytes, shown as their number, which is what recv(2) returns.
-impl TraceValue for (Vec<u8>, ()) {
-    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.len().show(f)
-    }
-}
-
 impl TraceValue for Vec<crate::sys::RawAddrInfo> {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("0, [")?;
@@ -240,6 +346,14 @@ mod tests {
             "",
         ];
         assert_eq!(texts.map(leading_number), [Some(3), Some(17), Some(-1), None, None, None]);
+    }
+
+    #[test]
+    fn the_first_bytes_are_shown_as_in_python() {
+        assert_eq!(first_bytes(b""), "");
+        assert_eq!(first_bytes(b"a\r\n\xff\""), "b\"a\\r\\n\\xff\\\"\"");
+        assert_eq!(first_bytes(&[b'a'; 32]), format!("b\"{}\"", "a".repeat(32)));
+        assert_eq!(first_bytes(&[b'a'; 33]), format!("b\"{}\"...", "a".repeat(32)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::address::{Address, Host, Port};
 use crate::call::cancel;
-use crate::call::deadline::{POLLOUT, Poll, getdefaulttimeout, poll};
+use crate::call::deadline::{POLLOUT, Poll, getdefaulttimeout, poll_until_signal};
 use crate::call::to_timeout::{ParsedTimeout, ToTimeout};
 use crate::consts::SOCK_STREAM;
 use crate::error::{find_error, invalid, timed_out};
@@ -42,12 +42,38 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 impl ConnectionOptions {
     /// Creates options with Python's defaults: the default timeout, any source address.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::ConnectionOptions;
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let port = server.getsockname()?.port().unwrap();
+    /// let client = sock::create_connection_with(("127.0.0.1", port), &ConnectionOptions::new())?;
+    /// assert_eq!(client.gettimeout(), None);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn new() -> ConnectionOptions {
         ConnectionOptions::default()
     }
 
     /// Sets the timeout for each address. The socket keeps it. `None` blocks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sock::ConnectionOptions;
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let port = server.getsockname()?.port().unwrap();
+    /// let options = ConnectionOptions::new().timeout(5);           // timeout=5
+    /// let client = sock::create_connection_with(("127.0.0.1", port), &options)?;
+    /// assert_eq!(client.gettimeout(), Some(Duration::from_secs(5)));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn timeout(mut self, timeout: impl ToTimeout) -> ConnectionOptions {
         self.timeout = Some(ParsedTimeout::new(timeout));
@@ -101,6 +127,20 @@ impl ConnectionOptions {
     ///
     /// The families alternate. If an address has not answered after 250 ms, the next one is tried
     /// in parallel. The first connection is used, the others are closed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::ConnectionOptions;
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let port = server.getsockname()?.port().unwrap();
+    /// // If the name has an IPv6 address too, the refused connection to it does not matter.
+    /// let options = ConnectionOptions::new().happy_eyeballs(true);
+    /// let client = sock::create_connection_with(("localhost", port), &options)?;
+    /// assert_eq!(client.getpeername()?.port(), Some(port));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn happy_eyeballs(mut self, happy_eyeballs: bool) -> ConnectionOptions {
         self.happy_eyeballs = happy_eyeballs;
@@ -270,7 +310,7 @@ impl Attempts<'_> {
             let left = wake.map(|wake| wake.saturating_duration_since(now));
             let mut set: Vec<Poll<'_>> =
                 running.iter().map(|attempt| Poll::new(&attempt.sock, POLLOUT)).collect();
-            match poll(&mut set, left) {
+            match poll_until_signal(&mut set, left) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => cancel::check_interrupt_hook()?,
                 Err(error) => return Err(error),
@@ -345,12 +385,32 @@ pub struct ConnectError(Vec<(Address, io::Error)>);
 
 impl ConnectError {
     /// Returns the `ConnectError` in an error or its sources.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::ConnectError;
+    ///
+    /// let error = sock::create_connection(("127.0.0.1", 1)).unwrap_err();
+    /// assert_eq!(ConnectError::of(&error).unwrap().attempts().len(), 1);
+    /// assert!(ConnectError::of(&std::io::Error::other("another error")).is_none());
+    /// ```
     #[must_use]
     pub fn of(error: &io::Error) -> Option<&ConnectError> {
         find_error(error)
     }
 
     /// Returns the addresses and their errors in the order of failure, at least one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = sock::create_connection(("127.0.0.1", 1)).unwrap_err();
+    /// for (address, cause) in sock::ConnectError::of(&error).unwrap().attempts() {
+    ///     println!("{address}: {cause}");
+    ///     assert_eq!(cause.kind(), std::io::ErrorKind::ConnectionRefused);
+    /// }
+    /// ```
     #[must_use]
     pub fn attempts(&self) -> &[(Address, io::Error)] {
         &self.0

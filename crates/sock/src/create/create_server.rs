@@ -88,12 +88,35 @@ impl Default for ServerOptions {
 
 impl ServerOptions {
     /// Creates options with Python's defaults: `AF_INET`, the default backlog, no `SO_REUSEPORT`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::ServerOptions;
+    ///
+    /// let server = sock::create_server_with(("127.0.0.1", 0), &ServerOptions::new())?;
+    /// assert_eq!(server.family(), sock::AF_INET);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn new() -> ServerOptions {
         ServerOptions::default()
     }
 
     /// Sets the family, `AF_INET` or `AF_INET6`. Default: `AF_INET`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET6, ServerOptions};
+    ///
+    /// # if sock::create_server_with(("::1", 0), &ServerOptions::new().family(AF_INET6)).is_ok() {
+    /// let options = ServerOptions::new().family(AF_INET6);         // family=socket.AF_INET6
+    /// let server = sock::create_server_with(("::1", 0), &options)?;
+    /// assert_eq!(server.family(), AF_INET6);
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn family(mut self, family: AddressFamily) -> ServerOptions {
         self.family = family;
@@ -101,6 +124,20 @@ impl ServerOptions {
     }
 
     /// Sets the number of connections that may wait for `accept`. See [`Socket::listen`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::ServerOptions;
+    ///
+    /// let options = ServerOptions::new().backlog(10);              // backlog=10
+    /// let server = sock::create_server_with(("127.0.0.1", 0), &options)?;
+    /// let port = server.getsockname()?.port().unwrap();
+    /// // Ten clients are connected before the first one is accepted.
+    /// let clients: std::io::Result<Vec<_>> = (0..10).map(|_| sock::create_connection(("127.0.0.1", port))).collect();
+    /// assert_eq!(clients?.len(), 10);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn backlog(mut self, backlog: i32) -> ServerOptions {
         self.backlog = Some(backlog);
@@ -108,6 +145,20 @@ impl ServerOptions {
     }
 
     /// Sets whether several servers can bind the port (`SO_REUSEPORT`). Default: false.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::ServerOptions;
+    ///
+    /// # if cfg!(unix) {
+    /// let options = ServerOptions::new().reuse_port(true);         // reuse_port=True
+    /// let first = sock::create_server_with(("127.0.0.1", 0), &options)?;
+    /// let second = sock::create_server_with(first.getsockname()?, &options)?;
+    /// assert_eq!(first.getsockname()?, second.getsockname()?);
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn reuse_port(mut self, reuse_port: bool) -> ServerOptions {
         self.reuse_port = reuse_port;
@@ -115,6 +166,22 @@ impl ServerOptions {
     }
 
     /// Sets whether an `AF_INET6` server accepts IPv4 clients, as `::ffff:a.b.c.d`. Default: false.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET6, ServerOptions};
+    ///
+    /// if sock::has_dualstack_ipv6() {
+    ///     let options = ServerOptions::new().family(AF_INET6).dualstack_ipv6(true);
+    ///     let server = sock::create_server_with(("::", 0), &options)?;
+    ///     let port = server.getsockname()?.port().unwrap();
+    ///     let client = sock::create_connection(("127.0.0.1", port))?;
+    ///     assert!(server.accept()?.1.to_string().contains("::ffff:127.0.0.1"));
+    /// #   drop(client);
+    /// }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn dualstack_ipv6(mut self, dualstack_ipv6: bool) -> ServerOptions {
         self.dualstack_ipv6 = dualstack_ipv6;

@@ -6,10 +6,24 @@ use std::io;
 use crate::address::{self, Address};
 use crate::call::trace::call;
 use crate::consts::{AF_UNSPEC, AddressFamily, AddressInfo, SocketKind};
-use crate::error::out_of_range;
+use crate::error::GaiError;
 use crate::sys::{self, RawHints};
 
 /// An address of a service. Python: an item of `getaddrinfo`'s list.
+///
+/// # Examples
+///
+/// ```
+/// use sock::Socket;
+///
+/// let server = sock::create_server(("127.0.0.1", 0))?;
+/// let port = server.getsockname()?.port().unwrap();
+/// let info = &sock::getaddrinfo("127.0.0.1", port)?[0];
+/// let client = Socket::new(info.family, info.kind, info.proto)?;
+/// client.connect(&info.address)?;
+/// assert_eq!(client.getpeername()?, server.getsockname()?);
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AddrInfo {
@@ -53,12 +67,32 @@ impl Hints {
     pub const ANY_KIND: SocketKind = SocketKind::NONE;
 
     /// Creates hints that do not limit the results.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::Hints;
+    ///
+    /// let all = sock::getaddrinfo_with("127.0.0.1", 80, &Hints::new())?;
+    /// assert_eq!(all, sock::getaddrinfo("127.0.0.1", 80)?);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn new() -> Hints {
         Hints { family: AF_UNSPEC, kind: Hints::ANY_KIND, proto: 0, flags: AddressInfo::NONE }
     }
 
     /// Limits the results to an address family.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, Hints};
+    ///
+    /// let found = sock::getaddrinfo_with("localhost", 80, &Hints::new().family(AF_INET))?;
+    /// assert!(found.iter().all(|info| info.family == AF_INET));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn family(mut self, family: AddressFamily) -> Hints {
         self.family = family;
@@ -66,6 +100,16 @@ impl Hints {
     }
 
     /// Limits the results to a socket type. Python: `type`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{Hints, SOCK_DGRAM};
+    ///
+    /// let found = sock::getaddrinfo_with("127.0.0.1", 53, &Hints::new().kind(SOCK_DGRAM))?;
+    /// assert!(found.iter().all(|info| info.kind == SOCK_DGRAM));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn kind(mut self, kind: SocketKind) -> Hints {
         self.kind = kind;
@@ -73,6 +117,16 @@ impl Hints {
     }
 
     /// Limits the results to a protocol.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{Hints, IPPROTO_TCP};
+    ///
+    /// let found = sock::getaddrinfo_with("127.0.0.1", 80, &Hints::new().proto(IPPROTO_TCP))?;
+    /// assert!(found.iter().all(|info| info.proto == IPPROTO_TCP));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn proto(mut self, proto: i32) -> Hints {
         self.proto = proto;
@@ -80,6 +134,17 @@ impl Hints {
     }
 
     /// Sets flags, such as `AI_PASSIVE`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AI_NUMERICHOST, Hints};
+    ///
+    /// // A name is refused, so nothing is looked up.
+    /// let numbers = Hints::new().flags(AI_NUMERICHOST);
+    /// assert!(sock::getaddrinfo_with("127.0.0.1", 80, &numbers).is_ok());
+    /// assert!(sock::getaddrinfo_with("localhost", 80, &numbers).is_err());
+    /// ```
     #[must_use]
     pub fn flags(mut self, flags: AddressInfo) -> Hints {
         self.flags = flags;
@@ -94,12 +159,32 @@ impl Default for Hints {
 }
 
 /// A service: a port, a name such as `"http"`, or none.
+///
+/// # Examples
+///
+/// ```
+/// let by_number = sock::getaddrinfo("127.0.0.1", 80)?;
+/// let by_text = sock::getaddrinfo("127.0.0.1", "80")?;
+/// assert_eq!(by_number[0].address, by_text[0].address);
+/// # std::io::Result::Ok(())
+/// ```
 pub trait ServiceName {
     /// Returns the service as text for getaddrinfo(3).
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `InvalidInput` if the number is outside 0..=65535.
+    /// Returns a [`GaiError`](crate::GaiError) with `EAI_SERVICE`, of kind `InvalidInput`, if the number
+    /// is outside 0..=65535.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::ServiceName;
+    ///
+    /// assert_eq!(80.as_text()?.as_deref(), Some("80"));
+    /// assert!(70_000.as_text().is_err());
+    /// # std::io::Result::Ok(())
+    /// ```
     fn as_text(&self) -> io::Result<Option<Cow<'_, str>>>;
 }
 
@@ -109,7 +194,7 @@ macro_rules! port {
             fn as_text(&self) -> io::Result<Option<Cow<'_, str>>> {
                 match u16::try_from(*self) {
                     Ok(port) => Ok(Some(Cow::Owned(port.to_string()))),
-                    Err(_) => Err(out_of_range(format!("port must be 0-65535, not {self}"))),
+                    Err(_) => Err(GaiError::invalid_port(self)),
                 }
             }
         }
@@ -120,7 +205,7 @@ port! { u16 i32 u32 i64 u64 usize }
 impl ServiceName for str {
     fn as_text(&self) -> io::Result<Option<Cow<'_, str>>> {
         if is_number(self) && self.trim_ascii().parse::<u16>().is_err() {
-            return Err(out_of_range(format!("port must be 0-65535, not {self:?}")));
+            return Err(GaiError::invalid_port(&format_args!("{self:?}")));
         }
         Ok(Some(Cow::Borrowed(self)))
     }
@@ -157,8 +242,9 @@ impl<T: ServiceName> ServiceName for Option<T> {
 ///
 /// # Errors
 ///
-/// Returns an error if the name does not resolve ([`GaiError`](crate::GaiError)), if the port is
-/// outside 0..=65535, or if a name contains a NUL (both `InvalidInput`).
+/// Returns a [`GaiError`](crate::GaiError) if the name does not resolve, or if the port is outside
+/// 0..=65535 (`EAI_SERVICE`, of kind `InvalidInput`). Returns an error of kind `InvalidInput` if a
+/// name contains a NUL.
 ///
 /// # Examples
 ///
@@ -262,15 +348,21 @@ pub fn sethostname(name: impl AsRef<[u8]>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{ArgumentError, ArgumentFault};
-
+    use crate::consts::EAI_SERVICE;
     #[test]
     fn an_invalid_port_is_refused_as_text_too() {
         // The system would use 4464 instead of 70000, and 65531 instead of -5.
         for text in ["65536", "70000", " 70000", "+70000", "-5", "99999999999999999999"] {
-            let error = getaddrinfo("127.0.0.1", text).unwrap_err();
-            let fault = ArgumentError::of(&error).map(ArgumentError::fault);
-            assert_eq!(fault, Some(ArgumentFault::Range), "{error}");
+            for host in [Some("127.0.0.1"), Some("no.such.name.invalid"), None] {
+                let error = getaddrinfo(host, text).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+                assert_eq!(GaiError::of(&error).map(GaiError::code), Some(EAI_SERVICE), "{error}");
+                assert!(error.to_string().contains(text), "{error}");
+            }
+        }
+        for number in [-1, 65_536, i64::MIN, i64::MAX] {
+            let error = getaddrinfo("no.such.name.invalid", number).unwrap_err();
+            assert_eq!(GaiError::of(&error).map(GaiError::code), Some(EAI_SERVICE), "{error}");
         }
         for (text, port) in [("0", 0), ("65535", 65_535), ("0080", 80), ("+80", 80)] {
             let answers = getaddrinfo("127.0.0.1", text).unwrap();

@@ -38,6 +38,14 @@ pub fn gethostbyname(host: &str) -> io::Result<Ipv4Addr> {
 }
 
 /// The result of a host lookup. C: `struct hostent`.
+///
+/// # Examples
+///
+/// ```
+/// let host = sock::gethostbyname_ex("127.0.0.1")?;  // (name, aliases, addresses)
+/// assert_eq!(host.addresses[0].to_string(), "127.0.0.1");
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HostEntry {

@@ -12,9 +12,20 @@ use crate::sys::EpollOperation::{self, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_M
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, EPOLLIN, EPOLLOUT, EpollEvents, OwnedFd, RawFd};
 
 /// The interface of an [`EpollSelector`](super::EpollSelector).
+///
+/// # Examples
+///
+/// ```
+/// use sock::Socket;
+/// use sock::selectors::{Epoll, Selector};
+///
+/// let sel: Selector<Socket, (), Epoll> = Selector::new()?;
+/// assert!(sel.get_map().is_empty());
+/// # std::io::Result::Ok(())
+/// ```
 pub struct Epoll {
     fd: OwnedFd,
-    /// Memory for the next wait.
+    /// Memory for the next wait. Held to take it and to put it back.
     events: Mutex<EpollEvents>,
 }
 

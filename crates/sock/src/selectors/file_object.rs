@@ -54,6 +54,31 @@ use crate::sys::{AsFd, BorrowedFd, OwnedFd};
 )]
 pub trait FileObject {
     /// Returns the descriptor to wait for. It has to be the same each time.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::selectors::{DefaultSelector, EVENT_READ, FileObject};
+    /// use sock::{BorrowedFd, Socket};
+    ///
+    /// struct Client {
+    ///     sock: Socket,
+    ///     name: &'static str,
+    /// }
+    ///
+    /// impl FileObject for Client {
+    ///     fn descriptor(&self) -> BorrowedFd<'_> {                 // def fileno(self):
+    ///         self.sock.descriptor()                               //     return self.sock.fileno()
+    ///     }
+    /// }
+    ///
+    /// let (sock, theirs) = sock::socketpair()?;
+    /// theirs.sendall(b"hello")?;
+    /// let sel = DefaultSelector::new()?;
+    /// sel.register(Client { sock, name: "alice" }, EVENT_READ, ())?;
+    /// assert_eq!(sel.select(None)?[0].0.fileobj.name, "alice");
+    /// # std::io::Result::Ok(())
+    /// ```
     fn descriptor(&self) -> BorrowedFd<'_>;
 
     /// Whether a receive returns at once, whatever the descriptor's state. `None` if the object never
@@ -61,6 +86,36 @@ pub trait FileObject {
     ///
     /// [`select`](super::Selector::select) calls this before each wait, for each object that did not
     /// return `None` when it was registered. It must not use the selector.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::cell::RefCell;
+    /// use sock::selectors::{DefaultSelector, EVENT_READ, FileObject};
+    /// use sock::{BorrowedFd, Socket};
+    ///
+    /// struct Buffered {
+    ///     sock: Socket,
+    ///     unread: RefCell<Vec<u8>>,
+    /// }
+    ///
+    /// impl FileObject for Buffered {
+    ///     fn descriptor(&self) -> BorrowedFd<'_> {
+    ///         self.sock.descriptor()
+    ///     }
+    ///
+    ///     fn has_buffered_input(&self) -> Option<bool> {
+    ///         Some(!self.unread.borrow().is_empty())
+    ///     }
+    /// }
+    ///
+    /// let (sock, _theirs) = sock::socketpair()?;
+    /// let sel = DefaultSelector::new()?;
+    /// sel.register(Buffered { sock, unread: RefCell::new(b"hello".to_vec()) }, EVENT_READ, ())?;
+    /// // The socket has nothing to receive, but the object has.
+    /// assert_eq!(sel.select(None)?.len(), 1);
+    /// # std::io::Result::Ok(())
+    /// ```
     fn has_buffered_input(&self) -> Option<bool> {
         None
     }

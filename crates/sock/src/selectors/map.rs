@@ -10,6 +10,19 @@ use crate::sys::{AsRawFd, RawFd};
 ///
 /// Python: the mapping that `get_map()` returns. It is a view: it changes with the selector.
 /// Its lists are copies, so the selector may be changed in a loop over one.
+///
+/// # Examples
+///
+/// ```
+/// use sock::selectors::{DefaultSelector, EVENT_READ};
+///
+/// let (ours, _theirs) = sock::socketpair()?;
+/// let sel = DefaultSelector::new()?;
+/// let map = sel.get_map();                                     // map = sel.get_map()
+/// let key = sel.register(ours, EVENT_READ, ())?;
+/// assert_eq!((map.len(), map.keys()), (1, vec![key.fd]));
+/// # std::io::Result::Ok(())
+/// ```
 pub struct SelectorMap<'a, F, D> {
     registry: &'a Mutex<Registry<F, D>>,
 }
@@ -44,6 +57,17 @@ impl<'a, F: FileObject, D> SelectorMap<'a, F, D> {
     }
 
     /// Whether nothing is registered.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::Socket;
+    /// use sock::selectors::DefaultSelector;
+    ///
+    /// let sel: DefaultSelector<Socket> = DefaultSelector::new()?;
+    /// assert!(sel.get_map().is_empty());
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

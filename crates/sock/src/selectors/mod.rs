@@ -87,11 +87,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::call::cancel::{Aborted, Cancellation, Canceller, check_interrupt_hook};
-use crate::call::deadline::Deadline;
+use crate::call::deadline::{Deadline, Events, POLLIN, POLLOUT};
+use crate::call::hint;
 use crate::call::to_timeout::ToTimeout;
+use crate::call::trace::{self, HoldRecords};
 use crate::error::invalid;
 use crate::socket::Socket;
 use crate::sys::{AsRawFd, BorrowedFd, RawFd};
@@ -103,6 +105,19 @@ pub use map::SelectorMap;
 pub use poll::PollSet;
 
 /// A set of events, as bits: [`EVENT_READ`] and [`EVENT_WRITE`].
+///
+/// # Examples
+///
+/// ```
+/// use sock::selectors::{DefaultSelector, EVENT_READ, EVENT_WRITE, EventMask};
+///
+/// let (ours, _theirs) = sock::socketpair()?;
+/// let sel = DefaultSelector::new()?;
+/// sel.register(ours, EVENT_READ | EVENT_WRITE, ())?;
+/// let mask: EventMask = sel.select(None)?[0].1;
+/// assert_eq!(mask, EVENT_WRITE);
+/// # std::io::Result::Ok(())
+/// ```
 pub type EventMask = u32;
 
 /// Something can be received, a connection accepted, or the end of file read.
@@ -114,18 +129,57 @@ pub const EVENT_WRITE: EventMask = 1 << 1;
 ///
 /// Python: `selectors.DefaultSelector`, which is `KqueueSelector` on macOS and FreeBSD, and
 /// `SelectSelector` on Windows.
+///
+/// # Examples
+///
+/// ```
+/// use sock::selectors::{DefaultSelector, EVENT_READ};
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// let sel = DefaultSelector::new()?;                           // selectors.DefaultSelector()
+/// sel.register(ours, EVENT_READ, ())?;
+/// theirs.sendall(b"hello")?;
+/// assert_eq!(sel.select(None)?.len(), 1);
+/// # std::io::Result::Ok(())
+/// ```
 #[cfg(target_os = "linux")]
 pub type DefaultSelector<F = Socket, D = ()> = EpollSelector<F, D>;
 /// The selector for this system: [`PollSelector`], and `EpollSelector` on Linux.
 ///
 /// Python: `selectors.DefaultSelector`, which is `KqueueSelector` on macOS and FreeBSD, and
 /// `SelectSelector` on Windows.
+///
+/// # Examples
+///
+/// ```
+/// use sock::selectors::{DefaultSelector, EVENT_READ};
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// let sel = DefaultSelector::new()?;                           // selectors.DefaultSelector()
+/// sel.register(ours, EVENT_READ, ())?;
+/// theirs.sendall(b"hello")?;
+/// assert_eq!(sel.select(None)?.len(), 1);
+/// # std::io::Result::Ok(())
+/// ```
 #[cfg(not(target_os = "linux"))]
 pub type DefaultSelector<F = Socket, D = ()> = PollSelector<F, D>;
 
 /// A selector over epoll(7). Python: `selectors.EpollSelector`.
 ///
 /// What a wait costs depends on the number of ready objects, not on that of the registered ones.
+///
+/// # Examples
+///
+/// ```
+/// use sock::selectors::{EVENT_READ, EpollSelector};
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// let sel = EpollSelector::new()?;                             // selectors.EpollSelector()
+/// sel.register(ours, EVENT_READ, ())?;
+/// theirs.sendall(b"hello")?;
+/// assert_eq!(sel.select(None)?.len(), 1);
+/// # std::io::Result::Ok(())
+/// ```
 #[cfg(target_os = "linux")]
 pub type EpollSelector<F = Socket, D = ()> = Selector<F, D, Epoll>;
 
@@ -133,11 +187,36 @@ pub type EpollSelector<F = Socket, D = ()> = Selector<F, D, Epoll>;
 ///
 /// What a wait costs depends on the number of the registered objects. What another thread
 /// registers or modifies during a wait counts from the next wait on.
+///
+/// # Examples
+///
+/// ```
+/// use sock::selectors::{EVENT_READ, PollSelector};
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// let sel = PollSelector::new()?;                              // selectors.PollSelector()
+/// sel.register(ours, EVENT_READ, ())?;
+/// theirs.sendall(b"hello")?;
+/// assert_eq!(sel.select(None)?.len(), 1);
+/// # std::io::Result::Ok(())
+/// ```
 pub type PollSelector<F = Socket, D = ()> = Selector<F, D, PollSet>;
 
 /// A registered object with its descriptor, the events to wait for, and its data.
 ///
 /// Python: `selectors.SelectorKey`. A clone shares the object and the data.
+///
+/// # Examples
+///
+/// ```
+/// use sock::selectors::{DefaultSelector, EVENT_READ};
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// let sel = DefaultSelector::new()?;
+/// let key = sel.register(ours, EVENT_READ, "alice")?;
+/// assert_eq!((key.fileobj.fileno(), key.events, *key.data), (key.fd, EVENT_READ, "alice"));
+/// # std::io::Result::Ok(())
+/// ```
 pub struct SelectorKey<F = Socket, D = ()> {
     /// The object that was registered.
     pub fileobj: Arc<F>,
@@ -234,6 +313,22 @@ struct Ready {
 }
 
 /// The interface of the system that a [`Selector`] uses. Not to be implemented outside this crate.
+///
+/// # Examples
+///
+/// A function for selectors over any interface of the system:
+///
+/// ```
+/// use sock::selectors::{Backend, DefaultSelector, Selector};
+/// use sock::Socket;
+///
+/// fn count<B: Backend>(sel: &Selector<Socket, (), B>) -> usize {
+///     sel.get_map().len()
+/// }
+///
+/// assert_eq!(count(&DefaultSelector::new()?), 0);
+/// # std::io::Result::Ok(())
+/// ```
 pub trait Backend: private::Interface {}
 
 impl<B: private::Interface> Backend for B {}
@@ -266,9 +361,16 @@ mod private {
     }
 }
 
+/// The same events for poll(2).
+fn poll_events(events: EventMask) -> Events {
+    let read = if events & EVENT_READ != 0 { POLLIN } else { 0 };
+    let write = if events & EVENT_WRITE != 0 { POLLOUT } else { 0 };
+    read | write
+}
+
 fn lock<F, D>(registry: &Mutex<Registry<F, D>>) -> MutexGuard<'_, Registry<F, D>> {
-    // No code of the user's runs with the lock held but that of `FileObject`, which changes nothing
-    // in here.
+    // Under this lock the maps are changed and epoll_ctl(2) is called, which does not block. No code
+    // of the user's runs: objects are asked before, dropped after, and logged by `HoldRecords`.
     registry.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -322,9 +424,11 @@ impl<F: FileObject, D, B: Backend> Selector<F, D, B> {
     pub fn register(&self, fileobj: F, events: EventMask, data: D) -> io::Result<SelectorKey<F, D>> {
         check_events(events)?;
         let fileobj = Arc::new(fileobj);
-        let mut registry = lock(&self.registry);
         let descriptor = fileobj.descriptor();
         let fd = descriptor.as_raw_fd();
+        let buffers = fileobj.has_buffered_input().is_some();
+        let _held = HoldRecords::begin();
+        let mut registry = lock(&self.registry);
         if registry.entries.contains_key(&fd) {
             let message = format!("descriptor {fd} is already registered");
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
@@ -332,7 +436,7 @@ impl<F: FileObject, D, B: Backend> Selector<F, D, B> {
         let serial = registry.next_serial;
         registry.next_serial = serial.wrapping_add(1);
         self.backend.add(descriptor, serial, events)?;
-        if fileobj.has_buffered_input().is_some() {
+        if buffers {
             registry.buffering.insert(fd);
         }
         let key = SelectorKey { fileobj, fd, events, data: Arc::new(data) };
@@ -369,14 +473,42 @@ impl<F: FileObject, D, B: Backend> Selector<F, D, B> {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn unregister(&self, fileobj: &(impl FileObject + ?Sized)) -> io::Result<SelectorKey<F, D>> {
-        self.remove(&mut lock(&self.registry), fileobj.descriptor().as_raw_fd())
+        let fd = fileobj.descriptor().as_raw_fd();
+        self.with_entry(fd, |registry, descriptor| self.remove(registry, fd, descriptor))
     }
 
-    fn remove(&self, registry: &mut Registry<F, D>, fd: RawFd) -> io::Result<SelectorKey<F, D>> {
+    /// Calls `change` with the registry and the descriptor of the object that is registered as `fd`.
+    fn with_entry<T>(
+        &self,
+        fd: RawFd,
+        change: impl FnOnce(&mut Registry<F, D>, BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            let found = lock(&self.registry).entries.get(&fd).map(|entry| {
+                let object = Arc::clone(&entry.key.fileobj);
+                (object, entry.serial)
+            });
+            let (object, serial) = found.ok_or_else(|| not_registered(fd))?;
+            let descriptor = object.descriptor();
+            let _held = HoldRecords::begin();
+            let mut registry = lock(&self.registry);
+            // Another thread may have registered another object with this number.
+            if registry.entries.get(&fd).is_some_and(|entry| entry.serial == serial) {
+                return change(&mut registry, descriptor);
+            }
+        }
+    }
+
+    fn remove(
+        &self,
+        registry: &mut Registry<F, D>,
+        fd: RawFd,
+        descriptor: BorrowedFd<'_>,
+    ) -> io::Result<SelectorKey<F, D>> {
         let entry = registry.entries.remove(&fd).ok_or_else(|| not_registered(fd))?;
         registry.buffering.remove(&fd);
         // It cannot fail for a descriptor that was added and is open. Python ignores it too.
-        let _ = self.backend.delete(entry.key.fileobj.descriptor());
+        let _ = self.backend.delete(descriptor);
         Ok(entry.key)
     }
 
@@ -411,25 +543,22 @@ impl<F: FileObject, D, B: Backend> Selector<F, D, B> {
         data: impl Into<Arc<D>>,
     ) -> io::Result<SelectorKey<F, D>> {
         check_events(events)?;
-        let mut registry = lock(&self.registry);
         let fd = fileobj.descriptor().as_raw_fd();
-        let entry = registry.entries.get_mut(&fd).ok_or_else(|| not_registered(fd))?;
-        if events != entry.key.events {
-            let modified = self.backend.modify(entry.key.fileobj.descriptor(), entry.serial, events);
-            if let Err(error) = modified {
-                let removed = self.remove(&mut registry, fd);
-                // Dropping the object may run code of the user's.
-                drop(registry);
-                drop(removed);
-                return Err(error);
+        let data = data.into();
+        // Dropping an object or data may run code of the user's, so it is returned.
+        let (result, _former, _removed) = self.with_entry(fd, |registry, descriptor| {
+            let entry = registry.entries.get_mut(&fd).ok_or_else(|| not_registered(fd))?;
+            if events != entry.key.events {
+                if let Err(error) = self.backend.modify(descriptor, entry.serial, events) {
+                    let removed = self.remove(registry, fd, descriptor);
+                    return Ok((Err(error), Some(data), removed.ok()));
+                }
             }
-        }
-        let former = std::mem::replace(&mut entry.key.data, data.into());
-        entry.key.events = events;
-        let key = entry.key.clone();
-        drop(registry);
-        drop(former);
-        Ok(key)
+            let former = std::mem::replace(&mut entry.key.data, data);
+            entry.key.events = events;
+            Ok((Ok(entry.key.clone()), Some(former), None))
+        })?;
+        result
     }
 
     /// Waits until objects are ready, and returns their keys, each with its events.
@@ -465,6 +594,7 @@ impl<F: FileObject, D, B: Backend> Selector<F, D, B> {
     pub fn select(&self, timeout: impl ToTimeout) -> io::Result<Vec<(SelectorKey<F, D>, EventMask)>> {
         let timeout = timeout.to_wait_timeout()?;
         let mut deadline = Deadline::new(timeout);
+        let observed = trace::enabled().then(Instant::now);
         let cancelled = self.cancellation.get().map(|cancellation| cancellation.watched());
         loop {
             let mut ready = self.buffered();
@@ -489,6 +619,12 @@ impl<F: FileObject, D, B: Backend> Selector<F, D, B> {
                 waited => waited?,
             }
             let keys = self.keys_of(&ready);
+            if let Some(begin) = observed.filter(|_| hint::enabled()) {
+                hint::polled(
+                    keys.iter().map(|(key, events)| (key.fd, poll_events(*events))),
+                    begin.elapsed(),
+                );
+            }
             if !keys.is_empty() {
                 return Ok(keys);
             }
@@ -504,13 +640,19 @@ impl<F: FileObject, D, B: Backend> Selector<F, D, B> {
 
     /// Registrations with input that the system does not know of, by descriptor.
     fn buffered(&self) -> Vec<Ready> {
-        let registry = lock(&self.registry);
-        let entries = registry.buffering.iter().filter_map(|fd| registry.entries.get(fd));
-        entries
-            .filter(|entry| entry.key.events & EVENT_READ != 0)
-            .filter(|entry| entry.key.fileobj.has_buffered_input() == Some(true))
-            .map(|entry| Ready { fd: entry.key.fd, serial: entry.serial, events: EVENT_READ })
-            .collect()
+        let buffering: Vec<_> = {
+            let registry = lock(&self.registry);
+            let entries = registry.buffering.iter().filter_map(|fd| registry.entries.get(fd));
+            let readable = entries.filter(|entry| entry.key.events & EVENT_READ != 0);
+            readable
+                .map(|entry| {
+                    let ready = Ready { fd: entry.key.fd, serial: entry.serial, events: EVENT_READ };
+                    (ready, Arc::clone(&entry.key.fileobj))
+                })
+                .collect()
+        };
+        let ready = buffering.into_iter().filter(|(_, fileobj)| fileobj.has_buffered_input() == Some(true));
+        ready.map(|(ready, _)| ready).collect()
     }
 
     /// The keys of what is still registered, each with those of its events that were found.
@@ -618,6 +760,7 @@ impl<F: FileObject, D, B: Backend> Selector<F, D, B> {
         if let Some(cancellation) = self.cancellation.get() {
             return Ok(Canceller(Arc::clone(cancellation)));
         }
+        let _held = HoldRecords::begin();
         let _registry = lock(&self.registry);
         // Another thread may have been here since.
         if self.cancellation.get().is_none() {

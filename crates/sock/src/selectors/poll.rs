@@ -6,10 +6,21 @@ use std::time::Duration;
 
 use super::private::Interface;
 use super::{EVENT_READ, EVENT_WRITE, EventMask, FileObject, Ready, Registry, lock};
-use crate::call::deadline::{Events, POLLIN, POLLOUT, Poll, poll};
+use crate::call::deadline::{Events, POLLIN, POLLOUT, Poll, poll_until_signal};
 use crate::sys::{BorrowedFd, RawFd};
 
 /// The interface of a [`PollSelector`](super::PollSelector).
+///
+/// # Examples
+///
+/// ```
+/// use sock::Socket;
+/// use sock::selectors::{PollSet, Selector};
+///
+/// let sel: Selector<Socket, (), PollSet> = Selector::new()?;
+/// assert!(sel.get_map().is_empty());
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug)]
 pub struct PollSet(());
 
@@ -71,7 +82,7 @@ impl Interface for PollSet {
         let mut set: Vec<_> =
             descriptors.iter().zip(&watched).map(|(fd, watched)| Poll::new(fd, watched.events)).collect();
         set.extend(cancelled.as_ref().map(|fd| Poll::new(fd, POLLIN)));
-        poll(&mut set, timeout)?;
+        poll_until_signal(&mut set, timeout)?;
         for (entry, watched) in set.iter().zip(&watched) {
             let bits = entry.revents();
             if bits == 0 {

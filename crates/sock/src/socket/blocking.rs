@@ -130,7 +130,7 @@ impl Socket {
                 if events & (POLLERR | POLLHUP) != 0 {
                     return sent;
                 }
-                match sys::send(self.inner(), rest, flags.as_raw() | sys::SEND_FLAGS) {
+                match sys::send(self.inner(), rest, flags.as_raw()) {
                     Ok(went) => {
                         deadline.reset_pauses();
                         sent += went;

@@ -6,8 +6,9 @@ use std::io;
 use crate::address::{Address, ToAddress};
 use crate::call::cancel;
 use crate::call::deadline::{self, Deadline, Readiness};
+use crate::call::hint;
 use crate::call::trace::call;
-use crate::consts::{MsgFlags, Shutdown};
+use crate::consts::{AF_UNIX, MsgFlags, Shutdown};
 use crate::error::errno_name;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd, c};
@@ -20,6 +21,13 @@ impl Socket {
     /// waits in poll(2) and reads the result from `SO_ERROR`, because connect(2) must not be called
     /// twice. On a datagram socket, connect only sets the peer address for sending and the filter
     /// for receiving.
+    ///
+    /// # Platform notes
+    ///
+    /// On Linux a connect to an `AF_UNIX` listener whose queue is full waits for room only if there
+    /// is no timeout. With a timeout it fails at once with `WouldBlock` (`EAGAIN`), as in Python,
+    /// because the kernel cannot report when there is room (unix(7)). A server with a longer queue
+    /// ([`listen`](Socket::listen)) avoids this, or the caller tries again.
     ///
     /// # Errors
     ///
@@ -50,10 +58,14 @@ impl Socket {
         let sys = address.to_sys()?;
         let blocks = deadline.emulates_blocking();
         let family = self.family().as_raw();
+        let mut is_reported = false;
         let error = loop {
             match call!("connect({fd}, {address})" => self.inner().connect(&sys)) {
                 Ok(()) => return Ok(()),
                 Err(error) if blocks && sys::queue_is_full(family, &error) => {
+                    if !std::mem::replace(&mut is_reported, true) && hint::enabled() {
+                        self.hint_unix_connect(address, &error);
+                    }
                     match deadline.pause(self.as_fd(), Readiness::Writable) {
                         Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                             cancel::check_interrupt_hook()?
@@ -77,7 +89,12 @@ impl Socket {
             // The result of an earlier connect, for which a blocking connect waits.
             Some(c::EALREADY) if blocks => {}
             Some(c::EINTR) if self.getblocking() => cancel::check_interrupt_hook()?,
-            _ => return Err(error),
+            _ => {
+                if self.family() == AF_UNIX && hint::enabled() {
+                    self.hint_unix_connect(address, &error);
+                }
+                return Err(error);
+            }
         }
         self.await_connection(error, deadline)
     }

@@ -4,9 +4,10 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use crate::call::trace::call;
+use crate::call::hint;
+use crate::call::trace::{self, call};
 use crate::consts::{AddressFamily, IPPROTO_IP, OptionName, SO_TYPE, SOL_SOCKET, SocketKind};
-use crate::socket::Socket;
+use crate::socket::{ENCRYPTED, Socket};
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd, c};
 
 /// Descriptors.
@@ -99,7 +100,13 @@ impl Socket {
         let Some(inner) = self.inner.take() else {
             return Ok(());
         };
-        close(inner.into())
+        if trace::enabled() {
+            if hint::enabled() {
+                self.hint_closing(&inner);
+            }
+            return close(inner.into());
+        }
+        without_reset(sys::close(inner.into()))
     }
 
     /// Returns the descriptor without closing it.
@@ -119,7 +126,11 @@ impl Socket {
     /// ```
     #[must_use = "the descriptor is closed when this is dropped"]
     pub fn detach(mut self) -> OwnedFd {
-        self.inner.take().expect("only drop and detach take the descriptor").into()
+        let inner = self.inner.take().expect("only drop and detach take the descriptor");
+        if hint::enabled() {
+            hint::forget(inner.as_raw_fd());
+        }
+        inner.into()
     }
 
     /// Duplicates the descriptor.
@@ -137,7 +148,8 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// Returns an error if no descriptor is available (`EMFILE`).
+    /// Returns an error if no descriptor is available (`EMFILE`), and an error of kind `Unsupported` for
+    /// the socket of a TLS connection, because the duplicate would send clear text.
     ///
     /// # Examples
     ///
@@ -151,6 +163,12 @@ impl Socket {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn dup(&self) -> io::Result<Socket> {
+        if self.kind.contains(ENCRYPTED) {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the socket of a TLS connection cannot be duplicated: the duplicate would send clear text",
+            ));
+        }
         let fd = self.fileno();
         let inner = call!("fcntl({fd}, F_DUPFD_CLOEXEC)" => self.inner().try_clone())?;
         let duplicate = Socket::from_inner(inner, self.family, self.kind, self.proto);
@@ -197,7 +215,11 @@ impl Socket {
 /// ```
 pub fn close(fd: OwnedFd) -> io::Result<()> {
     let number = fd.as_raw_fd();
-    match call!("close({number})" => sys::close(fd)) {
+    without_reset(call!("close({number})" => sys::close(fd)))
+}
+
+fn without_reset(closed: io::Result<()>) -> io::Result<()> {
+    match closed {
         Err(error) if error.raw_os_error() != Some(c::ECONNRESET) => Err(error),
         _ => Ok(()),
     }
@@ -233,6 +255,21 @@ pub fn dup(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 ///
 /// Returned by [`Socket::from_fd`](crate::Socket::from_fd). Converting it into an [`io::Error`]
 /// closes the descriptor.
+///
+/// # Examples
+///
+/// ```
+/// use sock::Socket;
+///
+/// let file = std::fs::File::open("Cargo.toml")?;
+/// # if cfg!(unix) {
+/// # #[cfg(unix)]
+/// let error = Socket::from_fd(file.into(), None, None, None).unwrap_err();
+/// # #[cfg(unix)]
+/// assert_eq!(sock::errno(&error.into()).and_then(sock::errno_name), Some("ENOTSOCK"));
+/// # }
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug)]
 pub struct FromFdError {
     /// The error of the system.

@@ -12,6 +12,21 @@ use crate::socket::tcp_info::TcpState;
 use crate::sys::AsFd;
 
 /// Why [`Socket::linger_for`] returned.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use sock::Lingered;
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// theirs.sendall(b"never read")?;
+/// match ours.linger_for(Duration::from_secs(2))? {
+///     Lingered::PeerClosed => println!("the peer has closed the connection"),
+///     Lingered::Acknowledged { discarded } => assert_eq!(discarded, 10),
+/// }
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lingered {
     /// The peer has closed its side. Nothing it sends can reset the connection any more.
@@ -86,6 +101,21 @@ impl Socket {
     /// # Errors
     ///
     /// Returns an error if [`linger_for`](Self::linger_for) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sock::Lingered;
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
+    /// let (connection, _) = server.accept()?;
+    /// client.close()?;
+    /// let ended = connection.linger_until(Duration::from_secs(2), |queued| queued < 1000)?;
+    /// assert!(matches!(ended, Lingered::PeerClosed | Lingered::Acknowledged { .. }));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn linger_until(&self, limit: Duration, enough: impl Fn(usize) -> bool) -> io::Result<Lingered> {
         let mut deadline = Deadline::new(Some(limit));
         let mut pause = FIRST_PAUSE;

@@ -4,7 +4,8 @@ use std::io;
 
 use crate::address::{Address, ToAddress};
 use crate::call::deadline::Readiness;
-use crate::call::trace::call;
+use crate::call::hint;
+use crate::call::trace::{self, call};
 use crate::consts::{AddressFamily, SOMAXCONN, SocketKind};
 use crate::socket::Socket;
 use crate::sys;
@@ -67,7 +68,12 @@ impl Socket {
         let fd = self.fileno();
         let address = address.to_address(self.family)?;
         let sys = address.to_sys()?;
-        call!("bind({fd}, {address})" => self.inner().bind(&sys))
+        let bound = call!("bind({fd}, {address})" => self.inner().bind(&sys));
+        bound.inspect_err(|error| {
+            if error.kind() == io::ErrorKind::AddrInUse && hint::enabled() {
+                self.hint_in_use("bind", &address);
+            }
+        })
     }
 
     /// Starts accepting connections.
@@ -94,7 +100,14 @@ impl Socket {
     pub fn listen(&self, backlog: impl Into<Option<i32>>) -> io::Result<()> {
         let fd = self.fileno();
         let backlog = backlog.into().unwrap_or(SOMAXCONN.min(128)).max(0);
-        call!("listen({fd}, {backlog})" => self.inner().listen(backlog))
+        let listens = call!("listen({fd}, {backlog})" => self.inner().listen(backlog));
+        listens.inspect_err(|error| {
+            if error.kind() == io::ErrorKind::AddrInUse && hint::enabled() {
+                if let Ok(address) = self.inner().local_addr() {
+                    self.hint_in_use("listen", &Address::from_sys(&address));
+                }
+            }
+        })
     }
 
     /// Accepts a connection and returns its socket and the peer's address.
@@ -121,8 +134,15 @@ impl Socket {
     /// ```
     pub fn accept(&self) -> io::Result<(Socket, Address)> {
         let fd = self.fileno();
-        let (inner, address) =
-            self.retry(Readiness::Readable, || call!("accept({fd})" => self.inner().accept()))?;
+        let (inner, address) = self.retry(Readiness::Readable, || {
+            if trace::enabled() {
+                if hint::enabled() {
+                    self.hint_queued();
+                }
+                return call!("accept({fd})" => self.inner().accept());
+            }
+            self.inner().accept()
+        })?;
         if sys::ACCEPT_INHERITS_NONBLOCK && self.needs_o_nonblock() {
             inner.set_nonblocking(false)?;
         }

@@ -62,6 +62,15 @@ impl Socket {
 ///
 /// The kernel counts its own structures, so a datagram of one byte can take several hundred. C:
 /// the values `SK_MEMINFO_…` of linux/sock_diag.h.
+///
+/// # Examples
+///
+/// ```
+/// let (ours, _theirs) = sock::socketpair()?;
+/// let memory: sock::MemInfo = ours.meminfo()?;
+/// assert!(memory.rmem_alloc <= memory.rcvbuf);
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct MemInfo {

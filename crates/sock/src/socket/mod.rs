@@ -14,6 +14,7 @@ pub(crate) mod message;
 
 mod mode;
 
+mod option_value;
 pub(crate) mod options;
 
 pub(crate) mod addr;
@@ -21,6 +22,9 @@ pub(crate) mod addr;
 pub(crate) mod descriptor;
 
 mod blocking;
+mod hints;
+#[cfg(target_os = "linux")]
+mod holder;
 pub(crate) mod linger;
 #[cfg(target_os = "linux")]
 pub(crate) mod meminfo;
@@ -95,7 +99,16 @@ pub struct Socket {
     cancellation: OnceLock<Arc<Cancellation>>,
 }
 
+/// Bit of [`Socket::kind`] for a socket that carries TLS. It is in no type of any system.
+const ENCRYPTED: SocketKind = SocketKind::from_raw_bits(1 << 30);
+
 impl Socket {
+    /// Sets whether the socket carries TLS, which makes [`dup`](Socket::dup) fail. For `sockssl`.
+    #[doc(hidden)]
+    pub fn set_encrypted(&mut self, encrypted: bool) {
+        self.kind = if encrypted { self.kind | ENCRYPTED } else { self.kind() };
+    }
+
     /// Creates a socket from a new descriptor, in the default mode.
     pub(crate) fn adopt(
         inner: socket2::Socket,
@@ -165,7 +178,7 @@ impl Socket {
     /// ```
     #[must_use]
     pub fn kind(&self) -> SocketKind {
-        self.kind
+        self.kind.without(ENCRYPTED)
     }
 
     /// Returns the protocol number. Python: the attribute `proto`.
@@ -225,7 +238,8 @@ impl fmt::Debug for Socket {
         let Some(inner) = &self.inner else {
             return f.write_str("<socket [closed]>");
         };
-        let Socket { family, kind, proto, .. } = self;
+        let Socket { family, proto, .. } = self;
+        let kind = self.kind();
         write!(f, "<socket fd={}, family={family}, type={kind}, proto={proto}", inner.as_raw_fd())?;
         if let Ok(address) = inner.local_addr() {
             write!(f, ", laddr={}", Address::from_sys(&address))?;

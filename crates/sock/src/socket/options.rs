@@ -9,6 +9,7 @@ use crate::call::trace::{TraceValue, call};
 use crate::consts::{LevelName, OptionName, SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET};
 use crate::error::invalid;
 use crate::socket::Socket;
+use crate::socket::option_value::DisplayValue;
 use crate::sys::{self, AsFd};
 
 /// Socket options, by C's names: `setsockopt(SOL_SOCKET, SO_REUSEADDR, true)`.
@@ -38,7 +39,7 @@ impl Socket {
         let fd = self.fileno();
         value.with_bytes(|value| {
             let (name, of_level) = (OptionName(level, option), LevelName(level));
-            call!("setsockopt({fd}, {of_level}, {name}, {})", DisplayValue(value) =>
+            call!("setsockopt({fd}, {of_level}, {name}, {})", DisplayValue { level, option, bytes: value } =>
                 sys::setsockopt(self.as_fd(), level, option, value))
         })?;
         if let Some(cancellation) = self.cancellation().filter(|_| sys::is_low_water(level, option)) {
@@ -170,6 +171,18 @@ impl Socket {
     /// # Errors
     ///
     /// Returns an error if getsockopt(2) fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::Linger;
+    ///
+    /// let server = sock::create_server(("127.0.0.1", 0))?;
+    /// assert!(!server.linger()?.l_onoff);
+    /// server.set_linger(Linger { l_onoff: true, l_linger: 5 })?;
+    /// assert_eq!(server.linger()?.l_linger, 5);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn linger(&self) -> io::Result<Linger> {
         let bytes = self.getsockopt_bytes(SOL_SOCKET, sys::LINGER_OPTION, sys::LINGER_SIZE)?;
         let (l_onoff, l_linger) =
@@ -222,6 +235,18 @@ impl Socket {
     /// # Errors
     ///
     /// Returns an error if getsockopt(2) fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// assert_eq!(ours.recv_timeout()?, None);
+    /// ours.set_recv_timeout(5)?;
+    /// assert_eq!(ours.recv_timeout()?, Some(Duration::from_secs(5)));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn recv_timeout(&self) -> io::Result<Option<Duration>> {
         self.system_timeout(SO_RCVTIMEO, "SO_RCVTIMEO")
     }
@@ -261,6 +286,18 @@ impl Socket {
     /// # Errors
     ///
     /// Returns an error if getsockopt(2) fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// assert_eq!(ours.send_timeout()?, None);
+    /// ours.set_send_timeout(5)?;
+    /// assert_eq!(ours.send_timeout()?, Some(Duration::from_secs(5)));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn send_timeout(&self) -> io::Result<Option<Duration>> {
         self.system_timeout(SO_SNDTIMEO, "SO_SNDTIMEO")
     }
@@ -283,14 +320,10 @@ impl Socket {
     /// Python: `getsockopt(level, option)`. System call: getsockopt(2). For options of `AF_VSOCK`,
     /// which have 64 bits, use [`getsockopt_bytes`](Socket::getsockopt_bytes) with 8.
     ///
-    /// # Platform notes
-    ///
-    /// The value of `SO_PEERPIDFD` (77, Linux 6.5) is the number of a new descriptor. The caller
-    /// has to close it, as in Python.
-    ///
     /// # Errors
     ///
-    /// Returns an error if the option does not exist (`ENOPROTOOPT`).
+    /// Returns an error if the option does not exist (`ENOPROTOOPT`), or if
+    /// [`getsockopt_bytes`](Socket::getsockopt_bytes) refuses it.
     ///
     /// # Examples
     ///
@@ -315,10 +348,14 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// Returns an error of kind `InvalidInput` if `buflen` is not in 1..=1024, as in Python, or an
+    /// Returns an error of kind `InvalidInput` if `buflen` is not in 1..=1024, as in Python, or if
+    /// the option's value is the number of a new descriptor, which would not be closed. Returns an
     /// error of getsockopt(2).
     ///
     /// # Platform notes
+    ///
+    /// The options with a new descriptor are, on Linux, `SO_PEERPIDFD` (77), for which there is
+    /// [`peer_pidfd`](Socket::peer_pidfd), and `SCTP_SOCKOPT_PEELOFF` (102 and 122).
     ///
     /// Linux counts the length of `SO_GET_FILTER` (26, which is also `SO_ATTACH_FILTER`) in
     /// instructions of 8 bytes. Here `buflen` and the result are in bytes for this option too, and
@@ -340,12 +377,22 @@ impl Socket {
         if !(1..=1024).contains(&buflen) {
             return Err(invalid(format!("getsockopt buflen must be 1-1024, not {buflen}")));
         }
+        #[cfg(unix)]
+        if sys::ucred::creates_descriptor(level, option) {
+            return Err(invalid(format!(
+                "getsockopt of {} would return the number of a new descriptor, which nothing closes (for \
+                 SO_PEERPIDFD use peer_pidfd)",
+                OptionName(level, option)
+            )));
+        }
         let fd = self.fileno();
         let mut value = vec![0; buflen];
-        let DisplayOption(len) = {
+        let len = {
             let (name, of_level) = (OptionName(level, option), LevelName(level));
-            call!("getsockopt({fd}, {of_level}, {name}, {buflen})" =>
-                sys::getsockopt(self.as_fd(), level, option, &mut value).map(DisplayOption))?
+            let OptionBytes(DisplayValue { bytes, .. }) = call!("getsockopt({fd}, {of_level}, {name}, {buflen})" =>
+                    sys::getsockopt(self.as_fd(), level, option, &mut value)
+                        .map(|len| OptionBytes(DisplayValue { level, option, bytes: &value[..len] })))?;
+            bytes.len()
         };
         value.truncate(len);
         Ok(value)
@@ -362,6 +409,17 @@ fn unexpected_length(option: &str, bytes: &[u8]) -> io::Error {
 /// C: `struct linger`. When off, close(2) returns immediately and the system continues to send.
 /// When on, close waits until the peer has acknowledged all data, for at most `l_linger` seconds.
 /// With 0 seconds the data is discarded, and the peer receives `ECONNRESET`.
+///
+/// # Examples
+///
+/// ```
+/// use sock::Linger;
+///
+/// let server = sock::create_server(("127.0.0.1", 0))?;
+/// server.set_linger(Linger { l_onoff: true, l_linger: 5 })?;   // struct.pack("ii", 1, 5)
+/// assert_eq!(server.linger()?, Linger { l_onoff: true, l_linger: 5 });
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Linger {
     /// Whether close waits.
@@ -371,6 +429,20 @@ pub struct Linger {
 }
 
 /// A value for [`Socket::setsockopt`]: a number, a bool, a structure, or bytes.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use sock::{SO_KEEPALIVE, SO_RCVBUF, SO_RCVTIMEO, SOL_SOCKET};
+///
+/// let (ours, _theirs) = sock::socketpair()?;
+/// ours.setsockopt(SOL_SOCKET, SO_KEEPALIVE, true)?;
+/// ours.setsockopt(SOL_SOCKET, SO_RCVBUF, 10_000)?;
+/// ours.setsockopt(SOL_SOCKET, SO_RCVTIMEO, Duration::from_secs(5))?;
+/// assert_eq!(ours.getsockopt(SOL_SOCKET, SO_KEEPALIVE)?, 1);
+/// # std::io::Result::Ok(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not the value of a socket option",
     label = "not the value of an option",
@@ -379,6 +451,15 @@ pub struct Linger {
 )]
 pub trait ToOption {
     /// Calls `set` with the bytes that are passed to the system.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::ToOption;
+    ///
+    /// assert_eq!(1_i32.with_bytes(<[u8]>::to_vec), true.with_bytes(<[u8]>::to_vec));
+    /// assert_eq!(b"abc".with_bytes(<[u8]>::len), 3);
+    /// ```
     fn with_bytes<T>(&self, set: impl FnOnce(&[u8]) -> T) -> T;
 }
 
@@ -434,24 +515,12 @@ impl ToOption for Ipv6Addr {
     }
 }
 
-/// Displays a value in the trace: an `int` as a number, anything else as bytes.
-struct DisplayValue<'a>(&'a [u8]);
+/// A value that getsockopt(2) has written.
+struct OptionBytes<'a>(DisplayValue<'a>);
 
-impl std::fmt::Display for DisplayValue<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0.try_into() {
-            Ok(int) => write!(f, "{}", i32::from_ne_bytes(int)),
-            Err(_) => write!(f, "{:02x?}", self.0),
-        }
-    }
-}
-
-/// The length of an option's value, because the system call returns 0.
-struct DisplayOption(usize);
-
-impl TraceValue for DisplayOption {
+impl TraceValue for OptionBytes<'_> {
     fn show(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "0, {} bytes", self.0)
+        write!(f, "0, {}", self.0)
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::address::{Address, ToAddress};
 use crate::call::cancel;
 use crate::call::deadline::{self, Deadline, POLLIN, Poll, Readiness, poll};
-use crate::call::trace::call;
-use crate::consts::{AF_INET, MSG_TRUNC, MsgFlags};
+use crate::call::trace::{self, TraceValue, call, first_bytes};
+use crate::consts::{AF_INET, MsgFlags};
 use crate::socket::Socket;
-use crate::sys::{self, AsFd};
+use crate::sys::{self, AsFd, ReceiveBuffer};
 
 /// Sending and receiving. A call that can complete immediately is one system call, in every mode.
 impl Socket {
@@ -59,6 +59,13 @@ impl Socket {
     #[inline]
     pub fn send_with_flags(&self, data: &[u8], flags: MsgFlags) -> io::Result<usize> {
         let sent = self.retry_with_flags(Readiness::Writable, flags, || self.send_once(data, flags))?;
+        Ok(if sent < data.len() { self.send_rest_or_hint([data], sent, flags) } else { sent })
+    }
+
+    /// Sends as [`send_with_flags`](Socket::send_with_flags), for a caller that sends the rest.
+    #[inline]
+    pub(crate) fn send_part(&self, data: &[u8], flags: MsgFlags) -> io::Result<usize> {
+        let sent = self.retry_with_flags(Readiness::Writable, flags, || self.send_once(data, flags))?;
         Ok(if sent < data.len() { self.send_rest([data], sent, flags) } else { sent })
     }
 
@@ -88,7 +95,7 @@ impl Socket {
     /// ```
     pub fn send_within(&self, data: &[u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
         if deadline.emulates_blocking() {
-            return self.send(data);
+            return self.send_part(data, MsgFlags::NONE);
         }
         self.send_flags_within(data, MsgFlags::NONE, deadline)
     }
@@ -105,8 +112,9 @@ impl Socket {
     #[inline]
     fn send_once(&self, data: &[u8], flags: MsgFlags) -> io::Result<usize> {
         let fd = self.fileno();
-        let raw = flags.as_raw() | sys::SEND_FLAGS;
-        call!("send({fd}, {}, {flags})", data.len() => sys::send(self.inner(), data, raw))
+        let raw = flags.as_raw();
+        call!(data: first_bytes(data); "send({fd}, {}, {})", data.len(), sent_flags(flags) =>
+            sys::send(self.inner(), data, raw))
     }
 
     /// Sends all of `data`.
@@ -155,7 +163,7 @@ impl Socket {
         loop {
             let sent = match deadline.emulates_blocking() {
                 // SO_SNDTIMEO applies to each send, which also returns the error of the one before.
-                true => self.send_with_flags(rest, flags)?,
+                true => self.send_part(rest, flags)?,
                 false => self.send_flags_within(rest, flags, &mut deadline)?,
             };
             rest = &rest[sent..];
@@ -225,15 +233,18 @@ impl Socket {
             buffer.truncate(received);
             return Ok(buffer);
         }
-        let fd = self.fileno();
-        let (data, ()) = sys::fill(bufsize, discards(flags), |buffer| {
-            let received = self.retry_with_flags(Readiness::Readable, flags, || {
-                call!("recv({fd}, {bufsize}, {flags})" =>
-                    self.inner().recv_with_flags(buffer, flags.as_raw()))
-            })?;
-            Ok((received, ()))
+        let mut buffer = ReceiveBuffer::new(bufsize)?;
+        self.retry_with_flags(Readiness::Readable, flags, || {
+            if trace::enabled() {
+                let receive = |raw| {
+                    let received = buffer.recv(self.inner(), raw)?;
+                    Ok((received, first_bytes(buffer.bytes())))
+                };
+                return self.receive_observed("recv", bufsize, flags, receive, |count| count);
+            }
+            buffer.recv(self.inner(), flags.as_raw())
         })?;
-        Ok(data)
+        Ok(buffer.into_bytes())
     }
 
     /// Receives into `buffer` and returns the number of bytes received.
@@ -339,9 +350,45 @@ impl Socket {
         if buffer.is_empty() {
             return Ok(0);
         }
+        if trace::enabled() {
+            let size = buffer.len();
+            let receive = |raw| {
+                let received = sys::recv(self.inner(), buffer, raw)?;
+                Ok((received, first_bytes(&buffer[..received.min(size)])))
+            };
+            return self.receive_observed("recv", size, flags, receive, |count| count);
+        }
+        sys::recv(self.inner(), buffer, flags.as_raw())
+    }
+
+    /// Runs a receive that is logged, or that is examined for hints. It returns its result and the
+    /// first bytes. `count` is the number of bytes in its result.
+    #[cold]
+    fn receive_observed<T: TraceValue>(
+        &self,
+        name: &str,
+        size: usize,
+        flags: MsgFlags,
+        receive: impl FnOnce(i32) -> io::Result<(T, String)>,
+        count: impl Fn(&mut T) -> &mut usize,
+    ) -> io::Result<T> {
         let fd = self.fileno();
-        let size = buffer.len();
-        call!("recv({fd}, {size}, {flags})" => sys::recv(self.inner(), buffer, flags.as_raw()))
+        // With this flag the system returns the real length of a datagram.
+        let with_length = self.length_flags(flags);
+        let raw = with_length.unwrap_or(flags.as_raw());
+        let (mut length, mut data) = (0, String::new());
+        let received = call!(data: data; "{name}({fd}, {size}, {})", MsgFlags::from(raw) => {
+            receive(raw).map(|(mut received, first)| {
+                let count = count(&mut received);
+                (length, data) = (*count, first);
+                if with_length.is_some() {
+                    *count = length.min(size);
+                }
+                received
+            })
+        })?;
+        self.hint_received(name, size, length, flags);
+        Ok(received)
     }
 
     /// Receives available bytes into `buffer` without waiting, in every mode.
@@ -445,17 +492,17 @@ impl Socket {
     ) -> io::Result<usize> {
         let fd = self.fileno();
         let address = address.to_address(self.family())?;
-        let raw = flags.as_raw() | sys::SEND_FLAGS;
+        let raw = flags.as_raw();
         let sent = if let Address::Inet(to) = address {
             self.retry_with_flags(Readiness::Writable, flags, || {
-                call!("sendto({fd}, {}, {flags}, {to})", data.len() =>
+                call!(data: first_bytes(data); "sendto({fd}, {}, {}, {to})", data.len(), sent_flags(flags) =>
                     sys::sendto_inet(self.inner(), data, raw, to))
             })
         } else {
             let sys = address.to_sys()?;
             self.retry_with_flags(Readiness::Writable, flags, || {
-                call!("sendto({fd}, {}, {flags}, {address})", data.len() =>
-                    self.inner().send_to_with_flags(data, &sys, raw))
+                call!(data: first_bytes(data); "sendto({fd}, {}, {}, {address})", data.len(), sent_flags(flags) =>
+                    sys::sendto(self.inner(), data, raw, &sys))
             })
         };
         let sent = match sent {
@@ -464,7 +511,7 @@ impl Socket {
             }
             sent => sent?,
         };
-        Ok(if sent < data.len() { self.send_rest([data], sent, connected(flags)) } else { sent })
+        Ok(if sent < data.len() { self.send_rest_or_hint([data], sent, connected(flags)) } else { sent })
     }
 
     /// Receives up to `bufsize` bytes and returns them with the sender's address.
@@ -521,14 +568,18 @@ impl Socket {
             buffer.truncate(received);
             return Ok((buffer, address));
         }
-        let fd = self.fileno();
-        let (data, address) = sys::fill(bufsize, discards(flags), |buffer| {
-            self.retry_with_flags(Readiness::Readable, flags, || {
-                call!("recvfrom({fd}, {bufsize}, {flags})" =>
-                    self.inner().recv_from_with_flags(buffer, flags.as_raw()))
-            })
+        let mut buffer = ReceiveBuffer::new(bufsize)?;
+        let (_, address) = self.retry_with_flags(Readiness::Readable, flags, || {
+            if trace::enabled() {
+                let receive = |raw| {
+                    let received = buffer.recvfrom(self.inner(), raw)?;
+                    Ok((received, first_bytes(buffer.bytes())))
+                };
+                return self.receive_observed("recvfrom", bufsize, flags, receive, |(count, _)| count);
+            }
+            buffer.recvfrom(self.inner(), flags.as_raw())
         })?;
-        Ok((data, Address::from_sys(&address)))
+        Ok((buffer.into_bytes(), Address::from_sys(&address)))
     }
 
     /// Receives into `buffer` and returns the number of bytes and the sender's address.
@@ -591,18 +642,25 @@ impl Socket {
 
     #[inline]
     fn recvfrom_once(&self, buffer: &mut [u8], flags: MsgFlags) -> io::Result<(usize, Address)> {
-        let (fd, size, raw) = (self.fileno(), buffer.len(), flags.as_raw());
-        let receive = |buffer: &mut [u8]| match self.family() {
+        let receive = |buffer: &mut [u8], raw| match self.family() {
             AF_INET => {
                 let (received, from) = sys::recvfrom_inet(self.inner(), buffer, raw)?;
                 Ok((received, from.map_or(Address::None, Address::Inet)))
             }
             _ => {
-                let (received, from) = self.inner().recv_from_with_flags(sys::uninit(buffer), raw)?;
+                let (received, from) = sys::recvfrom(self.inner(), buffer, raw)?;
                 Ok((received, Address::from_sys(&from)))
             }
         };
-        call!("recvfrom({fd}, {size}, {flags})" => receive(buffer))
+        if trace::enabled() {
+            let size = buffer.len();
+            let receive = |raw| {
+                let (received, from) = receive(buffer, raw)?;
+                Ok(((received, from), first_bytes(&buffer[..received.min(size)])))
+            };
+            return self.receive_observed("recvfrom", size, flags, receive, |(count, _)| count);
+        }
+        receive(buffer, flags.as_raw())
     }
 
     /// Receives an available datagram into `buffer` without waiting, in every mode.
@@ -641,13 +699,12 @@ impl Socket {
     }
 }
 
+/// Returns the flags that the system gets for a send.
+pub(crate) fn sent_flags(flags: MsgFlags) -> MsgFlags {
+    (flags.as_raw() | sys::SEND_FLAGS).into()
+}
+
 /// Returns the flags for a send on a connection that `MSG_FASTOPEN` has opened.
 pub(crate) fn connected(flags: MsgFlags) -> MsgFlags {
     flags.without(sys::FASTOPEN.into())
-}
-
-/// Returns whether a receive may count bytes that it does not write: on a TCP socket `MSG_TRUNC`
-/// discards them (tcp(7)).
-fn discards(flags: MsgFlags) -> bool {
-    flags.contains(MSG_TRUNC)
 }

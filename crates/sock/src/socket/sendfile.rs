@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use crate::call::deadline::Readiness;
 use crate::call::trace::call;
-use crate::consts::SOCK_STREAM;
+use crate::consts::{MsgFlags, SOCK_STREAM};
 use crate::error::invalid;
 use crate::socket::Socket;
 use crate::sys::{self, AsFd};
@@ -161,7 +161,7 @@ impl Socket {
             };
             let mut rest = data;
             while !rest.is_empty() {
-                let went = self.send(rest)?;
+                let went = self.send_part(rest, MsgFlags::NONE)?;
                 *sent += went as u64;
                 rest = &rest[went..];
             }

@@ -10,55 +10,76 @@ use crate::sys;
 
 /// State, times, windows and losses of a TCP connection, at the time of the call.
 ///
-/// C: `struct tcp_info` of tcp(7). A field is `None` if the system does not report it. Older
-/// versions of Linux have a shorter structure, and FreeBSD leaves many fields empty.
+/// C: `struct tcp_info` of tcp(7). A field is `None` if the system does not report it, or reports
+/// its own value for "not known", such as a round-trip time that was never measured. Older versions
+/// of Linux have a shorter structure, and FreeBSD leaves many fields empty. For a listener Linux
+/// reports `state`, `snd_cwnd`, `pacing_rate`, `accept_queue` and `backlog` only.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{TcpInfo, TcpState};
+///
+/// let server = sock::create_server(("127.0.0.1", 0))?;
+/// let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
+/// # if cfg!(target_os = "linux") {
+/// let info: TcpInfo = client.tcp_info()?;
+/// assert_eq!(info.state, TcpState::Established);
+/// # }
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpInfo {
     /// State of the connection. C: `tcpi_state`.
     pub state: TcpState,
     /// Retransmission timeout. C: `tcpi_rto`.
-    pub rto: Duration,
-    /// Smoothed round-trip time. C: `tcpi_rtt`.
-    pub rtt: Duration,
-    /// Mean deviation of the round-trip time. C: `tcpi_rttvar`.
-    pub rttvar: Duration,
-    /// Smallest recent round-trip time. Linux 4.6. C: `tcpi_min_rtt`.
+    pub rto: Option<Duration>,
+    /// Smoothed round-trip time. `None` until it is measured. C: `tcpi_rtt`.
+    pub rtt: Option<Duration>,
+    /// Mean deviation of the round-trip time. `None` until that is measured. C: `tcpi_rttvar`.
+    pub rttvar: Option<Duration>,
+    /// Smallest recent round-trip time. `None` until it is measured. Linux 4.6. C: `tcpi_min_rtt`.
     pub min_rtt: Option<Duration>,
     /// Maximum segment size for sending, in bytes. C: `tcpi_snd_mss`.
-    pub snd_mss: u32,
+    pub snd_mss: Option<u32>,
     /// Maximum segment size for receiving, in bytes. C: `tcpi_rcv_mss`.
-    pub rcv_mss: u32,
+    pub rcv_mss: Option<u32>,
     /// Maximum segment size announced to the peer. C: `tcpi_advmss`.
     pub advmss: Option<u32>,
     /// Path MTU, in bytes. C: `tcpi_pmtu`.
     pub pmtu: Option<u32>,
     /// Congestion window: in segments on Linux, in bytes on FreeBSD. C: `tcpi_snd_cwnd`.
     pub snd_cwnd: u32,
-    /// Slow start threshold, in the unit of `snd_cwnd`. Initially `i32::MAX` on Linux. C:
+    /// Slow start threshold, in the unit of `snd_cwnd`. `None` until a loss sets one. C:
     /// `tcpi_snd_ssthresh`.
-    pub snd_ssthresh: u32,
+    pub snd_ssthresh: Option<u32>,
     /// The peer's window, in bytes. Linux 5.4, FreeBSD. C: `tcpi_snd_wnd`.
     pub snd_wnd: Option<u32>,
     /// Receive buffer space, in bytes. C: `tcpi_rcv_space`.
-    pub rcv_space: u32,
+    pub rcv_space: Option<u32>,
     /// Consecutive retransmissions of the oldest segment without an acknowledgement. C:
     /// `tcpi_retransmits`.
     pub retransmits: Option<u32>,
     /// Total number of retransmitted segments. C: `tcpi_total_retrans`; `tcpi_snd_rexmitpack`.
-    pub total_retrans: u32,
+    pub total_retrans: Option<u32>,
     /// Retransmitted segments in flight. C: `tcpi_retrans`.
     pub retrans: Option<u32>,
-    /// Unacknowledged segments in flight. For a listener, the connections waiting for accept. C:
-    /// `tcpi_unacked`.
+    /// Unacknowledged segments in flight. C: `tcpi_unacked`.
     pub unacked: Option<u32>,
-    /// Segments received out of order by the peer. For a listener, its backlog. C: `tcpi_sacked`.
+    /// Segments received out of order by the peer. C: `tcpi_sacked`.
     pub sacked: Option<u32>,
+    /// Connections that wait for accept(2). `None` unless the socket is a listener. C:
+    /// `tcpi_unacked` of a listener.
+    pub accept_queue: Option<u32>,
+    /// The backlog of listen(2), limited by the system. `None` unless the socket is a listener. C:
+    /// `tcpi_sacked` of a listener.
+    pub backlog: Option<u32>,
     /// Segments considered lost. C: `tcpi_lost`.
     pub lost: Option<u32>,
-    /// Time since data was last sent. C: `tcpi_last_data_sent`.
+    /// Time since data was last sent, or since the connection was established. C: `tcpi_last_data_sent`.
     pub last_data_sent: Option<Duration>,
-    /// Time since data was last received. C: `tcpi_last_data_recv`.
+    /// Time since data was last received, or since the connection was established. C: `tcpi_last_data_recv`.
     pub last_data_recv: Option<Duration>,
     /// Time since the last acknowledgement was received. C: `tcpi_last_ack_recv`.
     pub last_ack_recv: Option<Duration>,
@@ -76,16 +97,30 @@ pub struct TcpInfo {
     pub segs_out: Option<u32>,
     /// Segments received. Linux 4.2. C: `tcpi_segs_in`.
     pub segs_in: Option<u32>,
-    /// Most recent measurement of the delivery rate, in bytes per second. Linux 4.9. C:
-    /// `tcpi_delivery_rate`.
+    /// Most recent measurement of the delivery rate, in bytes per second. `None` until there is one.
+    /// Linux 4.9. C: `tcpi_delivery_rate`.
     pub delivery_rate: Option<u64>,
-    /// Pacing rate in bytes per second, `u64::MAX` for no limit. Linux 3.15. C: `tcpi_pacing_rate`.
+    /// Pacing rate in bytes per second. `None` if there is no limit. Linux 3.15. C:
+    /// `tcpi_pacing_rate`.
     pub pacing_rate: Option<u64>,
 }
 
 /// State of a TCP connection (RFC 9293).
 ///
 /// `Display` prints it as in C, without the `TCP_`: `ESTABLISHED`.
+///
+/// # Examples
+///
+/// ```
+/// use sock::TcpState;
+///
+/// # if cfg!(target_os = "linux") {
+/// let server = sock::create_server(("127.0.0.1", 0))?;
+/// assert_eq!(server.tcp_info()?.state, TcpState::Listen);
+/// # }
+/// assert_eq!(TcpState::Listen.to_string(), "LISTEN");
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TcpState {
@@ -149,7 +184,9 @@ impl Socket {
     /// let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
     /// let info = client.tcp_info()?;
     /// assert_eq!(info.state, TcpState::Established);
-    /// println!("{}: round trip {:?} ± {:?}", info.state, info.rtt, info.rttvar);
+    /// if let (Some(rtt), Some(rttvar)) = (info.rtt, info.rttvar) {
+    ///     println!("{}: round trip {rtt:?} ± {rttvar:?}", info.state);
+    /// }
     /// # }
     /// # std::io::Result::Ok(())
     /// ```
@@ -190,48 +227,67 @@ pub(super) fn state_of(number: u8) -> TcpState {
     known.map_or(TcpState::Other(number), |(state, _)| *state)
 }
 
-/// Parses a structure. Fields after its end are `None`. Returns `None` if it is too short.
+/// The slow start threshold before a loss has set one: `TCP_INFINITE_SSTHRESH` of Linux's
+/// net/tcp.h, and `TCP_MAXWIN << TCP_MAX_WINSHIFT` of FreeBSD's netinet/tcp.h.
+pub(super) const NO_SSTHRESH: u32 = if cfg!(target_os = "linux") { 0x7fff_ffff } else { 65_535 << 14 };
+
+/// Parses a structure. Fields after its end and those with the system's value for "not known" are
+/// `None`. Returns `None` if it is too short.
 pub(crate) fn parse(bytes: &[u8]) -> Option<TcpInfo> {
     let linux = cfg!(target_os = "linux");
     if bytes.len() < SHORTEST {
         return None;
     }
+    let state = state_of(bytes[0]);
+    // For a listener Linux writes a few fields and leaves the others zero (tcp_get_info). Two
+    // fields have another meaning then.
+    let listener = linux && state == TcpState::Listen;
+    let word_at = |at: usize| word(bytes, at).filter(|_| !listener);
     // FreeBSD has these fields too, but leaves them empty.
-    let of_linux = |at: usize| word(bytes, at).filter(|_| linux);
-    let long_of_linux = |at: usize| long(bytes, at).filter(|_| linux);
+    let of_linux = |at: usize| word_at(at).filter(|_| linux);
+    let long_of_linux = |at: usize| long(bytes, at).filter(|_| linux && !listener);
+    let of_listener = |at: usize| word(bytes, at).filter(|_| listener);
+    // A measured round-trip time is at least 1 µs (tcp_rtt_estimator).
+    let rtt = word_at(68).filter(|rtt| *rtt != 0).map(micros);
+    // Before a connection is established, the clock's zero stands for the last packet.
+    let connected = rtt.is_some() || ![TcpState::Close, TcpState::SynSent].contains(&state);
+    let since = |time: Option<Duration>| time.filter(|_| connected);
     Some(TcpInfo {
-        state: state_of(bytes[0]),
-        retransmits: linux.then(|| u32::from(bytes[2])),
-        rto: micros(word(bytes, 8)?),
-        snd_mss: word(bytes, 16)?,
-        rcv_mss: word(bytes, 20)?,
+        state,
+        retransmits: (linux && !listener).then(|| u32::from(bytes[2])),
+        rto: word_at(8).filter(|rto| *rto != 0).map(micros),
+        snd_mss: word_at(16).filter(|mss| *mss != 0),
+        rcv_mss: word_at(20).filter(|mss| *mss != 0),
         unacked: of_linux(24),
         sacked: of_linux(28),
+        accept_queue: of_listener(24),
+        backlog: of_listener(28),
         lost: of_linux(32),
         retrans: of_linux(36),
-        last_data_sent: of_linux(44).map(millis),
+        last_data_sent: since(of_linux(44).map(millis)),
         // FreeBSD counts in microseconds here (tcp_fill_info).
-        last_data_recv: word(bytes, 52).map(if linux { millis } else { micros }),
-        last_ack_recv: of_linux(56).map(millis),
-        pmtu: of_linux(60),
-        rtt: micros(word(bytes, 68)?),
-        rttvar: micros(word(bytes, 72)?),
-        snd_ssthresh: word(bytes, 76)?,
+        last_data_recv: since(word_at(52).map(if linux { millis } else { micros })),
+        last_ack_recv: since(of_linux(56).map(millis)),
+        pmtu: of_linux(60).filter(|mtu| *mtu != 0),
+        rtt,
+        rttvar: word_at(72).map(micros).filter(|_| rtt.is_some()),
+        snd_ssthresh: word_at(76).filter(|threshold| *threshold != NO_SSTHRESH),
         snd_cwnd: word(bytes, 80)?,
-        advmss: of_linux(84),
-        rcv_space: word(bytes, 96)?,
-        total_retrans: word(bytes, if linux { 100 } else { 120 }).unwrap_or(0),
-        pacing_rate: long_of_linux(104),
+        advmss: of_linux(84).filter(|mss| *mss != 0),
+        rcv_space: word_at(96).filter(|space| *space != 0),
+        total_retrans: word_at(if linux { 100 } else { 120 }),
+        pacing_rate: long(bytes, 104).filter(|rate| linux && *rate != u64::MAX),
         bytes_acked: long_of_linux(120),
         bytes_received: long_of_linux(128),
         segs_out: of_linux(136),
         segs_in: of_linux(140),
         notsent_bytes: of_linux(144),
-        min_rtt: of_linux(148).map(micros),
-        delivery_rate: long_of_linux(160),
+        min_rtt: of_linux(148).filter(|rtt| *rtt != u32::MAX).map(micros),
+        delivery_rate: long_of_linux(160).filter(|rate| *rate != 0),
         bytes_sent: long_of_linux(200),
         bytes_retrans: long_of_linux(208),
-        snd_wnd: word(bytes, if linux { 228 } else { 100 }),
+        // The peer announces its window with its first segment.
+        snd_wnd: word_at(if linux { 228 } else { 100 }).filter(|_| connected),
     })
 }
 

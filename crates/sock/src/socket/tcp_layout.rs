@@ -113,16 +113,17 @@ mod tests {
         connection.sendall(b"and back").unwrap();
         client.recv(100).unwrap();
         let info = client.tcp_info().unwrap();
-        assert!(info.rtt > Duration::ZERO && info.rtt < Duration::from_secs(10), "{info:?}");
-        assert!(info.snd_mss > 500 && info.snd_cwnd > 0 && info.rto > info.rtt, "{info:?}");
+        let (rtt, snd_mss) = (info.rtt.unwrap(), info.snd_mss.unwrap());
+        assert!(rtt > Duration::ZERO && rtt < Duration::from_secs(10), "{info:?}");
+        assert!(snd_mss > 500 && info.snd_cwnd > 0 && info.rto.unwrap() > rtt, "{info:?}");
         if cfg!(target_os = "linux") {
             // The kernels of the tests report all of these fields.
             assert_eq!((info.bytes_received, info.bytes_sent), (Some(8), Some(5000)), "{info:?}");
             // The acknowledgement may arrive after the data that follows it.
             assert!(info.bytes_acked.is_some_and(|acked| (1..=5001).contains(&acked)), "{info:?}");
             assert_eq!((info.retransmits, info.lost), (Some(0), Some(0)), "{info:?}");
-            assert!(info.pmtu.unwrap() >= info.snd_mss, "{info:?}");
-            assert!(info.segs_out.unwrap() >= 2 && info.min_rtt.unwrap() <= info.rtt * 2, "{info:?}");
+            assert!(info.pmtu.unwrap() >= snd_mss, "{info:?}");
+            assert!(info.segs_out.unwrap() >= 2 && info.min_rtt.unwrap() <= rtt * 2, "{info:?}");
             assert!(info.snd_wnd.unwrap() > 0, "{info:?}");
         }
     }
@@ -148,7 +149,7 @@ mod tests {
             }
         }
         let info = parse(&whole).unwrap();
-        assert!(fields(&info) > 1 && info.total_retrans > 0);
+        assert!(fields(&info) > 1 && info.total_retrans.unwrap() > 0);
         // The structure of Linux 2.6.
         let shortest = parse(&whole[..SHORTEST]).unwrap();
         assert_eq!((shortest.bytes_acked, shortest.segs_in, shortest.min_rtt), (None, None, None));
@@ -171,17 +172,17 @@ mod tests {
         let info = parse(&whole).unwrap();
         let word = |at: usize| u32::from_ne_bytes(whole[at..at + 4].try_into().unwrap());
         let micros = |at: usize| Duration::from_micros(word(at).into());
-        assert_eq!(info.rto, micros(offset_of!(tcp_info, tcpi_rto)));
-        assert_eq!(info.rtt, micros(offset_of!(tcp_info, tcpi_rtt)));
-        assert_eq!(info.rttvar, micros(offset_of!(tcp_info, tcpi_rttvar)));
-        assert_eq!(info.snd_mss, word(offset_of!(tcp_info, tcpi_snd_mss)));
-        assert_eq!(info.rcv_mss, word(offset_of!(tcp_info, tcpi_rcv_mss)));
+        assert_eq!(info.rto, Some(micros(offset_of!(tcp_info, tcpi_rto))));
+        assert_eq!(info.rtt, Some(micros(offset_of!(tcp_info, tcpi_rtt))));
+        assert_eq!(info.rttvar, Some(micros(offset_of!(tcp_info, tcpi_rttvar))));
+        assert_eq!(info.snd_mss, Some(word(offset_of!(tcp_info, tcpi_snd_mss))));
+        assert_eq!(info.rcv_mss, Some(word(offset_of!(tcp_info, tcpi_rcv_mss))));
         assert_eq!(info.snd_cwnd, word(offset_of!(tcp_info, tcpi_snd_cwnd)));
-        assert_eq!(info.snd_ssthresh, word(offset_of!(tcp_info, tcpi_snd_ssthresh)));
-        assert_eq!(info.rcv_space, word(offset_of!(tcp_info, tcpi_rcv_space)));
+        assert_eq!(info.snd_ssthresh, Some(word(offset_of!(tcp_info, tcpi_snd_ssthresh))));
+        assert_eq!(info.rcv_space, Some(word(offset_of!(tcp_info, tcpi_rcv_space))));
         #[cfg(target_os = "freebsd")]
         {
-            assert_eq!(info.total_retrans, word(offset_of!(tcp_info, tcpi_snd_rexmitpack)));
+            assert_eq!(info.total_retrans, Some(word(offset_of!(tcp_info, tcpi_snd_rexmitpack))));
             assert_eq!(info.snd_wnd, Some(word(offset_of!(tcp_info, tcpi_snd_wnd))));
             assert_eq!(info.last_data_recv, Some(micros(offset_of!(tcp_info, tcpi_last_data_recv))));
         }
@@ -199,7 +200,7 @@ mod tests {
             assert_eq!(info.last_ack_recv, millis(offset_of!(tcp_info, tcpi_last_ack_recv)));
             assert_eq!(info.pmtu, Some(word(offset_of!(tcp_info, tcpi_pmtu))));
             assert_eq!(info.advmss, Some(word(offset_of!(tcp_info, tcpi_advmss))));
-            assert_eq!(info.total_retrans, word(offset_of!(tcp_info, tcpi_total_retrans)));
+            assert_eq!(info.total_retrans, Some(word(offset_of!(tcp_info, tcpi_total_retrans))));
             assert_eq!(info.pacing_rate, long(offset_of!(tcp_info, tcpi_pacing_rate)));
             assert_eq!(info.bytes_acked, long(offset_of!(tcp_info, tcpi_bytes_acked)));
             assert_eq!(info.bytes_received, long(offset_of!(tcp_info, tcpi_bytes_received)));
@@ -212,6 +213,61 @@ mod tests {
             assert_eq!(info.bytes_retrans, long(offset_of!(tcp_info, tcpi_bytes_retrans)));
             assert_eq!(info.snd_wnd, Some(word(offset_of!(tcp_info, tcpi_snd_wnd))));
         }
+    }
+
+    /// The kernel has no `None`: it has the largest number, or zero, or the uptime.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn values_that_were_not_measured_are_none() {
+        let (server, client, connection) = connected();
+        let listener = server.tcp_info().unwrap();
+        assert_eq!((listener.accept_queue, listener.backlog.is_some()), (Some(0), true), "{listener:?}");
+        let unconnected = Socket::new(AF_INET, SOCK_STREAM, 0).unwrap().tcp_info().unwrap();
+        let connecting = Socket::new(AF_INET, SOCK_STREAM, 0).unwrap();
+        connecting.setblocking(false).unwrap();
+        // TEST-NET-1 (RFC 5737) does not answer. Without a route to it the socket stays unconnected.
+        let _ = connecting.connect(("192.0.2.1", 9));
+        for info in [&listener, &unconnected, &connecting.tcp_info().unwrap()] {
+            assert_eq!((info.rtt, info.rttvar, info.min_rtt), (None, None, None), "{info:?}");
+            assert_eq!((info.last_data_sent, info.last_data_recv, info.last_ack_recv), (None, None, None));
+            assert_eq!(
+                (info.snd_ssthresh, info.delivery_rate, info.snd_wnd),
+                (None, None, None),
+                "{info:?}"
+            );
+            assert_ne!(info.pacing_rate, Some(u64::MAX));
+        }
+        assert_eq!((listener.unacked, listener.sacked, listener.segs_in), (None, None, None));
+        assert_eq!((listener.rto, listener.snd_mss, listener.rcv_mss), (None, None, None), "{listener:?}");
+        assert_eq!((listener.total_retrans, listener.retransmits), (None, None), "{listener:?}");
+        for info in [client.tcp_info().unwrap(), connection.tcp_info().unwrap()] {
+            assert_eq!(
+                (info.accept_queue, info.backlog, info.snd_ssthresh),
+                (None, None, None),
+                "{info:?}"
+            );
+            assert!(info.last_data_recv.unwrap() < Duration::from_secs(60), "{info:?}");
+            assert!(info.rtt.is_some() && info.sacked == Some(0), "{info:?}");
+        }
+        let waiting =
+            create_connection(("127.0.0.1", server.getsockname().unwrap().port().unwrap())).unwrap();
+        let waits = || server.tcp_info().unwrap().accept_queue == Some(1);
+        let begin = std::time::Instant::now();
+        while !waits() && begin.elapsed() < Duration::from_secs(10) {}
+        assert!(waits());
+        drop(waiting);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_kernel_s_value_for_no_limit_is_none() {
+        let mut bytes = [0xff; 232];
+        bytes[76..80].copy_from_slice(&super::super::tcp_info::NO_SSTHRESH.to_ne_bytes());
+        let info = parse(&bytes).unwrap();
+        assert_eq!((info.min_rtt, info.pacing_rate, info.snd_ssthresh), (None, None, None));
+        let info = parse(&[0; 232]).unwrap();
+        assert_eq!((info.rto, info.rtt, info.rttvar), (None, None, None));
+        assert_eq!((info.pmtu, info.advmss, info.delivery_rate), (None, None, None));
     }
 
     #[test]

@@ -52,6 +52,15 @@ impl FromStr for TcpState {
 }
 
 /// A name that is not one of a TCP state.
+///
+/// # Examples
+///
+/// ```
+/// use sock::{ParseTcpStateError, TcpState};
+///
+/// let error: ParseTcpStateError = "FIN-WAIT-3".parse::<TcpState>().unwrap_err();
+/// assert_eq!(error.to_string(), "FIN-WAIT-3 is not a TCP state");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseTcpStateError(String);
 

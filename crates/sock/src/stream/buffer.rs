@@ -123,6 +123,21 @@ impl ReadBuffer {
         }
     }
 
+    /// Makes `bytes`, which were read, unread again. The buffer has no other unread bytes.
+    #[cold]
+    pub(crate) fn put_back(&mut self, bytes: Vec<u8>) {
+        debug_assert!(self.unread().is_empty());
+        let end = bytes.len();
+        match &mut self.0 {
+            Some(buffer) if buffer.bytes.len() >= end => {
+                buffer.bytes[..end].copy_from_slice(&bytes);
+                (buffer.start, buffer.end) = (0, end);
+            }
+            // The reader replaces it by a buffer of its size once these bytes have been read.
+            _ => self.0 = Some(Box::new(Buffer { bytes: bytes.into(), start: 0, end })),
+        }
+    }
+
     /// Returns the bytes that were received but not yet read.
     #[inline]
     #[must_use]

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
+use crate::consts::MsgFlags;
 use crate::socket::Socket;
 use crate::stream::makefile::SocketWriter;
 use crate::sys::OwnedFd;
@@ -59,7 +60,7 @@ impl Read for &Socket {
 /// [`Socket::sendall`] does.
 impl Write for &Socket {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.send(data)
+        self.send_part(data, MsgFlags::NONE)
     }
 
     fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
@@ -83,7 +84,7 @@ impl Read for Socket {
 /// [`Socket::sendall`] does.
 impl Write for Socket {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.send(data)
+        self.send_part(data, MsgFlags::NONE)
     }
 
     fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {

@@ -126,6 +126,19 @@ impl<'a> SocketReader<'a> {
     /// Creates a reader with a buffer of `bufsize` bytes.
     ///
     /// With 0 it receives no more bytes than are read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::SocketReader;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// theirs.sendall(b"head\nbody")?;
+    /// let mut file = SocketReader::new(&ours, 1024);               // sock.makefile("rb", 1024)
+    /// assert_eq!(file.readline(100)?, b"head\n");
+    /// assert_eq!(file.buffer(), b"body");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[inline]
     #[must_use]
     pub fn new(source: &'a dyn StreamSocket, bufsize: usize) -> SocketReader<'a> {
@@ -158,6 +171,13 @@ impl<'a> SocketReader<'a> {
     #[must_use]
     pub fn into_buffer(self) -> ReadBuffer {
         self.buffer
+    }
+
+    /// Makes bytes that were read unread again. There are no other unread bytes.
+    pub(super) fn put_back(&mut self, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.buffer.put_back(bytes);
+        }
     }
 
     /// Returns the bytes that were received but not yet read. Python: `peek()`, without receiving.
@@ -264,6 +284,21 @@ impl<'a> SocketWriter<'a> {
     /// Creates a writer with a buffer of `bufsize` bytes.
     ///
     /// With 0 every write is sent before it returns.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use sock::SocketWriter;
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// let mut file = SocketWriter::new(&ours, 1024);               // sock.makefile("wb", 1024)
+    /// file.write_all(b"hello ")?;
+    /// file.write_all(b"world")?;
+    /// file.flush()?;
+    /// assert_eq!(theirs.recv(100)?, b"hello world");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[inline]
     #[must_use]
     pub fn new(target: &'a dyn StreamSocket, bufsize: usize) -> SocketWriter<'a> {

@@ -8,7 +8,8 @@ use std::ptr;
 
 use socket2::{SockAddr, SockAddrStorage};
 
-use super::{SEND_FLAGS, c};
+use super::message::{self, Control};
+use super::{c, send_flags};
 
 #[cfg(target_os = "linux")]
 use kernel as many;
@@ -29,7 +30,6 @@ struct Header {
 ///
 /// Safe if every pointer in the headers points to a live buffer of the length beside it that is not
 /// used elsewhere.
-/// beside it that is not used elsewhere.
 type Receive = unsafe fn(BorrowedFd<'_>, &mut [Header], i32, &mut Option<io::Error>) -> io::Result<usize>;
 
 /// Sends the first headers, and returns their number.
@@ -45,6 +45,9 @@ pub(crate) struct Slots {
     names: Vec<c::sockaddr_storage>,
     iovecs: Vec<c::iovec>,
     headers: Vec<Header>,
+    /// Room for ancillary data, `control_words` for each datagram.
+    control: Vec<u64>,
+    control_words: usize,
     /// Number of datagrams of the last call.
     filled: usize,
     /// An error that followed datagrams, for the next call. Linux stores it itself.
@@ -58,15 +61,19 @@ unsafe impl Send for Slots {}
 unsafe impl Sync for Slots {}
 
 impl Slots {
-    /// Returns `None` if the allocation fails.
-    pub(crate) fn new(count: usize, size: usize) -> Option<Slots> {
+    /// Makes room for `count` datagrams of `size` bytes, each with `control_size` bytes of ancillary
+    /// data. Returns `None` if the allocation fails.
+    pub(crate) fn new(count: usize, size: usize, control_size: usize) -> Option<Slots> {
         fn room<T>(count: usize) -> Option<Vec<T>> {
             let mut room = Vec::new();
             room.try_reserve_exact(count).ok()?;
             Some(room)
         }
+        let control_words = control_size.div_ceil(8);
         let mut slots = Slots {
             size,
+            control: room(count.checked_mul(control_words)?)?,
+            control_words,
             bytes: room(count.checked_mul(size)?)?,
             names: room(count)?,
             iovecs: room(count)?,
@@ -75,6 +82,7 @@ impl Slots {
             pending: None,
         };
         slots.bytes.resize(count * size, 0);
+        slots.control.resize(count * control_words, 0);
         // SAFETY: all zeroes are a valid address without a family.
         slots.names.resize_with(count, || unsafe { mem::zeroed() });
         slots.iovecs.resize_with(count, || c::iovec { iov_base: ptr::null_mut(), iov_len: 0 });
@@ -82,6 +90,7 @@ impl Slots {
         // Set once, because no vector grows and so none moves. Not chunks_exact_mut, because slots
         // without bytes are allowed.
         let mut bytes = slots.bytes.as_mut_ptr();
+        let mut control = slots.control.as_mut_ptr();
         for ((iovec, name), header) in slots.iovecs.iter_mut().zip(&mut slots.names).zip(&mut slots.headers)
         {
             iovec.iov_base = bytes.cast();
@@ -90,6 +99,10 @@ impl Slots {
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_name = ptr::from_mut(name).cast();
             bytes = bytes.wrapping_add(size);
+            if control_words > 0 {
+                header.msg_hdr.msg_control = control.cast();
+                control = control.wrapping_add(control_words);
+            }
         }
         Some(slots)
     }
@@ -121,6 +134,14 @@ impl Slots {
         self.headers[index].msg_hdr.msg_flags
     }
 
+    /// Returns the ancillary data of a datagram. Its descriptors are closed.
+    #[allow(clippy::unnecessary_cast, reason = "the length has 32 bits on some systems")]
+    pub(crate) fn control(&self, index: usize) -> &[u8] {
+        let words = &self.control[index * self.control_words..][..self.control_words];
+        let written = self.headers[index].msg_hdr.msg_controllen as usize;
+        message::as_bytes(words, written.min(words.len() * 8))
+    }
+
     pub(crate) fn address(&self, index: usize) -> SockAddr {
         let written = self.headers[index].msg_hdr.msg_namelen as usize;
         // Bytes after its end may be left from a longer address.
@@ -147,18 +168,32 @@ impl Slots {
         }
         for header in &mut self.headers {
             header.msg_hdr.msg_namelen = mem::size_of::<c::sockaddr_storage>() as c::socklen_t;
+            header.msg_hdr.msg_controllen = (self.control_words * 8) as _;
         }
-        // SAFETY: each header points to a slot of its own, with the slot's length.
+        let has_control = self.control_words > 0;
+        let flags = if has_control { flags | message::RECEIVE_FLAGS } else { flags };
+        // SAFETY: each header points to slots of its own, with the slots' lengths.
         self.filled = unsafe { call(fd, &mut self.headers, flags, &mut self.pending)? };
+        if has_control {
+            // A Unix socket receives descriptors where there is room for them.
+            (0..self.filled).for_each(|index| message::close_descriptors(self.control(index)));
+        }
         Ok(self.filled)
     }
 }
 
-/// Sends datagrams until one fails. Returns how many were sent, and the error of the next one. A
-/// missing address stands for the peer of a connected socket.
+/// A datagram to send. A missing address stands for the peer of a connected socket.
+#[derive(Clone, Copy)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) data: &'a [u8],
+    pub(crate) to: Option<&'a SockAddr>,
+    pub(crate) control: Option<&'a Control>,
+}
+
+/// Sends datagrams until one fails. Returns how many were sent, and the error of the next one.
 pub(crate) fn send<'a>(
     fd: BorrowedFd<'_>,
-    datagrams: impl Iterator<Item = (&'a [u8], Option<&'a SockAddr>)>,
+    datagrams: impl Iterator<Item = Outgoing<'a>>,
     flags: i32,
 ) -> (usize, Option<io::Error>) {
     send_by(many::send, fd, datagrams, flags)
@@ -167,18 +202,30 @@ pub(crate) fn send<'a>(
 fn send_by<'a>(
     call: SendSome,
     fd: BorrowedFd<'_>,
-    datagrams: impl Iterator<Item = (&'a [u8], Option<&'a SockAddr>)>,
+    datagrams: impl Iterator<Item = Outgoing<'a>>,
     flags: i32,
 ) -> (usize, Option<io::Error>) {
-    let mut iovecs: Vec<(c::iovec, Option<&SockAddr>)> = datagrams
-        .map(|(data, to)| (c::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() }, to))
+    let flags = match send_flags(flags) {
+        Ok(flags) => flags,
+        Err(error) => return (0, Some(error)),
+    };
+    let mut iovecs: Vec<(c::iovec, Outgoing<'_>)> = datagrams
+        .map(|datagram| {
+            let data = datagram.data;
+            (c::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() }, datagram)
+        })
         .collect();
     let mut headers: Vec<Header> = Vec::with_capacity(iovecs.len());
-    headers.extend(iovecs.iter_mut().map(|(iovec, to)| {
+    headers.extend(iovecs.iter_mut().map(|(iovec, datagram)| {
         let mut header = empty_header();
         header.msg_hdr.msg_iov = iovec;
         header.msg_hdr.msg_iovlen = 1;
-        if let Some(to) = to {
+        if let Some(control) = datagram.control {
+            let (control, len) = control.as_raw();
+            header.msg_hdr.msg_control = control;
+            header.msg_hdr.msg_controllen = len as _;
+        }
+        if let Some(to) = datagram.to {
             header.msg_hdr.msg_name = to.as_ptr().cast_mut().cast();
             header.msg_hdr.msg_namelen = to.len();
         }
@@ -186,9 +233,9 @@ fn send_by<'a>(
     }));
     let mut sent = 0;
     while sent < headers.len() {
-        // SAFETY: each header points to bytes and an address that live until here, and sending only
-        // reads them.
-        match unsafe { call(fd, &mut headers[sent..], flags | SEND_FLAGS) } {
+        // SAFETY: each header points to bytes, an address and ancillary data that live until here,
+        // and sending only reads them.
+        match unsafe { call(fd, &mut headers[sent..], flags) } {
             Ok(count) => sent += count,
             // A signal after the first datagram does not end the call. Before it, the caller
             // handles it.
@@ -309,7 +356,12 @@ mod tests {
     }
 
     fn send_all(call: SendSome, fd: &UnixDatagram, texts: &[&[u8]]) -> (usize, Option<io::Error>) {
-        send_by(call, fd.as_fd(), texts.iter().map(|text| (*text, None)), 0)
+        send_by(
+            call,
+            fd.as_fd(),
+            texts.iter().map(|text| Outgoing { data: text, to: None, control: None }),
+            0,
+        )
     }
 
     #[test]
@@ -318,7 +370,7 @@ mod tests {
             let (ours, theirs) = UnixDatagram::pair().unwrap();
             let (sent, error) = send_all(send, &ours, &[b"one", b"", b"longer than that", b"4"]);
             assert!(sent == 4 && error.is_none());
-            let mut slots = Slots::new(3, 5).unwrap();
+            let mut slots = Slots::new(3, 5, 0).unwrap();
             assert_eq!(slots.receive_by(receive, theirs.as_fd(), 0).unwrap(), 3);
             assert_eq!(texts(&slots), [&b"one"[..], b"", b"longe"]);
             assert_eq!([0, 1, 2].map(|n| slots.flags(n) & c::MSG_TRUNC != 0), [false, false, true]);
@@ -349,7 +401,7 @@ mod tests {
         headers[0].msg_hdr.msg_iov = &raw mut iovec;
         headers[0].msg_hdr.msg_iovlen = 1;
         headers[1].msg_hdr.msg_iovlen = 1_000_000;
-        let mut slots = Slots::new(1, 1).unwrap();
+        let mut slots = Slots::new(1, 1, 0).unwrap();
         // SAFETY: the first header points to a byte of its own. The second has more buffers than
         // the call accepts, which is refused before a pointer is dereferenced.
         let received = unsafe { one_by_one::receive(theirs.as_fd(), &mut headers, 0, &mut slots.pending) };

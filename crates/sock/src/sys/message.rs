@@ -7,7 +7,7 @@ use std::ptr;
 
 use socket2::SockAddr;
 
-use super::{SEND_FLAGS, c, zeroes};
+use super::{c, send_flags, zeroes};
 
 /// The result of recvmsg(2).
 pub(crate) struct Received {
@@ -44,9 +44,9 @@ pub(crate) struct Item {
 
 /// Flags of every recvmsg(2): received descriptors are close-on-exec.
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]
-const RECEIVE_FLAGS: i32 = c::MSG_CMSG_CLOEXEC;
+pub(crate) const RECEIVE_FLAGS: i32 = c::MSG_CMSG_CLOEXEC;
 #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
-const RECEIVE_FLAGS: i32 = 0;
+pub(crate) const RECEIVE_FLAGS: i32 = 0;
 
 pub(crate) fn recvmsg(
     fd: BorrowedFd<'_>,
@@ -98,6 +98,7 @@ pub(crate) fn sendmsg(
     flags: i32,
     address: Option<&SockAddr>,
 ) -> io::Result<usize> {
+    let flags = send_flags(flags)?;
     // SAFETY: all zeroes are a valid empty msghdr.
     let mut message: c::msghdr = unsafe { mem::zeroed() };
     if let Some(address) = address {
@@ -107,12 +108,13 @@ pub(crate) fn sendmsg(
     message.msg_iov = buffers.as_ptr().cast_mut().cast();
     message.msg_iovlen = buffers.len() as _;
     if control.len > 0 {
-        message.msg_control = control.words.as_ptr().cast_mut().cast();
-        message.msg_controllen = control.len as _;
+        let (control, len) = control.as_raw();
+        message.msg_control = control;
+        message.msg_controllen = len as _;
     }
     // SAFETY: every pointer in the message points to a live buffer of the length beside it, and
     // sendmsg only reads.
-    match unsafe { c::sendmsg(fd.as_raw_fd(), &message, flags | SEND_FLAGS) } {
+    match unsafe { c::sendmsg(fd.as_raw_fd(), &message, flags) } {
         sent if sent < 0 => Err(io::Error::last_os_error()),
         sent => Ok(sent as usize),
     }
@@ -150,6 +152,11 @@ pub(crate) struct Control {
 }
 
 impl Control {
+    /// Returns the pointer and the length for a message header. Sending only reads the bytes.
+    pub(crate) fn as_raw(&self) -> (*mut c::c_void, usize) {
+        (self.words.as_ptr().cast_mut().cast(), self.len)
+    }
+
     #[cfg(any(test, fuzzing))]
     pub(crate) fn bytes(&self) -> &[u8] {
         as_bytes(&self.words, self.len)
@@ -185,14 +192,37 @@ pub(crate) fn build<'a>(items: impl Iterator<Item = (i32, i32, &'a [u8])> + Clon
     Some(Control { words, len: bytes.len() })
 }
 
+/// An item inside a buffer of ancillary data.
+pub(crate) struct Piece<'a> {
+    pub(crate) level: i32,
+    pub(crate) kind: i32,
+    pub(crate) data: &'a [u8],
+    /// Whether the buffer ended before the item's data.
+    pub(crate) truncated: bool,
+}
+
 /// Parses items up to the end of the buffer or an invalid header. An item that continues after the
 /// end is truncated.
 pub(crate) fn parse(control: &[u8]) -> Vec<Item> {
+    let item = |Piece { level, kind, data, truncated }| Item {
+        level,
+        kind,
+        data: data.to_vec(),
+        truncated,
+        descriptors: None,
+    };
+    pieces(control).map(item).collect()
+}
+
+/// Parses items as [`parse`] does, without copying them.
+pub(crate) fn pieces(control: &[u8]) -> impl Iterator<Item = Piece<'_>> {
     let header_len = mem::size_of::<c::cmsghdr>();
     let data_at = len(0).unwrap_or(header_len);
-    let mut items = Vec::new();
     let mut rest = control;
-    while rest.len() >= header_len {
+    std::iter::from_fn(move || {
+        if rest.len() < header_len {
+            return None;
+        }
         let mut header = MaybeUninit::<c::cmsghdr>::uninit();
         // SAFETY: there are as many bytes as a header has, and any bytes are a valid header.
         let header = unsafe {
@@ -201,20 +231,21 @@ pub(crate) fn parse(control: &[u8]) -> Vec<Item> {
         };
         let item_len = header.cmsg_len as usize;
         if item_len < data_at {
-            break;
+            return None;
         }
         let data = rest.get(data_at..item_len.min(rest.len())).unwrap_or_default();
-        items.push(Item {
-            level: header.cmsg_level,
-            kind: header.cmsg_type,
-            data: data.to_vec(),
-            truncated: item_len > rest.len(),
-            descriptors: None,
-        });
+        let truncated = item_len > rest.len();
         // The next header follows this item's padding.
         rest = space(item_len - data_at).and_then(|space| rest.get(space..)).unwrap_or_default();
-    }
-    items
+        Some(Piece { level: header.cmsg_level, kind: header.cmsg_type, data, truncated })
+    })
+}
+
+/// Closes the descriptors that a received buffer contains. They are ours as soon as the call that
+/// received them returns, and may not be closed twice.
+pub(crate) fn close_descriptors(control: &[u8]) {
+    let holders = pieces(control).filter(|piece| holds_descriptors(piece.level, piece.kind));
+    holders.for_each(|piece| drop(adopt(piece.data)));
 }
 
 /// Returns `CMSG_LEN`, or `None` if it overflows its type.
@@ -236,7 +267,7 @@ fn below(around: u32, data: usize) -> Option<u32> {
     (data <= most).then_some(data as u32)
 }
 
-fn as_bytes(words: &[u64], len: usize) -> &[u8] {
+pub(super) fn as_bytes(words: &[u64], len: usize) -> &[u8] {
     // SAFETY: words are eight bytes each.
     let bytes = unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), words.len() * 8) };
     &bytes[..len]

@@ -77,6 +77,18 @@ pub use windows::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::net::SocketAddr;
 
 /// An entry for [`poll`](crate::poll): a descriptor, the requested events and the reported ones.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use sock::{POLLOUT, Poll};
+///
+/// let (ours, _theirs) = sock::socketpair()?;
+/// let mut set = [Poll::new(&ours, POLLOUT)];
+/// assert_eq!(sock::poll(&mut set, Some(Duration::ZERO))?, 1);
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Poll<'a> {
     pub(crate) fd: BorrowedFd<'a>,

@@ -8,14 +8,17 @@ use std::path::PathBuf;
 use std::ptr;
 use std::time::Duration;
 
-use socket2::{SockAddr, SockAddrStorage};
+use socket2::{SockAddr, SockAddrStorage, Socket};
 
 use super::{RawAddrInfo, RawHints, c, path_from_bytes};
 
 /// Returns the buffer as uninitialised memory, for calls that only write to it.
-pub(crate) fn uninit(buffer: &mut [u8]) -> &mut [MaybeUninit<u8>] {
-    // SAFETY: u8 and MaybeUninit<u8> have the same layout. The callers pass it to the receive calls
-    // of socket2, which promise not to write uninitialised bytes.
+///
+/// # Safety
+/// No uninitialised byte may be written to the result.
+pub(super) unsafe fn uninit(buffer: &mut [u8]) -> &mut [MaybeUninit<u8>] {
+    // SAFETY: u8 and MaybeUninit<u8> have the same layout, and the caller keeps the bytes
+    // initialised.
     unsafe { &mut *(ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) }
 }
 
@@ -26,26 +29,64 @@ pub(crate) fn whole_milliseconds(time: Duration) -> u64 {
     time.as_secs().saturating_mul(1000).saturating_add(rest)
 }
 
-/// Allocates `capacity` bytes, lets `receive` write some, and returns those. The memory is zeroed
-/// only if `receive` may count bytes that it does not write.
-pub(crate) fn fill<T>(
+/// New memory that a receive call fills. It counts the bytes that were written.
+pub(crate) struct ReceiveBuffer {
+    bytes: Vec<u8>,
     capacity: usize,
-    zeroed: bool,
-    receive: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<(usize, T)>,
-) -> io::Result<(Vec<u8>, T)> {
-    let mut buffer = Vec::new();
-    buffer.try_reserve_exact(capacity).map_err(|_| no_memory(capacity))?;
-    let spare = &mut buffer.spare_capacity_mut()[..capacity];
-    if zeroed {
-        spare.fill(MaybeUninit::new(0));
+}
+
+impl ReceiveBuffer {
+    /// Allocates `capacity` bytes, or returns an error if that fails.
+    pub(crate) fn new(capacity: usize) -> io::Result<ReceiveBuffer> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(capacity).map_err(|_| no_memory(capacity))?;
+        Ok(ReceiveBuffer { bytes, capacity })
     }
-    let (received, rest) = receive(spare)?;
-    // The real length of a datagram, which MSG_TRUNC returns, can exceed the buffer.
-    let received = received.min(capacity);
-    // SAFETY: `receive` is a receive call that returned how many bytes it wrote, or all of them
-    // were written before.
-    unsafe { buffer.set_len(received) };
-    Ok((buffer, rest))
+
+    /// Calls recv(2) and returns its result. The bytes replace those of an earlier call.
+    pub(crate) fn recv(&mut self, socket: &Socket, flags: i32) -> io::Result<usize> {
+        // SAFETY: recv(2) returns how many bytes it wrote.
+        let (received, ()) =
+            unsafe { self.fill(flags, |spare| Ok((socket.recv_with_flags(spare, flags)?, ())))? };
+        Ok(received)
+    }
+
+    /// Calls recvfrom(2) and returns its result. The bytes replace those of an earlier call.
+    pub(crate) fn recvfrom(&mut self, socket: &Socket, flags: i32) -> io::Result<(usize, SockAddr)> {
+        // SAFETY: recvfrom(2) returns how many bytes it wrote.
+        unsafe { self.fill(flags, |spare| socket.recv_from_with_flags(spare, flags)) }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// # Safety
+    /// `receive` must be a receive call with these flags: it has written as many bytes as it
+    /// returns, or the flags contain MSG_TRUNC, with which a TCP socket counts bytes that it
+    /// discards (tcp(7)).
+    unsafe fn fill<T>(
+        &mut self,
+        flags: i32,
+        receive: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<(usize, T)>,
+    ) -> io::Result<(usize, T)> {
+        self.bytes.clear();
+        let spare = &mut self.bytes.spare_capacity_mut()[..self.capacity];
+        #[allow(clippy::unnecessary_cast, reason = "it is a u32 on Windows")]
+        let counts_discarded = flags & c::MSG_TRUNC as i32 != 0;
+        if counts_discarded {
+            spare.fill(MaybeUninit::new(0));
+        }
+        let (received, rest) = receive(spare)?;
+        // SAFETY: the caller guarantees that these bytes were written, or they were zeroed above.
+        // The real length of a datagram, which MSG_TRUNC returns, can exceed the buffer.
+        unsafe { self.bytes.set_len(received.min(self.capacity)) };
+        Ok((received, rest))
+    }
 }
 
 /// Plain numbers, for which all bits zero are a valid value.
@@ -116,13 +157,13 @@ pub(crate) fn other_address(family: i32, bytes: &[u8]) -> Option<SockAddr> {
     if len > mem::size_of::<c::sockaddr_storage>() {
         return None;
     }
-    // SAFETY: every socket address may be viewed as a sockaddr; the bytes fit, as checked above,
-    // and `len` counts what is written.
+    // SAFETY: the storage may be viewed as any socket address. The pointer to the bytes is derived
+    // from the whole storage, because one that is derived from the shorter `sockaddr` must not be
+    // used after its end. The bytes fit, as checked above, and `len` counts what is written.
     unsafe {
-        let sockaddr = storage.view_as::<c::sockaddr>();
-        sockaddr.sa_family = family;
-        let data = ptr::from_mut(sockaddr).cast::<u8>().add(offset);
-        ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
+        let whole = ptr::from_mut(storage.view_as::<c::sockaddr_storage>());
+        (*whole.cast::<c::sockaddr>()).sa_family = family;
+        ptr::copy_nonoverlapping(bytes.as_ptr(), whole.cast::<u8>().add(offset), bytes.len());
         Some(SockAddr::new(storage, len as c::socklen_t))
     }
 }

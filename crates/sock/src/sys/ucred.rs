@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+#[cfg(target_os = "linux")]
+use std::os::fd::{OwnedFd, RawFd};
 
 use super::{c, getsockopt};
 
@@ -49,6 +51,33 @@ fn peer_process(fd: BorrowedFd<'_>) -> io::Result<i32> {
     let mut bytes = [0; size_of::<c::xucred>()];
     getsockopt(fd, SOL_LOCAL, c::LOCAL_PEERCRED, &mut bytes)?;
     Ok(i32::from_ne_bytes([bytes[AT], bytes[AT + 1], bytes[AT + 2], bytes[AT + 3]]))
+}
+
+/// Returns a new descriptor of the peer's process (`SO_PEERPIDFD`, Linux 6.5).
+#[cfg(target_os = "linux")]
+pub(crate) fn peer_pidfd(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd as _;
+    let mut number = [0; size_of::<RawFd>()];
+    getsockopt(fd, c::SOL_SOCKET, SO_PEERPIDFD, &mut number)?;
+    // SAFETY: the kernel has just created this descriptor for this call, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(number)) })
+}
+
+/// asm-generic/socket.h.
+#[cfg(target_os = "linux")]
+const SO_PEERPIDFD: i32 = 77;
+
+/// Returns whether getsockopt(2) of this option creates a descriptor, whose number is the value.
+#[cfg(target_os = "linux")]
+pub(crate) fn creates_descriptor(level: i32, option: i32) -> bool {
+    // SCTP_SOCKOPT_PEELOFF and SCTP_SOCKOPT_PEELOFF_FLAGS (linux/sctp.h).
+    let peeloff = level == c::IPPROTO_SCTP && [102, 122].contains(&option);
+    peeloff || (level, option) == (c::SOL_SOCKET, SO_PEERPIDFD)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn creates_descriptor(_level: i32, _option: i32) -> bool {
+    false
 }
 
 /// Returns this process with its effective user and group.

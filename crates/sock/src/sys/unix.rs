@@ -22,6 +22,13 @@ pub(crate) const SEND_FLAGS: i32 = c::MSG_NOSIGNAL;
 /// Whether accepted sockets inherit the listener's `O_NONBLOCK`, as on the BSDs.
 pub(crate) const ACCEPT_INHERITS_NONBLOCK: bool = !cfg!(target_os = "linux");
 
+/// Returns the number of the calling thread, as in `/proc`.
+#[cfg(target_os = "linux")]
+pub(crate) fn thread_id() -> i32 {
+    // SAFETY: gettid(2) takes nothing.
+    unsafe { c::gettid() }
+}
+
 pub(crate) fn path_from_bytes(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(bytes))
 }
@@ -165,6 +172,7 @@ pub(crate) fn poll(entries: &mut [Poll<'_>], timeout: Option<Duration>) -> io::R
 pub(crate) fn kernel_timeout(fd: BorrowedFd<'_>, receiving: bool) -> Option<Duration> {
     let socket = socket2::SockRef::from(&fd);
     let timeout = if receiving { socket.read_timeout() } else { socket.write_timeout() };
+    // It fails only for a descriptor that is not a socket, whose next call fails too.
     timeout.ok().flatten()
 }
 
@@ -289,23 +297,71 @@ pub(crate) mod netdb_h {
     use std::ffi::{c_char, c_int, c_void};
 
     unsafe extern "C" {
+        #[cfg(target_os = "linux")]
+        pub(crate) fn gethostbyname_r(
+            name: *const c_char,
+            entry: *mut libc::hostent,
+            buffer: *mut c_char,
+            length: libc::size_t,
+            result: *mut *mut libc::hostent,
+            h_errno: *mut c_int,
+        ) -> c_int;
+        #[cfg(target_os = "linux")]
+        pub(crate) fn gethostbyaddr_r(
+            address: *const c_void,
+            address_length: libc::socklen_t,
+            family: c_int,
+            entry: *mut libc::hostent,
+            buffer: *mut c_char,
+            length: libc::size_t,
+            result: *mut *mut libc::hostent,
+            h_errno: *mut c_int,
+        ) -> c_int;
+        #[cfg(target_os = "linux")]
+        pub(crate) fn getservbyname_r(
+            name: *const c_char,
+            protocol: *const c_char,
+            entry: *mut libc::servent,
+            buffer: *mut c_char,
+            length: libc::size_t,
+            result: *mut *mut libc::servent,
+        ) -> c_int;
+        #[cfg(target_os = "linux")]
+        pub(crate) fn getservbyport_r(
+            port: c_int,
+            protocol: *const c_char,
+            entry: *mut libc::servent,
+            buffer: *mut c_char,
+            length: libc::size_t,
+            result: *mut *mut libc::servent,
+        ) -> c_int;
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        pub(crate) fn getprotobyname_r(
+            name: *const c_char,
+            entry: *mut libc::protoent,
+            buffer: *mut c_char,
+            length: libc::size_t,
+            result: *mut *mut libc::protoent,
+        ) -> c_int;
+        #[cfg(not(target_os = "linux"))]
         pub(crate) fn gethostbyname(name: *const c_char) -> *mut libc::hostent;
+        #[cfg(not(target_os = "linux"))]
         pub(crate) fn gethostbyaddr(
             address: *const c_void,
             length: libc::socklen_t,
             family: c_int,
         ) -> *mut libc::hostent;
         pub(crate) fn hstrerror(code: c_int) -> *const c_char;
-        #[cfg_attr(target_os = "linux", link_name = "__h_errno_location")]
         #[cfg_attr(target_os = "freebsd", link_name = "__h_errno")]
-        #[cfg(not(target_os = "macos"))]
+        #[cfg(not(any(target_os = "linux", target_os = "macos")))]
         pub(crate) fn h_errno() -> *mut c_int;
         #[cfg(target_os = "macos")]
         pub(crate) static mut h_errno: c_int;
     }
 }
 
-/// Returns the error of the last lookup of this thread.
+/// Returns the error of the last lookup of this thread. The calls of Linux return it themselves.
+#[cfg(not(target_os = "linux"))]
 pub(crate) fn h_errno() -> i32 {
     // SAFETY: both forms are a variable that lives as long as the thread.
     unsafe {

@@ -1,9 +1,12 @@
 //! Sockets in the states that tests need.
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use sock::{AF_INET, SHUT_WR, SOCK_STREAM, Socket, TCP_DEFER_ACCEPT, TcpState, create_server};
+use sock::{
+    AF_INET, AF_INET6, SHUT_WR, SOCK_DGRAM, SOCK_STREAM, Socket, TCP_DEFER_ACCEPT, TcpState, create_server,
+};
 use sockdiag::{Diag, Filter, Row};
 
 /// Repeats a check until it returns a value. The kernel handles loopback packets a moment later.
@@ -17,6 +20,17 @@ pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) ->
         assert!(Instant::now() < end, "{what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Returns whether this machine has an IPv6 address, and prints it if it has none, as in many
+/// containers.
+pub(crate) fn has_ipv6() -> bool {
+    let bound = Socket::new(AF_INET6, SOCK_DGRAM, 0).and_then(|sock| sock.bind(("::1", 0)));
+    if let Err(error) = &bound {
+        // libtest does not capture the stream itself. An error of it is ignored.
+        let _ = writeln!(io::stderr(), "NOT RUN with IPv6, which this machine does not have: {error}");
+    }
+    bound.is_ok()
 }
 
 pub(crate) fn address(sock: &Socket) -> SocketAddr {

@@ -47,8 +47,8 @@ fn everything_works_as_an_unprivileged_user() {
         // Then all the other tests have shown it.
         return;
     }
-    // Where the program was built nobody may not read it.
-    let folder = tempfile::tempdir().unwrap();
+    // The user `nobody` may have no access to the build folder, nor to TMPDIR.
+    let folder = tempfile::tempdir_in("/tmp").unwrap();
     let copy = folder.path().join("kernel");
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     for path in [folder.path(), &copy] {

@@ -9,23 +9,38 @@ use parking_lot::Mutex;
 use sock::{Address, Socket, errno, errno_name};
 
 use crate::connection::datagram::DatagramBuf;
-use crate::lifecycle::current_server::AcceptingThread;
+use crate::lifecycle::current_server::{AcceptingThread, ServingThread};
 use crate::limits::WhenFull;
+use crate::limits::log_limit::{LogKind, log_limited};
 use crate::limits::permits::Permit;
+use crate::os::guard::{SafeDisplay, discard, guard};
 use crate::os::interleave;
+use crate::os::log::{errno_field, milliseconds};
 use crate::request::core::{Core, HandlerFactory};
+use crate::request::datagram_batch::{DatagramReceiver, Received};
 use crate::request::job::Job;
-use crate::request::log_limit::{LogKind, log_limited};
 use crate::request::{Arrival, RequestError, catch_panic};
 
 /// The first pause when a resource is exhausted. It doubles up to [`MAX_DELAY`].
 pub(crate) const FIRST_DELAY: Duration = Duration::from_millis(5);
 pub(crate) const MAX_DELAY: Duration = Duration::from_secs(1);
+/// How often a worker looks whether it may accept, while a predecessor still does.
+const HOLD_INTERVAL: Duration = Duration::from_millis(5);
+/// How often a worker looks for a client that a drain has accepted.
+const FILL_INTERVAL: Duration = Duration::from_millis(5);
 /// After so many clients in a row that were lost before they were accepted, the loop pauses.
 const MAX_CONSECUTIVE_ERRORS: u32 = 100;
 
 /// The right of one worker to accept. A worker can accept only through its gate, and
 /// [`close`](Self::close) takes the acceptor out of it, so nothing is accepted afterwards.
+///
+/// The end of a loop waits for the lock, and so do the other workers of a selector. Under it a
+/// request is accepted and added to the registry. The only code of the user is the hook
+/// `get_request`, and a logger that receives the trace of system calls. Its calls of `shutdown` and
+/// `drain` fail with `Deadlock`, because the thread is marked as [`AcceptingThread`]. All other
+/// hooks ([`Accepted::admit`]) and log lines ([`AcceptNote`]) follow when the lock is released. The
+/// system calls are accept(2), which only a pre-forked worker lets block, changes of the poller, and
+/// writes to wakers, which do not block.
 #[derive(Clone)]
 pub(crate) struct AcceptGate(Arc<Mutex<Option<Acceptor>>>);
 
@@ -45,7 +60,6 @@ pub(crate) enum Next<T> {
 /// What one attempt to accept results in.
 pub(crate) enum Attempt<T> {
     Taken(T),
-    Refused,
     /// No client is waiting.
     WouldBlock,
     /// A resource is exhausted for so long; `None` means until a request ends.
@@ -90,8 +104,11 @@ impl AcceptGate {
         begin: impl FnOnce(&Acceptor) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut inside = interleave::lock(&self.0);
+        let accepting = AcceptingThread::begin(acceptor.core.registry());
         begin(&acceptor)?;
         *inside = Some(acceptor);
+        drop(inside);
+        drop(accepting);
         Ok(())
     }
 
@@ -103,26 +120,41 @@ impl AcceptGate {
 
     /// Calls `act` with the acceptor, unless the gate is closed. No attempt is made meanwhile.
     pub(crate) fn with_acceptor<T>(&self, act: impl FnOnce(&mut Acceptor) -> T) -> Option<T> {
-        interleave::lock(&self.0).as_mut().map(act)
+        let mut inside = interleave::lock(&self.0);
+        let acceptor = inside.as_mut()?;
+        let _accepting = AcceptingThread::begin(acceptor.core.registry());
+        Some(act(acceptor))
     }
 
     /// Calls `act` with the acceptor, or `None` if the gate is closed. No attempt is made meanwhile.
     pub(crate) fn while_locked<T>(&self, act: impl FnOnce(Option<&Acceptor>) -> T) -> T {
-        act(interleave::lock(&self.0).as_ref())
+        let inside = interleave::lock(&self.0);
+        let _accepting = inside.as_ref().map(|acceptor| AcceptingThread::begin(acceptor.core.registry()));
+        act(inside.as_ref())
     }
 
-    /// Takes the next request, waiting for it up to `limit`. `take` gets the number of a listener
-    /// whose turn it is, and returns `None` for a request that it refused:
-    /// [`Acceptor::accept_from`], or another way to receive.
+    /// Takes the next request, waiting for it up to `limit`. Hooks that concern it are called
+    /// without the lock.
     ///
     /// # Errors
     ///
     /// Returns the error of the last listener when it is closed or broken, and those of the waiter.
-    pub(crate) fn next<T>(
+    pub(crate) fn next(&self, waiter: &impl Waiter, limit: Option<Duration>) -> io::Result<Next<Job>> {
+        Ok(match self.next_with(waiter, limit, Acceptor::accept_from)? {
+            Next::Taken(accepted) => accepted.admit().map_or(Next::Refused, Next::Taken),
+            Next::Refused => Next::Refused,
+            Next::TimedOut => Next::TimedOut,
+            Next::Stopped => Next::Stopped,
+        })
+    }
+
+    /// [`next`](Self::next) with another way to receive. `take` gets the number of a listener whose
+    /// turn it is.
+    pub(crate) fn next_with<T>(
         &self,
         waiter: &impl Waiter,
         limit: Option<Duration>,
-        mut take: impl FnMut(&mut Acceptor, usize) -> io::Result<Option<T>>,
+        mut take: impl FnMut(&mut Acceptor, usize) -> io::Result<T>,
     ) -> io::Result<Next<T>> {
         let remove_listener = |listener: &Arc<Socket>| waiter.remove_listener(listener);
         if waiter.waits_first() && !waiter.wait(self, limit)? {
@@ -130,13 +162,9 @@ impl AcceptGate {
         }
         loop {
             interleave::yield_point();
-            let attempt = match &mut *interleave::lock(&self.0) {
-                Some(acceptor) => acceptor.attempt(&remove_listener, &mut take)?,
-                None => Attempt::Stopped,
-            };
-            let goes_on = match attempt {
+            let attempt = self.attempt_with(&remove_listener, &mut take, |_, attempt| attempt);
+            let goes_on = match attempt.unwrap_or(Ok(Attempt::Stopped))? {
                 Attempt::Taken(request) => return Ok(Next::Taken(request)),
-                Attempt::Refused => return Ok(Next::Refused),
                 Attempt::Stopped => return Ok(Next::Stopped),
                 Attempt::WouldBlock => waiter.wait(self, limit)?,
                 Attempt::Pause(pause) => waiter.pause(pause, limit)?,
@@ -152,12 +180,118 @@ impl AcceptGate {
     pub(crate) fn attempt<T>(
         &self,
         remove_listener: &dyn Fn(&Arc<Socket>),
-        then: impl FnOnce(&Acceptor, io::Result<Attempt<Job>>) -> Option<T>,
+        then: impl FnOnce(&Acceptor, io::Result<Attempt<Accepted>>) -> T,
+    ) -> Option<T> {
+        self.attempt_with(remove_listener, &mut Acceptor::accept_from, then)
+    }
+
+    fn attempt_with<R, T>(
+        &self,
+        remove_listener: &dyn Fn(&Arc<Socket>),
+        take: &mut impl FnMut(&mut Acceptor, usize) -> io::Result<R>,
+        then: impl FnOnce(&Acceptor, io::Result<Attempt<R>>) -> T,
     ) -> Option<T> {
         let mut inside = interleave::lock(&self.0);
         let acceptor = inside.as_mut()?;
-        let attempt = acceptor.attempt(remove_listener, &mut Acceptor::accept_from);
-        then(acceptor, attempt)
+        let accepting = AcceptingThread::begin(acceptor.core.registry());
+        let attempt = acceptor.attempt(remove_listener, take);
+        let outcome = then(acceptor, attempt);
+        let notes = (!acceptor.notes.is_empty()).then(|| std::mem::take(&mut acceptor.notes));
+        drop(inside);
+        if let Some(notes) = notes {
+            notes.into_iter().for_each(AcceptNote::log);
+        }
+        drop(accepting);
+        Some(outcome)
+    }
+}
+
+/// A request that was accepted and is in the registry. No hook has seen it yet.
+pub(crate) struct Accepted {
+    job: Job,
+    is_refused: bool,
+}
+
+impl Accepted {
+    /// Calls the hooks, without the gate's lock. Returns `None` if its address, a limit, the trusted
+    /// networks of the PROXY protocol, or `verify_request` refuses the request.
+    pub(crate) fn admit(self) -> Option<Job> {
+        let Accepted { mut job, is_refused } = self;
+        // This thread cannot wait for the end of the request, nor for its own loop.
+        let registry = Arc::clone(job.core().registry());
+        let _marks = (AcceptingThread::begin(&registry), ServingThread::begin(&registry));
+        if !job.admit_accepted() {
+            job.close_unserved();
+            return None;
+        }
+        if is_refused || !job.is_within_shared_limit() {
+            log::debug!(
+                peer:% = job.client_address(), reason = "too many connections";
+                "request from {} refused: too many connections", job.client_address()
+            );
+            job.refuse_with_hook();
+            return None;
+        }
+        if !job.is_from_trusted_network() {
+            job.close_unserved();
+            return None;
+        }
+        match job.verify() {
+            Ok(true) => return Some(job),
+            Ok(false) => {
+                log::debug!(
+                    peer:% = job.client_address(), reason = "verify_request";
+                    "request from {} refused", job.client_address()
+                )
+            }
+            Err(error) => job.report(&error),
+        }
+        job.close_unserved();
+        None
+    }
+}
+
+/// What happened during an attempt. It is logged without the gate's lock: a logger may block, and
+/// the `Display` of a hook's error is code of the user.
+enum AcceptNote {
+    /// A client was lost before it was accepted.
+    Lost(io::Error),
+    BackOff(Duration, io::Error),
+    /// A listener of so many was disabled.
+    Disabled(usize, usize, io::Error),
+}
+
+impl AcceptNote {
+    #[cold]
+    fn log(self) {
+        match self {
+            AcceptNote::Lost(error) => {
+                log::debug!(
+                    errno = errno_field(&error);
+                    "client lost before it was accepted: {}", SafeDisplay(&error)
+                );
+                discard(error);
+            }
+            // Other workers get the same error.
+            AcceptNote::BackOff(delay, error) => {
+                let kind = LogKind::Accept(guard(|| errno(&error)).ok().flatten());
+                let text = SafeDisplay(&error);
+                log_limited!(
+                    warn, kind, errno = errno_field(&error), limit_ms = milliseconds(delay);
+                    "accept failed, retry in {delay:?}: {text}"
+                );
+                discard(error);
+            }
+            AcceptNote::Disabled(index, count, error) => {
+                let number = index + 1;
+                let text = SafeDisplay(&error);
+                log_limited!(
+                    error, LogKind::Lost(index), listener_number = number, count = count, errno = errno_field(&error);
+                    "lost listener {number} of {count}: {text}"
+                );
+                discard(error);
+            }
+        }
     }
 }
 
@@ -167,14 +301,16 @@ pub(crate) struct Acceptor {
     listeners: Vec<Listening>,
     /// The listener of the next attempt. They take turns, so each gets its share.
     next_listener: usize,
-    /// Where datagrams are received.
-    packet: Vec<u8>,
-    max_packet_size: usize,
+    /// Receives datagrams. `None` until the first attempt.
+    receiver: Option<DatagramReceiver>,
+    settings: Settings,
     /// For `handle_request`, which serves also after a stop. Only a drain ends that.
     serves_one: bool,
     /// A permit for the next request, kept while no client comes.
     permit: Option<Permit>,
     backoff: Backoff,
+    /// To be logged after the attempt.
+    notes: Vec<AcceptNote>,
 }
 
 struct Listening {
@@ -191,6 +327,15 @@ pub(crate) struct Settings {
     pub(crate) poll_interval: Duration,
     pub(crate) max_packet_size: usize,
     pub(crate) max_batch: usize,
+    /// Whether a listener reports the address that each datagram was sent to.
+    pub(crate) packet_info: bool,
+}
+
+impl Settings {
+    /// Makes room for so many datagrams.
+    pub(crate) fn receiver(&self, datagrams: usize) -> io::Result<DatagramReceiver> {
+        DatagramReceiver::new(self.max_packet_size, datagrams, self.packet_info)
+    }
 }
 
 /// Exponential backoff.
@@ -251,17 +396,18 @@ fn classify_accept_error(error: &io::Error) -> AcceptErrorKind {
 impl Acceptor {
     pub(crate) fn new(core: &Arc<Core>, listeners: &[Arc<Socket>], settings: Settings) -> Acceptor {
         // Calls of `handle_request` take turns too.
-        let turn = if listeners.len() > 1 { core.registry().stats().accepted } else { 0 };
+        let turn = if listeners.len() > 1 { core.registry().own_stats().accepted } else { 0 };
         let listening = |socket: &Arc<Socket>| Listening { socket: Arc::clone(socket), is_disabled: false };
         Acceptor {
             core: Arc::clone(core),
             listeners: listeners.iter().map(listening).collect(),
             next_listener: turn as usize,
-            packet: Vec::new(),
-            max_packet_size: settings.max_packet_size,
+            receiver: None,
+            settings,
             serves_one: false,
             permit: None,
             backoff: Backoff::default(),
+            notes: Vec::new(),
         }
     }
 
@@ -284,7 +430,7 @@ impl Acceptor {
     }
 
     fn is_stopping(&self) -> bool {
-        self.core.registry().is_draining() || !self.serves_one && self.core.handle.is_stopping()
+        if self.serves_one { self.core.registry().is_draining() } else { self.core.handle.loop_ends() }
     }
 
     /// Makes one attempt: this is the only place where requests are accepted, and where the errors
@@ -292,16 +438,22 @@ impl Acceptor {
     fn attempt<T>(
         &mut self,
         remove_listener: &dyn Fn(&Arc<Socket>),
-        take: &mut impl FnMut(&mut Acceptor, usize) -> io::Result<Option<T>>,
+        take: &mut impl FnMut(&mut Acceptor, usize) -> io::Result<T>,
     ) -> io::Result<Attempt<T>> {
-        // Hooks may ask whether this thread accepts.
-        let _accepting = self.core.has_hooks.then(|| AcceptingThread::begin(self.core.registry()));
         'again: loop {
             if self.is_stopping() {
                 return Ok(Attempt::Stopped);
             }
+            if self.core.handle.holds_accept() {
+                return Ok(Attempt::Pause(Some(HOLD_INTERVAL)));
+            }
             if self.waits_when_full() && !self.reserve_permit() {
-                return Ok(Attempt::Pause(None));
+                return Ok(Attempt::Pause(self.core.registry().permits.shortage_pause()));
+            }
+            if self.core.registry().is_draining() {
+                // A client that the drain has accepted, or none yet. A wait for the listeners would end
+                // at once, because they have clients for the drain or are shut down.
+                return Ok(take(self, 0).map_or(Attempt::Pause(Some(FILL_INTERVAL)), Attempt::Taken));
             }
             if let Some(pause) = self.core.registry().permits.accept_pause() {
                 return Ok(Attempt::Pause(Some(pause)));
@@ -319,26 +471,29 @@ impl Acceptor {
                 let error = match take(self, index) {
                     Ok(taken) => {
                         self.backoff = Backoff::default();
-                        return Ok(taken.map_or(Attempt::Refused, Attempt::Taken));
+                        return Ok(Attempt::Taken(taken));
                     }
                     Err(error) => error,
                 };
-                match classify_accept_error(&error) {
-                    AcceptErrorKind::WouldBlock => {}
+                // It may be an error of a `get_request` hook.
+                let kind = guard(|| classify_accept_error(&error));
+                match kind.unwrap_or(AcceptErrorKind::Transient) {
+                    AcceptErrorKind::WouldBlock => discard(error),
                     AcceptErrorKind::Transient => {
-                        log::debug!("client lost before it was accepted: {error}");
                         self.core.registry().lost_before_accept();
                         self.backoff.consecutive_errors += 1;
                         if self.backoff.consecutive_errors <= MAX_CONSECUTIVE_ERRORS {
+                            self.notes.push(AcceptNote::Lost(error));
                             continue 'again;
                         }
-                        return Ok(Attempt::Pause(Some(self.back_off(&error))));
+                        return Ok(Attempt::Pause(Some(self.back_off(error))));
                     }
                     AcceptErrorKind::Exhausted => {
-                        return Ok(Attempt::Pause(Some(self.back_off(&error))));
+                        return Ok(Attempt::Pause(Some(self.back_off(error))));
                     }
                     // A drain has shut the listener down.
-                    AcceptErrorKind::ListenerClosed if self.is_stopping() => {}
+                    AcceptErrorKind::ListenerClosed
+                        if self.is_stopping() || self.core.registry().is_draining() => {}
                     AcceptErrorKind::ListenerClosed => {
                         remove_listener(self.listener(index));
                         self.disable_listener(index, error)?;
@@ -370,24 +525,32 @@ impl Acceptor {
             return Err(error);
         }
         // Other workers lose it too.
-        let (number, count) = (index + 1, self.listeners.len());
-        log_limited!(error, LogKind::Lost(index), "lost listener {number} of {count}: {error}");
+        self.notes.push(AcceptNote::Disabled(index, self.listeners.len(), error));
         Ok(())
     }
 
-    /// Takes a connection or a datagram from a listener, without waiting for one. Returns `None`
-    /// if it is refused.
-    pub(crate) fn accept_from(&mut self, index: usize) -> io::Result<Option<Job>> {
+    /// Takes a connection or a datagram from a listener, without waiting for one.
+    pub(crate) fn accept_from(&mut self, index: usize) -> io::Result<Accepted> {
         let listener = &self.listeners[index].socket;
         if let HandlerFactory::Datagram(_) = *self.core.service {
-            // One byte more shows that a datagram was longer.
-            self.packet.resize(self.max_packet_size.saturating_add(1), 0);
-            let (len, client_address) = listener.recvfrom_into_nowait(&mut self.packet)?;
-            let packet = DatagramBuf::new(&self.packet[..len], self.max_packet_size, listener);
-            return Ok(self.admit(Arrival::Datagram(packet), client_address));
+            let receiver = match &mut self.receiver {
+                Some(receiver) => receiver,
+                none => none.insert(self.settings.receiver(1)?),
+            };
+            receiver.receive(listener)?;
+            let Some(Received { data, client_address, info }) = receiver.get(0) else {
+                return Err(io::ErrorKind::WouldBlock.into());
+            };
+            let packet = DatagramBuf::new(data, self.settings.max_packet_size, listener, info);
+            return Ok(self.enter(Arrival::Datagram(packet), client_address));
+        }
+        if self.core.registry().is_draining() {
+            let queued = self.core.handle.next_queued();
+            let (socket, client_address) = queued.ok_or(io::ErrorKind::WouldBlock)?;
+            return Ok(self.enter(Arrival::Connection(socket), client_address));
         }
         match catch_panic(|| self.core.hooks.get_request(listener)) {
-            Ok((socket, client_address)) => Ok(self.admit(Arrival::Connection(socket), client_address)),
+            Ok((socket, client_address)) => Ok(self.enter(Arrival::Connection(socket), client_address)),
             Err(RequestError::Panicked(message)) => {
                 Err(io::Error::other(format!("get_request panicked: {message}")))
             }
@@ -399,34 +562,21 @@ impl Acceptor {
         }
     }
 
-    /// Makes a job of a request that has been accepted. Returns `None` if a limit or
-    /// `verify_request` refuses it.
-    pub(crate) fn admit(&mut self, arrival: Arrival, client_address: Address) -> Option<Job> {
+    /// Makes a job of a request that has been accepted.
+    pub(crate) fn enter(&mut self, arrival: Arrival, client_address: Address) -> Accepted {
         let permits = &self.core.registry().permits;
         let (permit, is_over_limit) = match self.permit.take().or_else(|| permits.try_acquire()) {
             Some(permit) => (permit, false),
             None => (permits.acquire_over_limit(), true),
         };
-        let (mut job, allowed) = Job::enter(&self.core, arrival, client_address, permit);
-        if is_over_limit || allowed.is_err() {
-            log::debug!("request from {} refused: too many connections", job.client_address());
-            job.refuse_with_hook();
-            return None;
-        }
-        match job.verify() {
-            Ok(true) => return Some(job),
-            Ok(false) => log::debug!("request from {} refused", job.client_address()),
-            Err(error) => job.report(&error),
-        }
-        job.close_unserved();
-        None
+        let (job, allowed) = Job::enter(&self.core, arrival, client_address, permit);
+        Accepted { job, is_refused: is_over_limit || allowed.is_err() }
     }
 
-    /// Returns the next pause, and logs the error, but not once for each pause.
-    fn back_off(&mut self, error: &io::Error) -> Duration {
+    /// Returns the next pause. The error is logged, but not once for each pause.
+    fn back_off(&mut self, error: io::Error) -> Duration {
         let delay = self.backoff.next_delay();
-        // Other workers get the same error.
-        log_limited!(warn, LogKind::Accept(errno(error)), "accept failed, retry in {delay:?}: {error}");
+        self.notes.push(AcceptNote::BackOff(delay, error));
         delay
     }
 }

@@ -13,12 +13,13 @@ macro_rules! server_classes {
         ///
         /// # Examples
         ///
-        #[doc = server_classes!(@fence $family)]
+        /// ```
         #[doc = concat!("use sockserver::{", stringify!($name), ", ", server_classes!(@function $kind), "};")]
         ///
         #[doc = server_classes!(@handler $kind)]
+        #[doc = server_classes!(@path $family)]
         #[doc = concat!("let server = ", stringify!($name), "::new(", server_classes!(@address $family), ", echo)?;")]
-        #[doc = server_classes!(@serve $family)]
+        /// // server.serve_forever()?;
         /// server.server_close()?;
         /// # std::io::Result::Ok(())
         /// ```
@@ -37,12 +38,10 @@ macro_rules! server_classes {
         "let echo = datagram_handler_fn(|cx| cx.socket.sendto(cx.packet, cx.client_address).map(drop));"
     };
     (@address Inet) => { "(\"127.0.0.1\", 0)" };
-    (@address Unix) => { "\"/run/echo.sock\"" };
-    (@fence Inet) => { "```" };
-    // The path exists on few machines.
-    (@fence Unix) => { "```no_run" };
-    (@serve Inet) => { "// server.serve_forever()?;" };
-    (@serve Unix) => { "server.serve_forever()?;" };
+    (@address Unix) => { "\"echo.sock\"" };
+    (@path Inet) => { "# // The server chooses the port." };
+    // The example creates the path in a temporary folder.
+    (@path Unix) => { "# let folder = tempfile::tempdir()?;\n# std::env::set_current_dir(&folder)?;" };
 }
 #[cfg(unix)]
 pub(super) use server_classes;

@@ -12,19 +12,57 @@ use sock::{
 };
 
 /// A server for connections in the address family `F`.
+///
+/// # Examples
+///
+/// ```
+/// use sockserver::{Sequential, Server, TCPServer, handler_fn, kind};
+///
+/// let server: Server<kind::Stream<kind::Inet>, Sequential> =
+///     TCPServer::new(("127.0.0.1", 0), handler_fn(|_| Ok(())))?;
+/// # std::io::Result::Ok(())
+/// ```
 pub struct Stream<F>(PhantomData<F>);
 
 /// A server for datagrams in the address family `F`.
+///
+/// # Examples
+///
+/// ```
+/// use sockserver::{Sequential, Server, UDPServer, datagram_handler_fn, kind};
+///
+/// let server: Server<kind::Datagram<kind::Inet>, Sequential> =
+///     UDPServer::new(("127.0.0.1", 0), datagram_handler_fn(|_| Ok(())))?;
+/// # std::io::Result::Ok(())
+/// ```
 pub struct Datagram<F>(PhantomData<F>);
 
 /// The difference between kinds of servers. Python: the class variables `socket_type` and
 /// `address_family`.
 ///
 /// This trait is sealed.
+///
+/// # Examples
+///
+/// ```
+/// use sockserver::kind::{Datagram, Inet, Kind, Stream};
+///
+/// assert_eq!(<Stream<Inet> as Kind>::SOCKET_TYPE, sock::SOCK_STREAM);
+/// assert_eq!(<Datagram<Inet> as Kind>::SOCKET_TYPE, sock::SOCK_DGRAM);
+/// ```
 pub trait Kind: sealed::Sealed + 'static {
     /// The kind of the server's sockets. Python: `socket_type`.
     const SOCKET_TYPE: SocketKind;
     /// The family of the server's addresses. Python: `address_family`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::kind::{Family, Inet};
+    ///
+    /// assert_eq!(Inet::address(&("127.0.0.1", 80))?.to_string(), "127.0.0.1:80");
+    /// # std::io::Result::Ok(())
+    /// ```
     type Family: Family;
 }
 
@@ -47,6 +85,16 @@ pub trait Family: sealed::Sealed + 'static {
     /// # Errors
     ///
     /// Returns an error if the address cannot be resolved or belongs to another family.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::kind::{Family, Inet};
+    ///
+    /// let address = Inet::address(&("127.0.0.1", 80))?;
+    /// assert_eq!(address.port(), Some(80));
+    /// # std::io::Result::Ok(())
+    /// ```
     fn address(address: &dyn ToAddress) -> io::Result<Address>;
 }
 
@@ -54,6 +102,15 @@ pub trait Family: sealed::Sealed + 'static {
 ///
 /// The address decides which of them is used. A host name is resolved to its IPv4 address if it has
 /// one, as in Python, where IPv6 needs a subclass.
+///
+/// # Examples
+///
+/// ```
+/// use sockserver::kind::{Family, Inet};
+///
+/// assert_eq!(Inet::address(&("::1", 80))?.family(), sock::AF_INET6);
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug)]
 pub struct Inet;
 
@@ -68,6 +125,16 @@ impl Family for Inet {
 }
 
 /// Unix sockets.
+///
+/// # Examples
+///
+/// ```
+/// use sockserver::kind::{Family, Unix};
+///
+/// # #[cfg(unix)]
+/// assert_eq!(Unix::address(&"/run/echo.sock")?.family(), sock::AF_UNIX);
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug)]
 pub struct Unix;
 

@@ -2,6 +2,8 @@
 
 pub(crate) mod builder;
 pub(crate) mod classes;
+#[cfg(unix)]
+pub mod handover;
 pub mod kind;
 pub(crate) mod server;
 #[cfg(feature = "test-util")]

@@ -16,7 +16,6 @@ use crate::accept::mixin::MixIn;
 use crate::api::kind::Kind;
 use crate::api::server::Server;
 use crate::lifecycle::handle::ServerHandle;
-use crate::limits::Limits;
 use crate::limits::stats::Outcome;
 use crate::request::Arrival;
 use crate::request::core::{Core, HandlerFactory};
@@ -56,11 +55,13 @@ pub fn converse<H: StreamRequestHandler, T>(
     let core = Core {
         service: Arc::new(HandlerFactory::Stream(Box::new(move || Box::new(handler())))),
         hooks: Arc::new(Defaults),
-        handle: ServerHandle::new(Limits::default())?,
+        handle: ServerHandle::with_defaults()?,
         has_hooks: false,
+        proxy_protocol: None,
         wrap_request: None,
         service_actions: None,
         inherits_write_timeout: false,
+        quota: crate::limits::request_quota::RequestQuota::default(),
     };
     let registry = Arc::clone(core.registry());
     let (client_address, permit) = (theirs.getpeername()?, registry.permits.acquire_over_limit());
@@ -79,6 +80,17 @@ pub fn converse<H: StreamRequestHandler, T>(
 /// A server that runs in its own thread until this value is dropped.
 ///
 /// Created by [`serve`].
+///
+/// # Examples
+///
+/// ```
+/// use sockserver::{TCPServer, handler_fn, testing};
+///
+/// let hello = handler_fn(|cx| cx.request.sendall(b"hello"));
+/// let running: testing::Running = testing::serve(TCPServer::new(("127.0.0.1", 0), hello)?);
+/// assert_eq!(running.connect()?.recv(100)?, b"hello");
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug)]
 pub struct Running {
     handle: ServerHandle,
@@ -121,12 +133,32 @@ pub fn serve<K: Kind, M: MixIn>(server: Server<K, M>) -> Running {
 
 impl Running {
     /// Returns the address of the server.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{TCPServer, handler_fn, testing};
+    ///
+    /// let server = testing::serve(TCPServer::new(("127.0.0.1", 0), handler_fn(|_| Ok(())))?);
+    /// assert_ne!(server.address().port(), Some(0));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
     }
 
     /// Returns the handle of the server.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{TCPServer, handler_fn, testing};
+    ///
+    /// let server = testing::serve(TCPServer::new(("127.0.0.1", 0), handler_fn(|_| Ok(())))?);
+    /// assert_eq!(server.handle().stats().accepted, 0);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn handle(&self) -> &ServerHandle {
         &self.handle
@@ -137,6 +169,18 @@ impl Running {
     /// # Errors
     ///
     /// Returns an error if socket(2) or connect(2) fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{TCPServer, handler_fn, testing};
+    ///
+    /// let hello = handler_fn(|cx| cx.request.sendall(b"hello"));
+    /// let server = testing::serve(TCPServer::new(("127.0.0.1", 0), hello)?);
+    /// let client = server.connect()?;
+    /// assert_eq!(client.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn connect(&self) -> io::Result<Socket> {
         let client = Socket::new(self.address.family(), sock::SOCK_STREAM, 0)?;
         client.settimeout(DRAIN)?;
@@ -189,6 +233,16 @@ pub struct LeakCheck {
 
 impl LeakCheck {
     /// Counts what the process has now.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::testing::LeakCheck;
+    ///
+    /// let check = LeakCheck::begin();
+    /// println!("{check:?}");
+    /// assert_eq!(check, LeakCheck::begin());
+    /// ```
     #[must_use]
     pub fn begin() -> LeakCheck {
         LeakCheck {
@@ -206,6 +260,19 @@ impl LeakCheck {
     /// # Panics
     ///
     /// Panics with both counts if they differ.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{ThreadingTCPServer, handler_fn, testing};
+    ///
+    /// let check = testing::LeakCheck::begin();
+    /// let server = testing::serve(ThreadingTCPServer::new(("127.0.0.1", 0), handler_fn(|_| Ok(())))?);
+    /// drop(server.connect()?);
+    /// drop(server);
+    /// check.assert_nothing_left();
+    /// # std::io::Result::Ok(())
+    /// ```
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         let deadline = Instant::now() + Duration::from_secs(10);

@@ -33,7 +33,7 @@ server_classes! {
     /// Serves TCP connections in worker processes that are started before the first client.
     ///
     /// Choose it for isolation at low cost: a crash ends one worker, which is replaced. A worker serves one
-    /// client at a time. Not in Python.
+    /// client at a time, or several with another [`worker_class`](crate::Builder::worker_class). Not in Python.
     #[doc(alias = "PreforkTcpServer")]
     PreforkTCPServer = Stream<Inet>, PreforkMixIn;
     /// Serves UDP datagrams in worker processes that are started before the first client.
@@ -44,7 +44,7 @@ server_classes! {
     /// Serves connections of Unix sockets in worker processes that are started before the first client.
     ///
     /// Choose it for isolation at low cost: a crash ends one worker, which is replaced. A worker serves one
-    /// client at a time. Not in Python.
+    /// client at a time, or several with another [`worker_class`](crate::Builder::worker_class). Not in Python.
     PreforkUnixStreamServer = Stream<Unix>, PreforkMixIn;
     /// Serves datagrams of Unix sockets in worker processes that are started before the first client.
     ///

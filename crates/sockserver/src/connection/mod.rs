@@ -3,11 +3,15 @@
 //! The worker that serves the connection, the deadline timer and a drain share it.
 
 pub(crate) mod buffer_pool;
+pub(crate) mod client_handle;
 pub(crate) mod datagram;
+#[cfg_attr(not(feature = "proxy-protocol"), path = "proxy_header_disabled.rs")]
+pub(crate) mod proxy_header;
 pub(crate) mod read_ahead;
 mod recv;
 pub(crate) mod state;
 pub(crate) mod transport;
+mod wrapped;
 
 use std::any::Any;
 use std::fmt;
@@ -23,11 +27,15 @@ use sock::{
 };
 
 use crate::connection::buffer_pool::{recycle_buffer, take_buffer};
+use crate::connection::client_handle::ClientHandle;
 use crate::connection::state::{ConnState, FIRST_TERMINAL, PackedState};
 use crate::connection::transport::Transport;
+use crate::connection::wrapped::Wrapped;
 use crate::limits::DeadlineKind;
 use crate::limits::clock::{Clock, NEVER};
+use crate::limits::log_limit::{LogKind, log_limited};
 use crate::limits::permits::Permit;
+use crate::os::guard::guard;
 use crate::os::interleave::yield_point;
 use crate::os::process;
 
@@ -51,16 +59,10 @@ pub(crate) struct Connection {
     ahead: AtomicCell<ReadBuffer>,
     /// The transport, if it is known from the start.
     transport: Option<Transport>,
-    /// What `wrap_request` returned. It is set while the connection is shared.
+    /// What the PROXY protocol header named and what `wrap_request` returned. It is set while the
+    /// connection is shared.
     wrapped: OnceBox<Wrapped>,
     permit: Permit,
-}
-
-/// What `wrap_request` made of an accepted connection.
-struct Wrapped {
-    /// `None` in the parent of a forked child, which has the transport.
-    transport: Option<Transport>,
-    client_address: Option<Address>,
 }
 
 /// The client has closed its side: closing cannot lose unread input.
@@ -105,7 +107,7 @@ impl Connection {
         drop(self.transport.take());
         // The log line at the end of the request names the same client as before.
         let wrapped = std::mem::take(&mut self.wrapped);
-        if let Some(named) = wrapped.get().and_then(|wrapped| wrapped.client_address.as_ref()) {
+        if let Some(named) = wrapped.get().and_then(Wrapped::client_address) {
             self.accepted_address = named.clone();
         }
         self.ahead.take();
@@ -113,17 +115,18 @@ impl Connection {
 
     #[inline]
     fn transport(&self) -> Option<&Transport> {
-        self.transport.as_ref().or_else(|| self.wrapped.get()?.transport.as_ref())
+        self.transport.as_ref().or_else(|| self.wrapped.get()?.transport())
     }
 
-    /// Returns the address that `wrap_request` named, or that accept(2) returned.
+    /// Returns the address that `wrap_request` or the PROXY protocol header named, or that
+    /// accept(2) returned.
     #[inline]
     pub(crate) fn client_address(&self) -> &Address {
         self.named_address().unwrap_or(&self.accepted_address)
     }
 
     pub(crate) fn named_address(&self) -> Option<&Address> {
-        self.wrapped.get().and_then(|wrapped| wrapped.client_address.as_ref())
+        self.wrapped.get().and_then(Wrapped::client_address)
     }
 
     fn clock(&self) -> &Clock {
@@ -139,28 +142,35 @@ impl Connection {
         self.clock().since(self.since)
     }
 
+    /// When it was accepted: see [`Clock::stamp`].
+    pub(crate) fn accepted_at(&self) -> u32 {
+        self.since
+    }
+
     pub(crate) fn state(&self) -> ConnState {
         self.load().state
     }
 
-    /// The time of its deadline, in the clock's milliseconds.
+    /// Whether no request has begun: see [`ConnState::is_idle`].
+    #[inline]
+    fn is_idle(&self) -> bool {
+        PackedState::is_idle(self.state.load(Ordering::Acquire))
+    }
+
+    /// The time of its deadline, in the clock's milliseconds. At most [`NEVER`].
     pub(crate) fn due(&self) -> u64 {
-        self.load().due
+        self.load().due.min(NEVER)
     }
 
     /// The time by which the deadline timer has to check the connection. The first byte begins a
     /// request without a call of the timer, and the request's deadline may be the earlier one.
     pub(crate) fn next_look(&self) -> u64 {
-        self.look_of(self.load())
+        self.look_of(self.load(), || self.clock().due(DeadlineKind::Request))
     }
 
     #[inline]
-    fn look_of(&self, PackedState { state, due }: PackedState) -> u64 {
-        if state == ConnState::AwaitingFirstByte {
-            due.min(self.clock().due(DeadlineKind::Request))
-        } else {
-            due
-        }
+    fn look_of(&self, PackedState { state, due }: PackedState, request_due: impl FnOnce() -> u64) -> u64 {
+        if state == ConnState::AwaitingFirstByte { due.min(request_due()) } else { due.min(NEVER) }
     }
 
     fn load(&self) -> PackedState {
@@ -170,21 +180,35 @@ impl Connection {
     /// Enters a state and starts its deadline. Returns false if the connection has been ended
     /// meanwhile.
     pub(crate) fn enter(&self, state: ConnState) -> bool {
-        self.enter_until(state).is_some()
+        self.enter_until(state, None).is_some()
     }
 
     /// Enters a state, and returns the time by which the deadline timer has to check the
-    /// connection.
+    /// connection. `now` is the time of the clock, if it was read just before.
     ///
     /// It is inlined so that the compiler sees which state it is.
     #[inline(always)]
-    pub(crate) fn enter_until(&self, state: ConnState) -> Option<u64> {
-        let due = state.deadline().map_or(NEVER, |deadline| self.clock().due(deadline));
+    pub(crate) fn enter_until(&self, state: ConnState, mut now: Option<u64>) -> Option<u64> {
+        // The clock is read once, and only if a deadline needs it.
+        let mut now = || *now.get_or_insert_with(|| self.clock().now());
+        let mut due = match state {
+            // The beginning of the request is known from its deadline: see `begun`.
+            ConnState::Serving => now() + self.clock().allowed(DeadlineKind::Request),
+            _ => match state.deadline() {
+                Some(deadline) => self.clock().due_from(deadline, &mut now),
+                None => NEVER,
+            },
+        };
+        if state == ConnState::Idle {
+            if let Some(limit) = self.own_timeout().filter(|limit| !limit.is_zero()) {
+                due = due.min(self.clock().due_after(limit));
+            }
+        }
         let state = PackedState { state, due };
         let next = state.pack();
         let update = |word| (word & 15 < FIRST_TERMINAL).then_some(next);
         let entered = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
-        entered.ok().map(|_| self.look_of(state))
+        entered.ok().map(|_| self.look_of(state, || self.clock().due_from(DeadlineKind::Request, now)))
     }
 
     /// The reason why the connection has been ended, if it has.
@@ -199,11 +223,23 @@ impl Connection {
     }
 
     /// Ends the connection if its deadline is over at `now`. Returns the deadline if so.
+    ///
+    /// An idle connection whose next request has arrived is not ended: neither this process nor its
+    /// worker may have run for some time, for example between SIGSTOP and SIGCONT. The request has
+    /// begun, and has its own deadline.
     pub(crate) fn end_if_overdue(&self, now: u64) -> Option<DeadlineKind> {
         let state = self.load();
         let deadline = state.state.deadline().filter(|_| state.due <= now)?;
+        if state.state.is_idle() && self.has_input() {
+            let due = self.clock().now() + self.clock().allowed(DeadlineKind::Request);
+            let begun = PackedState { state: ConnState::Serving, due }.pack();
+            // If this fails, the worker has begun the request itself.
+            let _ = self.state.compare_exchange(state.pack(), begun, Ordering::AcqRel, Ordering::Relaxed);
+            return None;
+        }
         yield_point();
-        let overdue = PackedState { state: ConnState::Overdue(deadline), due: NEVER }.pack();
+        let due = NEVER + self.begun(state).unwrap_or(0);
+        let overdue = PackedState { state: ConnState::Overdue(deadline), due }.pack();
         let ended = self.state.compare_exchange(state.pack(), overdue, Ordering::AcqRel, Ordering::Relaxed);
         ended.ok().map(|_| {
             self.abort(SHUT_RDWR);
@@ -213,8 +249,8 @@ impl Connection {
 
     /// Ends the connection for a drain if it is in one of the states.
     pub(crate) fn end_for_drain(&self, phases: &[ConnState], end: ConnState) -> bool {
-        let drained = PackedState { state: end, due: NEVER };
-        let ended = self.replace(|old| phases.contains(&old.state).then_some(drained));
+        let drained = |old| PackedState { state: end, due: NEVER + self.begun(old).unwrap_or(0) };
+        let ended = self.replace(|old| phases.contains(&old.state).then(|| drained(old)));
         if ended {
             // DrainClosed shuts down the receiving side only: see `ConnState::is_terminal`.
             self.abort(if end == ConnState::DrainClosed { SHUT_RD } else { SHUT_RDWR });
@@ -249,8 +285,9 @@ impl Connection {
 
     /// Whether the client has sent something that no worker has received. It never waits, because a
     /// worker may receive at the same moment.
-    fn has_input(&self) -> bool {
-        self.socket_underneath().is_some_and(|socket| socket.recv_queue().is_ok_and(|bytes| bytes > 0))
+    pub(crate) fn has_input(&self) -> bool {
+        let bytes = guard(|| self.socket_underneath()?.recv_queue().ok());
+        bytes.ok().flatten().is_some_and(|bytes| bytes > 0)
     }
 
     /// Shuts the connection down, which wakes every call that is blocked on it.
@@ -264,15 +301,20 @@ impl Connection {
         self.transport()?.socket()
     }
 
-    /// Sets what `wrap_request` made of the connection. Only the first call has an effect.
-    pub(crate) fn set_wrapped(&self, transport: Option<Transport>, client_address: Option<Address>) {
-        let _ = self.wrapped.set(Box::new(Wrapped { transport, client_address }));
-    }
-
     /// Notes that a child process serves the connection, so that aborting kills the child. Returns
     /// the transport that it had before.
     pub(crate) fn serve_in_child(&mut self, pid: process::Pid) -> Option<Transport> {
         self.transport.replace(Transport::Child(pid))
+    }
+
+    /// Returns access to the connection that its handler can share.
+    pub(crate) fn client_handle(&self) -> io::Result<ClientHandle> {
+        self.expose_socket();
+        match self.transport() {
+            Some(Transport::Socket(socket)) => ClientHandle::of_socket(socket, self.client_address()),
+            Some(Transport::Wrapped(stream)) => Ok(ClientHandle::of_stream(stream, self.client_address())),
+            Some(Transport::Child(_)) | None => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     /// The stream that the handler uses.
@@ -319,7 +361,13 @@ impl Connection {
     /// Whether there may be more input: read ahead, or not received yet. False only if it is known
     /// that there is none.
     pub(crate) fn has_more(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & (HAS_READ_AHEAD | DRAINED) != DRAINED
+        let flags = self.flags.load(Ordering::Relaxed);
+        match self.transport() {
+            _ if flags & HAS_READ_AHEAD != 0 => true,
+            // The handler may have received from the stream itself, so the stream is asked.
+            Some(Transport::Wrapped(stream)) => !guard(|| stream.is_drained()).unwrap_or(false),
+            _ => flags & DRAINED == 0,
+        }
     }
 
     fn has_flag(&self, flag: u8) -> bool {
@@ -354,6 +402,37 @@ impl Connection {
         }
     }
 
+    /// Returns when the request in this state has begun, if there is one.
+    ///
+    /// A request that is served has its deadline. Without one, and if the connection was ended while
+    /// it was served, the time after [`NEVER`] is the beginning.
+    fn begun(&self, PackedState { state, due }: PackedState) -> Option<u64> {
+        match state {
+            ConnState::Serving if due < NEVER => {
+                due.checked_sub(self.clock().allowed(DeadlineKind::Request))
+            }
+            ConnState::Serving => Some(due - NEVER),
+            state if state.is_terminal() && due > NEVER => Some(due - NEVER),
+            _ => None,
+        }
+    }
+
+    /// Counts a request whose handler has returned. Returns the time.
+    ///
+    /// The request has begun with its first byte. Without a byte it has taken no time.
+    #[inline]
+    pub(crate) fn count_request(&self) -> u64 {
+        let now = self.clock().now();
+        let elapsed = match PackedState::due_if_serving(self.state.load(Ordering::Acquire)) {
+            Some(due) if due < NEVER => {
+                (now + self.clock().allowed(DeadlineKind::Request)).saturating_sub(due)
+            }
+            _ => self.begun(self.load()).map_or(0, |begun| now.saturating_sub(begun)),
+        };
+        self.permit.traffic().add_request(elapsed);
+        now
+    }
+
     /// Maps the failure of a call, or its end of file, to the deadline or drain that caused it.
     #[cold]
     fn map_error(&self, result: io::Result<usize>, deadline: DeadlineKind) -> io::Result<usize> {
@@ -373,6 +452,14 @@ impl Connection {
         }
     }
 
+    /// The timeout that the handler has set on its socket, `None` if the socket blocks. It also
+    /// limits the wait for the next request, except that of a non-blocking socket.
+    #[inline(always)]
+    pub(crate) fn own_timeout(&self) -> Option<Duration> {
+        let socket = self.socket_underneath().filter(|socket| !socket.is_timeout_unset())?;
+        socket.gettimeout()
+    }
+
     /// Whether the socket is in blocking mode.
     fn blocks(&self) -> bool {
         self.socket_underneath().is_some_and(|socket| socket.gettimeout().is_none())
@@ -381,7 +468,16 @@ impl Connection {
     /// Notes that a deadline has ended a call, and returns the error.
     fn call_timed_out(&self, deadline: DeadlineKind) -> io::Error {
         self.late.store(Some(deadline));
-        self.timed_out(deadline)
+        let error = self.timed_out(deadline);
+        // The handler may end the connection without an error of its own.
+        if self.state() == ConnState::Serving {
+            let client_address = self.client_address();
+            log_limited!(
+                warn, LogKind::TimedOut(deadline), peer:% = client_address, deadline:% = deadline;
+                "request from {client_address}: {error}"
+            );
+        }
+        error
     }
 
     fn timed_out(&self, deadline: DeadlineKind) -> io::Error {
@@ -400,12 +496,22 @@ impl StreamSocket for Connection {
         self.recv(buffer)
     }
 
+    fn recv_into_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.has_read_ahead() {
+            if let Some(received) = self.recv_from_read_ahead(buffer) {
+                return Ok(received);
+            }
+        }
+        self.recv_nowait(buffer)
+    }
+
     /// It is inlined into `sendall`, which handlers use to write.
     #[inline(always)]
     fn send(&self, data: &[u8]) -> io::Result<usize> {
         let Some(transport) = self.transport() else { return Err(io::ErrorKind::NotConnected.into()) };
         match transport.send(data) {
             Ok(sent) => {
+                self.permit.traffic().count_sent(sent);
                 self.on_activity();
                 Ok(sent)
             }
@@ -434,6 +540,10 @@ impl StreamSocket for Connection {
 
     fn has_buffered_input(&self) -> bool {
         self.pending() > 0 || self.stream().is_some_and(|stream| stream.has_buffered_input())
+    }
+
+    fn is_drained(&self) -> bool {
+        !self.has_more()
     }
 
     fn linger_for(&self, limit: Duration) -> io::Result<Lingered> {
@@ -557,6 +667,23 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
+    fn an_idle_connection_whose_request_has_arrived_is_not_ended() {
+        for state in [ConnState::AwaitingFirstByte, ConnState::Idle] {
+            let (connection, client) = connected(state, Limits::default());
+            client.sendall(b"request").unwrap();
+            let due = connection.due();
+            assert_eq!(connection.end_if_overdue(due), None, "{state:?}");
+            assert_eq!(connection.state(), ConnState::Serving, "the request has begun");
+            assert!(connection.due() > due, "it has its own deadline");
+            assert_eq!(connection.recv_into(&mut [0; 10]).unwrap(), 7);
+            assert_eq!(connection.end_if_overdue(connection.due()), Some(DeadlineKind::Request));
+        }
+        let (silent, _client) = connected(ConnState::Idle, Limits::default());
+        assert_eq!(silent.end_if_overdue(silent.due()), Some(DeadlineKind::Idle));
+    }
+
+    #[cfg(unix)]
+    #[test]
     fn without_a_deadline_timer_the_worker_enforces_the_shortest_deadline() {
         let short = Some(Duration::from_millis(20));
         let cases = [
@@ -606,7 +733,7 @@ mod tests {
         let (ours, client) = sock::socketpair().unwrap();
         ours.set_recv_timeout(Some(Duration::from_secs(5))).unwrap();
         let connection = Connection::new(Address::None, None, permits.acquire().unwrap());
-        connection.set_wrapped(Some(Transport::Wrapped(Box::new(Wrapped(ours)))), None);
+        connection.set_wrapped(Some(Transport::Wrapped(std::sync::Arc::new(Wrapped(ours)))), None);
         connection.enter(ConnState::AwaitingFirstByte);
         let late = connection.recv_into(&mut [0; 10]).unwrap_err();
         let expected = (io::ErrorKind::TimedOut, Some(DeadlineKind::FirstByte));

@@ -10,6 +10,7 @@ use sock::{MSG_PEEK, POLLIN, Poll, ReadBuffer, Socket, StreamSocket};
 use super::{Connection, HAS_READ_AHEAD, WAITED, poll_through_signals};
 use crate::connection::buffer_pool::{recycle_buffer, take_buffer};
 use crate::limits::DeadlineKind;
+use crate::limits::clock::NEVER;
 
 impl Connection {
     /// Waits for input and stores it for the handler. Returns false at the end of file.
@@ -26,6 +27,8 @@ impl Connection {
         let mut buffer = take_buffer(size);
         let received = match nowait {
             true => buffer.receive(|room| self.recv_nowait(room)),
+            // The timeout of the handler's calls is not that of this wait.
+            false if self.own_timeout().is_some() => buffer.receive(|room| self.recv_when_ready(room)),
             false => buffer.receive(|room| self.recv(room)),
         };
         if let Ok(1..) = received {
@@ -36,12 +39,46 @@ impl Connection {
         received.map(|received| received > 0)
     }
 
+    /// Receives the next input before the deadline of the connection's state, whatever timeout the
+    /// socket has.
+    #[cold]
+    fn recv_when_ready(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some(stream) = self.stream() else { return Err(io::ErrorKind::NotConnected.into()) };
+            if stream.pending() == 0 {
+                let mut set = [Poll::new(stream.socket(), POLLIN)];
+                if poll_through_signals(&mut set, self.time_left())? == 0 {
+                    return Err(self.wait_timed_out());
+                }
+            }
+            match self.recv_nowait(buffer) {
+                // A part of a record of the stream, or input that another thread has received.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => return received,
+            }
+        }
+    }
+
+    /// The time until the deadline of the connection's state.
+    fn time_left(&self) -> Option<Duration> {
+        let due = Some(self.due()).filter(|&due| due < NEVER)?;
+        Some(Duration::from_millis(due.saturating_sub(self.clock().now())))
+    }
+
+    /// The error of a wait that the deadline of the connection's state has ended.
+    fn wait_timed_out(&self) -> io::Error {
+        let kind = self.state().deadline().unwrap_or(DeadlineKind::Idle);
+        self.ended().unwrap_or_else(|| self.call_timed_out(kind))
+    }
+
     /// [`await_input`](Self::await_input) between two requests in a forked child. Returns false also
     /// when the parent closes its end of the channel, and when the idle deadline is over.
     #[cold]
     pub(crate) fn await_input_or_drain(&self, size: usize, parent: &Socket) -> io::Result<bool> {
         // One limit for all attempts: records that a stream on top keeps do not extend it.
-        let mut limit = sock::Deadline::new(self.clock().limits().of(DeadlineKind::Idle));
+        let own = self.own_timeout().filter(|limit| !limit.is_zero());
+        let idle = self.clock().limits().of(DeadlineKind::Idle);
+        let mut limit = sock::Deadline::new(own.into_iter().chain(idle).min());
         // The first time a receive comes before poll(2): mostly the client has closed its side.
         if !self.has_flag(WAITED) {
             self.set_flag(WAITED, true);
@@ -79,7 +116,7 @@ impl Connection {
         let deadline = if own_timeout { None } else { self.recv_deadline() };
         let mut limit = sock::Deadline::new(match (nowait, own_timeout) {
             (true, _) => Some(Duration::ZERO),
-            (false, true) => socket.gettimeout(),
+            (false, true) => self.time_left(),
             (false, false) => deadline.map(|(_, limit)| limit),
         });
         loop {
@@ -90,7 +127,7 @@ impl Connection {
                 return Err(match deadline {
                     _ if nowait => io::ErrorKind::WouldBlock.into(),
                     Some((kind, _)) => self.call_timed_out(kind),
-                    None => io::ErrorKind::TimedOut.into(),
+                    None => self.wait_timed_out(),
                 });
             }
             #[cfg(unix)]

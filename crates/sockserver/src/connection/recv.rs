@@ -47,7 +47,7 @@ impl Connection {
     pub(super) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(transport) = self.transport() else { return Err(io::ErrorKind::NotConnected.into()) };
         let received = match transport {
-            Transport::Socket(socket) if self.has_flag(TIMER_ENDS_WAIT) && self.state().is_idle() => {
+            Transport::Socket(socket) if self.has_flag(TIMER_ENDS_WAIT) && self.is_idle() => {
                 let received = socket.recv_into(buffer);
                 if received.is_err() { self.continue_recv(transport, received, buffer) } else { received }
             }
@@ -110,6 +110,7 @@ impl Connection {
         if in_kernel && !self.has_flag(HANDLER_WAITED) {
             self.set_flag(HANDLER_WAITED, true);
         } else if in_kernel && socket.set_recv_timeout(limit).is_ok() {
+            // Where the option is refused, the receive below waits in poll(2) with the same limit.
             self.set_flag(HAS_RECV_TIMEOUT, true);
             // Another thread of the handler may have taken the socket meanwhile.
             if !self.is_exposed() {
@@ -179,6 +180,7 @@ impl Connection {
         if drained != (self.flags.load(Ordering::Relaxed) & DRAINED != 0) {
             self.set_flag(DRAINED, drained);
         }
+        self.permit.traffic().count_received(received);
         self.on_activity();
         received
     }

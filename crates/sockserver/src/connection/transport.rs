@@ -2,17 +2,18 @@
 //! process.
 
 use std::io;
-use std::time::Duration;
+use std::sync::Arc;
 
 use sock::{Shutdown, Socket, StreamSocket};
 
+use crate::os::guard::guard;
 use crate::os::process;
 
 /// What carries a connection.
 pub(crate) enum Transport {
     Socket(Socket),
     /// The stream that `wrap_request` returned.
-    Wrapped(Box<dyn StreamSocket>),
+    Wrapped(Arc<dyn StreamSocket>),
     /// The child process that serves the connection.
     Child(process::Pid),
 }
@@ -42,9 +43,16 @@ impl Transport {
     }
 
     /// Shuts the socket down, which wakes every call that is blocked on it, or kills the child.
+    ///
+    /// The deadline timer and a drain call it, so a stream of the user must not panic here.
     pub(crate) fn abort(&self, how: Shutdown) {
-        if let Some(socket) = self.socket() {
-            let _ = socket.shutdown(how);
+        let aborted = guard(|| {
+            if let Some(socket) = self.socket() {
+                let _ = socket.shutdown(how);
+            }
+        });
+        if let Err(message) = aborted {
+            log::error!(hook = "socket"; "cannot abort a connection: its stream panicked: {message}");
         }
         if let Transport::Child(pid) = self {
             process::kill(*pid);
@@ -63,7 +71,8 @@ impl Transport {
     #[inline]
     pub(crate) fn send(&self, data: &[u8]) -> io::Result<usize> {
         match self {
-            Transport::Socket(socket) => socket.send(data),
+            // The caller sends the rest, so a part is not worth a hint.
+            Transport::Socket(socket) => StreamSocket::send(socket, data),
             Transport::Wrapped(stream) => stream.send(data),
             Transport::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         }
@@ -82,18 +91,8 @@ impl Transport {
     pub(crate) fn recv_nowait(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Transport::Socket(socket) => socket.recv_into_nowait(buffer),
-            Transport::Wrapped(stream) => recv_nowait_over(&**stream, buffer),
+            Transport::Wrapped(stream) => stream.recv_into_nowait(buffer),
             Transport::Child(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
-}
-
-/// Receives available input from a stream that `wrap_request` returned.
-#[cold]
-fn recv_nowait_over(stream: &dyn StreamSocket, buffer: &mut [u8]) -> io::Result<usize> {
-    if stream.pending() > 0 {
-        return stream.recv_into(buffer);
-    }
-    let socket = stream.socket();
-    socket.with_timeout(Duration::ZERO, || stream.recv_into(buffer))
 }

@@ -10,7 +10,10 @@ use std::time::Duration;
 use log::Level;
 use parking_lot::Mutex;
 
+use crate::lifecycle::current_server::{AcceptingThread, ServingThread};
 use crate::limits::clock::NEVER;
+use crate::os::guard::guard;
+use crate::os::log::errno_field;
 
 /// A thread that sleeps until the earliest deadline and then ends overdue connections.
 ///
@@ -22,8 +25,11 @@ pub(crate) struct DeadlineTimer {
     next: AtomicU64,
     stopped: AtomicBool,
     is_running: AtomicBool,
+    /// Held while the thread is started or unparked. Neither waits for another thread. Nothing is
+    /// logged under it.
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// The thread could not be started, which has been logged. Each deadline tries again.
+    /// The thread could not be started, which has been logged. Each deadline tries again, and so
+    /// does the accept loop once a second.
     spawn_failed: AtomicBool,
 }
 
@@ -39,6 +45,9 @@ pub(crate) trait Expire: Send + Sync + 'static {
     /// Whether the table has no connections.
     fn is_empty(&self) -> bool;
 
+    /// Wakes the accept loop, which calls [`DeadlineTimer::retry`].
+    fn wake_loop(&self);
+
     /// The current time, in the clock's milliseconds.
     fn now(&self) -> u64;
 
@@ -51,6 +60,13 @@ const FORBIDDEN: u64 = 0;
 
 /// Longest delay of a deadline, which is otherwise a tenth of the shortest one.
 const MAX_DELAY_MS: u64 = 250;
+
+/// A thread that wakes later than this was not running: the process was stopped by a signal, or its
+/// machine was suspended.
+const PAUSED_MS: u64 = 1000;
+
+/// How long workers have after that before overdue connections are ended.
+const RESUME_MS: u64 = 200;
 
 /// How often it checks the last connections of a closed server.
 const CLOSED_INTERVAL: Duration = Duration::from_secs(1);
@@ -98,6 +114,23 @@ impl DeadlineTimer {
         self.spawn_failed.load(Ordering::Relaxed)
     }
 
+    /// Starts the thread if that has failed. Without another connection no deadline would try it.
+    pub(crate) fn retry<T: Expire>(table: &Arc<T>) {
+        if table.deadline_timer().has_failed_to_start() {
+            DeadlineTimer::wake_or_start(table);
+        }
+    }
+
+    /// Forgets the thread, which a process does not inherit from its parent.
+    pub(crate) fn enter_child(&self) {
+        if let Some(thread) = self.thread.lock().take() {
+            // Neither joined nor detached: it does not exist here.
+            std::mem::forget(thread);
+            self.is_running.store(false, Ordering::Relaxed);
+            self.next.store(NEVER, Ordering::SeqCst);
+        }
+    }
+
     #[cold]
     fn wake_or_start<T: Expire>(table: &Arc<T>) {
         let deadline_timer = table.deadline_timer();
@@ -111,11 +144,18 @@ impl DeadlineTimer {
         let its_own = Arc::downgrade(table);
         let started = thread::Builder::new().name("sockserver-deadlines".to_owned()).spawn(move || {
             while let Some(table) = its_own.upgrade() {
+                // A drain that a logger calls here would wait while no deadline is enforced.
+                let _serving = ServingThread::begin(&table);
                 let stopped = table.deadline_timer().stopped.load(Ordering::Acquire);
                 if stopped && table.is_empty() {
                     return;
                 }
-                let sleep = DeadlineTimer::expire_and_rearm(&*table);
+                // Without this thread no deadline would be enforced.
+                let sleep = guard(|| DeadlineTimer::expire_and_rearm(&*table));
+                let sleep = sleep.unwrap_or_else(|message| {
+                    log::error!("the deadline thread panicked, and continues: {message}");
+                    Some(CLOSED_INTERVAL)
+                });
                 drop(table);
                 // The last requests of a closed server end without waking the thread.
                 let sleep = if stopped {
@@ -130,16 +170,22 @@ impl DeadlineTimer {
             Ok(thread) => {
                 *running = Some(thread);
                 deadline_timer.is_running.store(true, Ordering::Relaxed);
-                deadline_timer.spawn_failed.store(false, Ordering::Relaxed);
+                drop(running);
+                if deadline_timer.spawn_failed.swap(false, Ordering::Relaxed) {
+                    log::info!("deadlines are watched again");
+                }
             }
-            // The next deadline tries again.
             Err(error) => {
-                let level = if deadline_timer.spawn_failed.swap(true, Ordering::Relaxed) {
-                    Level::Debug
-                } else {
-                    Level::Warn
-                };
-                log::log!(level, "deadlines are not watched: no thread: {error}");
+                drop(running);
+                let failed_before = deadline_timer.spawn_failed.swap(true, Ordering::Relaxed);
+                let level = if failed_before { Level::Debug } else { Level::Warn };
+                if !failed_before {
+                    table.wake_loop();
+                }
+                log::log!(
+                    level, errno = errno_field(&error);
+                    "deadlines are not watched: no thread: {error}"
+                );
             }
         }
     }
@@ -147,7 +193,12 @@ impl DeadlineTimer {
     /// Ends overdue connections. Returns how long to sleep, or `None` until the thread is woken.
     fn expire_and_rearm<T: Expire>(table: &T) -> Option<Duration> {
         let deadline_timer = table.deadline_timer();
-        deadline_timer.next.store(NEVER, Ordering::SeqCst);
+        let planned = deadline_timer.next.swap(NEVER, Ordering::SeqCst);
+        if planned < NEVER && table.now() > planned + PAUSED_MS {
+            // The process was stopped. Its workers first receive what has arrived meanwhile.
+            deadline_timer.next.store(table.now() + RESUME_MS, Ordering::SeqCst);
+            return Some(Duration::from_millis(RESUME_MS));
+        }
         let next = table.expire();
         if next == NEVER {
             return None;
@@ -190,8 +241,10 @@ impl ScopedTimer {
         let (end, ended) = mpsc::channel();
         let table = Arc::clone(table);
         let thread = thread::Builder::new().name("sockserver-deadlines".to_owned()).spawn(move || {
+            // The loop waits for this thread.
+            let _marks = (AcceptingThread::begin(&table), ServingThread::begin(&table));
             loop {
-                let next = table.expire().max(table.now() + 1);
+                let next = guard(|| table.expire()).unwrap_or_default().max(table.now() + 1);
                 let sleep = Duration::from_millis(next.saturating_sub(table.now()));
                 if ended.recv_timeout(sleep) != Err(RecvTimeoutError::Timeout) {
                     return;
@@ -209,5 +262,57 @@ impl Drop for ScopedTimer {
             // The thread does not panic.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Overdue {
+        timer: DeadlineTimer,
+        now: AtomicU64,
+        checks: AtomicU64,
+    }
+
+    impl Expire for Overdue {
+        fn wake_loop(&self) {}
+
+        fn deadline_timer(&self) -> &DeadlineTimer {
+            &self.timer
+        }
+
+        fn expire(&self) -> u64 {
+            self.checks.fetch_add(1, Ordering::Relaxed);
+            self.now() + 5000
+        }
+
+        fn is_empty(&self) -> bool {
+            false
+        }
+
+        fn now(&self) -> u64 {
+            self.now.load(Ordering::Relaxed)
+        }
+
+        fn shortest_deadline(&self) -> Option<Duration> {
+            None
+        }
+    }
+
+    #[test]
+    fn after_a_pause_of_the_process_workers_run_before_connections_are_ended() {
+        let table = Overdue::default();
+        let turn = |now| {
+            table.now.store(now, Ordering::Relaxed);
+            let sleep = DeadlineTimer::expire_and_rearm(&table).unwrap().as_millis() as u64;
+            (sleep, table.checks.load(Ordering::Relaxed))
+        };
+        assert_eq!(turn(0), (5000, 1));
+        assert_eq!(turn(5000 + PAUSED_MS), (5000, 2), "a little late");
+        let resumed = 10_001 + 2 * PAUSED_MS;
+        assert_eq!(turn(resumed), (RESUME_MS, 2), "it was stopped");
+        assert_eq!(turn(resumed + RESUME_MS), (5000, 3));
     }
 }

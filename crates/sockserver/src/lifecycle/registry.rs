@@ -3,10 +3,11 @@
 mod client_address;
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -16,6 +17,7 @@ use crate::connection::Connection;
 use crate::connection::state::ConnState;
 use crate::lifecycle::current_server::{AcceptingThread, ServingThread};
 use crate::lifecycle::deadline_timer::{DeadlineTimer, Expire};
+use crate::lifecycle::gauges::ThreadGauges;
 use crate::lifecycle::scoreboard::{Scoreboard, Slot};
 use crate::limits::Limits;
 use crate::limits::clock::NEVER;
@@ -23,6 +25,7 @@ use crate::limits::drain_report::{AbortedRequest, DrainReport};
 use crate::limits::permits::{Permit, Permits};
 use crate::limits::slab::ChunkedVec;
 use crate::limits::stats::{Outcome, Stats};
+use crate::limits::traffic::Traffic;
 use crate::os::interleave::{self, yield_point};
 use crate::os::process::Pid;
 use crate::os::waker::Waker;
@@ -30,12 +33,22 @@ use crate::os::waker::Waker;
 /// How long a drain waits for aborted requests to end.
 const ABORT_GRACE: Duration = Duration::from_millis(150);
 
+/// How long a drain waits for the first request of a connection that has sent nothing yet, but not
+/// for more than half of its limit. A client that has just connected sends its request within a
+/// round trip, or a second later if the segment was lost (RFC 6298).
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+
 /// How often a drain looks for connections that have become idle.
 const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The requests that a server serves, and the counters of those that have ended.
 pub(crate) struct Registry {
     pub(crate) permits: Arc<Permits>,
+    /// Every request locks it when it begins and when it ends. Under it only memory is read and
+    /// written, the scoreboard included: no system call, no log line, no code of the user, and no
+    /// connection is dropped. What a drain or the deadline timer does with a connection follows when
+    /// it is released: see [`EntryGuard`]. The lock of a gate or of a child's table may be held, and
+    /// never the other way round.
     table: Mutex<Table>,
     /// Notified when a request ends during a drain.
     ended: Condvar,
@@ -43,10 +56,23 @@ pub(crate) struct Registry {
     released: Condvar,
     draining: AtomicBool,
     pub(crate) deadline_timer: DeadlineTimer,
-    /// The counters of worker processes.
-    worker_scoreboard: OnceLock<Arc<Scoreboard>>,
-    /// The slot where a worker process publishes its counters.
-    own_slot: OnceLock<Slot>,
+    /// Where this process publishes its counters, if the server has several processes.
+    published: OnceLock<Published>,
+    /// The slot of a forked child, which publishes no counters.
+    child_slot: OnceLock<Slot>,
+    /// What the threads of this process do. Held to copy or replace the pointer.
+    pub(super) thread_gauges: Mutex<Option<Arc<ThreadGauges>>>,
+}
+
+/// The counters that the processes of a server share.
+struct Published {
+    board: Arc<Scoreboard>,
+    /// The slot of this process.
+    slot: Slot,
+    /// The process of the server, 0 in a worker process.
+    parent: AtomicU32,
+    /// It is a worker process with several connections.
+    serves_many: bool,
 }
 
 #[derive(Default)]
@@ -69,7 +95,33 @@ struct Table {
     inline: Option<InlineRequest>,
     /// Connections that a drain closed while they were idle.
     closed_idle: u64,
+    /// Requests that ended by themselves, and neither by a deadline nor by a drain.
+    completed: u64,
+    /// Requests that drains have aborted. Each drain reports those since its own beginning.
+    aborted: Vec<Aborted>,
     report: Option<DrainReport>,
+    /// The counters when the first drain began, until that drain takes them.
+    baseline: Option<Baseline>,
+}
+
+/// A request that a drain has aborted: its slot and the time when it was accepted, which identify
+/// it, and what is reported.
+#[derive(Clone)]
+struct Aborted {
+    slot: Option<u32>,
+    since: u32,
+    request: AbortedRequest,
+}
+
+/// The counters at the beginning of a drain.
+pub(crate) struct Baseline {
+    begin: Instant,
+    idle: u64,
+    completed: u64,
+    /// How many requests were recorded as aborted.
+    cut: usize,
+    /// Requests that another drain has aborted and that have not ended.
+    aborted: Vec<Aborted>,
 }
 
 /// A datagram that a loop serves itself. Only a drain uses it, for its report.
@@ -86,6 +138,10 @@ pub(crate) struct Entry {
     number: u64,
     slot: u32,
     state: EntryState,
+    /// A worker process has published that the connection is idle.
+    is_idle: AtomicBool,
+    /// A worker process has counted the connection for its client address.
+    is_counted: AtomicBool,
 }
 
 /// How far the end of a request has come.
@@ -102,31 +158,103 @@ enum EntryState {
 pub(crate) struct PerIpLimitReached;
 
 impl Registry {
+    #[cfg(test)]
     pub(crate) fn new(limits: Limits, waker: Arc<Waker>) -> Arc<Registry> {
+        let traffic = Traffic::new(false, &limits.duration_buckets).unwrap();
+        Registry::with_traffic(limits, waker, traffic)
+    }
+
+    pub(crate) fn with_traffic(limits: Limits, waker: Arc<Waker>, traffic: Arc<Traffic>) -> Arc<Registry> {
         Arc::new(Registry {
-            permits: Permits::new(limits, waker),
+            permits: Permits::with_traffic(limits, waker, traffic),
             table: Mutex::default(),
             ended: Condvar::new(),
             released: Condvar::new(),
             draining: AtomicBool::new(false),
             deadline_timer: DeadlineTimer::default(),
-            worker_scoreboard: OnceLock::new(),
-            own_slot: OnceLock::new(),
+            published: OnceLock::new(),
+            child_slot: OnceLock::new(),
+            thread_gauges: Mutex::default(),
         })
     }
 
-    pub(crate) fn set_worker_scoreboard(&self, board: Arc<Scoreboard>) {
-        let _ = self.worker_scoreboard.set(board);
+    /// Shares the counters with the processes that this process forks from now on.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if memory cannot be mapped.
+    pub(crate) fn share_stats(&self, workers: usize) -> io::Result<Arc<Scoreboard>> {
+        let own = std::process::id();
+        if let Some(published) = self.published.get() {
+            // It was forked after its parent had served, and serves itself now.
+            if ![own, 0].contains(&published.parent.load(Ordering::Relaxed)) {
+                published.board.renew()?;
+                published.parent.store(own, Ordering::Relaxed);
+                published.slot.publish(&self.table.lock().stats);
+            }
+            return Ok(Arc::clone(&published.board));
+        }
+        let board = Arc::new(Scoreboard::new(workers)?);
+        self.publish_to(&board, board.parent_slot(), own, false);
+        Ok(board)
     }
 
-    pub(crate) fn set_own_slot(&self, slot: Slot) {
-        let _ = self.own_slot.set(slot);
+    /// Publishes the counters of a worker process in its slot. With `serves_many` it has several
+    /// connections, for which the limits of the whole server apply.
+    pub(crate) fn publish_in_worker(&self, board: &Arc<Scoreboard>, slot: Slot, serves_many: bool) {
+        if serves_many {
+            self.permits.share(slot.permits());
+        }
+        self.publish_to(board, slot, 0, serves_many);
     }
 
-    /// Publishes the counters to the parent process, if there is one.
+    fn publish_to(&self, board: &Arc<Scoreboard>, slot: Slot, parent: u32, serves_many: bool) {
+        let table = self.table.lock();
+        slot.publish(&table.stats);
+        let (board, parent) = (Arc::clone(board), AtomicU32::new(parent));
+        let published = Published { board, slot, parent, serves_many };
+        let _ = self.published.set(published);
+    }
+
+    /// Publishes the counters to the other processes of the server, if there are any.
     fn publish(&self, stats: &Stats) {
-        if let Some(mirror) = self.own_slot.get() {
-            mirror.publish(stats);
+        if let Some(published) = self.published.get() {
+            published.slot.publish(stats);
+        }
+    }
+
+    /// Publishes that a handler has returned, if this is a worker process or a forked child.
+    #[inline]
+    pub(crate) fn count_request_of_worker(&self) {
+        if let Some(slot) = self.process_slot() {
+            slot.count_request();
+        }
+    }
+
+    /// Sets the slot of a forked child.
+    pub(crate) fn set_child_slot(&self, slot: Slot) {
+        let _ = self.child_slot.set(slot);
+    }
+
+    /// The memory that the processes of the server share, if there is some.
+    pub(crate) fn board(&self) -> Option<&Scoreboard> {
+        self.published.get().map(|published| &*published.board)
+    }
+
+    /// The slot of this process, if it is a worker process.
+    #[inline]
+    fn worker_slot(&self) -> Option<&Slot> {
+        let published = self.published.get()?;
+        (published.parent.load(Ordering::Relaxed) == 0).then_some(&published.slot)
+    }
+
+    /// The slot of this process, if it is a worker process or a forked child.
+    #[inline]
+    fn process_slot(&self) -> Option<&Slot> {
+        let published = self.published.get()?;
+        match published.parent.load(Ordering::Relaxed) {
+            0 => Some(&published.slot),
+            _ => self.child_slot.get(),
         }
     }
 
@@ -145,33 +273,62 @@ impl Registry {
         let mut table = self.table.lock();
         table.stats.begin();
         self.publish(&table.stats);
-        let allowed = table.count_ip(connection.client_address(), self.limits().max_connections_per_ip);
+        // A connection counts for a proxy only if its header names no client.
+        let allowed = match self.limits().expects_proxy_header() {
+            true => Ok(()),
+            false => table.count_ip(connection.client_address(), self.limits().max_connections_per_ip),
+        };
         let slot = match table.free.pop() {
             Some(slot) => slot,
             None => table.entries.push(None) as u32,
         };
         table.entries[slot as usize] = Some(Arc::clone(&connection));
         let number = table.stats.accepted;
-        (Entry { connection, number, slot, state: EntryState::Open }, allowed)
+        drop(table);
+        let (is_idle, is_counted) = (AtomicBool::new(false), AtomicBool::new(false));
+        let entry = Entry { connection, number, slot, state: EntryState::Open, is_idle, is_counted };
+        (entry, allowed)
+    }
+
+    /// Ends overdue connections, and returns for how many the worker has not returned since.
+    pub(crate) fn overdue(&self) -> usize {
+        self.expire_overdue();
+        let is_overdue = |state| matches!(state, ConnState::Overdue(_));
+        self.table.lock().connections().filter(|connection| is_overdue(connection.state())).count()
+    }
+
+    /// Waits until a request ends, for `limit` at most. Returns whether none is in flight.
+    pub(crate) fn wait_for_an_end(&self, limit: Duration) -> bool {
+        let mut table = self.table.lock();
+        // The end of a request notifies only drains, so this counts as one.
+        table.drains += 1;
+        if table.stats.in_flight > 0 {
+            self.ended.wait_for(&mut table, limit);
+        }
+        table.drains -= 1;
+        table.stats.in_flight == 0
     }
 
     /// Adds a datagram that the loop serves itself, and returns its number. There is one at a
-    /// time, because a server has one loop.
-    pub(crate) fn begin_inline(&self, client_address: &Address) -> u64 {
+    /// time, because a server has one loop. Also returns the time: see [`Clock::stamp`].
+    ///
+    /// [`Clock::stamp`]: crate::limits::clock::Clock::stamp
+    pub(crate) fn begin_inline(&self, client_address: &Address) -> (u64, u32) {
         let mut table = self.table.lock();
         table.stats.begin();
         self.publish(&table.stats);
         let (client_address, since) = (client_address.clone(), self.permits.clock().stamp());
         table.inline = Some(InlineRequest { client_address, since, aborted: false });
-        table.stats.accepted
+        (table.stats.accepted, since)
     }
 
     /// Ends that datagram, and returns the outcome that it is counted as.
     pub(crate) fn end_inline(&self, outcome: Outcome) -> Outcome {
         let mut table = self.table.lock();
         let was_cut = table.inline.take().is_some_and(|datagram| datagram.aborted);
+        table.completed += u64::from(!was_cut);
         let outcome = match outcome {
-            Outcome::Finished | Outcome::Failed if was_cut => Outcome::Aborted,
+            Outcome::Finished | Outcome::Failed | Outcome::Disconnected if was_cut => Outcome::Aborted,
             outcome => outcome,
         };
         self.count(&mut table, outcome);
@@ -184,11 +341,22 @@ impl Registry {
         self.publish(&table.stats);
     }
 
+    /// The counters of the whole server, in whichever of its processes it is called.
     pub(crate) fn stats(&self) -> Stats {
+        let Some(published) = self.published.get() else { return self.own_stats() };
+        let parent = match published.parent.load(Ordering::Relaxed) == std::process::id() {
+            true => self.own_stats(),
+            // A worker, or a forked child, whose copy of the table is out of date.
+            false => published.board.parent_stats(),
+        };
+        parent.plus(&published.board.stats())
+    }
+
+    /// The counters of this process alone.
+    pub(crate) fn own_stats(&self) -> Stats {
         let table = self.table.lock();
         let between = table.connections().filter(|connection| connection.state() == ConnState::Idle);
-        let stats = Stats { idle: between.count() as u64, ..table.stats };
-        self.worker_scoreboard.get().map_or(stats, |board| board.stats().plus(&stats))
+        Stats { idle: between.count() as u64, ..table.stats }
     }
 
     /// Ends overdue connections. Returns when the next one may be overdue.
@@ -200,11 +368,10 @@ impl Registry {
     pub(crate) fn expire_overdue_at(&self, now: u64) -> u64 {
         let mut from = 0;
         while let Some(held) = self.guard_next(&mut from, |connection| connection.due() <= now) {
-            let Some(deadline) = held.connection().end_if_overdue(now) else { continue };
-            held.abort_wrapping();
-            let client_address = held.connection().client_address().clone();
-            drop(held);
-            log::debug!("request from {client_address} ended: {deadline} deadline");
+            // The worker logs it: a logger that blocks must not delay the other deadlines.
+            if held.connection().end_if_overdue(now).is_some() {
+                held.abort_wrapping();
+            }
         }
         let table = self.table.lock();
         table.connections().map(|connection| connection.next_look()).min().unwrap_or(NEVER)
@@ -256,31 +423,43 @@ impl Registry {
         DrainGuard { registry: self }
     }
 
-    /// Begins a drain. Only accepted requests are served from now on.
-    pub(crate) fn begin_drain(&self) {
-        self.draining.store(true, Ordering::Release);
+    /// Begins a drain. Only accepted requests are served from now on. The first drain counts from here,
+    /// because a loop may serve requests before the drain waits for them.
+    /// Returns whether it is the first drain.
+    pub(crate) fn begin_drain(&self) -> bool {
+        let mut table = self.table.lock();
+        if self.draining.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        table.baseline = Some(table.count());
+        true
+    }
+
+    /// Returns the counters at the beginning of a drain, from which its report is computed. It is
+    /// called after [`begin_drain`](Self::begin_drain).
+    pub(crate) fn baseline(&self) -> Baseline {
+        let mut table = self.table.lock();
+        table.baseline.take().unwrap_or_else(|| table.count())
     }
 
     /// Closes idle connections, waits for requests, and aborts the rest at the limit. `collect` is
-    /// called regularly, to record what has ended. `serving` returns whether a loop may still have
-    /// a client.
+    /// called regularly, to record what has ended, with whether the limit is over. `serving`
+    /// returns whether a loop may still have a client.
     pub(crate) fn drain(
         &self,
+        baseline: Baseline,
         limit: Duration,
         hurry: &dyn Fn() -> bool,
-        collect: &dyn Fn(),
+        collect: &dyn Fn(bool),
         serving: &dyn Fn() -> bool,
     ) -> DrainReport {
-        let begin = Instant::now();
-        let until = begin.checked_add(limit);
-        let (before, dismissed) = {
-            let table = self.table.lock();
-            (table.stats, table.closed_idle)
-        };
+        let Baseline { begin, idle: idle_before, completed: completed_before, cut, mut aborted } = baseline;
+        let until = Instant::now().checked_add(limit);
+        let mut silent = Silent::within(limit);
         let is_over = || until.is_some_and(|until| Instant::now() >= until) || hurry();
         loop {
-            self.close_idle(&is_over);
-            collect();
+            self.close_idle(&mut silent, &is_over);
+            collect(false);
             // It makes a system call, so it is called without the lock.
             if is_over() {
                 break;
@@ -292,10 +471,11 @@ impl Registry {
             let look = Instant::now() + DRAIN_POLL_INTERVAL;
             self.ended.wait_until(&mut table, until.map_or(look, |until| until.min(look)));
         }
-        let cut = self.abort_all();
+        collect(true);
+        self.abort_all();
         let grace = Instant::now() + ABORT_GRACE;
         let mut table = loop {
-            collect();
+            collect(true);
             let mut table = self.table.lock();
             let now = Instant::now();
             if now >= grace || table.stats.in_flight == 0 && !serving() {
@@ -304,16 +484,13 @@ impl Registry {
             self.ended.wait_until(&mut table, grace.min(now + DRAIN_POLL_INTERVAL));
         };
         table.abandoned |= table.stats.in_flight > 0;
-        let all = before.in_flight + (table.stats.accepted - before.accepted);
-        let idle = table.closed_idle - dismissed;
-        // Requests that were accepted too late to be aborted have not ended either.
-        let late = table.connections().filter(|connection| !connection.state().is_terminal()).count();
-        let late = late + table.inline.iter().filter(|datagram| !datagram.aborted).count();
-        let finished = all.saturating_sub(idle + (cut.len() + late) as u64);
+        let known = |other: &Aborted| aborted.iter().any(|one: &Aborted| one.is_same(other));
+        let later: Vec<_> = table.aborted[cut..].iter().filter(|other| !known(other)).cloned().collect();
+        aborted.extend(later);
         let report = DrainReport {
-            finished,
-            idle,
-            aborted: cut,
+            finished: table.completed - completed_before,
+            idle: table.closed_idle - idle_before,
+            aborted: aborted.into_iter().map(|aborted| aborted.request).collect(),
             still_running: table.stats.in_flight,
             elapsed: begin.elapsed(),
         };
@@ -338,11 +515,15 @@ impl Registry {
         self.table.lock().report.clone()
     }
 
-    /// Closes idle connections until `is_over`.
-    pub(crate) fn close_idle(&self, is_over: &dyn Fn() -> bool) {
-        let mut from = 0;
+    /// Closes idle connections until `is_over`. Those that have sent nothing yet get time for their
+    /// first request.
+    pub(crate) fn close_idle(&self, silent: &mut Silent, is_over: &dyn Fn() -> bool) {
+        let (now, mut from) = (Instant::now(), 0);
         while let Some(held) = self.guard_next(&mut from, |connection| connection.state().is_idle()) {
             yield_point();
+            if !silent.may_close(&held, now) {
+                continue;
+            }
             held.connection().close_if_idle();
             yield_point();
             drop(held);
@@ -352,13 +533,13 @@ impl Registry {
         }
     }
 
-    /// Aborts all requests and returns them. A connection that a deadline has ended is among them
-    /// if its handler has not returned.
-    pub(crate) fn abort_all(&self) -> Vec<AbortedRequest> {
-        use ConnState::{AwaitingFirstByte, DrainClosed, Idle, Queued, Serving, Wrapping};
-        let phases = [Queued, Wrapping, AwaitingFirstByte, Serving, Idle, DrainClosed];
+    /// Aborts all requests and records them for the reports. A connection that a deadline has ended
+    /// is among them if its handler has not returned.
+    pub(crate) fn abort_all(&self) {
+        use ConnState::{AwaitingFirstByte, DrainClosed, Idle, ProxyHeader, Queued, Serving, Wrapping};
+        let phases = [Queued, ProxyHeader, Wrapping, AwaitingFirstByte, Serving, Idle, DrainClosed];
         let is_left = |phase| phases.contains(&phase) || matches!(phase, ConnState::Overdue(_));
-        let (mut cut, mut from) = (Vec::new(), 0);
+        let mut from = 0;
         while let Some(held) = self.guard_next(&mut from, |connection| is_left(connection.state())) {
             yield_point();
             let connection = held.connection();
@@ -367,19 +548,23 @@ impl Registry {
                 held.abort_wrapping();
             }
             if ended || matches!(connection.state(), ConnState::Overdue(_)) {
-                let client_address = connection.client_address().clone();
-                cut.push(AbortedRequest { client_address, age: connection.age() });
+                let aborted = Aborted::new(held.slot, connection);
+                let mut table = self.table.lock();
+                // Another drain may have recorded one that is overdue.
+                if ended || !table.aborted.iter().any(|other| other.is_same(&aborted)) {
+                    table.aborted.push(aborted);
+                }
             }
         }
         let mut table = self.table.lock();
         if let Some(datagram) = table.inline.as_mut().filter(|datagram| !datagram.aborted) {
             datagram.aborted = true;
-            cut.push(AbortedRequest {
-                client_address: datagram.client_address.clone(),
-                age: self.permits.clock().since(datagram.since),
-            });
+            let since = datagram.since;
+            let (client_address, age) =
+                (datagram.client_address.clone(), self.permits.clock().since(since));
+            let request = AbortedRequest { client_address, age };
+            table.aborted.push(Aborted { slot: None, since, request });
         }
-        cut
     }
 
     /// Whether this thread serves a request of the server, so that it cannot wait for its end.
@@ -422,7 +607,7 @@ impl Registry {
         let left = table.stats.in_flight - own.min(table.stats.in_flight);
         drop(table);
         if left > 0 {
-            log::warn!("closed while {left} requests still run");
+            log::warn!(count = left; "closed while {left} requests still run");
         }
         left == 0
     }
@@ -456,6 +641,10 @@ impl Expire for Registry {
         self.table.lock().stats.in_flight == 0
     }
 
+    fn wake_loop(&self) {
+        self.permits.wake_loop();
+    }
+
     fn now(&self) -> u64 {
         self.permits.clock().now()
     }
@@ -466,6 +655,23 @@ impl Expire for Registry {
 }
 
 impl Table {
+    /// Returns the counters from which a drain that begins now counts.
+    fn count(&self) -> Baseline {
+        // Another drain has aborted them, and their handlers have not returned.
+        let aborted = self
+            .iter_slots_from(0)
+            .filter(|(_, connection)| connection.state() == ConnState::DrainAborted)
+            .map(|(slot, connection)| Aborted::new(slot, connection))
+            .collect();
+        Baseline {
+            begin: Instant::now(),
+            idle: self.closed_idle,
+            completed: self.completed,
+            cut: self.aborted.len(),
+            aborted,
+        }
+    }
+
     fn connections(&self) -> impl Iterator<Item = &Arc<Connection>> {
         self.entries.iter().flatten()
     }
@@ -476,9 +682,8 @@ impl Table {
     }
 
     fn count_ip(&mut self, address: &Address, most: Option<usize>) -> Result<(), PerIpLimitReached> {
-        let (Some(most), Some(ip)) = (most, address.ip()) else {
-            return Ok(());
-        };
+        let Some(most) = most else { return Ok(()) };
+        let Some(ip) = address.ip() else { return Ok(()) };
         let count = self.by_ip.entry(ip.to_canonical()).or_default();
         *count += 1;
         if *count > most { Err(PerIpLimitReached) } else { Ok(()) }
@@ -511,7 +716,14 @@ impl Entry {
     /// has been ended meanwhile.
     #[inline(always)]
     pub(crate) fn enter(&self, registry: &Arc<Registry>, phase: ConnState) -> bool {
-        let next_look = self.connection.enter_until(phase);
+        self.enter_at(registry, phase, None)
+    }
+
+    /// [`enter`](Self::enter) at a time of the clock, if it was read just before.
+    #[inline(always)]
+    pub(crate) fn enter_at(&self, registry: &Arc<Registry>, phase: ConnState, now: Option<u64>) -> bool {
+        let next_look = self.connection.enter_until(phase, now);
+        self.publish_idle(registry, phase == ConnState::Idle);
         if let Some(next_look) = next_look {
             DeadlineTimer::watch(registry, next_look);
         }
@@ -521,6 +733,16 @@ impl Entry {
             self.connection.set_timer_ends_wait(ends_wait);
         }
         next_look.is_some()
+    }
+
+    /// Publishes whether the connection of a worker process or forked child is idle.
+    #[inline]
+    fn publish_idle(&self, registry: &Registry, is_idle: bool) {
+        if let Some(slot) = registry.process_slot() {
+            if self.is_idle.swap(is_idle, Ordering::Relaxed) != is_idle {
+                slot.count_idle(is_idle);
+            }
+        }
     }
 
     /// Stores a second descriptor while `wrap_request` has the first.
@@ -564,7 +786,9 @@ impl Entry {
     /// Removes the entry from the table.
     fn remove(&self, registry: &Registry, table: &mut MutexGuard<'_, Table>) {
         let connection = &self.connection;
-        table.forget_ip(connection.client_address(), registry.limits().max_connections_per_ip);
+        registry.forget_ip(table, connection);
+        self.forget_in_all_workers(registry);
+        self.publish_idle(registry, false);
         table.closed_idle += u64::from(connection.state() == ConnState::DrainClosed);
         table.entries[self.slot as usize] = None;
         table.free.push(self.slot);
@@ -577,9 +801,14 @@ impl Entry {
         if self.state == EntryState::Ended {
             return;
         }
+        let state = self.connection.state();
         let mut table = registry.table.lock();
         if self.state == EntryState::Open {
             self.remove(registry, &mut table);
+        }
+        let is_cut = state.is_terminal() || state == ConnState::DrainClosed;
+        if !is_cut && matches!(outcome, Outcome::Finished | Outcome::Failed | Outcome::Panicked) {
+            table.completed += 1;
         }
         registry.count(&mut table, outcome);
         drop(table);
@@ -592,9 +821,55 @@ impl Entry {
 #[inline]
 pub(crate) fn log_end(number: u64, client_address: &Address, outcome: Outcome) {
     log::debug!(
-        peer:% = client_address, request = number;
+        peer:% = client_address, request = number, outcome:? = outcome;
         "request {number} from {client_address}: {outcome:?}"
     );
+}
+
+impl Aborted {
+    fn new(slot: u32, connection: &Connection) -> Aborted {
+        let (client_address, age) = (connection.client_address().clone(), connection.age());
+        let request = AbortedRequest { client_address, age };
+        Aborted { slot: Some(slot), since: connection.accepted_at(), request }
+    }
+
+    fn is_same(&self, other: &Aborted) -> bool {
+        (self.slot, self.since) == (other.slot, other.since)
+    }
+}
+
+/// Connections that have sent nothing yet, and when a drain has seen them first.
+pub(crate) struct Silent {
+    grace: Duration,
+    /// By their slot, with the time when they were accepted.
+    seen: HashMap<u32, (u32, Instant)>,
+}
+
+impl Silent {
+    /// For a drain that may take `limit`.
+    fn within(limit: Duration) -> Silent {
+        Silent { grace: FIRST_REQUEST_GRACE.min(limit / 2), seen: HashMap::new() }
+    }
+
+    /// Closes all of them at once.
+    #[cfg(test)]
+    pub(crate) fn without_grace() -> Silent {
+        Silent { grace: Duration::ZERO, seen: HashMap::new() }
+    }
+
+    /// Returns whether a connection may be closed.
+    fn may_close(&mut self, held: &EntryGuard<'_>, now: Instant) -> bool {
+        if self.grace.is_zero() || held.connection().state() != ConnState::AwaitingFirstByte {
+            return true;
+        }
+        let since = held.connection().accepted_at();
+        let seen = self.seen.entry(held.slot).or_insert((since, now));
+        if seen.0 != since {
+            // Another connection has the slot now.
+            *seen = (since, now);
+        }
+        now.saturating_duration_since(seen.1) >= self.grace
+    }
 }
 
 /// Guards an entry for a thread that is not its owner. No system call and no code of the user runs

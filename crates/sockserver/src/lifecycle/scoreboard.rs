@@ -1,26 +1,33 @@
-//! Memory that pre-forked workers share with their parent: counters, heartbeats, clients.
+//! Memory that the processes of a server share: counters, heartbeats, clients.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sock::Address;
 
-use crate::limits::stats::{STATS_WORDS, Stats};
+use crate::lifecycle::address_counts::AddressCounts;
+use crate::lifecycle::gauges::WorkerStats;
+use crate::limits::shared_permits::SharedPermits;
+use crate::limits::stats::{IDLE_WORD, STATS_WORDS, Stats};
 use crate::os::process::{self, SharedWords};
 
-/// The memory: a slot for each worker, and the sum of the workers that have exited.
+/// The memory: a slot for each worker, two for the sum of the workers that have exited, one for the
+/// parent, the state of retirements, and the lock.
 pub(crate) struct Scoreboard {
     words: Arc<SharedWords>,
     /// The same instant in every process, because fork(2) copies it.
     epoch: Instant,
-    retired: Mutex<Stats>,
+    /// Held in the parent while it retires a worker. Only shared memory is read and written under it.
+    retiring: Mutex<()>,
+    /// The connections of each client address, if workers have several connections and there is a limit.
+    addresses: OnceLock<AddressCounts>,
 }
 
-/// The slot of one worker.
+/// The slot of one worker, or that of the parent.
 #[derive(Clone)]
 pub(crate) struct Slot {
     words: Arc<SharedWords>,
@@ -30,7 +37,9 @@ pub(crate) struct Slot {
 
 /// Words of a slot: a number that is odd while the counters are being written; the counters; the
 /// time of the last heartbeat; whether the worker has started; the client's address in two words,
-/// its port, and since when it is served; whether the client is counted for its address.
+/// its port, and since when it is served; whether the client is counted for its address; the exit
+/// status, plus one; how many permits the worker has, if it has several connections; the process id;
+/// when the process was started; the requests that it has served.
 const SEQUENCE: usize = 0;
 const STATS: usize = 1;
 const BEAT: usize = STATS + STATS_WORDS;
@@ -39,11 +48,31 @@ const CLIENT: usize = STARTED + 1;
 const PORT: usize = CLIENT + 2;
 const SINCE: usize = PORT + 1;
 const ADMITTED: usize = SINCE + 1;
-const SLOT_WORDS: usize = ADMITTED + 1;
+const EXIT: usize = ADMITTED + 1;
+const PERMITS: usize = EXIT + 1;
+const PID: usize = PERMITS + 1;
+const BORN: usize = PID + 1;
+const REQUESTS: usize = BORN + 1;
+const SLOT_WORDS: usize = REQUESTS + 1;
+
+/// Slots behind those of the workers: the sum of the workers that have exited, which is written to
+/// the two slots by turns, and the parent's own counters.
+const RETIRED: usize = 0;
+const PARENT: usize = 2;
+const MORE_SLOTS: usize = 3;
+
+/// Words behind the slots: the [`Retirements`], and the lock.
+const MORE_WORDS: usize = 2;
+
+/// Attempts to read the slots between two retirements without a pause.
+const READ_SPINS: u32 = 100;
+const READ_PAUSE: Duration = Duration::from_micros(100);
 
 /// Values of [`STARTED`]. Zero until the worker can serve.
 const ACCEPTS: u64 = 1;
 const STOPPED: u64 = 2;
+/// A forked child, whose parent has its counters.
+const CHILD: u64 = 3;
 
 /// In [`PORT`]: a client is served, and its address is known.
 const SERVES: u64 = 1 << 32;
@@ -65,35 +94,138 @@ const STUCK: u64 = 1 << 63;
 impl Scoreboard {
     pub(crate) fn new(workers: usize) -> io::Result<Scoreboard> {
         Ok(Scoreboard {
-            // The last one is the lock: see `Slot::lock`.
-            words: Arc::new(SharedWords::new(workers * SLOT_WORDS + 1)?),
+            words: Arc::new(SharedWords::new((workers + MORE_SLOTS) * SLOT_WORDS + MORE_WORDS)?),
             epoch: Instant::now(),
-            retired: Mutex::default(),
+            retiring: Mutex::default(),
+            addresses: OnceLock::new(),
         })
+    }
+
+    /// Separates the board from that of the parent process, after a fork.
+    pub(crate) fn renew(&self) -> io::Result<()> {
+        self.words.renew()?;
+        self.addresses.get().map_or(Ok(()), AddressCounts::renew)
+    }
+
+    /// Counts the connections of each client address from now on, for workers with up to
+    /// `max_connections` connections.
+    pub(crate) fn count_addresses(&self, max_connections: usize) -> io::Result<()> {
+        if self.addresses.get().is_none() {
+            let _ = self.addresses.set(AddressCounts::new(places(&self.words), max_connections)?);
+        }
+        Ok(())
+    }
+
+    /// The slot where the parent publishes its own counters.
+    pub(crate) fn parent_slot(&self) -> Slot {
+        Slot { words: Arc::clone(&self.words), epoch: self.epoch, place: places(&self.words) + PARENT }
     }
 
     pub(crate) fn slot(&self, place: usize) -> Slot {
         let slot = Slot { words: Arc::clone(&self.words), epoch: self.epoch, place };
         slot.word(BEAT).store(slot.now(), Ordering::Relaxed);
+        slot.word(BORN).store(slot.now(), Ordering::Relaxed);
         slot
     }
 
-    /// The counters of all workers, including those that have exited.
+    /// How many processes have a slot.
+    pub(crate) fn places(&self) -> usize {
+        places(&self.words)
+    }
+
+    /// What each process does.
+    pub(crate) fn worker_stats(&self) -> Vec<WorkerStats> {
+        let now = self.epoch.elapsed().as_millis() as u64;
+        let stats = (0..self.places()).filter_map(|place| {
+            let word = |number: usize| self.words.get(place * SLOT_WORDS + number).load(Ordering::Acquire);
+            let pid = u32::try_from(word(PID)).ok().filter(|pid| *pid != 0)?;
+            let stats = match word(STARTED) {
+                // It has one connection.
+                CHILD => Stats { in_flight: 1, idle: word(STATS + IDLE_WORD).min(1), ..Stats::default() },
+                _ => self.read(place),
+            };
+            Some(WorkerStats {
+                pid,
+                in_flight: stats.in_flight,
+                idle: stats.idle,
+                requests: word(REQUESTS),
+                age: Duration::from_millis(now.saturating_sub(word(BORN))),
+            })
+        });
+        stats.collect()
+    }
+
+    /// Clears the slot of a forked child that has exited.
+    pub(crate) fn clear_child(&self, place: usize) {
+        for word in 0..SLOT_WORDS {
+            self.words.get(place * SLOT_WORDS + word).store(0, Ordering::Release);
+        }
+    }
+
+    /// The counters of all workers, including those that have exited. They never decrease, also while
+    /// the parent retires a worker. A parent that is paused or killed in a retirement delays no reader.
     pub(crate) fn stats(&self) -> Stats {
-        let retired = self.retired.lock();
-        (0..self.words.len() / SLOT_WORDS).fold(*retired, |sum, place| sum.plus(&self.read(place)))
+        let mut attempts = 0;
+        loop {
+            let before = self.retirements();
+            let places = (0..places(&self.words)).filter(|&place| Some(place) != before.summed());
+            let stats =
+                places.fold(self.read(self.retired(before)), |sum, place| sum.plus(&self.read(place)));
+            if self.retirements() == before {
+                return stats;
+            }
+            // A worker was retired meanwhile.
+            if attempts < READ_SPINS {
+                attempts += 1;
+                std::hint::spin_loop();
+            } else {
+                std::thread::sleep(READ_PAUSE);
+            }
+        }
+    }
+
+    fn retirements(&self) -> Retirements {
+        Retirements(self.words.get(self.words.len() - MORE_WORDS).load(Ordering::SeqCst))
+    }
+
+    fn set_retirements(&self, retirements: Retirements) {
+        self.words.get(self.words.len() - MORE_WORDS).store(retirements.0, Ordering::SeqCst);
+    }
+
+    /// The slot with the sum of the workers that have exited.
+    fn retired(&self, retirements: Retirements) -> usize {
+        places(&self.words) + RETIRED + retirements.turn()
+    }
+
+    /// The counters of the parent itself.
+    pub(crate) fn parent_stats(&self) -> Stats {
+        self.read(places(&self.words) + PARENT)
     }
 
     /// Adds the counters of a worker that has exited, and clears its slot. Its request counts as
     /// failed. Returns whether the worker had started.
     pub(crate) fn retire(&self, place: usize) -> bool {
-        let mut retired = self.retired.lock();
-        *retired = retired.plus(&self.read(place).all_ended());
+        let _retiring = self.retiring.lock();
         let started = self.has_started(place);
+        let retirements = self.retirements();
+        self.add_to_retired(place, retirements);
         for word in 0..SLOT_WORDS {
             self.words.get(place * SLOT_WORDS + word).store(0, Ordering::Release);
         }
+        self.set_retirements(retirements.next(None).next(None));
+        if let Some(addresses) = self.addresses.get() {
+            addresses.clear(place);
+        }
         started
+    }
+
+    /// Writes the sum with the counters of a worker to the slot that is not read, and has it read from
+    /// now on, without the worker's slot.
+    fn add_to_retired(&self, place: usize, retirements: Retirements) {
+        let sum = self.read(self.retired(retirements)).plus(&self.read(place).all_ended());
+        let next = retirements.next(Some(place));
+        Slot { words: Arc::clone(&self.words), epoch: self.epoch, place: self.retired(next) }.publish(&sum);
+        self.set_retirements(next);
     }
 
     /// Whether the worker can serve.
@@ -106,12 +238,25 @@ impl Scoreboard {
         self.words.get(place * SLOT_WORDS + STARTED).load(Ordering::Acquire) == STOPPED
     }
 
+    /// The status with which a worker exits, if it has ended in an orderly way.
+    pub(crate) fn exit_status(&self, place: usize) -> Option<i32> {
+        let word = self.words.get(place * SLOT_WORDS + EXIT).load(Ordering::Acquire);
+        i32::try_from(word.checked_sub(1)?).ok()
+    }
+
     /// The time since the last heartbeat of a worker that is stuck: silent for longer than
-    /// `heartbeat`, or with a handler that has not returned after its deadline.
-    pub(crate) fn stuck_for(&self, place: usize, heartbeat: Duration) -> Option<Duration> {
+    /// `heartbeat`, or with a handler that has not returned after its deadline. A silence begins at
+    /// `resumed` at the earliest, when the parent began to run.
+    pub(crate) fn stuck_for(
+        &self,
+        place: usize,
+        heartbeat: Duration,
+        resumed: Instant,
+    ) -> Option<Duration> {
         let beat = self.words.get(place * SLOT_WORDS + BEAT).load(Ordering::Relaxed);
         let now = self.epoch.elapsed().as_millis() as u64;
         let silence = Duration::from_millis(now.saturating_sub(beat & !STUCK));
+        let silence = silence.min(resumed.elapsed());
         (beat & STUCK != 0 || silence > heartbeat).then_some(silence)
     }
 
@@ -127,6 +272,11 @@ impl Scoreboard {
         (port & SERVES != 0).then_some((address, age))
     }
 
+    /// How many requests a worker has.
+    pub(crate) fn in_flight(&self, place: usize) -> usize {
+        usize::try_from(self.read(place).in_flight).unwrap_or(usize::MAX)
+    }
+
     fn read(&self, place: usize) -> Stats {
         let word = |number: usize| self.words.get(place * SLOT_WORDS + number);
         let mut words = [0; STATS_WORDS];
@@ -137,12 +287,48 @@ impl Scoreboard {
                 *value = word(STATS + number).load(Ordering::Acquire);
             }
             if before % 2 == 0 && word(SEQUENCE).load(Ordering::Acquire) == before {
-                return Stats::from_words(words);
+                return with_idle_in_flight(Stats::from_words(words));
             }
             std::hint::spin_loop();
         }
-        Stats::from_words(words).normalized()
+        with_idle_in_flight(Stats::from_words(words).normalized())
     }
+}
+
+/// The state of retirements as one word, so that it changes at once: a number, which each retirement
+/// increases twice, and the place of a worker that is in the sum already and whose slot is being
+/// cleared, plus one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Retirements(u64);
+
+impl Retirements {
+    fn number(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    fn summed(self) -> Option<usize> {
+        (self.0 as u32 as usize).checked_sub(1)
+    }
+
+    /// Which slot has the sum.
+    fn turn(self) -> usize {
+        (self.number().div_ceil(2) % 2) as usize
+    }
+
+    fn next(self, summed: Option<usize>) -> Retirements {
+        let place = summed.map_or(0, |place| place as u64 + 1);
+        Retirements(u64::from(self.number().wrapping_add(1)) << 32 | place)
+    }
+}
+
+/// A worker publishes how many connections are idle apart from the other counters.
+fn with_idle_in_flight(stats: Stats) -> Stats {
+    Stats { idle: stats.idle.min(stats.in_flight), ..stats }
+}
+
+/// The number of slots for workers.
+fn places(words: &SharedWords) -> usize {
+    words.len() / SLOT_WORDS - MORE_SLOTS
 }
 
 impl Slot {
@@ -150,20 +336,74 @@ impl Slot {
     pub(crate) fn publish(&self, stats: &Stats) {
         self.word(SEQUENCE).fetch_add(1, Ordering::AcqRel);
         for (number, value) in stats.to_words().into_iter().enumerate() {
-            self.word(STATS + number).store(value, Ordering::Release);
+            if number != IDLE_WORD {
+                self.word(STATS + number).store(value, Ordering::Release);
+            }
         }
         self.word(SEQUENCE).fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Publishes that a connection of the worker is idle from now on, or no more.
+    #[inline]
+    pub(crate) fn count_idle(&self, is_idle: bool) {
+        let idle = self.word(STATS + IDLE_WORD);
+        match is_idle {
+            true => idle.fetch_add(1, Ordering::AcqRel),
+            false => idle.fetch_sub(1, Ordering::AcqRel),
+        };
+    }
+
+    /// The permits of all workers.
+    pub(crate) fn permits(&self) -> SharedPermits {
+        SharedPermits {
+            words: Arc::clone(&self.words),
+            first: PERMITS,
+            stride: SLOT_WORDS,
+            places: self.places(),
+            place: self.place,
+        }
+    }
+
+    /// Counts another connection of the client address in this worker, unless that has `most` in all
+    /// workers. Returns whether it has not.
+    pub(crate) fn admit_address(&self, board: &Scoreboard, ip: IpAddr, most: usize) -> bool {
+        let Some(addresses) = board.addresses.get() else { return true };
+        let _lock = self.lock();
+        addresses.admit(self.place, ip, most)
+    }
+
+    /// Forgets a connection that was admitted.
+    pub(crate) fn forget_address(&self, board: &Scoreboard, ip: IpAddr) {
+        board.addresses.get().into_iter().for_each(|addresses| addresses.forget(self.place, ip));
     }
 
     /// Records that the worker can serve.
     pub(crate) fn start(&self) {
         self.heartbeat();
+        self.word(PID).store(std::process::id().into(), Ordering::Release);
         self.word(STARTED).fetch_max(ACCEPTS, Ordering::AcqRel);
+    }
+
+    /// Records that a forked child has the slot.
+    pub(crate) fn start_child(&self, pid: process::Pid) {
+        self.word(STARTED).store(CHILD, Ordering::Release);
+        self.word(PID).store(u64::try_from(pid).unwrap_or_default(), Ordering::Release);
+    }
+
+    /// Counts a request that the process has served.
+    #[inline]
+    pub(crate) fn count_request(&self) {
+        self.word(REQUESTS).fetch_add(1, Ordering::Relaxed);
     }
 
     /// Records that the worker has stopped accepting.
     pub(crate) fn stop(&self) {
         self.word(STARTED).store(STOPPED, Ordering::Release);
+    }
+
+    /// Records the status with which the worker exits next.
+    pub(crate) fn set_exit_status(&self, status: i32) {
+        self.word(EXIT).store(status as u64 + 1, Ordering::Release);
     }
 
     /// Records a heartbeat.
@@ -225,7 +465,7 @@ impl Slot {
     /// A worker that was stopped and continues has decided without the lock. One client too many may
     /// then be served.
     fn lock(&self) -> Lock<'_> {
-        let word = self.words.get(self.places() * SLOT_WORDS);
+        let word = self.lock_word();
         let now = self.epoch.elapsed().as_micros() as u64;
         let own = now << 32 | u64::from(std::process::id());
         // The owner that this worker waits for, and since when.
@@ -253,8 +493,12 @@ impl Slot {
         Lock { word, own }
     }
 
+    fn lock_word(&self) -> &AtomicU64 {
+        self.words.get(self.words.len() - 1)
+    }
+
     fn places(&self) -> usize {
-        self.words.len() / SLOT_WORDS
+        places(&self.words)
     }
 
     fn at(&self, place: usize, number: usize) -> &AtomicU64 {
@@ -325,6 +569,78 @@ mod tests {
     }
 
     #[test]
+    fn idle_connections_are_counted_until_they_end() {
+        let board = Scoreboard::new(1).unwrap();
+        let slot = board.slot(0);
+        slot.count_idle(true);
+        assert_eq!(board.stats().idle, 0, "there is no connection");
+        slot.publish(&some());
+        assert_eq!(board.stats().idle, 1);
+        slot.count_idle(false);
+        assert_eq!(board.stats().idle, 0);
+        slot.count_idle(true);
+        board.retire(0);
+        assert_eq!((board.stats().idle, board.stats().failed), (0, 1));
+    }
+
+    #[test]
+    fn the_counters_do_not_decrease_while_workers_are_replaced() {
+        let board = Scoreboard::new(2).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0..20_000 {
+                    let place = round % 2;
+                    board.slot(place).publish(&some());
+                    board.retire(place);
+                }
+                done.store(true, Ordering::SeqCst);
+            });
+            let mut before = Stats::default();
+            while !done.load(Ordering::SeqCst) {
+                let stats = board.stats();
+                let is_more = stats.accepted >= before.accepted && stats.finished >= before.finished;
+                assert!(is_more && stats.is_consistent(), "{before} {stats}");
+                before = stats;
+            }
+        });
+        assert_eq!(board.stats().accepted, 40_000);
+    }
+
+    #[test]
+    fn a_parent_that_is_paused_in_a_retirement_changes_no_counters() {
+        let board = Scoreboard::new(2).unwrap();
+        for round in 1..=3 {
+            board.slot(0).publish(&some());
+            board.slot(1).publish(&some());
+            let before = board.stats();
+            let retirements = board.retirements();
+            board.add_to_retired(0, retirements);
+            let ended = |stats: Stats| (stats.accepted, stats.finished, stats.in_flight);
+            for word in 0..SLOT_WORDS {
+                let stats = board.stats();
+                assert!(stats.is_consistent() && stats.failed == before.failed + 1, "{word}: {stats}");
+                assert_eq!(ended(stats), (before.accepted, before.finished, 1), "after {word} words");
+                board.words.get(word).store(0, Ordering::Release);
+            }
+            board.set_retirements(retirements.next(None).next(None));
+            assert_eq!(ended(board.stats()), (before.accepted, before.finished, 1));
+            board.retire(1);
+            assert_eq!(ended(board.stats()), (4 * round, 2 * round, 0));
+        }
+    }
+
+    #[test]
+    fn a_renewed_board_counts_no_connection_of_the_parent() {
+        let board = Scoreboard::new(1).unwrap();
+        board.count_addresses(10).unwrap();
+        let (slot, ip) = (board.slot(0), "192.0.2.1".parse().unwrap());
+        assert!(slot.admit_address(&board, ip, 1) && !slot.admit_address(&board, ip, 1));
+        board.renew().unwrap();
+        assert!(board.slot(0).admit_address(&board, ip, 1));
+    }
+
+    #[test]
     fn clients_of_one_address_are_counted_over_all_workers() {
         let board = Scoreboard::new(4).unwrap();
         let [one, two, three, four] = [0, 1, 2, 3].map(|place| board.slot(place));
@@ -380,7 +696,7 @@ mod tests {
         slots.iter().for_each(|slot| slot.set_client(&client));
         let mut killed = std::process::Command::new("true").spawn().unwrap();
         killed.wait().unwrap();
-        let lock = slots[0].words.get(2 * SLOT_WORDS);
+        let lock = slots[0].lock_word();
         lock.store(u64::from(killed.id()), Ordering::SeqCst);
         assert!(!slots[0].exceeds_per_ip_limit(1));
         // It passes on at once. A busy machine may delay one attempt.
@@ -439,16 +755,20 @@ mod tests {
         let board = Scoreboard::new(1).unwrap();
         let slot = board.slot(0);
         slot.word(BEAT).store(0, Ordering::Relaxed);
+        let begin = board.epoch;
         while slot.now() < 3 {
             std::thread::yield_now();
         }
-        assert!(board.stuck_for(0, Duration::from_millis(1)).is_some());
-        assert!(board.stuck_for(0, Duration::from_secs(60)).is_none());
+        assert!(board.stuck_for(0, Duration::from_millis(1), begin).is_some());
+        assert!(board.stuck_for(0, Duration::from_secs(60), begin).is_none());
+        let resumed = Instant::now() + Duration::from_secs(60);
+        let silence = board.stuck_for(0, Duration::from_millis(1), resumed);
+        assert!(silence.is_none(), "the parent has not run for longer than that");
         slot.heartbeat();
-        assert!(board.stuck_for(0, Duration::from_secs(60)).is_none());
+        assert!(board.stuck_for(0, Duration::from_secs(60), begin).is_none());
         slot.set_stuck();
-        assert!(board.stuck_for(0, Duration::from_secs(60)).is_some());
+        assert!(board.stuck_for(0, Duration::from_secs(60), begin).is_some());
         slot.heartbeat();
-        assert!(board.stuck_for(0, Duration::from_secs(60)).is_none());
+        assert!(board.stuck_for(0, Duration::from_secs(60), begin).is_none());
     }
 }

@@ -14,23 +14,24 @@ pub(crate) struct Clock {
     epoch: u64,
     limits: Limits,
     /// The duration of each deadline plus [`RESOLUTION`], in milliseconds, by its discriminant.
-    allowed: [AtomicU64; 6],
+    allowed: [AtomicU64; 7],
     /// Which deadlines end a receive no later than the read deadline, by the same place.
-    ends_before_read: [bool; 6],
+    ends_before_read: [bool; 7],
 }
 
-/// A time that is never reached. Its upper four bits are free for the state of a connection.
-pub(crate) const NEVER: u64 = u64::MAX >> 4;
+/// A time that is never reached, and so is every later one. The upper four bits are free for the
+/// state of a connection.
+pub(crate) const NEVER: u64 = 1 << 59;
 
 /// Longer deadlines are treated as [`NEVER`], so that adding to the clock cannot overflow.
 const FAR: u64 = NEVER / 2;
 
 impl Clock {
     pub(crate) fn new(limits: Limits) -> Clock {
-        use DeadlineKind::{FirstByte, Idle, Read, Request, Wrap, Write};
-        let mut allowed = [const { AtomicU64::new(NEVER) }; 6];
-        let mut ends_before_read = [false; 6];
-        for deadline in [Wrap, FirstByte, Idle, Read, Write, Request] {
+        use DeadlineKind::{FirstByte, Idle, ProxyHeader, Read, Request, Wrap, Write};
+        let mut allowed = [const { AtomicU64::new(NEVER) }; 7];
+        let mut ends_before_read = [false; 7];
+        for deadline in [ProxyHeader, Wrap, FirstByte, Idle, Read, Write, Request] {
             let milliseconds = limits.of(deadline).map(|limit| limit.as_millis());
             let in_range =
                 milliseconds.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit < FAR);
@@ -66,18 +67,44 @@ impl Clock {
         self.now() as u32
     }
 
+    /// Returns the milliseconds since the stamp until `now`.
+    pub(crate) fn between(stamp: u32, now: u64) -> u64 {
+        (now as u32).wrapping_sub(stamp).into()
+    }
+
     /// Returns the time since the stamp.
     pub(crate) fn since(&self, stamp: u32) -> Duration {
         Duration::from_millis(u64::from(self.stamp().wrapping_sub(stamp)))
     }
 
+    /// Returns when this time has passed.
+    #[cold]
+    pub(crate) fn due_after(&self, time: Duration) -> u64 {
+        match u64::try_from(time.as_millis()) {
+            Ok(time) if time < FAR => self.now() + time + RESOLUTION,
+            _ => NEVER,
+        }
+    }
+
     /// Returns when a deadline that begins now expires, [`NEVER`] if it is disabled.
     #[inline]
     pub(crate) fn due(&self, deadline: DeadlineKind) -> u64 {
-        match self.allowed[deadline as usize].load(Ordering::Relaxed) {
+        self.due_from(deadline, || self.now())
+    }
+
+    /// Returns when a deadline that begins `now` expires. `now` is called if it is needed.
+    #[inline(always)]
+    pub(crate) fn due_from(&self, deadline: DeadlineKind, now: impl FnOnce() -> u64) -> u64 {
+        match self.allowed(deadline) {
             NEVER => NEVER,
-            allowed => self.now() + allowed,
+            allowed => now() + allowed,
         }
+    }
+
+    /// Returns the time after which a deadline expires, [`NEVER`] if it is disabled.
+    #[inline]
+    pub(crate) fn allowed(&self, deadline: DeadlineKind) -> u64 {
+        self.allowed[deadline as usize].load(Ordering::Relaxed)
     }
 }
 
@@ -108,6 +135,7 @@ mod tests {
         assert!(clock.since(clock.stamp()) < Duration::from_secs(10));
         let before = clock.stamp().wrapping_sub(1000);
         assert!(clock.since(before) >= Duration::from_secs(1));
+        assert_eq!(Clock::between(u32::MAX - 4, 5 + (7 << 32)), 10);
     }
 
     #[test]

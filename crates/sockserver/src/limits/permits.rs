@@ -1,19 +1,25 @@
 //! Permits bound the number of requests that a server has at the same time.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::limits::Limits;
 use crate::limits::clock::Clock;
+use crate::limits::shared_permits::SharedPermits;
+use crate::limits::traffic::Traffic;
 use crate::os::interleave::yield_point;
 use crate::os::waker::Waker;
 
 /// Issues permits, up to `max_connections` at the same time.
 pub(crate) struct Permits {
     clock: Clock,
+    /// What handlers do, in all processes of the server.
+    traffic: Arc<Traffic>,
     /// At most `max_connections`, plus the permits of requests that are to be refused.
     taken: AtomicUsize,
+    /// The permits of all processes, in a worker process that has several connections.
+    shared: OnceLock<SharedPermits>,
     /// The accept loop waits for a permit, or for a descriptor to become free.
     has_waiter: AtomicBool,
     waker: Arc<Waker>,
@@ -29,16 +35,27 @@ pub(crate) struct Permits {
 const FIRST_DELAY: u64 = 5;
 const MAX_DELAY: u64 = 160;
 
+/// How often a worker process looks for a permit that another process may have released.
+const SHARED_POLL_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Allows one request. Dropping the permit releases it.
 ///
 /// Where further clients wait, a permit is acquired before accept(2).
 pub(crate) struct Permit(Arc<Permits>);
 
 impl Permits {
+    #[cfg(test)]
     pub(crate) fn new(limits: Limits, waker: Arc<Waker>) -> Arc<Permits> {
+        let traffic = Traffic::new(false, &limits.duration_buckets).unwrap();
+        Permits::with_traffic(limits, waker, traffic)
+    }
+
+    pub(crate) fn with_traffic(limits: Limits, waker: Arc<Waker>, traffic: Arc<Traffic>) -> Arc<Permits> {
         Arc::new(Permits {
             clock: Clock::new(limits),
+            traffic,
             taken: AtomicUsize::new(0),
+            shared: OnceLock::new(),
             has_waiter: AtomicBool::new(false),
             waker,
             pause_until: AtomicU64::new(0),
@@ -48,6 +65,16 @@ impl Permits {
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    #[inline]
+    pub(crate) fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
+    }
+
+    /// Makes the accept loop look at what has changed.
+    pub(crate) fn wake_loop(&self) {
+        self.waker.wake();
     }
 
     /// Returns a permit if one is left. Otherwise the waker is notified when one is released.
@@ -63,19 +90,37 @@ impl Permits {
 
     /// Returns whether a permit is left.
     pub(crate) fn available(&self) -> bool {
-        self.taken.load(Ordering::SeqCst) < self.clock.limits().max_connections
+        let most = self.clock.limits().max_connections;
+        let left_here = self.taken.load(Ordering::SeqCst) < most;
+        left_here && self.shared.get().is_none_or(|shared| shared.taken() < most as u64)
+    }
+
+    /// Shares the permits with the other processes of the server. None is taken yet.
+    pub(crate) fn share(&self, shared: SharedPermits) {
+        let _ = self.shared.set(shared);
+    }
+
+    /// Returns how long to wait for a permit, `None` until a request of this process ends. The end of
+    /// a request in another process wakes no thread of this one.
+    pub(crate) fn shortage_pause(&self) -> Option<Duration> {
+        self.shared.get().map(|_| SHARED_POLL_INTERVAL)
     }
 
     pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
         let most = self.clock.limits().max_connections;
         let take = |taken: usize| (taken < most).then_some(taken + 1);
-        let taken = self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
-        taken.ok().map(|_| Permit(Arc::clone(self)))
+        self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).ok()?;
+        if self.shared.get().is_some_and(|shared| !shared.try_take(most)) {
+            self.taken.fetch_sub(1, Ordering::SeqCst);
+            return None;
+        }
+        Some(Permit(Arc::clone(self)))
     }
 
     /// Returns a permit beyond the limit, for a request that is to be refused.
     pub(crate) fn acquire_over_limit(self: &Arc<Self>) -> Permit {
         self.taken.fetch_add(1, Ordering::SeqCst);
+        self.shared.get().into_iter().for_each(SharedPermits::take);
         Permit(Arc::clone(self))
     }
 
@@ -136,11 +181,18 @@ impl Permit {
     pub(crate) fn clock(&self) -> &Clock {
         &self.0.clock
     }
+
+    /// Returns the server's counters of bytes and requests.
+    #[inline]
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.0.traffic
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::SeqCst);
+        self.0.shared.get().into_iter().for_each(SharedPermits::give_back);
         yield_point();
         self.0.notify_waiter();
     }

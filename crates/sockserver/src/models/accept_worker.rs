@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use sock::{AsFd, POLLIN, Poll, Socket, poll};
 
-use crate::accept::acceptor::{AcceptGate, Acceptor, Next, Waiter};
+use crate::accept::acceptor::{AcceptGate, Next, Waiter};
 use crate::os::interleave;
 use crate::os::poller::{self, Poller};
+use crate::os::shortage;
 use crate::request::job::Job;
 
 /// How often a worker looks for a permit while there is none. Only one waiter is woken when a
@@ -72,12 +73,18 @@ impl AcceptWorker {
     /// Returns an error if no listener can accept any more.
     pub(crate) fn next(&self, limit: Option<Duration>) -> io::Result<Option<Job>> {
         loop {
-            match self.gate.next(&self.waiter, limit, Acceptor::accept_from)? {
+            match self.gate.next(&self.waiter, limit)? {
                 Next::Taken(job) => return Ok(Some(job)),
                 Next::Refused => {}
                 Next::TimedOut | Next::Stopped => return Ok(None),
             }
         }
+    }
+
+    /// Returns whether the loop of this worker has ended, so that it gets no more requests.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.gate
+            .while_locked(|acceptor| acceptor.is_none_or(|acceptor| acceptor.core().handle.loop_ends()))
     }
 
     /// Serves a request to its end.
@@ -118,6 +125,7 @@ impl Waiter for WorkerWaiter {
     fn remove_listener(&self, listener: &Arc<Socket>) {
         // With the other strategy poll(2) gets the listeners that the acceptor still has.
         if let Strategy::Epoll(poller) = &self.strategy {
+            // It fails only for a listener that the poller does not have.
             let _ = poller.remove(listener.as_fd());
         }
     }
@@ -127,6 +135,10 @@ impl Waiter for WorkerWaiter {
 fn poll_or_interrupted(set: &mut [Poll<'_>], limit: Option<Duration>) -> io::Result<usize> {
     match poll(set, limit) {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        Err(error) if shortage::is_shortage(&error) => {
+            shortage::pause();
+            Ok(0)
+        }
         polled => polled,
     }
 }

@@ -1,7 +1,7 @@
 //! A child process for each request.
 
 use std::io::{self, Write};
-use std::panic::{self, AssertUnwindSafe};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,21 +9,27 @@ use parking_lot::Mutex;
 use sock::{Address, AsFd, POLLIN, Poll};
 
 use crate::accept::mixin::AcceptLoop;
-use crate::accept::mixin::{MixIn, Processes};
+use crate::accept::mixin::{MixIn, Processes, WaitForProcess};
 use crate::lifecycle::handle::ServerHandle;
+use crate::lifecycle::scoreboard::Slot;
 use crate::limits::DeadlineKind;
 use crate::limits::drain_report::DrainReport;
+use crate::limits::log_limit::{self, LogKind, log_limited};
 use crate::limits::stats::Outcome;
-use crate::os::child_channel::{self, ChildChannel, ChildMessage};
+use crate::models::worker_exit::{self, EXIT_LIMIT, LATE};
+use crate::os::child_channel::{self, ChildChannel, ChildMessage, ServerId};
+use crate::os::exit_timer;
+use crate::os::guard::guard;
 use crate::os::process::{self, Fork, Pid, WaitStatus};
+use crate::os::shortage;
 use crate::request::job::{Job, Rejected};
-use crate::request::log_limit::{self, LogKind, log_limited};
 
 /// Serves each request in a child process of its own. Unix only.
 ///
 /// Python: `socketserver.ForkingMixIn`. The child serves the request and exits. It never returns
 /// into the loop, and runs no destructors of its parent. Its exit status is 0 after success, 1 if
-/// the request failed, 75 if it was refused, and 101 after a panic. What a handler changes in
+/// the request failed, 74 if its client disconnected, 75 if it was refused, 76 if
+/// [`worker_exit`](crate::ServerHooks::worker_exit) did not return, and 101 after a panic. What a handler changes in
 /// memory is changed in the child only.
 ///
 /// The mixin forks only while the process has no other thread, and returns an error otherwise. The
@@ -41,14 +47,30 @@ use crate::request::log_limit::{self, LogKind, log_limited};
 /// On Linux the number of threads comes from glibc or from `/proc/self/task`. If it is not known to
 /// be one, the server refuses to fork. On other systems nothing is checked: start no other threads
 /// there.
+///
+/// # Examples
+///
+/// ```
+/// use sockserver::{ForkingMixIn, ForkingTCPServer, handler_fn};
+///
+/// let server = ForkingTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"hello")))
+///     .mixin(ForkingMixIn::new().max_children(10))
+///     .bind(("127.0.0.1", 0))?;
+/// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+/// server.handle_request()?;
+/// assert_eq!(client.recv(100)?, b"hello");
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug)]
 pub struct ForkingMixIn {
     max_children: usize,
     block_on_close: bool,
+    /// Under it waitpid(2) is called with `WNOHANG`. Nothing is logged, and no job is dropped.
     children: Mutex<Vec<Child>>,
-    /// When waitpid(2) was called for every child the last time.
+    /// When waitpid(2) was called for every child the last time. Held together with
+    /// `children`, and for the same calls.
     asked: Mutex<Option<Instant>>,
-    /// Created with the first child.
+    /// Created with the first child. Held to read or replace the pointer.
     line: Mutex<Option<Arc<ChildChannel>>>,
 }
 
@@ -59,11 +81,20 @@ struct Child {
     job: Job,
     /// It has sent that it exits.
     ends: bool,
+    /// The exit status that it has sent.
+    status: Option<i32>,
+    /// Other code of this process has reaped it. Its message is received in the next turn.
+    is_gone: bool,
+    /// Its place on the scoreboard, if one was free.
+    place: Option<usize>,
 }
 
 /// How often waitpid(2) is called for every child. A child that was killed, or has replaced itself
 /// by exec, sends no message at its exit.
 const RECHECK: Duration = Duration::from_millis(100);
+
+/// How many children have a slot on the scoreboard, for [`ServerHandle::worker_stats`].
+const MAX_SLOTS: usize = 1024;
 
 /// How soon waitpid(2) is called again for a child that has sent that it exits.
 const MOMENT: Duration = Duration::from_millis(1);
@@ -73,14 +104,19 @@ const MOMENT: Duration = Duration::from_millis(1);
 const FAILED: i32 = 1;
 const PANICKED: i32 = 101;
 const TIMED_OUT: i32 = 124;
+/// [`TIMED_OUT`] for [`DeadlineKind::ProxyHeader`], by its place in [`DEADLINES`].
+const LATE_HEADER: i32 = TIMED_OUT + 6;
 /// The exit status of a child that refused its request: `EX_TEMPFAIL` of sysexits.h.
 const REJECTED: i32 = 75;
+/// The exit status of a child whose client has disconnected: `EX_IOERR` of sysexits.h.
+const DISCONNECTED: i32 = 74;
 
 fn exit_status(outcome: Outcome) -> i32 {
     match outcome {
         Outcome::Finished => 0,
         Outcome::Panicked => PANICKED,
         Outcome::Rejected => REJECTED,
+        Outcome::Disconnected => DISCONNECTED,
         Outcome::TimedOut(deadline) => {
             TIMED_OUT + DEADLINES.iter().position(|known| *known == deadline).unwrap_or(0) as i32
         }
@@ -95,10 +131,17 @@ fn log_exit(pid: Pid, client_address: &Address, waited: WaitStatus, ended: Outco
         WaitStatus::Killed(signal) if ended == Outcome::Failed => log_limited!(
             error,
             LogKind::Killed(signal),
+            pid = pid, peer:% = client_address, signal = process::signal_name(signal);
             "child {pid} that served {client_address} was killed by signal {signal}"
         ),
+        WaitStatus::Exited(LATE) => log_limited!(
+            error,
+            LogKind::Exited(LATE),
+            pid = pid, peer:% = client_address, status = LATE;
+            "child {pid} that served {client_address} did not return from worker_exit within {EXIT_LIMIT:?}"
+        ),
         // Children inherit this window, so a later child does not log its error as well.
-        WaitStatus::Exited(FAILED | PANICKED) => {
+        WaitStatus::Exited(FAILED | PANICKED | REJECTED | LATE_HEADER) => {
             let _ = log_limit::check(LogKind::InChild, Instant::now());
         }
         _ => {}
@@ -110,6 +153,7 @@ fn outcome(waited: WaitStatus) -> Outcome {
         WaitStatus::Exited(0) => Outcome::Finished,
         WaitStatus::Exited(PANICKED) => Outcome::Panicked,
         WaitStatus::Exited(REJECTED) => Outcome::Rejected,
+        WaitStatus::Exited(DISCONNECTED) => Outcome::Disconnected,
         WaitStatus::Exited(status) => {
             let place = usize::try_from(status - TIMED_OUT).ok();
             let deadline = place.and_then(|place| DEADLINES.get(place));
@@ -121,13 +165,14 @@ fn outcome(waited: WaitStatus) -> Outcome {
 }
 
 /// Deadlines by their exit status, from [`TIMED_OUT`] on.
-const DEADLINES: [DeadlineKind; 6] = [
+const DEADLINES: [DeadlineKind; 7] = [
     DeadlineKind::Request,
     DeadlineKind::FirstByte,
     DeadlineKind::Idle,
     DeadlineKind::Read,
     DeadlineKind::Write,
     DeadlineKind::Wrap,
+    DeadlineKind::ProxyHeader,
 ];
 
 impl Default for ForkingMixIn {
@@ -144,6 +189,20 @@ impl Default for ForkingMixIn {
 
 impl ForkingMixIn {
     /// Creates the mixin with Python's defaults.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{ForkingMixIn, ForkingTCPServer, handler_fn};
+    ///
+    /// let server = ForkingTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"hello")))
+    ///     .mixin(ForkingMixIn::new())
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.handle_request()?;
+    /// assert_eq!(client.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn new() -> ForkingMixIn {
         ForkingMixIn::default()
@@ -151,6 +210,20 @@ impl ForkingMixIn {
 
     /// Sets how many children may run at once. Further clients wait in the listener's queue. Python:
     /// `max_children`, default 40. 0 counts as 1.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{ForkingMixIn, ForkingTCPServer, handler_fn};
+    ///
+    /// let server = ForkingTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"hello")))
+    ///     .mixin(ForkingMixIn::new().max_children(10))           // max_children = 10
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.handle_request()?;
+    /// assert_eq!(client.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn max_children(mut self, max_children: usize) -> ForkingMixIn {
         self.max_children = max_children.max(1);
@@ -158,6 +231,22 @@ impl ForkingMixIn {
     }
 
     /// Sets whether closing the server waits for the children. Python: `block_on_close`, default true.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{ForkingMixIn, ForkingTCPServer, handler_fn};
+    ///
+    /// let server = ForkingTCPServer::builder(handler_fn(|cx| cx.request.recv(1).map(drop)))
+    ///     .mixin(ForkingMixIn::new().block_on_close(false))      // block_on_close = False
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.handle_request()?;
+    /// // This returns, although the child still waits for the client.
+    /// server.server_close()?;
+    /// client.sendall(b"!")?;
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn block_on_close(mut self, block_on_close: bool) -> ForkingMixIn {
         self.block_on_close = block_on_close;
@@ -165,6 +254,20 @@ impl ForkingMixIn {
     }
 
     /// Returns how many children have not been reaped yet. Python: `active_children`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{ForkingTCPServer, handler_fn};
+    ///
+    /// let server = ForkingTCPServer::new(("127.0.0.1", 0), handler_fn(|cx| cx.request.recv(1).map(drop)))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.handle_request()?;
+    /// assert_eq!(server.mixin().active_children(), 1);           // len(server.active_children)
+    /// client.sendall(b"!")?;
+    /// server.server_close()?;
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn active_children(&self) -> usize {
         self.children.lock().len()
@@ -182,17 +285,33 @@ impl ForkingMixIn {
         if asks_all {
             *asked = Some(Instant::now());
         }
+        let mut exited = Vec::new();
         let mut place = 0;
         while let Some(child) = children.get_mut(place) {
             let waited =
                 if child.ends || asks_all { process::wait_child(child.pid) } else { WaitStatus::Running };
+            let waited = match (waited, child.status) {
+                (WaitStatus::Gone, Some(status)) => WaitStatus::Exited(status),
+                (WaitStatus::Gone, None) if !child.is_gone => {
+                    (child.ends, child.is_gone) = (true, true);
+                    place += 1;
+                    continue;
+                }
+                (waited, _) => waited,
+            };
             if waited == WaitStatus::Running {
                 // One that takes longer, because it was stopped, is checked less often.
                 child.ends &= !asks_all;
                 place += 1;
                 continue;
             }
-            let Child { pid, job, .. } = children.swap_remove(place);
+            exited.push((children.swap_remove(place), waited));
+        }
+        drop((children, asked));
+        for (Child { pid, job, place, .. }, waited) in exited {
+            if let (Some(place), Some(board)) = (place, job.core().registry().board()) {
+                board.clear_child(place);
+            }
             let client_address = job.client_address().clone();
             let ended = job.ended_in_child(outcome(waited));
             log_exit(pid, &client_address, waited, ended);
@@ -201,13 +320,29 @@ impl ForkingMixIn {
 
     /// Returns the channel to the children, and creates it for the first child.
     fn line(&self) -> io::Result<Arc<ChildChannel>> {
-        let mut line = self.line.lock();
-        if let Some(line) = &*line {
-            return Ok(Arc::clone(line));
+        let line = self.line.lock().clone();
+        if let Some(line) = line {
+            return Ok(line);
         }
+        // A process without other threads forks, so no other thread creates one meanwhile.
         let new = Arc::new(ChildChannel::new()?);
-        *line = Some(Arc::clone(&new));
+        *self.line.lock() = Some(Arc::clone(&new));
         Ok(new)
+    }
+
+    /// Shares the counters of the server and the limits of log lines with children, from the first one
+    /// on. Returns the slot of the next child, and its place.
+    fn share(&self, job: &Job) -> io::Result<Option<(usize, Slot)>> {
+        log_limit::share_with_workers()?;
+        let board = job.core().registry().share_stats(self.max_children.min(MAX_SLOTS))?;
+        let mut is_taken = vec![false; board.places()];
+        for place in self.children.lock().iter().filter_map(|child| child.place) {
+            if let Some(is_taken) = is_taken.get_mut(place) {
+                *is_taken = true;
+            }
+        }
+        let place = is_taken.iter().position(|is_taken| !is_taken);
+        Ok(place.map(|place| (place, board.slot(place))))
     }
 
     /// Returns how long the loop may wait for other events than a child's message.
@@ -218,40 +353,59 @@ impl ForkingMixIn {
     }
 
     /// Waits until fewer than `max_children` run. It is for `handle_request`: `serve` accepts nothing
-    /// while there are too many.
-    fn wait_for_room(&self) -> io::Result<()> {
+    /// while there are too many. Returns false if `wait` returns false.
+    fn wait_for_room_with(&self, wait: &mut WaitForProcess<'_>) -> io::Result<bool> {
         while self.active_children() >= self.max_children {
-            self.wait_for_an_end()?;
+            let line = self.line()?;
+            let goes_on = wait(line.parent_end().as_fd(), self.next_look())?;
             self.collect_children();
+            if !goes_on {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
+}
 
-    fn wait_for_an_end(&self) -> io::Result<()> {
-        let line = self.line()?;
-        match sock::poll(&mut [Poll::new(line.parent_end(), POLLIN)], self.next_look()) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
-            _ => Ok(()),
-        }
+fn wait_for_an_end(line: BorrowedFd<'_>, limit: Option<Duration>) -> io::Result<bool> {
+    match sock::poll(&mut [Poll::new(&line, POLLIN)], limit) {
+        Err(error) if shortage::is_shortage(&error) => shortage::pause(),
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+        _ => {}
     }
+    Ok(true)
 }
 
 impl MixIn for ForkingMixIn {
     fn process_request(&self, mut job: Job) -> Result<(), Rejected> {
-        if let Err(error) = self.wait_for_room() {
+        if let Err(error) = self.wait_for_room_with(&mut wait_for_an_end) {
             return Err(job.reject(error));
         }
         // Buffered output would be written by both processes.
         let _ = io::stdout().flush();
-        match self.line().and_then(|line| Ok((line, process::fork()?))) {
+        let shared = self.share(&job).and_then(|slot| Ok((slot, self.line()?)));
+        match shared.and_then(|(slot, line)| Ok((slot, line, process::fork()?))) {
             Err(error) => Err(job.reject(error)),
-            Ok((_, Fork::Parent(pid))) => {
-                log::debug!("child {pid} serves {}", job.client_address());
+            Ok((slot, _, Fork::Parent(pid))) => {
+                log::debug!(
+                    pid = pid, peer:% = job.client_address();
+                    "child {pid} serves {}", job.client_address()
+                );
                 job.leave_to_child(pid);
-                self.children.lock().push(Child { pid, job, ends: false });
+                let place = slot.map(|(place, slot)| {
+                    slot.start_child(pid);
+                    place
+                });
+                let child = Child { pid, job, ends: false, status: None, is_gone: false, place };
+                self.children.lock().push(child);
                 Ok(())
             }
-            Ok((line, Fork::Child)) => serve_in_child(job, line),
+            Ok((slot, line, Fork::Child)) => {
+                if let Some((_, slot)) = slot {
+                    job.core().registry().set_child_slot(slot);
+                }
+                serve_in_child(job, line)
+            }
         }
     }
 
@@ -290,14 +444,14 @@ impl MixIn for ForkingMixIn {
         if self.block_on_close {
             let until = server.close_timeout().and_then(|limit| Instant::now().checked_add(limit));
             while self.active_children() > 0 && until.is_none_or(|until| Instant::now() < until) {
-                self.wait_for_an_end()?;
+                wait_for_an_end(self.line()?.parent_end().as_fd(), self.next_look())?;
                 self.collect_children();
             }
         }
         // The system reaps the other children when this process exits.
         let left = self.children.lock().split_off(0);
         if !left.is_empty() && self.block_on_close {
-            log::warn!("closed while {} children still run", left.len());
+            log::warn!(count = left.len(); "closed while {} children still run", left.len());
         }
         Ok(())
     }
@@ -313,23 +467,53 @@ impl MixIn for ForkingMixIn {
 
 impl Processes for ForkingMixIn {
     fn poll_children(&self) {
-        let Some(line) = &*self.line.lock() else { return };
-        let mut children = self.children.lock();
-        if children.is_empty() {
+        let Some(line) = self.line.lock().clone() else { return };
+        if self.children.lock().is_empty() {
             return;
         }
-        line.drain_messages(|pid, word| {
-            let Some(child) = children.iter_mut().find(|child| child.pid == pid) else { return };
-            match word {
-                ChildMessage::Exiting => child.ends = true,
-                ChildMessage::Wrapped(client_address) => child.job.wrapped_in_child(client_address),
+        let mut messages = Vec::new();
+        line.drain_messages(|pid, message| messages.push((pid, message)));
+        let mut refused = Vec::new();
+        let mut children = self.children.lock();
+        for (pid, message) in messages {
+            let Some(child) = children.iter_mut().find(|child| child.pid == pid) else { continue };
+            match message {
+                ChildMessage::Exiting(status) => (child.ends, child.status) = (true, Some(status.into())),
+                ChildMessage::Proxied(client_address) => {
+                    if !child.job.proxied_in_child(client_address) {
+                        refused.push(child.job.client_address().clone());
+                    }
+                }
+                ChildMessage::Wrapped(client_address) => {
+                    if !child.job.wrapped_in_child(client_address) {
+                        refused.push(child.job.client_address().clone());
+                    }
+                }
             }
-        });
+        }
+        drop(children);
+        for client_address in refused {
+            log::debug!(
+                peer:% = client_address, reason = "too many connections";
+                "request from {client_address} refused: too many connections"
+            );
+        }
+    }
+
+    fn wait_for_room(&self, wait: &mut WaitForProcess<'_>) -> io::Result<bool> {
+        self.wait_for_room_with(wait)
+    }
+
+    fn end_in_signal_handler(&self) -> bool {
+        let Some(children) = self.children.try_lock() else { return false };
+        children.iter().for_each(|child| exit_timer::kill_child(child.pid));
+        true
     }
 
     /// Only the children know whether they are between two requests.
     fn drain_workers(&self, _: Duration, _: &dyn Fn() -> bool) -> Option<DrainReport> {
-        if let Some(line) = &*self.line.lock() {
+        let line = self.line.lock().clone();
+        if let Some(line) = line {
             line.close_for_children();
         }
         None
@@ -338,17 +522,15 @@ impl Processes for ForkingMixIn {
 
 /// Runs the child. It ends in `_exit`: unwinding or returning would continue the parent's loop.
 fn serve_in_child(mut job: Job, line: Arc<ChildChannel>) -> ! {
+    // The parent serves the other clients that a drain has accepted.
+    job.core().handle.queue().close();
+    job.core().handle.duties().enter_child();
     log_limit::enter_child();
-    child_channel::enter_child(line);
-    let outcome = match panic::catch_unwind(AssertUnwindSafe(|| job.run_in_child())) {
-        Ok(outcome) => outcome,
-        // The payload may panic when it is dropped.
-        Err(payload) => {
-            std::mem::forget(payload);
-            Outcome::Panicked
-        }
-    };
-    let _ = io::stdout().flush();
-    child_channel::send(&ChildMessage::Exiting);
-    process::_exit(exit_status(outcome))
+    let server = ServerId::of(job.core().registry());
+    child_channel::enter_child(line, server);
+    let outcome = guard(|| job.run_in_child()).unwrap_or(Outcome::Panicked);
+    worker_exit::end_child(job.core());
+    let status = exit_status(outcome);
+    child_channel::send(server, &ChildMessage::Exiting(status as u8));
+    process::_exit(status)
 }

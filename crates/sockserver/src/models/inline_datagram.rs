@@ -12,9 +12,11 @@ use crate::accept::mixin::AcceptLoop;
 use crate::connection::datagram::DatagramBuf;
 use crate::lifecycle::current_server::ServingThread;
 use crate::lifecycle::registry::log_end;
+use crate::limits::access::Denial;
 use crate::limits::stats::Outcome;
+use crate::os::guard::discard;
 use crate::request::core::{Core, MakeDatagramHandler};
-use crate::request::datagram_batch::{AnswerBatch, DatagramReceiver};
+use crate::request::datagram_batch::{AnswerBatch, Received};
 use crate::request::datagram_handler::{self, ReceivedDatagram};
 use crate::request::hooks::call_handle_error;
 
@@ -24,22 +26,27 @@ pub(super) fn serve(accept_loop: &AcceptLoop<'_>, make: &MakeDatagramHandler) ->
     let core = accept_loop.core();
     let settings = accept_loop.settings();
     let needs_jobs = core.has_hooks || core.registry().limits().max_connections_per_ip.is_some();
-    let mut receiver = DatagramReceiver::new(settings.max_packet_size, settings.max_batch)?;
+    let mut receiver = settings.receiver(settings.max_batch)?;
     let mut answers = (settings.max_batch > 1).then(AnswerBatch::default);
     let mut answer = Vec::new();
     loop {
         match accept_loop.next_datagrams(|listener| receiver.receive(listener))? {
             Next::Taken(listener) => {
                 for index in 0..receiver.len() {
-                    let Some((received, client_address)) = receiver.get(index) else { break };
+                    let Some(Received { data, client_address, info }) = receiver.get(index) else { break };
+                    let size = settings.max_packet_size;
                     if needs_jobs {
-                        let packet = DatagramBuf::new(received, settings.max_packet_size, &listener);
+                        let packet = DatagramBuf::new(data, size, &listener, info);
                         if let Some(job) = accept_loop.admit_datagram(packet, client_address) {
                             job.run_in_batch(answers.as_mut());
                         }
                         continue;
                     }
-                    let datagram = ReceivedDatagram::new(received, settings.max_packet_size, &listener);
+                    if let Err(denial) = core.handle.admission().check(&client_address) {
+                        refuse(core, &client_address, denial);
+                        continue;
+                    }
+                    let datagram = ReceivedDatagram::new(data, size, &listener, info.as_ref());
                     serve_one(core, make, datagram, &client_address, &mut answer, answers.as_mut());
                 }
                 send(answers.as_mut(), &listener, core);
@@ -52,6 +59,15 @@ pub(super) fn serve(accept_loop: &AcceptLoop<'_>, make: &MakeDatagramHandler) ->
     }
 }
 
+/// Counts and logs a datagram that is not served.
+#[cold]
+fn refuse(core: &Core, client_address: &Address, denial: Denial) {
+    let registry = core.registry();
+    let (number, _) = registry.begin_inline(client_address);
+    core.handle.admission().refuse(client_address, denial);
+    log_end(number, client_address, registry.end_inline(Outcome::Rejected));
+}
+
 fn serve_one(
     core: &Core,
     make: &MakeDatagramHandler,
@@ -61,14 +77,17 @@ fn serve_one(
     answers: Option<&mut AnswerBatch>,
 ) {
     let registry = core.registry();
-    let number = registry.begin_inline(client_address);
+    let (number, begun) = registry.begin_inline(client_address);
     let serving = ServingThread::begin(registry);
-    let served = datagram_handler::serve(make, datagram, client_address, &core.handle, answer, answers);
+    let served =
+        datagram_handler::serve(make, datagram, client_address, &core.handle, begun, answer, answers);
     let outcome = match served {
         Ok(()) => Outcome::Finished,
         Err(error) => {
             call_handle_error(&*core.hooks, &error, client_address);
-            error.outcome()
+            let outcome = error.outcome();
+            discard(error);
+            outcome
         }
     };
     drop(serving);

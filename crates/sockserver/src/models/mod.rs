@@ -10,9 +10,16 @@ pub(crate) mod pool;
 #[cfg(unix)]
 pub(crate) mod prefork;
 #[cfg(unix)]
-pub(crate) mod prefork_worker;
+mod prefork_crew;
+#[cfg(unix)]
+mod prefork_worker;
 #[cfg(unix)]
 pub(crate) mod selector;
 pub(crate) mod sequential;
+pub(crate) mod thread_options;
 pub(crate) mod threading;
+#[cfg(unix)]
+pub(crate) mod worker_class;
+#[cfg(unix)]
+pub(crate) mod worker_exit;
 pub(crate) mod worker_threads;

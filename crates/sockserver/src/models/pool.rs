@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
@@ -12,9 +13,12 @@ use sock::{SHUT_RDWR, Socket, socketpair};
 use crate::accept::acceptor::AcceptGate;
 use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
+use crate::lifecycle::gauges::{self, BusyThread, ThreadStats};
 use crate::lifecycle::handle::ServerHandle;
+use crate::limits::ranges;
 use crate::models::accept_worker::AcceptWorker;
-use crate::models::worker_threads::WorkerThreads;
+use crate::models::thread_options::ThreadOptions;
+use crate::models::worker_threads::{WorkerThreads, keep_running};
 use crate::request::job::{Job, Rejected};
 
 /// Serves requests in a fixed number of threads.
@@ -26,16 +30,48 @@ use crate::request::job::{Job, Rejected};
 ///
 /// A connection occupies its worker until it ends. For clients that keep their connections, use at
 /// least as many workers as clients, or the [`SelectorMixIn`](crate::SelectorMixIn).
+///
+/// # Examples
+///
+/// ```
+/// use sockserver::{ThreadPoolMixIn, ThreadPoolTCPServer, WhenQueueFull, handler_fn};
+///
+/// let pool = ThreadPoolMixIn::new().workers(2).queue(100, WhenQueueFull::Refuse);
+/// let server = ThreadPoolTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"hello")))
+///     .mixin(pool)
+///     .bind(("127.0.0.1", 0))?;
+/// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+/// # let _running = sockserver::testing::serve(server);
+/// // Another thread runs `server.serve_forever()` now.
+/// assert_eq!(client.recv(100)?, b"hello");
+/// # std::io::Result::Ok(())
+/// ```
 pub struct ThreadPoolMixIn {
     workers: usize,
     queue: Option<(usize, WhenQueueFull)>,
     threads: WorkerThreads,
-    jobs: Mutex<Option<Sender<Job>>>,
+    pub(super) options: ThreadOptions,
+    /// Held to read or replace the sender. No job is sent or dropped under it.
+    jobs: Arc<Mutex<Option<Sender<Job>>>>,
+    /// Threads that serve a request.
+    busy: Arc<AtomicUsize>,
     /// The loop waits for room in the queue.
     waiting: Arc<AtomicBool>,
 }
 
 /// What happens to a request when the queue of a [`ThreadPoolMixIn`] is full.
+///
+/// # Examples
+///
+/// ```
+/// use sockserver::{ThreadPoolTCPServer, WhenQueueFull, handler_fn};
+///
+/// assert_eq!(WhenQueueFull::default(), WhenQueueFull::Wait);
+/// let server = ThreadPoolTCPServer::builder(handler_fn(|_| Ok(())))
+///     .queue(100, WhenQueueFull::Drop)
+///     .bind(("127.0.0.1", 0))?;
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WhenQueueFull {
@@ -55,7 +91,9 @@ impl Default for ThreadPoolMixIn {
             workers: 8,
             queue: None,
             threads: WorkerThreads::default(),
-            jobs: Mutex::default(),
+            options: ThreadOptions::default(),
+            jobs: Arc::default(),
+            busy: Arc::default(),
             waiting: Arc::default(),
         }
     }
@@ -63,20 +101,65 @@ impl Default for ThreadPoolMixIn {
 
 impl ThreadPoolMixIn {
     /// Creates a pool of eight workers without a queue.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{ThreadPoolMixIn, ThreadPoolTCPServer, handler_fn};
+    ///
+    /// let server = ThreadPoolTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"hello")))
+    ///     .mixin(ThreadPoolMixIn::new())
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// # let _running = sockserver::testing::serve(server);
+    /// // Another thread runs `server.serve_forever()` now.
+    /// assert_eq!(client.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn new() -> ThreadPoolMixIn {
         ThreadPoolMixIn::default()
     }
 
-    /// Sets how many threads serve requests. Default 8. 0 counts as 1.
+    /// Sets how many threads serve requests, up to 32,768. Default 8. 0 counts as 1.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{ThreadPoolMixIn, ThreadPoolTCPServer, handler_fn};
+    ///
+    /// let server = ThreadPoolTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"hello")))
+    ///     .mixin(ThreadPoolMixIn::new().workers(2))
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// # let _running = sockserver::testing::serve(server);
+    /// // Another thread runs `server.serve_forever()` now.
+    /// assert_eq!(client.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn workers(mut self, workers: usize) -> ThreadPoolMixIn {
         self.workers = workers.max(1);
         self
     }
 
-    /// Sets the length of a queue between the loop and the workers. By default there is none. 0
-    /// counts as 1.
+    /// Sets the length of a queue between the loop and the workers, up to 1,048,576. By default
+    /// there is none. 0 counts as 1.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{ThreadPoolMixIn, ThreadPoolTCPServer, WhenQueueFull, handler_fn};
+    ///
+    /// let server = ThreadPoolTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"hello")))
+    ///     .mixin(ThreadPoolMixIn::new().queue(100, WhenQueueFull::Refuse))
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// # let _running = sockserver::testing::serve(server);
+    /// // Another thread runs `server.serve_forever()` now.
+    /// assert_eq!(client.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn queue(mut self, length: usize, when_full: WhenQueueFull) -> ThreadPoolMixIn {
         self.queue = Some((length.max(1), when_full));
@@ -84,6 +167,18 @@ impl ThreadPoolMixIn {
     }
 
     /// Returns how many requests wait in the queue.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{ThreadPoolTCPServer, WhenQueueFull, handler_fn};
+    ///
+    /// let server = ThreadPoolTCPServer::builder(handler_fn(|_| Ok(())))
+    ///     .queue(100, WhenQueueFull::Wait)
+    ///     .bind(("127.0.0.1", 0))?;
+    /// assert_eq!(server.mixin().queued(), 0);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn queued(&self) -> usize {
         self.jobs.lock().as_ref().map_or(0, Sender::len)
@@ -91,7 +186,7 @@ impl ThreadPoolMixIn {
 
     /// Starts workers that accept, and waits for the end of the loop.
     fn serve_without_queue(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
-        self.threads.start(self.workers)?;
+        self.threads.start(self.workers, &self.options, accept_loop.core().registry())?;
         let (ours, theirs) = socketpair()?;
         let (theirs, failed) = (Arc::new(theirs), Arc::new(Mutex::new(None)));
         let mut gates = AcceptGates { gates: Vec::with_capacity(self.workers), stop: ours };
@@ -103,20 +198,24 @@ impl ThreadPoolMixIn {
             workers.push(AcceptWorker::new(gate, Arc::clone(&theirs))?);
         }
         for worker in workers {
-            let failed = Arc::clone(&failed);
+            let (failed, busy) = (Arc::clone(&failed), Arc::clone(&self.busy));
             let handle = accept_loop.core().handle.clone();
             self.threads.run(move || {
-                if let Err(error) = work(&worker) {
-                    failed.lock().get_or_insert(error);
-                    handle.waker().wake();
-                }
+                keep_running(|| {
+                    if let Err(error) = work(&worker, &handle, &busy) {
+                        let former = failed.lock().replace(error);
+                        drop(former);
+                        handle.waker().wake();
+                    }
+                });
             });
         }
         loop {
             if !accept_loop.wait_without_accepting(&[], None)? {
                 return Ok(());
             }
-            if let Some(error) = failed.lock().take() {
+            let failed = failed.lock().take();
+            if let Some(error) = failed {
                 return Err(error);
             }
         }
@@ -129,18 +228,22 @@ impl ThreadPoolMixIn {
         length: usize,
         when_full: WhenQueueFull,
     ) -> io::Result<()> {
-        self.threads.start(self.workers)?;
+        self.threads.start(self.workers, &self.options, accept_loop.core().registry())?;
         let (jobs, taken) = bounded(length);
         for _ in 0..self.workers {
             let (taken, waiting): (Receiver<Job>, _) = (taken.clone(), Arc::clone(&self.waiting));
+            let busy = Arc::clone(&self.busy);
             let handle = accept_loop.core().handle.clone();
             self.threads.run(move || {
-                for job in taken {
-                    if waiting.swap(false, Ordering::SeqCst) {
-                        handle.waker().wake();
+                keep_running(|| {
+                    for job in &taken {
+                        if waiting.swap(false, Ordering::SeqCst) {
+                            handle.waker().wake();
+                        }
+                        let _busy = BusyThread::begin(&busy);
+                        job.run();
                     }
-                    job.run();
-                }
+                });
             });
         }
         drop(taken);
@@ -172,6 +275,7 @@ struct AcceptGates {
 
 impl Drop for AcceptGates {
     fn drop(&mut self) {
+        // It cannot fail for a connected pair that is open.
         let _ = self.stop.shutdown(SHUT_RDWR);
         // From here on no worker accepts. Those that serve a request finish it.
         self.gates.iter().for_each(|gate| drop(gate.close()));
@@ -190,16 +294,28 @@ impl<'a> Queue<'a> {
 
 impl Drop for Queue<'_> {
     fn drop(&mut self) {
-        *self.0.lock() = None;
+        let jobs = self.0.lock().take();
+        drop(jobs);
     }
 }
 
+/// How often a worker tries to accept without an event if another process uses the listeners too.
+/// One client wakes one worker of all processes, and that process may stop before it accepts.
+pub(super) const SHARED_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Accepts and serves until the loop ends.
-fn work(worker: &AcceptWorker) -> io::Result<()> {
-    while let Some(job) = worker.next(None)? {
-        worker.serve(job);
+fn work(worker: &AcceptWorker, server: &ServerHandle, busy: &AtomicUsize) -> io::Result<()> {
+    loop {
+        let limit = server.competes_for_clients().then_some(SHARED_POLL_INTERVAL);
+        match worker.next(limit)? {
+            Some(job) => {
+                let _busy = BusyThread::begin(busy);
+                worker.serve(job);
+            }
+            None if worker.is_stopped() => return Ok(()),
+            None => {}
+        }
     }
-    Ok(())
 }
 
 impl MixIn for ThreadPoolMixIn {
@@ -223,7 +339,26 @@ impl MixIn for ThreadPoolMixIn {
         Ok(())
     }
 
+    fn check_options(&self) -> io::Result<()> {
+        ranges::check("workers", self.workers, &ranges::WORKERS)?;
+        if let Some((length, _)) = self.queue {
+            ranges::check("queue", length, &ranges::QUEUE)?;
+        }
+        self.options.check()
+    }
+
     fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
+        // A mixin of the program that contains this one may not have checked the options.
+        self.check_options()?;
+        let (jobs, busy) = (Arc::clone(&self.jobs), Arc::clone(&self.busy));
+        let (threads, queue) = (self.workers, self.queue.as_ref().map(|(length, _)| *length));
+        gauges::set_thread_gauges(&accept_loop.core().handle, move || ThreadStats {
+            threads,
+            busy: busy.load(Ordering::Relaxed),
+            queued: jobs.lock().as_ref().map_or(0, Sender::len),
+            queue_capacity: queue,
+            parked: 0,
+        });
         match self.queue {
             None => self.serve_without_queue(accept_loop),
             Some((length, when_full)) => self.serve_with_queue(accept_loop, length, when_full),

@@ -3,22 +3,30 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use sock::{AsFd, Socket, socketpair};
+use sock::{Address, AsFd, MSG_DONTWAIT, Socket, socketpair};
 
 use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::{MixIn, Processes};
 use crate::lifecycle::handle::ServerHandle;
+use crate::lifecycle::registry::Registry;
 use crate::lifecycle::scoreboard::Scoreboard;
+use crate::lifecycle::state::ServerState;
 use crate::limits::drain_report::{AbortedRequest, DrainReport};
-use crate::models::prefork_worker::{self, LISTENER_GONE};
+use crate::limits::log_limit::{self, LogKind, log_limited};
+use crate::limits::ranges;
+use crate::models::prefork_crew::Crew;
+use crate::models::prefork_worker::{self, LISTENER_GONE, MAX_UNKNOWN, NewWorker};
+use crate::models::worker_class::{LEAVES, WorkerSettings};
+use crate::models::worker_exit::{EXIT_LIMIT, LATE};
+use crate::os::exit_timer;
+use crate::os::log::{errno_field, milliseconds};
 use crate::os::process::{self, Fork, Pid, WaitStatus};
+use crate::os::shortage;
 use crate::request::job::{Job, Rejected};
-use crate::request::log_limit::{LogKind, log_limited};
 
 /// A worker that exits sooner than this counts as one that failed to start.
 const MIN_UPTIME: Duration = Duration::from_secs(1);
@@ -33,49 +41,100 @@ const MAX_FAILED_STARTS: u32 = 10;
 /// How long `serve_forever` waits until no worker accepts any more.
 const LONGEST_STOP: Duration = Duration::from_secs(1);
 
+/// How often the parent looks for workers that have exited without an end of file on their control
+/// sockets, because a process that they started still holds the other end.
+const REAP_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long a stuck worker has between SIGABRT and SIGKILL.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
+
+/// How much longer the parent waits for the reports of workers that run.
+const LATE_REPORT: Duration = Duration::from_secs(1);
 
 /// Serves requests in processes that are forked before the first client. Unix only.
 ///
 /// Python has no such mixin; its users run gunicorn or Apache. Each worker accepts and serves one
-/// client at a time. A worker that dies is replaced, after an exponential pause if it was young, and
-/// only its own client is lost. A worker that is stuck is killed: see
+/// client at a time, or several with another [`worker_class`](Self::worker_class). A worker that dies
+/// is replaced, after an exponential pause if it was young, and only its own clients are lost. A worker that is stuck is killed: see
 /// [`heartbeat`](Self::heartbeat). When the parent is killed, the workers finish their requests and
 /// exit.
 ///
 /// The mixin forks only while the process has no other thread, so start none before serving. Open
 /// what processes cannot share, such as a connection to a database, in
-/// [`start_worker`](crate::ServerHooks::start_worker).
+/// [`start_worker`](crate::ServerHooks::start_worker), and write out what a worker has buffered in
+/// [`worker_exit`](crate::ServerHooks::worker_exit).
 ///
-/// A worker with one listener waits for clients in accept(2). Its control thread interrupts it with
-/// `SIGURG`, for which the worker installs a handler.
+/// With [`drain_on_signals`](crate::Builder::drain_on_signals) a worker that receives SIGTERM finishes
+/// its request and is replaced. SIGINT has no effect on a worker, because a terminal sends it to the
+/// parent too.
+///
+/// A worker with one connection at a time and one listener waits for clients in accept(2). Its control
+/// thread interrupts it with `SIGURG`, for which the worker installs a handler.
 ///
 /// # Platform notes
 ///
 /// As for [`ForkingMixIn`](crate::ForkingMixIn): the number of threads is checked on Linux only.
+///
+/// # Examples
+///
+/// ```
+/// use sockserver::{PreforkMixIn, PreforkTCPServer, handler_fn};
+///
+/// let server = PreforkTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"hello")))
+///     .mixin(PreforkMixIn::new().workers(2).max_requests(1000, 100))
+/// #     .poll_interval(std::time::Duration::from_millis(10))
+/// #     .service_actions(|server| if server.stats().finished > 0 { let _ = server.request_shutdown(); })
+///     .bind(("127.0.0.1", 0))?;
+/// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+/// server.serve_forever()?;
+/// assert_eq!(client.recv(100)?, b"hello");
+/// # std::io::Result::Ok(())
+/// ```
 pub struct PreforkMixIn {
     workers: usize,
     max_requests: Option<u64>,
     jitter: u64,
     heartbeat: Duration,
-    squad: Mutex<Workers>,
+    pub(super) settings: WorkerSettings,
+    /// Under it waitpid(2) with `WNOHANG` and kill(2) are called, which do not wait. Nothing is
+    /// logged, and no control socket is written to or closed.
+    pub(super) worker_set: Mutex<WorkerSet>,
 }
 
 /// The workers, and the counters of those that have exited.
 #[derive(Default)]
-struct Workers {
-    workers: Vec<Option<WorkerHandle>>,
+pub(super) struct WorkerSet {
+    pub(super) workers: Vec<Option<WorkerHandle>>,
+    /// A drain has begun.
+    is_draining: bool,
+    /// Workers that have exited since the drain began. Their control sockets may hold a report.
+    exited_in_drain: Vec<ExitedWorker>,
     board: Option<Arc<Scoreboard>>,
+    /// The process that has started the workers, 0 if there are none.
+    parent: u32,
 }
 
-struct WorkerHandle {
-    pid: Pid,
-    born: Instant,
-    /// The worker has the other end, and no other process. It reads end of file when the worker exits.
+struct ExitedWorker {
     control: Arc<Socket>,
+    /// So many clients of the accept queue it has served.
+    served_queued: usize,
+}
+
+pub(super) struct WorkerHandle {
+    pub(super) pid: Pid,
+    /// It serves so many clients that a drain has accepted, and exits.
+    serves_queued: usize,
+    pub(super) born: Instant,
+    /// The worker has the other end, and no other process. It reads end of file when the worker exits.
+    pub(super) control: Arc<Socket>,
     /// When it was sent SIGABRT because it is stuck.
     aborted: Option<Instant>,
+    /// It is not counted any more: another one takes its place, or there are fewer from now on.
+    pub(super) leaves: bool,
+    /// It was sent the command to abort its last requests, because its place is needed.
+    pub(super) is_hurried: bool,
+    /// Its line was received that it accepts nothing any more.
+    pub(super) has_announced: bool,
 }
 
 impl Default for PreforkMixIn {
@@ -85,28 +144,81 @@ impl Default for PreforkMixIn {
             max_requests: None,
             jitter: 0,
             heartbeat: Duration::from_secs(30),
-            squad: Mutex::default(),
+            settings: WorkerSettings::new(),
+            worker_set: Mutex::default(),
         }
     }
 }
 
 impl PreforkMixIn {
     /// Creates as many workers as the processors that this process may use.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{PreforkMixIn, PreforkTCPServer, handler_fn};
+    ///
+    /// let server = PreforkTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"hello")))
+    ///     .mixin(PreforkMixIn::new())
+    /// #     .poll_interval(std::time::Duration::from_millis(10))
+    /// #     .service_actions(|server| if server.stats().finished > 0 { let _ = server.request_shutdown(); })
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.serve_forever()?;
+    /// assert_eq!(client.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn new() -> PreforkMixIn {
         PreforkMixIn::default()
     }
 
-    /// Sets how many processes serve requests. 0 counts as 1.
+    /// Sets how many processes serve requests, up to 32,768. 0 counts as 1.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{PreforkMixIn, PreforkTCPServer, handler_fn};
+    ///
+    /// let server = PreforkTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"hello")))
+    ///     .mixin(PreforkMixIn::new().workers(2))
+    /// #     .poll_interval(std::time::Duration::from_millis(10))
+    /// #     .service_actions(|server| if server.stats().finished > 0 { let _ = server.request_shutdown(); })
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.serve_forever()?;
+    /// assert_eq!(client.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn workers(mut self, workers: usize) -> PreforkMixIn {
         self.workers = workers.max(1);
         self
     }
 
-    /// Sets how many requests a worker serves before it is replaced, which bounds memory leaks. Up to
+    /// Sets how many requests a worker serves before it is replaced, which bounds memory leaks. Each
+    /// call of `handle` counts, also on a persistent connection. After the last one the worker serves
+    /// the requests that its connections have already sent, closes them as after `close_connection`,
+    /// and exits. A connection without a request counts as one. Up to
     /// `jitter` more are added at random, so that the workers are not replaced all at once. Default: no
-    /// limit.
+    /// limit. Each number may be half of `u64::MAX` at most.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{PreforkMixIn, PreforkTCPServer, handler_fn};
+    ///
+    /// // Each worker exits after 1000 to 1100 requests, and a new one takes its place.
+    /// let server = PreforkTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"hello")))
+    ///     .mixin(PreforkMixIn::new().workers(1).max_requests(1000, 100))
+    /// #     .poll_interval(std::time::Duration::from_millis(10))
+    /// #     .service_actions(|server| if server.stats().finished > 0 { let _ = server.request_shutdown(); })
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.serve_forever()?;
+    /// assert_eq!(client.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn max_requests(mut self, max_requests: u64, jitter: u64) -> PreforkMixIn {
         self.max_requests = Some(max_requests.max(1));
@@ -117,7 +229,24 @@ impl PreforkMixIn {
     /// Sets how long a worker may send no heartbeat, for example because it was stopped, before it is
     /// killed. A worker whose handler does not return after
     /// [`request_timeout`](crate::Builder::request_timeout) is killed within the same time. A long
-    /// connection is no reason. Default 30 s.
+    /// connection is no reason. Default 30 s. A shorter time than 30 ms counts as 30 ms.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sockserver::{PreforkMixIn, PreforkTCPServer, handler_fn};
+    ///
+    /// let server = PreforkTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"hello")))
+    ///     .mixin(PreforkMixIn::new().workers(1).heartbeat(Duration::from_secs(10)))
+    /// #     .poll_interval(Duration::from_millis(10))
+    /// #     .service_actions(|server| if server.stats().finished > 0 { let _ = server.request_shutdown(); })
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.serve_forever()?;
+    /// assert_eq!(client.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn heartbeat(mut self, heartbeat: Duration) -> PreforkMixIn {
         self.heartbeat = heartbeat.max(Duration::from_millis(30));
@@ -125,9 +254,20 @@ impl PreforkMixIn {
     }
 
     /// Returns the process ids of the workers.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{PreforkTCPServer, handler_fn};
+    ///
+    /// let server = PreforkTCPServer::builder(handler_fn(|_| Ok(()))).workers(2).bind(("127.0.0.1", 0))?;
+    /// // The workers are started by `serve_forever`.
+    /// assert!(server.mixin().worker_pids().is_empty());
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn worker_pids(&self) -> Vec<i32> {
-        self.squad.lock().workers.iter().flatten().map(|worker| worker.pid).collect()
+        self.worker_set.lock().workers.iter().flatten().map(|worker| worker.pid).collect()
     }
 
     fn quota(&self) -> Option<u64> {
@@ -136,13 +276,26 @@ impl PreforkMixIn {
         self.max_requests.map(|most| most + random % (self.jitter + 1))
     }
 
-    fn board(&self, workers: usize) -> io::Result<Arc<Scoreboard>> {
-        let mut squad = self.squad.lock();
-        squad.workers.resize_with(workers, || None);
-        if squad.board.is_none() {
-            squad.board = Some(Arc::new(Scoreboard::new(workers)?));
+    /// Forgets the workers of the parent, if this process was forked after the parent had started
+    /// them. They are not stopped, and their control sockets stay open in the parent.
+    fn forget_inherited(&self) {
+        let mut worker_set = self.worker_set.lock();
+        if worker_set.parent != std::process::id() {
+            let inherited = std::mem::take(&mut *worker_set);
+            drop(worker_set);
+            drop(inherited);
         }
-        squad.board.clone().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Returns the memory that the workers share with this process.
+    fn board(&self, registry: &Registry, workers: usize) -> io::Result<Arc<Scoreboard>> {
+        let board = registry.share_stats(workers)?;
+        self.forget_inherited();
+        let mut worker_set = self.worker_set.lock();
+        worker_set.parent = std::process::id();
+        worker_set.workers.resize_with(workers, || None);
+        worker_set.board = Some(Arc::clone(&board));
+        Ok(board)
     }
 
     /// Starts a worker in a free place.
@@ -155,99 +308,165 @@ impl PreforkMixIn {
         // Buffered output would be written by both processes.
         let _ = io::stdout().flush();
         let quota = self.quota();
+        let handle = &accept_loop.core().handle;
         let (control, theirs) = socketpair()?;
         // Made before the fork: it counts the worker as alive from now on.
         let slot = board.slot(place);
-        match process::fork()? {
+        let next = || handle.registry().is_draining().then(|| handle.next_queued()).flatten();
+        let clients: Vec<_> = std::iter::from_fn(next).take(self.settings.most_queued()).collect();
+        let serves_queued = clients.len();
+        let forked = match process::fork() {
+            Ok(forked) => forked,
+            Err(error) => {
+                // The next attempt, or another worker, serves them.
+                handle.queue().put_back(clients);
+                return Err(error);
+            }
+        };
+        match forked {
             Fork::Parent(pid) => {
-                log::debug!("worker {pid} started");
-                let worker =
-                    WorkerHandle { pid, born: Instant::now(), control: Arc::new(control), aborted: None };
-                self.squad.lock().workers[place] = Some(worker);
+                log::debug!(pid = pid; "worker {pid} started");
+                if handle.state() == ServerState::LameDuck {
+                    let _ = shortage::retry(|| control.sendall(b"lame\n"));
+                }
+                let worker = WorkerHandle {
+                    pid,
+                    serves_queued,
+                    born: Instant::now(),
+                    control: Arc::new(control),
+                    aborted: None,
+                    leaves: false,
+                    is_hurried: false,
+                    has_announced: false,
+                };
+                self.worker_set.lock().workers[place] = Some(worker);
                 Ok(pid)
             }
             Fork::Child => {
                 // With copies of the parent's ends here, the other workers would not read end
                 // of file when the parent dies.
                 drop(control);
-                self.squad.lock().workers.clear();
-                let ran = panic::catch_unwind(AssertUnwindSafe(|| {
-                    prefork_worker::run(accept_loop, theirs, slot, quota, self.heartbeat)
-                }));
-                let _ = io::stdout().flush();
-                process::_exit(ran.unwrap_or(101))
+                handle.queue().close();
+                handle.duties().enter_child();
+                self.worker_set.lock().workers.clear();
+                let worker = NewWorker {
+                    control: theirs,
+                    slot,
+                    quota,
+                    heartbeat: self.heartbeat,
+                    clients,
+                    settings: &self.settings,
+                };
+                prefork_worker::run(accept_loop, board, worker)
             }
         }
     }
 
     /// Reaps workers that have exited, and returns their exit statuses.
     fn collect(&self) -> Vec<(WorkerHandle, WaitStatus, bool)> {
-        let mut squad = self.squad.lock();
-        let Some(board) = squad.board.clone() else { return Vec::new() };
-        let mut ended = Vec::new();
-        for (place, slot) in squad.workers.iter_mut().enumerate() {
+        let mut worker_set = self.worker_set.lock();
+        let Some(board) = worker_set.board.clone() else { return Vec::new() };
+        let (mut ended, mut exited) = (Vec::new(), Vec::new());
+        for (place, slot) in worker_set.workers.iter_mut().enumerate() {
             let Some(worker) = slot else { continue };
             match process::wait_child(worker.pid) {
                 WaitStatus::Running => {}
                 waited => {
+                    let status = board.exit_status(place).filter(|_| waited == WaitStatus::Gone);
+                    let waited = status.map_or(waited, WaitStatus::Exited);
                     // The client that it served is lost, and counted.
                     let started = board.retire(place);
+                    exited.push(ExitedWorker {
+                        control: Arc::clone(&worker.control),
+                        served_queued: if waited == WaitStatus::Exited(0) {
+                            worker.serves_queued
+                        } else {
+                            0
+                        },
+                    });
                     ended.extend(slot.take().map(|worker| (worker, waited, started)));
                 }
             }
+        }
+        if worker_set.is_draining {
+            worker_set.exited_in_drain.append(&mut exited);
         }
         ended
     }
 
     /// Returns whether a worker can serve.
     fn has_started(&self, board: &Scoreboard) -> bool {
-        let squad = self.squad.lock();
-        squad.workers.iter().enumerate().any(|(place, worker)| worker.is_some() && board.has_started(place))
+        let worker_set = self.worker_set.lock();
+        worker_set
+            .workers
+            .iter()
+            .enumerate()
+            .any(|(place, worker)| worker.is_some() && board.has_started(place))
     }
 
     /// Kills workers whose last heartbeat is too old.
-    fn kill_stuck(&self, board: &Scoreboard) {
-        for (place, slot) in self.squad.lock().workers.iter_mut().enumerate() {
+    fn kill_stuck(&self, board: &Scoreboard, resumed: Instant) {
+        let mut stuck = Vec::new();
+        for (place, slot) in self.worker_set.lock().workers.iter_mut().enumerate() {
             let Some(worker) = slot else { continue };
             match worker.aborted {
                 Some(aborted) if aborted.elapsed() >= ABORT_GRACE => process::kill(worker.pid),
                 Some(_) => {}
                 None => {
-                    if let Some(silence) = board.stuck_for(place, self.heartbeat) {
-                        log_limited!(
-                            error,
-                            LogKind::Stuck,
-                            "worker {} sent no heartbeat for {silence:.1?}; sending SIGKILL",
-                            worker.pid
-                        );
+                    if let Some(silence) = board.stuck_for(place, self.heartbeat, resumed) {
                         worker.aborted = Some(Instant::now());
                         process::abort(worker.pid);
+                        stuck.push((worker.pid, silence));
                     }
                 }
+            }
+        }
+        for (pid, silence) in stuck {
+            log_limited!(
+                error,
+                LogKind::Stuck,
+                pid = pid, elapsed_ms = milliseconds(silence);
+                "worker {pid} sent no heartbeat for {silence:.1?}; sending SIGKILL"
+            );
+        }
+    }
+
+    /// Receives the lines of workers that accept nothing any more. Others may take their places.
+    fn note_leaving(&self, board: &Scoreboard) {
+        if !self.settings.serves_many() {
+            return;
+        }
+        let mut worker_set = self.worker_set.lock();
+        for (place, slot) in worker_set.workers.iter_mut().enumerate() {
+            let Some(worker) = slot.as_mut().filter(|worker| !worker.has_announced) else { continue };
+            // The line is sent before this is set.
+            if board.has_stopped(place) {
+                let line = worker.control.recv_with_flags(LEAVES.len(), MSG_DONTWAIT);
+                worker.has_announced = line.is_ok();
+                worker.leaves = true;
             }
         }
     }
 
     fn controls(&self) -> Vec<Arc<Socket>> {
-        self.squad.lock().workers.iter().flatten().map(|worker| Arc::clone(&worker.control)).collect()
+        self.worker_set.lock().workers.iter().flatten().map(|worker| Arc::clone(&worker.control)).collect()
     }
 
     /// Sends all workers the command to drain within `limit`.
     fn send_drain(&self, limit: Option<Duration>) {
-        let limit = limit.map_or(u64::MAX, |limit| limit.as_millis() as u64);
-        self.send_to_all(&format!("drain {limit}\n"));
+        self.send_to_all(&prefork_worker::drain_command(limit));
     }
 
     fn send_to_all(&self, command: &str) {
         for control in self.controls() {
             // A worker that has exited needs no command.
-            let _ = control.sendall(command.as_bytes());
+            let _ = shortage::retry(|| control.sendall(command.as_bytes()));
         }
     }
 
     fn all_exited(&self) -> bool {
         self.collect();
-        self.squad.lock().workers.iter().all(Option::is_none)
+        self.worker_set.lock().workers.iter().all(Option::is_none)
     }
 
     fn wait_until_exited(&self, limit: Option<Duration>, hurry: &dyn Fn() -> bool) -> bool {
@@ -266,8 +485,8 @@ impl PreforkMixIn {
         let until = Instant::now() + LONGEST_STOP;
         let accepts = || {
             self.collect();
-            let squad = self.squad.lock();
-            let mut places = squad.workers.iter().enumerate();
+            let worker_set = self.worker_set.lock();
+            let mut places = worker_set.workers.iter().enumerate();
             places.any(|(place, worker)| worker.is_some() && !board.has_stopped(place))
         };
         while accepts() && Instant::now() < until {
@@ -276,7 +495,7 @@ impl PreforkMixIn {
     }
 
     fn kill_all(&self) {
-        for worker in self.squad.lock().workers.iter().flatten() {
+        for worker in self.worker_set.lock().workers.iter().flatten() {
             process::kill(worker.pid);
         }
     }
@@ -320,13 +539,22 @@ impl RespawnThrottle {
             WaitStatus::Exited(LISTENER_GONE) => {
                 return Err(io::Error::other("no listener can accept any more"));
             }
+            WaitStatus::Exited(LATE) => {
+                (LogKind::Exited(LATE), format!("did not return from worker_exit within {EXIT_LIMIT:?}"))
+            }
             WaitStatus::Exited(status) => (LogKind::Exited(status), format!("exited with status {status}")),
             WaitStatus::Killed(signal) => {
                 (LogKind::Killed(signal), format!("was killed by signal {signal}"))
             }
             _ => (LogKind::Exited(-1), "was reaped by other code".to_owned()),
         };
-        log_limited!(error, kind, "worker {} {how}", worker.pid);
+        let (status, signal) = (waited.status(), waited.signal());
+        log_limited!(
+            error,
+            kind,
+            pid = worker.pid, status = status, signal = signal;
+            "worker {} {how}", worker.pid
+        );
         if now.saturating_duration_since(worker.born) >= MIN_UPTIME {
             *self = RespawnThrottle { probing: self.probing, ..RespawnThrottle::default() };
             return Ok(());
@@ -391,37 +619,95 @@ impl MixIn for PreforkMixIn {
         Ok(())
     }
 
+    fn check_options(&self) -> io::Result<()> {
+        ranges::check("workers", self.workers, &ranges::WORKERS)?;
+        ranges::check("jitter of max_requests", self.jitter, &ranges::JITTER)?;
+        self.settings.check()?;
+        self.max_requests.map_or(Ok(()), |most| ranges::check("max_requests", most, &ranges::REQUESTS))
+    }
+
     fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
+        self.check_options()?;
         process::require_single_threaded()?;
         let registry = Arc::clone(accept_loop.core().registry());
-        // Each serves one request at a time.
+        // Each serves one request at a time, or one at least.
         let workers = self.workers.min(registry.limits().max_connections);
-        let board = self.board(workers)?;
-        registry.set_worker_scoreboard(Arc::clone(&board));
-        prefork_worker::set_blocking_accept(accept_loop, true)?;
-        let mut pace = RespawnThrottle::default();
+        let serves_many = self.settings.serves_many();
+        let most_workers = if serves_many { usize::MAX } else { registry.limits().max_connections };
+        let mut crew =
+            Crew::new(workers, most_workers, accept_loop.worker_signals().is_some(), serves_many);
+        let board = self.board(&registry, crew.places)?;
+        if serves_many && registry.limits().max_connections_per_ip.is_some() {
+            let connections = registry.limits().max_connections.min(process::max_descriptors());
+            board.count_addresses(connections)?;
+        }
+        log_limit::share_with_workers()?;
+        if !serves_many {
+            prefork_worker::set_blocking_accept(accept_loop, true)?;
+        }
+        let mut throttle = RespawnThrottle::default();
+        let handle = &accept_loop.core().handle;
+        let (mut is_draining, mut is_lame) = (false, false);
+        self.worker_set.lock().is_draining = false;
+        let (mut turn, mut resumed) = (Instant::now(), Instant::now());
         let served = loop {
+            // A turn takes a third of `heartbeat` at most. After a longer one this process itself was
+            // not running, and probably its workers neither: each has a new period.
+            if turn.elapsed() / 2 > self.heartbeat / 3 {
+                let elapsed = turn.elapsed();
+                log::warn!(
+                    elapsed_ms = milliseconds(elapsed);
+                    "did not run for {elapsed:.1?}: workers have a new heartbeat period"
+                );
+                resumed = Instant::now();
+            }
+            turn = Instant::now();
+            if !is_lame && handle.state() == ServerState::LameDuck {
+                is_lame = true;
+                self.send_to_all("lame\n");
+            }
+            if registry.is_draining() && !is_draining {
+                // The clients that the drain has accepted are served in the places that become free.
+                // The workers close idle connections at once, so that these do not hold places.
+                is_draining = true;
+                self.worker_set.lock().is_draining = true;
+                match handle.queue().remaining() {
+                    Some(limit) => self.send_drain(Some(limit)),
+                    None => self.send_to_all("stop\n"),
+                }
+            }
             let ended = self.collect();
             let others_serve = self.has_started(&board);
+            self.note_leaving(&board);
             let noted: io::Result<()> = ended.into_iter().try_for_each(|(worker, waited, started)| {
-                pace.note(&worker, waited, started, others_serve, Instant::now())
+                throttle.note(&worker, waited, started, others_serve, Instant::now())
             });
             if noted.is_err() {
                 break noted;
             }
-            self.kill_stuck(&board);
-            pace.look(&board, Instant::now());
-            if pace.wait(Instant::now()).is_none() {
-                let free = self.squad.lock().workers.iter().position(Option::is_none);
-                pace.probing &= free.is_some();
-                if let Some(place) = free {
+            // Workers that drain send no heartbeats, and end within the limit of the drain. A signal
+            // handler makes them drain before the loop does, if the loop was in a hook for too long.
+            let workers_drain = self.worker_set.lock().is_draining;
+            if !workers_drain {
+                self.kill_stuck(&board, resumed);
+                self.manage(&mut crew, &board, accept_loop);
+                self.free_a_place();
+            }
+            throttle.look(&board, Instant::now());
+            if throttle.wait(Instant::now()).is_none() {
+                let free = self.worker_set.lock().free_place(crew.target);
+                throttle.probing &= free.is_some();
+                if let Some(place) = free.filter(|_| !workers_drain || handle.queue().is_open()) {
                     match self.start(place, &board, accept_loop) {
-                        Ok(pid) => pace.started(place, pid, Instant::now()),
+                        Ok(pid) => throttle.started(place, pid, Instant::now()),
                         Err(error) => {
-                            log_limited!(error, LogKind::NotForked, "cannot fork a worker: {error}");
+                            log_limited!(
+                                error, LogKind::NotForked, errno = errno_field(&error);
+                                "cannot fork a worker: {error}"
+                            );
                             // If one cannot be forked, the other missing ones cannot either.
-                            pace.probing = true;
-                            pace.back_off(Instant::now());
+                            throttle.probing = true;
+                            throttle.back_off(Instant::now());
                         }
                     }
                     continue;
@@ -429,7 +715,11 @@ impl MixIn for PreforkMixIn {
             }
             let controls = self.controls();
             let watch: Vec<_> = controls.iter().map(|control| control.as_fd()).collect();
-            let limit = pace.wait(Instant::now()).into_iter().chain([self.heartbeat / 3]).min();
+            let limit = throttle
+                .wait(Instant::now())
+                .into_iter()
+                .chain([self.heartbeat / 3, REAP_INTERVAL, crew.pause()])
+                .min();
             match accept_loop.wait_without_accepting(&watch, limit) {
                 Ok(true) => {}
                 Ok(false) => break Ok(()),
@@ -437,7 +727,9 @@ impl MixIn for PreforkMixIn {
             }
         };
         // They finish their requests within the time that the close or the drain allows.
-        self.send_to_all("stop\n");
+        if !is_draining {
+            self.send_to_all("stop\n");
+        }
         // A drain on a signal shuts the listener down, and does not wait for workers that do not
         // respond.
         if !accept_loop.signal_received() {
@@ -447,9 +739,12 @@ impl MixIn for PreforkMixIn {
     }
 
     fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
+        self.forget_inherited();
         self.send_drain(server.close_timeout());
-        if !self.wait_until_exited(server.close_timeout(), &|| false) {
-            log::warn!("workers do not leave: killing them");
+        // Each has the same time to abort its requests and to exit.
+        let limit = server.close_timeout().map(|limit| limit.saturating_add(prefork_worker::GRACE));
+        if !self.wait_until_exited(limit, &|| false) {
+            log::warn!(count = self.worker_pids().len(); "workers do not leave: killing them");
             self.kill_all();
             self.wait_until_exited(Some(ABORT_GRACE), &|| false);
         }
@@ -466,37 +761,87 @@ impl MixIn for PreforkMixIn {
 }
 
 impl Processes for PreforkMixIn {
+    fn is_ready(&self) -> bool {
+        let board = self.worker_set.lock().board.clone();
+        board.is_some_and(|board| self.has_started(&board))
+    }
+
     fn drain_workers(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> Option<DrainReport> {
         let begin = Instant::now();
-        let controls = self.controls();
+        self.forget_inherited();
+        let mut controls = self.controls();
         self.send_drain(Some(limit));
         // Each has the same time to abort its requests and to report that.
-        let mut in_time = self.wait_until_exited(Some(limit + prefork_worker::GRACE), hurry);
+        let mut in_time = self.wait_until_exited(Some(limit.saturating_add(prefork_worker::GRACE)), hurry);
+        if !in_time && !hurry() {
+            // On a busy machine a report comes late. A worker that is stopped sends none.
+            let are_stopped = || self.worker_pids().into_iter().all(process::is_stopped);
+            in_time = self.wait_until_exited(Some(LATE_REPORT), &|| hurry() || are_stopped());
+        }
         if !in_time && hurry() {
             self.send_to_all("hurry\n");
             in_time = self.wait_until_exited(Some(prefork_worker::GRACE), &|| false);
         }
         let mut report = DrainReport::default();
+        let exited = std::mem::take(&mut self.worker_set.lock().exited_in_drain);
+        for ExitedWorker { control, .. } in &exited {
+            if !controls.iter().any(|known| Arc::ptr_eq(known, control)) {
+                controls.push(Arc::clone(control));
+            }
+        }
         let silent: Vec<_> =
             controls.iter().filter(|control| !prefork_worker::read_report(control, &mut report)).collect();
+        // A worker that exited before the command of the drain has no report.
+        let is_silent = |worker: &&ExitedWorker| silent.iter().any(|one| Arc::ptr_eq(one, &worker.control));
+        let served = exited.iter().filter(is_silent).map(|worker| worker.served_queued as u64);
+        report.finished += served.sum::<u64>();
         if !in_time {
             // The scoreboard has the client of a worker that can no longer report it.
-            let squad = self.squad.lock();
-            let places = squad.workers.iter().enumerate().filter(|(_, worker)| {
+            let worker_set = self.worker_set.lock();
+            let places = worker_set.workers.iter().enumerate().filter(|(_, worker)| {
                 worker.as_ref().is_some_and(|worker| {
                     silent.iter().any(|control| Arc::ptr_eq(control, &worker.control))
                 })
             });
-            let clients = places.filter_map(|(place, _)| squad.board.as_ref()?.client(place));
-            report
-                .aborted
-                .extend(clients.map(|(client_address, age)| AbortedRequest { client_address, age }));
-            drop(squad);
+            for (place, _) in places {
+                let Some(board) = &worker_set.board else { continue };
+                if self.settings.serves_many() {
+                    // It has several clients, and only their number is known.
+                    let unknown = AbortedRequest { client_address: Address::None, age: Duration::ZERO };
+                    let left = board.in_flight(place).min(MAX_UNKNOWN);
+                    report.aborted.extend(std::iter::repeat_n(unknown, left));
+                } else if let Some((client_address, age)) = board.client(place) {
+                    report.aborted.push(AbortedRequest { client_address, age });
+                }
+            }
+            drop(worker_set);
             self.kill_all();
             self.wait_until_exited(Some(ABORT_GRACE), &|| false);
         }
         report.elapsed = begin.elapsed();
         Some(report)
+    }
+
+    fn drain_in_signal_handler(&self, limit: Duration) {
+        let Some(mut worker_set) = self.worker_set.try_lock() else { return };
+        // Those that exit from now on belong to the report of the drain, and are not replaced.
+        worker_set.is_draining = true;
+        let mut command = [0; prefork_worker::MAX_COMMAND];
+        let command = prefork_worker::encode_drain(&mut command, limit);
+        for worker in worker_set.workers.iter().flatten() {
+            exit_timer::send_to_child(&*worker.control, command);
+        }
+    }
+
+    fn end_in_signal_handler(&self) -> bool {
+        let Some(worker_set) = self.worker_set.try_lock() else { return false };
+        let workers = worker_set.workers.iter().flatten();
+        for worker in workers.clone() {
+            // The worker may be draining already, with another limit.
+            exit_timer::send_to_child(&*worker.control, b"drain 0\nhurry\n");
+        }
+        exit_timer::end_children(workers.map(|worker| worker.pid), prefork_worker::GRACE + LATE_REPORT);
+        true
     }
 }
 
@@ -504,6 +849,7 @@ impl fmt::Debug for PreforkMixIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PreforkMixIn")
             .field("workers", &self.workers)
+            .field("worker_class", &self.settings.class)
             .field("max_requests", &self.max_requests)
             .field("heartbeat", &self.heartbeat)
             .field("worker_pids", &self.worker_pids())
@@ -517,28 +863,61 @@ mod tests {
 
     fn worker(pid: Pid) -> WorkerHandle {
         let (control, _) = socketpair().unwrap();
-        WorkerHandle { pid, born: Instant::now(), control: Arc::new(control), aborted: None }
+        WorkerHandle {
+            pid,
+            serves_queued: 0,
+            born: Instant::now(),
+            control: Arc::new(control),
+            aborted: None,
+            leaves: false,
+            is_hurried: false,
+            has_announced: false,
+        }
     }
 
     fn fails(
-        pace: &mut RespawnThrottle,
+        throttle: &mut RespawnThrottle,
         pid: Pid,
         waited: WaitStatus,
         others_serve: bool,
         now: Instant,
     ) -> io::Result<()> {
-        pace.note(&worker(pid), waited, false, others_serve, now)
+        throttle.note(&worker(pid), waited, false, others_serve, now)
+    }
+
+    fn hurried(squad: &mut WorkerSet) -> Option<Pid> {
+        squad.worker_to_hurry().map(|(pid, _)| pid)
+    }
+
+    #[test]
+    fn the_oldest_worker_is_hurried_when_all_leave_and_no_place_is_free() {
+        let now = Instant::now();
+        let leaving = |pid, age| WorkerHandle {
+            leaves: true,
+            born: now.checked_sub(Duration::from_secs(age)).unwrap(),
+            ..worker(pid)
+        };
+        let workers = vec![Some(leaving(1, 0)), Some(leaving(2, 1)), None];
+        let mut squad = WorkerSet { workers, ..WorkerSet::default() };
+        assert_eq!(hurried(&mut squad), None, "a place is free");
+        squad.workers[2] = Some(worker(3));
+        assert_eq!(hurried(&mut squad), None, "another worker accepts");
+        squad.workers[2] = Some(leaving(3, 0));
+        assert_eq!(hurried(&mut squad), Some(2));
+        assert_eq!(hurried(&mut squad), None, "it exits soon");
+        squad.workers[1] = Some(leaving(4, 0));
+        assert!(hurried(&mut squad).is_some());
     }
 
     #[test]
     fn workers_that_exit_together_count_as_one_failure() {
         let now = Instant::now();
-        let mut pace = RespawnThrottle::default();
+        let mut throttle = RespawnThrottle::default();
         for pid in 1..100 {
-            pace.note(&worker(pid), WaitStatus::Killed(9), true, false, now).unwrap();
+            throttle.note(&worker(pid), WaitStatus::Killed(9), true, false, now).unwrap();
         }
-        assert_eq!(pace.pause, FIRST_DELAY);
-        assert!(!pace.probing, "they could start");
+        assert_eq!(throttle.pause, FIRST_DELAY);
+        assert!(!throttle.probing, "they could start");
     }
 
     #[test]
@@ -547,16 +926,16 @@ mod tests {
             [(WaitStatus::Exited(1), false), (WaitStatus::Killed(6), false), (WaitStatus::Exited(1), true)]
         {
             let now = Instant::now();
-            let mut pace = RespawnThrottle::default();
+            let mut throttle = RespawnThrottle::default();
             let mut last = Ok(());
             for pid in 1..=MAX_FAILED_STARTS as Pid {
                 last.unwrap();
-                assert_eq!(pace.probing, pid > 1, "one at a time after the first");
-                pace.started(0, pid, now);
-                last = fails(&mut pace, pid, waited, others_serve, now);
+                assert_eq!(throttle.probing, pid > 1, "one at a time after the first");
+                throttle.started(0, pid, now);
+                last = fails(&mut throttle, pid, waited, others_serve, now);
             }
             assert_eq!(last.is_err(), !others_serve, "{waited:?} {last:?}");
-            assert_eq!(pace.pause, MAX_DELAY);
+            assert_eq!(throttle.pause, MAX_DELAY);
         }
     }
 
@@ -564,30 +943,30 @@ mod tests {
     fn a_successful_start_ends_the_pauses_but_not_the_probing() {
         let board = Scoreboard::new(1).unwrap();
         let now = Instant::now();
-        let mut pace = RespawnThrottle::default();
-        fails(&mut pace, 1, WaitStatus::Exited(1), false, now).unwrap();
-        pace.started(0, 2, now);
-        pace.look(&board, now);
-        assert_eq!(pace.in_a_row, 1, "it has not started yet");
+        let mut throttle = RespawnThrottle::default();
+        fails(&mut throttle, 1, WaitStatus::Exited(1), false, now).unwrap();
+        throttle.started(0, 2, now);
+        throttle.look(&board, now);
+        assert_eq!(throttle.in_a_row, 1, "it has not started yet");
         board.slot(0).start();
-        pace.look(&board, now);
-        assert!(pace.in_a_row == 0 && pace.wait(now).is_none() && pace.probing);
+        throttle.look(&board, now);
+        assert!(throttle.in_a_row == 0 && throttle.wait(now).is_none() && throttle.probing);
     }
 
     #[test]
     fn the_next_attempt_waits_for_one_that_outlasts_its_pause() {
         let board = Scoreboard::new(1).unwrap();
         let now = Instant::now();
-        let mut pace = RespawnThrottle { probing: true, ..RespawnThrottle::default() };
-        pace.started(0, 1, now);
+        let mut throttle = RespawnThrottle { probing: true, ..RespawnThrottle::default() };
+        throttle.started(0, 1, now);
         // Its pause is over, and its outcome is not known yet.
-        pace.not_before = Some(now);
-        pace.look(&board, now);
-        assert!(pace.wait(now).is_some());
+        throttle.not_before = Some(now);
+        throttle.look(&board, now);
+        assert!(throttle.wait(now).is_some());
         // It is not waited for longer than that.
-        pace.not_before = Some(now);
-        pace.attempt.as_mut().unwrap().until = now;
-        pace.look(&board, now);
-        assert!(pace.wait(now).is_none());
+        throttle.not_before = Some(now);
+        throttle.attempt.as_mut().unwrap().until = now;
+        throttle.look(&board, now);
+        assert!(throttle.wait(now).is_none());
     }
 }

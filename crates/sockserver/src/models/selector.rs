@@ -13,18 +13,28 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use sock::{AsFd, Socket, socketpair};
+use sock::{AsFd, Socket, errno, socketpair};
 
-use crate::accept::acceptor::{AcceptGate, Acceptor, Attempt};
+use crate::accept::acceptor::{AcceptGate, Accepted, Acceptor, Attempt};
 use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
+use crate::lifecycle::gauges::{self, ThreadStats};
 use crate::lifecycle::handle::ServerHandle;
+use crate::lifecycle::registry::Registry;
+use crate::limits::log_limit::{self, LogKind, log_limited};
+use crate::limits::ranges;
 use crate::models::idle_slab::{IdleSlab, InsertResult, Key};
+use crate::models::pool::SHARED_POLL_INTERVAL;
+use crate::models::thread_options::ThreadOptions;
+use crate::models::worker_threads::keep_running;
+use crate::os::guard::guard;
 use crate::os::interleave;
+use crate::os::log::errno_field;
 use crate::os::poller::{self, Event, Poller};
 use crate::os::process;
+use crate::os::shortage;
+use crate::request::core::Core;
 use crate::request::job::{Job, Rejected};
-use crate::request::log_limit::{self, LogKind};
 use crate::request::serve::Progress;
 
 /// How long an idle worker waits before it exits, if there are more than configured.
@@ -54,35 +64,113 @@ const LISTENERS: u64 = u64::MAX - 1;
 ///
 /// `handle` is first called when the client has sent something, unless the handler
 /// [`SPEAKS_FIRST`](crate::StreamRequestHandler::SPEAKS_FIRST).
+///
+/// # Examples
+///
+/// A handler that serves one request and keeps the connection:
+///
+/// ```
+/// use std::io::Write;
+/// use sockserver::{SelectorTCPServer, handler_fn};
+///
+/// let server = SelectorTCPServer::new(("127.0.0.1", 0), handler_fn(|cx| {
+///     let line = cx.rfile.readline(1000)?;
+///     cx.close_connection = line.is_empty();
+///     cx.wfile.write_all(&line)
+/// }))?;
+/// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+/// # let _running = sockserver::testing::serve(server);
+/// // Another thread runs `server.serve_forever()` now.
+/// for _ in 0..2 {
+///     client.sendall(b"hello\n")?;
+///     assert_eq!(client.recv(100)?, b"hello\n");
+/// }
+/// # std::io::Result::Ok(())
+/// ```
 pub struct SelectorMixIn {
     workers: usize,
     max_workers: usize,
+    pub(super) options: ThreadOptions,
+    /// Held to read or replace the pointer.
     shared: Mutex<Option<Arc<Shared>>>,
 }
 
 impl Default for SelectorMixIn {
     fn default() -> SelectorMixIn {
         let workers = thread::available_parallelism().map_or(1, usize::from);
-        SelectorMixIn { workers, max_workers: 512, shared: Mutex::new(None) }
+        SelectorMixIn {
+            workers,
+            max_workers: 512,
+            options: ThreadOptions::default(),
+            shared: Mutex::new(None),
+        }
     }
 }
 
 impl SelectorMixIn {
     /// Creates as many workers as the processors that this process may use, and up to 512 if they are
     /// blocked.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{SelectorMixIn, SelectorTCPServer, handler_fn};
+    ///
+    /// let server = SelectorTCPServer::builder(handler_fn(|cx| cx.request.sendall(&cx.request.recv(100)?)))
+    ///     .mixin(SelectorMixIn::new())
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// client.sendall(b"hello")?;
+    /// # let _running = sockserver::testing::serve(server);
+    /// // Another thread runs `server.serve_forever()` now.
+    /// assert_eq!(client.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn new() -> SelectorMixIn {
         SelectorMixIn::default()
     }
 
-    /// Sets how many threads serve requests while no handler blocks.
+    /// Sets how many threads serve requests while no handler blocks, up to 32,768. 0 counts as 1.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{SelectorMixIn, SelectorTCPServer, handler_fn};
+    ///
+    /// let server = SelectorTCPServer::builder(handler_fn(|cx| cx.request.sendall(&cx.request.recv(100)?)))
+    ///     .mixin(SelectorMixIn::new().workers(2))
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// client.sendall(b"hello")?;
+    /// # let _running = sockserver::testing::serve(server);
+    /// // Another thread runs `server.serve_forever()` now.
+    /// assert_eq!(client.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn workers(mut self, workers: usize) -> SelectorMixIn {
         self.workers = workers.max(1);
         self
     }
 
-    /// Sets how many threads there may be if handlers block.
+    /// Sets how many threads there may be if handlers block, up to 32,768. Default 512.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{SelectorMixIn, SelectorTCPServer, handler_fn};
+    ///
+    /// let server = SelectorTCPServer::builder(handler_fn(|cx| cx.request.sendall(&cx.request.recv(100)?)))
+    ///     .mixin(SelectorMixIn::new().workers(2).max_workers(64))
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// client.sendall(b"hello")?;
+    /// # let _running = sockserver::testing::serve(server);
+    /// // Another thread runs `server.serve_forever()` now.
+    /// assert_eq!(client.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn max_workers(mut self, max_workers: usize) -> SelectorMixIn {
         self.max_workers = max_workers.max(1);
@@ -90,9 +178,20 @@ impl SelectorMixIn {
     }
 
     /// Returns how many connections wait without a thread.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{SelectorTCPServer, handler_fn};
+    ///
+    /// let server = SelectorTCPServer::new(("127.0.0.1", 0), handler_fn(|_| Ok(())))?;
+    /// assert_eq!(server.mixin().idle_connections(), 0);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn idle_connections(&self) -> usize {
-        self.shared.lock().as_ref().map_or(0, |shared| shared.work.lock().idle_slab.len())
+        let shared = self.shared.lock().clone();
+        shared.map_or(0, |shared| shared.work.lock().idle_slab.len())
     }
 }
 
@@ -113,14 +212,37 @@ impl MixIn for SelectorMixIn {
         Ok(())
     }
 
+    fn check_options(&self) -> io::Result<()> {
+        ranges::check("workers", self.workers, &ranges::WORKERS)?;
+        ranges::check("max_workers", self.max_workers, &ranges::WORKERS)?;
+        self.options.check()
+    }
+
     fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
+        self.check_options()?;
         process::preallocate_fd_table(accept_loop.core().registry().limits().max_connections);
-        let shared = self.start()?;
+        let shared = self.start(accept_loop.core())?;
+        // The threads have the server's registry, which has the gauges.
+        let observed = Arc::downgrade(&shared);
+        gauges::set_thread_gauges(&accept_loop.core().handle, move || {
+            observed.upgrade().map_or_else(ThreadStats::default, |shared| shared.thread_stats())
+        });
         shared.open(accept_loop.new_acceptor())?;
+        let limit = shared.is_exclusive.then_some(SHARED_POLL_INTERVAL);
+        let mut attempted = Instant::now();
         let served = loop {
-            match accept_loop.wait_without_accepting(&[], None) {
+            match accept_loop.wait_without_accepting(&[], limit) {
                 // A request has ended: there may be a permit, or a descriptor.
-                Ok(true) => shared.resume_accepting()?,
+                Ok(true) => {
+                    shared.resume_accepting()?;
+                    let is_due = limit.is_some_and(|limit| attempted.elapsed() >= limit);
+                    // A drain has accepted clients, for which the poller has no event. Or the process
+                    // that was woken for a client did not accept it.
+                    if is_due || accept_loop.core().registry().is_draining() {
+                        attempted = Instant::now();
+                        shared.wake_for_queue();
+                    }
+                }
                 Ok(false) => break Ok(()),
                 Err(error) => break Err(error),
             }
@@ -146,32 +268,38 @@ impl MixIn for SelectorMixIn {
         }
         let all_done = server.wait_until_idle();
         shared.stop();
-        let threads = std::mem::take(&mut shared.work.lock().threads);
-        for thread in threads {
-            let own = thread.thread().id() == thread::current().id();
-            if !own && (all_done || thread.is_finished()) {
-                let _ = thread.join();
+        // The monitor may have started another worker in the meantime.
+        loop {
+            let threads = std::mem::take(&mut shared.work.lock().threads);
+            if threads.is_empty() {
+                return Ok(());
+            }
+            for thread in threads {
+                let own = thread.thread().id() == thread::current().id();
+                if !own && (all_done || thread.is_finished()) {
+                    let _ = thread.join();
+                }
             }
         }
-        Ok(())
     }
 }
 
 impl SelectorMixIn {
     /// Starts the workers, unless they run. They outlive a loop, as connections do.
-    fn start(&self) -> io::Result<Arc<Shared>> {
-        let mut running = self.shared.lock();
-        if let Some(shared) = &*running {
-            return Ok(Arc::clone(shared));
+    fn start(&self, core: &Core) -> io::Result<Arc<Shared>> {
+        let running = self.shared.lock().clone();
+        if let Some(shared) = running {
+            return Ok(shared);
         }
-        let shared = Arc::new(Shared::new(self.workers, self.max_workers)?);
+        // A server has one loop at a time, so no other thread starts workers meanwhile.
+        let shared = Arc::new(Shared::new(self, core)?);
         let started = (0..self.workers).try_for_each(|_| shared.start_worker());
         if let Err(error) = started.and_then(|()| shared.start_monitor()) {
             // End the threads that could be started.
             shared.stop();
             return Err(error);
         }
-        *running = Some(Arc::clone(&shared));
+        *self.shared.lock() = Some(Arc::clone(&shared));
         Ok(shared)
     }
 }
@@ -179,17 +307,24 @@ impl SelectorMixIn {
 /// The state that the workers share.
 struct Shared {
     poller: Poller,
-    /// A worker locks it once for each event.
+    /// A worker locks it once for each event. Under it the tables of [`Work`] are read and changed,
+    /// and nothing else: no system call, no log line, no job is served or dropped. The lock of the
+    /// gate may be held, and never the other way round.
     work: Mutex<Work>,
     /// Idle workers wait here.
     idle: Condvar,
     /// Open while the server serves. One worker at a time accepts.
     gate: AcceptGate,
+    /// Held to unpark the thread, which does not block.
     monitor: Mutex<Option<thread::Thread>>,
     stopped: AtomicBool,
     waker: Waker,
     workers: usize,
     max_workers: usize,
+    options: ThreadOptions,
+    registry: Arc<Registry>,
+    /// This is a worker process, and its siblings wait for the same clients.
+    is_exclusive: bool,
 }
 
 #[derive(Default)]
@@ -226,7 +361,8 @@ struct Waker {
 
 impl Waker {
     fn wake(&self) {
-        let _ = self.theirs.send(b"!");
+        // Another error while both ends are open is a full buffer, and then wake-ups are pending.
+        let _ = shortage::retry(|| self.theirs.send(b"!"));
     }
 
     fn drain(&self) {
@@ -236,7 +372,7 @@ impl Waker {
 }
 
 impl Shared {
-    fn new(workers: usize, max_workers: usize) -> io::Result<Shared> {
+    fn new(mixin: &SelectorMixIn, core: &Core) -> io::Result<Shared> {
         let (ours, theirs) = socketpair()?;
         ours.setblocking(false)?;
         theirs.setblocking(false)?;
@@ -250,19 +386,46 @@ impl Shared {
             monitor: Mutex::new(None),
             stopped: AtomicBool::new(false),
             waker: Waker { ours, theirs },
-            workers,
-            max_workers: cmp::max(workers, max_workers),
+            workers: mixin.workers,
+            max_workers: cmp::max(mixin.workers, mixin.max_workers),
+            options: mixin.options.clone(),
+            registry: Arc::clone(core.registry()),
+            is_exclusive: core.handle.is_worker(),
         })
+    }
+
+    fn thread_stats(&self) -> ThreadStats {
+        let work = self.work.lock();
+        // One of those that serve nothing waits in the poller.
+        let waiting = work.idle + usize::from(work.polling);
+        ThreadStats {
+            threads: work.count,
+            busy: work.count.saturating_sub(waiting),
+            parked: work.idle_slab.len(),
+            ..ThreadStats::default()
+        }
     }
 
     fn start_worker(self: &Arc<Self>) -> io::Result<()> {
         let shared = Arc::clone(self);
         let mut work = self.work.lock();
-        work.threads.retain(|thread| !thread.is_finished());
-        let worker =
-            thread::Builder::new().name("sockserver".to_owned()).spawn(move || shared.run_worker())?;
+        let is_running = |thread: &JoinHandle<()>| !thread.is_finished();
+        let threads = std::mem::take(&mut work.threads);
+        let (running, finished): (Vec<_>, Vec<_>) = threads.into_iter().partition(is_running);
+        work.threads = running;
         work.count += 1;
-        work.threads.push(worker);
+        drop(work);
+        drop(finished);
+        let run = move || keep_running(|| shared.run_worker());
+        let worker = self.options.spawn(&self.registry, run);
+        let mut work = self.work.lock();
+        match worker {
+            Ok(worker) => work.threads.push(worker),
+            Err(error) => {
+                work.count -= 1;
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
@@ -270,7 +433,7 @@ impl Shared {
         let shared = Arc::clone(self);
         let watch = thread::Builder::new()
             .name("sockserver-monitor".to_owned())
-            .spawn(move || shared.run_monitor())?;
+            .spawn(move || keep_running(|| shared.run_monitor()))?;
         *self.monitor.lock() = Some(watch.thread().clone());
         self.work.lock().threads.push(watch);
         Ok(())
@@ -281,7 +444,7 @@ impl Shared {
         // The gate opens after this: an event for a client that waits already comes only once.
         self.gate.open(acceptor, |acceptor| {
             for listener in acceptor.listeners() {
-                self.poller.add_edge(listener.as_fd(), LISTENERS)?;
+                self.add_listener(listener)?;
             }
             let mut work = self.work.lock();
             // Of the loop before.
@@ -297,10 +460,28 @@ impl Shared {
         }
     }
 
+    /// Adds a listener to the poller, or returns `AlreadyExists`. A client wakes one of the processes
+    /// that wait for it. epoll(7) cannot re-arm such a listener, so it is level-triggered.
+    fn add_listener(&self, listener: &Socket) -> io::Result<()> {
+        match self.is_exclusive {
+            true => self.poller.add_exclusive(listener.as_fd(), LISTENERS),
+            false => self.poller.add_edge(listener.as_fd(), LISTENERS),
+        }
+    }
+
     fn remove_listeners(&self, acceptor: &Acceptor) {
         for listener in acceptor.listeners() {
+            // It fails only for a listener that the poller does not have.
             let _ = self.poller.remove(listener.as_fd());
         }
+    }
+
+    /// Makes a worker take a client from the queue of a drain.
+    fn wake_for_queue(&self) {
+        let mut work = self.work.lock();
+        work.events.push_back(Event { key: LISTENERS, hang_up: false });
+        drop(work);
+        self.waker.wake();
     }
 
     /// Begins to accept again after a pause.
@@ -310,7 +491,7 @@ impl Shared {
                 return Ok(());
             }
             for listener in acceptor.into_iter().flat_map(Acceptor::listeners) {
-                match self.poller.add_edge(listener.as_fd(), LISTENERS) {
+                match self.add_listener(listener) {
                     Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                         // It is tried again, or clients would wait without a limit.
                         self.work.lock().accept_paused_until = Some(Some(Instant::now() + OPEN_RETRY));
@@ -341,6 +522,7 @@ impl Shared {
     /// Runs a worker: takes an event, or waits in the poller, or if another worker does that, waits to
     /// be woken.
     fn run_worker(&self) {
+        sock::set_serving_thread(true);
         let mut received = Vec::with_capacity(64);
         let mut work = self.work.lock();
         while !self.is_stopped() {
@@ -374,26 +556,39 @@ impl Shared {
             }
             event.key != WAKER
         });
-        if let Err(error) = &waited {
-            log::error!("waiting for connections: {error}");
-            self.gate.with_acceptor(|acceptor| acceptor.core().handle.waker().wake());
+        if waited.is_err() {
+            let handle = self.gate.with_acceptor(|acceptor| acceptor.core().handle.clone());
+            if let Some(handle) = handle {
+                handle.waker().wake();
+            }
         }
         interleave::yield_point();
         let mut work = self.work.lock();
         work.polling = false;
         work.events.extend(received.drain(..));
+        let line = waited.as_ref().err().map(|error| (errno_field(error), error.to_string()));
         if let Err(error) = waited {
             work.failed.get_or_insert(error);
         }
         let wakes_watch = std::mem::take(&mut work.monitor_sleeps);
         let opens = work.pause_expired();
-        if wakes_watch || opens {
+        if wakes_watch || opens || line.is_some() {
             drop(work);
+            // Another worker waits in the poller by now.
+            if let Some((errno, text)) = line {
+                log::error!(errno = errno; "waiting for connections: {text}");
+            }
             if wakes_watch {
                 self.wake_monitor();
             }
             if opens {
-                let _ = self.resume_accepting();
+                // After an error the pause begins again, and ends with the next attempt.
+                if let Err(error) = self.resume_accepting() {
+                    log_limited!(
+                        error, LogKind::Accept(errno(&error)), errno = errno_field(&error);
+                        "cannot resume accepting: {error}"
+                    );
+                }
             }
             work = self.work.lock();
         }
@@ -449,16 +644,13 @@ impl Shared {
     /// Another worker handles further clients, or this one when it is done.
     fn accept_one(&self) -> Option<Job> {
         let remove = |listener: &Arc<Socket>| drop(self.poller.remove(listener.as_fd()));
+        let mut failed = None;
         // The outcome is handled before another worker can make an attempt.
-        self.gate.attempt(&remove, |acceptor, attempt| {
+        let accepted = self.gate.attempt(&remove, |acceptor, attempt| {
             match attempt {
-                Ok(Attempt::Taken(job)) => {
+                Ok(Attempt::Taken(accepted)) => {
                     self.reschedule_listeners(acceptor);
-                    return Some(job);
-                }
-                // This worker takes the next event itself.
-                Ok(Attempt::Refused) => {
-                    self.work.lock().events.push_back(Event { key: LISTENERS, hang_up: false });
+                    return Some(accepted);
                 }
                 Ok(Attempt::WouldBlock | Attempt::Stopped) => {}
                 Ok(Attempt::Pause(None)) => self.pause_accepting(acceptor, None),
@@ -468,12 +660,16 @@ impl Shared {
                 }
                 Err(error) => {
                     self.remove_listeners(acceptor);
-                    self.work.lock().failed = Some(error);
+                    failed = self.work.lock().failed.replace(error);
                     acceptor.core().handle.waker().wake();
                 }
             }
             None
-        })
+        });
+        // An error may have a destructor of the user.
+        drop(failed);
+        // The hooks are called when other workers can accept again.
+        accepted.flatten().and_then(Accepted::admit)
     }
 
     /// Makes another worker look for further clients. The edge-triggered event was for all clients that
@@ -487,8 +683,13 @@ impl Shared {
             return;
         }
         drop(work);
+        if self.is_exclusive {
+            // The poller returns again while there are clients.
+            return;
+        }
         for listener in acceptor.listeners() {
-            // A listener that was removed from the poller is added again later.
+            // A change of a registration allocates nothing. It fails only for a listener that was
+            // removed from the poller, which is added again later.
             let _ = self.poller.rearm_edge(listener.as_fd(), LISTENERS);
         }
     }
@@ -560,10 +761,12 @@ impl Shared {
     fn register(&self, job: &Job) -> io::Result<Key> {
         let parked = self.work.lock().idle_slab.reserve()?;
         let connection = job.connection();
-        let added = match connection.stream() {
+        // The stream may be the user's.
+        let added = guard(|| match connection.stream() {
             Some(stream) => self.poller.add_edge(stream.socket().as_fd(), parked.as_u64()),
             None => Err(io::ErrorKind::NotConnected.into()),
-        };
+        });
+        let added = added.unwrap_or_else(|message| Err(io::Error::other(message)));
         if let Err(error) = added {
             self.work.lock().idle_slab.release(parked);
             return Err(error);
@@ -600,7 +803,7 @@ impl Shared {
             if self.check_progress(work, &mut seen) {
                 if let Err(error) = self.start_worker() {
                     if log_limit::check(LogKind::NoThread(sock::errno(&error)), Instant::now()).is_some() {
-                        log::warn!("no more workers: {error}");
+                        log::warn!(errno = errno_field(&error); "no more workers: {error}");
                     }
                 }
             }

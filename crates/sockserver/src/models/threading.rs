@@ -11,7 +11,10 @@ use parking_lot::Mutex;
 
 use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
+use crate::lifecycle::gauges::{self, ThreadStats};
 use crate::lifecycle::handle::ServerHandle;
+use crate::models::thread_options::ThreadOptions;
+use crate::models::worker_threads::keep_running;
 use crate::request::job::{Job, Rejected};
 
 /// How long an idle thread waits for the next request.
@@ -28,17 +31,46 @@ const SWEEP_AFTER: usize = 16;
 ///
 /// If a thread cannot be started, the request is rejected: the error goes to `handle_error`, and
 /// the connection is closed.
+///
+/// # Examples
+///
+/// ```
+/// use sockserver::{ThreadingMixIn, ThreadingTCPServer, handler_fn};
+///
+/// let server = ThreadingTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"hello")))
+///     .mixin(ThreadingMixIn::new().daemon_threads(true))
+///     .bind(("127.0.0.1", 0))?;
+/// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+/// server.handle_request()?;
+/// assert_eq!(client.recv(100)?, b"hello");
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Default)]
 pub struct ThreadingMixIn {
     cache: Arc<Cache>,
     daemon_threads: bool,
     no_block_on_close: bool,
-    stack_size: Option<usize>,
+    pub(super) options: ThreadOptions,
+    /// Used by the loop and at the close. Handles are dropped and joined without it.
     joins: Mutex<JoinHandles>,
 }
 
 impl ThreadingMixIn {
     /// Creates the mixin with Python's defaults.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{ThreadingMixIn, ThreadingTCPServer, handler_fn};
+    ///
+    /// let server = ThreadingTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"hello")))
+    ///     .mixin(ThreadingMixIn::new())
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.handle_request()?;
+    /// assert_eq!(client.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn new() -> ThreadingMixIn {
         ThreadingMixIn::default()
@@ -46,22 +78,44 @@ impl ThreadingMixIn {
 
     /// Sets whether closing the server does not wait for threads that are still busy. Python:
     /// `daemon_threads`, default false.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{ThreadingMixIn, ThreadingTCPServer, handler_fn};
+    ///
+    /// let server = ThreadingTCPServer::builder(handler_fn(|cx| cx.request.recv(1).map(drop)))
+    ///     .mixin(ThreadingMixIn::new().daemon_threads(true))     // daemon_threads = True
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let _silent = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.handle_request()?;
+    /// // This returns, although the handler still waits for the client.
+    /// server.server_close()?;
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn daemon_threads(mut self, daemon_threads: bool) -> ThreadingMixIn {
         self.daemon_threads = daemon_threads;
         self
     }
 
-    /// Sets the stack size of each thread, in bytes. By default that of `std`, 2 MiB. Pages that are
-    /// never used take no memory.
-    #[must_use]
-    pub fn stack_size(mut self, bytes: usize) -> ThreadingMixIn {
-        self.stack_size = Some(bytes);
-        self
-    }
-
     /// Sets whether closing the server waits until every request has been served. Python:
     /// `block_on_close`, default true.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{ThreadingMixIn, ThreadingTCPServer, handler_fn};
+    ///
+    /// let server = ThreadingTCPServer::builder(handler_fn(|cx| cx.request.recv(1).map(drop)))
+    ///     .mixin(ThreadingMixIn::new().block_on_close(false))    // block_on_close = False
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let _silent = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.handle_request()?;
+    /// // This returns, although the handler still waits for the client.
+    /// server.server_close()?;
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn block_on_close(mut self, block_on_close: bool) -> ThreadingMixIn {
         self.no_block_on_close = !block_on_close;
@@ -80,11 +134,16 @@ impl fmt::Debug for ThreadingMixIn {
 }
 
 impl MixIn for ThreadingMixIn {
+    fn check_options(&self) -> io::Result<()> {
+        self.options.check()
+    }
+
     fn process_request(&self, job: Job) -> Result<(), Rejected> {
         // The stack of a thread that has ended is kept until its handle is dropped.
         if self.cache.exited.load(Ordering::Relaxed) >= SWEEP_AFTER {
             self.cache.exited.store(0, Ordering::Relaxed);
-            self.joins.lock().sweep();
+            let finished = self.joins.lock().take_finished();
+            drop(finished);
         }
         match self.cache.take() {
             Some(worker) => {
@@ -97,6 +156,8 @@ impl MixIn for ThreadingMixIn {
 
     fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
         crate::os::process::preallocate_fd_table(accept_loop.core().registry().limits().max_connections);
+        let cache = Arc::clone(&self.cache);
+        gauges::set_thread_gauges(&accept_loop.core().handle, move || cache.stats());
         while accept_loop.run_once(&[], None)? {}
         Ok(())
     }
@@ -127,14 +188,13 @@ impl ThreadingMixIn {
     fn start_thread(&self, job: Job) -> Result<(), Rejected> {
         // The job is in the worker and not in the closure, which is dropped if the thread cannot
         // be started.
+        let registry = Arc::clone(job.core().registry());
         let worker = Arc::new(IdleWorker::default());
         *worker.job.lock() = Some(job);
         let (cache, its_worker) = (Arc::clone(&self.cache), Arc::clone(&worker));
-        let mut builder = thread::Builder::new().name("sockserver".to_owned());
-        if let Some(bytes) = self.stack_size {
-            builder = builder.stack_size(bytes);
-        }
-        let started = builder.spawn(move || work(&cache, &its_worker));
+        let run = move || keep_running(|| work(&cache, &its_worker));
+        self.cache.threads.fetch_add(1, Ordering::Relaxed);
+        let started = self.options.spawn(&registry, run);
         match started {
             Ok(handle) => {
                 if !self.daemon_threads {
@@ -142,10 +202,11 @@ impl ThreadingMixIn {
                 }
                 Ok(())
             }
-            Err(error) => match worker.job.lock().take() {
-                Some(job) => Err(job.reject(error)),
-                None => Ok(()),
-            },
+            Err(error) => {
+                self.cache.threads.fetch_sub(1, Ordering::Relaxed);
+                let job = worker.job.lock().take();
+                job.map_or(Ok(()), |job| Err(job.reject(error)))
+            }
         }
     }
 }
@@ -159,6 +220,7 @@ fn work(cache: &Cache, worker: &Arc<IdleWorker>) {
             job.run();
         }
         if !cache.push_idle(worker) {
+            cache.threads.fetch_sub(1, Ordering::Relaxed);
             return;
         }
         let until = Instant::now() + IDLE_LIFETIME;
@@ -166,6 +228,7 @@ fn work(cache: &Cache, worker: &Arc<IdleWorker>) {
             let left = until.saturating_duration_since(Instant::now());
             if (left.is_zero() || cache.is_closed()) && cache.remove_idle(worker) {
                 cache.exited.fetch_add(1, Ordering::Relaxed);
+                cache.threads.fetch_sub(1, Ordering::Relaxed);
                 return;
             }
             // It has been taken for a job that it does not have yet: it waits without a limit.
@@ -177,6 +240,7 @@ fn work(cache: &Cache, worker: &Arc<IdleWorker>) {
 /// A thread that waits, and its next job.
 #[derive(Default)]
 struct IdleWorker {
+    /// Held to move the job in or out. No job is served or dropped under it.
     job: Mutex<Option<Job>>,
     thread: OnceLock<Thread>,
 }
@@ -197,9 +261,12 @@ impl IdleWorker {
 /// Threads that wait for a request. The last one that began to wait is used first.
 #[derive(Default)]
 struct Cache {
+    /// Held to change the list. The lock of a worker's job may be taken under it.
     idle: Mutex<Idle>,
     /// Threads that have exited because they were idle since the last sweep.
     exited: AtomicUsize,
+    /// Threads that have not exited.
+    threads: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -230,6 +297,13 @@ impl Cache {
         idle.workers.len() < before || idle.closed && worker.job.lock().is_none()
     }
 
+    fn stats(&self) -> ThreadStats {
+        let idle = self.idle.lock().workers.len();
+        // A thread may have ended in between.
+        let threads = self.threads.load(Ordering::Relaxed).max(idle);
+        ThreadStats { threads, busy: threads - idle, ..ThreadStats::default() }
+    }
+
     fn is_closed(&self) -> bool {
         self.idle.lock().closed
     }
@@ -249,7 +323,10 @@ struct JoinHandles {
 }
 
 impl JoinHandles {
-    fn sweep(&mut self) {
-        self.handles.retain(|handle| !handle.is_finished());
+    fn take_finished(&mut self) -> Vec<JoinHandle<()>> {
+        let handles = std::mem::take(&mut self.handles);
+        let finished;
+        (finished, self.handles) = handles.into_iter().partition(JoinHandle::is_finished);
+        finished
     }
 }

@@ -1,15 +1,50 @@
 //! A fixed number of threads that run one task after the other.
 
 use std::io;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 
+use crate::lifecycle::registry::Registry;
+use crate::limits::log_limit::{LogKind, log_limited};
+use crate::models::thread_options::ThreadOptions;
+use crate::os::guard::guard;
+use crate::os::log::milliseconds;
+
 type Task = Box<dyn FnOnce() + Send>;
+
+/// The pause before a worker that has panicked is started again; it doubles up to [`MAX_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs a worker thread to its orderly end. After a panic the worker is started again, in the same
+/// thread, which is logged. Otherwise a model would lose its threads one after the other.
+///
+/// The code of the user has guards of its own, so this is for what they do not cover.
+pub(crate) fn keep_running(mut worker: impl FnMut()) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let begin = Instant::now();
+        let Err(message) = guard(&mut worker) else { return };
+        log_limited!(
+            error,
+            LogKind::WorkerPanicked,
+            limit_ms = milliseconds(pause);
+            "worker thread panicked, starting it again in {pause:?}: {message}"
+        );
+        thread::sleep(pause);
+        pause = if begin.elapsed() > MAX_PAUSE * 2 { FIRST_PAUSE } else { (pause * 2).min(MAX_PAUSE) };
+    }
+}
 
 /// Threads that outlive the loops they work for. One that is still busy with a task of the last
 /// loop takes a task of the next loop afterwards, so there are never more than configured.
+///
+/// The loop and the close of the server take the lock, and no worker. Under it threads are started,
+/// and tasks are queued without waiting. No task runs or is dropped under it, and no thread is joined.
 #[derive(Default)]
 pub(crate) struct WorkerThreads(Mutex<State>);
 
@@ -21,29 +56,35 @@ struct State {
 
 impl WorkerThreads {
     /// Starts those of `count` threads that do not run yet.
-    pub(crate) fn start(&self, count: usize) -> io::Result<()> {
+    pub(crate) fn start(
+        &self,
+        count: usize,
+        options: &ThreadOptions,
+        registry: &Arc<Registry>,
+    ) -> io::Result<()> {
         let mut state = self.0.lock();
         state.running.retain(|thread| !thread.is_finished());
         while state.running.len() < count {
             let (_, tasks) = state.tasks.get_or_insert_with(unbounded);
             let tasks = tasks.clone();
-            let run = move || tasks.into_iter().for_each(|task| task());
-            let thread = thread::Builder::new().name("sockserver".to_owned()).spawn(run)?;
-            state.running.push(thread);
+            let run = move || keep_running(|| tasks.iter().for_each(|task| task()));
+            state.running.push(options.spawn(registry, run)?);
         }
         Ok(())
     }
 
     /// Has a thread run the task when one is free.
     pub(crate) fn run(&self, task: impl FnOnce() + Send + 'static) {
-        if let Some((tasks, _)) = &self.0.lock().tasks {
+        let tasks = self.0.lock().tasks.clone();
+        if let Some((tasks, _)) = tasks {
             let _ = tasks.send(Box::new(task));
         }
     }
 
     /// Ends each thread when no task is left for it.
     pub(crate) fn close(&self) {
-        self.0.lock().tasks = None;
+        let tasks = self.0.lock().tasks.take();
+        drop(tasks);
     }
 
     /// Waits for the threads: for `all`, or for those that have ended.
@@ -62,9 +103,36 @@ impl WorkerThreads {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
-    use std::time::Duration;
 
     use super::*;
+    use crate::lifecycle::handle::ServerHandle;
+
+    fn start(threads: &WorkerThreads, count: usize) -> io::Result<()> {
+        let server = ServerHandle::with_defaults()?;
+        threads.start(count, &ThreadOptions::default(), server.registry())
+    }
+
+    #[test]
+    fn a_thread_whose_task_panics_takes_the_next_task() {
+        let threads = WorkerThreads::default();
+        let (send, received) = mpsc::channel();
+        start(&threads, 1).unwrap();
+        threads.run(|| panic!("planned"));
+        threads.run(move || send.send(()).unwrap());
+        received.recv_timeout(Duration::from_secs(20)).unwrap();
+        threads.close();
+        threads.join(true);
+    }
+
+    #[test]
+    fn a_worker_that_panics_is_started_again_until_it_ends() {
+        let mut starts = 0;
+        keep_running(|| {
+            starts += 1;
+            assert!(starts == 3, "planned");
+        });
+        assert_eq!(starts, 3);
+    }
 
     #[test]
     fn there_are_never_more_threads_than_wanted_and_no_task_is_lost() {
@@ -72,12 +140,12 @@ mod tests {
         let threads = WorkerThreads::default();
         let (ids, received) = mpsc::channel();
         let (release, blocked) = mpsc::channel::<()>();
-        threads.start(2).unwrap();
+        start(&threads, 2).unwrap();
         threads.run(move || {
             let _ = blocked.recv();
         });
         for _ in 0..10 {
-            threads.start(2).unwrap();
+            start(&threads, 2).unwrap();
             for _ in 0..2 {
                 let ids = ids.clone();
                 threads.run(move || {

@@ -5,11 +5,17 @@ use std::io;
 #[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{self, AtFlags, FileType, FlockOperation, OFlags, Stat};
-use sock::{AF_UNIX, Address, Socket, SocketKind};
+use rustix::fs::{self, AtFlags, FileType, OFlags, Stat};
+use sock::{AF_UNIX, Address, POLLIN, Poll, SOCK_DGRAM, Socket};
+
+use crate::os::log::errno_field;
+use crate::os::path_lock::PathLock;
+use crate::os::process::{self, SharedWords};
 
 /// A name in an open directory. The name is looked up there even if the path to the directory
 /// changes.
@@ -26,18 +32,121 @@ pub(crate) struct DirEntry {
 pub(crate) struct BoundPath {
     entry: DirEntry,
     file: FileId,
+    holders: Holders,
+}
+
+/// The processes that have a copy of a [`BoundPath`], because they were forked after bind(2).
+struct Holders {
+    /// The last process that has begun to serve, 0 if none has, or [`HANDED_OVER`]. They share it.
+    server: SharedWords,
+    /// Reads end of file when no other process has a copy of the second one.
+    alone: Socket,
+    open: Option<Socket>,
+}
+
+/// Another program serves the path now, and removes it.
+const HANDED_OVER: u64 = u64::MAX;
+
+impl Holders {
+    fn new() -> io::Result<Holders> {
+        let (alone, open) = sock::socketpair()?;
+        Ok(Holders { server: SharedWords::new(1)?, alone, open: Some(open) })
+    }
+
+    /// Returns whether this process has to remove the path: the one that serves, and without such
+    /// one the last that has a copy.
+    fn removes(&mut self) -> bool {
+        drop(self.open.take());
+        let server = self.server.get(0).load(Ordering::SeqCst);
+        if server == HANDED_OVER {
+            return false;
+        }
+        if server == u64::from(std::process::id()) {
+            return true;
+        }
+        if server != 0 && process::is_alive(server) {
+            return false;
+        }
+        // If the system cannot say it, a path that is left is replaced by the next server, but a path
+        // that was removed is lost for the process that serves it.
+        sock::poll(&mut [Poll::new(&self.alone, POLLIN)], Some(Duration::ZERO)).is_ok_and(|ready| ready > 0)
+    }
+}
+
+impl BoundPath {
+    fn new(file: FileId, entry: DirEntry) -> io::Result<BoundPath> {
+        match Holders::new() {
+            Ok(holders) => Ok(BoundPath { entry, file, holders }),
+            Err(error) => {
+                if let Err(error) = entry.remove(file) {
+                    log::warn!(
+                        path:% = entry.path.display(), errno = errno_field(&error);
+                        "cannot remove {}: {error}", entry.path.display()
+                    );
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes this process the one that removes the path. Called where serving begins.
+    pub(crate) fn take_over(&self) {
+        if self.holders.server.get(0).load(Ordering::SeqCst) != HANDED_OVER {
+            self.holders.server.get(0).store(std::process::id().into(), Ordering::SeqCst);
+        }
+    }
+
+    /// Makes this process the one that removes the path, after another program has left it.
+    pub(crate) fn reclaim(&self) {
+        self.holders.server.get(0).store(std::process::id().into(), Ordering::SeqCst);
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.entry.path()
+    }
+
+    /// Returns whether this process serves, and removes the path.
+    #[cfg(test)]
+    pub(crate) fn is_taken_over(&self) -> bool {
+        self.holders.server.get(0).load(Ordering::SeqCst) == u64::from(std::process::id())
+    }
+
+    pub(crate) fn file(&self) -> FileId {
+        self.file
+    }
+
+    /// Removes the path if this process serves it. Does not allocate or log, for a signal handler.
+    pub(crate) fn remove_in_signal_handler(&self) {
+        let server = self.holders.server.get(0).load(Ordering::SeqCst);
+        if server == u64::from(std::process::id()) {
+            let _ = self.entry.remove_as(OsStr::from_bytes(&unused_name()), self.file);
+        }
+    }
+
+    /// Leaves the path in place when this is dropped, in all processes that have a copy.
+    pub(crate) fn hand_over(&self) {
+        self.holders.server.get(0).store(HANDED_OVER, Ordering::SeqCst);
+    }
 }
 
 /// The identity of a file: device and inode.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FileId(u64, u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId(pub(crate) u64, pub(crate) u64);
 
 impl FileId {
     // The types differ from system to system.
     #[allow(clippy::unnecessary_cast)]
-    fn of(stat: &Stat) -> FileId {
+    pub(crate) fn of(stat: &Stat) -> FileId {
         FileId(stat.st_dev as u64, stat.st_ino as u64)
     }
+}
+
+/// A socket whose server has died.
+pub(crate) struct Stale {
+    file: FileId,
+    /// The inode number is not reused while the file is open.
+    #[cfg(target_os = "linux")]
+    _held: OwnedFd,
 }
 
 /// The flags for opening a directory to look names up in it.
@@ -50,7 +159,7 @@ const LOOK_UP: OFlags = OFlags::RDONLY;
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// Returns whether the error is a shortage of descriptors, memory or locks.
-fn is_shortage(error: rustix::io::Errno) -> bool {
+pub(crate) fn is_shortage(error: rustix::io::Errno) -> bool {
     use rustix::io::Errno;
     [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOLCK].contains(&error)
 }
@@ -65,6 +174,10 @@ impl DirEntry {
     pub(crate) fn of(address: &Address) -> io::Result<Option<DirEntry>> {
         let Some(path) = address.path() else { return Ok(None) };
         let Some(name) = path.file_name() else { return Ok(None) };
+        // `name/` and `name/.` are no names of a socket.
+        if !path.as_os_str().as_bytes().ends_with(name.as_bytes()) {
+            return Ok(None);
+        }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         match fs::open(folder.unwrap_or(Path::new(".")), LOOK_UP | DIRECTORY, fs::Mode::empty()) {
             Ok(folder) => Ok(Some(DirEntry { folder, name: name.to_owned(), path: path.to_owned() })),
@@ -85,14 +198,21 @@ impl DirEntry {
     // The type of the mode differs from system to system.
     #[allow(clippy::unnecessary_cast)]
     pub(crate) fn bound(self, mode: Option<u32>) -> io::Result<Option<BoundPath>> {
-        let stat = self.stat().ok().filter(is_socket);
+        let stat = self.stat();
+        if let (Err(error), None) = (&stat, mode) {
+            log::warn!(
+                path:% = self.path.display(), errno = errno_field(error);
+                "{} will not be removed: {error}", self.path.display()
+            );
+        }
+        let stat = stat.ok().filter(is_socket);
         let (Some(stat), Some(mode)) = (stat, mode) else {
             return match mode {
                 Some(_) => Err(io::Error::other("another process has replaced the new socket")),
-                None => Ok(stat.map(|stat| BoundPath { file: FileId::of(&stat), entry: self })),
+                None => stat.map(|stat| BoundPath::new(FileId::of(&stat), self)).transpose(),
             };
         };
-        let bound = BoundPath { file: FileId::of(&stat), entry: self };
+        let bound = BoundPath::new(FileId::of(&stat), self)?;
         let has = stat.st_mode as u32 & 0o7777;
         if has & !mode != 0 {
             let sentence = format!("the path has mode {has:o}, expected {mode:o}");
@@ -100,17 +220,30 @@ impl DirEntry {
         }
         if has != mode {
             // Caused by a default ACL of the directory, or a `server_bind` that calls bind(2) itself.
-            log::warn!("{} has mode {has:o}, expected {mode:o}", bound.entry.path.display());
+            log::warn!(
+                path:% = bound.entry.path.display();
+                "{} has mode {has:o}, expected {mode:o}", bound.entry.path.display()
+            );
         }
         Ok(Some(bound))
     }
 
-    /// Returns the file if it is a socket without a listener, whose server was killed.
+    /// Records the file of a listener of another process, which removes it until it is reclaimed.
+    pub(crate) fn adopted(self, file: FileId) -> io::Result<BoundPath> {
+        let adopted = BoundPath { entry: self, file, holders: Holders::new()? };
+        adopted.hand_over();
+        Ok(adopted)
+    }
+
+    /// Returns the file if it is a socket whose server has died.
     ///
-    /// A socket is stale if connect(2) is refused. Returns `None` for anything else.
-    pub(crate) fn stale(&self, kind: SocketKind) -> io::Result<Option<FileId>> {
-        // The inode number is not reused while the file is open. A symbolic link is not followed,
-        // because its target must not be removed.
+    /// A connect(2) of a datagram socket finds this out without a connection. A live datagram
+    /// socket accepts it or refuses it with `EPERM`, and a live socket of another type fails it with
+    /// `EPROTOTYPE`, also between bind(2) and listen(2). Only a dead one fails it with
+    /// `ECONNREFUSED` (`unix_find_bsd` in the kernel's net/unix/af_unix.c, `unp_connectat` in
+    /// FreeBSD's sys/kern/uipc_usrreq.c, `unp_connect` in XNU's bsd/kern/uipc_usrreq.c).
+    pub(crate) fn stale(&self) -> io::Result<Option<Stale>> {
+        // A symbolic link is not followed, because its target must not be removed.
         #[cfg(target_os = "linux")]
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         #[cfg(target_os = "linux")]
@@ -125,7 +258,7 @@ impl DirEntry {
         if !is_socket(&stat) {
             return Ok(None);
         }
-        let probe = Socket::new(AF_UNIX, kind, 0)?;
+        let probe = Socket::new(AF_UNIX, SOCK_DGRAM, 0)?;
         probe.setblocking(false)?;
         let through = |path: &Path| probe.connect(path).map_err(|error| error.kind());
         // Connect to the open file if /proc is mounted, else to the path.
@@ -133,36 +266,61 @@ impl DirEntry {
             Err(io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => through(&self.path),
             connected => connected,
         };
-        Ok((connected == Err(io::ErrorKind::ConnectionRefused)).then(|| FileId::of(&stat)))
+        Ok((connected == Err(io::ErrorKind::ConnectionRefused)).then(|| Stale {
+            file: FileId::of(&stat),
+            #[cfg(target_os = "linux")]
+            _held: held,
+        }))
+    }
+
+    /// Removes the file if it is a socket whose server has died.
+    ///
+    /// Several servers may find the same dead socket. The lock is held from the check to the
+    /// removal, so that none of them removes the socket that another one has bound in between.
+    pub(crate) fn remove_stale(&self) -> io::Result<bool> {
+        let _lock = PathLock::wait(&self.folder)?;
+        self.stale()?.map_or(Ok(false), |stale| self.remove(stale.file))
     }
 
     /// Removes the name if it refers to `file`. Returns whether it did.
-    ///
-    /// unlink(2) removes any file with the name. So the file is first renamed to a unique name and
-    /// checked there.
     pub(crate) fn remove(&self, file: FileId) -> io::Result<bool> {
+        let aside = unused_name();
+        match self.remove_as(OsStr::from_bytes(&aside), file)? {
+            Removal::Removed => return Ok(true),
+            Removal::OtherFile => {}
+            Removal::NotRenamedBack(error) => {
+                let aside = String::from_utf8_lossy(&aside);
+                log::warn!(
+                    path:% = self.path.display(), errno = errno_field(&error);
+                    "cannot rename {aside} back to {}: {error}", self.path.display()
+                );
+            }
+        }
+        Ok(false)
+    }
+
+    /// unlink(2) removes any file with the name. So the file is first renamed to a unique name and
+    /// checked there. Does not allocate or log, because a signal handler calls it: rustix has short
+    /// names on the stack.
+    fn remove_as(&self, aside: &OsStr, file: FileId) -> io::Result<Removal> {
         let is = |name: &OsStr| {
             let stat = fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW);
             stat.is_ok_and(|stat| FileId::of(&stat) == file)
         };
         if !is(&self.name) {
-            return Ok(false);
+            return Ok(Removal::OtherFile);
         }
         #[cfg(test)]
         tests::run_before_rename();
-        let aside = unused_name();
-        fs::renameat(&self.folder, &self.name, &self.folder, &aside)?;
-        if is(aside.as_ref()) {
-            fs::unlinkat(&self.folder, &aside, AtFlags::empty())?;
-            return Ok(true);
+        fs::renameat(&self.folder, &self.name, &self.folder, aside)?;
+        if is(aside) {
+            fs::unlinkat(&self.folder, aside, AtFlags::empty())?;
+            return Ok(Removal::Removed);
         }
         // Another file had the name. It gets the name back, unless a third file has it by now.
-        let back = fs::linkat(&self.folder, &aside, &self.folder, &self.name, AtFlags::empty())
-            .and_then(|()| fs::unlinkat(&self.folder, &aside, AtFlags::empty()));
-        if let Err(error) = back {
-            log::warn!("cannot rename {aside} back to {}: {error}", self.path.display());
-        }
-        Ok(false)
+        let back = fs::linkat(&self.folder, aside, &self.folder, &self.name, AtFlags::empty())
+            .and_then(|()| fs::unlinkat(&self.folder, aside, AtFlags::empty()));
+        Ok(back.map_or_else(|error| Removal::NotRenamedBack(error.into()), |()| Removal::OtherFile))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -174,76 +332,50 @@ fn is_socket(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Socket
 }
 
-/// Returns a random name.
-fn unused_name() -> String {
+/// What a removal has done.
+enum Removal {
+    Removed,
+    /// Another file has the name.
+    OtherFile,
+    /// So it has, and it did not get the name back.
+    NotRenamedBack(io::Error),
+}
+
+const NAME_PREFIX: &[u8; 12] = b".sockserver-";
+
+/// Returns a random name. Does not allocate.
+fn unused_name() -> [u8; NAME_PREFIX.len() + 16] {
     use std::hash::{BuildHasher, RandomState};
     let random = RandomState::new().hash_one((std::process::id(), Instant::now()));
-    format!(".sockserver-{random:016x}")
+    let mut name = [0; NAME_PREFIX.len() + 16];
+    let (prefix, digits) = name.split_at_mut(NAME_PREFIX.len());
+    prefix.copy_from_slice(NAME_PREFIX);
+    for (place, digit) in digits.iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(random >> (60 - 4 * place)) as usize & 15];
+    }
+    name
 }
 
-/// Removes the path, unless another file has the name now.
+/// Removes the path, unless another file has the name now or another process serves it.
 impl Drop for BoundPath {
     fn drop(&mut self) {
-        let _lock = DirLock::lock_dir_of(&self.entry);
+        if !self.holders.removes() {
+            return;
+        }
+        // Without a lock: the socket is still open, so no other server takes its path for a stale one.
         if let Err(error) = self.entry.remove(self.file) {
-            log::warn!("cannot remove {}: {error}", self.entry.path.display());
+            log::warn!(
+                path:% = self.entry.path.display(), errno = errno_field(&error);
+                "cannot remove {}: {error}", self.entry.path.display()
+            );
         }
     }
 }
 
-/// A lock on a directory (flock(2)), held while a server binds to or removes a path in it.
-///
-/// It prevents that a path is replaced between check and removal, and that a socket which is bound
-/// but does not listen yet is taken for a stale one. A process that is killed releases the lock.
-pub(crate) enum DirLock {
-    Held {
-        _folder: OwnedFd,
-    },
-    /// Another process holds the lock for longer than [`LOCK_TIMEOUT`].
-    Contended,
-    /// The directory cannot be locked, because it is not readable or on a remote file system.
-    Unavailable,
-}
-
-/// How long to wait for the lock, which is held for a short time only.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-
-impl DirLock {
-    /// Waits for the lock of the entry's directory.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the directory cannot be locked for lack of descriptors, memory or locks.
-    pub(crate) fn wait(entry: Option<&DirEntry>) -> io::Result<DirLock> {
-        entry.map_or(Ok(DirLock::Unavailable), DirLock::lock_dir_of)
-    }
-
-    fn lock_dir_of(entry: &DirEntry) -> io::Result<DirLock> {
-        let folder = match fs::openat(&entry.folder, ".", OFlags::RDONLY | DIRECTORY, fs::Mode::empty()) {
-            Ok(folder) => folder,
-            Err(error) if is_shortage(error) => return Err(error.into()),
-            Err(_) => return Ok(DirLock::Unavailable),
-        };
-        let deadline = Instant::now() + LOCK_TIMEOUT;
-        loop {
-            match fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(DirLock::Held { _folder: folder }),
-                Err(error) if is_shortage(error) => return Err(error.into()),
-                Err(error) if io::Error::from(error).kind() != io::ErrorKind::WouldBlock => {
-                    return Ok(DirLock::Unavailable);
-                }
-                Err(_) if Instant::now() >= deadline => return Ok(DirLock::Contended),
-                Err(_) => {
-                    let _ = sock::poll(&mut [], Some(Duration::from_millis(1)));
-                }
-            }
-        }
-    }
-
-    /// Returns whether a stale path may be replaced.
-    pub(crate) fn is_held(&self) -> bool {
-        !matches!(self, DirLock::Contended)
-    }
+/// Calls `act` before this thread removes a path the next time.
+#[cfg(test)]
+pub(crate) fn before_next_removal(act: impl FnOnce() + 'static) {
+    tests::BEFORE_RENAME.set(Some(Box::new(act)));
 }
 
 #[cfg(test)]
@@ -254,7 +386,7 @@ mod tests {
     use super::*;
 
     thread_local! {
-        static BEFORE_RENAME: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
+        pub(super) static BEFORE_RENAME: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
     }
 
     /// Runs what a test sets as the action of another process between check and removal.
@@ -280,7 +412,7 @@ mod tests {
 
     impl Folder {
         fn new() -> Folder {
-            let folder = std::env::temp_dir().join(unused_name());
+            let folder = std::env::temp_dir().join(OsStr::from_bytes(&unused_name()));
             std::fs::create_dir(&folder).unwrap();
             Folder(folder)
         }
@@ -299,10 +431,10 @@ mod tests {
         let (_socket, entry) = bound_at(&path);
         let file = FileId::of(&entry.stat().unwrap());
         let taken = path.clone();
-        BEFORE_RENAME.set(Some(Box::new(move || {
+        before_next_removal(move || {
             std::fs::remove_file(&taken).unwrap();
             std::fs::write(&taken, "other file").unwrap();
-        })));
+        });
         assert!(!entry.remove(file).unwrap());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "other file");
         assert_eq!(names(&folder.0), ["socket"], "the directory has other files");

@@ -4,25 +4,31 @@
 use std::io;
 use std::path::Path;
 
-use sock::{Address, SocketKind};
+use sock::Address;
 
 pub(crate) enum BoundPath {}
 
-pub(crate) enum DirEntry {}
-
-pub(crate) struct DirLock;
-
-pub(crate) struct FileId;
-
-impl DirLock {
-    pub(crate) fn wait(_: Option<&DirEntry>) -> io::Result<DirLock> {
-        Ok(DirLock)
+impl BoundPath {
+    pub(crate) fn take_over(&self) {
+        match *self {}
     }
 
-    pub(crate) fn is_held(&self) -> bool {
-        true
+    pub(crate) fn reclaim(&self) {
+        match *self {}
+    }
+
+    pub(crate) fn hand_over(&self) {
+        match *self {}
+    }
+
+    pub(crate) fn remove_in_signal_handler(&self) {
+        match *self {}
     }
 }
+
+pub(crate) enum DirEntry {}
+
+pub(crate) enum Stale {}
 
 impl DirEntry {
     pub(crate) fn of(_: &Address) -> io::Result<Option<DirEntry>> {
@@ -33,11 +39,11 @@ impl DirEntry {
         match self {}
     }
 
-    pub(crate) fn stale(&self, _: SocketKind) -> io::Result<Option<FileId>> {
+    pub(crate) fn stale(&self) -> io::Result<Option<Stale>> {
         match *self {}
     }
 
-    pub(crate) fn remove(&self, _: FileId) -> io::Result<bool> {
+    pub(crate) fn remove_stale(&self) -> io::Result<bool> {
         match *self {}
     }
 

@@ -2,33 +2,40 @@
 
 #[cfg(unix)]
 use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 #[cfg(unix)]
-use std::{cell::RefCell, io, mem::ManuallyDrop, sync::Arc};
+use std::{cell::RefCell, io, mem::ManuallyDrop};
 
 use sock::{Address, Socket};
 #[cfg(unix)]
 use sock::{MSG_DONTWAIT, MsgFlags, SHUT_WR, socketpair};
 
 #[cfg(unix)]
+use crate::os::log::errno_field;
 use crate::os::process::{self, Pid};
+#[cfg(unix)]
+use crate::os::shortage;
 
 /// A message from a child to its parent.
 #[cfg(unix)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ChildMessage {
+    /// The PROXY protocol header was received. It may have named the client's IP address.
+    Proxied(Option<Address>),
     /// `wrap_request` has returned. It may have named the client's IP address.
     Wrapped(Option<Address>),
-    /// The child is about to exit.
-    Exiting,
+    /// The child is about to exit with this status.
+    Exiting(u8),
 }
 
 /// The channel between a server and all its children. A pair of sockets for each child would be a
 /// twentieth of what a child costs.
 ///
-/// A child blocks until there is room for the message that `wrap_request` has returned: without
-/// it the parent would kill the child for being late. The message that it exits may be lost, as
-/// that of a child that is killed; the parent finds such children with waitpid(2). The parent
-/// sends nothing. When it closes its half, or ends, the children read end of file.
+/// A child blocks until there is room for the messages that the PROXY protocol header was received
+/// and that `wrap_request` has returned: without them the parent would kill the child for being
+/// late. The message that it exits may be lost, as that of a child that is killed; the parent
+/// finds such children with waitpid(2). The parent sends nothing. When it closes its half, or
+/// ends, the children read end of file.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(crate) struct ChildChannel {
@@ -36,8 +43,8 @@ pub(crate) struct ChildChannel {
     child_end: Socket,
 }
 
-/// Bytes of a message: the process id (4), the kind (1), the length of the IP address (1), the
-/// port (2), the IP address (16).
+/// Bytes of a message: the process id (4), the kind (1), the length of the IP address or the exit
+/// status (1), the port (2), the IP address (16).
 #[cfg(unix)]
 const MESSAGE_SIZE: usize = 24;
 
@@ -45,18 +52,24 @@ const MESSAGE_SIZE: usize = 24;
 const KIND_WRAPPED: u8 = 1;
 #[cfg(unix)]
 const KIND_EXITING: u8 = 2;
+#[cfg(unix)]
+const KIND_PROXIED: u8 = 3;
 
 #[cfg(unix)]
 impl ChildMessage {
     fn encode(&self, pid: Pid) -> [u8; MESSAGE_SIZE] {
         let mut bytes = [0; MESSAGE_SIZE];
         bytes[..4].copy_from_slice(&pid.to_ne_bytes());
-        let ChildMessage::Wrapped(client_address) = self else {
-            bytes[4] = KIND_EXITING;
-            return bytes;
+        let (kind, client_address) = match self {
+            ChildMessage::Proxied(client_address) => (KIND_PROXIED, client_address.as_ref()),
+            ChildMessage::Wrapped(client_address) => (KIND_WRAPPED, client_address.as_ref()),
+            ChildMessage::Exiting(status) => {
+                bytes[5] = *status;
+                (KIND_EXITING, None)
+            }
         };
-        bytes[4] = KIND_WRAPPED;
-        if let Some(client_address) = client_address.as_ref().and_then(Address::to_socket_addr) {
+        bytes[4] = kind;
+        if let Some(client_address) = client_address.and_then(Address::to_socket_addr) {
             let ip = match client_address {
                 SocketAddr::V4(address) => address.ip().to_ipv6_mapped(),
                 SocketAddr::V6(address) => *address.ip(),
@@ -79,8 +92,9 @@ impl ChildMessage {
             _ => None,
         };
         match kind {
+            KIND_PROXIED => Some((pid, ChildMessage::Proxied(client_address.map(Address::from)))),
             KIND_WRAPPED => Some((pid, ChildMessage::Wrapped(client_address.map(Address::from)))),
-            KIND_EXITING => Some((pid, ChildMessage::Exiting)),
+            KIND_EXITING => Some((pid, ChildMessage::Exiting(ip_len))),
             _ => None,
         }
     }
@@ -101,7 +115,7 @@ impl ChildChannel {
     /// Receives every message that is there.
     pub(crate) fn drain_messages(&self, mut on_message: impl FnMut(Pid, ChildMessage)) {
         // In a child both ends are the children's: see `enter_child`.
-        if in_forked_child() {
+        if self.is_of_a_parent() {
             return;
         }
         let mut buffer = [0; 64 * MESSAGE_SIZE];
@@ -120,66 +134,116 @@ impl ChildChannel {
 
     /// Closes the parent's half: the children read end of file.
     pub(crate) fn close_for_children(&self) {
-        if in_forked_child() {
+        if self.is_of_a_parent() {
             return;
         }
+        // It cannot fail for a connected pair that is open.
         let _ = self.parent_end.shutdown(SHUT_WR);
     }
+
+    /// Returns whether this process is a child of the server of this channel. It may have a server of
+    /// its own, with another channel.
+    fn is_of_a_parent(&self) -> bool {
+        CHANNEL
+            .with_borrow(|child| child.as_ref().is_some_and(|child| std::ptr::eq(&**child.channel, self)))
+    }
 }
 
-/// Makes this process a child that serves a single request. Its parent enforces its deadlines
-/// and waits for its end.
+/// Identifies a server in a process and in the children that it forks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ServerId(usize);
+
+impl ServerId {
+    /// Returns the identity of the server that owns `shared`.
+    pub(crate) fn of<T>(shared: &Arc<T>) -> ServerId {
+        ServerId(Arc::as_ptr(shared).addr())
+    }
+}
+
+/// Makes this process a child that serves a single request of `server`. Its parent enforces its
+/// deadlines and waits for its end. A server that the request serves itself is not concerned.
 #[cfg(unix)]
-pub(crate) fn enter_child(channel: Arc<ChildChannel>) {
+pub(crate) fn enter_child(channel: Arc<ChildChannel>, server: ServerId) {
     // With a copy of the parent's end the child would not read end of file when the parent ends.
     // The descriptor's number stays in use, since `channel.parent_end` still has it.
-    if let Err(error) = process::replace(&channel.parent_end, &channel.child_end) {
-        log::error!("cannot close the parent's end of the child channel: {error}");
+    // SAFETY: a child uses the parent's end nowhere: `drain_messages` and `close_for_children`
+    // return at once.
+    if let Err(error) = unsafe { process::replace(&channel.parent_end, &channel.child_end) } {
+        log::error!(
+            errno = errno_field(&error);
+            "cannot close the parent's end of the child channel: {error}"
+        );
     }
-    CHANNEL.set(Some(ManuallyDrop::new(channel)));
+    CHANNEL.set(Some(Child { channel: ManuallyDrop::new(channel), server }));
 }
 
-/// Returns whether this process is such a child.
-pub(crate) fn in_forked_child() -> bool {
-    with_channel(|_| ()).is_some()
+/// Returns whether this process is such a child of `server`.
+pub(crate) fn is_child_of(server: ServerId) -> bool {
+    with_channel(server, |_| ()).is_some()
 }
 
-/// Calls `act` with the child's end of the channel, which reads end of file when the parent
-/// closes its half.
-pub(crate) fn with_channel<T>(act: impl FnOnce(&Socket) -> T) -> Option<T> {
+/// Calls `act` with the end of the channel that a child of `server` has, which reads end of file when
+/// the parent closes its half.
+pub(crate) fn with_channel<T>(server: ServerId, act: impl FnOnce(&Socket) -> T) -> Option<T> {
     #[cfg(unix)]
-    return CHANNEL.with_borrow(|channel| channel.as_ref().map(|channel| act(&channel.child_end)));
+    return CHANNEL.with_borrow(|child| {
+        let child = child.as_ref().filter(|child| child.server == server)?;
+        Some(act(&child.channel.child_end))
+    });
     #[cfg(not(unix))]
     {
-        let _ = act;
+        let _ = (server, act);
         None
     }
 }
 
-/// In a child, sends that `wrap_request` has returned, and the client address that it named.
-pub(crate) fn send_wrapped(client_address: Option<&Address>) {
+/// In a child of `server`, sends that `wrap_request` has returned, and the client address that it
+/// named.
+pub(crate) fn send_wrapped(server: ServerId, client_address: Option<&Address>) {
     #[cfg(unix)]
-    if in_forked_child() {
-        send(&ChildMessage::Wrapped(client_address.cloned()));
+    if is_child_of(server) {
+        send(server, &ChildMessage::Wrapped(client_address.cloned()));
     }
     #[cfg(not(unix))]
-    let _ = client_address;
+    let _ = (server, client_address);
 }
 
-/// In a child, sends a message to the parent.
+/// In a child of `server`, sends that the PROXY protocol header was received, and the client address that it
+/// named.
+pub(crate) fn send_proxied(server: ServerId, client_address: Option<&Address>) {
+    #[cfg(unix)]
+    if is_child_of(server) {
+        send(server, &ChildMessage::Proxied(client_address.cloned()));
+    }
+    #[cfg(not(unix))]
+    let _ = (server, client_address);
+}
+
+/// In a child of `server`, sends a message to the parent.
 #[cfg(unix)]
-pub(crate) fn send(message: &ChildMessage) {
-    with_channel(|socket| {
+pub(crate) fn send(server: ServerId, message: &ChildMessage) {
+    with_channel(server, |socket| {
         let bytes = message.encode(std::process::id() as Pid);
-        let flags = if *message == ChildMessage::Exiting { MSG_DONTWAIT } else { MsgFlags::NONE };
-        let _ = socket.send_with_flags(&bytes, flags);
+        let may_be_lost = matches!(message, ChildMessage::Exiting(_));
+        let flags = if may_be_lost { MSG_DONTWAIT } else { MsgFlags::NONE };
+        // It fails if the parent has closed its end, or for `Exiting` if there is no room. The parent
+        // also finds a child that has exited with waitpid(2).
+        let _ = shortage::retry(|| socket.send_with_flags(&bytes, flags));
     });
+}
+
+/// What a forked child has of its parent's server.
+#[cfg(unix)]
+struct Child {
+    /// Open until the process ends.
+    channel: ManuallyDrop<Arc<ChildChannel>>,
+    server: ServerId,
 }
 
 #[cfg(unix)]
 thread_local! {
-    /// Of a forked child's only worker. Open until the process ends.
-    static CHANNEL: RefCell<Option<ManuallyDrop<Arc<ChildChannel>>>> = const { RefCell::new(None) };
+    /// Of a forked child's only worker.
+    static CHANNEL: RefCell<Option<Child>> = const { RefCell::new(None) };
 }
 
 #[cfg(all(test, unix))]
@@ -203,9 +267,11 @@ mod tests {
         let message = message.clone();
         let (notify, sent) = mpsc::channel();
         let child = thread::spawn(move || {
-            CHANNEL.set(Some(ManuallyDrop::new(Arc::new(channel))));
-            send(&message);
-            drop(CHANNEL.take().map(ManuallyDrop::into_inner));
+            let channel = Arc::new(channel);
+            let server = ServerId::of(&channel);
+            CHANNEL.set(Some(Child { channel: ManuallyDrop::new(channel), server }));
+            send(server, &message);
+            drop(CHANNEL.take().map(|child| ManuallyDrop::into_inner(child.channel)));
             notify.send(()).unwrap();
         });
         (child, sent)
@@ -230,9 +296,11 @@ mod tests {
             ChildMessage::Wrapped(None),
             ChildMessage::Wrapped(address("192.0.2.1:80")),
             ChildMessage::Wrapped(address("[2001:db8::1]:65535")),
-            ChildMessage::Exiting,
+            ChildMessage::Proxied(None),
+            ChildMessage::Proxied(address("192.0.2.7:443")),
+            ChildMessage::Exiting(75),
         ];
-        let sent: Vec<_> = sent.iter().cycle().take(160).cloned().collect();
+        let sent: Vec<_> = sent.iter().cycle().take(168).cloned().collect();
         sent.iter().for_each(|message| send_from_child(&channel, message));
         let own = std::process::id() as Pid;
         assert_eq!(received(&channel), sent.into_iter().map(|message| (own, message)).collect::<Vec<_>>());
@@ -242,16 +310,16 @@ mod tests {
     #[test]
     fn a_child_that_exits_does_not_wait_for_room() {
         let channel = ChildChannel::new().unwrap();
-        (0..2000).for_each(|_| send_from_child(&channel, &ChildMessage::Exiting));
+        (0..2000).for_each(|_| send_from_child(&channel, &ChildMessage::Exiting(75)));
         let received = received(&channel);
         assert!((100..2000).contains(&received.len()), "{} messages fit", received.len());
-        assert!(received.iter().all(|(_, message)| *message == ChildMessage::Exiting));
+        assert!(received.iter().all(|(_, message)| *message == ChildMessage::Exiting(75)));
     }
 
     #[test]
     fn a_message_whose_loss_would_end_the_child_waits_for_room() {
         let channel = ChildChannel::new().unwrap();
-        (0..2000).for_each(|_| send_from_child(&channel, &ChildMessage::Exiting));
+        (0..2000).for_each(|_| send_from_child(&channel, &ChildMessage::Exiting(75)));
         let (child, sent) = start_sending(&channel, &ChildMessage::Wrapped(None));
         let early = sent.recv_timeout(Duration::from_millis(100));
         assert_eq!(early, Err(mpsc::RecvTimeoutError::Timeout), "there is no room");
@@ -266,7 +334,25 @@ mod tests {
         let channel = ChildChannel::new().unwrap();
         channel.close_for_children();
         assert_eq!(channel.child_end.recv(1).unwrap(), b"");
-        send_from_child(&channel, &ChildMessage::Exiting);
+        send_from_child(&channel, &ChildMessage::Exiting(75));
         assert_eq!(received(&channel).len(), 1);
+    }
+
+    #[test]
+    fn a_server_of_a_child_has_a_channel_of_its_own() {
+        let outer = Arc::new(ChildChannel::new().unwrap());
+        let inner = Arc::new(ChildChannel::new().unwrap());
+        let (outer_id, inner_id) = (ServerId::of(&outer), ServerId::of(&inner));
+        let child = Child { channel: ManuallyDrop::new(Arc::clone(&outer)), server: outer_id };
+        CHANNEL.set(Some(child));
+        assert!(is_child_of(outer_id) && !is_child_of(inner_id));
+        // A request of the inner server, which this process serves itself.
+        send_wrapped(inner_id, None);
+        send_from_child(&inner, &ChildMessage::Exiting(75));
+        assert_eq!(received(&inner).len(), 1);
+        inner.close_for_children();
+        assert_eq!(inner.child_end.recv(1).unwrap(), b"");
+        drop(CHANNEL.take().map(|child| ManuallyDrop::into_inner(child.channel)));
+        assert_eq!(received(&outer), [], "the parent has a message of another server");
     }
 }

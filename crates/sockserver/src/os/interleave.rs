@@ -278,7 +278,7 @@ mod tests {
     use super::{block_until, yield_point};
     use crate::connection::Connection;
     use crate::connection::state::ConnState;
-    use crate::lifecycle::registry::{Entry, Registry};
+    use crate::lifecycle::registry::{Entry, Registry, Silent};
     use crate::limits::clock::NEVER;
     use crate::limits::permits::Permits;
     use crate::limits::stats::Outcome;
@@ -521,9 +521,9 @@ mod tests {
                 };
                 let drained = Arc::clone(&registry);
                 let drain = move || {
-                    drained.close_idle(&|| false);
+                    drained.close_idle(&mut Silent::without_grace(), &|| false);
                     yield_point();
-                    drained.close_idle(&|| false);
+                    drained.close_idle(&mut Silent::without_grace(), &|| false);
                 };
                 let actors: Vec<Actor> = vec![Box::new(client_sends), Box::new(worker), Box::new(drain)];
                 (actors, (registry, client, was_sent))
@@ -618,7 +618,7 @@ mod tests {
                     *closed.lock() = watched.sendall(b"?").is_err();
                 };
                 let drained = Arc::clone(&registry);
-                let drain = move || drop(drained.abort_all());
+                let drain = move || drained.abort_all();
                 (vec![Box::new(worker) as Actor, Box::new(drain)], was_closed)
             },
             |was_closed| assert!(*was_closed.lock(), "the worker did not close the connection"),

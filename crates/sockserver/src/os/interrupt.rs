@@ -50,3 +50,14 @@ impl Interruptible {
 // pthread_t is a pointer on some systems, but only identifies the thread.
 // SAFETY: pthread_kill may be called from any thread.
 unsafe impl Send for Interruptible {}
+
+/// Receives, also if the program's interrupt hook ends calls. The hook is for calls of the program:
+/// a thread of the server that stops here would no longer hear signals, or heartbeats would end.
+pub(crate) fn recv_uninterrupted(socket: &sock::Socket, size: usize) -> io::Result<Vec<u8>> {
+    loop {
+        match socket.recv(size) {
+            Err(error) if sock::was_interrupted(&error) => {}
+            received => return received,
+        }
+    }
+}

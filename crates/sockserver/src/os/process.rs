@@ -1,9 +1,13 @@
 //! Processes: fork(2), waitpid(2), _exit(2), signals and shared memory.
 
 use std::io;
-use std::os::fd::AsRawFd;
-use std::sync::atomic::AtomicU64;
+use std::os::fd::{AsFd, AsRawFd};
+#[cfg(feature = "signals")]
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::os::exit_timer;
 
 /// The process id of a child.
 pub(crate) type Pid = libc::pid_t;
@@ -29,7 +33,10 @@ pub(crate) fn fork() -> io::Result<Fork> {
     // reset the locks of their own allocators (pthread_atfork(3)).
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Fork::Child),
+        0 => {
+            exit_timer::enter_child();
+            Ok(Fork::Child)
+        }
         pid => Ok(Fork::Parent(pid)),
     }
 }
@@ -39,16 +46,61 @@ pub(crate) fn fork() -> io::Result<Fork> {
 ///
 /// A forked child uses this to close its copy of a socket that an inherited object still owns. The
 /// descriptor's number stays in use, so no descriptor that the child opens later can get it.
-pub(crate) fn replace(socket: &impl AsRawFd, with: &impl AsRawFd) -> io::Result<()> {
+///
+/// # Safety
+///
+/// Nothing may depend on what the descriptor of `socket` refers to.
+pub(super) unsafe fn replace(socket: &impl AsFd, with: &impl AsFd) -> io::Result<()> {
+    let (new, old) = (socket.as_fd(), with.as_fd());
     loop {
-        // SAFETY: both numbers are open, since their owners are borrowed, and stay open.
-        let replaced = unsafe { replace_descriptor(with.as_raw_fd(), socket.as_raw_fd()) };
+        // SAFETY: both descriptors are borrowed, so they are open, and stay open. The caller
+        // guarantees the rest.
+        let replaced = unsafe { replace_descriptor(old.as_raw_fd(), new.as_raw_fd()) };
         match io::Error::last_os_error() {
             _ if replaced >= 0 => return Ok(()),
             error if error.kind() == io::ErrorKind::Interrupted => {}
             error => return Err(error),
         }
     }
+}
+
+/// Replaces a connected pair by a new one, under the same descriptor numbers.
+///
+/// The pair that a process has inherited from its parent is shared with it, so that each would
+/// receive what the other sends.
+pub(crate) fn renew_pair(receiver: &sock::Socket, sender: &sock::Socket) -> io::Result<()> {
+    let (new_receiver, new_sender) = sock::socketpair()?;
+    new_receiver.setblocking(receiver.getblocking())?;
+    new_sender.setblocking(sender.getblocking())?;
+    // SAFETY: the callers use the descriptors to wake a thread of this process only, and the new
+    // pair does the same.
+    unsafe {
+        replace(receiver, &new_receiver)?;
+        replace(sender, &new_sender)
+    }
+}
+
+/// Makes the system keep the exit status of children until it is read with waitpid(2). A program
+/// inherits from its parent that SIGCHLD is ignored, and then the status is discarded.
+pub(crate) fn keep_exit_statuses() -> io::Result<()> {
+    // SAFETY: the structure is plain data, for which zeros are valid, and is written by the first
+    // call. The second one keeps the action, or sets the default action of SIGCHLD, which has no
+    // effect on the process.
+    let result = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGCHLD, std::ptr::null(), &mut action) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if action.sa_sigaction != libc::SIG_IGN && action.sa_flags & libc::SA_NOCLDWAIT == 0 {
+            return Ok(());
+        }
+        if action.sa_sigaction == libc::SIG_IGN {
+            action.sa_sigaction = libc::SIG_DFL;
+        }
+        action.sa_flags &= !libc::SA_NOCLDWAIT;
+        libc::sigaction(libc::SIGCHLD, &action, std::ptr::null_mut())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Calls dup2(2), with close-on-exec where one call can do both.
@@ -150,6 +202,38 @@ pub(crate) fn _exit(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// The exit status for [`exit_after`].
+static LATE_STATUS: AtomicI32 = AtomicI32::new(0);
+
+/// Makes this process exit with `status` when `limit` has passed, whatever its threads do then. It
+/// uses SIGALRM and the timer of alarm(2), so it is for a process that is about to exit.
+pub(crate) fn exit_after(limit: Duration, status: i32) -> io::Result<()> {
+    extern "C" fn exit(_: libc::c_int) {
+        // SAFETY: _exit is async-signal-safe (signal-safety(7)) and does not return.
+        unsafe { libc::_exit(LATE_STATUS.load(Ordering::SeqCst)) }
+    }
+    LATE_STATUS.store(status, Ordering::SeqCst);
+    // SAFETY: the structures are plain data, for which zeros are valid. The handler is a function
+    // that makes async-signal-safe calls only, and exists as long as the process.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = exit as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        libc::sigemptyset(&mut action.sa_mask);
+        if libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGALRM);
+        match libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut()) {
+            0 => {}
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+        libc::alarm(limit.as_secs().max(1) as libc::c_uint);
+    }
+    Ok(())
+}
+
 /// The status of a child, from waitpid(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitStatus {
@@ -160,6 +244,40 @@ pub(crate) enum WaitStatus {
     Killed(i32),
     /// Other code of this process has reaped the child.
     Gone,
+}
+
+impl WaitStatus {
+    /// Returns the exit status, if the child has exited.
+    pub(crate) fn status(self) -> Option<i32> {
+        if let WaitStatus::Exited(status) = self { Some(status) } else { None }
+    }
+
+    /// Returns the name of the signal that has killed the child.
+    pub(crate) fn signal(self) -> Option<&'static str> {
+        if let WaitStatus::Killed(signal) = self { signal_name(signal) } else { None }
+    }
+}
+
+/// Returns the name of a signal that ends a process.
+pub(crate) fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGALRM => "SIGALRM",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGILL => "SIGILL",
+        libc::SIGINT => "SIGINT",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGPIPE => "SIGPIPE",
+        libc::SIGQUIT => "SIGQUIT",
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGSYS => "SIGSYS",
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGTRAP => "SIGTRAP",
+        libc::SIGXCPU => "SIGXCPU",
+        _ => return None,
+    })
 }
 
 /// Reaps one child if it has ended. `waitpid(-1)` would also reap children that other code of this
@@ -178,6 +296,16 @@ pub(crate) fn wait_child(pid: Pid) -> WaitStatus {
     }
 }
 
+/// Returns whether a child is stopped by a signal. False if the program has waited for that itself.
+pub(crate) fn is_stopped(pid: Pid) -> bool {
+    // SAFETY: siginfo_t has no invalid values, and a child that is not stopped leaves it as it is.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let options = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the status is written during the call, and stays for others to wait for.
+    let result = unsafe { libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, options) };
+    result == 0 && info.si_signo == libc::SIGCHLD
+}
+
 /// Returns whether a process exists, by its number. A zombie exists until it is reaped.
 pub(crate) fn is_alive(pid: u64) -> bool {
     let Ok(pid @ 1..) = Pid::try_from(pid) else { return false };
@@ -193,31 +321,135 @@ pub(crate) fn kill(pid: Pid) {
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
-/// Sends the signal's number through `sender` whenever this process receives the signal.
+/// The process in which signals are received through a pair of sockets.
+#[cfg(feature = "signals")]
+pub(crate) struct SignalOwner {
+    pid: AtomicU64,
+    /// The last signal of a process that does not own the pair, after its process id in the upper
+    /// half.
+    missed: AtomicU64,
+}
+
+#[cfg(feature = "signals")]
+impl SignalOwner {
+    pub(crate) fn new() -> SignalOwner {
+        SignalOwner { pid: AtomicU64::new(std::process::id().into()), missed: AtomicU64::new(0) }
+    }
+
+    /// Returns whether this process owns the pair.
+    pub(crate) fn is_this_process(&self) -> bool {
+        self.pid.load(Ordering::SeqCst) == u64::from(std::process::id())
+    }
+
+    /// Makes this process the owner of the pair, which must be its own. The signal that it has
+    /// received since it was forked is sent now.
+    pub(crate) fn take_over(&self, sender: &sock::Socket) {
+        self.pid.store(std::process::id().into(), Ordering::SeqCst);
+        self.send_missed(sender.as_raw_fd());
+    }
+
+    /// Async-signal-safe.
+    fn receive(&self, signal: i32, fd: i32) {
+        // SAFETY: getpid(2) takes nothing and is async-signal-safe (signal-safety(7)).
+        let own = unsafe { libc::getpid() } as u64;
+        if self.pid.load(Ordering::SeqCst) == own {
+            return deliver(signal as u8, fd);
+        }
+        self.missed.store(own << 32 | signal as u64, Ordering::SeqCst);
+        // Another thread may have taken over in the meantime.
+        if self.pid.load(Ordering::SeqCst) == own {
+            self.send_missed(fd);
+        }
+    }
+
+    /// Async-signal-safe.
+    fn send_missed(&self, fd: i32) {
+        let missed = self.missed.swap(0, Ordering::SeqCst);
+        if missed != 0 && missed >> 32 == self.pid.load(Ordering::SeqCst) {
+            deliver(missed as u8, fd);
+        }
+    }
+}
+
+#[cfg(feature = "signals")]
+fn deliver(number: u8, fd: i32) {
+    send_signal(number, fd);
+    if matches!(i32::from(number), libc::SIGTERM | libc::SIGINT) {
+        exit_timer::signal_received(number);
+    }
+}
+
+#[cfg(feature = "signals")]
+fn send_signal(number: u8, fd: i32) {
+    // The system may have no memory for the byte for a moment. Then it is sent for a second.
+    let mut pauses = 0;
+    loop {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: send(2) is async-signal-safe (signal-safety(7)), and the byte is read during the
+        // call. If the buffer is full, the receiver has enough signals to read.
+        let sent = unsafe { libc::send(fd, (&raw const number).cast(), 1, flags) };
+        match io::Error::last_os_error().raw_os_error() {
+            _ if sent >= 0 => return,
+            Some(libc::EINTR) => {}
+            Some(libc::ENOBUFS | libc::ENOMEM) if pauses < 200 => {
+                pauses += 1;
+                // SAFETY: poll(2) is async-signal-safe, and gets no descriptors.
+                unsafe { libc::poll(std::ptr::null_mut(), 0, 5) };
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Signals that are unblocked in this thread until this is dropped.
+#[cfg(feature = "signals")]
+pub(crate) struct UnblockedSignals {
+    before: libc::sigset_t,
+    /// The mask belongs to the thread.
+    _not_send: std::marker::PhantomData<*const ()>,
+}
+
+#[cfg(feature = "signals")]
+impl UnblockedSignals {
+    pub(crate) fn new(signals: &[i32]) -> io::Result<UnblockedSignals> {
+        // SAFETY: both sets are plain data, which sigemptyset(3) and pthread_sigmask(3) write.
+        unsafe {
+            let (mut set, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+            libc::sigemptyset(&mut set);
+            for signal in signals {
+                libc::sigaddset(&mut set, *signal);
+            }
+            match libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, &mut before) {
+                0 => Ok(UnblockedSignals { before, _not_send: std::marker::PhantomData }),
+                error => Err(io::Error::from_raw_os_error(error)),
+            }
+        }
+    }
+}
+
+#[cfg(feature = "signals")]
+impl Drop for UnblockedSignals {
+    fn drop(&mut self) {
+        // SAFETY: the set is the mask that this thread had.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
+    }
+}
+
+/// Sends the signal's number through `sender` whenever the owner receives the signal.
 ///
-/// A forked child sends nothing, because its copy of the socket is connected to the parent.
+/// Another process sends nothing until it takes over, because its copy of the socket is connected to
+/// its parent.
 #[cfg(feature = "signals")]
 pub(crate) fn on_signal(
     signal: i32,
-    sender: std::sync::Arc<sock::Socket>,
+    sender: Arc<sock::Socket>,
+    owner: Arc<SignalOwner>,
 ) -> io::Result<signal_hook::SigId> {
-    use sock::AsRawFd;
-
-    let (fd, pid) = (sender.as_raw_fd(), std::process::id());
+    let fd = sender.as_raw_fd();
     let action = move || {
         // The action owns the socket, so the descriptor is open as long as it can be called.
         let _keep_open = &sender;
-        let number = signal as u8;
-        // SAFETY: getpid(2) and send(2) are async-signal-safe (signal-safety(7)), and the byte is
-        // read during the call. If the buffer is full, the receiver has enough signals to read.
-        unsafe {
-            if libc::getpid() as u32 == pid {
-                let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-                while libc::send(fd, (&raw const number).cast(), 1, flags) < 0
-                    && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-                {}
-            }
-        }
+        owner.receive(signal, fd);
     };
     // SAFETY: the action is async-signal-safe: it does not allocate, lock or panic. signal-hook's
     // registry preserves errno.
@@ -244,6 +476,7 @@ pub(crate) fn default_unless(signal: i32, is_caught: fn() -> bool) -> io::Result
     }
     let action = move || {
         if !is_caught() {
+            // It fails only for a signal without a number.
             let _ = signal_hook::low_level::emulate_default_handler(signal);
         }
     };
@@ -278,6 +511,17 @@ pub(crate) fn preallocate_fd_table(_: usize) {}
 #[cfg(target_os = "linux")]
 const MAX_PREALLOCATED: usize = 1 << 14;
 
+/// Returns how many descriptors a process may have, up to `usize::MAX`.
+pub(crate) fn max_descriptors() -> usize {
+    // SAFETY: getrlimit writes the limit, for which zeros are a valid value.
+    let limit = unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        limit
+    };
+    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
+}
+
 /// Sends SIGABRT to a child, which may handle it, unlike the SIGKILL of [`kill`].
 pub(crate) fn abort(pid: Pid) {
     // SAFETY: kill takes any number and fails if there is no such process.
@@ -306,6 +550,18 @@ impl SharedWords {
         match std::ptr::NonNull::new(start.cast::<AtomicU64>()) {
             Some(words) if start != libc::MAP_FAILED => Ok(SharedWords { start: words, len }),
             _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Replaces the memory by zeroed memory, which this process does not share with its parent.
+    pub(crate) fn renew(&self) -> io::Result<()> {
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_FIXED);
+        let (start, bytes) = (self.start.as_ptr().cast(), self.len.max(1) * size_of::<AtomicU64>());
+        // SAFETY: only the mapping of `new` is replaced. The words stay valid, readable and writable.
+        match unsafe { libc::mmap(start, bytes, protection, flags, -1, 0) } {
+            libc::MAP_FAILED => Err(io::Error::last_os_error()),
+            _ => Ok(()),
         }
     }
 

@@ -6,6 +6,14 @@ use std::sync::atomic::AtomicU64;
 /// The process id of a child.
 pub(crate) type Pid = i32;
 
+pub(crate) fn renew_pair(_: &sock::Socket, _: &sock::Socket) -> io::Result<()> {
+    Ok(())
+}
+
+pub(crate) fn keep_exit_statuses() -> io::Result<()> {
+    Ok(())
+}
+
 pub(crate) fn kill(_: Pid) {}
 
 pub(crate) fn is_alive(_: u64) -> bool {
@@ -20,6 +28,10 @@ pub(crate) enum SharedWords {}
 impl SharedWords {
     pub(crate) fn new(_: usize) -> io::Result<SharedWords> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn renew(&self) -> io::Result<()> {
+        match *self {}
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -4,6 +4,8 @@ use std::io;
 
 use sock::{Poll, Socket, socketpair};
 
+use crate::os::{process, shortage};
+
 /// Wakes a thread that waits for [`Waker::poll`] in poll(2).
 pub(crate) struct Waker {
     receiver: Socket,
@@ -18,10 +20,15 @@ impl Waker {
         Ok(Waker { receiver, sender })
     }
 
+    /// Separates the waker from that of the parent process, after a fork.
+    pub(crate) fn renew(&self) -> io::Result<()> {
+        process::renew_pair(&self.receiver, &self.sender)
+    }
+
     /// Wakes the thread, or makes its next wait return at once.
     pub(crate) fn wake(&self) {
-        // The only error is a full buffer, and then wake-ups are pending.
-        let _ = self.sender.send(b"!");
+        // Another error while both ends are open is a full buffer, and then wake-ups are pending.
+        let _ = shortage::retry(|| self.sender.send(b"!"));
     }
 
     /// Returns the entry for poll(2).

@@ -3,13 +3,16 @@
 use std::io;
 use std::time::Duration;
 
-use sock::{Lingered, POLLIN, Poll};
+use sock::{Lingered, POLLIN, Poll, StreamSocket};
 
 use crate::connection::poll_through_signals;
 use crate::connection::state::ConnState;
+use crate::lifecycle::current_server::ServingThread;
 use crate::limits::DeadlineKind;
+use crate::limits::log_limit::{LogKind, log_limited};
 use crate::limits::stats::Outcome;
-use crate::os::child_channel;
+use crate::os::guard::discard;
+use crate::os::log::milliseconds;
 use crate::request::hooks::call_handle_error;
 use crate::request::serve::JobState;
 use crate::request::{Request, RequestError, catch_panic};
@@ -41,6 +44,7 @@ impl JobState {
             (error, _) => error,
         };
         self.report(&error);
+        discard(error);
     }
 
     /// Calls `handle_error`. Its own panic ends neither the loop nor the thread.
@@ -72,16 +76,39 @@ impl JobState {
         while !self.closed {
             if let Err(error) = catch_panic(|| self.end_from(&mut stage, &mut limit)) {
                 self.report(&error);
+                discard(error);
             }
         }
     }
 
     /// Closes the request and counts it as ended.
     pub(crate) fn leave(&mut self) {
+        if self.entry.connection().state() == ConnState::Overdue(DeadlineKind::Request) {
+            self.log_request_deadline();
+        }
+        // Hooks run also where a job is dropped, and this thread cannot wait for its end.
+        let _serving = ServingThread::begin(self.core.registry());
         self.end();
         // A job that was never run counts as rejected.
         let outcome = self.outcome.unwrap_or(Outcome::Rejected);
+        // A datagram, or a connection without a request, counts as one.
+        if !self.handled && outcome != Outcome::Rejected {
+            self.core.quota.count();
+        }
         self.entry.end(self.core.registry(), outcome);
+    }
+
+    /// The deadline timer does not log: a logger that blocks must not delay the other deadlines.
+    #[cold]
+    fn log_request_deadline(&self) {
+        let limit = self.registry().limits().request_timeout.unwrap_or_default();
+        let client_address = self.entry.client_address();
+        log_limited!(
+            warn,
+            LogKind::TimedOut(DeadlineKind::Request),
+            peer:% = client_address, deadline = "request", limit_ms = milliseconds(limit);
+            "request from {client_address} ended: request deadline of {limit:?} is over"
+        );
     }
 
     fn end_from(&mut self, stage: &mut u8, limit: &mut sock::Deadline<'_>) -> io::Result<()> {
@@ -116,9 +143,7 @@ impl JobState {
         }
         // This drops what `wrap_request` returned. The exit of a forked child closes a plain
         // socket.
-        if comes_to(7)
-            && !(child_channel::in_forked_child() && self.entry.connection().plain_socket().is_some())
-        {
+        if comes_to(7) && !(self.is_in_forked_child() && self.entry.connection().plain_socket().is_some()) {
             self.entry.close(self.core.registry());
         }
         self.closed = true;
@@ -131,14 +156,14 @@ impl JobState {
     fn can_close_without_shutdown(&self) -> bool {
         !self.core.has_hooks
             && self.core.wrap_request.is_none()
-            && !child_channel::in_forked_child()
+            && !self.is_in_forked_child()
             && self.entry.connection().can_close_without_shutdown()
     }
 
     /// How long closing may keep the worker.
     fn linger_timeout(&self) -> Duration {
         let was_cut = matches!(self.outcome, Some(Outcome::TimedOut(_) | Outcome::Aborted));
-        match was_cut || self.was_aborted() || self.entry.connection().state() == ConnState::Queued {
+        match was_cut || self.was_aborted() || self.entry.connection().state().is_before_request() {
             true => Duration::ZERO,
             false => self.registry().limits().linger_timeout,
         }
@@ -164,24 +189,31 @@ impl JobState {
         let connection = self.entry.connection();
         let Some(stream) = request.stream().filter(|_| !connection.eof_received()) else { return };
         // A stream on top has to be called even then. Otherwise it waits when it is dropped.
-        let is_refused = connection.state() == ConnState::Queued;
+        let is_refused = connection.state().is_before_request();
         if self.linger_timeout().is_zero() && !is_refused && connection.plain_socket().is_some() {
             return;
         }
         // A drain may have aborted it during `shutdown_request`.
         let left = if self.was_aborted() { Duration::ZERO } else { limit.remaining().unwrap_or_default() };
-        let Ok(Lingered::Acknowledged { discarded: 1.. }) = stream.linger_for(left) else {
-            return;
-        };
-        // The client is still sending, and may read the answer only afterwards.
-        let socket = stream.socket();
-        let mut scratch = vec![0; 1 << 16];
-        while poll_through_signals(&mut [Poll::new(socket, POLLIN)], limit.remaining())
-            .is_ok_and(|ready| ready > 0)
-            && socket.recv_into_nowait(&mut scratch).is_ok_and(|received| received > 0)
-            && limit.remaining().is_some_and(|left| !left.is_zero())
-        {}
+        // Not the handler waits here, so there is no hint about it.
+        let was_serving = sock::set_serving_thread(false);
+        discard_input(stream, left, limit);
+        sock::set_serving_thread(was_serving);
     }
+}
+
+fn discard_input(stream: &dyn StreamSocket, left: Duration, limit: &mut sock::Deadline<'_>) {
+    let Ok(Lingered::Acknowledged { discarded: 1.. }) = stream.linger_for(left) else {
+        return;
+    };
+    // The client is still sending, and may read the answer only afterwards.
+    let socket = stream.socket();
+    let mut scratch = vec![0; 1 << 16];
+    while poll_through_signals(&mut [Poll::new(socket, POLLIN)], limit.remaining())
+        .is_ok_and(|ready| ready > 0)
+        && socket.recv_into_nowait(&mut scratch).is_ok_and(|received| received > 0)
+        && limit.remaining().is_some_and(|left| !left.is_zero())
+    {}
 }
 
 impl Drop for JobState {

@@ -4,25 +4,28 @@ pub(crate) mod close;
 pub(crate) mod core;
 pub(crate) mod datagram_batch;
 pub(crate) mod datagram_handler;
+pub(crate) mod denial;
 pub(crate) mod hooks;
 pub(crate) mod job;
-pub(crate) mod log_limit;
+#[cfg_attr(not(feature = "proxy-protocol"), path = "proxy_protocol_disabled.rs")]
+pub(crate) mod proxy_protocol;
 pub(crate) mod serve;
 pub(crate) mod stream_handler;
 
-use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
-use sock::{Socket, StreamSocket};
+use sock::{Address, Socket, StreamSocket};
 
 use crate::connection::Connection;
-use crate::connection::datagram::DatagramBuf;
+use crate::connection::datagram::{self, DatagramBuf};
 use crate::limits::DeadlineKind;
+use crate::limits::log_limit::LogKind;
 use crate::limits::stats::Outcome;
+use crate::os::batch;
+use crate::os::guard::{SafeDisplay, guard};
 
 /// A new request, before it is in the registry.
 pub(crate) enum Arrival {
@@ -33,6 +36,28 @@ pub(crate) enum Arrival {
 /// A connection or a datagram, as passed to hooks.
 ///
 /// Python: `request`, which is a socket or the tuple `(data, socket)`.
+///
+/// # Examples
+///
+/// ```
+/// use sock::Address;
+/// use sockserver::{Request, ServerHooks, UDPServer, datagram_handler_fn};
+///
+/// struct Short;
+///
+/// impl ServerHooks for Short {
+///     fn verify_request(&self, request: &Request, _client_address: &Address) -> bool {
+///         request.packet().is_some_and(|packet| packet.len() < 100)
+///     }
+/// }
+///
+/// let server = UDPServer::builder(datagram_handler_fn(|_| Ok(()))).hooks(Short).bind(("127.0.0.1", 0))?;
+/// let client = sock::Socket::new(sock::AF_INET, sock::SOCK_DGRAM, 0)?;
+/// client.sendto(&[0; 1000], server.server_address())?;
+/// server.handle_request()?;
+/// assert_eq!(server.stats().rejected, 1);
+/// # std::io::Result::Ok(())
+/// ```
 pub struct Request {
     inner: Inner,
 }
@@ -75,6 +100,32 @@ impl Request {
     }
 
     /// Returns the connection, `None` for a datagram.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::Address;
+    /// use sockserver::{Request, ServerHooks, TCPServer, WhenFull, handler_fn};
+    ///
+    /// struct Busy;
+    ///
+    /// impl ServerHooks for Busy {
+    ///     fn refuse_request(&self, request: &Request, _client_address: &Address) {
+    ///         if let Some(stream) = request.stream() {
+    ///             let _ = stream.sendall(b"try later\n");
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let server = TCPServer::builder(handler_fn(|_| Ok(())))
+    ///     .hooks(Busy)
+    ///     .max_connections_per_ip(0)
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.handle_request()?;
+    /// assert_eq!(client.recv(100)?, b"try later\n");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn stream(&self) -> Option<&dyn StreamSocket> {
         match &self.inner {
@@ -85,6 +136,28 @@ impl Request {
     }
 
     /// Returns the bytes of the datagram, `None` for a connection.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::Address;
+    /// use sockserver::{Request, ServerHooks, UDPServer, datagram_handler_fn};
+    ///
+    /// struct NotEmpty;
+    ///
+    /// impl ServerHooks for NotEmpty {
+    ///     fn verify_request(&self, request: &Request, _client_address: &Address) -> bool {
+    ///         request.packet().is_some_and(|packet| !packet.is_empty())
+    ///     }
+    /// }
+    ///
+    /// let server = UDPServer::builder(datagram_handler_fn(|_| Ok(()))).hooks(NotEmpty).bind(("127.0.0.1", 0))?;
+    /// let client = sock::Socket::new(sock::AF_INET, sock::SOCK_DGRAM, 0)?;
+    /// client.sendto(b"", server.server_address())?;
+    /// server.handle_request()?;
+    /// assert_eq!(server.stats().rejected, 1);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn packet(&self) -> Option<&[u8]> {
         self.as_datagram().map(DatagramBuf::data)
@@ -92,12 +165,133 @@ impl Request {
 
     /// Returns whether the datagram was longer than the server's `max_packet_size`. False for a
     /// connection.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::Address;
+    /// use sockserver::{Request, ServerHooks, UDPServer, datagram_handler_fn};
+    ///
+    /// struct Complete;
+    ///
+    /// impl ServerHooks for Complete {
+    ///     fn verify_request(&self, request: &Request, _client_address: &Address) -> bool {
+    ///         !request.is_truncated()
+    ///     }
+    /// }
+    ///
+    /// let server = UDPServer::builder(datagram_handler_fn(|_| Ok(())))
+    ///     .hooks(Complete)
+    ///     .max_packet_size(4)
+    ///     .bind(("127.0.0.1", 0))?;
+    /// let client = sock::Socket::new(sock::AF_INET, sock::SOCK_DGRAM, 0)?;
+    /// client.sendto(b"hello", server.server_address())?;
+    /// server.handle_request()?;
+    /// assert_eq!(server.stats().rejected, 1);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn is_truncated(&self) -> bool {
         self.as_datagram().is_some_and(DatagramBuf::is_truncated)
     }
 
+    /// Returns the address of the server that the client has used.
+    ///
+    /// For a datagram of a server that listens on all addresses this is the address that the
+    /// datagram was sent to: see
+    /// [`DatagramContext::destination_address`](crate::DatagramContext::destination_address).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if getsockname(2) fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::Address;
+    /// use sockserver::{Request, ServerHooks, UDPServer, datagram_handler_fn};
+    ///
+    /// struct LoopbackOnly;
+    ///
+    /// impl ServerHooks for LoopbackOnly {
+    ///     fn verify_request(&self, request: &Request, _client_address: &Address) -> bool {
+    ///         let address = request.destination_address();
+    ///         address.is_ok_and(|address| address.ip().is_some_and(|ip| ip.is_loopback()))
+    ///     }
+    /// }
+    ///
+    /// let server = UDPServer::builder(datagram_handler_fn(|_| Ok(()))).hooks(LoopbackOnly).bind(("", 0))?;
+    /// let client = sock::Socket::new(sock::AF_INET, sock::SOCK_DGRAM, 0)?;
+    /// client.sendto(b"hello", ("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.handle_request()?;
+    /// assert_eq!(server.stats().finished, 1);
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn destination_address(&self) -> io::Result<Address> {
+        match self.as_datagram() {
+            Some(packet) => datagram::destination_address(packet.socket(), packet.info()),
+            None => self.socket().getsockname(),
+        }
+    }
+
+    /// Sends a datagram from the address that this request was sent to: see
+    /// [`DatagramContext::sendto`](crate::DatagramContext::sendto).
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of sendto(2) or sendmsg(2), and `InvalidInput` for a connection.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::Address;
+    /// use sockserver::{Request, ServerHooks, UDPServer, datagram_handler_fn};
+    ///
+    /// struct Refusing;
+    ///
+    /// impl ServerHooks for Refusing {
+    ///     fn verify_request(&self, request: &Request, client_address: &Address) -> bool {
+    ///         let _ = request.sendto(b"refused", client_address);
+    ///         false
+    ///     }
+    /// }
+    ///
+    /// let server = UDPServer::builder(datagram_handler_fn(|_| Ok(()))).hooks(Refusing).bind(("127.0.0.1", 0))?;
+    /// let client = sock::Socket::new(sock::AF_INET, sock::SOCK_DGRAM, 0)?;
+    /// client.sendto(b"hello", server.server_address())?;
+    /// server.handle_request()?;
+    /// assert_eq!(client.recv(100)?, b"refused");
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn sendto(&self, data: &[u8], address: &Address) -> io::Result<usize> {
+        let Some(packet) = self.as_datagram() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the request is not a datagram"));
+        };
+        batch::send_from(packet.socket(), data, address, packet.info())
+    }
+
     /// Returns the socket of the connection, or the socket that received the datagram.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::Address;
+    /// use sockserver::{Request, ServerHooks, TCPServer, handler_fn};
+    ///
+    /// struct KeepAlive;
+    ///
+    /// impl ServerHooks for KeepAlive {
+    ///     fn verify_request(&self, request: &Request, _client_address: &Address) -> bool {
+    ///         request.socket().setsockopt(sock::SOL_SOCKET, sock::SO_KEEPALIVE, true).is_ok()
+    ///     }
+    /// }
+    ///
+    /// let server = TCPServer::builder(handler_fn(|_| Ok(()))).hooks(KeepAlive).bind(("127.0.0.1", 0))?;
+    /// let _client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.handle_request()?;
+    /// assert_eq!(server.stats().finished, 1);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn socket(&self) -> &Socket {
         match &self.inner {
@@ -122,6 +316,17 @@ impl fmt::Debug for Request {
 /// The error with which a request failed.
 ///
 /// Python: the exception that `handle_error` finds in `sys.exc_info()`.
+///
+/// # Examples
+///
+/// ```
+/// use std::io;
+/// use sockserver::RequestError;
+///
+/// let error = RequestError::Failed(io::Error::other("no database"));
+/// assert_eq!(error.to_string(), "no database");
+/// assert_eq!(RequestError::Panicked("a fault".to_owned()).to_string(), "panicked: a fault");
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -138,6 +343,17 @@ pub enum RequestError {
 
 impl RequestError {
     /// Returns whether the client disconnected or timed out. Servers usually do not report this.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io;
+    /// use sockserver::{DeadlineKind, RequestError};
+    ///
+    /// assert!(RequestError::Failed(io::ErrorKind::ConnectionReset.into()).is_disconnect());
+    /// assert!(RequestError::TimedOut(DeadlineKind::Idle, io::ErrorKind::TimedOut.into()).is_disconnect());
+    /// assert!(!RequestError::Panicked("index out of bounds".to_owned()).is_disconnect());
+    /// ```
     #[must_use]
     pub fn is_disconnect(&self) -> bool {
         let error = match self {
@@ -155,40 +371,57 @@ impl RequestError {
     }
 
     /// Returns the errno of the system call that failed, if there is one. See [`sock::errno`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::RequestError;
+    ///
+    /// let error = std::fs::File::open("/does/not/exist").unwrap_err();
+    /// let errno = RequestError::Failed(error).errno();
+    /// assert_eq!(errno.and_then(sock::errno_name), Some("ENOENT"));
+    /// ```
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
             RequestError::Panicked(_) => None,
             RequestError::Failed(error)
             | RequestError::Rejected(error)
-            | RequestError::TimedOut(_, error) => sock::errno(error),
+            // This calls `source` of the user's error.
+            | RequestError::TimedOut(_, error) => guard(|| sock::errno(error)).ok().flatten(),
+        }
+    }
+
+    /// Returns the kind of its log line.
+    pub(crate) fn log_kind(&self) -> LogKind {
+        match self {
+            RequestError::Panicked(_) => LogKind::Panicked,
+            RequestError::Rejected(inner) => LogKind::Rejected(inner.kind(), self.errno()),
+            RequestError::Failed(inner) | RequestError::TimedOut(_, inner) => {
+                LogKind::Other(inner.kind(), self.errno())
+            }
         }
     }
 
     /// Returns the outcome of a request that ends with this error.
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
+            RequestError::Failed(_) if self.is_disconnect() => Outcome::Disconnected,
             RequestError::Failed(_) => Outcome::Failed,
             RequestError::Panicked(_) => Outcome::Panicked,
             RequestError::Rejected(_) => Outcome::Rejected,
             RequestError::TimedOut(deadline, _) => Outcome::TimedOut(*deadline),
         }
     }
-
-    fn panicked(payload: &(dyn Any + Send)) -> RequestError {
-        let text = payload.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        RequestError::Panicked(text.unwrap_or("no message").to_owned())
-    }
 }
 
 impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RequestError::Failed(error) => fmt::Display::fmt(error, f),
+            RequestError::Failed(error) => SafeDisplay(error).fmt(f),
             RequestError::Panicked(message) => write!(f, "panicked: {message}"),
-            RequestError::Rejected(error) => write!(f, "rejected: {error}"),
-            RequestError::TimedOut(_, error) => fmt::Display::fmt(error, f),
+            RequestError::Rejected(error) => write!(f, "rejected: {}", SafeDisplay(error)),
+            RequestError::TimedOut(_, error) => SafeDisplay(error).fmt(f),
         }
     }
 }
@@ -205,15 +438,10 @@ impl Error for RequestError {
 }
 
 /// Calls a handler or hook and returns a panic as an error.
+#[inline]
 pub(crate) fn catch_panic<T>(run: impl FnOnce() -> io::Result<T>) -> Result<T, RequestError> {
-    // Unwind safety: a handler that panics is dropped next.
-    match panic::catch_unwind(AssertUnwindSafe(run)) {
+    match guard(run) {
         Ok(result) => result.map_err(RequestError::Failed),
-        Err(payload) => {
-            let error = RequestError::panicked(&*payload);
-            // Dropping a payload can panic again, outside of this `catch_unwind`.
-            std::mem::forget(payload);
-            Err(error)
-        }
+        Err(message) => Err(RequestError::Panicked(message)),
     }
 }

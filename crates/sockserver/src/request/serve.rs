@@ -12,11 +12,14 @@ use crate::lifecycle::current_server::ServingThread;
 use crate::lifecycle::deadline_timer::ScopedTimer;
 use crate::lifecycle::registry::{Entry, Registry};
 use crate::limits::stats::Outcome;
-use crate::os::child_channel;
+use crate::limits::traffic::CountingThread;
+use crate::os::child_channel::{self, ServerId};
+use crate::os::guard::{discard, first_error, guard};
 use crate::request::core::{Core, HandlerFactory};
 use crate::request::datagram_batch::AnswerBatch;
 use crate::request::datagram_handler;
 use crate::request::hooks::WrappedRequest;
+use crate::request::proxy_protocol::HeaderReader;
 use crate::request::stream_handler::{ErasedHandler, StreamContext};
 use crate::request::{Request, RequestError, catch_panic};
 
@@ -29,9 +32,11 @@ pub(crate) struct JobState {
     /// The handler of a connection, from its first step on.
     pub(crate) handler: Option<Box<dyn ErasedHandler>>,
     pub(crate) entry: Entry,
+    /// The PROXY protocol header while it is received.
+    pub(super) proxy_header: Option<Box<HeaderReader>>,
     /// Whether the handler's `setup` has run, and `handle` for the first time.
     set_up: bool,
-    handled: bool,
+    pub(super) handled: bool,
     /// The outcome; `None` until the request has been served.
     pub(crate) outcome: Option<Outcome>,
     /// The request is closed.
@@ -63,6 +68,7 @@ impl JobState {
             request: Some(request),
             handler: None,
             entry,
+            proxy_header: None,
             set_up: false,
             handled: false,
             outcome: None,
@@ -74,13 +80,34 @@ impl JobState {
         self.core.registry()
     }
 
+    pub(crate) fn server_id(&self) -> ServerId {
+        ServerId::of(self.registry())
+    }
+
+    /// Returns whether this process was forked for the request.
+    pub(crate) fn is_in_forked_child(&self) -> bool {
+        child_channel::is_child_of(self.server_id())
+    }
+
     /// Enters a state: see [`Entry::enter`].
     #[inline(always)]
     pub(crate) fn enter(&self, phase: ConnState) -> bool {
         self.entry.enter(self.registry(), phase)
     }
 
+    /// Serves one step. It never panics.
     pub(crate) fn serve_step(&mut self, input: Wait) -> Progress {
+        let counting = CountingThread::begin(self.core.registry().permits.traffic());
+        let progress = match guard(|| self.serve_step_unguarded(input)) {
+            Ok(progress) => progress,
+            // For example, a stream that `wrap_request` returned has panicked between two requests.
+            Err(message) => self.ended(Some(RequestError::Panicked(message))),
+        };
+        counting.end(self.core.registry().permits.traffic());
+        progress
+    }
+
+    fn serve_step_unguarded(&mut self, input: Wait) -> Progress {
         let _serving = ServingThread::begin(self.core.registry());
         let tried = match (&*self.core.service, &self.request) {
             (_, None) => return Progress::Done,
@@ -106,8 +133,13 @@ impl JobState {
     /// Serves the connection's next request. The first call also wraps the connection and makes the
     /// handler.
     fn serve_stream(&mut self, input: Wait) -> Result<Progress, RequestError> {
-        if self.handler.is_none() && !self.begin()? {
-            return Ok(Progress::Done);
+        if self.handler.is_none() {
+            if let Some(progress) = self.receive_proxy_header(input)? {
+                return Ok(progress);
+            }
+            if !self.begin()? {
+                return Ok(Progress::Done);
+            }
         }
         let JobState { core, entry, handler: Some(handler), set_up, handled, .. } = self else {
             return Ok(Progress::Done);
@@ -121,7 +153,10 @@ impl JobState {
             request: &**connection,
             client_address: entry.client_address(),
             server: &core.handle,
+            #[cfg(feature = "proxy-protocol")]
+            proxy_header: connection.proxy_header(),
             close_connection: true,
+            connection,
         };
         // A handler whose setup failed is not finished, as in Python.
         if !*set_up {
@@ -135,7 +170,7 @@ impl JobState {
         let mut served = Ok(());
         let comes = match begins {
             true => Ok(true),
-            false => await_input(connection, config.rbufsize, input),
+            false => await_input(ServerId::of(registry), connection, config.rbufsize, input),
         };
         let comes = match comes {
             // The first `handle` sees the end of file. After a request, an end of file or the idle
@@ -146,7 +181,9 @@ impl JobState {
                 return Ok(Progress::WouldBlock);
             }
             Err(error) => {
-                if !*handled {
+                if *handled {
+                    discard(error);
+                } else {
                     served = Err(RequestError::Failed(error));
                 }
                 false
@@ -159,12 +196,18 @@ impl JobState {
                 handler.handle(&mut cx)?;
                 if cx.close_connection { Ok(()) } else { cx.wfile.flush() }
             });
+            let now = Some(connection.count_request());
+            registry.count_request_of_worker();
+            core.quota.count();
             if served.is_ok() && !cx.close_connection && !registry.is_draining() {
                 let more = !cx.rfile.buffer().is_empty() || connection.has_read_ahead();
-                let goes_on = if more {
-                    entry.enter(registry, ConnState::Serving)
+                let goes_on = if core.quota.is_exhausted() && !more && !connection.has_input() {
+                    // The worker is replaced. It serves what has arrived, and closes the connection.
+                    false
+                } else if more {
+                    entry.enter_at(registry, ConnState::Serving, now)
                 } else {
-                    entry.enter(registry, ConnState::Idle)
+                    entry.enter_at(registry, ConnState::Idle, now)
                 };
                 if goes_on {
                     connection.return_buffer(cx.rfile.into_buffer());
@@ -174,7 +217,7 @@ impl JobState {
         }
         let finished = catch_panic(|| handler.finish(&mut cx));
         recycle_buffer(cx.rfile.into_buffer());
-        served.and(finished).map(|()| Progress::Done)
+        first_error(served, finished).map(|()| Progress::Done)
     }
 
     /// Wraps the request and makes its handler: Python's `finish_request` up to
@@ -241,23 +284,41 @@ impl JobState {
                 drop(timer);
                 self.entry.set_wrapping(self.registry(), None);
                 if wrapped.is_err() {
-                    child_channel::send_wrapped(None);
+                    child_channel::send_wrapped(self.server_id(), None);
                 }
                 wrapped?
             }
         };
+        let is_named = client_address.is_some();
         let allowed = self.entry.set_wrapped(self.registry(), Some(transport), client_address);
+        let is_admitted = !is_named || self.admit_wrapped();
         if self.core.wrap_request.is_some() {
             // A client that this child refuses does not count for its address in the parent.
             let named = self.entry.connection().named_address();
-            child_channel::send_wrapped(named.filter(|_| allowed.is_ok()));
+            let named = named.filter(|_| allowed.is_ok() && is_admitted);
+            child_channel::send_wrapped(self.server_id(), named);
         }
         self.request = Some(Request::served(Arc::clone(self.entry.connection())));
+        if !is_admitted {
+            return Ok(false);
+        }
         if allowed.is_err() {
-            log::debug!("request from {} refused: too many connections", self.entry.client_address());
+            log::debug!(
+                peer:% = self.entry.client_address(), reason = "too many connections";
+                "request from {} refused: too many connections", self.entry.client_address()
+            );
             self.refuse();
         }
         Ok(allowed.is_ok())
+    }
+
+    /// Calls `verify_request`.
+    pub(super) fn verify(&self) -> Result<bool, RequestError> {
+        if !self.core.has_hooks {
+            return Ok(true);
+        }
+        let verify = |request| self.core.hooks.verify_request(request, self.entry.client_address());
+        catch_panic(|| Ok(self.request.as_ref().is_some_and(verify)))
     }
 
     /// Calls `refuse_request`. The request has no handler, and is closed next.
@@ -283,7 +344,7 @@ impl JobState {
     ///
     /// A forked child needs neither, because its parent kills it.
     fn watch_wrapping(&self, socket: &Socket) -> Result<Option<ScopedTimer>, RequestError> {
-        if !child_channel::in_forked_child() {
+        if !self.is_in_forked_child() {
             let second = socket.dup().map_err(|error| self.refuse_to_wrap("dup the socket of", error))?;
             self.entry.set_wrapping(self.registry(), Some(second));
         }
@@ -303,7 +364,7 @@ impl JobState {
     /// Makes sure that a thread enforces the deadline of `wrap_request`, if there is one.
     fn watch_deadline(&self) -> io::Result<Option<ScopedTimer>> {
         let registry = self.registry();
-        if registry.limits().wrap_timeout.is_none() || child_channel::in_forked_child() {
+        if registry.limits().wrap_timeout.is_none() || self.is_in_forked_child() {
             return Ok(None);
         }
         if registry.deadline_timer.is_forbidden() {
@@ -317,20 +378,21 @@ impl JobState {
     }
 
     #[cold]
-    fn refuse_to_wrap(&self, verb: &'static str, cause: io::Error) -> RequestError {
+    pub(super) fn refuse_to_wrap(&self, verb: &'static str, cause: io::Error) -> RequestError {
         self.registry().permits.pause_accepting();
         RequestError::Rejected(AddressError::new(verb, self.entry.client_address(), cause).into())
     }
 
     /// The reason why a connection ended before it had a handler.
-    fn ended_before(&self) -> io::Error {
+    pub(super) fn ended_before(&self) -> io::Error {
         self.entry.connection().ended().unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into())
     }
 
     /// Serves a datagram whose answer is sent with those of a batch, if there is one.
     pub(crate) fn serve_in_batch(&mut self, batch: Option<&mut AnswerBatch>) {
         let _serving = ServingThread::begin(self.core.registry());
-        let served = self.serve_datagram(batch);
+        let served = guard(|| self.serve_datagram(batch));
+        let served = served.unwrap_or_else(|message| Err(RequestError::Panicked(message)));
         self.ended(served.err());
     }
 
@@ -346,6 +408,7 @@ impl JobState {
             packet.into(),
             client_address,
             &self.core.handle,
+            self.entry.connection().accepted_at(),
             &mut answer,
             batch,
         )
@@ -359,8 +422,9 @@ fn set_up_handler(handler: &mut dyn ErasedHandler, cx: &mut StreamContext<'_>) -
 
 /// Waits for a connection's next request: see [`Connection::await_input`].
 #[inline]
-fn await_input(connection: &Connection, size: usize, input: Wait) -> io::Result<bool> {
-    if let Some(awaited) = child_channel::with_channel(|line| connection.await_input_or_drain(size, line)) {
+fn await_input(server: ServerId, connection: &Connection, size: usize, input: Wait) -> io::Result<bool> {
+    let in_child = child_channel::with_channel(server, |line| connection.await_input_or_drain(size, line));
+    if let Some(awaited) = in_child {
         return awaited;
     }
     connection.await_input(size, input == Wait::DontBlock)

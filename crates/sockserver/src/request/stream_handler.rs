@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use sock::{Address, DEFAULT_BUFFER_SIZE, SocketReader, SocketWriter, StreamSocket};
 
+use crate::connection::Connection;
+use crate::connection::client_handle::ClientHandle;
+#[cfg(feature = "proxy-protocol")]
+use crate::connection::proxy_header::ProxyHeader;
 use crate::lifecycle::handle::ServerHandle;
 
 /// Serves one connection. Python: `socketserver.StreamRequestHandler`.
@@ -25,17 +29,15 @@ use crate::lifecycle::handle::ServerHandle;
 /// # Examples
 ///
 /// ```
-/// use std::io::{self, BufRead, Write};
+/// use std::io::{self, Write};
 /// use sockserver::{StreamContext, StreamRequestHandler, ThreadingTCPServer};
 ///
 /// struct Echo;                                            // class Echo(StreamRequestHandler):
 ///
 /// impl StreamRequestHandler for Echo {
 ///     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
-///         let mut line = Vec::new();
-///         while cx.rfile.read_until(b'\n', &mut line)? > 0 {      // for line in self.rfile:
-///             cx.wfile.write_all(&line)?;                         //     self.wfile.write(line)
-///             line.clear();
+///         for line in &mut cx.rfile {                     //     for line in self.rfile:
+///             cx.wfile.write_all(&line?)?;                //         self.wfile.write(line)
 ///         }
 ///         Ok(())
 ///     }
@@ -81,6 +83,37 @@ pub trait StreamRequestHandler: Send + 'static {
     /// # Errors
     ///
     /// An error ends the connection, and neither `handle` nor `finish` is called.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{self, Write};
+    /// use sockserver::{StreamContext, StreamRequestHandler, TCPServer};
+    ///
+    /// #[derive(Default)]
+    /// struct Session {
+    ///     user: Vec<u8>,
+    /// }
+    ///
+    /// impl StreamRequestHandler for Session {
+    ///     fn setup(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+    ///         self.user = cx.rfile.readline(100)?;
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+    ///         cx.wfile.write_all(b"welcome ")?;
+    ///         cx.wfile.write_all(&self.user)
+    ///     }
+    /// }
+    ///
+    /// let server = TCPServer::new(("127.0.0.1", 0), Session::default)?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// client.sendall(b"alice\n")?;
+    /// server.handle_request()?;
+    /// assert_eq!(client.makefile_rb().readline(100)?, b"welcome alice\n");
+    /// # std::io::Result::Ok(())
+    /// ```
     fn setup(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
         let _ = cx;
         Ok(())
@@ -91,6 +124,29 @@ pub trait StreamRequestHandler: Send + 'static {
     /// # Errors
     ///
     /// An error ends the connection after `finish` was called.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{self, Write};
+    /// use sockserver::{StreamContext, StreamRequestHandler, TCPServer};
+    ///
+    /// struct Echo;
+    ///
+    /// impl StreamRequestHandler for Echo {
+    ///     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+    ///         let line = cx.rfile.readline(1000)?;               // line = self.rfile.readline(1000)
+    ///         cx.wfile.write_all(&line)                          // self.wfile.write(line)
+    ///     }
+    /// }
+    ///
+    /// let server = TCPServer::new(("127.0.0.1", 0), || Echo)?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// client.sendall(b"hello\n")?;
+    /// server.handle_request()?;
+    /// assert_eq!(client.recv(100)?, b"hello\n");
+    /// # std::io::Result::Ok(())
+    /// ```
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()>;
 
     /// Finishes the connection. The default sends what is buffered in `cx.wfile`.
@@ -98,6 +154,33 @@ pub trait StreamRequestHandler: Send + 'static {
     /// # Errors
     ///
     /// An error is passed to `handle_error`. The connection is closed in either case.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{self, Write};
+    /// use sockserver::{StreamContext, StreamRequestHandler, TCPServer};
+    ///
+    /// struct Polite;
+    ///
+    /// impl StreamRequestHandler for Polite {
+    ///     fn handle(&mut self, _cx: &mut StreamContext<'_>) -> io::Result<()> {
+    ///         Err(io::Error::other("no database"))
+    ///     }
+    ///
+    ///     fn finish(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
+    ///         // This is sent although `handle` has failed.
+    ///         cx.wfile.write_all(b"closing\n")?;
+    ///         cx.wfile.flush()
+    ///     }
+    /// }
+    ///
+    /// let server = TCPServer::new(("127.0.0.1", 0), || Polite)?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.handle_request()?;
+    /// assert_eq!(client.recv(100)?, b"closing\n");
+    /// # std::io::Result::Ok(())
+    /// ```
     fn finish(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
         cx.wfile.flush()
     }
@@ -105,6 +188,23 @@ pub trait StreamRequestHandler: Send + 'static {
 
 /// The connection that a handler serves. Python: the attributes of the handler, such as
 /// `self.rfile`, `self.client_address` and `self.server`.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::Write;
+/// use sockserver::{TCPServer, handler_fn};
+///
+/// let server = TCPServer::new(("127.0.0.1", 0), handler_fn(|cx| {
+///     let line = cx.rfile.readline(1000)?;
+///     write!(cx.wfile, "{} sent {} bytes", cx.client_address.ip().unwrap(), line.len())
+/// }))?;
+/// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+/// client.sendall(b"hello\n")?;
+/// server.handle_request()?;
+/// assert_eq!(client.makefile_rb().readline(100)?, b"127.0.0.1 sent 6 bytes");
+/// # std::io::Result::Ok(())
+/// ```
 #[non_exhaustive]
 pub struct StreamContext<'a> {
     /// Reads from the client, with [`Read`](io::Read) and [`BufRead`](io::BufRead).
@@ -123,6 +223,39 @@ pub struct StreamContext<'a> {
     /// If the handler sets it to false and returns `Ok`, `handle` is called again when the client
     /// has sent more. Python: `close_connection` of `http.server`.
     pub close_connection: bool,
+    pub(crate) connection: &'a Connection,
+    #[cfg(feature = "proxy-protocol")]
+    pub(crate) proxy_header: Option<&'a ProxyHeader>,
+}
+
+impl StreamContext<'_> {
+    /// Returns access to the connection that other handlers and threads can use, also with TLS.
+    ///
+    /// Call it once for each connection, and clone the result. For a plain connection it has a
+    /// descriptor of its own until the last clone is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if no descriptor is available (`EMFILE`).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::{TCPServer, handler_fn};
+    ///
+    /// let server = TCPServer::new(("127.0.0.1", 0), handler_fn(|cx| {
+    ///     let handle = cx.client_handle()?;
+    ///     // The thread does not borrow the context.
+    ///     std::thread::spawn(move || handle.sendall(b"hello")).join().unwrap()
+    /// }))?;
+    /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// server.handle_request()?;
+    /// assert_eq!(client.recv(100)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn client_handle(&self) -> io::Result<ClientHandle> {
+        self.connection.client_handle()
+    }
 }
 
 impl fmt::Debug for StreamContext<'_> {
@@ -131,6 +264,35 @@ impl fmt::Debug for StreamContext<'_> {
             .field("client_address", self.client_address)
             .field("close_connection", &self.close_connection)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "proxy-protocol")]
+impl<'a> StreamContext<'a> {
+    /// Returns the PROXY protocol header of the connection, `None` for a server without
+    /// [`proxy_protocol`](crate::Builder::proxy_protocol).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use sockserver::{ProxyProtocol, TCPServer, handler_fn};
+    ///
+    /// let server = TCPServer::builder(handler_fn(|cx| {
+    ///     let Some(header) = cx.proxy_header() else { return Ok(()) };
+    ///     write!(cx.wfile, "{}", header.destination().unwrap())
+    /// }))
+    /// .proxy_protocol(ProxyProtocol::from_networks(["127.0.0.1"])?)
+    /// .bind(("127.0.0.1", 0))?;
+    /// let proxy = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
+    /// proxy.sendall(b"PROXY TCP4 192.0.2.7 198.51.100.2 56324 443\r\n")?;
+    /// server.handle_request()?;
+    /// assert_eq!(proxy.recv(100)?, b"198.51.100.2:443");
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn proxy_header(&self) -> Option<&'a ProxyHeader> {
+        self.proxy_header
     }
 }
 
@@ -143,6 +305,26 @@ impl StreamContext<'_> {
     ///
     /// Returns an error if the system cannot name the peer, for example because the connection is
     /// not a Unix socket.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use sockserver::{UnixStreamServer, handler_fn};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("echo.sock");
+    /// let who = handler_fn(|cx| {
+    ///     let credentials = cx.peer_credentials()?;
+    ///     write!(cx.wfile, "{}", credentials.uid)
+    /// });
+    /// let server = UnixStreamServer::new(&path, who)?;
+    /// let client = sock::Socket::new(sock::AF_UNIX, sock::SOCK_STREAM, 0)?;
+    /// client.connect(&path)?;
+    /// server.handle_request()?;
+    /// assert!(client.recv(100)?.is_ascii());
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn peer_credentials(&self) -> io::Result<sock::Credentials> {
         self.request.socket().peer_credentials()
     }
@@ -169,6 +351,21 @@ where
 }
 
 /// The handler that [`handler_fn`] creates.
+///
+/// # Examples
+///
+/// ```
+/// use sockserver::{HandlerFn, StreamRequestHandler, handler_fn};
+///
+/// fn is_handler<H: StreamRequestHandler>(_make: &impl Fn() -> H) -> bool {
+///     true
+/// }
+///
+/// let hello = handler_fn(|cx| cx.request.sendall(b"hello"));
+/// let handler: HandlerFn<_> = hello();
+/// assert!(is_handler(&hello));
+/// # drop(handler);
+/// ```
 pub struct HandlerFn<F>(Arc<F>);
 
 impl<F> fmt::Debug for HandlerFn<F> {

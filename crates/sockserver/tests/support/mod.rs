@@ -2,11 +2,12 @@
 // Each test is its own crate and uses a part of this module.
 #![allow(dead_code)]
 
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use sock::{Address, Socket};
+use sock::{Address, AddressFamily, Socket};
 use sockserver::{ServerHandle, Stats};
 
 pub(crate) const LOOPBACK: (&str, u16) = ("127.0.0.1", 0);
@@ -33,6 +34,14 @@ pub(crate) fn connect_to(address: &Address) -> Socket {
     client
 }
 
+/// Creates a datagram socket, whose calls have a timeout.
+#[track_caller]
+pub(crate) fn datagram_client(family: AddressFamily) -> Socket {
+    let client = Socket::new(family, sock::SOCK_DGRAM, 0).unwrap();
+    client.settimeout(LIMIT).unwrap();
+    client
+}
+
 /// Connects from the given source address.
 #[track_caller]
 pub(crate) fn connect_from(source: &str, address: &Address) -> Socket {
@@ -41,6 +50,17 @@ pub(crate) fn connect_from(source: &str, address: &Address) -> Socket {
     client.bind((source, 0)).unwrap();
     client.connect(("127.0.0.1", address.port().unwrap())).unwrap();
     client
+}
+
+/// Returns whether this machine has an IPv6 address, and prints it if it has none, as in many
+/// containers.
+pub(crate) fn has_ipv6() -> bool {
+    let bound = Socket::new(sock::AF_INET6, sock::SOCK_DGRAM, 0).and_then(|sock| sock.bind(("::1", 0)));
+    if let Err(error) = &bound {
+        // libtest does not capture the stream itself. An error of it is ignored.
+        let _ = writeln!(io::stderr(), "NOT RUN with IPv6, which this machine does not have: {error}");
+    }
+    bound.is_ok()
 }
 
 /// Receives until the end of file. An error is appended by its name.

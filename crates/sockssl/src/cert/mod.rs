@@ -2,6 +2,7 @@
 
 pub(crate) mod crl;
 pub(crate) mod encrypted_key;
+pub(crate) mod file;
 pub(crate) mod path;
 pub(crate) mod pem;
 pub(crate) mod resolver;
@@ -27,6 +28,19 @@ use crate::cert_time::cert_time;
 /// A peer's certificate.
 ///
 /// Python: the dictionary of `SSLSocket.getpeercert()`, key by key.
+///
+/// # Examples
+///
+/// ```
+/// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # let _folder = pki::enter()?;
+/// # let (client, _server) = pki::pair()?;
+/// // `client` is a connection to a server whose certificate is for localhost.
+/// let certificate = client.getpeercert()?.unwrap();
+/// assert_eq!(certificate.subject_alt_name, [("DNS".to_owned(), "localhost".to_owned())]);
+/// println!("{certificate}");
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerCertificate {
@@ -56,6 +70,18 @@ pub struct PeerCertificate {
 
 impl PeerCertificate {
     /// Returns the first value of a name in [`subject`](Self::subject), such as `commonName`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let (client, _server) = pki::pair()?;
+    /// // `client` is a connection to a server whose certificate is for localhost.
+    /// let certificate = client.getpeercert()?.expect("a verified server has a certificate");
+    /// assert_eq!(certificate.subject_value("commonName"), Some("localhost"));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn subject_value(&self, name: &str) -> Option<&str> {
         self.subject.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())

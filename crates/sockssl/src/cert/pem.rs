@@ -1,6 +1,5 @@
 //! PEM files with certificates, private keys and revocation lists.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -9,10 +8,10 @@ use rustls_pki_types::{
     CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer,
     PrivateSec1KeyDer,
 };
-use sock::AddressError;
 use zeroize::Zeroizing;
 
 use crate::cert::encrypted_key::{self, Plain};
+use crate::cert::file;
 use crate::cert::x509::items;
 use crate::error::{Reason, in_file};
 
@@ -45,12 +44,6 @@ enum Encryption {
     Traditional(String),
 }
 
-/// Reads a file. An error names it.
-fn read(file: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let text = fs::read(file).map_err(|error| AddressError::new("read", file.display(), error))?;
-    Ok(Zeroizing::new(text))
-}
-
 impl Pem {
     /// Makes a value from contents that were parsed before.
     pub(crate) fn new(
@@ -61,7 +54,7 @@ impl Pem {
     }
 
     pub(crate) fn read(file: &Path) -> io::Result<Pem> {
-        Pem::parse(&read(file)?, file)
+        Pem::parse(&file::read(file)?, file)
     }
 
     /// Parses `text`. Errors name `file`.

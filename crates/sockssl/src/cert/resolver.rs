@@ -70,8 +70,8 @@ impl CertChain {
         let key = key.into_key(keyfile, password.as_deref().map(Vec::as_slice))?;
         let key = provider().key_provider.load_private_key(key).map_err(|error| {
             // The provider's message is about its internals.
-            log::debug!("cannot load {}: {error}", keyfile.display());
-            let message = format_args!("unsupported private key; supported are {KEYS}");
+            log::debug!(path:% = keyfile.display(); "cannot load {}: {error}", keyfile.display());
+            let message = format!("unsupported private key; supported are {KEYS}");
             in_file(keyfile, Reason::UnsupportedKey, message)
         })?;
         let key = CertifiedKey::new(chain, key);

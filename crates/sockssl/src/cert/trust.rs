@@ -1,7 +1,8 @@
 //! The loaded certificates and revocation lists.
 
+use std::env;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::Arc;
 
@@ -25,6 +26,8 @@ pub(crate) struct Trust {
     /// The largest number of authorities with the same name.
     of_one_name: usize,
     lists: RevocationLists,
+    /// What is wrong with certificates of the system that were skipped, to be logged.
+    skipped: Vec<Invalid>,
 }
 
 /// A loaded certificate and its period of validity.
@@ -57,12 +60,28 @@ impl Trust {
 
     /// Adds the system's certificates. Those that cannot be parsed are skipped, as by OpenSSL.
     pub(crate) fn add_system(&mut self) -> io::Result<()> {
-        let found = rustls_native_certs::load_native_certs();
+        let found = match env::var_os("SSL_CERT_FILE").map(PathBuf::from) {
+            // The library would read a FIFO or a device without a limit.
+            Some(file) if file.exists() && !file.is_file() => {
+                let directories = env::var_os("SSL_CERT_DIR").unwrap_or_default();
+                let directories =
+                    env::split_paths(&directories).filter(|path| !path.as_os_str().is_empty());
+                let mut found = rustls_native_certs::CertificateResult::default();
+                found.certs = Pem::read(&file)?.certificates;
+                for directory in directories {
+                    let more = rustls_native_certs::load_certs_from_paths(None, Some(&directory));
+                    found.certs.extend(more.certs);
+                    found.errors.extend(more.errors);
+                }
+                found
+            }
+            _ => rustls_native_certs::load_native_certs(),
+        };
         let mut added = 0;
         for certificate in found.certs {
             match self.add_certificate(certificate) {
                 Ok(()) => added += 1,
-                Err(error) => log::debug!("skipping a certificate of the system: {error}"),
+                Err(error) => self.skipped.push(error),
             }
         }
         match found.errors.first() {
@@ -71,6 +90,11 @@ impl Trust {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Takes the errors of skipped certificates. They are logged without a lock of the context.
+    pub(crate) fn take_skipped(&mut self) -> Vec<Invalid> {
+        std::mem::take(&mut self.skipped)
     }
 
     /// Adds a certificate. If it is not an authority's, it is trusted as a peer's own only.

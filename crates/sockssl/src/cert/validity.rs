@@ -42,9 +42,36 @@ pub(crate) fn limit_validity(until: u64) {
 
 /// Runs `work`, which processes a connection whose sessions expire at `until`. Stores the new
 /// expiry in `until`.
+///
+/// It may be called in `work`: a logger can use a TLS connection of its own while the key log of
+/// this one fails.
 pub(crate) fn with_validity<T>(until: &mut u64, work: impl FnOnce() -> T) -> T {
-    VALID_UNTIL.set(*until);
+    /// Restores the value of the connection outside, also in a panic.
+    struct Restore(u64);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            VALID_UNTIL.set(self.0);
+        }
+    }
+    let _restore = Restore(VALID_UNTIL.replace(*until));
     let result = work();
-    *until = VALID_UNTIL.replace(NEVER_EXPIRES);
+    *until = VALID_UNTIL.get();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_inside_the_work_of_another_one_does_not_change_its_validity() {
+        let (mut outer, mut inner) = (NEVER_EXPIRES, 7);
+        with_validity(&mut outer, || {
+            limit_validity(5);
+            with_validity(&mut inner, || limit_validity(6));
+            let panicked = std::panic::catch_unwind(|| with_validity(&mut 3, || panic!("inside")));
+            assert!(panicked.is_err());
+        });
+        assert_eq!((outer, inner, current_validity()), (5, 6, NEVER_EXPIRES));
+    }
 }

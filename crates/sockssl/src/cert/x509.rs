@@ -16,7 +16,7 @@ use x509_cert::time::Time;
 use crate::provider::provider;
 
 /// Why a value cannot be parsed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Invalid(String);
 
 impl Invalid {

@@ -20,6 +20,8 @@ pub(crate) struct RecordReader {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// The last receive did not fill its buffer, so the socket had no more.
+    drained: bool,
 }
 
 impl RecordReader {
@@ -46,12 +48,26 @@ impl RecordReader {
         }
     }
 
+    /// Returns whether the last receive has emptied the socket, and no complete record is left here.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained && self.next().is_none()
+    }
+
     pub(crate) fn unread(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
     /// Receives once and returns the number of bytes; 0 is the end of file.
     pub(crate) fn fill(&mut self, sock: &Socket, deadline: &mut Deadline<'_>) -> io::Result<usize> {
+        self.fill_by(|buffer| receive(sock, buffer, deadline))
+    }
+
+    /// As [`fill`](Self::fill), without waiting in any mode of the socket.
+    pub(crate) fn fill_nowait(&mut self, sock: &Socket) -> io::Result<usize> {
+        self.fill_by(|buffer| sock.recv_into_nowait(buffer))
+    }
+
+    fn fill_by(&mut self, receive: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         if self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
@@ -61,7 +77,10 @@ impl RecordReader {
             let size = if self.end == 0 { MIN_READ } else { (self.end * 4).min(MAX_READ) };
             self.bytes.resize(size.max(self.end + 1), 0);
         }
-        let received = receive(sock, &mut self.bytes[self.end..], deadline)?;
+        let room = &mut self.bytes[self.end..];
+        let size = room.len();
+        let received = receive(room)?;
+        self.drained = received < size;
         self.end += received;
         Ok(received)
     }
@@ -210,7 +229,7 @@ mod tests {
     use super::*;
 
     fn with(bytes: &[u8]) -> RecordReader {
-        RecordReader { bytes: bytes.to_vec(), start: 0, end: bytes.len() }
+        RecordReader { bytes: bytes.to_vec(), start: 0, end: bytes.len(), drained: false }
     }
 
     #[test]
@@ -224,6 +243,30 @@ mod tests {
         incoming.consume(&(0..8));
         assert_eq!(incoming.next(), None);
         assert_eq!(incoming.unread(), &record[..6]);
+    }
+
+    #[test]
+    fn a_reader_is_drained_after_a_short_receive_without_a_complete_record() {
+        let record = [22, 3, 1, 0, 3, 7, 8, 9];
+        let mut incoming = RecordReader::default();
+        assert!(!incoming.is_drained(), "nothing was received");
+        let fill = |incoming: &mut RecordReader, bytes: &[u8]| {
+            let take = |room: &mut [u8]| {
+                let count = bytes.len().min(room.len());
+                room[..count].copy_from_slice(&bytes[..count]);
+                Ok(count)
+            };
+            incoming.fill_by(take).unwrap()
+        };
+        fill(&mut incoming, &record[..6]);
+        assert!(incoming.is_drained(), "a part of a record cannot be used");
+        fill(&mut incoming, &record[6..]);
+        assert!(!incoming.is_drained(), "a record is complete");
+        incoming.consume(&(0..8));
+        assert!(incoming.is_drained());
+        // A receive that fills the buffer may have left more in the socket.
+        fill(&mut incoming, &[0; 2 * MIN_READ]);
+        assert!(!incoming.is_drained());
     }
 
     #[test]

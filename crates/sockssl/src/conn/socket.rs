@@ -1,6 +1,7 @@
 //! `SSLSocket`: a TLS connection that two threads can read and write at the same time.
 
 mod closing;
+mod receiving;
 
 use std::fmt;
 use std::io;
@@ -42,11 +43,30 @@ use crate::stats::{Counters, increment};
 /// There are three locks: one for the TLS state, which is held only while data is processed in
 /// memory, one for receiving and one for sending. A blocked receiver holds no lock that a sender
 /// needs.
+///
+/// # Examples
+///
+/// ```
+/// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # let _folder = pki::enter()?;
+/// # let context = pki::client()?;
+/// # let port = pki::echo()?;
+/// let sock = sock::create_connection(("127.0.0.1", port))?;
+/// let sock = context.wrap_socket_client(sock, "localhost")?;
+/// sock.sendall(b"hello")?;
+/// assert_eq!(sock.recv(1024)?, b"hello");
+/// sock.close()?;
+/// # std::io::Result::Ok(())
+/// ```
 pub struct SSLSocket {
     /// `None` only while `self` is consumed.
     sock: Option<Socket>,
+    /// Held while records are processed in memory, with no system call but the write of a key log
+    /// line, which does not wait. The SNI callback runs under it, in the handshake.
     pub(crate) engine: Mutex<Engine>,
+    /// Held while a thread receives, which may block. Others wait for it up to their deadline.
     incoming: Mutex<RecordReader>,
+    /// Held while a thread sends, which may block. Others wait for it up to their deadline.
     outgoing: Mutex<SendBuffer>,
     /// The handshake is done.
     handshake_done: AtomicBool,
@@ -57,6 +77,7 @@ pub struct SSLSocket {
     /// The caller has done the lingering close, so closing does not wait.
     lingered: AtomicBool,
     /// The deadline that [`set_close_timeout`](sock::StreamSocket::set_close_timeout) sets.
+    /// Held to copy the value only.
     close_by: Mutex<Option<Instant>>,
     pub(crate) info: ConnInfo,
 }
@@ -75,7 +96,8 @@ pub(crate) struct ConnInfo {
 }
 
 impl SSLSocket {
-    pub(crate) fn new(sock: Socket, engine: Engine, info: ConnInfo) -> SSLSocket {
+    pub(crate) fn new(mut sock: Socket, engine: Engine, info: ConnInfo) -> SSLSocket {
+        sock.set_encrypted(true);
         SSLSocket {
             sock: Some(sock),
             engine: Mutex::new(engine),
@@ -93,6 +115,17 @@ impl SSLSocket {
     /// Returns the socket underneath, for its descriptor, timeouts, addresses and options.
     ///
     /// Reading from it or writing to it breaks the TLS connection.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let (client, server) = pki::pair()?;
+    /// client.socket().settimeout(5)?;                      // sock.settimeout(5)
+    /// assert_eq!(client.socket().getpeername()?, server.socket().getsockname()?);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn socket(&self) -> &Socket {
         self.sock.as_ref().expect("the socket is present until `self` is consumed")
@@ -110,6 +143,24 @@ impl SSLSocket {
     /// and an alert was sent to the peer. Returns `TimedOut` if the timeout expires, `WouldBlock`
     /// if a non-blocking socket has to wait (the call can be repeated), and the system's error,
     /// such as `ConnectionReset`, if a system call fails. All except `WouldBlock` name the peer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let (sock, peer) = pki::sockets()?;
+    /// # let serving = std::thread::spawn(move || pki::server()?.wrap_socket_server(peer));
+    /// # let context = pki::client()?;
+    /// use sockssl::WrapOptions;
+    ///
+    /// let options = WrapOptions::new().do_handshake_on_connect(false);
+    /// let sock = context.wrap_socket_client_with(sock, "localhost", &options)?;
+    /// sock.do_handshake()?;                                // sock.do_handshake()
+    /// assert_eq!(sock.version(), Some("TLSv1.3"));
+    /// # serving.join().unwrap()?;
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn do_handshake(&self) -> io::Result<()> {
         self.ensure_handshake().map(drop)
     }
@@ -135,65 +186,6 @@ impl SSLSocket {
         result.map(|()| sock.deadline())
     }
 
-    /// Receives up to `bufsize` bytes. An empty result means that the peer sent a close_notify.
-    ///
-    /// Python: `recv(bufsize)`. System call: recv(2), unless decrypted data is buffered. A call
-    /// returns at most the data of one record.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the handshake fails (see [`do_handshake`](Self::do_handshake)) or if
-    /// receiving from the socket fails. Returns an [`SSLError`] with
-    /// [`UnexpectedEof`](Reason::UnexpectedEof) if the connection ends without a close_notify and
-    /// [`suppress_ragged_eofs`](crate::WrapOptions::suppress_ragged_eofs) is off, with
-    /// [`Alert`](Reason::Alert) if the peer sends a fatal alert (for example because it rejects the
-    /// certificate of this side), and with [`DecryptionFailed`](Reason::DecryptionFailed) if a
-    /// record was modified in transit.
-    pub fn recv(&self, bufsize: usize) -> io::Result<Vec<u8>> {
-        // One call returns at most the data of one record.
-        let mut buffer = vec![0; bufsize.min(MAX_PLAINTEXT)];
-        let received = self.recv_into(&mut buffer)?;
-        buffer.truncate(received);
-        Ok(buffer)
-    }
-
-    /// Receives into a buffer and returns the number of bytes. Python: `recv_into(buffer)`.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if [`recv`](Self::recv) would.
-    pub fn recv_into(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        let mut deadline = self.ensure_handshake()?;
-        if let Some(count) = self.plaintext(buffer)? {
-            return Ok(count);
-        }
-        self.receive(buffer, &mut deadline)
-    }
-
-    fn receive(&self, buffer: &mut [u8], deadline: &mut Deadline<'_>) -> io::Result<usize> {
-        let mut incoming = self.lock(&self.incoming, deadline)?;
-        loop {
-            // Another thread may have received data while this one waited for the lock.
-            if let Some(count) = self.plaintext(buffer)? {
-                return Ok(count);
-            }
-            if !self.read_record(&mut incoming, deadline)? {
-                return Ok(0);
-            }
-            // The peer may wait for a response of the library, such as the refusal of a
-            // renegotiation, before it sends anything else.
-            self.flush_pending();
-            let over = deadline.remaining().is_some_and(|left| left.is_zero());
-            if over && !(self.is_nonblocking() && incoming.next().is_some()) {
-                // Records without data must not extend the call beyond its deadline.
-                return self.plaintext(buffer)?.ok_or_else(|| timed_out_or_would_block(self.socket()));
-            }
-        }
-    }
-
     /// Sends the first part of `data` and returns its length. The caller sends the rest.
     ///
     /// Python: `send(data)`. System call: send(2). Counted bytes have been encrypted and must not
@@ -205,6 +197,21 @@ impl SSLSocket {
     /// Returns an error if the handshake fails (see [`do_handshake`](Self::do_handshake)) or if
     /// sending to the socket fails, and `BrokenPipe` after [`shutdown`](Self::shutdown). If the
     /// peer sent an alert before it reset the connection, the alert is returned and not the reset.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let (client, server) = pki::pair()?;
+    /// // `client` and `server` are the two ends of a connection.
+    /// let mut rest = &b"hello"[..];
+    /// while !rest.is_empty() {
+    ///     rest = &rest[client.send(rest)?..];              // rest = rest[sock.send(rest):]
+    /// }
+    /// assert_eq!(server.recv(1024)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn send(&self, data: &[u8]) -> io::Result<usize> {
         let mut deadline = self.ensure_handshake()?;
         let mut outgoing = self.lock(&self.outgoing, &mut deadline)?;
@@ -223,6 +230,18 @@ impl SSLSocket {
     ///
     /// Returns an error if [`send`](Self::send) would. The number of bytes sent is then unknown, so
     /// the connection will end without a close_notify: see [`abort`](Self::abort).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let (client, server) = pki::pair()?;
+    /// // `client` and `server` are the two ends of a connection.
+    /// client.sendall(b"hello")?;                           // sock.sendall(b"hello")
+    /// assert_eq!(server.recv(1024)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn sendall(&self, data: &[u8]) -> io::Result<()> {
         let mut deadline = self.ensure_handshake()?;
         let mut outgoing = self.lock(&self.outgoing, &mut deadline)?;
@@ -281,45 +300,25 @@ impl SSLSocket {
     /// # Errors
     ///
     /// Returns an error if [`send`](Self::send) would.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let (client, server) = pki::pair()?;
+    /// // `client` and `server` are the two ends of a connection.
+    /// client.socket().setblocking(false)?;
+    /// let count = client.send(b"hello")?;
+    /// // What the socket had no room for is sent now.
+    /// client.flush()?;
+    /// assert_eq!(server.recv(1024)?.len(), count);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn flush(&self) -> io::Result<()> {
         let mut deadline = self.socket().deadline();
         let mut outgoing = self.lock(&self.outgoing, &mut deadline)?;
         self.flush_within(&mut outgoing, &mut deadline)
-    }
-
-    /// Returns the number of decrypted bytes that can be read without receiving from the socket.
-    ///
-    /// Python: `pending()`. Check this before polling the socket for readability.
-    #[must_use]
-    pub fn pending(&self) -> usize {
-        let pending = self.engine.lock().pending();
-        if pending > 0 || !self.handshake_done.load(Ordering::Acquire) {
-            return pending;
-        }
-        // A complete record may be buffered here. poll(2) on the socket does not report it.
-        let Some(mut incoming) = self.incoming.try_lock() else {
-            return 0;
-        };
-        let mut engine = self.engine.lock();
-        while engine.pending() == 0 && !engine.peer_closed() {
-            let Some(record) = incoming.next() else { break };
-            let result = engine.read_tls(incoming.get(&record));
-            incoming.consume(&record);
-            if result.is_err() {
-                break;
-            }
-        }
-        engine.pending()
-    }
-
-    /// Whether a receive returns without the socket: bytes are [`pending`](Self::pending), or the
-    /// peer's close_notify or a fatal error was received with the last ones.
-    pub(crate) fn has_buffered_input(&self) -> bool {
-        if self.pending() > 0 {
-            return true;
-        }
-        let engine = self.engine.lock();
-        engine.peer_closed() || engine.check().is_err()
     }
 
     /// Ends the TLS connection and returns the socket.
@@ -335,6 +334,22 @@ impl SSLSocket {
     /// if [`suppress_ragged_eofs`](crate::WrapOptions::suppress_ragged_eofs) is on, and with
     /// [`ApplicationDataAfterCloseNotify`](Reason::ApplicationDataAfterCloseNotify) if the peer
     /// sends more data, or if received data was not read. The socket is closed in each case.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let (client, server) = pki::pair()?;
+    /// # let other = std::thread::spawn(move || server.unwrap_tls());
+    /// // The peer of `client` ends TLS too.
+    /// let (sock, rest) = client.unwrap_tls()?;             // sock = sock.unwrap()
+    /// assert!(rest.is_empty());
+    /// # let (peer, _) = other.join().unwrap()?;
+    /// sock.sendall(b"in clear text")?;
+    /// # assert_eq!(peer.recv(100)?, b"in clear text");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn unwrap_tls(mut self) -> io::Result<(Socket, Vec<u8>)> {
         let mut deadline = self.ensure_handshake()?;
         {
@@ -361,7 +376,8 @@ impl SSLSocket {
         }
         let rest = incoming.unread().to_vec();
         drop(incoming);
-        let sock = self.sock.take().expect("the socket is present until `self` is consumed");
+        let mut sock = self.sock.take().expect("the socket is present until `self` is consumed");
+        sock.set_encrypted(false);
         Ok((sock, rest))
     }
 
@@ -421,10 +437,10 @@ impl SSLSocket {
         }
         drop(engine);
         let cipher = self.cipher().map_or("", |(name, _, _)| name);
+        let version = self.version().unwrap_or("");
         log::debug!(
-            "TLS handshake with {} done: {} {cipher}",
-            self.info.peer,
-            self.version().unwrap_or("")
+            peer:% = self.info.peer, tls_version = version, cipher = cipher;
+            "TLS handshake with {} done: {version} {cipher}", self.info.peer
         );
         Ok(())
     }
@@ -435,7 +451,10 @@ impl SSLSocket {
             return error;
         }
         let error = io::Error::from(AddressError::new("TLS handshake with", &self.info.peer, error));
-        log::debug!("{error}");
+        log::debug!(
+            peer:% = self.info.peer, errno = sock::errno(&error).and_then(sock::errno_name);
+            "{error}"
+        );
         error
     }
 
@@ -462,13 +481,22 @@ impl SSLSocket {
 
     /// Processes the next record, which may have to be received. Returns false at end of file.
     fn read_record(&self, incoming: &mut RecordReader, deadline: &mut Deadline<'_>) -> io::Result<bool> {
+        self.process_record(incoming, |incoming| incoming.fill(self.socket(), deadline))
+    }
+
+    /// As [`read_record`](Self::read_record). `fill` receives.
+    fn process_record(
+        &self,
+        incoming: &mut RecordReader,
+        mut fill: impl FnMut(&mut RecordReader) -> io::Result<usize>,
+    ) -> io::Result<bool> {
         loop {
             if let Some(record) = incoming.next() {
                 let result = self.engine.lock().read_tls(incoming.get(&record));
                 incoming.consume(&record);
                 return result.map(|()| true).map_err(|error| self.fail(error));
             }
-            if incoming.fill(self.socket(), deadline)? == 0 {
+            if fill(incoming)? == 0 {
                 return self.end_of_file();
             }
         }
@@ -611,7 +639,8 @@ impl fmt::Debug for SSLSocket {
         f.debug_struct("SSLSocket")
             .field("peer", &self.info.peer)
             .field("server_side", &self.info.server_side)
-            .field("version", &self.version())
+            // `None` also while another call processes records, such as the SNI callback's.
+            .field("version", &self.version_if_unlocked())
             .finish_non_exhaustive()
     }
 }

@@ -46,6 +46,23 @@ impl WrapOptions {
     ///
     /// The handshake is done while wrapping, under the socket's timeout, and a connection that
     /// ends without a close_notify is an error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let (sock, peer) = pki::sockets()?;
+    /// # let serving = std::thread::spawn(move || pki::server()?.wrap_socket_server(peer));
+    /// # let context = pki::client()?;
+    /// use sockssl::WrapOptions;
+    ///
+    /// // The same as `wrap_socket_client(sock, "localhost")`.
+    /// let sock = context.wrap_socket_client_with(sock, "localhost", &WrapOptions::new())?;
+    /// assert_eq!(sock.version(), Some("TLSv1.3"));
+    /// # serving.join().unwrap()?;
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn new() -> WrapOptions {
         WrapOptions::default()
@@ -54,6 +71,25 @@ impl WrapOptions {
     /// Sets whether the handshake is done while wrapping. Python: `do_handshake_on_connect`.
     ///
     /// The default is true. If false, the first call that needs the handshake does it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let (sock, peer) = pki::sockets()?;
+    /// # let serving = std::thread::spawn(move || pki::server()?.wrap_socket_server(peer));
+    /// # let context = pki::client()?;
+    /// use sockssl::WrapOptions;
+    ///
+    /// let options = WrapOptions::new().do_handshake_on_connect(false);  // do_handshake_on_connect=False
+    /// let sock = context.wrap_socket_client_with(sock, "localhost", &options)?;
+    /// assert_eq!(sock.version(), None);
+    /// sock.do_handshake()?;
+    /// assert_eq!(sock.version(), Some("TLSv1.3"));
+    /// # serving.join().unwrap()?;
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn do_handshake_on_connect(mut self, at_once: bool) -> Self {
         self.do_handshake_on_connect = at_once;
@@ -64,6 +100,26 @@ impl WrapOptions {
     ///
     /// The default is false: it is an error, since an attacker who can close the connection
     /// could truncate the data. Python: `suppress_ragged_eofs`, whose default is true.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let (sock, peer) = pki::sockets()?;
+    /// # let serving = std::thread::spawn(move || pki::server()?.wrap_socket_server(peer));
+    /// # let context = pki::client()?;
+    /// use sockssl::WrapOptions;
+    ///
+    /// let options = WrapOptions::new().suppress_ragged_eofs(true);
+    /// let sock = context.wrap_socket_client_with(sock, "localhost", &options)?;
+    /// # let server = serving.join().unwrap()?;
+    /// # server.abort();
+    /// // The server ends the connection without a close_notify.
+    /// # drop(server);
+    /// assert_eq!(sock.recv(1024)?, b"");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn suppress_ragged_eofs(mut self, suppress: bool) -> Self {
         self.suppress_ragged_eofs = suppress;
@@ -75,6 +131,23 @@ impl WrapOptions {
     /// It replaces the socket's timeout until the handshake is done. `None`, the default, means
     /// the socket's timeout. Zero is an error. It is ignored for a non-blocking socket. When it
     /// expires, the handshake fails with `TimedOut`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let (sock, _silent) = pki::sockets()?;
+    /// # let context = pki::client()?;
+    /// use std::io::ErrorKind;
+    /// use sockssl::WrapOptions;
+    ///
+    /// // `sock` is connected to a server that does not answer.
+    /// let options = WrapOptions::new().handshake_timeout(0.05);
+    /// let error = context.wrap_socket_client_with(sock, "localhost", &options).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::TimedOut);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: impl ToTimeout) -> Self {
         self.handshake_timeout = timeout
@@ -100,6 +173,24 @@ impl SSLContext {
     /// certificate, or with [`BadConfiguration`](crate::Reason::BadConfiguration) if its settings
     /// contradict each other. Returns `NotConnected` if the socket is not connected, and
     /// `InvalidInput` if it is not a stream socket or if the context is one for clients.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let context = pki::server()?;
+    /// let listener = sock::create_server(("127.0.0.1", 0))?;
+    /// # let port = listener.getsockname()?.port().unwrap();
+    /// # let client = std::thread::spawn(move || {
+    /// #     pki::client()?.wrap_socket_client(sock::create_connection(("127.0.0.1", port))?, "localhost")?.recv(10)
+    /// # });
+    /// let (sock, _address) = listener.accept()?;
+    /// let sock = context.wrap_socket_server(sock)?;  // context.wrap_socket(sock, server_side=True)
+    /// sock.sendall(b"hello")?;
+    /// # assert_eq!(client.join().unwrap()?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn wrap_socket_server(&self, sock: Socket) -> io::Result<SSLSocket> {
         self.wrap_socket_server_with(sock, &WrapOptions::new())
     }
@@ -112,6 +203,23 @@ impl SSLContext {
     ///
     /// Returns an error if [`wrap_socket_server`](Self::wrap_socket_server) would, or
     /// `InvalidInput` if the options contradict the socket's timeout.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let context = pki::server()?;
+    /// # let (client, sock) = pki::sockets()?;
+    /// # let client = std::thread::spawn(move || pki::client()?.wrap_socket_client(client, "localhost")?.recv(10));
+    /// use sockssl::WrapOptions;
+    ///
+    /// let options = WrapOptions::new().handshake_timeout(10);
+    /// let sock = context.wrap_socket_server_with(sock, &options)?;
+    /// sock.sendall(b"hello")?;
+    /// # assert_eq!(client.join().unwrap()?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn wrap_socket_server_with(&self, sock: Socket, options: &WrapOptions) -> io::Result<SSLSocket> {
         if self.protocol() != PROTOCOL_TLS_SERVER {
             return Err(misconfigured("a context of PROTOCOL_TLS_CLIENT cannot wrap a socket as a server"));
@@ -136,6 +244,20 @@ impl SSLContext {
     /// alert is sent to the server and the socket is closed. Returns `InvalidInput` if the name
     /// is invalid, if the socket is not a stream socket or if the context is one for servers, and
     /// `NotConnected` if the socket is not connected.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let context = pki::client()?;
+    /// # let port = pki::echo()?;
+    /// let sock = sock::create_connection(("127.0.0.1", port))?;
+    /// let sock = context.wrap_socket_client(sock, "localhost")?;  // server_hostname="localhost"
+    /// sock.sendall(b"hello")?;
+    /// assert_eq!(sock.recv(1024)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn wrap_socket_client<'a>(
         &self,
         sock: Socket,
@@ -152,6 +274,23 @@ impl SSLContext {
     ///
     /// Returns an error if [`wrap_socket_client`](Self::wrap_socket_client) would, or
     /// `InvalidInput` if the options contradict the socket's timeout.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let context = pki::client()?;
+    /// # let port = pki::echo()?;
+    /// use sockssl::WrapOptions;
+    ///
+    /// let sock = sock::create_connection(("127.0.0.1", port))?;
+    /// let options = WrapOptions::new().handshake_timeout(10);
+    /// let sock = context.wrap_socket_client_with(sock, "localhost", &options)?;
+    /// sock.sendall(b"hello")?;
+    /// assert_eq!(sock.recv(1024)?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn wrap_socket_client_with<'a>(
         &self,
         sock: Socket,

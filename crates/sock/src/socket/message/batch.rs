@@ -1,5 +1,7 @@
 //! Sending and receiving many datagrams in one call.
 
+mod recv_batch;
+
 use std::borrow::Borrow;
 use std::fmt;
 use std::io;
@@ -8,144 +10,30 @@ use socket2::SockAddr;
 
 use crate::address::{Address, ToAddress};
 use crate::call::deadline::Readiness;
-use crate::call::trace::{TraceValue, call};
-use crate::consts::{MSG_TRUNC, MsgFlags};
+use crate::call::hint;
+use crate::call::trace::{self, TraceValue, call};
+use crate::consts::{MSG_PEEK, MsgFlags};
 use crate::error::invalid;
 use crate::socket::Socket;
+use crate::socket::message::ancillary::PacketInfo;
+use crate::socket::message::cmsg::Ancillary;
+use crate::sys::message::{self, Control};
 use crate::sys::{AsFd, batch};
 
-/// Buffers for the datagrams that [`Socket::recvmmsg`] receives.
-///
-/// The buffers are allocated once and reused by each call. Receiving into them allocates nothing.
+pub use recv_batch::{Datagram, RecvBatch};
+
+/// The result of [`Socket::sendmmsg`].
 ///
 /// # Examples
 ///
 /// ```
-/// use sock::{AF_INET, RecvBatch, SOCK_DGRAM, Socket};
+/// use sock::{AF_UNIX, Address, SOCK_DGRAM, SentBatch};
 ///
-/// let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
-/// receiver.bind(("127.0.0.1", 0))?;
-/// let sender = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
-/// let to = receiver.getsockname()?;
-/// assert_eq!(sender.sendmmsg(&[("one", &to), ("two", &to)])?.count, 2);
-///
-/// let mut batch = RecvBatch::new(64, 1500)?;
-/// receiver.recvmmsg(&mut batch)?;
-/// for datagram in batch.iter() {
-///     println!("{} sent {} bytes", datagram.address(), datagram.data().len());
-/// }
-/// assert_eq!(batch.iter().map(|datagram| datagram.data()).collect::<Vec<_>>(), [b"one", b"two"]);
+/// let (ours, _theirs) = sock::socketpair_with(AF_UNIX, SOCK_DGRAM, 0)?;
+/// let sent: SentBatch = ours.sendmmsg(&[("one", Address::None), ("two", Address::None)])?;
+/// assert!(sent.count == 2 && sent.error.is_none());
 /// # std::io::Result::Ok(())
 /// ```
-pub struct RecvBatch {
-    slots: batch::Slots,
-}
-
-impl RecvBatch {
-    /// Creates buffers for `datagrams` datagrams of up to `size` bytes each.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if `datagrams` is 0 (`InvalidInput`) or if the buffers cannot be allocated
-    /// (`OutOfMemory`).
-    ///
-    /// # Platform notes
-    ///
-    /// Linux receives at most 1024 datagrams in one call.
-    pub fn new(datagrams: usize, size: usize) -> io::Result<RecvBatch> {
-        if datagrams == 0 {
-            return Err(invalid("a batch must have room for at least 1 datagram"));
-        }
-        let slots = batch::Slots::new(datagrams, size).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(RecvBatch { slots })
-    }
-
-    /// Returns the number of datagrams that fit.
-    #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.slots.capacity()
-    }
-
-    /// Returns the number of datagrams that the last call received.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// Returns whether the last call received no datagrams, or no call has been made.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Returns a datagram of the last call.
-    #[must_use]
-    pub fn get(&self, index: usize) -> Option<Datagram<'_>> {
-        (index < self.len()).then_some(Datagram { slots: &self.slots, index })
-    }
-
-    /// Iterates over the datagrams of the last call, in the order of arrival.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Datagram<'_>> {
-        (0..self.len()).map(|index| Datagram { slots: &self.slots, index })
-    }
-}
-
-impl fmt::Debug for RecvBatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
-    }
-}
-
-/// A datagram of a [`RecvBatch`].
-#[derive(Clone, Copy)]
-pub struct Datagram<'a> {
-    slots: &'a batch::Slots,
-    index: usize,
-}
-
-impl<'a> Datagram<'a> {
-    /// Returns the bytes that fit into the batch.
-    #[must_use]
-    pub fn data(&self) -> &'a [u8] {
-        self.slots.data(self.index)
-    }
-
-    /// Returns the flags of the datagram, such as `MSG_TRUNC`, as in [`Message`](crate::Message).
-    #[must_use]
-    pub fn flags(&self) -> MsgFlags {
-        self.slots.flags(self.index).into()
-    }
-
-    /// Returns whether the datagram was truncated. The rest is discarded.
-    #[must_use]
-    pub fn is_truncated(&self) -> bool {
-        self.flags().contains(MSG_TRUNC)
-    }
-
-    /// Returns the real length of the datagram if the call had the flag `MSG_TRUNC`.
-    ///
-    /// Otherwise returns the length of [`data`](Datagram::data).
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.slots.counted(self.index)
-    }
-
-    /// Returns the address of the sender, or [`Address::None`] if the sender has none.
-    #[must_use]
-    pub fn address(&self) -> Address {
-        Address::from_sys(&self.slots.address(self.index))
-    }
-}
-
-impl fmt::Debug for Datagram<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("Datagram");
-        shown.field("data", &format_args!("\"{}\"", self.data().escape_ascii()));
-        shown.field("flags", &self.flags()).field("address", &self.address()).finish()
-    }
-}
-
-/// The result of [`Socket::sendmmsg`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SentBatch {
@@ -213,8 +101,17 @@ impl Socket {
         let fd = self.fileno();
         let (capacity, size) = (batch.capacity(), batch.slots.size());
         self.retry_with_flags(Readiness::Readable, flags, || {
-            call!("recvmmsg({fd}, {capacity} of {size}, {flags})" =>
-                batch.slots.receive(self.as_fd(), flags.as_raw()))
+            if trace::enabled() {
+                let count = call!("recvmmsg({fd}, {capacity} of {size}, {flags})" =>
+                    batch.slots.receive(self.as_fd(), flags.as_raw()))?;
+                if hint::enabled() {
+                    for datagram in batch.iter().filter(|_| !flags.contains(MSG_PEEK)) {
+                        self.hint_message("recvmmsg", size, datagram.data().len(), datagram.flags());
+                    }
+                }
+                return Ok(count);
+            }
+            batch.slots.receive(self.as_fd(), flags.as_raw())
         })
     }
 
@@ -278,24 +175,83 @@ impl Socket {
         D: AsRef<[u8]>,
         A: Borrow<Address>,
     {
+        let prepared = datagrams
+            .iter()
+            .map(|(data, address)| self.prepare(data.as_ref(), address.borrow(), None))
+            .collect::<io::Result<_>>()?;
+        self.send_batch(prepared, flags)
+    }
+
+    /// Sends as [`sendmmsg`](Socket::sendmmsg), each datagram from the address and interface of its
+    /// [`PacketInfo`], or with `None` from those that the system chooses.
+    ///
+    /// Python: none. System call: sendmmsg(2), with the items of
+    /// [`Ancillary::pktinfo`](crate::Ancillary::pktinfo).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if [`sendmmsg`](Socket::sendmmsg) does. The system refuses an address that
+    /// does not belong to this host: `EINVAL` or `ENETUNREACH` on Linux, `EADDRNOTAVAIL` on the BSDs.
+    ///
+    /// # Examples
+    ///
+    /// See [`RecvBatch::with_packet_info`].
+    ///
+    /// ```
+    /// use std::net::Ipv4Addr;
+    /// use sock::{AF_INET, PacketInfo, SOCK_DGRAM, Socket};
+    ///
+    /// let receiver = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// receiver.bind(("127.0.0.1", 0))?;
+    /// let sender = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// # if cfg!(target_os = "linux") {
+    /// let from = Some(PacketInfo::from_address(Ipv4Addr::new(127, 0, 0, 2)));
+    /// sender.sendmmsg_with_packet_info(&[("hello", receiver.getsockname()?, from)])?;
+    /// assert_eq!(receiver.recvfrom(100)?.1.ip(), Some(Ipv4Addr::new(127, 0, 0, 2).into()));
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn sendmmsg_with_packet_info<D, A>(
+        &self,
+        datagrams: &[(D, A, Option<PacketInfo>)],
+    ) -> io::Result<SentBatch>
+    where
+        D: AsRef<[u8]>,
+        A: Borrow<Address>,
+    {
+        let prepared = datagrams
+            .iter()
+            .map(|(data, address, from)| self.prepare(data.as_ref(), address.borrow(), *from))
+            .collect::<io::Result<_>>()?;
+        self.send_batch(prepared, MsgFlags::NONE)
+    }
+
+    fn prepare<'a>(
+        &self,
+        data: &'a [u8],
+        address: &Address,
+        from: Option<PacketInfo>,
+    ) -> io::Result<Prepared<'a>> {
+        let control = from.map(|from| {
+            let item = Ancillary::pktinfo(from);
+            let items = std::iter::once((item.level(), item.kind(), item.data()));
+            message::build(items).ok_or_else(|| invalid("too much ancillary data"))
+        });
+        Ok(Prepared { data, to: self.target(address)?, control: control.transpose()? })
+    }
+
+    fn send_batch(&self, datagrams: Vec<Prepared<'_>>, flags: MsgFlags) -> io::Result<SentBatch> {
         if datagrams.is_empty() {
             return Ok(SentBatch { count: 0, error: None });
         }
         let fd = self.fileno();
-        let addresses: Vec<Option<SockAddr>> = datagrams
-            .iter()
-            .map(|(_, address)| self.target(address.borrow()))
-            .collect::<io::Result<_>>()?;
-        let prepared = || {
-            let each = datagrams.iter().zip(&addresses);
-            each.map(|((data, _), address)| (data.as_ref(), address.as_ref()))
-        };
+        let outgoing = || datagrams.iter().map(Prepared::outgoing);
         let count = datagrams.len();
         let mut before = 0;
         loop {
             let sent = self.retry_with_flags(Readiness::Writable, flags, || {
                 call!("sendmmsg({fd}, {} datagrams, {flags})", count - before =>
-                match batch::send(self.as_fd(), prepared().skip(before), flags.as_raw()) {
+                match batch::send(self.as_fd(), outgoing().skip(before), flags.as_raw()) {
                     (0, Some(error)) => Err(error),
                     (count, error) => Ok(SentBatch { count, error }),
                 })
@@ -325,6 +281,19 @@ impl Socket {
     }
 }
 
+/// A datagram whose address and source are converted.
+struct Prepared<'a> {
+    data: &'a [u8],
+    to: Option<SockAddr>,
+    control: Option<Control>,
+}
+
+impl Prepared<'_> {
+    fn outgoing(&self) -> batch::Outgoing<'_> {
+        batch::Outgoing { data: self.data, to: self.to.as_ref(), control: self.control.as_ref() }
+    }
+}
+
 impl TraceValue for SentBatch {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.error {
@@ -339,7 +308,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::consts::{AF_INET, AF_UNIX, MSG_DONTWAIT, SOCK_DGRAM};
+    use crate::consts::{AF_INET, AF_UNIX, MSG_DONTWAIT, MSG_TRUNC, SOCK_DGRAM};
     use crate::create::create_server::socketpair_with;
 
     fn pair() -> (Socket, Socket) {
@@ -534,5 +503,65 @@ mod tests {
         for (count, size) in [(usize::MAX, 2), (2, usize::MAX), (usize::MAX / 2, 1), (1, usize::MAX / 2)] {
             assert_eq!(RecvBatch::new(count, size).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
         }
+    }
+
+    /// A Unix socket receives descriptors where there is room for ancillary data.
+    #[test]
+    fn descriptors_in_a_batch_with_packet_info_are_closed() {
+        use std::io::IoSlice;
+        let (ours, theirs) = pair();
+        let (sent, other) = crate::create::create_server::socketpair().unwrap();
+        let rights = Ancillary::rights(&[sent.as_fd()]);
+        ours.sendmsg(&[IoSlice::new(b"x")], &[rights]).unwrap();
+        drop(sent);
+        let mut batch = RecvBatch::with_packet_info(2, 10).unwrap();
+        theirs.recvmmsg(&mut batch).unwrap();
+        let datagram = batch.get(0).unwrap();
+        assert_eq!((datagram.data(), datagram.packet_info()), (&b"x"[..], None));
+        // The last copy of the descriptor is closed.
+        assert_eq!(other.recv(1).unwrap(), b"");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn each_datagram_of_a_batch_has_the_address_that_it_was_sent_to() {
+        use crate::consts::AF_INET6;
+        for (bound, family) in [("0.0.0.0", AF_INET), ("::", AF_INET6)] {
+            let server = Socket::new(family, SOCK_DGRAM, 0).unwrap();
+            server.bind((bound, 0)).unwrap();
+            let port = server.getsockname().unwrap().port().unwrap();
+            server.set_recv_packet_info(true).unwrap();
+            let client = Socket::new(AF_INET, SOCK_DGRAM, 0).unwrap();
+            client.setsockopt(crate::consts::SOL_SOCKET, crate::consts::SO_BROADCAST, true).unwrap();
+            let addresses = ["127.0.0.1", "127.0.0.2", "127.255.255.255"];
+            for address in addresses {
+                client.sendto(b"x", (address, port)).unwrap();
+            }
+            let mut batch = RecvBatch::with_packet_info(4, 10).unwrap();
+            assert_eq!(server.recvmmsg(&mut batch).unwrap(), 3);
+            let infos: Vec<_> = batch.iter().filter_map(|datagram| datagram.packet_info()).collect();
+            let destinations: Vec<_> = infos.iter().map(|info| info.destination.to_string()).collect();
+            assert_eq!(destinations, addresses, "on {bound}");
+            let sources = infos.iter().map(|info| info.for_reply().unwrap().local.to_string());
+            assert_eq!(sources.collect::<Vec<_>>(), ["127.0.0.1", "127.0.0.2", "127.0.0.1"]);
+            // Without the option there is none.
+            server.set_recv_packet_info(false).unwrap();
+            client.sendto(b"x", ("127.0.0.1", port)).unwrap();
+            server.recvmmsg(&mut batch).unwrap();
+            assert_eq!(batch.get(0).unwrap().packet_info(), None);
+        }
+    }
+
+    #[test]
+    fn an_answer_keeps_the_interface_of_a_link_local_address_only() {
+        let info = |address: &str| PacketInfo {
+            interface: 3,
+            ..PacketInfo::from_address(address.parse::<std::net::IpAddr>().unwrap())
+        };
+        let interface = |address| info(address).for_reply().map(|info| info.interface);
+        assert_eq!(interface("fe80::1"), Some(3));
+        assert_eq!(["2001:db8::1", "::1", "10.0.0.1"].map(interface), [Some(0); 3]);
+        let groups = ["ff02::1", "224.0.0.1", "255.255.255.255", "0.0.0.0", "::", "::ffff:224.0.0.1"];
+        assert_eq!(groups.map(interface), [None; 6]);
     }
 }

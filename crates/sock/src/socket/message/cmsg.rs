@@ -49,6 +49,16 @@ impl Ancillary<'static> {
     ///
     /// An `SCM_RIGHTS` item cannot be created from numbers, because the descriptors might not be
     /// open. Sending such an item fails with `InvalidInput`. Use [`rights`](Ancillary::rights).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{Ancillary, IP_TTL, IPPROTO_IP};
+    ///
+    /// // The tuple (socket.IPPROTO_IP, socket.IP_TTL, struct.pack("i", 64)) in Python.
+    /// let item = Ancillary::new(IPPROTO_IP, IP_TTL, 64_i32.to_ne_bytes());
+    /// assert_eq!(item.data(), 64_i32.to_ne_bytes());
+    /// ```
     #[must_use]
     pub fn new(level: i32, kind: i32, data: impl Into<Vec<u8>>) -> Ancillary<'static> {
         Ancillary { level, kind, data: data.into(), truncated: false, descriptors: Descriptors::None }
@@ -96,18 +106,47 @@ impl<'fd> Ancillary<'fd> {
     }
 
     /// Returns the level, such as `SOL_SOCKET`. Python: `cmsg_level`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{Ancillary, AsFd, SOL_SOCKET};
+    ///
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// assert_eq!(Ancillary::rights(&[ours.as_fd()]).level(), SOL_SOCKET);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn level(&self) -> i32 {
         self.level
     }
 
     /// Returns the type within the level, such as `SCM_RIGHTS`. Python: `cmsg_type`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{Ancillary, AsFd, SCM_RIGHTS};
+    ///
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// assert_eq!(Ancillary::rights(&[ours.as_fd()]).kind(), SCM_RIGHTS);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn kind(&self) -> i32 {
         self.kind
     }
 
     /// Returns the bytes that were received. Python: `cmsg_data`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::Ancillary;
+    ///
+    /// let item = Ancillary::hoplimit(7);
+    /// assert_eq!(item.data(), 7_i32.to_ne_bytes());
+    /// ```
     #[must_use]
     pub fn data(&self) -> &[u8] {
         &self.data
@@ -116,6 +155,15 @@ impl<'fd> Ancillary<'fd> {
     /// Returns whether the item was truncated because the buffer was too small.
     ///
     /// Python does not report this.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{Ancillary, IP_TTL, IPPROTO_IP};
+    ///
+    /// let item = Ancillary::new(IPPROTO_IP, IP_TTL, 64_i32.to_ne_bytes());
+    /// assert!(!item.is_truncated(), "only a received item can be");
+    /// ```
     #[must_use]
     pub fn is_truncated(&self) -> bool {
         self.truncated
@@ -124,6 +172,20 @@ impl<'fd> Ancillary<'fd> {
     /// Returns the received descriptors of an `SCM_RIGHTS` or, on Linux, `SCM_PIDFD` item.
     ///
     /// Returns none for any other item and for an item to be sent.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    /// use sock::{Ancillary, AsFd, CMSG_SPACE};
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// let file = std::fs::File::open("Cargo.toml")?;
+    /// ours.sendmsg(&[IoSlice::new(b"a file")], &[Ancillary::rights(&[file.as_fd()])])?;
+    /// let message = theirs.recvmsg(100, CMSG_SPACE(4)?)?;
+    /// assert_eq!(message.ancillary[0].descriptors().len(), 1);
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn descriptors(&self) -> &[OwnedFd] {
         match &self.descriptors {
@@ -135,6 +197,23 @@ impl<'fd> Ancillary<'fd> {
     /// Returns ownership of the received descriptors.
     ///
     /// They are close-on-exec if the system supports it (Linux, FreeBSD).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use std::io::IoSlice;
+    /// use sock::{Ancillary, AsFd, CMSG_SPACE};
+    ///
+    /// let (ours, theirs) = sock::socketpair()?;
+    /// let file = File::open("Cargo.toml")?;
+    /// ours.sendmsg(&[IoSlice::new(b"a file")], &[Ancillary::rights(&[file.as_fd()])])?;
+    /// let message = theirs.recvmsg(100, CMSG_SPACE(4)?)?;
+    /// let item = message.ancillary.into_iter().next().unwrap();
+    /// let received = File::from(item.into_descriptors().remove(0));
+    /// assert_eq!(received.metadata()?.len(), file.metadata()?.len());
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     pub fn into_descriptors(self) -> Vec<OwnedFd> {
         match self.descriptors {

@@ -7,11 +7,23 @@ use crate::call::trace::{TraceValue, call};
 use crate::consts::AF_UNIX;
 use crate::error::invalid_as;
 use crate::socket::Socket;
+#[cfg(target_os = "linux")]
+use crate::sys::OwnedFd;
 use crate::sys::{AsFd, c, ucred};
 
 /// A process with its user and group, as reported by the kernel.
 ///
 /// Python: `struct.unpack("3i", …)` of `SO_PEERCRED` or of an `SCM_CREDENTIALS` item.
+///
+/// # Examples
+///
+/// ```
+/// let (ours, _theirs) = sock::socketpair()?;
+/// let peer: sock::Credentials = ours.peer_credentials()?;
+/// println!("process {:?} of user {}", peer.pid, peer.uid);
+/// assert_eq!(peer, sock::Credentials::current());
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Credentials {
     /// Process id, if the system reports it. The process may have ended, and its id may have been
@@ -79,6 +91,36 @@ impl Socket {
         ucred::peer_credentials(self.as_fd()).map(|(pid, uid, gid)| {
             Credentials { pid: (pid != 0).then_some(pid), uid, gid }
         }))
+    }
+
+    /// Returns a descriptor of the process that was the peer of a Unix socket when it connected.
+    ///
+    /// Python: `getsockopt(SOL_SOCKET, SO_PEERPIDFD)`, which returns a number that the caller has to
+    /// close. System call: getsockopt(2). Unlike a process id, the descriptor never refers to
+    /// another process (pidfd_open(2)). It is readable when the process has ended. Linux 6.5 and
+    /// later.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the socket has no peer (`ENODATA`), if the peer has been reaped (`ESRCH`,
+    /// `EINVAL`), or if the kernel is older (`ENOPROTOOPT`).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let (ours, _theirs) = sock::socketpair()?;
+    /// match ours.peer_pidfd() {
+    ///     // The process is this one, which has not ended.
+    ///     Ok(process) => assert_eq!(sock::poll(&mut [sock::Poll::new(&process, sock::POLLIN)], Some(std::time::Duration::ZERO))?, 0),
+    ///     Err(error) => println!("{error}"),
+    /// }
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[cfg(target_os = "linux")]
+    #[doc(alias = "SO_PEERPIDFD")]
+    pub fn peer_pidfd(&self) -> io::Result<OwnedFd> {
+        let fd = self.fileno();
+        call!("getsockopt({fd}, SOL_SOCKET, SO_PEERPIDFD)" => ucred::peer_pidfd(self.as_fd()))
     }
 }
 

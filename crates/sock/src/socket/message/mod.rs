@@ -12,18 +12,30 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::address::{Address, ToAddress};
 use crate::call::deadline::Readiness;
-use crate::call::trace::{TraceValue, call};
-use crate::consts::MsgFlags;
+use crate::call::trace::{self, TraceValue, call, first_bytes};
+use crate::consts::{MSG_PEEK, MsgFlags};
 use crate::error::invalid;
 use crate::socket::Socket;
 use crate::socket::message::cmsg::{Ancillary, CMSG_LEN};
-use crate::socket::send_recv::connected;
+use crate::socket::send_recv::{connected, sent_flags};
 use crate::sys::{self, AsFd, c, message};
 
 /// Room for items that are received only to detect where a receive ends.
 const HIDDEN: usize = 256;
 
 /// A message received by [`Socket::recvmsg`].
+///
+/// # Examples
+///
+/// ```
+/// use sock::{AF_UNIX, MSG_TRUNC, Message, SOCK_DGRAM};
+///
+/// let (ours, theirs) = sock::socketpair_with(AF_UNIX, SOCK_DGRAM, 0)?;
+/// theirs.send(b"too long")?;
+/// let Message { data, ancillary, flags, .. } = ours.recvmsg(3, 0)?;
+/// assert!(data == b"too" && ancillary.is_empty() && flags.contains(MSG_TRUNC));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Message {
@@ -39,6 +51,20 @@ pub struct Message {
 }
 
 /// A message received by [`Socket::recvmsg_into`].
+///
+/// # Examples
+///
+/// ```
+/// use std::io::IoSliceMut;
+/// use sock::MessageInto;
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// theirs.sendall(b"hello")?;
+/// let mut buffer = [0; 100];
+/// let MessageInto { received, .. } = ours.recvmsg_into(&mut [IoSliceMut::new(&mut buffer)], 0)?;
+/// assert_eq!(&buffer[..received], b"hello");
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct MessageInto {
@@ -178,8 +204,21 @@ impl Socket {
         let hidden = ancbufsize == 0 && least > 1;
         let ancbufsize = if hidden { HIDDEN } else { ancbufsize };
         let mut received = self.retry_with_flags(Readiness::Readable, flags, || {
-            call!("recvmsg({fd}, {count} buffers, {ancbufsize}, {flags})" =>
-                message::recvmsg(self.as_fd(), buffers, ancbufsize, flags.as_raw()))
+            if trace::enabled() {
+                let size = buffers.iter().map(|buffer| buffer.len()).sum();
+                let raw = MsgFlags::from(flags.as_raw() | message::RECEIVE_FLAGS);
+                let mut length = 0;
+                let received = call!(data: buffers.first().map_or(String::new(), |buffer| {
+                        first_bytes(&buffer[..buffer.len().min(length)])
+                    }); "recvmsg({fd}, {count} buffers, {ancbufsize}, {raw})" =>
+                    message::recvmsg(self.as_fd(), buffers, ancbufsize, flags.as_raw())
+                        .inspect(|received| length = received.bytes))?;
+                if !flags.contains(MSG_PEEK) {
+                    self.hint_message("recvmsg", size, received.bytes, received.flags.into());
+                }
+                return Ok(received);
+            }
+            message::recvmsg(self.as_fd(), buffers, ancbufsize, flags.as_raw())
         })?;
         if 0 < received.bytes && received.bytes < least {
             self.receive_rest(buffers, &mut received, ancbufsize, least, flags);
@@ -311,7 +350,8 @@ impl Socket {
         let (count, of_items) = (buffers.len(), ancillary.len());
         let target = address.unwrap_or(&Address::None);
         let sent = self.retry_with_flags(Readiness::Writable, flags, || {
-            call!("sendmsg({fd}, {count} buffers, {of_items} items, {flags}, {target})" =>
+            call!(data: buffers.first().map_or(String::new(), |buffer| first_bytes(buffer));
+                "sendmsg({fd}, {count} buffers, {of_items} items, {}, {target})", sent_flags(flags) =>
                 message::sendmsg(self.as_fd(), buffers, &control, flags.as_raw(), to.as_ref()))
         });
         let rest = connected(flags);
@@ -323,7 +363,7 @@ impl Socket {
         };
         let all = buffers.iter().map(|buffer| buffer.len()).sum();
         Ok(if sent < all {
-            self.send_rest(buffers.iter().map(|buffer| &**buffer), sent, rest)
+            self.send_rest_or_hint(buffers.iter().map(|buffer| &**buffer), sent, rest)
         } else {
             sent
         })
@@ -487,6 +527,20 @@ impl Socket {
 }
 
 /// A message received by [`Socket::recv_fds`].
+///
+/// # Examples
+///
+/// ```
+/// use std::io::IoSlice;
+/// use sock::AsFd;
+///
+/// let (ours, theirs) = sock::socketpair()?;
+/// let file = std::fs::File::open("Cargo.toml")?;
+/// theirs.send_fds(&[IoSlice::new(b"a file")], &[file.as_fd()])?;
+/// let sock::ReceivedFds { data, descriptors, .. } = ours.recv_fds(100, 1)?;
+/// assert_eq!((data, descriptors.len()), (b"a file".to_vec(), 1));
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ReceivedFds {

@@ -3,7 +3,9 @@
 use std::io::IoSliceMut;
 use std::time::Duration;
 
-use crate::call::deadline::{self, Deadline, Events, POLLERR, POLLHUP, POLLIN, Poll, Readiness, poll};
+use crate::call::deadline::{
+    self, Deadline, Events, POLLERR, POLLHUP, POLLIN, Poll, Readiness, poll_until_signal,
+};
 use crate::consts::{AF_INET, AF_INET6, AF_UNIX, MSG_PEEK, MsgFlags};
 use crate::socket::Socket;
 use crate::socket::blocking::is_none_yet;
@@ -74,7 +76,7 @@ impl Socket {
         while so_far.bytes < least && deadline.pause(self.as_fd(), Readiness::Readable).is_ok() {
             // Polled before the receive, so that data that arrived before the end of file is seen.
             let mut set = [Poll::new(self, POLLIN | sys::POLLRDHUP)];
-            let events = poll(&mut set, Some(Duration::ZERO)).map_or(0, |_| set[0].revents());
+            let events = poll_until_signal(&mut set, Some(Duration::ZERO)).map_or(0, |_| set[0].revents());
             match message::recvmsg(self.as_fd(), buffers, 0, flags.as_raw()) {
                 Ok(all) => so_far.bytes = all.bytes,
                 Err(error) if is_none_yet(&error) => {}

@@ -79,8 +79,9 @@ pub(crate) use with_names;
 /// The C names: those of WinSock, under their BSD names where these differ.
 pub(crate) mod c {
     pub(crate) use windows_sys::Win32::Networking::WinSock::{
-        ADDRESS_FAMILY as sa_family_t, ADDRINFOA as addrinfo, HOSTENT as hostent, SOCKADDR as sockaddr,
-        SOCKADDR_STORAGE as sockaddr_storage, SOCKADDR_UN as sockaddr_un, *,
+        ADDRESS_FAMILY as sa_family_t, ADDRINFOA as addrinfo, HOSTENT as hostent, PROTOENT as protoent,
+        SERVENT as servent, SOCKADDR as sockaddr, SOCKADDR_STORAGE as sockaddr_storage,
+        SOCKADDR_UN as sockaddr_un, *,
     };
 
     /// Python's default backlog is 128 at most. WinSock's header defines 5, a value of 1992;

@@ -7,11 +7,11 @@ mod tests {
     use sock::{Socket, create_connection};
 
     use super::super::Shared;
-    use crate::SelectorTCPServer;
     use crate::accept::acceptor::Acceptor;
     use crate::os::interleave::checker::{Actor, every_order_within, tick};
     use crate::os::interleave::{self, yield_point};
     use crate::request::stream_handler::handler_fn;
+    use crate::{SelectorMixIn, SelectorTCPServer};
 
     /// How many checks the monitor may need until every worker that can have work has some.
     const LOOKS: usize = 6;
@@ -47,7 +47,8 @@ mod tests {
             client
         };
         let clients = vec![connect()];
-        let shared = Arc::new(Shared::new(2, 2).unwrap());
+        let shared =
+            Arc::new(Shared::new(&SelectorMixIn::new().workers(2).max_workers(2), &server.core).unwrap());
         shared.work.lock().count = 2;
         shared.open(Acceptor::new(&server.core, &server.sockets, server.settings)).unwrap();
         let worker = || {

@@ -29,6 +29,20 @@ impl SSLSocket {
     /// # Errors
     ///
     /// Returns `NotConnected` (`ENOTCONN`) if the socket is not connected.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let (client, server) = pki::pair()?;
+    /// // `client` and `server` are the two ends of a connection.
+    /// client.sendall(b"the last request")?;
+    /// client.shutdown(sock::SHUT_WR)?;                     // sock.shutdown(socket.SHUT_WR)
+    /// assert_eq!(server.recv(1024)?, b"the last request");
+    /// assert_eq!(server.recv(1024)?, b"");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let sock = self.socket();
         match how {
@@ -72,6 +86,18 @@ impl SSLSocket {
     /// sending, but input resets the connection from then on. Returns `WouldBlock` if a
     /// non-blocking socket has no room for data that [`send`](Self::send) has counted. Returns an
     /// error if closing the [`Socket`] fails. A reset by the peer is not an error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let (client, server) = pki::pair()?;
+    /// // `client` and `server` are the two ends of a connection.
+    /// client.close()?;                                     // sock.close()
+    /// assert_eq!(server.recv(1024)?, b"");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn close(mut self) -> io::Result<()> {
         let finished = self.finish();
         let closed = self.sock.take().map_or(Ok(()), Socket::close);
@@ -83,6 +109,24 @@ impl SSLSocket {
     /// Python: none; there only `unwrap` sends a close_notify. Call it if a response cannot be
     /// completed, because a close_notify means that the data is complete (RFC 8446, section 6.1).
     /// `sockserver` calls it if a handler fails.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # mod pki { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # let _folder = pki::enter()?;
+    /// # let (client, server) = pki::pair()?;
+    /// use sockssl::{Reason, SSLError};
+    ///
+    /// // `client` and `server` are the two ends of a connection.
+    /// server.sendall(b"half an answer")?;
+    /// server.abort();
+    /// drop(server);
+    /// assert_eq!(client.recv(1024)?, b"half an answer");
+    /// let error = client.recv(1024).unwrap_err();
+    /// assert_eq!(SSLError::of(&error).unwrap().reason(), Reason::UnexpectedEof);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn abort(&self) {
         self.aborted.store(true, Ordering::Release);
     }
@@ -113,7 +157,12 @@ impl SSLSocket {
             }
             result => result,
         };
-        result.inspect_err(|error| log::debug!("cannot close TLS with {}: {error}", self.info.peer))
+        result.inspect_err(|error| {
+            log::debug!(
+                peer:% = self.info.peer, errno = sock::errno(error).and_then(sock::errno_name);
+                "cannot close TLS with {}: {error}", self.info.peer
+            );
+        })
     }
 
     /// Waits until everything is acknowledged.

@@ -65,6 +65,21 @@ impl Ancillary<'_> {
     /// Creates an item with the time to live of one IPv4 packet.
     ///
     /// C: `IP_TTL` of ip(7).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    /// use sock::{AF_INET, Ancillary, IP_RECVTTL, IPPROTO_IP, MsgFlags, SOCK_DGRAM, Socket};
+    ///
+    /// let sock = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// sock.bind(("127.0.0.1", 0))?;
+    /// sock.setsockopt(IPPROTO_IP, IP_RECVTTL, true)?;
+    /// sock.sendmsg_to(&[IoSlice::new(b"near")], &[Ancillary::ttl(1)], MsgFlags::NONE, sock.getsockname()?)?;
+    /// let message = sock.recvmsg(100, 100)?;
+    /// assert_eq!(message.ancillary.iter().find_map(Ancillary::as_ttl), Some(1));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     #[doc(alias = "IP_TTL")]
     pub fn ttl(value: u8) -> Ancillary<'static> {
@@ -74,6 +89,27 @@ impl Ancillary<'_> {
     /// Reads the number of packets the socket has dropped because its receive queue was full.
     ///
     /// Packets have this item if `SO_RXQ_OVFL` is set and the number is not 0.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{AF_INET, Ancillary, SO_RCVBUF, SO_RXQ_OVFL, SOCK_DGRAM, SOL_SOCKET, Socket};
+    ///
+    /// let sock = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// sock.bind(("127.0.0.1", 0))?;
+    /// sock.setsockopt(SOL_SOCKET, SO_RXQ_OVFL, true)?;
+    /// sock.setsockopt(SOL_SOCKET, SO_RCVBUF, 1)?;
+    /// // Most of these do not fit into the receive queue.
+    /// for _ in 0..100 {
+    ///     sock.sendto(&[0; 1000], sock.getsockname()?)?;
+    /// }
+    /// sock.setblocking(false)?;
+    /// while sock.recv(1).is_ok() {}
+    /// sock.sendto(b"carries the number", sock.getsockname()?)?;
+    /// let message = sock.recvmsg(100, 100)?;
+    /// assert!(message.ancillary.iter().find_map(Ancillary::as_rxq_ovfl) > Some(0));
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     #[doc(alias = "SO_RXQ_OVFL")]
     pub fn as_rxq_ovfl(&self) -> Option<u32> {

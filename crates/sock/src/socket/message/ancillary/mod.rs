@@ -13,16 +13,33 @@
 #[cfg(target_os = "linux")]
 mod linux;
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime};
 
-use crate::consts::{IPPROTO_IP, IPPROTO_IPV6, IPV6_HOPLIMIT, IPV6_PKTINFO, IPV6_TCLASS, SOL_SOCKET};
+use crate::consts::{
+    AF_INET6, IPPROTO_IP, IPPROTO_IPV6, IPV6_HOPLIMIT, IPV6_PKTINFO, IPV6_RECVPKTINFO, IPV6_TCLASS,
+    SOL_SOCKET,
+};
+use crate::socket::Socket;
 use crate::socket::message::cmsg::Ancillary;
-use crate::sys::{IPV4_PKTINFO, TIMESPEC_ITEMS, TIMEVAL_ITEMS, c};
+use crate::sys::{IPV4_PKTINFO, TIMESPEC_ITEMS, TIMEVAL_ITEMS, c, message};
 
 /// The interface and addresses of a packet that was received or will be sent.
 ///
 /// C: `struct in_pktinfo`, `struct in6_pktinfo`.
+///
+/// # Examples
+///
+/// ```
+/// use std::net::Ipv4Addr;
+/// use sock::PacketInfo;
+///
+/// // A datagram to the broadcast address is answered from the address of the interface.
+/// let local = Ipv4Addr::new(192, 0, 2, 7).into();
+/// let request = PacketInfo { interface: 2, local, destination: Ipv4Addr::BROADCAST.into() };
+/// assert_eq!(request.for_reply().unwrap().local, local);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PacketInfo {
     /// Interface index. 0 lets the system choose; FreeBSD always reports 0 for IPv4.
@@ -37,10 +54,120 @@ pub struct PacketInfo {
 
 impl PacketInfo {
     /// Creates the information for a packet sent from `local`, on any interface.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::{IpAddr, Ipv4Addr};
+    /// use sock::PacketInfo;
+    ///
+    /// let info = PacketInfo::from_address(Ipv4Addr::new(192, 0, 2, 7));
+    /// assert_eq!((info.interface, info.local), (0, IpAddr::from([192, 0, 2, 7])));
+    /// ```
     #[must_use]
     pub fn from_address(local: impl Into<IpAddr>) -> PacketInfo {
         let local = local.into();
         PacketInfo { interface: 0, local, destination: local }
+    }
+
+    /// Returns the information for an answer to the packet, which is sent from the address that the
+    /// packet was sent to.
+    ///
+    /// The system chooses the interface, because the way back may be another one. Only a link-local
+    /// IPv6 address exists on one interface, which is kept. Returns `None` if the packet was sent
+    /// to several hosts and the address of this host is not known. The system then has to choose
+    /// the source of the answer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::net::Ipv4Addr;
+    /// use sock::PacketInfo;
+    ///
+    /// let local = Ipv4Addr::new(192, 0, 2, 7).into();
+    /// let request = PacketInfo { interface: 2, local, destination: Ipv4Addr::BROADCAST.into() };
+    /// assert_eq!(request.for_reply(), Some(PacketInfo::from_address(local)));
+    /// let unknown = PacketInfo { local: Ipv4Addr::UNSPECIFIED.into(), ..request };
+    /// assert_eq!(unknown.for_reply(), None);
+    /// ```
+    #[must_use]
+    pub fn for_reply(&self) -> Option<PacketInfo> {
+        // macOS has no local address, only the destination.
+        let local = if self.local.is_unspecified() { self.destination } else { self.local };
+        let names_a_host = match local.to_canonical() {
+            IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_multicast() && !v4.is_broadcast(),
+            IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast(),
+        };
+        let is_link_local = matches!(local, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let interface = if is_link_local { self.interface } else { 0 };
+        names_a_host.then_some(PacketInfo { interface, ..PacketInfo::from_address(local) })
+    }
+}
+
+/// The source addresses of answers. Unix only.
+impl Socket {
+    /// Sets whether received packets have an item with a [`PacketInfo`].
+    ///
+    /// A server that is bound to all addresses needs it to learn to which address a datagram was
+    /// sent, and to answer from there ([`PacketInfo::for_reply`]).
+    ///
+    /// C: `IP_PKTINFO` or `IPV6_RECVPKTINFO`, on FreeBSD for IPv4 `IP_RECVDSTADDR`. On Linux an
+    /// IPv6 socket gets both options, because only `IP_PKTINFO` names the local address of an IPv4
+    /// broadcast.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if [`setsockopt`](Socket::setsockopt) does.
+    ///
+    /// # Examples
+    ///
+    /// See [`RecvBatch::with_packet_info`](crate::RecvBatch::with_packet_info).
+    ///
+    /// ```
+    /// use sock::{AF_INET, RecvBatch, SOCK_DGRAM, Socket};
+    ///
+    /// let server = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// server.bind(("", 0))?;
+    /// server.set_recv_packet_info(true)?;
+    /// let client = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// client.sendto(b"hello", ("127.0.0.1", server.getsockname()?.port().unwrap()))?;
+    /// let mut batch = RecvBatch::with_packet_info(1, 1500)?;
+    /// server.recvmmsg(&mut batch)?;
+    /// assert!(batch.get(0).unwrap().packet_info().unwrap().destination.is_loopback());
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[doc(alias("IP_PKTINFO", "IPV6_RECVPKTINFO", "IP_RECVDSTADDR"))]
+    pub fn set_recv_packet_info(&self, enable: bool) -> io::Result<()> {
+        let is_v6 = self.family() == AF_INET6;
+        if is_v6 {
+            self.setsockopt(IPPROTO_IPV6, IPV6_RECVPKTINFO, enable)?;
+        }
+        if !is_v6 || cfg!(target_os = "linux") {
+            self.setsockopt(IPPROTO_IP, IPV4_PKTINFO, enable)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the packet information in received ancillary data. Of two items, that of the IPv4 packet
+/// has both addresses.
+pub(super) fn packet_info(control: &[u8]) -> Option<PacketInfo> {
+    let read = |piece: message::Piece<'_>| read_info(piece.level, piece.kind, piece.data);
+    let infos = || message::pieces(control).filter_map(read);
+    infos().find(|info| info.local.is_ipv4()).or_else(|| infos().next())
+}
+
+/// Reads an item with packet information.
+fn read_info(level: i32, kind: i32, data: &[u8]) -> Option<PacketInfo> {
+    match (level, kind) {
+        (IPPROTO_IP, IPV4_PKTINFO) => read_v4_info(data),
+        (IPPROTO_IPV6, IPV6_PKTINFO) => {
+            let (address, interface) = data.split_first_chunk::<16>()?;
+            let local = IpAddr::V6(Ipv6Addr::from(*address));
+            let interface = u32::from_ne_bytes(interface.try_into().ok()?);
+            Some(PacketInfo { interface, local, destination: local })
+        }
+        _ => None,
     }
 }
 
@@ -108,22 +235,30 @@ impl Ancillary<'_> {
     /// ```
     #[must_use]
     pub fn as_pktinfo(&self) -> Option<PacketInfo> {
-        if let Some(bytes) = self.bytes_of(IPPROTO_IP, &[IPV4_PKTINFO]) {
-            return read_v4_info(bytes);
-        }
-        let bytes = self.bytes_of(IPPROTO_IPV6, &[IPV6_PKTINFO])?;
-        let (address, interface) = bytes.split_first_chunk::<16>()?;
-        let local = IpAddr::V6(Ipv6Addr::from(*address));
-        Some(PacketInfo {
-            interface: u32::from_ne_bytes(interface.try_into().ok()?),
-            local,
-            destination: local,
-        })
+        read_info(self.level(), self.kind(), self.data())
     }
 
     /// Creates an item with the type of service of one IPv4 packet: 6 bits of DSCP, 2 of ECN.
     ///
     /// C: `IP_TOS` of ip(7).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::IoSlice;
+    /// use sock::{AF_INET, Ancillary, IP_RECVTOS, IPPROTO_IP, MsgFlags, SOCK_DGRAM, Socket};
+    ///
+    /// # if cfg!(target_os = "linux") {
+    /// let sock = Socket::new(AF_INET, SOCK_DGRAM, 0)?;
+    /// sock.bind(("127.0.0.1", 0))?;
+    /// sock.setsockopt(IPPROTO_IP, IP_RECVTOS, true)?;
+    /// let expedited = Ancillary::tos(0xb8);
+    /// sock.sendmsg_to(&[IoSlice::new(b"voice")], &[expedited], MsgFlags::NONE, sock.getsockname()?)?;
+    /// let message = sock.recvmsg(100, 100)?;
+    /// assert_eq!(message.ancillary.iter().find_map(Ancillary::as_tos), Some(0xb8));
+    /// # }
+    /// # std::io::Result::Ok(())
+    /// ```
     #[must_use]
     #[doc(alias = "IP_TOS")]
     pub fn tos(value: u8) -> Ancillary<'static> {
@@ -136,6 +271,15 @@ impl Ancillary<'_> {
     /// Creates an item with the traffic class of one IPv6 packet: 6 bits of DSCP, 2 of ECN.
     ///
     /// C: `IPV6_TCLASS` of RFC 3542.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{Ancillary, IPPROTO_IPV6};
+    ///
+    /// let expedited = Ancillary::tclass(0xb8);
+    /// assert_eq!((expedited.level(), expedited.as_tos()), (IPPROTO_IPV6, Some(0xb8)));
+    /// ```
     #[must_use]
     #[doc(alias = "IPV6_TCLASS")]
     pub fn tclass(value: u8) -> Ancillary<'static> {
@@ -172,6 +316,15 @@ impl Ancillary<'_> {
     /// Creates an item with the hop limit of one IPv6 packet.
     ///
     /// C: `IPV6_HOPLIMIT` of RFC 3542.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sock::{Ancillary, IPPROTO_IPV6};
+    ///
+    /// let near = Ancillary::hoplimit(1);
+    /// assert_eq!((near.level(), near.as_ttl()), (IPPROTO_IPV6, Some(1)));
+    /// ```
     #[must_use]
     #[doc(alias = "IPV6_HOPLIMIT")]
     pub fn hoplimit(value: u8) -> Ancillary<'static> {
@@ -296,7 +449,6 @@ mod tests {
     use super::*;
     use crate::consts::*;
     use crate::create::create_server::socketpair;
-    use crate::socket::Socket;
     use crate::socket::message::Message;
 
     /// Creates a receiver with `options`, sends it a packet with `items`, and returns what it
@@ -330,6 +482,12 @@ mod tests {
 
     #[test]
     fn requested_items_of_an_ipv6_packet_are_received() {
+        use std::io::Write;
+        let bound = Socket::new(AF_INET6, SOCK_DGRAM, 0).and_then(|sock| sock.bind(("::1", 0)));
+        if let Err(error) = bound {
+            let _ = writeln!(std::io::stderr(), "NOT RUN: this machine has no IPv6: {error}");
+            return;
+        }
         let options = [
             (IPPROTO_IPV6, IPV6_RECVTCLASS),
             (IPPROTO_IPV6, IPV6_RECVHOPLIMIT),

@@ -1,0 +1,208 @@
+//! How many pre-forked workers there are, and which of them are being replaced, on signals.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sock::Socket;
+
+use crate::accept::mixin::AcceptLoop;
+use crate::lifecycle::scoreboard::Scoreboard;
+use crate::lifecycle::signals::WorkerOrder;
+use crate::limits::ranges;
+use crate::models::prefork::{PreforkMixIn, WorkerHandle, WorkerSet};
+use crate::models::prefork_worker;
+use crate::os::process::Pid;
+use crate::os::shortage;
+use crate::request::catch_panic;
+
+/// How many workers SIGTTIN can add.
+const SPARE_PLACES: usize = 32;
+
+/// How often the parent looks whether a new worker has started, while it replaces workers.
+const REPLACE_POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The number of workers, and the replacement that is under way.
+pub(super) struct Crew {
+    /// How many workers there are, without those that leave.
+    pub(super) target: usize,
+    /// How many SIGTTIN may make it.
+    most: usize,
+    /// How many there may be, with those that leave.
+    pub(super) places: usize,
+    /// Workers that are to be replaced.
+    to_replace: VecDeque<Pid>,
+    /// The worker that is being replaced, and whether it was sent the command to drain.
+    outgoing: Option<(Pid, bool)>,
+}
+
+impl Crew {
+    /// There are no more workers than `limit`. With `overlaps` another worker takes the place of one that
+    /// serves its last requests, at the worst of all at once. `is_managed`: by signals.
+    pub(super) fn new(workers: usize, limit: usize, is_managed: bool, overlaps: bool) -> Crew {
+        let limit = limit.min(*ranges::WORKERS.end()).max(workers);
+        let most = limit.min(workers + if is_managed { SPARE_PLACES } else { 0 });
+        // Those that were added overlap only as far as there are places.
+        let places = limit.min(most + if overlaps { workers } else { 0 });
+        Crew { target: workers, most, places, to_replace: VecDeque::new(), outgoing: None }
+    }
+
+    /// Adds a worker, unless SIGTTIN has added [`SPARE_PLACES`]. Returns whether it did.
+    fn add_worker(&mut self) -> bool {
+        let adds = self.target < self.most;
+        self.target += usize::from(adds);
+        adds
+    }
+
+    /// Returns how long the parent may wait for other events.
+    pub(super) fn pause(&self) -> Duration {
+        let replaces = self.outgoing.is_some() || !self.to_replace.is_empty();
+        if replaces { REPLACE_POLL_INTERVAL } else { Duration::MAX }
+    }
+}
+
+impl WorkerSet {
+    /// Returns a place for another worker, unless there are as many as `target`.
+    pub(super) fn free_place(&self, target: usize) -> Option<usize> {
+        let staying = self.workers.iter().flatten().filter(|worker| !worker.leaves).count();
+        self.workers.iter().position(Option::is_none).filter(|_| staying < target)
+    }
+
+    /// Returns a worker that is to abort its last requests at once, so that another one can accept: the
+    /// oldest one, if all leave and no place is free.
+    pub(super) fn worker_to_hurry(&mut self) -> Option<(Pid, Arc<Socket>)> {
+        let holds = |worker: &WorkerHandle| worker.leaves && !worker.is_hurried;
+        if !self.workers.iter().all(|worker| worker.as_ref().is_some_and(holds)) {
+            return None;
+        }
+        let oldest = self.workers.iter_mut().flatten().min_by_key(|worker| worker.born)?;
+        oldest.is_hurried = true;
+        Some((oldest.pid, Arc::clone(&oldest.control)))
+    }
+
+    fn find(&mut self, pid: Pid) -> Option<&mut WorkerHandle> {
+        self.workers.iter_mut().flatten().find(|worker| worker.pid == pid)
+    }
+}
+
+impl PreforkMixIn {
+    /// Carries out the orders of signals, and the next step of a replacement.
+    pub(super) fn manage(&self, crew: &mut Crew, board: &Scoreboard, accept_loop: &AcceptLoop<'_>) {
+        let Some(signals) = accept_loop.worker_signals() else { return };
+        while let Some(order) = signals.next_order() {
+            match order {
+                WorkerOrder::Reload => self.reload(crew, accept_loop),
+                WorkerOrder::Add if crew.add_worker() => {
+                    log::info!(signal = "SIGTTIN", count = crew.target; "SIGTTIN: {} workers", crew.target);
+                }
+                WorkerOrder::Remove if crew.target > 1 => {
+                    crew.target -= 1;
+                    log::info!(signal = "SIGTTOU", count = crew.target; "SIGTTOU: {} workers", crew.target);
+                }
+                _ => log::warn!(count = crew.target; "the number of workers stays {}", crew.target),
+            }
+        }
+        let mut leaving = self.dismiss_surplus(crew.target);
+        leaving.extend(self.replace_next(crew, board));
+        let limit = signals.limit().or(accept_loop.core().handle.close_timeout());
+        for control in leaving {
+            // One that has exited needs no command.
+            let command = prefork_worker::leave_command(limit);
+            let _ = shortage::retry(|| control.sendall(command.as_bytes()));
+        }
+    }
+
+    /// Ends a worker early whose last requests hold the only place in which another one could accept.
+    pub(super) fn free_a_place(&self) {
+        // A worker with one client at a time keeps its place until that is served.
+        if !self.settings.serves_many() {
+            return;
+        }
+        let hurried = self.worker_set.lock().worker_to_hurry();
+        if let Some((pid, control)) = hurried {
+            log::warn!(pid = pid; "all workers are serving their last requests: ending the oldest one, process {pid}");
+            let command = prefork_worker::drain_command(Some(Duration::ZERO));
+            let _ = shortage::retry(|| control.sendall(command.as_bytes()));
+        }
+    }
+
+    /// Calls the hook, and notes all workers for replacement.
+    fn reload(&self, crew: &mut Crew, accept_loop: &AcceptLoop<'_>) {
+        log::info!(signal = "SIGHUP"; "SIGHUP: replacing the workers");
+        if let Err(error) = catch_panic(|| accept_loop.core().hooks.reload()) {
+            return log::error!(hook = "reload"; "reload hook {error}; the workers are not replaced");
+        }
+        let squad = self.worker_set.lock();
+        let staying = squad.workers.iter().flatten().filter(|worker| !worker.leaves);
+        crew.to_replace = staying.map(|worker| worker.pid).collect();
+    }
+
+    /// Chooses the workers that leave because there are to be fewer: the youngest ones.
+    fn dismiss_surplus(&self, target: usize) -> Vec<Arc<Socket>> {
+        let mut squad = self.worker_set.lock();
+        let mut staying: Vec<&mut WorkerHandle> =
+            squad.workers.iter_mut().flatten().filter(|worker| !worker.leaves).collect();
+        staying.sort_by_key(|worker| worker.born);
+        let surplus = staying.split_off(target.min(staying.len()));
+        let dismiss = |worker: &mut WorkerHandle| {
+            worker.leaves = true;
+            Arc::clone(&worker.control)
+        };
+        surplus.into_iter().map(dismiss).collect()
+    }
+
+    /// Goes on with the replacement. Returns the worker that is to drain now.
+    fn replace_next(&self, crew: &mut Crew, board: &Scoreboard) -> Option<Arc<Socket>> {
+        let mut squad = self.worker_set.lock();
+        if crew.outgoing.is_some_and(|(pid, _)| squad.find(pid).is_none()) {
+            crew.outgoing = None;
+        }
+        while crew.outgoing.is_none() {
+            let pid = crew.to_replace.pop_front()?;
+            if let Some(worker) = squad.find(pid).filter(|worker| !worker.leaves) {
+                worker.leaves = true;
+                crew.outgoing = Some((pid, false));
+            }
+        }
+        let (pid, is_sent) = crew.outgoing?;
+        // The new worker is started first, if there is a place.
+        let has_room = squad.workers.iter().any(Option::is_none);
+        let starts = squad.free_place(crew.target).is_some();
+        let mut places = squad.workers.iter().enumerate();
+        let all_started = places.all(|(place, worker)| worker.is_none() || board.has_started(place));
+        if is_sent || !all_started || has_room && starts {
+            return None;
+        }
+        crew.outgoing = Some((pid, true));
+        squad.find(pid).map(|worker| Arc::clone(&worker.control))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn added(mut crew: Crew) -> usize {
+        let workers = crew.target;
+        while crew.add_worker() {}
+        crew.target - workers
+    }
+
+    #[test]
+    fn sigttin_adds_at_most_32_workers() {
+        for overlaps in [false, true] {
+            let crew = Crew::new(8, usize::MAX, true, overlaps);
+            assert_eq!(crew.places, 40 + if overlaps { 8 } else { 0 });
+            assert_eq!(added(crew), 32, "overlaps: {overlaps}");
+            assert_eq!(added(Crew::new(8, usize::MAX, false, overlaps)), 0);
+            assert_eq!(added(Crew::new(8, 10, true, overlaps)), 2);
+        }
+    }
+
+    #[test]
+    fn there_are_never_more_places_than_workers_are_allowed() {
+        let most = *ranges::WORKERS.end();
+        let crew = Crew::new(most, usize::MAX, true, true);
+        assert_eq!((crew.places, added(crew)), (most, 0));
+    }
+}
