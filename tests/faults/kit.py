@@ -609,12 +609,12 @@ def closed_after(clients, limit):
     return [closed.get(client.fileno()) for client in clients]
 
 
-def strace(case, *inject, calls=None, name="trace"):
+def strace(case, *inject, calls=None, name="trace", options=()):
     """Returns a wrapper that injects system call errors, and its trace file."""
     trace = case.folder / f"{name}-{len(case.servers)}"
     calls = calls or ",".join(sorted({one.split(":")[0] for one in inject}))
     rules = [part for one in inject for part in ("-e", f"inject={one}")]
-    return ["strace", "-f", "-qq", "-o", trace, "-e", f"trace={calls}", *rules], trace
+    return ["strace", "-f", "-qq", *options, "-o", trace, "-e", f"trace={calls}", *rules], trace
 
 
 def injected(trace):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import threading
@@ -148,12 +149,23 @@ class PingPong:
         self.client.close()
 
 
+# The seconds that each receive is delayed.
+RECEIVE = 0.3
+
+
+def entries(trace, thread, call):
+    """Returns the times at which the thread entered the call, from a trace with `-ttt`."""
+    lines = trace.read_text(errors="replace").splitlines()
+    pattern = re.compile(rf"{thread} +([0-9.]+) {call}\(")
+    return [float(found[1]) for line in lines if (found := pattern.match(line))]
+
+
 @row("F32", "receives that take long, and clients that send during the drain",
      "strace inject recvfrom:delay_enter=300 ms; one signal, then two", ("threading", "selector", "pool", "forking"),
      needs=("strace",))
 def slow_receives(case, cls):
     for signals, drain, limit in (((signal.SIGTERM,), 1500, 1.75), ((signal.SIGTERM, signal.SIGTERM), 30000, 0.3 + 0.5)):
-        wrapper, trace = strace(case, "recvfrom:delay_enter=300000")
+        wrapper, trace = strace(case, f"recvfrom:delay_enter={round(RECEIVE * 1e6)}", options=("-ttt",))
         server = case.server(cls, wrapper=wrapper, drain=drain)
         clients = [PingPong(case, server) for _ in range(4)]
         stuck = [say(case.connect(server), b"block\n")] if len(signals) > 1 else []
@@ -161,9 +173,16 @@ def slow_receives(case, cls):
         # Their workers are in a receive, or about to enter one.
         server.wait_for_stats(lambda stats: stats["in_flight"] == 4 + len(stuck), 10, "all inside")
         time.sleep(0.5)
+        begin = time.time()
         code, took, report = server.terminate(limit + 3, signals=signals)
-        # Receives of the accept loop itself, of signals and child reports, are delayed as well.
-        case.check(took <= limit + 0.9 + SLACK, f"{len(signals)} signals: ended after {took * 1000:.0f} ms")
+        # Receives of the main thread itself, of signals and child reports, are delayed as well. Those
+        # after the deadline, or after the last signal, delay the end by as much. There are at most
+        # two for each client, of its child's report and end, and one for each signal.
+        deadline = begin + (1.5 if len(signals) == 1 else 0.3)
+        late = sum(entered > deadline - RECEIVE for entered in entries(trace, server.pid, "recvfrom"))
+        case.check(took <= limit + late * RECEIVE + SLACK,
+                   f"{len(signals)} signals: ended after {took * 1000:.0f} ms, {late} receives after the deadline")
+        case.check(late <= 2 * (4 + len(stuck)) + len(signals), "they are few")
         case.check(code == (1 if int(report["aborted"]) else 0), f"exit {code}, {brief_drain(report)}")
         for client in clients:
             client.thread.join(5)
