@@ -176,3 +176,20 @@ fn the_error_of_a_busy_port_names_allow_reuse_address() {
     let error = builder.allow_reuse_address(true).bind(&address).unwrap_err();
     assert!(!error.to_string().contains("allow_reuse_address"), "{error}");
 }
+
+/// What every user types first is no path, and the message has the right form.
+#[test]
+fn the_administrative_address_is_no_host_and_port_in_one_text() {
+    let builder = || TCPServer::builder(handler_fn(|_| Ok(())));
+    for (text, form) in [("127.0.0.1:9999", "(\"127.0.0.1\", 9999)"), (":9100", "(\"\", 9100)")] {
+        let error = builder().admin(text).bind(LOOPBACK).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(form), "{error}");
+        assert!(!std::path::Path::new(text).exists());
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("127.0.0.1:9999");
+    let server = builder().admin(path.to_str().unwrap()).bind(LOOPBACK).unwrap();
+    assert!(path.exists());
+    drop(server);
+}

@@ -387,7 +387,8 @@ impl From<SocketAddr> for Address {
 pub trait ToAddress {
     /// Returns the address for a socket of `family`.
     ///
-    /// `AF_UNSPEC` accepts any family, and prefers the IPv4 addresses of a name.
+    /// `AF_UNSPEC` accepts any family, and prefers the IPv4 addresses of a name. There and for an
+    /// internet socket a text such as `"127.0.0.1:9999"` is an error, whose message has the right form.
     ///
     /// # Examples
     ///
@@ -517,22 +518,22 @@ impl<T: Host + ?Sized> Host for &T {
 }
 
 macro_rules! unix {
-    ($($type:ty: $self:ident => $bytes:expr),* $(,)?) => {$(
+    ($($type:ty: $self:ident => $bytes:expr, is_path: $is_path:literal;)*) => {$(
         impl ToAddress for $type {
             fn to_address(&$self, family: AddressFamily) -> io::Result<Address> {
-                refuse_internet_text($bytes, family)?;
+                refuse_internet_text($bytes, family, $is_path)?;
                 unix_from_bytes($bytes).to_address(family)
             }
         }
     )*};
 }
 unix! {
-    str: self => self.as_bytes(),
-    String: self => self.as_bytes(),
-    Path: self => self.as_os_str().as_encoded_bytes(),
-    PathBuf: self => self.as_os_str().as_encoded_bytes(),
-    [u8]: self => self,
-    Vec<u8>: self => self,
+    str: self => self.as_bytes(), is_path: false;
+    String: self => self.as_bytes(), is_path: false;
+    Path: self => self.as_os_str().as_encoded_bytes(), is_path: true;
+    PathBuf: self => self.as_os_str().as_encoded_bytes(), is_path: true;
+    [u8]: self => self, is_path: false;
+    Vec<u8>: self => self, is_path: false;
 }
 
 impl<const N: usize> ToAddress for [u8; N] {
@@ -541,15 +542,27 @@ impl<const N: usize> ToAddress for [u8; N] {
     }
 }
 
-/// Refuses `"127.0.0.1:9999"` for an internet socket with the form that is right. In Python a text is
-/// the path of a Unix socket, and `"127.0.0.1:9999"` may be one.
-fn refuse_internet_text(text: &[u8], family: AddressFamily) -> io::Result<()> {
+/// Refuses `"127.0.0.1:9999"` with the form that is right. In Python a text is the path of a Unix
+/// socket, and `"127.0.0.1:9999"` may be one: for a Unix socket it is not refused, and where each
+/// family is accepted, the path is written with a slash in it, or as a `Path`.
+fn refuse_internet_text(text: &[u8], family: AddressFamily, is_path: bool) -> io::Result<()> {
+    if ![AF_INET, AF_INET6, AF_UNSPEC].contains(&family) || (family == AF_UNSPEC && is_path) {
+        return Ok(());
+    }
     let text = String::from_utf8_lossy(text);
     let Some((host, port)) = text.rsplit_once(':') else { return Ok(()) };
-    if ![AF_INET, AF_INET6].contains(&family) || port.parse::<u16>().is_err() || host.contains('/') {
+    let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_port || host.contains(['/', '\0']) {
         return Ok(());
     }
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if family == AF_UNSPEC {
+        return Err(invalid(format!(
+            "a text such as {text:?} is the path of an AF_UNIX socket: write ({host:?}, {port}) for an \
+             internet address, or {:?} for the path",
+            format!("./{text}")
+        )));
+    }
     let message = format!(
         "a text such as {text:?} is the path of an AF_UNIX socket, but the socket is {family}: write \
          ({host:?}, {port})"

@@ -99,8 +99,10 @@ fn no_port(port: &dyn fmt::Display, host: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use crate::address::ToAddress;
-    use crate::consts::{AF_INET, AF_INET6, AF_UNIX};
+    use crate::consts::{AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC};
     use crate::error::{GaiError, errno, errno_name};
 
     #[test]
@@ -134,7 +136,35 @@ mod tests {
             assert_eq!(errno(&error).and_then(errno_name), Some("EAFNOSUPPORT"));
         }
         assert!("127.0.0.1:9999".to_address(AF_UNIX).is_ok(), "it may be a path");
+        // A port that is out of range is no reason to take it as a path.
+        let error = "127.0.0.1:70000".to_address(AF_INET).unwrap_err();
+        assert!(error.to_string().contains("(\"127.0.0.1\", 70000)"), "{error}");
         let error = "/tmp/echo".to_address(AF_INET).unwrap_err();
         assert!(!error.to_string().contains("write"), "{error}");
+    }
+
+    #[test]
+    fn host_and_port_in_one_text_are_refused_where_each_family_is_accepted() {
+        for (text, form) in [
+            ("127.0.0.1:9999", "(\"127.0.0.1\", 9999)"),
+            ("localhost:80", "(\"localhost\", 80)"),
+            ("[::1]:80", "(\"::1\", 80)"),
+            (":8080", "(\"\", 8080)"),
+            ("0.0.0.0:70000", "(\"0.0.0.0\", 70000)"),
+        ] {
+            let refusals = [
+                text.to_address(AF_UNSPEC),
+                text.to_owned().to_address(AF_UNSPEC),
+                text.as_bytes().to_address(AF_UNSPEC),
+            ];
+            for error in refusals.map(Result::unwrap_err) {
+                let error = error.to_string();
+                assert!(error.contains(form) && error.contains(&format!("\"./{text}\"")), "{error}");
+            }
+            assert!(Path::new(text).to_address(AF_UNSPEC).is_ok(), "a path is meant");
+        }
+        for path in ["/run/app:80", "./127.0.0.1:9999", "admin", "a:b", "\0abstract:80", ""] {
+            assert!(path.to_address(AF_UNSPEC).is_ok(), "{path:?}");
+        }
     }
 }
