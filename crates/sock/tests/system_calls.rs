@@ -22,8 +22,8 @@ use std::time::Duration;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use sock::{
     AF_INET, AF_UNIX, Address, MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, SHUT_WR, SO_RCVTIMEO, SO_REUSEADDR,
-    SO_SNDBUF, SO_SNDTIMEO, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, Socket, create_server, poll, socketpair,
-    socketpair_with,
+    SO_SNDBUF, SO_SNDTIMEO, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, Shutdown, Socket, StreamSocket,
+    create_server, poll, socketpair, socketpair_with,
 };
 
 use support::{full_listener, tcp};
@@ -310,6 +310,91 @@ fn a_nonblocking_call_that_would_wait_is_one_call() {
 }
 
 /// As in Python: `recv(0)` makes no system call, `recvfrom(0)` discards a datagram.
+/// A stream of the user with the default of `recv_into_nowait`.
+struct Plain(Socket);
+
+impl StreamSocket for Plain {
+    fn recv_into(&self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.recv_into(buffer)
+    }
+
+    fn send(&self, data: &[u8]) -> std::io::Result<usize> {
+        self.0.send(data)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> std::io::Result<()> {
+        self.0.shutdown(how)
+    }
+
+    fn socket(&self) -> &Socket {
+        &self.0
+    }
+}
+
+#[test]
+fn a_receive_that_does_not_wait_is_one_call_for_a_stream_of_the_user() {
+    let (ours, theirs) = socketpair().unwrap();
+    let (stream, mut buffer) = (Plain(ours), [0; 9]);
+    let mut check = |switches: &[&str], mode: Option<Duration>| {
+        for has_input in [false, true] {
+            if has_input {
+                theirs.sendall(b"hello").unwrap();
+            }
+            let (received, calls) = with_calls(|| stream.recv_into_nowait(&mut buffer));
+            match has_input {
+                true => assert_eq!(received.unwrap(), 5),
+                false => assert_eq!(received.unwrap_err().kind(), ErrorKind::WouldBlock),
+            }
+            let names: Vec<_> = calls.iter().map(|line| line.split('(').next().unwrap()).collect();
+            assert_eq!(names, switches, "{mode:?}");
+            assert_eq!(stream.0.gettimeout(), mode);
+        }
+    };
+    check(&["fcntl", "recv", "fcntl"], None);
+    for mode in [Duration::ZERO, Duration::from_secs(20)] {
+        stream.0.settimeout(mode).unwrap();
+        check(&["recv"], Some(mode));
+    }
+    stream.0.settimeout(None).unwrap();
+    let _canceller = stream.0.canceller().unwrap();
+    check(&["recv"], None);
+}
+
+/// A stream whose receive changes the mode of its socket.
+struct Changing(Socket);
+
+impl StreamSocket for Changing {
+    fn recv_into(&self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.settimeout(None)?;
+        self.0.settimeout(Duration::ZERO)?;
+        let received = self.0.recv_into(buffer);
+        self.0.settimeout(None)?;
+        received
+    }
+
+    fn send(&self, data: &[u8]) -> std::io::Result<usize> {
+        self.0.send(data)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> std::io::Result<()> {
+        self.0.shutdown(how)
+    }
+
+    fn socket(&self) -> &Socket {
+        &self.0
+    }
+}
+
+#[test]
+fn a_receive_that_does_not_wait_restores_the_mode_that_the_stream_has_changed() {
+    let stream = Changing(socketpair().unwrap().0);
+    stream.0.setblocking(false).unwrap();
+    let _ = stream.recv_into_nowait(&mut [0; 9]);
+    assert_eq!(stream.0.gettimeout(), Some(Duration::ZERO));
+    let flags = rustix::fs::fcntl_getfl(&stream.0).unwrap();
+    assert!(flags.contains(rustix::fs::OFlags::NONBLOCK), "the descriptor blocks");
+}
+
 #[test]
 fn recv_of_nothing_is_no_call_and_recvfrom_of_nothing_is_one() {
     let (sock, address) = udp();

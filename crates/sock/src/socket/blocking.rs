@@ -36,7 +36,8 @@ impl Socket {
         self.timeout.is_unset()
     }
 
-    /// Runs calls with another timeout, and restores the previous one. For `sockserver`.
+    /// Runs calls with another timeout, and restores the previous one. For `sockserver`. The kernel
+    /// is called only if the descriptor is blocking before. With a timeout or a canceller it is not.
     ///
     /// # Errors
     ///
@@ -49,9 +50,16 @@ impl Socket {
     ) -> io::Result<T> {
         let before = Timeout::blocking();
         before.copy_from(&self.timeout);
-        self.settimeout(timeout)?;
+        let was_nonblocking = self.needs_o_nonblock();
+        match was_nonblocking {
+            true => self.timeout.set(Some(timeout))?,
+            false => self.settimeout(timeout)?,
+        }
         let result = calls();
-        self.settimeout(before.get())?;
+        // The calls may have set another one.
+        if !was_nonblocking || self.gettimeout() != Some(timeout) {
+            self.settimeout(before.get())?;
+        }
         self.timeout.copy_from(&before);
         result
     }

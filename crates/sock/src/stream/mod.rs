@@ -63,8 +63,12 @@ pub trait StreamSocket: Send + Sync {
 
     /// Receives available bytes into `buffer` without waiting, in every mode.
     ///
-    /// See [`Socket::recv_into_nowait`]. The default makes the socket non-blocking for the time of a
-    /// [`recv_into`](Self::recv_into), which can cost four more system calls.
+    /// See [`Socket::recv_into_nowait`]. With a plain socket, over TLS and in a handler of `sockserver`
+    /// it is one system call in every mode. The default is a [`recv_into`](Self::recv_into) on a
+    /// socket that is non-blocking meanwhile. That costs no further call if the socket has a timeout or
+    /// is non-blocking, and four calls of fcntl(2) if it is in blocking mode, since the default does not
+    /// know how `recv_into` receives. A stream that receives from its socket should use
+    /// `socket().recv_into_nowait`.
     ///
     /// A wrapper around another stream must forward this call.
     ///
