@@ -91,6 +91,14 @@ fn messages_name_the_right_form() {
         &["`&str` is not a timeout", "a timeout is a number of seconds such as `2.5` or `5`, a `Duration`"],
     );
     compiler.refuses(
+        "fn f(server: &sockserver::TCPServer) { server.drain(None).unwrap(); } fn main() {}",
+        &["is not a duration", "a duration is a number of seconds such as `2.5` or `5`, or a `Duration`"],
+    );
+    compiler.refuses(
+        "fn f(set: &mut [sock::Poll]) { sock::poll(set, \"1\").unwrap(); } fn main() {}",
+        &["`&str` is not a timeout"],
+    );
+    compiler.refuses(
         "fn f(sock: &sock::Socket) { sock.connect(9999).unwrap(); } fn main() {}",
         &["is not a socket address", "a tuple such as `(\"127.0.0.1\", 9999)`"],
     );
@@ -132,6 +140,10 @@ fn the_right_forms_compile() {
              sock.settimeout(std::time::Duration::from_secs(1))?;
              sock.settimeout(Some(std::time::Duration::from_secs(1)))?;
              sock::setdefaulttimeout(None)?;
+             sock::poll(&mut [], 100)?;
+             sock::poll(&mut [], None)?;
+             sock::poll(&mut [], Some(std::time::Duration::ZERO))?;
+             sock.linger_for(2.5)?;
              sock.connect((\"127.0.0.1\", 9999))
          }
          fn main() {}",

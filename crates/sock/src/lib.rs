@@ -130,8 +130,10 @@ pub use call::deadline::{
 };
 #[doc(hidden)]
 pub use call::hint::set_serving_thread;
-pub use call::to_timeout::ToTimeout;
+pub use call::to_timeout::{ToDuration, ToTimeout};
 pub use call::trace::set_entry_records;
+#[doc(hidden)]
+pub use call::trace::traced;
 pub use consts::*;
 pub use create::create_connection::{
     ConnectError, ConnectionOptions, create_connection, create_connection_with,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use sock::{SOCK_DGRAM, Socket};
 use sockserver::kind::{Datagram, Inet, Stream};
 use sockserver::{
-    Builder, MixIn, SelectorTCPServer, Server, ServerState, TCPServer, ThreadPoolTCPServer,
+    Builder, MixIn, ProxyProtocol, SelectorTCPServer, Server, ServerState, TCPServer, ThreadPoolTCPServer,
     ThreadPoolUDPServer, ThreadingTCPServer, UDPServer, WhenQueueFull, datagram_handler_fn, handler_fn,
     testing,
 };
@@ -130,6 +130,80 @@ fn the_longest_durations_serve() {
     let _client = support::connect_to(server.server_address());
     _client.sendall(b"hello").unwrap();
     server.handle_request().unwrap();
+}
+
+/// Every duration of a setter is a number of seconds or a `Duration`. One that is negative, NaN or too
+/// long is refused by `bind`.
+#[test]
+fn durations_are_numbers_and_invalid_ones_are_refused_by_bind() {
+    let refuses = |setter: &str, bound: io::Result<Server<Stream<Inet>, sockserver::ThreadingMixIn>>| {
+        let Err(error) = bound else { panic!("{setter} was accepted") };
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{setter}: {error}");
+        assert!(error.to_string().starts_with(&format!("{setter}: ")), "{setter}: {error}");
+    };
+    macro_rules! each_setter {
+        ($($setter:ident)*) => {$(
+            serves(stringify!($setter), tcp!(ThreadingTCPServer).$setter(2));
+            serves(stringify!($setter), tcp!(ThreadingTCPServer).$setter(0.5));
+            for number in [-1.0, -1e-9, f64::NAN, f64::INFINITY] {
+                refuses(stringify!($setter), tcp!(ThreadingTCPServer).$setter(number).bind(LOOPBACK));
+            }
+            refuses(stringify!($setter), tcp!(ThreadingTCPServer).$setter(-1).bind(LOOPBACK));
+        )*};
+    }
+    each_setter! {
+        wrap_timeout first_byte_timeout idle_timeout read_timeout write_timeout request_timeout
+        linger_timeout close_timeout timeout poll_interval lame_duck
+    }
+    let proxies = || ProxyProtocol::from_networks(["127.0.0.1"]).unwrap();
+    drop(tcp!(TCPServer).proxy_protocol(proxies().header_timeout(2.5)).bind(LOOPBACK).unwrap());
+    for proxies in [proxies().header_timeout(-1), proxies().header_timeout(f64::NAN)] {
+        let error = tcp!(TCPServer).proxy_protocol(proxies).bind(LOOPBACK).unwrap_err();
+        assert!(error.to_string().starts_with("header_timeout of the PROXY protocol: "), "{error}");
+    }
+    // The last value counts.
+    let proxies = proxies().header_timeout(-1).header_timeout(2);
+    drop(tcp!(TCPServer).proxy_protocol(proxies).bind(LOOPBACK).unwrap());
+}
+
+#[cfg(unix)]
+#[test]
+fn durations_of_options_on_unix_are_numbers_and_invalid_ones_are_refused() {
+    use sockserver::handover::{Handover, Upgrade};
+
+    drop(tcp!(ThreadingTCPServer).drain_on_signals(2.5).bind(LOOPBACK).unwrap());
+    drop(tcp!(PreforkTCPServer).heartbeat(2.5).bind(LOOPBACK).unwrap());
+    drop(tcp!(PreforkTCPServer).heartbeat(-1).heartbeat(2).bind(LOOPBACK).unwrap());
+    let path = "/nonexistent/handover";
+    let offer = |handover| tcp!(ThreadingTCPServer).handover(handover).bind(LOOPBACK).map(drop);
+    let upgrade = |upgrade| tcp!(ThreadingTCPServer).upgrade_on_signal(upgrade).bind(LOOPBACK).map(drop);
+    let to_true = || Upgrade::to("/bin/true", [""; 0]);
+    upgrade(to_true().timeout(2.5).drain_limit(1)).unwrap();
+    assert!(Handover::at(path).timeout(2.5).drain_limit(1).receive().unwrap().is_none());
+    for (setter, result) in [
+        ("drain_on_signals", tcp!(ThreadingTCPServer).drain_on_signals(-1).bind(LOOPBACK).map(drop)),
+        ("heartbeat", tcp!(PreforkTCPServer).heartbeat(f64::NAN).bind(LOOPBACK).map(drop)),
+        ("timeout of the handover", offer(Handover::at(path).timeout(-1))),
+        ("drain_limit of the handover", offer(Handover::at(path).drain_limit(f64::NAN))),
+        ("timeout of the handover", Handover::at(path).timeout(-0.5).receive().map(drop)),
+        ("timeout of the upgrade", upgrade(to_true().timeout(-1))),
+        ("drain_limit of the upgrade", upgrade(to_true().drain_limit(f64::INFINITY))),
+    ] {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{setter}: {error}");
+        assert!(error.to_string().starts_with(&format!("{setter}: ")), "{setter}: {error}");
+    }
+}
+
+#[test]
+fn the_limit_of_a_drain_is_a_number_or_a_duration() {
+    let server = tcp!(ThreadingTCPServer).bind(LOOPBACK).unwrap();
+    for error in [server.drain(-1).unwrap_err(), server.handle().drain(f64::NAN).unwrap_err()] {
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+    }
+    assert_eq!(server.handle().state(), ServerState::Ready, "nothing has begun");
+    assert!(server.drain(2.5).unwrap().aborted.is_empty());
+    assert!(server.handle().drain(1).unwrap().aborted.is_empty());
 }
 
 #[test]

@@ -104,8 +104,9 @@ const QUICK_POLLS: u32 = 2;
 const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 
 impl<'a> Deadline<'a> {
-    /// Creates a deadline with this timeout. [`Socket::deadline`](crate::Socket::deadline) creates
-    /// one with the timeout of a socket.
+    /// Creates a deadline with this timeout, as [`gettimeout`](crate::Socket::gettimeout) returns it.
+    /// [`Socket::deadline`](crate::Socket::deadline) creates one with the timeout of a socket. A number
+    /// of seconds is converted with [`to_timeout`](ToTimeout::to_timeout), which can fail.
     ///
     /// # Examples
     ///
@@ -479,9 +480,12 @@ impl<'a> Poll<'a> {
 /// after a signal handler ran. Returns 0 when `timeout` has expired; `None` waits indefinitely. The
 /// timeout is rounded up to milliseconds and limited to 24 days.
 ///
+/// A number is one of **milliseconds**, as in Python, and a negative number waits indefinitely. Every
+/// other timeout of this crate is in seconds. A [`Duration`] has its own unit.
+///
 /// # Errors
 ///
-/// Returns an error if poll(2) fails, or if a signal handler ran and the hook of
+/// Returns an error if `timeout` is NaN or infinite (`InvalidInput`), if poll(2) fails, or if a signal handler ran and the hook of
 /// [`set_interrupt_hook`](crate::set_interrupt_hook) ends the call.
 ///
 /// # Examples
@@ -492,13 +496,18 @@ impl<'a> Poll<'a> {
 ///
 /// let (ours, theirs) = sock::socketpair()?;
 /// let mut set = [Poll::new(&ours, POLLIN)];
-/// assert_eq!(sock::poll(&mut set, Some(Duration::ZERO))?, 0);
+/// assert_eq!(sock::poll(&mut set, 10)?, 0);                 // poll.poll(10): 10 ms
+/// assert_eq!(sock::poll(&mut set, Duration::ZERO)?, 0);
 /// theirs.sendall(b"ready")?;
 /// assert_eq!(sock::poll(&mut set, None)?, 1);
 /// assert_eq!(set[0].revents(), POLLIN);
 /// # std::io::Result::Ok(())
 /// ```
-pub fn poll(set: &mut [Poll<'_>], timeout: Option<Duration>) -> io::Result<usize> {
+pub fn poll(set: &mut [Poll<'_>], timeout: impl ToTimeout) -> io::Result<usize> {
+    poll_within(set, timeout.to_poll_timeout()?)
+}
+
+fn poll_within(set: &mut [Poll<'_>], timeout: Option<Duration>) -> io::Result<usize> {
     // A poll that does not wait is rarely interrupted, and needs no clock.
     let begin = timeout.filter(|timeout| !timeout.is_zero()).map(|_| Instant::now());
     let observed = trace::enabled().then(Instant::now);
@@ -562,7 +571,7 @@ impl fmt::Display for DisplayPollSet<'_, '_> {
     }
 }
 
-struct DisplayTimeout(Option<Duration>);
+pub(crate) struct DisplayTimeout(pub(crate) Option<Duration>);
 
 impl fmt::Display for DisplayTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

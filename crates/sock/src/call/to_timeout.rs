@@ -73,6 +73,78 @@ pub trait ToTimeout: Sized {
     fn to_wait_timeout(self) -> io::Result<Option<Duration>> {
         self.to_timeout()
     }
+
+    /// Returns the timeout of [`poll`](crate::poll()), where a number is one of milliseconds, and a
+    /// negative one is no limit.
+    ///
+    /// # Errors
+    ///
+    /// As [`to_timeout`](Self::to_timeout), negative numbers excepted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sock::ToTimeout;
+    ///
+    /// assert_eq!(500.to_poll_timeout()?, Some(Duration::from_millis(500)));
+    /// assert_eq!((-1).to_poll_timeout()?, None);
+    /// assert_eq!(Duration::from_secs(1).to_poll_timeout()?, Some(Duration::from_secs(1)));
+    /// # std::io::Result::Ok(())
+    /// ```
+    fn to_poll_timeout(self) -> io::Result<Option<Duration>> {
+        self.to_timeout()
+    }
+}
+
+/// A duration that has an end: a number of seconds or a [`Duration`].
+///
+/// Python: a number. It is a [`ToTimeout`] without `None`, for what must end: a drain, a lingering
+/// close, the period of a heartbeat. A number that is not a whole number of nanoseconds is rounded
+/// up.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use sock::ToDuration;
+///
+/// fn describe(limit: impl ToDuration) -> std::io::Result<String> {
+///     Ok(format!("{:?}", limit.to_duration()?))
+/// }
+///
+/// assert_eq!(describe(2.5)?, "2.5s");
+/// assert_eq!(describe(5)?, "5s");
+/// assert_eq!(describe(Duration::from_millis(10))?, "10ms");
+/// assert!(describe(-1).is_err());
+/// # std::io::Result::Ok(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a duration",
+    label = "not a duration",
+    note = "a duration is a number of seconds such as `2.5` or `5`, or a `Duration`; it must end, so `None` \
+            is none"
+)]
+pub trait ToDuration: ToTimeout {
+    /// Returns the duration.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if [`to_timeout`](ToTimeout::to_timeout) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sock::ToDuration;
+    ///
+    /// assert_eq!(2.5.to_duration()?, Duration::from_millis(2500));
+    /// assert!((-1).to_duration().is_err());
+    /// # std::io::Result::Ok(())
+    /// ```
+    fn to_duration(self) -> io::Result<Duration> {
+        self.to_timeout()?.ok_or_else(|| invalid("a duration must end"))
+    }
 }
 
 impl ToTimeout for Duration {
@@ -80,6 +152,8 @@ impl ToTimeout for Duration {
         Ok(Some(self))
     }
 }
+
+impl ToDuration for Duration {}
 
 // For no other `Option`: the type of a bare `None` would be ambiguous.
 impl ToTimeout for Option<Duration> {
@@ -102,7 +176,14 @@ macro_rules! whole_seconds {
             fn to_wait_timeout(self) -> io::Result<Option<Duration>> {
                 Ok(Some(Duration::from_secs(u64::try_from(self).unwrap_or(0))))
             }
+
+            fn to_poll_timeout(self) -> io::Result<Option<Duration>> {
+                Ok(u64::try_from(self).ok().map(Duration::from_millis))
+            }
         }
+
+        /// Seconds.
+        impl ToDuration for $type {}
     )*};
 }
 whole_seconds! { u8 u16 u32 u64 usize i8 i16 i32 i64 isize }
@@ -119,7 +200,14 @@ impl ToTimeout for f64 {
     fn to_wait_timeout(self) -> io::Result<Option<Duration>> {
         if self < 0.0 { Ok(Some(Duration::ZERO)) } else { from_seconds(self) }
     }
+
+    fn to_poll_timeout(self) -> io::Result<Option<Duration>> {
+        if self < 0.0 { Ok(None) } else { from_number(self, 1e6, "milliseconds") }
+    }
 }
+
+/// Seconds.
+impl ToDuration for f64 {}
 
 /// Seconds.
 impl ToTimeout for f32 {
@@ -130,7 +218,14 @@ impl ToTimeout for f32 {
     fn to_wait_timeout(self) -> io::Result<Option<Duration>> {
         f64::from(self).to_wait_timeout()
     }
+
+    fn to_poll_timeout(self) -> io::Result<Option<Duration>> {
+        f64::from(self).to_poll_timeout()
+    }
 }
+
+/// Seconds.
+impl ToDuration for f32 {}
 
 /// A timeout of an options structure, which reports a wrong one when it is used.
 #[derive(Clone, Debug)]
@@ -161,13 +256,18 @@ impl ParsedTimeout {
 
 /// `_PyTime_FromSecondsObject` with `_PyTime_ROUND_TIMEOUT` (Python/pytime.c).
 fn from_seconds(seconds: f64) -> io::Result<Option<Duration>> {
-    if seconds.is_nan() {
+    from_number(seconds, 1e9, "seconds")
+}
+
+/// A number of a unit that has so many nanoseconds.
+fn from_number(number: f64, nanoseconds: f64, unit: &str) -> io::Result<Option<Duration>> {
+    if number.is_nan() {
         return Err(invalid("Invalid value NaN (not a number)"));
     }
-    let nanoseconds = (seconds * 1e9).ceil();
+    let nanoseconds = (number * nanoseconds).ceil();
     // The largest f64 below 2^64.
     if nanoseconds > 18_446_744_073_709_549_568.0 {
-        return Err(out_of_range(format!("timeout of {seconds} seconds is too long")));
+        return Err(out_of_range(format!("timeout of {number} {unit} is too long")));
     }
     Ok(Some(Duration::from_nanos(nanoseconds as u64)))
 }
@@ -216,6 +316,28 @@ mod tests {
         for seconds in [f64::INFINITY, 1.9e10, f64::MAX] {
             assert_eq!(fault(seconds.to_timeout()), ArgumentFault::Range);
         }
+    }
+
+    #[test]
+    fn a_number_of_a_poll_is_milliseconds_and_a_negative_one_no_limit() {
+        assert_eq!(1500.to_poll_timeout().unwrap(), Some(Duration::from_millis(1500)));
+        assert_eq!(0.to_poll_timeout().unwrap(), Some(Duration::ZERO));
+        assert_eq!(0.5.to_poll_timeout().unwrap(), Some(Duration::from_micros(500)));
+        assert_eq!(0.5_f32.to_poll_timeout().unwrap(), Some(Duration::from_micros(500)));
+        assert_eq!(((-1).to_poll_timeout().unwrap(), (-0.5).to_poll_timeout().unwrap()), (None, None));
+        assert_eq!(None.to_poll_timeout().unwrap(), None);
+        assert_eq!(Duration::MAX.to_poll_timeout().unwrap(), Some(Duration::MAX));
+        assert_eq!(fault(f64::NAN.to_poll_timeout()), ArgumentFault::Value);
+        assert_eq!(fault(f64::INFINITY.to_poll_timeout()), ArgumentFault::Range);
+    }
+
+    #[test]
+    fn a_duration_is_a_timeout_that_ends() {
+        assert_eq!(2.5.to_duration().unwrap(), Duration::from_millis(2500));
+        assert_eq!(5_u8.to_duration().unwrap(), Duration::from_secs(5));
+        assert_eq!(Duration::MAX.to_duration().unwrap(), Duration::MAX);
+        assert_eq!((-1).to_duration().unwrap_err().to_string(), "Timeout value out of range");
+        assert!(f64::NAN.to_duration().is_err());
     }
 
     #[test]

@@ -81,10 +81,46 @@ pub(crate) fn first_bytes(data: &[u8]) -> String {
 #[cold]
 #[inline(never)]
 pub(crate) fn timed<T: TraceValue>(call: impl FnOnce() -> Called<T>) -> io::Result<T> {
-    let Called { line, took, data, result } = call();
+    let called = call();
     if hint::enabled() {
-        hint::called(&line, took);
+        hint::called(&called.line, called.took);
     }
+    log_call(called)
+}
+
+/// Makes a call, and logs it with this line, as the calls of this crate are logged. For `sockserver`,
+/// whose waits in epoll(7) are its own.
+///
+/// There is no hint about it: a worker of a selector that waits there is not blocked.
+///
+/// # Errors
+///
+/// Returns the error of the call.
+#[doc(hidden)]
+#[inline]
+pub fn traced(
+    line: impl FnOnce() -> String,
+    call: impl FnOnce() -> io::Result<usize>,
+) -> io::Result<usize> {
+    if enabled() { traced_cold(line, call) } else { call() }
+}
+
+#[cold]
+#[inline(never)]
+fn traced_cold(
+    line: impl FnOnce() -> String,
+    call: impl FnOnce() -> io::Result<usize>,
+) -> io::Result<usize> {
+    if !logs_calls() {
+        return call();
+    }
+    let (line, begin) = entered(line());
+    let result = call();
+    log_call(Called { line, took: begin.elapsed(), data: String::new(), result })
+}
+
+fn log_call<T: TraceValue>(called: Called<T>) -> io::Result<T> {
+    let Called { line, took, data, result } = called;
     if !logs_calls() {
         return result;
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::private::Interface;
 use super::{EVENT_READ, EVENT_WRITE, EventMask, FileObject, Ready, Registry, Selector, lock};
+use crate::call::deadline::DisplayTimeout;
 use crate::call::trace::{TraceValue, call};
 use crate::sys::EpollOperation::{self, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD};
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, EPOLLIN, EPOLLOUT, EpollEvents, OwnedFd, RawFd};
@@ -97,7 +98,7 @@ impl Interface for Epoll {
         // Of two threads that wait at once one allocates.
         let mut events = std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner));
         let epoll = self.fd.as_raw_fd();
-        call!("epoll_wait({epoll}, {timeout:?})" =>
+        call!("epoll_wait({epoll}, {})", DisplayTimeout(timeout) =>
             sys::epoll_wait(self.fd.as_fd(), &mut events, room, timeout))?;
         for (bits, data) in events.iter() {
             if data == CANCELLED {

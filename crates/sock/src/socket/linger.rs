@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::call::deadline::{self, Deadline, Poll, Readiness};
+use crate::call::to_timeout::ToDuration;
 use crate::consts::{AF_INET, AF_INET6};
 use crate::error::timed_out;
 use crate::socket::Socket;
@@ -66,8 +67,8 @@ impl Socket {
     ///
     /// Returns an error if `limit` expires (`TimedOut`), if another thread calls
     /// [`shutdown`](Self::shutdown) for receiving (`ConnectionAborted`), if the connection fails
-    /// (such as `ConnectionReset`), or if the socket's canceller was used
-    /// ([`was_cancelled`](crate::was_cancelled)).
+    /// (such as `ConnectionReset`), if the socket's canceller was used
+    /// ([`was_cancelled`](crate::was_cancelled)), or if `limit` is negative or NaN (`InvalidInput`).
     ///
     /// # Platform notes
     ///
@@ -77,20 +78,18 @@ impl Socket {
     /// # Examples
     ///
     /// ```
-    /// use std::time::Duration;
-    ///
     /// let server = sock::create_server(("127.0.0.1", 0))?;
     /// let client = sock::create_connection(("127.0.0.1", server.getsockname()?.port().unwrap()))?;
     /// let (connection, _) = server.accept()?;
     /// client.sendall(b"a request that is never read")?;
     /// connection.sendall(b"busy")?;
     /// connection.shutdown(sock::SHUT_WR)?;
-    /// connection.linger_for(Duration::from_secs(2))?;
+    /// connection.linger_for(2)?;
     /// connection.close()?;
     /// assert_eq!(client.recv(10)?, b"busy");
     /// # std::io::Result::Ok(())
     /// ```
-    pub fn linger_for(&self, limit: Duration) -> io::Result<Lingered> {
+    pub fn linger_for(&self, limit: impl ToDuration) -> io::Result<Lingered> {
         self.linger_until(limit, |queued| queued == 0 || (queued <= IN_FLIGHT && !self.has_unsent()))
     }
 
@@ -116,8 +115,12 @@ impl Socket {
     /// assert!(matches!(ended, Lingered::PeerClosed | Lingered::Acknowledged { .. }));
     /// # std::io::Result::Ok(())
     /// ```
-    pub fn linger_until(&self, limit: Duration, enough: impl Fn(usize) -> bool) -> io::Result<Lingered> {
-        let mut deadline = Deadline::new(Some(limit));
+    pub fn linger_until(
+        &self,
+        limit: impl ToDuration,
+        enough: impl Fn(usize) -> bool,
+    ) -> io::Result<Lingered> {
+        let mut deadline = Deadline::new(Some(limit.to_duration()?));
         let mut pause = FIRST_PAUSE;
         let mut scratch = Scratch { small: [0; SMALL], large: Vec::new() };
         let mut discarded = 0;

@@ -15,7 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sock::{Address, BorrowedFd, POLLIN, Poll, Socket, errno};
+use sock::{Address, BorrowedFd, POLLIN, Poll, Socket, ToTimeout, errno};
 
 use crate::accept::acceptor::{AcceptGate, Acceptor, Backoff, Next, Settings, Waiter};
 use crate::connection::datagram::DatagramBuf;
@@ -502,7 +502,8 @@ impl<'a> AcceptLoop<'a> {
     /// assert_eq!(server.stats().finished, 1);
     /// # std::io::Result::Ok(())
     /// ```
-    pub fn run_once(&self, watch: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<bool> {
+    pub fn run_once(&self, watch: &[BorrowedFd<'_>], limit: impl ToTimeout) -> io::Result<bool> {
+        let limit = limit.to_timeout()?;
         if self.is_stopping() {
             return Ok(false);
         }
@@ -544,7 +545,7 @@ impl<'a> AcceptLoop<'a> {
     ///
     /// impl MixIn for Paused {
     ///     fn serve(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
-    ///         accept_loop.wait_without_accepting(&[], Some(Duration::from_millis(10)))?;
+    ///         accept_loop.wait_without_accepting(&[], 0.01)?;
     ///         while accept_loop.run_once(&[], None)? {}
     ///         Ok(())
     ///     }
@@ -566,8 +567,9 @@ impl<'a> AcceptLoop<'a> {
     pub fn wait_without_accepting(
         &self,
         watch: &[BorrowedFd<'_>],
-        limit: Option<Duration>,
+        limit: impl ToTimeout,
     ) -> io::Result<bool> {
+        let limit = limit.to_timeout()?;
         if !self.is_stopping() {
             self.poll(false, watch, shorter(limit, self.idle_limit()))?;
             self.service_actions();

@@ -16,7 +16,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sock::{Address, ToTimeout};
+use sock::{Address, ToDuration, ToTimeout};
 
 use crate::accept::acceptor::Settings;
 use crate::accept::listener::Options;
@@ -338,19 +338,19 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     /// # Examples
     ///
     /// ```
-    /// use std::time::Duration;
     /// use sockserver::{TCPServer, handler_fn};
     ///
     /// let server = TCPServer::builder(handler_fn(|_| Ok(())))
     ///     .service_actions(|server| server.request_shutdown().unwrap())
-    ///     .poll_interval(Duration::from_millis(10))              // serve_forever(poll_interval=0.01)
+    ///     .poll_interval(0.01)                                   // serve_forever(poll_interval=0.01)
     ///     .bind(("127.0.0.1", 0))?;
     /// // No client comes. After 10 ms `service_actions` stops the loop.
     /// server.serve_forever()?;
     /// assert_eq!(server.stats().accepted, 0);
     /// # std::io::Result::Ok(())
     /// ```
-    pub fn poll_interval(mut self, interval: Duration) -> Self {
+    pub fn poll_interval(mut self, interval: impl ToDuration) -> Self {
+        let interval = self.parse_duration("poll_interval", interval);
         self.settings.poll_interval = interval;
         self
     }
@@ -433,17 +433,16 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     /// # Examples
     ///
     /// ```
-    /// use std::time::Duration;
     /// use sockserver::{ThreadingTCPServer, handler_fn};
     ///
     /// let server = ThreadingTCPServer::builder(handler_fn(|_| Ok(())))
-    ///     .drain_on_signals(Duration::from_secs(30))
+    ///     .drain_on_signals(30)
     ///     .bind(("127.0.0.1", 0))?;
     /// # std::io::Result::Ok(())
     /// ```
     #[cfg(all(unix, feature = "signals"))]
-    pub fn drain_on_signals(mut self, limit: Duration) -> Self {
-        self.drain_on_signals = Some(limit);
+    pub fn drain_on_signals(mut self, limit: impl ToDuration) -> Self {
+        self.drain_on_signals = Some(self.parse_duration("drain_on_signals", limit));
         self
     }
 
@@ -469,7 +468,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     /// use sockserver::{ThreadingTCPServer, handler_fn};
     ///
     /// let server = ThreadingTCPServer::builder(handler_fn(|_| Ok(())))
-    ///     .lame_duck(Duration::from_millis(20))
+    ///     .lame_duck(0.02)
     ///     .bind(("127.0.0.1", 0))?;
     /// # let server = sockserver::testing::serve(server);
     /// // Another thread runs `server.serve_forever()` now, and serves a client.
@@ -477,12 +476,12 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     /// # let server_address = || address;
     /// assert_eq!(sock::create_connection(("127.0.0.1", server_address().port().unwrap()))?.recv(1)?, b"");
     /// let begin = Instant::now();
-    /// server.handle().drain(Duration::from_secs(10))?;
+    /// server.handle().drain(10)?;
     /// assert!(begin.elapsed() >= Duration::from_millis(20));
     /// # std::io::Result::Ok(())
     /// ```
-    pub fn lame_duck(mut self, time: Duration) -> Self {
-        self.limits.lame_duck = time;
+    pub fn lame_duck(mut self, time: impl ToDuration) -> Self {
+        self.limits.lame_duck = self.parse_duration("lame_duck", time);
         self
     }
 
@@ -510,9 +509,21 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     /// Returns a timeout. An invalid one is kept for `bind`.
     fn parse(&mut self, name: &str, timeout: impl ToTimeout) -> Option<Duration> {
         timeout.to_timeout().unwrap_or_else(|error| {
-            let error = io::Error::new(error.kind(), format!("{name}: {error}"));
-            self.invalid_option.get_or_insert(error);
+            self.invalid_option.get_or_insert(named(name, &error));
             None
         })
     }
+
+    /// Returns a duration. An invalid one is kept for `bind`.
+    fn parse_duration(&mut self, name: &str, duration: impl ToDuration) -> Duration {
+        duration.to_duration().unwrap_or_else(|error| {
+            self.invalid_option.get_or_insert(named(name, &error));
+            Duration::ZERO
+        })
+    }
+}
+
+/// The error of a setter, with its name.
+fn named(setter: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{setter}: {error}"))
 }

@@ -35,7 +35,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sock::Address;
+use sock::{Address, ToDuration};
 
 use crate::lifecycle::handover::offering::Limits;
 use crate::lifecycle::handover::takeover::{self, Received};
@@ -56,10 +56,29 @@ use crate::lifecycle::handover::trigger::Trigger;
 #[derive(Clone, Debug)]
 pub struct Handover {
     pub(crate) path: PathBuf,
-    pub(crate) limits: Limits,
+    limits: SetLimits,
 }
 
 const DEFAULT_LIMITS: Limits = Limits { timeout: Duration::from_secs(30), drain: Duration::from_secs(30) };
+
+/// The limits that were set, or why one of them is invalid.
+#[derive(Clone, Debug)]
+struct SetLimits(Result<Limits, String>);
+
+impl SetLimits {
+    fn set(&mut self, setter: &str, limit: impl ToDuration, set: impl FnOnce(&mut Limits, Duration)) {
+        match (limit.to_duration(), &mut self.0) {
+            (Ok(limit), Ok(limits)) => set(limits, limit),
+            (Err(error), Ok(_)) => self.0 = Err(format!("{setter}: {error}")),
+            (_, Err(_)) => {}
+        }
+    }
+
+    /// Returns the limits, or `InvalidInput` if one of them is negative, NaN or too long.
+    fn get(&self) -> io::Result<Limits> {
+        self.0.clone().map_err(|sentence| io::Error::new(io::ErrorKind::InvalidInput, sentence))
+    }
+}
 
 impl Handover {
     /// Offers the listeners at this path. A path that a dead process has left is replaced.
@@ -71,7 +90,11 @@ impl Handover {
     /// ```
     #[must_use]
     pub fn at(path: impl AsRef<Path>) -> Handover {
-        Handover { path: path.as_ref().to_owned(), limits: DEFAULT_LIMITS }
+        Handover { path: path.as_ref().to_owned(), limits: SetLimits(Ok(DEFAULT_LIMITS)) }
+    }
+
+    pub(crate) fn limits(&self) -> io::Result<Limits> {
+        self.limits.get()
     }
 
     /// Sets how long a successor may take from its connection until it is ready, which includes its
@@ -81,13 +104,11 @@ impl Handover {
     /// # Examples
     ///
     /// ```
-    /// use std::time::Duration;
-    ///
-    /// let offer = sockserver::handover::Handover::at("/run/app/handover").timeout(Duration::from_secs(5));
+    /// let offer = sockserver::handover::Handover::at("/run/app/handover").timeout(5);
     /// ```
     #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Handover {
-        self.limits.timeout = timeout;
+    pub fn timeout(mut self, timeout: impl ToDuration) -> Handover {
+        self.limits.set("timeout of the handover", timeout, |limits, timeout| limits.timeout = timeout);
         self
     }
 
@@ -97,13 +118,11 @@ impl Handover {
     /// # Examples
     ///
     /// ```
-    /// use std::time::Duration;
-    ///
-    /// let offer = sockserver::handover::Handover::at("/run/app/handover").drain_limit(Duration::from_secs(5));
+    /// let offer = sockserver::handover::Handover::at("/run/app/handover").drain_limit(5);
     /// ```
     #[must_use]
-    pub fn drain_limit(mut self, limit: Duration) -> Handover {
-        self.limits.drain = limit;
+    pub fn drain_limit(mut self, limit: impl ToDuration) -> Handover {
+        self.limits.set("drain_limit of the handover", limit, |limits, limit| limits.drain = limit);
         self
     }
 
@@ -117,7 +136,8 @@ impl Handover {
     ///
     /// Returns `ConnectionRefused` with the reason if the other process refuses, for example because
     /// another successor is being served, `TimedOut` if it does not answer, `InvalidData` if it sends
-    /// something unexpected, and the error of a system call that fails.
+    /// something unexpected, `InvalidInput` if a limit is negative or NaN, and the error of a system
+    /// call that fails.
     ///
     /// # Examples
     ///
@@ -129,7 +149,7 @@ impl Handover {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn receive(&self) -> io::Result<Option<Inherited>> {
-        let received = takeover::connect(&self.path, self.limits.timeout);
+        let received = takeover::connect(&self.path, self.limits()?.timeout);
         let named = |error: io::Error| {
             io::Error::new(error.kind(), format!("take over from {}: {error}", self.path.display()))
         };
@@ -152,7 +172,7 @@ impl Handover {
 pub struct Upgrade {
     program: PathBuf,
     arguments: Vec<OsString>,
-    limits: Limits,
+    limits: SetLimits,
 }
 
 impl Upgrade {
@@ -186,7 +206,7 @@ impl Upgrade {
         arguments: impl IntoIterator<Item = A>,
     ) -> Upgrade {
         let arguments = arguments.into_iter().map(Into::into).collect();
-        Upgrade { program: program.as_ref().to_owned(), arguments, limits: DEFAULT_LIMITS }
+        Upgrade { program: program.as_ref().to_owned(), arguments, limits: SetLimits(Ok(DEFAULT_LIMITS)) }
     }
 
     /// Sets how long the new process may take until it is ready. When the time is over, it is killed
@@ -195,15 +215,14 @@ impl Upgrade {
     /// # Examples
     ///
     /// ```
-    /// use std::time::Duration;
     /// use sockserver::handover::Upgrade;
     ///
-    /// let upgrade = Upgrade::to_current_program()?.timeout(Duration::from_secs(5));
+    /// let upgrade = Upgrade::to_current_program()?.timeout(5);
     /// # std::io::Result::Ok(())
     /// ```
     #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Upgrade {
-        self.limits.timeout = timeout;
+    pub fn timeout(mut self, timeout: impl ToDuration) -> Upgrade {
+        self.limits.set("timeout of the upgrade", timeout, |limits, timeout| limits.timeout = timeout);
         self
     }
 
@@ -212,21 +231,21 @@ impl Upgrade {
     /// # Examples
     ///
     /// ```
-    /// use std::time::Duration;
     /// use sockserver::handover::Upgrade;
     ///
-    /// let upgrade = Upgrade::to_current_program()?.drain_limit(Duration::from_secs(5));
+    /// let upgrade = Upgrade::to_current_program()?.drain_limit(5);
     /// # std::io::Result::Ok(())
     /// ```
     #[must_use]
-    pub fn drain_limit(mut self, limit: Duration) -> Upgrade {
-        self.limits.drain = limit;
+    pub fn drain_limit(mut self, limit: impl ToDuration) -> Upgrade {
+        self.limits.set("drain_limit of the upgrade", limit, |limits, limit| limits.drain = limit);
         self
     }
 
     #[cfg(feature = "signals")]
     pub(crate) fn into_trigger(self) -> io::Result<Trigger> {
-        Trigger::catch(self.program, self.arguments, self.limits)
+        let limits = self.limits.get()?;
+        Trigger::catch(self.program, self.arguments, limits)
     }
 
     #[cfg(not(feature = "signals"))]

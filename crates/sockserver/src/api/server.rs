@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sock::{Address, AddressError, RawFd, Socket};
+use sock::{Address, AddressError, RawFd, Socket, ToDuration};
 
 use crate::accept::acceptor::Settings;
 use crate::accept::mixin::AcceptLoop;
@@ -229,13 +229,13 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     /// let server = ThreadingTCPServer::new(("127.0.0.1", 0), handler_fn(|cx| cx.request.sendall(b"hello")))?;
     /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
     /// server.handle_request()?;
-    /// let report = server.drain(Duration::from_secs(10))?;
+    /// let report = server.drain(10)?;
     /// assert!(report.aborted.is_empty());
     /// assert_eq!(client.recv(100)?, b"hello");
     /// # std::io::Result::Ok(())
     /// ```
-    pub fn drain(&self, limit: Duration) -> io::Result<DrainReport> {
-        self.drain_while(limit, &|| false)
+    pub fn drain(&self, limit: impl ToDuration) -> io::Result<DrainReport> {
+        self.drain_while(limit.to_duration()?, &|| false)
     }
 
     fn drain_while(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> io::Result<DrainReport> {
@@ -418,7 +418,7 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     ///
     /// let server = TCPServer::new(("127.0.0.1", 0), handler_fn(|_| Ok(())))?;
     /// assert!(server.drained().is_none());
-    /// let report = server.drain(Duration::from_secs(10))?;
+    /// let report = server.drain(10)?;
     /// assert_eq!(server.drained(), Some(report));
     /// # std::io::Result::Ok(())
     /// ```

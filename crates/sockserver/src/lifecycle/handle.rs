@@ -8,7 +8,7 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use sock::{Address, POLLIN, Poll, SHUT_RDWR, Socket};
+use sock::{Address, POLLIN, Poll, SHUT_RDWR, Socket, ToDuration};
 
 use crate::lifecycle::accept_queue::{AcceptClient, AcceptQueue};
 use crate::lifecycle::admission::Admission;
@@ -255,25 +255,25 @@ impl ServerHandle {
     ///
     /// Returns `Deadlock` in the thread that runs `serve_forever` and in a thread that serves a
     /// request of this server. The server stops, but this thread cannot wait for it. Returns
-    /// `Unsupported` in a child that was forked while the server served.
+    /// `Unsupported` in a child that was forked while the server served, and `InvalidInput` for a
+    /// negative limit or NaN.
     ///
     /// # Examples
     ///
     /// ```
-    /// use std::time::Duration;
     /// use sockserver::{ThreadingTCPServer, handler_fn};
     ///
     /// let server = ThreadingTCPServer::new(("127.0.0.1", 0), handler_fn(|_| Ok(())))?;
     /// let handle = server.handle();
     /// let report = std::thread::scope(|scope| {
     ///     scope.spawn(|| server.serve_forever());
-    ///     handle.drain(Duration::from_secs(10))
+    ///     handle.drain(10)
     /// })?;
     /// assert!(report.aborted.is_empty());
     /// # std::io::Result::Ok(())
     /// ```
-    pub fn drain(&self, limit: Duration) -> io::Result<DrainReport> {
-        self.drain_while(limit, &|| false, &|| {})
+    pub fn drain(&self, limit: impl ToDuration) -> io::Result<DrainReport> {
+        self.drain_while(limit.to_duration()?, &|| false, &|| {})
     }
 
     /// Drains like [`drain`](Self::drain), but aborts the remaining requests as soon as `hurry`

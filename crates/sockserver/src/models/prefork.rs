@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use sock::{Address, AsFd, MSG_DONTWAIT, Socket, socketpair};
+use sock::{Address, AsFd, MSG_DONTWAIT, Socket, ToDuration, socketpair};
 
 use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::{MixIn, Processes};
@@ -95,6 +95,8 @@ pub struct PreforkMixIn {
     max_requests: Option<u64>,
     jitter: u64,
     heartbeat: Duration,
+    /// Why the heartbeat is invalid. `bind` returns it.
+    invalid_heartbeat: Option<String>,
     pub(super) settings: WorkerSettings,
     /// Under it waitpid(2) with `WNOHANG` and kill(2) are called, which do not wait. Nothing is
     /// logged, and no control socket is written to or closed.
@@ -144,6 +146,7 @@ impl Default for PreforkMixIn {
             max_requests: None,
             jitter: 0,
             heartbeat: Duration::from_secs(30),
+            invalid_heartbeat: None,
             settings: WorkerSettings::new(),
             worker_set: Mutex::default(),
         }
@@ -238,7 +241,7 @@ impl PreforkMixIn {
     /// use sockserver::{PreforkMixIn, PreforkTCPServer, handler_fn};
     ///
     /// let server = PreforkTCPServer::builder(handler_fn(|cx| cx.request.sendall(b"hello")))
-    ///     .mixin(PreforkMixIn::new().workers(1).heartbeat(Duration::from_secs(10)))
+    ///     .mixin(PreforkMixIn::new().workers(1).heartbeat(10))
     /// #     .poll_interval(Duration::from_millis(10))
     /// #     .service_actions(|server| if server.stats().finished > 0 { let _ = server.request_shutdown(); })
     ///     .bind(("127.0.0.1", 0))?;
@@ -248,8 +251,14 @@ impl PreforkMixIn {
     /// # std::io::Result::Ok(())
     /// ```
     #[must_use]
-    pub fn heartbeat(mut self, heartbeat: Duration) -> PreforkMixIn {
-        self.heartbeat = heartbeat.max(Duration::from_millis(30));
+    pub fn heartbeat(mut self, heartbeat: impl ToDuration) -> PreforkMixIn {
+        match heartbeat.to_duration() {
+            Ok(heartbeat) => {
+                self.heartbeat = heartbeat.max(Duration::from_millis(30));
+                self.invalid_heartbeat = None;
+            }
+            Err(error) => self.invalid_heartbeat = Some(error.to_string()),
+        }
         self
     }
 
@@ -621,6 +630,9 @@ impl MixIn for PreforkMixIn {
 
     fn check_options(&self) -> io::Result<()> {
         ranges::check("workers", self.workers, &ranges::WORKERS)?;
+        if let Some(sentence) = &self.invalid_heartbeat {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("heartbeat: {sentence}")));
+        }
         ranges::check("jitter of max_requests", self.jitter, &ranges::JITTER)?;
         self.settings.check()?;
         self.max_requests.map_or(Ok(()), |most| ranges::check("max_requests", most, &ranges::REQUESTS))
@@ -794,7 +806,7 @@ impl Processes for PreforkMixIn {
         // A worker that exited before the command of the drain has no report.
         let is_silent = |worker: &&ExitedWorker| silent.iter().any(|one| Arc::ptr_eq(one, &worker.control));
         let served = exited.iter().filter(is_silent).map(|worker| worker.served_queued as u64);
-        report.finished += served.sum::<u64>();
+        report.finished = served.fold(report.finished, u64::saturating_add);
         if !in_time {
             // The scoreboard has the client of a worker that can no longer report it.
             let worker_set = self.worker_set.lock();
@@ -951,6 +963,19 @@ mod tests {
         board.slot(0).start();
         throttle.look(&board, now);
         assert!(throttle.in_a_row == 0 && throttle.wait(now).is_none() && throttle.probing);
+    }
+
+    /// A worker with corrupted memory can report any numbers.
+    #[test]
+    fn the_sum_of_a_drain_report_does_not_overflow() {
+        let (mixin, largest, silent) = (PreforkMixIn::new(), socketpair().unwrap(), socketpair().unwrap());
+        largest.1.sendall(b"18446744073709551615 0 0 0\n").unwrap();
+        mixin.worker_set.lock().parent = std::process::id();
+        for (control, served_queued) in [(largest.0, 0), (silent.0, 3)] {
+            let exited = ExitedWorker { control: Arc::new(control), served_queued };
+            mixin.worker_set.lock().exited_in_drain.push(exited);
+        }
+        assert_eq!(mixin.drain_workers(Duration::ZERO, &|| false).unwrap().finished, u64::MAX);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use sock::BorrowedFd;
+use sock::{AsFd as _, AsRawFd as _, BorrowedFd};
 
 /// An event of the descriptor that was registered with `key`.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +66,8 @@ mod platform {
             Ok(epoll::delete(&self.0, fd)?)
         }
 
-        pub(crate) fn wait(&self, events: &mut Vec<Event>, limit: Option<Duration>) -> io::Result<()> {
+        /// Returns the number of events.
+        pub(crate) fn wait(&self, events: &mut Vec<Event>, limit: Option<Duration>) -> io::Result<usize> {
             let limit = limit
                 .map(|limit| Timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos() as _ });
             let mut buffer = [const { std::mem::MaybeUninit::uninit() }; BATCH];
@@ -76,7 +77,7 @@ mod platform {
                 let (flags, data) = (event.flags, event.data);
                 Event { key: data.u64(), hang_up: flags.intersects(hang_up) }
             }));
-            Ok(())
+            Ok(received.len())
         }
     }
 }
@@ -88,6 +89,12 @@ mod platform {
     use super::*;
 
     pub(crate) struct Poller(Inner);
+
+    impl sock::AsFd for Poller {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
 
     impl Poller {
         pub(crate) fn new() -> io::Result<Poller> {
@@ -126,12 +133,13 @@ mod platform {
             self.0.delete(fd)
         }
 
-        pub(crate) fn wait(&self, events: &mut Vec<Event>, limit: Option<Duration>) -> io::Result<()> {
+        /// Returns the number of events.
+        pub(crate) fn wait(&self, events: &mut Vec<Event>, limit: Option<Duration>) -> io::Result<usize> {
             let mut received = polling::Events::with_capacity(BATCH.try_into().expect("BATCH is not 0"));
             self.0.wait(&mut received, limit)?;
             // `polling` does not report the end of file, so it is always assumed.
             events.extend(received.iter().map(|event| Event { key: event.key as u64, hang_up: true }));
-            Ok(())
+            Ok(received.len())
         }
     }
 }
@@ -157,10 +165,17 @@ impl Poller {
 
 /// Waits for events. An interrupted wait is not an error.
 pub(crate) fn wait(poller: &Poller, events: &mut Vec<Event>, limit: Option<Duration>) -> io::Result<()> {
-    match poller.wait(events, limit) {
+    match sock::traced(|| traced_line(poller, limit), || poller.wait(events, limit)) {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-        result => result,
+        result => result.map(drop),
     }
+}
+
+/// A wait in the form of `sock::selectors`.
+fn traced_line(poller: &Poller, limit: Option<Duration>) -> String {
+    let name = if cfg!(target_os = "linux") { "epoll_wait" } else { "kevent" };
+    let limit = limit.map_or_else(|| "-1".to_owned(), |limit| format!("{limit:?}"));
+    format!("{name}({}, {limit})", poller.as_fd().as_raw_fd())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 #[cfg(unix)]
 use sock::MSG_DONTWAIT;
-use sock::{AF_UNIX, Address, MSG_PEEK, POLLIN, Poll, Socket};
+use sock::{AF_UNIX, Address, MSG_PEEK, POLLIN, Poll, Socket, ToDuration};
 
 use crate::connection::poll_through_signals;
 use crate::connection::proxy_header::{Extent, ProxyHeader, extent, parse};
@@ -51,6 +51,8 @@ pub struct ProxyProtocol {
     /// Empty if the peers use Unix sockets.
     networks: Vec<IpNet>,
     header_timeout: Duration,
+    /// Why the timeout is invalid. `bind` returns it.
+    invalid_timeout: Option<String>,
     max_header_size: usize,
 }
 
@@ -114,7 +116,8 @@ impl ProxyProtocol {
     }
 
     fn new(networks: Vec<IpNet>) -> ProxyProtocol {
-        ProxyProtocol { networks, header_timeout: Duration::from_secs(5), max_header_size: 4096 }
+        let header_timeout = Duration::from_secs(5);
+        ProxyProtocol { networks, header_timeout, invalid_timeout: None, max_header_size: 4096 }
     }
 
     /// Sets how long the header may take, from the accept until its last byte. Default 5 s.
@@ -126,10 +129,9 @@ impl ProxyProtocol {
     /// # Examples
     ///
     /// ```
-    /// use std::time::Duration;
     /// use sockserver::{ProxyProtocol, TCPServer, handler_fn};
     ///
-    /// let proxies = ProxyProtocol::from_networks(["127.0.0.1"])?.header_timeout(Duration::from_millis(10));
+    /// let proxies = ProxyProtocol::from_networks(["127.0.0.1"])?.header_timeout(0.01);
     /// let server = TCPServer::builder(handler_fn(|_| Ok(()))).proxy_protocol(proxies).bind(("127.0.0.1", 0))?;
     /// let _silent = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
     /// server.handle_request()?;
@@ -137,8 +139,11 @@ impl ProxyProtocol {
     /// # std::io::Result::Ok(())
     /// ```
     #[must_use]
-    pub fn header_timeout(mut self, timeout: Duration) -> ProxyProtocol {
-        self.header_timeout = timeout;
+    pub fn header_timeout(mut self, timeout: impl ToDuration) -> ProxyProtocol {
+        match timeout.to_duration() {
+            Ok(timeout) => (self.header_timeout, self.invalid_timeout) = (timeout, None),
+            Err(error) => self.invalid_timeout = Some(error.to_string()),
+        }
         self
     }
 
@@ -173,6 +178,9 @@ impl ProxyProtocol {
     ///
     /// Returns `InvalidInput` if one is out of range.
     pub(crate) fn check_options(&self) -> io::Result<()> {
+        if let Some(sentence) = &self.invalid_timeout {
+            return Err(invalid(format!("header_timeout of the PROXY protocol: {sentence}")));
+        }
         if self.header_timeout.is_zero() {
             return Err(invalid("header_timeout of the PROXY protocol must not be zero".to_owned()));
         }

@@ -41,10 +41,11 @@ impl Settings {
         let control = match (self.inherited, self.offered) {
             (Some((socket, file)), offered) => {
                 let control = takeover::adopt_control(socket, file)?;
-                Some((control, offered.unwrap_or_else(|| Handover::at("")).limits))
+                Some((control, offered.unwrap_or_else(|| Handover::at("")).limits()?))
             }
-            (None, Some(Handover { path, limits })) => {
-                Some((bind_control(&path.to_address(AF_UNIX)?)?, limits))
+            (None, Some(handover)) => {
+                let limits = handover.limits()?;
+                Some((bind_control(&handover.path.to_address(AF_UNIX)?)?, limits))
             }
             (None, None) => None,
         };

@@ -2,9 +2,8 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use sock::{Address, Socket, ToTimeout};
+use sock::{Address, Socket, ToDuration, ToTimeout};
 
 use super::Builder;
 use crate::accept::mixin::MixIn;
@@ -331,7 +330,7 @@ impl<F: Family, M: MixIn> Builder<Stream<F>, M> {
     ///
     /// // The answer arrives, although the handler does not read what the client sends.
     /// let server = TCPServer::builder(handler_fn(|cx| cx.request.sendall(b"too long\n")))
-    ///     .linger_timeout(Duration::from_secs(1))
+    ///     .linger_timeout(1)
     ///     .bind(("127.0.0.1", 0))?;
     /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
     /// client.sendall(&[0; 50_000])?;
@@ -340,8 +339,8 @@ impl<F: Family, M: MixIn> Builder<Stream<F>, M> {
     /// assert_eq!(client.recv(100)?, b"too long\n");
     /// # std::io::Result::Ok(())
     /// ```
-    pub fn linger_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.linger_timeout = timeout;
+    pub fn linger_timeout(mut self, timeout: impl ToDuration) -> Self {
+        self.limits.linger_timeout = self.parse_duration("linger_timeout", timeout);
         self
     }
 

@@ -1,6 +1,6 @@
 //! The options that exist on Unix only.
 
-use std::time::Duration;
+use sock::ToDuration;
 
 use super::Builder;
 use super::options::mixin_options;
@@ -178,12 +178,11 @@ mixin_options! {
         ///
         /// ```
         /// use std::io::Write;
-        /// use std::time::Duration;
         /// use sockserver::{PreforkTCPServer, handler_fn};
         ///
         /// let server = PreforkTCPServer::builder(handler_fn(|cx| writeln!(cx.wfile, "hello")))
-        ///     .heartbeat(Duration::from_secs(10))
-        /// #     .poll_interval(Duration::from_millis(10))
+        ///     .heartbeat(10)
+        /// #     .poll_interval(0.01)
         /// #     .service_actions(|server| if server.stats().finished > 0 { let _ = server.request_shutdown(); })
         ///     .bind(("127.0.0.1", 0))?;
         /// let client = sock::create_connection(("127.0.0.1", server.server_address().port().unwrap()))?;
@@ -191,7 +190,7 @@ mixin_options! {
         /// assert_eq!(client.recv(100)?, b"hello\n");
         /// # std::io::Result::Ok(())
         /// ```
-        heartbeat(heartbeat: Duration);
+        heartbeat(heartbeat: impl ToDuration);
         /// Sets how each worker serves its connections: one at a time, in threads, or with a selector.
         ///
         /// # Examples
