@@ -49,13 +49,15 @@ of run and watch:
   --html FILE         writes a page that plays the recording, without a server
 of watch and serve:
   --a COMMAND         the program of A. The command is split into words as sh(1) does it, and no
-  --b COMMAND         shell runs
+  --b COMMAND         shell runs. With one: --a \"sh -c 'a | b'\"
   --hold CALLS        stops these calls at their entry: accept,B.send, or all. Without it, watch
                       stops none and serve stops all
   --hold-packets      the wire holds packets from the beginning. It holds no calls
   --stay              B goes on after the end of A
   --all               shows Unix and netlink sockets too
-  --max-recording N   ends what runs when the recording has N bytes. The default is 32 MiB
+  --max-recording N   ends what runs when the recording has N bytes. The default is 32M
+  --max-memory N      ends the programs when they have N bytes of memory together. The default is 2G
+  --max-descriptors N lets a process open at most N descriptors. The default is 4096
 of watch only:
   --stdin HOST        the program of this host, a or b, reads the standard input
 of serve only:

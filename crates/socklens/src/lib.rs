@@ -11,6 +11,7 @@
 mod builtin;
 mod call;
 pub mod cli;
+mod command;
 mod cpu;
 mod end;
 pub mod event;

@@ -136,7 +136,7 @@ fn run(folder: &Path, lesson: &str, program: &str, with_strace: bool) -> Result<
     };
     let scenario = folder.join(format!("{lesson}.scn"));
     let command = format!("{strace}{program} > {} 2>&1", output.display());
-    fs::write(&scenario, format!("run B \"{command}\" -> 0 within 90s\n")).unwrap();
+    fs::write(&scenario, format!("run B sh -c '{command}' -> 0 within 90s\n")).unwrap();
     let ran = socklens(&["run", scenario.to_str().unwrap(), "--quiet"]);
     let printed = fs::read_to_string(&output).unwrap_or_default();
     if !ran.status.success() {

@@ -520,6 +520,45 @@ join A -> 3
     assert!(!ran.stdout.contains("(not accepted, A)"), "{}", ran.stdout);
 }
 
+/// No shell runs, so what only a shell can do is a mistake, and the text says what to write instead.
+#[test]
+fn a_command_for_a_shell_is_refused_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    for (command, reason) in [
+        ("echo a | cat", "`|` is for a shell, and no shell runs. To run one, write sh -c 'echo a | cat'"),
+        ("\"echo a > b\"", "`>` is for a shell, and no shell runs. To run one, write sh -c 'echo a > b'"),
+        ("test -S $SOCKLENS_FOLDER/x", "`$SOCKLENS_FOLDER` is for a shell"),
+        ("exit 3", "`exit` is for a shell"),
+        ("echo 'a", "a quote in \"echo 'a\" is not closed"),
+    ] {
+        let ran = run_file(folder.path(), &format!("host A\nrun A {command} -> 0\n"), &[]);
+        assert_eq!(ran.status, Some(2), "{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains("line 2") && ran.stderr.contains(reason), "{command}: {}", ran.stderr);
+        assert_eq!(ran.stdout, "", "{command}");
+    }
+}
+
+/// A student sees why a program has failed.
+#[test]
+fn a_program_that_fails_or_cannot_start_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "run A no-such-program 1 -> ENOENT
+run B sh -c 'echo \"$SOCKLENS_FOLDER\" | wc -l; echo wrong >&2; exit 4' -> 4
+run B sh -c 'echo fine; echo progress >&2' -> 0
+";
+    let ran = run_file(folder.path(), text, &["--tier", "loopback"]);
+    assert_eq!(ran.status, Some(0), "{}{}", ran.stdout, ran.stderr);
+    for part in [
+        "A: no-such-program cannot be started: No such file or directory",
+        "B printed: 1",
+        "B printed to the standard error: wrong",
+        "B printed: fine",
+    ] {
+        assert!(ran.stdout.contains(part), "{part}:\n{}", ran.stdout);
+    }
+    assert!(!ran.stdout.contains("error: progress"), "{}", ran.stdout);
+}
+
 #[test]
 fn a_decision_about_a_packet_that_never_comes_says_what_is_held() {
     if !has_wire() {

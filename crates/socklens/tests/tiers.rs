@@ -248,7 +248,7 @@ S.bind((\"10.0.0.2\", 5353))
 C = A.socket(AF_INET, SOCK_DGRAM)
 C.sendto(b\"x\", (\"10.0.0.2\", 5353))
 S.recv(1) -> b\"x\"
-run B \". {} > {}\" -> 0
+run B sh -c '. {} > {}' -> 0
 ",
         script.display(),
         printed.display()

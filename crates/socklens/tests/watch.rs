@@ -764,6 +764,13 @@ fn mistakes_in_the_arguments_are_found_before_anything_runs() {
         (&[][..], "watch needs a program: --a COMMAND, --b COMMAND, or both"),
         (&["--a"], "--a needs a value"),
         (&["--a", ""], "--a needs a program"),
+        (
+            &["--a", "cat x | wc"],
+            "--a: `|` is for a shell, and no shell runs. To run one, write sh -c 'cat x | wc'",
+        ),
+        (&["--b", "python3 $HOME/x.py"], "--b: `$HOME` is for a shell"),
+        (&["--a", "true", "--max-memory", "2X"], "\"2X\" is not a number of bytes, such as 1000000, 512K"),
+        (&["--a", "true", "--max-descriptors", "7"], "\"7\" is not a number of descriptors from 8"),
         (&["--a", "echo 'x"], "--a: a quote in \"echo 'x\" is not closed"),
         (&["--a", "true", "--a", "true"], "--a is there twice"),
         (&["curl"], "\"curl\" is not an option; a program is the value of --a or --b"),

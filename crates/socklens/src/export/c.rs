@@ -176,7 +176,10 @@ fn expression(call: &Call) -> String {
         "join_group" => format!("group({fd}, IP_ADD_MEMBERSHIP, {})", literal(first, "\"\"")),
         "leave_group" => format!("group({fd}, IP_DROP_MEMBERSHIP, {})", literal(first, "\"\"")),
         "unlink" => format!("unlink({})", literal(first, "\"\"")),
-        "run" => format!("run({})", literal(first, "\"\"")),
+        "run" => {
+            let words: Vec<_> = call.args.iter().map(|word| literal(Some(word), "\"\"")).collect();
+            format!("run((char *[]){{{}, NULL}})", words.join(", "))
+        }
         _ => String::new(),
     };
     let event = match call.function.as_str() {

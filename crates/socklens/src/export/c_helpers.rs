@@ -452,10 +452,17 @@ static int make_pair(int *one, int *other, int family, int type)
         "run",
         r#"
 /* Runs a program, which inherits what is inheritable, and returns its status. */
-static long run(const char *command)
+static long run(char *const words[])
 {
-    int status = system(command);
-    return status < 0 ? -1 : WEXITSTATUS(status);
+    int status = -1;
+    pid_t child = fork();
+    if (child == 0) {
+        execvp(words[0], words);
+        _exit(127);
+    }
+    if (child < 0 || waitpid(child, &status, 0) < 0)
+        return -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 "#,
     ),

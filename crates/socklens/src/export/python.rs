@@ -95,10 +95,10 @@ def recv_fds(sock, size, count):
 "#;
 
 const RUN: &str = r#"
-def run(command):
+def run(*command):
     """Runs a program, which inherits what is inheritable."""
     environment = {**os.environ, "SOCKLENS_FOLDER": FOLDER}
-    return subprocess.call(command, shell=True, close_fds=False, env=environment)
+    return subprocess.call(command, close_fds=False, env=environment)
 
 "#;
 

@@ -104,10 +104,10 @@ fn next_socket(descriptors: &mut impl Iterator<Item = std::os::fd::OwnedFd>) -> 
         "run",
         r#"
 /// Runs a program, which inherits what is inheritable, and returns its status.
-fn run(command: &str) -> io::Result<String> {
+fn run(program: &str, args: &[&str]) -> io::Result<String> {
     let folder = std::env::current_dir()?;
-    let mut shell = std::process::Command::new("/bin/sh");
-    let status = shell.args(["-c", command]).env("SOCKLENS_FOLDER", folder).status()?;
+    let mut command = std::process::Command::new(program);
+    let status = command.args(args).env("SOCKLENS_FOLDER", folder).status()?;
     Ok(status.to_string())
 }
 "#,
@@ -332,7 +332,10 @@ fn expression(call: &Call) -> (String, Made) {
             nothing(format!("{group}.and_then(|group| {socket}.{}(group, 0))", call.function))
         }
         "unlink" => nothing(format!("std::fs::remove_file({})", literal(first, "\"\""))),
-        "run" => (format!("run({})", literal(first, "\"\"")), Made::Text),
+        "run" => {
+            let words: Vec<_> = call.args.iter().map(|word| literal(Some(word), "\"\"")).collect();
+            (format!("run({}, &[{}])", words[0], words[1..].join(", ")), Made::Text)
+        }
         _ => nothing(format!("{socket}.close()")),
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::Value as Json;
 
 use crate::call::{OF_HOST, OF_SOCKET};
+use crate::command;
 use crate::event::HostName;
 use crate::lab::SCENARIO;
 use crate::scenario::parse::{is_invisible, is_name};
@@ -391,7 +392,7 @@ impl Builder {
         }
         let host = HostName::parse(text(event, "actor")).ok_or("a call without its host")?;
         let args = match function.as_str() {
-            "run" => vec![Value::Str(args_text.clone())],
+            "run" => command::split(&args_text)?.into_iter().map(Value::Str).collect(),
             function if OF_HOST.contains(&function) || OF_SOCKET.contains(&function) => {
                 let of_call = format!("{args_text})");
                 let mut reader = Reader::new(&of_call);

@@ -408,7 +408,7 @@ impl Text {
             }
             // They make no system call.
             "gettimeout" | "getblocking" => return Vec::new(),
-            // The arguments of the shell are those of execve(2) in the child.
+            // The arguments of the program are those of execve(2) in the child.
             "run" => {
                 let status = value.parse::<u32>().unwrap_or_default() << 8;
                 let end = if status == 0 {
@@ -438,6 +438,18 @@ impl Text {
     }
 }
 
+/// The call that runs a program, in the child.
+fn execve(call: &Call) -> String {
+    let words: Vec<_> = call.args.iter().map(|word| word.to_string()).collect();
+    // Where a program without a path most often is: a recording does not have it.
+    let path = match &call.args[..] {
+        [Value::Str(program), ..] if !program.contains('/') => format!("/usr/bin/{program}"),
+        [Value::Str(program), ..] => program.clone(),
+        _ => String::new(),
+    };
+    format!("execve({path:?}, [{}], 0x7ffd0000) = 0", words.join(", "))
+}
+
 pub(super) fn text(session: &Session) -> String {
     let mut output = Text::default();
     for step in &session.steps {
@@ -449,9 +461,7 @@ pub(super) fn text(session: &Session) -> String {
                 let thread = (1..).find(|thread| !busy.contains(thread)).unwrap_or(1);
                 let pid = Text::pid(host, thread);
                 if call.function == "run" {
-                    let shell =
-                        format!("execve(\"/bin/sh\", [\"sh\", \"-c\", {:?}], 0x7ffd0000) = 0", call.text);
-                    output.put(Text::pid(host, 100), &shell);
+                    output.put(Text::pid(host, 100), &execve(call));
                 }
                 if call.is_started || call.outcome == Outcome::Open {
                     // A descriptor gets its number when the call returns.

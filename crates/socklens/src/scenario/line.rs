@@ -160,7 +160,10 @@ pub(crate) enum Statement {
     Wait(Duration),
     Run {
         host: HostName,
-        command: String,
+        /// As the scenario writes it.
+        text: String,
+        /// The program and its arguments.
+        words: Vec<String>,
         background: bool,
         wanted: Wanted,
     },

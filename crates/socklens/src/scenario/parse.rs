@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::call::{OF_HOST, OF_SOCKET};
+use crate::command;
 use crate::event::{Fate, HostName};
 use crate::hub::{Policy, Select};
 use crate::observe::STATES;
@@ -192,15 +193,16 @@ fn parse_statement(text: &str, known: &mut Vec<String>) -> Result<Statement, Str
             };
             // A command may stand in quotes.
             let mut quoted = Reader::new(command);
-            let command = match quoted.value() {
+            let text = match quoted.value() {
                 Ok(Value::Str(inside)) if quoted.rest().trim().is_empty() => inside,
                 _ => command.to_owned(),
             };
+            let words = command::split(&text)?;
             let result = if result.is_empty() { String::new() } else { format!("-> {result}") };
             let mut reader = Reader::new(&result);
             let wanted = parse_wanted(&mut reader)?;
             at_end(&reader)?;
-            Ok(Statement::Run { host: host(name)?, command, background, wanted })
+            Ok(Statement::Run { host: host(name)?, text, words, background, wanted })
         }
         "sysctl" => {
             let parts: Vec<_> = rest.splitn(3, ' ').collect();

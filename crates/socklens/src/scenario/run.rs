@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::call::{CallError, Context, perform};
@@ -298,8 +299,8 @@ impl Runner<'_> {
                 self.hub.wait_for(*time, |_| None::<()>);
                 shown("ok")
             }
-            Statement::Run { host, command, background, wanted } => {
-                let id = self.start_program(line, *host, command)?;
+            Statement::Run { host, text, words, background, wanted } => {
+                let id = self.start_program(line, *host, (text, words))?;
                 let pending = Pending { id, object: host.to_string() };
                 if *background {
                     self.pending.push(pending);
@@ -429,21 +430,34 @@ impl Runner<'_> {
         if matches(&outcome, wanted) { Ok(Shown { text, counts }) } else { failed(text) }
     }
 
-    fn start_program(&mut self, line: &Line, host: HostName, command: &str) -> Result<u64, Broken> {
+    fn start_program(
+        &mut self,
+        line: &Line,
+        host: HostName,
+        (text, words): (&str, &[String]),
+    ) -> Result<u64, Broken> {
         let name = host.to_string();
-        let id = self.hub.lock().begin_call(host, (&name, "run", command), line.number);
-        let (hub, command) = (self.hub.clone(), command.to_owned());
+        let id = self.hub.lock().begin_call(host, (&name, "run", text), line.number);
+        let (hub, words) = (self.hub.clone(), words.to_vec());
         let folder = self.lab.folder.clone();
         let job = move || {
             let begin = Instant::now();
-            let outcome = match folder.path().and_then(|folder| program(&hub, &command, folder)) {
-                Ok((status, output)) => {
+            let note = |text: String| hub.with(|state| state.put(EventKind::Note(text)));
+            let outcome = match folder.path().and_then(|folder| program(&hub, &words, folder)) {
+                Ok(Ended { status, output, errors }) => {
                     if !output.is_empty() {
-                        hub.with(|state| state.put(EventKind::Note(format!("{name} printed: {output}"))));
+                        note(format!("{name} printed: {output}"));
+                    }
+                    // Programs such as curl print there also if nothing is wrong.
+                    if status != 0 && !errors.is_empty() {
+                        note(format!("{name} printed to the standard error: {errors}"));
                     }
                     Outcome::Value(Value::Int(status.into()))
                 }
-                Err(error) => Outcome::Errno(error_name(&error)),
+                Err(error) => {
+                    note(format!("{name}: {} cannot be started: {error}", words[0]));
+                    Outcome::Errno(error_name(&error))
+                }
             };
             hub.with(|state| state.end_call(id, outcome, begin.elapsed()));
         };
@@ -520,40 +534,51 @@ const REPEATED_AFTER: Duration = Duration::from_millis(500);
 /// Bytes of a program's output that are kept.
 const OUTPUT: u64 = 4096;
 
-/// Runs a program until it ends or the lab does, and returns its status and the beginning of its
-/// output.
-fn program(hub: &Hub, command: &str, folder: &Path) -> io::Result<(i32, String)> {
-    let mut child = Command::new("/bin/sh")
-        .args(["-c", command])
+/// How a program has ended, and the beginning of what it has printed.
+#[derive(Debug)]
+struct Ended {
+    status: i32,
+    output: String,
+    errors: String,
+}
+
+fn read_beginning(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut output = Vec::new();
+        let _ = pipe.by_ref().take(OUTPUT).read_to_end(&mut output);
+        let _ = io::copy(&mut pipe, &mut io::sink());
+        String::from_utf8_lossy(&output).trim_end().to_owned()
+    })
+}
+
+/// Runs a program until it ends or the lab does.
+fn program(hub: &Hub, words: &[String], folder: &Path) -> io::Result<Ended> {
+    let mut child = Command::new(&words[0])
+        .args(&words[1..])
         .env("SOCKLENS_FOLDER", folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()?;
-    let mut pipe = child.stdout.take();
-    let reader = std::thread::spawn(move || {
-        let mut output = Vec::new();
-        if let Some(pipe) = &mut pipe {
-            let _ = pipe.by_ref().take(OUTPUT).read_to_end(&mut output);
-            let _ = io::copy(pipe, &mut io::sink());
-        }
-        String::from_utf8_lossy(&output).trim_end().to_owned()
-    });
+    let readers = [child.stdout.take().map(read_beginning), child.stderr.take().map(read_beginning)];
     loop {
         if let Some(status) = child.try_wait()? {
             // What the program has started may keep the pipe open.
             let end = Instant::now() + Duration::from_millis(200);
-            while !reader.is_finished() && Instant::now() < end {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            let output =
-                if reader.is_finished() { reader.join().unwrap_or_default() } else { String::new() };
-            return Ok((status.code().unwrap_or(-1), output));
+            let printed = readers.map(|reader| {
+                let reader = reader?;
+                while !reader.is_finished() && Instant::now() < end {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                if reader.is_finished() { reader.join().ok() } else { None }
+            });
+            let [output, errors] = printed.map(Option::unwrap_or_default);
+            return Ok(Ended { status: status.code().unwrap_or(-1), output, errors });
         }
         if hub.is_ending() {
             child.kill()?;
             child.wait()?;
-            return Ok((-1, String::new()));
+            return Ok(Ended { status: -1, output: String::new(), errors: String::new() });
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -91,11 +91,12 @@ pub(crate) fn serve(arguments: &[String]) -> Result<u8, String> {
                 tier = Some(known.ok_or_else(|| format!("{name:?} is not veth, tun or loopback"))?);
             }
             // Those of `socklens watch`.
-            "--a" | "--b" | "--hold" => programs.extend([argument.clone(), value()?.clone()]),
+            "--a" | "--b" | "--hold" | "--max-memory" | "--max-descriptors" => {
+                programs.extend([argument.clone(), value()?.clone()]);
+            }
             "--hold-packets" | "--stay" | "--all" => programs.push(argument.clone()),
             "--max-recording" => {
-                let text = value()?;
-                recording = text.parse().map_err(|_| format!("{text:?} is not a number of bytes"))?;
+                recording = usize::try_from(watch::bytes(value()?)?).unwrap_or(usize::MAX);
             }
             option if option.starts_with('-') => return Err(format!("serve has no option {option}")),
             path if file.is_none() => file = Some(path),

@@ -6,7 +6,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::ptr;
 
-use rustix::process::{Signal, getpid, set_parent_process_death_signal};
+use rustix::process::{
+    Resource, Rlimit, Signal, getpid, getrlimit, set_parent_process_death_signal, setrlimit,
+};
 use seccompiler::{BpfProgram, apply_filter};
 
 /// What a thread of a watched program reports.
@@ -265,9 +267,19 @@ pub(crate) fn set_register(thread: i32, register: Register, value: u64) -> io::R
 }
 
 /// Starts a program with the filter. The new process sends its identity over `tracer` and waits for
-/// a byte, so that it is traced before it runs the program. If this process ends before, it ends.
-pub(crate) fn start(mut command: Command, tracer: UnixStream, filter: BpfProgram) -> io::Result<Child> {
+/// a byte, so that it is traced before it runs the program. If this process ends before, it ends. The
+/// program can open at most `descriptors`, and no more than it could without this.
+pub(crate) fn start(
+    mut command: Command,
+    tracer: UnixStream,
+    filter: BpfProgram,
+    descriptors: u64,
+) -> io::Result<Child> {
+    let limits = getrlimit(Resource::Nofile);
+    let lower = |limit: Option<u64>| Some(limit.map_or(descriptors, |limit| limit.min(descriptors)));
+    let limits = Rlimit { current: lower(limits.current), maximum: lower(limits.maximum) };
     let prepare = move || {
+        setrlimit(Resource::Nofile, limits)?;
         set_parent_process_death_signal(Some(Signal::KILL))?;
         let mut tracer = &tracer;
         tracer.write_all(&getpid().as_raw_nonzero().get().to_ne_bytes())?;

@@ -1,5 +1,6 @@
 //! The arguments of `socklens watch`.
 
+use crate::command;
 use crate::event::HostName;
 use crate::lab::Tier;
 use crate::scenario::closest::suggestion;
@@ -9,7 +10,14 @@ use crate::watch::tracer::Hold;
 /// Bytes of a recording, unless another limit is given.
 const RECORDING: usize = 32 << 20;
 
-const OPTIONS: [&str; 13] = [
+/// Bytes of memory of all programs, unless another limit is given.
+const MEMORY: u64 = 2 << 30;
+/// Without so many descriptors a program cannot load its libraries.
+const FEWEST: u64 = 8;
+/// Descriptors of a process, unless another limit is given.
+const DESCRIPTORS: u64 = 4096;
+
+const OPTIONS: [&str; 15] = [
     "--a",
     "--b",
     "--hold",
@@ -23,6 +31,8 @@ const OPTIONS: [&str; 13] = [
     "--pcapng",
     "--html",
     "--max-recording",
+    "--max-memory",
+    "--max-descriptors",
 ];
 
 /// A program and its arguments.
@@ -49,7 +59,11 @@ pub(crate) struct Arguments {
     pub(crate) jsonl: Option<String>,
     pub(crate) pcapng: Option<String>,
     pub(crate) html: Option<String>,
+    /// Bytes.
     pub(crate) max_recording: usize,
+    /// Bytes.
+    pub(crate) max_memory: u64,
+    pub(crate) max_descriptors: u64,
 }
 
 impl Arguments {
@@ -70,13 +84,31 @@ impl Arguments {
     }
 }
 
-/// Splits a command as a shell would, without running one.
+/// A number of bytes, or one such as 64M.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let (digits, factor) = match text.char_indices().next_back() {
+        Some((end, 'K')) => (&text[..end], 1 << 10),
+        Some((end, 'M')) => (&text[..end], 1 << 20),
+        Some((end, 'G')) => (&text[..end], 1 << 30),
+        _ => (text, 1),
+    };
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    number.ok_or_else(|| format!("{text:?} is not a number of bytes, such as 1000000, 512K, 64M or 2G"))
+}
+
+/// A number of bytes in the largest unit without a rest.
+pub(crate) fn shown(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.into_iter().find(|(shift, _)| bytes >= 1 << shift && bytes % (1 << shift) == 0);
+    unit.map_or_else(|| format!("{bytes} bytes"), |(shift, unit)| format!("{} {unit}", bytes >> shift))
+}
+
 fn words(option: &str, text: &str) -> Result<Words, String> {
-    let words = shlex::split(text).ok_or_else(|| format!("{option}: a quote in {text:?} is not closed"))?;
-    match words.first().map(String::as_str) {
-        None | Some("") => Err(format!("{option} needs a program")),
-        Some(_) => Ok(Words { text: text.to_owned(), words }),
+    if text.trim().is_empty() {
+        return Err(format!("{option} needs a program"));
     }
+    let words = command::split(text).map_err(|problem| format!("{option}: {problem}"))?;
+    Ok(Words { text: text.to_owned(), words })
 }
 
 /// Reads the calls of `--hold`: names, with or without a host before them.
@@ -102,7 +134,12 @@ fn holds(text: &str) -> Result<Vec<Hold>, String> {
 }
 
 pub(crate) fn parse(arguments: &[String]) -> Result<Arguments, String> {
-    let mut parsed = Arguments { max_recording: RECORDING, ..Arguments::default() };
+    let mut parsed = Arguments {
+        max_recording: RECORDING,
+        max_memory: MEMORY,
+        max_descriptors: DESCRIPTORS,
+        ..Arguments::default()
+    };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().cloned().ok_or_else(|| format!("{argument} needs a value"));
@@ -133,9 +170,14 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Arguments, String> {
             "--pcapng" => parsed.pcapng = Some(value()?),
             "--html" => parsed.html = Some(value()?),
             "--max-recording" => {
+                parsed.max_recording = usize::try_from(size(&value()?)?).unwrap_or(usize::MAX);
+            }
+            "--max-memory" => parsed.max_memory = size(&value()?)?,
+            "--max-descriptors" => {
                 let text = value()?;
-                parsed.max_recording =
-                    text.parse().map_err(|_| format!("{text:?} is not a number of bytes"))?;
+                let number = text.parse().ok().filter(|number| *number >= FEWEST);
+                parsed.max_descriptors = number
+                    .ok_or_else(|| format!("{text:?} is not a number of descriptors from {FEWEST}"))?;
             }
             option if option.starts_with('-') => {
                 let hint = suggestion(option, OPTIONS);

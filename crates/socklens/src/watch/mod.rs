@@ -7,6 +7,7 @@
 
 mod arguments;
 mod decode;
+mod memory;
 mod sockets;
 mod text;
 mod tracer;
@@ -33,7 +34,8 @@ use crate::page;
 use crate::record::{Head, Object, json, meta, write_jsonl, write_pcapng};
 use crate::scenario::parse::is_invisible;
 use crate::sys::{calls, trace};
-pub(crate) use arguments::{Arguments, parse};
+use arguments::shown;
+pub(crate) use arguments::{Arguments, parse, size as bytes};
 use sockets::Sockets;
 use text::WatchPrinter;
 use tracer::Tracer;
@@ -314,6 +316,8 @@ struct Session<'a> {
     problems: [Option<String>; 2],
     /// How much was recorded, and up to which event that was counted.
     recorded: (usize, usize),
+    /// When the memory of the programs was read, and how long that took.
+    measured: (Instant, Duration),
     /// When a packet was sent or a socket has changed.
     changed: Instant,
 }
@@ -352,6 +356,7 @@ impl<'a> Session<'a> {
             was_ended: [false; 2],
             problems: [None, None],
             recorded: (0, 0),
+            measured: (Instant::now(), Duration::ZERO),
             changed: Instant::now(),
         };
         session.start_next()?;
@@ -458,8 +463,9 @@ impl<'a> Session<'a> {
         let (own, theirs) = UnixStream::pair()?;
         let (sender, result) = channel();
         let (filter, bell) = (calls::filter(), self.bell.copy()?);
+        let descriptors = self.arguments.max_descriptors;
         self.lab.run(host, move || {
-            let _ = sender.send(trace::start(command, theirs, filter));
+            let _ = sender.send(trace::start(command, theirs, filter, descriptors));
             bell.ring();
         })?;
         let mut process = [0; 4];
@@ -575,6 +581,8 @@ impl<'a> Session<'a> {
             format!("the recording has reached its limit of {} bytes", self.arguments.max_recording)
         } else if self.tracer.has_too_many_threads() {
             "the programs have too many threads".to_owned()
+        } else if self.has_too_much_memory() {
+            format!("the programs have more than {} of memory", shown(self.arguments.max_memory))
         } else {
             return;
         };
@@ -582,6 +590,20 @@ impl<'a> Session<'a> {
         let problem = format!("was killed: {reason}");
         self.problems = [Some(problem.clone()), Some(problem)];
         self.kill();
+    }
+
+    fn has_too_much_memory(&mut self) -> bool {
+        /// At most this part of the time is used for it.
+        const PART: u32 = 20;
+        let (last, took) = self.measured;
+        let begin = Instant::now();
+        if begin - last < TICK.max(took * PART) {
+            return false;
+        }
+        let limit = self.arguments.max_memory;
+        let is_too_much = self.tracer.memory(limit) > limit;
+        self.measured = (begin, begin.elapsed());
+        is_too_much
     }
 
     /// Ends B after A, and the rest after both. Returns whether nothing is left.

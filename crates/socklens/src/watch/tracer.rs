@@ -13,6 +13,7 @@ use crate::scenario::parse::is_invisible;
 use crate::sys::calls::{self, Call};
 use crate::sys::trace::{self, CallInfo, Register, Report, Until};
 use crate::watch::decode::{Decoder, Described};
+use crate::watch::memory;
 use crate::watch::sockets::{Process, Sockets};
 
 /// Threads of all programs together.
@@ -554,6 +555,20 @@ impl<'a> Tracer<'a> {
 
     pub(crate) fn has_too_many_threads(&self) -> bool {
         self.threads.len() > THREADS
+    }
+
+    /// Bytes of memory of all programs, without those of files. If they seem to be more than `limit`,
+    /// what processes share is counted once.
+    pub(crate) fn memory(&self, limit: u64) -> u64 {
+        let mut processes = HashMap::<i32, Vec<i32>>::new();
+        for (number, thread) in &self.threads {
+            processes.entry(thread.process).or_default().push(*number);
+        }
+        let sum = |count: fn(&[i32]) -> u64| processes.values().map(|threads| count(threads)).sum();
+        match sum(memory::of_process) {
+            bytes if bytes > limit => sum(memory::share_of_process),
+            bytes => bytes,
+        }
     }
 
     pub(crate) fn end_of(&self, host: HostName) -> Option<Result<i32, i32>> {

@@ -332,6 +332,32 @@ static void thread_bomb(void) {
     does_nothing(NULL);
 }
 
+/* A child shares its pages with its parent, until one of them writes. */
+static void memory(int megabytes, int children) {
+    size_t size = (size_t)megabytes << 20;
+    char *data = malloc(size);
+    CHECK(data != NULL);
+    memset(data, 1, size);
+    for (int n = 0; n < children; n++) {
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0) does_nothing(NULL);
+    }
+    printf("memory: written\n");
+    fflush(stdout);
+    if (children == 0) does_nothing(NULL);
+    /* The tool looks at the memory many times meanwhile. */
+    usleep(500000);
+    kill(0, SIGTERM);
+}
+
+static void descriptors(void) {
+    int count = 0, last;
+    while ((last = dup(1)) >= 0) count = last + 1;
+    CHECK(errno == EMFILE);
+    printf("descriptors: %d\n", count);
+}
+
 static void *executes(void *path) {
     sigset_t wanted;
     int signal;
@@ -373,6 +399,8 @@ int main(int count, char **arguments) {
     else if (strcmp(what, "waits") == 0) waits();
     else if (strcmp(what, "process_bomb") == 0) process_bomb();
     else if (strcmp(what, "thread_bomb") == 0) thread_bomb();
+    else if (strcmp(what, "memory") == 0) memory(number, atoi(arguments[3]));
+    else if (strcmp(what, "descriptors") == 0) descriptors();
     else if (strcmp(what, "exec_from_thread") == 0) exec_from_thread(arguments[0]);
     else if (strcmp(what, "exit") == 0) return number;
     else CHECK(!"a known argument");

@@ -20,7 +20,8 @@ fn programs_that_start_too_many_processes_or_threads_are_killed() {
             "--a",
             &format!("{actor} {kind} {mark}"),
             "--b",
-            &format!("sh -c 'sleep 300; :' {mark}"),
+            // A starts once it listens.
+            &format!("{actor} fork_server 1 {mark}"),
         ]);
         assert_eq!(ran.status, Some(1), "{}{}", ran.stdout, ran.stderr);
         let reason = "the programs have too many threads, and the programs were killed";
@@ -31,6 +32,65 @@ fn programs_that_start_too_many_processes_or_threads_are_killed() {
             thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// In a process that is killed nothing else of the system is short of memory meanwhile.
+#[test]
+fn programs_that_use_too_much_memory_are_killed() {
+    let Some(actor) = actor() else { return };
+    let ran = watch(&["--a", &format!("{actor} memory 200 0"), "--max-memory", "150M"]);
+    assert_eq!(ran.status, Some(1), "{}{}", ran.stdout, ran.stderr);
+    let reason = "the programs have more than 150 MiB of memory, and the programs were killed";
+    assert_eq!(ran.stdout.matches(reason).count(), 1, "{}", ran.stdout);
+}
+
+/// Four processes have the pages of the first one.
+#[test]
+fn memory_that_processes_share_is_counted_once() {
+    let Some(actor) = actor() else { return };
+    let ran = watch(&["--a", &format!("{actor} memory 100 3"), "--max-memory", "150M"]);
+    assert!(ran.stdout.contains("A printed: memory: written"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("was ended by SIGTERM"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_program_can_open_only_so_many_descriptors() {
+    let Some(actor) = actor() else { return };
+    let program = format!("{actor} descriptors");
+    let ran = watch(&["--a", &program, "--max-descriptors", "50"]);
+    assert!(ran.stdout.contains("A printed: descriptors: 50\n"), "{}", ran.stdout);
+    assert_eq!(ran.status, Some(0), "{}", ran.stdout);
+    // The limit of the system is lower, or the one of the tool.
+    let ran = watch(&["--a", &program]);
+    let printed = ran.stdout.split("descriptors: ").nth(1).and_then(|rest| rest.lines().next());
+    let count = printed.and_then(|count| count.parse::<u64>().ok());
+    assert!(count.is_some_and(|count| (8..=4096).contains(&count)), "{}", ran.stdout);
+}
+
+/// Programs of Go and with a sanitizer reserve terabytes of addresses.
+#[test]
+fn reserved_addresses_are_no_memory() {
+    if !can_watch() || !has("cc") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (source, program) = (folder.path().join("reserve.c"), folder.path().join("reserve"));
+    let text = "#define _GNU_SOURCE
+#include <sys/mman.h>
+int main(void) {
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    return mmap(0, 1ul << 40, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED;
+}
+";
+    fs::write(&source, text).unwrap();
+    assert!(Command::new("cc").arg("-o").arg(&program).arg(&source).status().unwrap().success());
+    let program = program.to_str().unwrap();
+    // A system can refuse it by itself.
+    if !Command::new(program).status().unwrap().success() {
+        return not_run("a program cannot reserve a terabyte");
+    }
+    let ran = watch(&["--a", program, "--max-memory", "150M"]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stdout);
 }
 
 /// The first thread ends in its call, and the one that calls execve(2) gets its identity.
