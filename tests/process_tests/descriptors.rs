@@ -2,6 +2,7 @@
 //! `wrap_request` could not get a deadline. It serves again when there are some.
 
 use std::io;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -45,6 +46,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("hooks_without_wrap_request_need_no_thread", needs_no_thread_without_the_hook),
     ("a_deadline_is_enforced_once_its_thread_can_be_started", enforced_once_a_thread_starts),
     ("the_stop_command_drains_without_a_thread_for_it", the_stop_command_drains_without_a_thread),
+    ("a_drain_logs_that_there_is_no_thread_for_get_request", drain_logs_that_there_is_no_thread),
     ("wrap_request_is_never_called_without_a_thread", is_never_called_without_a_thread),
     ("a_pool_without_descriptors_for_its_workers_accepts_nothing", accepts_nothing_without_all_workers),
     ("wrap_request_does_not_begin_after_the_end_of_a_drain", does_not_begin_after_the_end_of_a_drain),
@@ -264,6 +266,38 @@ fn the_stop_command_drains_without_a_thread() {
     assert!(read_to_end(&admin).starts_with("HTTP/1.1 200 "));
     let stats = server.handle().stats();
     assert_eq!((stats.finished, stats.aborted), (1, 0), "{stats}");
+}
+
+/// Keeps the lines of level warn.
+struct Warnings(Mutex<Vec<String>>);
+
+static WARNINGS: Warnings = Warnings(Mutex::new(Vec::new()));
+
+impl log::Log for Warnings {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+/// The hook may take longer than the drain then.
+fn drain_logs_that_there_is_no_thread() {
+    log::set_logger(&WARNINGS).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    let server = TCPServer::builder(handler_fn(|cx| cx.request.sendall(b"served"))).hooks(Plain);
+    let server = testing::serve(server.bind(LOOPBACK).unwrap());
+    let no_threads = NoThreads::begin_beside(0);
+    let report = server.handle().drain(LIMIT).unwrap();
+    drop(no_threads);
+    assert!(report.aborted.is_empty(), "{report:?}");
+    let lines = WARNINGS.0.lock().unwrap();
+    let begin = "cannot start a thread for get_request: the drain waits for it without a limit: ";
+    assert!(matches!(&lines[..], [line] if line.starts_with(begin)), "{lines:?}");
 }
 
 /// No call is made that nothing could end, not even the first.

@@ -32,6 +32,7 @@ mod is_stopping;
 mod lame_duck;
 mod log_keys;
 mod log_limits;
+mod loggers;
 mod manage_workers;
 #[cfg(target_os = "linux")]
 mod memory_shortage;
@@ -140,6 +141,7 @@ fn main() -> ExitCode {
         lame_duck::TESTS,
         log_keys::TESTS,
         log_limits::TESTS,
+        loggers::TESTS,
         manage_workers::TESTS,
         #[cfg(target_os = "linux")]
         memory_shortage::TESTS,

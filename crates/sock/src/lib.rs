@@ -131,6 +131,8 @@ pub use call::deadline::{
 #[doc(hidden)]
 pub use call::hint::set_serving_thread;
 pub use call::to_timeout::{ToDuration, ToTimeout};
+#[doc(hidden)]
+pub use call::trace::HoldRecords;
 pub use call::trace::set_entry_records;
 #[doc(hidden)]
 pub use call::trace::traced;

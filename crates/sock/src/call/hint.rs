@@ -13,7 +13,7 @@ use std::time::Duration;
 use log::kv::{Error, Key, Source, Value, VisitSource};
 
 use crate::call::deadline::{Events, POLLIN, POLLOUT};
-use crate::call::trace;
+use crate::call::trace::{self, HeldRecord};
 use crate::sys::RawFd;
 
 /// How often a receive returns the end of file before there is a hint.
@@ -31,7 +31,10 @@ const BLOCKED: Duration = Duration::from_millis(50);
 
 #[inline]
 pub(crate) fn enabled() -> bool {
-    trace::guard_logger(|| log::log_enabled!(target: "sock::hint", log::Level::Trace)).unwrap_or_default()
+    trace::is_target_enabled(
+        |held| held.logs_hints,
+        || log::log_enabled!(target: "sock::hint", log::Level::Trace),
+    )
 }
 
 /// What a hint is about.
@@ -72,8 +75,22 @@ impl Hint {
     /// Logs the hint. The text says what was seen and what to do.
     #[cold]
     pub(crate) fn log(self, fd: Option<RawFd>, text: fmt::Arguments<'_>) {
-        let (name, scenario) = self.names();
-        let fields = Fields { name, scenario, fd };
+        trace::log_or_hold(HeldRecord::Hint(HeldHint { hint: self, fd, text: text.to_string() }));
+    }
+}
+
+/// A hint that is to be logged.
+pub(crate) struct HeldHint {
+    hint: Hint,
+    fd: Option<RawFd>,
+    text: String,
+}
+
+impl HeldHint {
+    pub(crate) fn log(&self) {
+        let HeldHint { hint, fd, text } = self;
+        let (name, scenario) = hint.names();
+        let fields = Fields { name, scenario, fd: *fd };
         trace::guard_logger(|| {
             let mut record = log::Record::builder();
             record.level(log::Level::Trace).target("sock::hint").module_path_static(Some(module_path!()));

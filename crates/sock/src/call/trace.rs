@@ -13,13 +13,14 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use log::kv::{Error, Key, Source, Value, VisitSource};
 
-use crate::call::hint;
+use crate::call::hint::{self, HeldHint};
 use crate::error::errno_name;
 use crate::sys::AsRawFd;
 
@@ -55,7 +56,14 @@ pub(crate) fn enabled() -> bool {
 }
 
 fn logs_calls() -> bool {
-    guard_logger(|| log::log_enabled!(target: "sock::call", log::Level::Trace)).unwrap_or_default()
+    is_target_enabled(|held| held.logs_calls, || log::log_enabled!(target: "sock::call", log::Level::Trace))
+}
+
+/// Returns whether a target is enabled. The logger decides, which is code of the user, so while
+/// records are held back it is what the logger has decided before.
+pub(crate) fn is_target_enabled(held: impl Fn(&Held) -> bool, ask: impl FnOnce() -> bool) -> bool {
+    let before = HELD.with_borrow(|now| (now.depth > 0).then(|| held(now)));
+    before.unwrap_or_else(|| guard_logger(ask).unwrap_or_default())
 }
 
 /// A call that has returned.
@@ -126,7 +134,7 @@ fn log_call<T: TraceValue>(called: Called<T>) -> io::Result<T> {
     }
     let shown = DisplayResult(&result).to_string();
     let errno = result.as_ref().err().and_then(io::Error::raw_os_error);
-    log_or_hold(HeldRecord { line, end: Some(End { shown, errno, took, data }) });
+    log_or_hold(HeldRecord::Call { line, end: Some(End { shown, errno, took, data }) });
     result
 }
 
@@ -160,19 +168,23 @@ pub fn set_entry_records(on: bool) {
 #[cold]
 pub(crate) fn entered(line: String) -> (String, Instant) {
     if ENTRY_RECORDS.load(Ordering::Relaxed) && logs_calls() {
-        log_or_hold(HeldRecord { line: line.clone(), end: None });
+        log_or_hold(HeldRecord::Call { line: line.clone(), end: None });
     }
     (line, Instant::now())
 }
 
-/// The record of a call, or of its start.
-struct HeldRecord {
-    line: String,
-    end: Option<End>,
+/// What is logged for a call.
+pub(crate) enum HeldRecord {
+    /// The record of a call, or of its start.
+    Call {
+        line: String,
+        end: Option<End>,
+    },
+    Hint(HeldHint),
 }
 
 /// What is known when a call has returned.
-struct End {
+pub(crate) struct End {
     shown: String,
     errno: Option<i32>,
     took: Duration,
@@ -181,10 +193,12 @@ struct End {
 
 impl HeldRecord {
     fn log(&self) {
-        let line = &self.line;
-        match &self.end {
-            None => record("sock::enter", format_args!("{line}"), &Fields { line, end: None }),
-            Some(end) => {
+        match self {
+            HeldRecord::Hint(hint) => hint.log(),
+            HeldRecord::Call { line, end: None } => {
+                record("sock::enter", format_args!("{line}"), &Fields { line, end: None });
+            }
+            HeldRecord::Call { line, end: Some(end) } => {
                 let fields = Fields { line, end: Some(end) };
                 record("sock::call", format_args!("{line} = {} <{:.1?}>", end.shown, end.took), &fields);
             }
@@ -192,39 +206,69 @@ impl HeldRecord {
     }
 }
 
+/// What a thread holds back.
+pub(crate) struct Held {
+    /// The number of [`HoldRecords`] of this thread.
+    depth: usize,
+    records: Vec<HeldRecord>,
+    /// Whether the records of calls were enabled, and hints, before the first of them.
+    logs_calls: bool,
+    pub(crate) logs_hints: bool,
+}
+
 thread_local! {
-    /// The records that this thread holds back, `None` if it does not. No other code runs while this
-    /// is borrowed.
-    static HELD: RefCell<Option<Vec<HeldRecord>>> = const { RefCell::new(None) };
+    /// No other code runs while this is borrowed.
+    static HELD: RefCell<Held> = const {
+        RefCell::new(Held { depth: 0, records: Vec::new(), logs_calls: false, logs_hints: false })
+    };
 }
 
 /// Holds the records of this thread back until it is dropped. Create it before a lock is acquired
-/// under which a call is made: a logger is code of the user, and may need the lock too.
-pub(crate) struct HoldRecords(());
+/// under which a call is made, and drop it afterwards: a logger is code of the user, may block, and may
+/// need the lock too. While it exists the logger is not called for calls and hints. For `sockserver`.
+#[doc(hidden)]
+#[derive(Debug)]
+#[must_use]
+pub struct HoldRecords(PhantomData<*const ()>);
 
 impl HoldRecords {
-    pub(crate) fn begin() -> Option<HoldRecords> {
-        enabled().then(|| {
-            HELD.with_borrow_mut(|held| held.get_or_insert_with(Vec::new).clear());
-            HoldRecords(())
-        })
+    /// Returns `None` if the level trace is disabled.
+    #[doc(hidden)]
+    #[inline]
+    #[must_use]
+    pub fn begin() -> Option<HoldRecords> {
+        let may_log = log::Level::Trace <= log::STATIC_MAX_LEVEL && log::Level::Trace <= log::max_level();
+        if may_log { Some(HoldRecords::hold()) } else { None }
+    }
+
+    #[cold]
+    fn hold() -> HoldRecords {
+        let (logs_calls, logs_hints) = (logs_calls(), hint::enabled());
+        HELD.with_borrow_mut(|held| {
+            (held.logs_calls, held.logs_hints) = (logs_calls, logs_hints);
+            held.depth += 1;
+        });
+        HoldRecords(PhantomData)
     }
 }
 
 impl Drop for HoldRecords {
     fn drop(&mut self) {
-        let held = HELD.with_borrow_mut(Option::take);
-        held.iter().flatten().for_each(HeldRecord::log);
+        let records = HELD.with_borrow_mut(|held| {
+            held.depth -= 1;
+            if held.depth == 0 { std::mem::take(&mut held.records) } else { Vec::new() }
+        });
+        records.iter().for_each(HeldRecord::log);
     }
 }
 
-fn log_or_hold(record: HeldRecord) {
-    let record = HELD.with_borrow_mut(|held| match held {
-        Some(held) => {
-            held.push(record);
-            None
+pub(crate) fn log_or_hold(record: HeldRecord) {
+    let record = HELD.with_borrow_mut(|held| {
+        if held.depth == 0 {
+            return Some(record);
         }
-        None => Some(record),
+        held.records.push(record);
+        None
     });
     if let Some(record) = record {
         record.log();

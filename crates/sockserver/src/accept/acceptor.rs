@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sock::{Address, Socket, errno, errno_name};
+use sock::{Address, HoldRecords, Socket, errno, errno_name};
 
 use crate::connection::datagram::DatagramBuf;
 use crate::lifecycle::current_server::{AcceptingThread, ServingThread};
@@ -36,11 +36,12 @@ const MAX_CONSECUTIVE_ERRORS: u32 = 100;
 ///
 /// The end of a loop waits for the lock, and so do the other workers of a selector. Under it a
 /// request is accepted and added to the registry. The only code of the user is the hook
-/// `get_request`, and a logger that receives the trace of system calls. Its calls of `shutdown` and
-/// `drain` fail with `Deadlock`, because the thread is marked as [`AcceptingThread`]. All other
-/// hooks ([`Accepted::admit`]) and log lines ([`AcceptNote`]) follow when the lock is released. The
-/// system calls are accept(2), which only a pre-forked worker lets block, changes of the poller, and
-/// writes to wakers, which do not block.
+/// `get_request`. Its calls of `shutdown` and `drain` fail with `Deadlock`, because the thread is
+/// marked as [`AcceptingThread`]. All other hooks ([`Accepted::admit`]) and log lines ([`AcceptNote`],
+/// and the records of system calls, see [`HoldRecords`]) follow when the lock is released. The system
+/// calls are accept(2), changes of the poller, and writes to wakers, which do not block. Only in a
+/// pre-forked worker accept(2) may block, and its records are logged under the lock. No other thread
+/// of such a worker needs it: see [`Waiter::blocks_in_accept`].
 #[derive(Clone)]
 pub(crate) struct AcceptGate(Arc<Mutex<Option<Acceptor>>>);
 
@@ -75,6 +76,12 @@ pub(crate) trait Waiter {
         false
     }
 
+    /// Whether accept(2) itself waits for a client. The records of its call are logged at once then,
+    /// because they show that it waits.
+    fn blocks_in_accept(&self) -> bool {
+        false
+    }
+
     /// Waits until a client may be there. Returns false if [`AcceptGate::next`] is to return:
     /// after `limit`, or because there is something else to do.
     fn wait(&self, gate: &AcceptGate, limit: Option<Duration>) -> io::Result<bool>;
@@ -103,12 +110,11 @@ impl AcceptGate {
         acceptor: Acceptor,
         begin: impl FnOnce(&Acceptor) -> io::Result<()>,
     ) -> io::Result<()> {
+        let _accepting = AcceptingThread::begin(acceptor.core.registry());
+        let _held = HoldRecords::begin();
         let mut inside = interleave::lock(&self.0);
-        let accepting = AcceptingThread::begin(acceptor.core.registry());
         begin(&acceptor)?;
         *inside = Some(acceptor);
-        drop(inside);
-        drop(accepting);
         Ok(())
     }
 
@@ -120,17 +126,27 @@ impl AcceptGate {
 
     /// Calls `act` with the acceptor, unless the gate is closed. No attempt is made meanwhile.
     pub(crate) fn with_acceptor<T>(&self, act: impl FnOnce(&mut Acceptor) -> T) -> Option<T> {
+        let held = HoldRecords::begin();
         let mut inside = interleave::lock(&self.0);
         let acceptor = inside.as_mut()?;
-        let _accepting = AcceptingThread::begin(acceptor.core.registry());
-        Some(act(acceptor))
+        let accepting = AcceptingThread::begin(acceptor.core.registry());
+        let done = act(acceptor);
+        drop(inside);
+        drop(held);
+        drop(accepting);
+        Some(done)
     }
 
     /// Calls `act` with the acceptor, or `None` if the gate is closed. No attempt is made meanwhile.
     pub(crate) fn while_locked<T>(&self, act: impl FnOnce(Option<&Acceptor>) -> T) -> T {
+        let held = HoldRecords::begin();
         let inside = interleave::lock(&self.0);
-        let _accepting = inside.as_ref().map(|acceptor| AcceptingThread::begin(acceptor.core.registry()));
-        act(inside.as_ref())
+        let accepting = inside.as_ref().map(|acceptor| AcceptingThread::begin(acceptor.core.registry()));
+        let done = act(inside.as_ref());
+        drop(inside);
+        drop(held);
+        drop(accepting);
+        done
     }
 
     /// Takes the next request, waiting for it up to `limit`. Hooks that concern it are called
@@ -160,9 +176,11 @@ impl AcceptGate {
         if waiter.waits_first() && !waiter.wait(self, limit)? {
             return Ok(Next::TimedOut);
         }
+        let holds_records = !waiter.blocks_in_accept();
         loop {
             interleave::yield_point();
-            let attempt = self.attempt_with(&remove_listener, &mut take, |_, attempt| attempt);
+            let attempt =
+                self.attempt_with(holds_records, &remove_listener, &mut take, |_, attempt| attempt);
             let goes_on = match attempt.unwrap_or(Ok(Attempt::Stopped))? {
                 Attempt::Taken(request) => return Ok(Next::Taken(request)),
                 Attempt::Stopped => return Ok(Next::Stopped),
@@ -182,15 +200,17 @@ impl AcceptGate {
         remove_listener: &dyn Fn(&Arc<Socket>),
         then: impl FnOnce(&Acceptor, io::Result<Attempt<Accepted>>) -> T,
     ) -> Option<T> {
-        self.attempt_with(remove_listener, &mut Acceptor::accept_from, then)
+        self.attempt_with(true, remove_listener, &mut Acceptor::accept_from, then)
     }
 
     fn attempt_with<R, T>(
         &self,
+        holds_records: bool,
         remove_listener: &dyn Fn(&Arc<Socket>),
         take: &mut impl FnMut(&mut Acceptor, usize) -> io::Result<R>,
         then: impl FnOnce(&Acceptor, io::Result<Attempt<R>>) -> T,
     ) -> Option<T> {
+        let held = if holds_records { HoldRecords::begin() } else { None };
         let mut inside = interleave::lock(&self.0);
         let acceptor = inside.as_mut()?;
         let accepting = AcceptingThread::begin(acceptor.core.registry());
@@ -198,6 +218,7 @@ impl AcceptGate {
         let outcome = then(acceptor, attempt);
         let notes = (!acceptor.notes.is_empty()).then(|| std::mem::take(&mut acceptor.notes));
         drop(inside);
+        drop(held);
         if let Some(notes) = notes {
             notes.into_iter().for_each(AcceptNote::log);
         }

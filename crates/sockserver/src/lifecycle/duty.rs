@@ -1,12 +1,13 @@
 //! What a server does beside serving requests: a handover, messages to the service manager.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use sock::{POLLIN, Poll, Socket};
 
 use crate::lifecycle::handle::ServerHandle;
@@ -57,21 +58,84 @@ pub(crate) struct Duties {
     has_any: AtomicBool,
     /// How far the loop is: see [`Duty::ready`] and [`Duty::serving`].
     stage: AtomicU8,
-    /// Under it the duties run. They make system calls that do not wait, and log. The server's handle
-    /// may be called, but for its drain.
+    /// Held to read and change the fields, and while the duties add what they wait for. A thread that
+    /// runs the duties takes them out before: see [`Turn`]. They make system calls and log, and a
+    /// logger is code of the user, which may stop the server.
     state: Mutex<State>,
     /// When a loop that runs the duties itself has done so the last time. Held to copy it.
     last_run: Mutex<Option<Instant>>,
-    /// Held to start the thread, to wake it, and to take the handle. Under it a thread is started, a byte
-    /// is sent without waiting, and socketpair(2) is called; both calls can be logged at level trace.
+    /// Held to start the thread, which does not wait, and to copy or take what belongs to it.
     thread: Mutex<Option<DutyThread>>,
 }
 
 #[derive(Default)]
 struct State {
+    /// Empty while a thread runs them.
     list: Vec<Box<dyn Duty>>,
+    is_running: bool,
+    /// What the duties are to be informed of, in its order.
+    events: VecDeque<Event>,
+    /// The duties have ended. A thread that still runs them drops them.
+    is_closed: bool,
     drain: Option<Duration>,
     failed: Option<io::Error>,
+}
+
+/// What happens to the loop.
+#[derive(Clone, Copy)]
+enum Event {
+    Ready,
+    Serving,
+    Stopped,
+}
+
+/// The duties, while a thread runs them without a lock. Dropping it puts them back, also in a panic.
+struct Turn<'a> {
+    duties: &'a Duties,
+    list: Vec<Box<dyn Duty>>,
+}
+
+impl Turn<'_> {
+    /// Informs the duties of what has happened, and puts them back when there is nothing more.
+    fn end(mut self, server: &ServerHandle) {
+        loop {
+            let mut state = self.duties.state.lock();
+            let Some(event) = state.events.pop_front() else {
+                self.put_back(state);
+                return;
+            };
+            drop(state);
+            for duty in &mut self.list {
+                match event {
+                    Event::Ready => duty.ready(server),
+                    Event::Serving => duty.serving(server),
+                    Event::Stopped => duty.stopped(server),
+                }
+            }
+        }
+    }
+
+    fn put_back(&mut self, mut state: MutexGuard<'_, State>) {
+        if !std::mem::replace(&mut state.is_running, false) {
+            return;
+        }
+        let mut list = std::mem::take(&mut self.list);
+        if !state.is_closed {
+            list.append(&mut state.list);
+            state.list = std::mem::take(&mut list);
+        }
+        drop(state);
+        drop(list);
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // It has no effect after `end`, unless another thread has begun a turn.
+        if !self.list.is_empty() {
+            self.put_back(self.duties.state.lock());
+        }
+    }
 }
 
 struct DutyThread {
@@ -104,14 +168,22 @@ impl Duties {
 
     /// Starts the thread, unless there is one or nothing to do.
     pub(crate) fn start_thread(&self, server: &ServerHandle) -> io::Result<()> {
-        let mut thread = self.thread.lock();
         let own = std::process::id();
-        if self.is_empty() || thread.as_ref().is_some_and(|thread| thread.pid == own) {
+        let has_thread =
+            |thread: &Option<DutyThread>| thread.as_ref().is_some_and(|thread| thread.pid == own);
+        if self.is_empty() || has_thread(&self.thread.lock()) {
+            return Ok(());
+        }
+        // Without the lock: the call can be logged.
+        let (waker, is_closed) = (Arc::new(Waker::new()?), Arc::new(AtomicBool::new(false)));
+        let mut thread = self.thread.lock();
+        if has_thread(&thread) {
+            // Another thread has begun it meanwhile. The waker is closed without the lock.
+            drop(thread);
             return Ok(());
         }
         // That of the parent does not exist here.
         std::mem::forget(thread.take());
-        let (waker, is_closed) = (Arc::new(Waker::new()?), Arc::new(AtomicBool::new(false)));
         let (server, wakes, closed) = (server.clone(), Arc::clone(&waker), Arc::clone(&is_closed));
         let run = move || run_thread(&server, &wakes, &closed);
         let handle = thread::Builder::new().name("sockserver-duties".to_owned()).spawn(run)?;
@@ -140,27 +212,46 @@ impl Duties {
         self.state.is_locked()
     }
 
+    /// Takes the duties out, unless another thread, or this one further out, has.
+    fn begin_turn(&self) -> Option<Turn<'_>> {
+        let mut state = self.state.lock();
+        if std::mem::replace(&mut state.is_running, true) {
+            return None;
+        }
+        Some(Turn { duties: self, list: std::mem::take(&mut state.list) })
+    }
+
+    /// Informs the duties. If another thread runs them, it does.
+    fn inform(&self, server: &ServerHandle, event: Event) {
+        self.state.lock().events.push_back(event);
+        if let Some(turn) = self.begin_turn() {
+            turn.end(server);
+        }
+        // The thread may have looked for what they wait for while they were taken out.
+        self.wake();
+    }
+
     /// Runs the duties once. Returns whether the server has to drain, and for how long.
     pub(crate) fn run(&self, server: &ServerHandle) -> Option<Duration> {
         if self.is_empty() {
             return None;
         }
+        // Another thread that runs them looks at their sockets again afterwards.
+        let Some(mut turn) = self.begin_turn() else { return self.requested_drain() };
         let (mut stops, mut is_lame) = (false, false);
-        let mut state = self.state.lock();
-        let State { list, drain, failed } = &mut *state;
-        for duty in list {
+        for duty in &mut turn.list {
             match duty.run(server) {
                 Next::Continue => {}
                 Next::LameDuck => is_lame = true,
-                Next::Drain(limit) => *drain = Some(limit),
+                Next::Drain(limit) => self.state.lock().drain = Some(limit),
                 Next::Fail(error) => {
-                    failed.get_or_insert(error);
+                    self.state.lock().failed.get_or_insert(error);
                     stops = true;
                 }
             }
         }
-        let drain = state.drain;
-        drop(state);
+        turn.end(server);
+        let drain = self.requested_drain();
         if is_lame {
             // It calls code of the user.
             let _ = server.begin_lame_duck();
@@ -197,14 +288,12 @@ impl Duties {
             return;
         }
         if self.stage.load(Ordering::Relaxed) == STARTING && is_ready() {
-            self.state.lock().list.iter_mut().for_each(|duty| duty.ready(server));
             self.stage.store(READY, Ordering::Relaxed);
-            self.wake();
+            self.inform(server, Event::Ready);
         }
         if self.stage.load(Ordering::Relaxed) == READY && !server.holds_accept() {
-            self.state.lock().list.iter_mut().for_each(|duty| duty.serving(server));
             self.stage.store(SERVING, Ordering::Relaxed);
-            self.wake();
+            self.inform(server, Event::Serving);
         }
     }
 
@@ -213,10 +302,9 @@ impl Duties {
         if self.is_empty() {
             return None;
         }
-        let mut state = self.state.lock();
-        state.list.iter_mut().for_each(|duty| duty.stopped(server));
         self.stage.store(STARTING, Ordering::Relaxed);
-        state.failed.take()
+        self.inform(server, Event::Stopped);
+        self.state.lock().failed.take()
     }
 
     /// Ends all duties in a child that was forked to serve requests.
@@ -242,15 +330,19 @@ impl Duties {
                 }
             }
         }
-        let list = std::mem::take(&mut self.state.lock().list);
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        let list = std::mem::take(&mut state.list);
+        drop(state);
         drop(list);
         self.has_any.store(false, Ordering::Release);
     }
 
     /// Makes the thread look at what the duties wait for.
     fn wake(&self) {
-        if let Some(thread) = &*self.thread.lock() {
-            thread.waker.wake();
+        let waker = self.thread.lock().as_ref().map(|thread| Arc::clone(&thread.waker));
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 }

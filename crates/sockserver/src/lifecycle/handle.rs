@@ -8,7 +8,7 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use sock::{Address, POLLIN, Poll, SHUT_RDWR, Socket, ToDuration};
+use sock::{Address, HoldRecords, POLLIN, Poll, SHUT_RDWR, Socket, ToDuration};
 
 use crate::lifecycle::accept_queue::{AcceptClient, AcceptQueue};
 use crate::lifecycle::admission::Admission;
@@ -24,7 +24,7 @@ use crate::limits::stats::Stats;
 use crate::limits::traffic::Traffic;
 use crate::os::bound_path::BoundPath;
 use crate::os::child_channel::{self, ServerId};
-use crate::os::log::milliseconds;
+use crate::os::log::{errno_field, milliseconds};
 use crate::os::waker::Waker;
 
 /// Stops a server and reads its counters, from any thread. Clones refer to the same server.
@@ -75,7 +75,8 @@ struct Shared {
     duties: Duties,
     /// Whether the listeners are being handed over: see [`Handing::encode`].
     handing: AtomicU64,
-    /// The paths of Unix listeners. Held to take them out: no file is removed under it.
+    /// The paths of Unix listeners. Held to take them out, to look at them, and to note which process
+    /// removes them. No file is removed under it, but in a signal handler, which only tries to lock.
     paths: Paths,
     /// The clients that a drain found in the queues of the listeners.
     queue: AcceptQueue,
@@ -89,7 +90,7 @@ struct Shared {
     /// the handle of a worker process.
     pid: AtomicU32,
     /// Held while the server changes its process. Under it shared memory is mapped, and socketpair(2) is
-    /// called, which can be logged at level trace.
+    /// called, whose records are logged when it is released.
     taking_over: Mutex<()>,
 }
 
@@ -397,7 +398,16 @@ impl ServerHandle {
             handle.fill_queue();
             drop(done);
         });
-        let Ok(filling) = filling else { return false };
+        let filling = match filling {
+            Ok(filling) => filling,
+            Err(error) => {
+                log::warn!(
+                    hook = "get_request", errno = errno_field(&error);
+                    "cannot start a thread for get_request: the drain waits for it without a limit: {error}"
+                );
+                return false;
+            }
+        };
         let begin = Instant::now();
         while is_done.recv_timeout(FILL_POLL_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
             let is_over = self.shared.queue.remaining() == Some(Duration::ZERO) || hurry();
@@ -700,6 +710,8 @@ impl ServerHandle {
         if shared.pid.load(Ordering::Acquire) == own {
             return Ok(());
         }
+        // Before the lock: a logger that gets the records may stop the server.
+        let _held = HoldRecords::begin();
         let _taking_over = shared.taking_over.lock();
         let pid = shared.pid.load(Ordering::Acquire);
         if pid == own {

@@ -12,7 +12,7 @@ use crossbeam_utils::atomic::AtomicCell;
 use parking_lot::Mutex;
 use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTTIN, SIGTTOU};
-use sock::{MSG_PEEK, POLLIN, Poll, SHUT_RDWR, Socket, poll, socketpair};
+use sock::{HoldRecords, MSG_PEEK, POLLIN, Poll, SHUT_RDWR, Socket, poll, socketpair};
 
 use crate::lifecycle::handle::ServerHandle;
 use crate::os::exit_timer::MIN_DISTANCE;
@@ -52,7 +52,8 @@ pub(crate) struct Signals {
     /// Which it was, and when.
     first: AtomicCell<Option<(&'static str, Instant)>>,
     /// Held to start the thread, to replace the socket pair in a forked child, and to take the handle.
-    /// Under it a thread is started, and socketpair(2) is called, which can be logged at level trace.
+    /// Under it a thread is started, which does not wait, and socketpair(2) is called, whose records are
+    /// logged when it is released.
     watcher: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
@@ -156,6 +157,7 @@ impl Signals {
     }
 
     fn take_over(&self) -> io::Result<()> {
+        let _held = HoldRecords::begin();
         let mut watcher = self.watcher.lock();
         if !self.owner.is_this_process() {
             process::renew_pair(&self.receiver, &self.sender)?;

@@ -33,6 +33,7 @@ struct WorkerWaiter {
     /// Readable when the worker is to stop.
     stop: Arc<Socket>,
     strategy: Strategy,
+    blocks_in_accept: bool,
 }
 
 enum Strategy {
@@ -57,13 +58,14 @@ impl AcceptWorker {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Strategy::Accept,
             Err(error) => return Err(error),
         };
-        Ok(AcceptWorker { gate, waiter: WorkerWaiter { stop, strategy } })
+        Ok(AcceptWorker { gate, waiter: WorkerWaiter { stop, strategy, blocks_in_accept: false } })
     }
 
     /// A worker whose only listener blocks in accept(2).
     #[cfg(unix)]
     pub(crate) fn blocking(gate: AcceptGate, stop: Arc<Socket>) -> AcceptWorker {
-        AcceptWorker { gate, waiter: WorkerWaiter { stop, strategy: Strategy::Accept } }
+        let waiter = WorkerWaiter { stop, strategy: Strategy::Accept, blocks_in_accept: true };
+        AcceptWorker { gate, waiter }
     }
 
     /// Waits for a request. Returns `None` after `limit`, or when the worker is to stop.
@@ -94,6 +96,10 @@ impl AcceptWorker {
 }
 
 impl Waiter for WorkerWaiter {
+    fn blocks_in_accept(&self) -> bool {
+        self.blocks_in_accept
+    }
+
     fn wait(&self, gate: &AcceptGate, limit: Option<Duration>) -> io::Result<bool> {
         match &self.strategy {
             Strategy::Epoll(poller) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use sock::{Address, AsFd, POLLIN, Poll};
+use sock::{Address, AsFd, HoldRecords, POLLIN, Poll};
 
 use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::{MixIn, Processes, WaitForProcess};
@@ -65,7 +65,10 @@ use crate::request::job::{Job, Rejected};
 pub struct ForkingMixIn {
     max_children: usize,
     block_on_close: bool,
-    /// Under it waitpid(2) is called with `WNOHANG`. Nothing is logged, and no job is dropped.
+    /// Under it waitpid(2) is called with `WNOHANG`, and the address of a child's client is replaced,
+    /// for which the registry's lock is taken. A client that exceeds a limit is shut down, and the
+    /// record of that call is logged when the lock is released. Nothing else is logged, and no job is
+    /// dropped.
     children: Mutex<Vec<Child>>,
     /// When waitpid(2) was called for every child the last time. Held together with
     /// `children`, and for the same calls.
@@ -474,6 +477,7 @@ impl Processes for ForkingMixIn {
         let mut messages = Vec::new();
         line.drain_messages(|pid, message| messages.push((pid, message)));
         let mut refused = Vec::new();
+        let held = HoldRecords::begin();
         let mut children = self.children.lock();
         for (pid, message) in messages {
             let Some(child) = children.iter_mut().find(|child| child.pid == pid) else { continue };
@@ -492,6 +496,7 @@ impl Processes for ForkingMixIn {
             }
         }
         drop(children);
+        drop(held);
         for client_address in refused {
             log::debug!(
                 peer:% = client_address, reason = "too many connections";

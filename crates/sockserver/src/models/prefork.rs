@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use sock::{Address, AsFd, MSG_DONTWAIT, Socket, ToDuration, socketpair};
+use sock::{Address, AsFd, HoldRecords, MSG_DONTWAIT, Socket, ToDuration, socketpair};
 
 use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::{MixIn, Processes};
@@ -98,8 +98,10 @@ pub struct PreforkMixIn {
     /// Why the heartbeat is invalid. `bind` returns it.
     invalid_heartbeat: Option<String>,
     pub(super) settings: WorkerSettings,
-    /// Under it waitpid(2) with `WNOHANG` and kill(2) are called, which do not wait. Nothing is
-    /// logged, and no control socket is written to or closed.
+    /// Under it the scoreboard is read and written, and waitpid(2) with `WNOHANG`, kill(2), and recv(2)
+    /// with `MSG_DONTWAIT` are called, which do not wait. The records of the latter are logged when it
+    /// is released. Nothing else is logged, and no control socket is written to or closed, but in a
+    /// signal handler, which only tries to lock.
     pub(super) worker_set: Mutex<WorkerSet>,
 }
 
@@ -357,7 +359,8 @@ impl PreforkMixIn {
                 drop(control);
                 handle.queue().close();
                 handle.duties().enter_child();
-                self.worker_set.lock().workers.clear();
+                let others = std::mem::take(&mut self.worker_set.lock().workers);
+                drop(others);
                 let worker = NewWorker {
                     control: theirs,
                     slot,
@@ -445,6 +448,7 @@ impl PreforkMixIn {
         if !self.settings.serves_many() {
             return;
         }
+        let _held = HoldRecords::begin();
         let mut worker_set = self.worker_set.lock();
         for (place, slot) in worker_set.workers.iter_mut().enumerate() {
             let Some(worker) = slot.as_mut().filter(|worker| !worker.has_announced) else { continue };

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sock::{Credentials, POLLIN, Poll, Socket};
+use sock::{Address, Credentials, POLLIN, Poll, Socket};
 
 use crate::lifecycle::duty::{Duty, Next};
 use crate::lifecycle::handle::ServerHandle;
@@ -192,12 +192,13 @@ impl Offering {
             let sentence = format!("more than {} listeners", protocol::MAX_LISTENERS);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
         }
+        let addresses: Vec<_> = sockets.iter().map(|socket| socket.getsockname().ok()).collect();
         let paths = server.paths().lock();
-        let file = |socket: &Socket| {
-            let address = socket.getsockname().ok()?;
+        let file = |address: &Option<Address>| {
+            let address = address.as_ref()?;
             paths.iter().find(|path| Some(path.path()) == address.path()).map(BoundPath::file)
         };
-        let mut files: Vec<_> = sockets.iter().map(file).collect();
+        let mut files: Vec<_> = addresses.iter().map(file).collect();
         drop(paths);
         if !sends_listeners {
             sockets.clear();
