@@ -107,6 +107,10 @@ fn messages_name_the_right_form() {
         &["`{integer}` is not a host", "such as `\"localhost\"`, or an IP address"],
     );
     compiler.refuses(
+        "fn f(sock: &sock::Socket) { sock.connect((\"127.0.0.1\", 80.0)).unwrap(); } fn main() {}",
+        &["`{float}` is not a port", "such as `8000`, a number as text, or the name of a service"],
+    );
+    compiler.refuses(
         "fn f(sock: &sock::Socket) { sock.setsockopt(sock::SOL_SOCKET, sock::SO_REUSEADDR, 1.0).unwrap(); } \
          fn main() {}",
         &["is not the value of a socket option", "an option is an `i32`, a `bool`, a `Linger`"],

@@ -148,6 +148,22 @@ fn a_path_length_constraint_applies_to_the_root_too() {
     }
 }
 
+/// The limit of `webpki`. OpenSSL verifies up to 100.
+#[test]
+fn six_intermediates_are_verified_and_seven_are_refused() {
+    for (count, is_accepted) in [(6, true), (7, false)] {
+        let names = (0..=count).map(|number| authority(&format!("authority {number}")));
+        let pki = write_chain(names.chain([leaf()]).collect());
+        let accepted = server_accepted(&pki, "leaf", &trusting(&pki, "root.pem"));
+        assert_eq!(accepted.is_ok(), is_accepted, "{accepted:?}");
+        if let Err(text) = accepted {
+            assert!(text.contains("certificate chain too long: more than six intermediates"), "{text}");
+        }
+        let openssl = openssl_accepts(&pki, "-CAfile root.pem -untrusted leaf.pem leaf.pem");
+        assert_ne!(openssl, Some(false), "{count}");
+    }
+}
+
 #[test]
 fn the_key_usage_of_a_leaf_is_checked() {
     use KeyUsagePurpose as K;
