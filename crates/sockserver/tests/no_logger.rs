@@ -48,7 +48,7 @@ fn the_error_of_a_handler_is_printed_without_a_logger() {
             .unwrap();
         let text = String::from_utf8_lossy(&child.stderr);
         assert!(child.status.success(), "{case}: {text}");
-        let shown = text.contains("request from 127.0.0.1:") && text.contains("planned error");
+        let shown = text.contains("request from 127.0.0.1:") && text.contains(" failed: planned error");
         assert_eq!(shown, printed, "{case}: {text}");
     }
 }

@@ -474,7 +474,7 @@ impl Connection {
             let client_address = self.client_address();
             log_limited!(
                 warn, LogKind::TimedOut(deadline), peer:% = client_address, deadline:% = deadline;
-                "request from {client_address}: {error}"
+                "request from {client_address} timed out: {error}"
             );
         }
         error

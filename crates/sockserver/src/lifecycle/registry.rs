@@ -607,7 +607,7 @@ impl Registry {
         let left = table.stats.in_flight - own.min(table.stats.in_flight);
         drop(table);
         if left > 0 {
-            log::warn!(count = left; "closed while {left} requests still run");
+            log::warn!(count = left; "closed the server while {left} requests still run");
         }
         left == 0
     }

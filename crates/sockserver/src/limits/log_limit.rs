@@ -138,7 +138,7 @@ pub(crate) fn print(kind: LogKind, line: fmt::Arguments<'_>) {
 /// logged at `debug`.
 ///
 /// ```text
-/// log_limited!(error, kind, peer = peer, errno = errno; "request from {peer}: {error}");
+/// log_limited!(error, kind, peer = peer, errno = errno; "request from {peer} failed: {error}");
 /// ```
 macro_rules! log_limited {
     ($level:ident, $kind:expr, $($key:ident $(:$capture:tt)? = $value:expr),+; $($line:tt)+) => {

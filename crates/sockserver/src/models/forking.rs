@@ -454,7 +454,7 @@ impl MixIn for ForkingMixIn {
         // The system reaps the other children when this process exits.
         let left = self.children.lock().split_off(0);
         if !left.is_empty() && self.block_on_close {
-            log::warn!(count = left.len(); "closed while {} children still run", left.len());
+            log::warn!(count = left.len(); "closed the server while {} children still run", left.len());
         }
         Ok(())
     }

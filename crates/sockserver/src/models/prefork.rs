@@ -673,7 +673,7 @@ impl MixIn for PreforkMixIn {
                 let elapsed = turn.elapsed();
                 log::warn!(
                     elapsed_ms = milliseconds(elapsed);
-                    "did not run for {elapsed:.1?}: workers have a new heartbeat period"
+                    "begin a new heartbeat period of the workers: this process did not run for {elapsed:.1?}"
                 );
                 resumed = Instant::now();
             }
@@ -760,7 +760,7 @@ impl MixIn for PreforkMixIn {
         // Each has the same time to abort its requests and to exit.
         let limit = server.close_timeout().map(|limit| limit.saturating_add(prefork_worker::GRACE));
         if !self.wait_until_exited(limit, &|| false) {
-            log::warn!(count = self.worker_pids().len(); "workers do not leave: killing them");
+            log::warn!(count = self.worker_pids().len(); "kill the workers: they do not exit");
             self.kill_all();
             self.wait_until_exited(Some(ABORT_GRACE), &|| false);
         }

@@ -93,13 +93,13 @@ impl PreforkMixIn {
             match order {
                 WorkerOrder::Reload => self.reload(crew, accept_loop),
                 WorkerOrder::Add if crew.add_worker() => {
-                    log::info!(signal = "SIGTTIN", count = crew.target; "SIGTTIN: {} workers", crew.target);
+                    log::info!(signal = "SIGTTIN", count = crew.target; "SIGTTIN: add a worker, {} in total", crew.target);
                 }
                 WorkerOrder::Remove if crew.target > 1 => {
                     crew.target -= 1;
-                    log::info!(signal = "SIGTTOU", count = crew.target; "SIGTTOU: {} workers", crew.target);
+                    log::info!(signal = "SIGTTOU", count = crew.target; "SIGTTOU: remove a worker, {} in total", crew.target);
                 }
-                _ => log::warn!(count = crew.target; "the number of workers stays {}", crew.target),
+                _ => log::warn!(count = crew.target; "keep {} workers: this is the limit", crew.target),
             }
         }
         let mut leaving = self.dismiss_surplus(crew.target);
@@ -120,7 +120,7 @@ impl PreforkMixIn {
         }
         let hurried = self.worker_set.lock().worker_to_hurry();
         if let Some((pid, control)) = hurried {
-            log::warn!(pid = pid; "all workers are serving their last requests: ending the oldest one, process {pid}");
+            log::warn!(pid = pid; "end the oldest worker, process {pid}: all workers are serving their last requests");
             let command = prefork_worker::drain_command(Some(Duration::ZERO));
             let _ = shortage::retry(|| control.sendall(command.as_bytes()));
         }
@@ -130,7 +130,7 @@ impl PreforkMixIn {
     fn reload(&self, crew: &mut Crew, accept_loop: &AcceptLoop<'_>) {
         log::info!(signal = "SIGHUP"; "SIGHUP: replacing the workers");
         if let Err(error) = catch_panic(|| accept_loop.core().hooks.reload()) {
-            return log::error!(hook = "reload"; "reload hook {error}; the workers are not replaced");
+            return log::error!(hook = "reload"; "cannot replace the workers: reload hook failed: {error}");
         }
         let squad = self.worker_set.lock();
         let staying = squad.workers.iter().flatten().filter(|worker| !worker.leaves);

@@ -109,7 +109,7 @@ fn exit_status(served: Result<io::Result<bool>, String>) -> i32 {
         Ok(Err(error)) => {
             log::error!(
                 pid = std::process::id(), errno = errno_field(&error);
-                "worker: {}", SafeDisplay(&error)
+                "worker failed: {}", SafeDisplay(&error)
             );
             discard(error);
             1
@@ -235,7 +235,7 @@ fn serve(worker: &AcceptWorker, core: &Core, slot: &Slot) -> bool {
             Err(error) => {
                 log::error!(
                     pid = std::process::id(), errno = errno_field(&error);
-                    "worker: {}", SafeDisplay(&error)
+                    "worker failed: {}", SafeDisplay(&error)
                 );
                 discard(error);
                 return false;

@@ -576,7 +576,7 @@ impl Shared {
             drop(work);
             // Another worker waits in the poller by now.
             if let Some((errno, text)) = line {
-                log::error!(errno = errno; "waiting for connections: {text}");
+                log::error!(errno = errno; "cannot wait for connections: {text}");
             }
             if wakes_watch {
                 self.wake_monitor();
@@ -803,7 +803,7 @@ impl Shared {
             if self.check_progress(work, &mut seen) {
                 if let Err(error) = self.start_worker() {
                     if log_limit::check(LogKind::NoThread(sock::errno(&error)), Instant::now()).is_some() {
-                        log::warn!(errno = errno_field(&error); "no more workers: {error}");
+                        log::warn!(errno = errno_field(&error); "cannot start another worker: {error}");
                     }
                 }
             }

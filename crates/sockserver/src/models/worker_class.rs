@@ -248,7 +248,7 @@ impl ModelLoop<'_> {
             Err(error) => {
                 log::error!(
                     pid = std::process::id(), errno = errno_field(&error);
-                    "worker: {}", SafeDisplay(&error)
+                    "worker failed: {}", SafeDisplay(&error)
                 );
                 discard(error);
                 false

@@ -49,7 +49,7 @@ fn begin(core: &Core, has_limit: bool) {
         if let Err(error) = process::exit_after(EXIT_LIMIT, LATE) {
             log_limited!(
                 error, LogKind::Other(error.kind(), None), errno = errno_field(&error);
-                "worker_exit has no limit: {error}"
+                "cannot limit the time of worker_exit: {error}"
             );
         }
     }

@@ -202,7 +202,7 @@ impl DirEntry {
         if let (Err(error), None) = (&stat, mode) {
             log::warn!(
                 path:% = self.path.display(), errno = errno_field(error);
-                "{} will not be removed: {error}", self.path.display()
+                "will not remove {}: {error}", self.path.display()
             );
         }
         let stat = stat.ok().filter(is_socket);

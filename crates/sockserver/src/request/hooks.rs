@@ -281,15 +281,15 @@ pub trait ServerHooks: Send + Sync + 'static {
         let peer = client_address;
         let errno = || error.errno().and_then(sock::errno_name);
         if error.is_disconnect() {
-            log::debug!(peer:% = peer, errno = errno(); "request from {peer}: {error}");
+            log::debug!(peer:% = peer, errno = errno(); "request from {peer} failed: {error}");
         } else if !log_limit::has_logger() {
-            log_limit::print(error.log_kind(), format_args!("request from {peer}: {error}"));
+            log_limit::print(error.log_kind(), format_args!("request from {peer} failed: {error}"));
         } else {
             log_limited!(
                 error,
                 error.log_kind(),
                 peer:% = peer, errno = errno();
-                "request from {peer}: {error}"
+                "request from {peer} failed: {error}"
             );
         }
     }
