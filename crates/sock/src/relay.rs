@@ -68,8 +68,8 @@ pub fn relay(a: &dyn StreamSocket, b: &dyn StreamSocket) -> io::Result<RelayCoun
 ///
 /// # Errors
 ///
-/// As [`relay`]; and of kind `TimedOut` if the deadline has passed or nothing was relayed for the idle
-/// timeout.
+/// Returns an error if [`relay`] returns one, and an error of kind `TimedOut` if the deadline has
+/// passed or nothing was relayed for the idle timeout.
 ///
 /// # Examples
 ///
@@ -375,7 +375,7 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`Selector::register`] and [`Selector::modify`].
+    /// Returns an error if [`Selector::register`] or [`Selector::modify`] fails.
     ///
     /// # Examples
     ///

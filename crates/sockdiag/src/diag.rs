@@ -160,7 +160,7 @@ impl Diag {
 
     /// The TCP sockets that a filter takes, IPv4 before IPv6.
     ///
-    /// A dump that the kernel reports as interrupted is made again, five times at most.
+    /// A dump that the kernel reports as interrupted is repeated, five times at most.
     ///
     /// # Errors
     ///
@@ -191,7 +191,7 @@ impl Diag {
     ///
     /// # Errors
     ///
-    /// As of [`tcp`](Diag::tcp).
+    /// Returns an error if [`tcp`](Diag::tcp) would return one.
     ///
     /// # Examples
     ///
@@ -213,7 +213,7 @@ impl Diag {
     ///
     /// # Errors
     ///
-    /// As of [`tcp`](Diag::tcp).
+    /// Returns an error if [`tcp`](Diag::tcp) would return one.
     ///
     /// # Examples
     ///
@@ -236,8 +236,9 @@ impl Diag {
     ///
     /// # Errors
     ///
-    /// As of [`tcp`](Diag::tcp), but an interrupted dump is not made again (`ResourceBusy`): `each`
-    /// may have missed sockets, or seen them twice.
+    /// Returns an error if [`tcp`](Diag::tcp) would return one, and also after the first
+    /// interruption (`ResourceBusy`), because the dump is not repeated. `each` may then have missed
+    /// sockets, or seen them twice.
     ///
     /// # Examples
     ///
@@ -255,7 +256,7 @@ impl Diag {
     ///
     /// # Errors
     ///
-    /// As of [`each_tcp`](Diag::each_tcp).
+    /// Returns an error if [`each_tcp`](Diag::each_tcp) would return one.
     ///
     /// # Examples
     ///
@@ -279,7 +280,7 @@ impl Diag {
     ///
     /// # Errors
     ///
-    /// As of [`each_tcp`](Diag::each_tcp).
+    /// Returns an error if [`each_tcp`](Diag::each_tcp) would return one.
     ///
     /// # Examples
     ///

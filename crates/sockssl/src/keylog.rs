@@ -27,8 +27,9 @@ impl KeyLogFile {
     ///
     /// # Errors
     ///
-    /// Returns an error that names the file: the system's if it cannot be opened, `InvalidInput`
-    /// if it is a symbolic link, or `PermissionDenied` if all users can write to it.
+    /// Returns an error that names the file: the system's error if it cannot be opened, an error of
+    /// kind `InvalidInput` if it is a symbolic link, or one of kind `PermissionDenied` if all users
+    /// can write to it.
     pub(crate) fn open(file: &Path) -> io::Result<KeyLogFile> {
         let opened = open(file).map_err(|error| AddressError::new("open", file.display(), error))?;
         Ok(KeyLogFile { file: opened, is_cut: AtomicBool::new(false), lost: AtomicU64::new(0) })

@@ -361,10 +361,10 @@ impl From<SocketAddr> for Address {
 ///
 /// # Errors
 ///
-/// - `InvalidInput`: the port is not in 0..=65535; the host contains a NUL, or is `<broadcast>` or
-///   255.255.255.255 outside IPv4; a Unix path contains a NUL or is longer than 107 bytes
-///   (`ENAMETOOLONG`); or the address is of another family than the socket (`EAFNOSUPPORT`).
-/// - A [`GaiError`]: the name does not resolve in that family.
+/// Returns an error of kind `InvalidInput` if the port is not in 0..=65535, if the host contains a
+/// NUL, if it is `<broadcast>` or 255.255.255.255 outside IPv4, if a Unix path contains a NUL or is
+/// longer than 107 bytes (`ENAMETOOLONG`), or if the address is of another family than the socket
+/// (`EAFNOSUPPORT`). Returns a [`GaiError`] if the name does not resolve in that family.
 ///
 /// # Examples
 ///

@@ -58,7 +58,8 @@ pub trait ToTimeout: Sized {
     ///
     /// # Errors
     ///
-    /// As [`to_timeout`](Self::to_timeout), negative numbers excepted.
+    /// Returns an error if [`to_timeout`](Self::to_timeout) returns one, except for a negative
+    /// number.
     ///
     /// # Examples
     ///

@@ -160,8 +160,9 @@ impl ConnectionOptions {
 ///
 /// # Errors
 ///
-/// Returns a [`ConnectError`] with every address that was tried, whose kind and errno are those of
-/// the last address. Returns a [`GaiError`](crate::GaiError) if the host has no address.
+/// Returns a [`ConnectError`] if no address accepts the connection. It has the error of every
+/// address that was tried, and the kind and errno of the last one. Returns a
+/// [`GaiError`](crate::GaiError) if the host has no address.
 ///
 /// # Examples
 ///

@@ -197,8 +197,8 @@ impl ServerOptions {
 ///
 /// # Errors
 ///
-/// Returns an [`AddressError`] with the address and the cause, such as `AddrInUse` or
-/// `PermissionDenied`.
+/// Returns an [`AddressError`] if the server cannot be created. It has the address and the cause,
+/// such as `AddrInUse` or `PermissionDenied`.
 ///
 /// # Examples
 ///

@@ -381,7 +381,7 @@ impl<F: FileObject, D, B: Backend> Selector<F, D, B> {
     ///
     /// # Errors
     ///
-    /// Returns the system's error: `EMFILE`, `ENFILE`.
+    /// Returns an error if no descriptor is free (`EMFILE`, `ENFILE`).
     ///
     /// # Examples
     ///
@@ -741,7 +741,7 @@ impl<F: FileObject, D, B: Backend> Selector<F, D, B> {
     ///
     /// # Errors
     ///
-    /// Returns the system's error: `EMFILE`.
+    /// Returns an error if no descriptor is free (`EMFILE`).
     ///
     /// # Examples
     ///

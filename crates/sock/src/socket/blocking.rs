@@ -41,7 +41,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// Returns the error of the calls, or of [`settimeout`](Self::settimeout).
+    /// Returns an error if one of the calls or [`settimeout`](Self::settimeout) fails.
     #[doc(hidden)]
     pub fn with_timeout<T>(
         &self,

@@ -82,7 +82,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// Returns the errors of close(2), except `ECONNRESET`, which is ignored.
+    /// Returns an error if close(2) fails. `ECONNRESET` is ignored.
     ///
     /// # Examples
     ///
@@ -204,7 +204,7 @@ impl Socket {
 ///
 /// # Errors
 ///
-/// Returns the errors of close(2), except `ECONNRESET`, which is ignored.
+/// Returns an error if close(2) fails. `ECONNRESET` is ignored.
 ///
 /// # Examples
 ///

@@ -335,7 +335,8 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// Those of [`recv`](Socket::recv); `TimedOut` when the time is over.
+    /// Returns an error if [`recv`](Socket::recv) fails, and an error of kind `TimedOut` if the
+    /// time is over.
     #[doc(hidden)]
     pub fn recv_into_timeout(&self, buffer: &mut [u8], timeout: Duration) -> io::Result<usize> {
         let mut deadline = self.deadline_of(Some(timeout));

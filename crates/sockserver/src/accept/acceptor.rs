@@ -154,7 +154,7 @@ impl AcceptGate {
     ///
     /// # Errors
     ///
-    /// Returns the error of the last listener when it is closed or broken, and those of the waiter.
+    /// Returns an error if the last listener is closed or broken, or if the waiter fails.
     pub(crate) fn next(&self, waiter: &impl Waiter, limit: Option<Duration>) -> io::Result<Next<Job>> {
         Ok(match self.next_with(waiter, limit, Acceptor::accept_from)? {
             Next::Taken(accepted) => accepted.admit().map_or(Next::Refused, Next::Taken),

@@ -236,7 +236,8 @@ pub trait MixIn: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// An error is returned by [`Server::server_close`](crate::Server::server_close).
+    /// If it returns an error, [`Server::server_close`](crate::Server::server_close) returns the
+    /// same error.
     ///
     /// # Examples
     ///
@@ -294,8 +295,8 @@ pub trait MixIn: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Returns `InvalidInput` with the name of the setter and the allowed range if an option is out
-    /// of range. `bind` returns the error.
+    /// Returns an error of kind `InvalidInput` with the name of the setter and the allowed range if
+    /// an option is out of range. `bind` returns the error.
     ///
     /// # Examples
     ///

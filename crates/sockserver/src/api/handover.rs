@@ -134,10 +134,10 @@ impl Handover {
     ///
     /// # Errors
     ///
-    /// Returns `ConnectionRefused` with the reason if the other process refuses, for example because
-    /// another successor is being served, `TimedOut` if it does not answer, `InvalidData` if it sends
-    /// something unexpected, `InvalidInput` if a limit is negative or NaN, and the error of a system
-    /// call that fails.
+    /// Returns an error of kind `ConnectionRefused` with the reason if the other process refuses,
+    /// for example because another successor is being served, an error of kind `TimedOut` if it
+    /// does not answer, an error of kind `InvalidData` if it sends something unexpected, an error of
+    /// kind `InvalidInput` if a limit is negative or NaN, and the error of a system call that fails.
     ///
     /// # Examples
     ///
@@ -278,7 +278,7 @@ impl Inherited {
     ///
     /// # Errors
     ///
-    /// Returns `InvalidData` if the variables or the messages do not match.
+    /// Returns an error of kind `InvalidData` if the variables or the messages do not match.
     ///
     /// # Examples
     ///

@@ -71,7 +71,7 @@ impl Admission {
     ///
     /// # Errors
     ///
-    /// Returns `InvalidInput` if a rule cannot have an effect.
+    /// Returns an error of kind `InvalidInput` if a rule cannot have an effect.
     pub(crate) fn set_access(&self, access: &AccessList) -> io::Result<()> {
         access.check()?;
         self.access.replace(access);

@@ -202,10 +202,11 @@ impl ServerHandle {
     ///
     /// # Errors
     ///
-    /// Returns `Deadlock` in the thread that runs `serve_forever`, for example in a handler of a
-    /// `TCPServer`, and in a hook that runs where requests are accepted. The server stops, but this
-    /// thread cannot wait for it (Python deadlocks). Returns `Unsupported` in a child that was forked
-    /// while the server served, which cannot stop its parent's server.
+    /// Returns an error of kind `Deadlock` in the thread that runs `serve_forever`, for example in
+    /// a handler of a `TCPServer`, and in a hook that runs where requests are accepted. The server
+    /// stops, but this thread cannot wait for it (Python deadlocks). Returns an error of kind
+    /// `Unsupported` in a child that was forked while the server served, which cannot stop its
+    /// parent's server.
     ///
     /// # Examples
     ///
@@ -254,10 +255,10 @@ impl ServerHandle {
     ///
     /// # Errors
     ///
-    /// Returns `Deadlock` in the thread that runs `serve_forever` and in a thread that serves a
-    /// request of this server. The server stops, but this thread cannot wait for it. Returns
-    /// `Unsupported` in a child that was forked while the server served, and `InvalidInput` for a
-    /// negative limit or NaN.
+    /// Returns an error of kind `Deadlock` in the thread that runs `serve_forever` and in a thread
+    /// that serves a request of this server. The server stops, but this thread cannot wait for it.
+    /// Returns an error of kind `Unsupported` in a child that was forked while the server served,
+    /// and an error of kind `InvalidInput` for a negative limit or NaN.
     ///
     /// # Examples
     ///
@@ -414,7 +415,7 @@ impl ServerHandle {
             if is_over && begin.elapsed() >= FILL_GRACE {
                 log::warn!(
                     hook = "get_request", elapsed_ms = milliseconds(begin.elapsed());
-                    "get_request does not return: clients in the accept queue are not served"
+                    "cannot serve the clients in the accept queue: get_request does not return"
                 );
                 self.close_queue();
                 self.shut_down_listeners();
@@ -596,9 +597,9 @@ impl ServerHandle {
     ///
     /// # Errors
     ///
-    /// Returns `InvalidInput` if the last rule allows, because it has no effect. Returns `Unsupported`
-    /// in a worker process and in a child that was forked while the server served. There the rules
-    /// are those of the parent.
+    /// Returns an error of kind `InvalidInput` if the last rule allows, because it has no effect.
+    /// Returns an error of kind `Unsupported` in a worker process and in a child that was forked
+    /// while the server served. There the rules are those of the parent.
     ///
     /// # Examples
     ///
@@ -678,7 +679,7 @@ impl ServerHandle {
     ///
     /// # Errors
     ///
-    /// Returns `Unsupported` in a child that was forked while the server served.
+    /// Returns an error of kind `Unsupported` in a child that was forked while the server served.
     ///
     /// # Examples
     ///
@@ -703,8 +704,8 @@ impl ServerHandle {
     ///
     /// # Errors
     ///
-    /// Returns `Unsupported` in a child that serves requests of its parent, and in one that was
-    /// forked while its parent served.
+    /// Returns an error of kind `Unsupported` in a child that serves requests of its parent, and in
+    /// one that was forked while its parent served.
     pub(crate) fn take_over(&self) -> io::Result<()> {
         let (shared, own) = (&*self.shared, std::process::id());
         if shared.pid.load(Ordering::Acquire) == own {

@@ -57,8 +57,9 @@ impl ServerHandle {
     ///
     /// # Errors
     ///
-    /// Returns `NotConnected` if the server is closed, and the error of a duplication that fails.
-    /// Returns `Unsupported` in a child that was forked while the server served.
+    /// Returns an error of kind `NotConnected` if the server is closed, and the error of a
+    /// duplication that fails. Returns an error of kind `Unsupported` in a child that was forked
+    /// while the server served.
     ///
     /// # Examples
     ///
@@ -96,8 +97,9 @@ impl ServerHandle {
     ///
     /// # Errors
     ///
-    /// Returns `NotConnected` if a drain has begun or the server is closed: the listeners may be
-    /// shut down already. Returns `Unsupported` in a child that was forked while the server served.
+    /// Returns an error of kind `NotConnected` if a drain has begun or the server is closed: the
+    /// listeners may be shut down already. Returns an error of kind `Unsupported` in a child that
+    /// was forked while the server served.
     ///
     /// # Examples
     ///

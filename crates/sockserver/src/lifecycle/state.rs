@@ -272,7 +272,7 @@ impl ServerHandle {
     ///
     /// # Errors
     ///
-    /// Returns `Unsupported` in a child that was forked while the server served.
+    /// Returns an error of kind `Unsupported` in a child that was forked while the server served.
     ///
     /// # Examples
     ///

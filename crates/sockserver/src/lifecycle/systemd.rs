@@ -89,7 +89,8 @@ impl Duty for Systemd {
 ///
 /// # Errors
 ///
-/// Returns `InvalidInput` if one is no listener and no socket for datagrams of IP or Unix.
+/// Returns an error of kind `InvalidInput` if one is no listener and no socket for datagrams of IP
+/// or Unix.
 pub(crate) fn activated() -> io::Result<Vec<Socket>> {
     let mut passed = ListenFd::from_env();
     let sockets = (0..passed.len()).map(|index| {

@@ -78,8 +78,8 @@ impl AccessList {
     ///
     /// # Errors
     ///
-    /// Returns `InvalidInput` if a text is not a network, if an address has bits after its prefix, and
-    /// if the list becomes too long.
+    /// Returns an error of kind `InvalidInput` if a text is not a network, if an address has bits
+    /// after its prefix, and if the list becomes too long.
     ///
     /// # Examples
     ///
@@ -98,7 +98,7 @@ impl AccessList {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`allow`](Self::allow).
+    /// Returns an error if [`allow`](Self::allow) would return one.
     ///
     /// # Examples
     ///
@@ -149,7 +149,8 @@ impl AccessList {
     ///
     /// # Errors
     ///
-    /// Returns `InvalidInput` if the last rule allows: whatever it does not match is allowed too.
+    /// Returns an error of kind `InvalidInput` if the last rule allows: whatever it does not match
+    /// is allowed too.
     pub(crate) fn check(&self) -> io::Result<()> {
         match self.rules.last() {
             Some(rule) if rule.allows => {

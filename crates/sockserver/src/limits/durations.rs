@@ -29,8 +29,8 @@ impl Buckets {
     ///
     /// # Errors
     ///
-    /// Returns `InvalidInput` if there are too many, or if they do not increase by a millisecond at
-    /// least.
+    /// Returns an error of kind `InvalidInput` if there are too many, or if they do not increase by
+    /// a millisecond at least.
     pub(crate) fn new(bounds: impl IntoIterator<Item = Duration>) -> io::Result<Buckets> {
         let invalid = |sentence: String| io::Error::new(io::ErrorKind::InvalidInput, sentence);
         let (mut buckets, mut last) = (Buckets { bounds: [0; MAX_BOUNDS], len: 0 }, Duration::ZERO);

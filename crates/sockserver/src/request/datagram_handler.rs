@@ -57,7 +57,7 @@ pub trait DatagramRequestHandler: Send + 'static {
     ///
     /// # Errors
     ///
-    /// Ends the request; neither `handle` nor `finish` runs.
+    /// If it returns an error, the request ends, and neither `handle` nor `finish` is called.
     ///
     /// # Examples
     ///
@@ -97,7 +97,7 @@ pub trait DatagramRequestHandler: Send + 'static {
     ///
     /// # Errors
     ///
-    /// Ends the request, after `finish`.
+    /// If it returns an error, the request ends after `finish` was called.
     ///
     /// # Examples
     ///
@@ -122,14 +122,15 @@ pub trait DatagramRequestHandler: Send + 'static {
     /// ```
     fn handle(&mut self, cx: &mut DatagramContext<'_>) -> io::Result<()>;
 
-    /// Answers. By default sends `cx.wfile` to the sender, if anything is in it
+    /// Sends the answer. By default the answer is `cx.wfile`, and nothing is sent if that is empty
     /// (Python sends an empty datagram then). A client of a Unix socket that has bound no address,
-    /// such as Python's `SysLogHandler`, cannot get an answer. It is skipped, and logged at `debug`. The answer comes from the address that the datagram
-    /// was sent to, also if the server listens on all addresses.
+    /// such as Python's `SysLogHandler`, cannot get an answer. Its answer is skipped, and logged at
+    /// `debug`. The answer comes from the address that the datagram was sent to, also if the server
+    /// listens on all addresses.
     ///
     /// # Errors
     ///
-    /// Are reported.
+    /// If it returns an error, the error is passed to `handle_error`.
     ///
     /// # Examples
     ///
@@ -302,7 +303,7 @@ impl DatagramContext<'_> {
     ///
     /// # Errors
     ///
-    /// Returns the error of the system call.
+    /// Returns an error if the system call fails.
     ///
     /// # Examples
     ///

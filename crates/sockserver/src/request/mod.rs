@@ -239,7 +239,8 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// Returns the error of sendto(2) or sendmsg(2), and `InvalidInput` for a connection.
+    /// Returns an error if sendto(2) or sendmsg(2) fails, and an error of kind `InvalidInput` for a
+    /// connection.
     ///
     /// # Examples
     ///

@@ -65,8 +65,8 @@ impl ProxyProtocol {
     ///
     /// # Errors
     ///
-    /// Returns `InvalidInput` if there is no network, if a text is not a network, and if an address
-    /// has bits after its prefix.
+    /// Returns an error of kind `InvalidInput` if there is no network, if a text is not a network,
+    /// and if an address has bits after its prefix.
     ///
     /// # Examples
     ///
@@ -176,7 +176,7 @@ impl ProxyProtocol {
     ///
     /// # Errors
     ///
-    /// Returns `InvalidInput` if one is out of range.
+    /// Returns an error of kind `InvalidInput` if one is out of range.
     pub(crate) fn check_options(&self) -> io::Result<()> {
         if let Some(sentence) = &self.invalid_timeout {
             return Err(invalid(format!("header_timeout of the PROXY protocol: {sentence}")));
@@ -191,7 +191,7 @@ impl ProxyProtocol {
     ///
     /// # Errors
     ///
-    /// Returns `InvalidInput` if no peer of a listener can be trusted.
+    /// Returns an error of kind `InvalidInput` if no peer of a listener can be trusted.
     pub(crate) fn check(&self, addresses: &[Address]) -> io::Result<Duration> {
         let for_unix = self.networks.is_empty();
         match addresses.iter().find(|address| (address.family() == AF_UNIX) != for_unix) {

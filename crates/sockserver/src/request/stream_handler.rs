@@ -82,7 +82,8 @@ pub trait StreamRequestHandler: Send + 'static {
     ///
     /// # Errors
     ///
-    /// An error ends the connection, and neither `handle` nor `finish` is called.
+    /// If it returns an error, the connection is closed, and neither `handle` nor `finish` is
+    /// called.
     ///
     /// # Examples
     ///
@@ -123,7 +124,7 @@ pub trait StreamRequestHandler: Send + 'static {
     ///
     /// # Errors
     ///
-    /// An error ends the connection after `finish` was called.
+    /// If it returns an error, the connection is closed after `finish` was called.
     ///
     /// # Examples
     ///
@@ -153,7 +154,8 @@ pub trait StreamRequestHandler: Send + 'static {
     ///
     /// # Errors
     ///
-    /// An error is passed to `handle_error`. The connection is closed in either case.
+    /// If it returns an error, the error is passed to `handle_error`. The connection is closed in
+    /// either case.
     ///
     /// # Examples
     ///

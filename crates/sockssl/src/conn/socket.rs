@@ -140,9 +140,10 @@ impl SSLSocket {
     /// # Errors
     ///
     /// Returns an [`SSLError`] if the handshake fails. Its [`reason`](SSLError::reason) says why,
-    /// and an alert was sent to the peer. Returns `TimedOut` if the timeout expires, `WouldBlock`
-    /// if a non-blocking socket has to wait (the call can be repeated), and the system's error,
-    /// such as `ConnectionReset`, if a system call fails. All except `WouldBlock` name the peer.
+    /// and an alert was sent to the peer. Returns an error of kind `TimedOut` if the timeout
+    /// expires, an error of kind `WouldBlock` if a non-blocking socket has to wait (the call can be
+    /// repeated), and the system's error, such as `ConnectionReset`, if a system call fails. All
+    /// except `WouldBlock` name the peer.
     ///
     /// # Examples
     ///

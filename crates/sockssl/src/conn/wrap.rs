@@ -171,8 +171,9 @@ impl SSLContext {
     /// [`SSLError`](crate::SSLError) before anything is sent, with
     /// [`NoCertificateAssigned`](crate::Reason::NoCertificateAssigned) if the context has no
     /// certificate, or with [`BadConfiguration`](crate::Reason::BadConfiguration) if its settings
-    /// contradict each other. Returns `NotConnected` if the socket is not connected, and
-    /// `InvalidInput` if it is not a stream socket or if the context is one for clients.
+    /// contradict each other. Returns an error of kind `NotConnected` if the socket is not
+    /// connected, and an error of kind `InvalidInput` if it is not a stream socket or if the
+    /// context is one for clients.
     ///
     /// # Examples
     ///
@@ -241,9 +242,10 @@ impl SSLContext {
     /// # Errors
     ///
     /// Returns an error if the handshake fails: see [`do_handshake`](SSLSocket::do_handshake). An
-    /// alert is sent to the server and the socket is closed. Returns `InvalidInput` if the name
-    /// is invalid, if the socket is not a stream socket or if the context is one for servers, and
-    /// `NotConnected` if the socket is not connected.
+    /// alert is sent to the server and the socket is closed. Returns an error of kind
+    /// `InvalidInput` if the name is invalid, if the socket is not a stream socket or if the
+    /// context is one for servers, and an error of kind `NotConnected` if the socket is not
+    /// connected.
     ///
     /// # Examples
     ///

@@ -46,7 +46,8 @@ impl SSLContext {
     ///
     /// # Errors
     ///
-    /// Returns `InvalidInput` for `CERT_NONE` while [`check_hostname`](Self::check_hostname) is on.
+    /// Returns an error of kind `InvalidInput` for `CERT_NONE` while
+    /// [`check_hostname`](Self::check_hostname) is on.
     ///
     /// # Examples
     ///
@@ -254,7 +255,7 @@ impl SSLContext {
     ///
     /// # Errors
     ///
-    /// Returns `InvalidInput` if a name is not 1 to 255 bytes long.
+    /// Returns an error of kind `InvalidInput` if a name is not 1 to 255 bytes long.
     ///
     /// # Examples
     ///
@@ -368,10 +369,10 @@ impl SSLContext {
     ///
     /// # Errors
     ///
-    /// Returns an error that names the file: the system's if it cannot be opened, `InvalidInput` if
-    /// it is a symbolic link, or `PermissionDenied` if all users can write to it. A FIFO without a
-    /// reader is such an error of the system. A file that other users can access is logged at
-    /// `warn`. A new file has the mode 0600.
+    /// Returns an error that names the file: the system's error if it cannot be opened, an error of
+    /// kind `InvalidInput` if it is a symbolic link, or one of kind `PermissionDenied` if all users
+    /// can write to it. A FIFO without a reader is such an error of the system. A file that other
+    /// users can access is logged at `warn`. A new file has the mode 0600.
     ///
     /// # Examples
     ///

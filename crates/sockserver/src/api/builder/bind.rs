@@ -32,9 +32,9 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     /// # Errors
     ///
     /// Returns an [`AddressError`](sock::AddressError) if a system call or one of the two hooks
-    /// fails, the error of [`ToAddress`] if the address cannot be resolved, and `InvalidInput` if
-    /// a deadline is zero, a timeout is negative or NaN, or a number is out of the range that its
-    /// setter names. The error names the setter. No descriptor is left open.
+    /// fails, the error of [`ToAddress`] if the address cannot be resolved, and an error of kind
+    /// `InvalidInput` if a deadline is zero, a timeout is negative or NaN, or a number is out of
+    /// the range that its setter names. The error names the setter. No descriptor is left open.
     ///
     /// # Examples
     ///
@@ -54,8 +54,8 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     ///
     /// # Errors
     ///
-    /// Returns the error of [`bind`](Self::bind) for the first address that fails, and
-    /// `InvalidInput` if there are no addresses.
+    /// Returns an error if [`bind`](Self::bind) fails for one of the addresses, and an error of
+    /// kind `InvalidInput` if there are no addresses.
     ///
     /// # Examples
     ///
@@ -90,9 +90,9 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     ///
     /// # Errors
     ///
-    /// Returns `InvalidInput` if a socket has another kind or family than the server, if there are
-    /// no sockets, or if [`unix_mode`](Builder::unix_mode) was set. Returns the error of listen(2)
-    /// if that fails.
+    /// Returns an error of kind `InvalidInput` if a socket has another kind or family than the
+    /// server, if there are no sockets, or if [`unix_mode`](Builder::unix_mode) was set. Returns
+    /// the error of listen(2) if that fails.
     ///
     /// # Examples
     ///

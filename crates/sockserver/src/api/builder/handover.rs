@@ -193,8 +193,8 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`Handover::receive`], [`take_over`](Self::take_over) and
-    /// [`bind`](Self::bind).
+    /// Returns an error if [`Handover::receive`], [`take_over`](Self::take_over) or
+    /// [`bind`](Self::bind) fails.
     ///
     /// # Examples
     ///
@@ -225,7 +225,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`adopt`](Self::adopt). The other process goes on then.
+    /// Returns an error if [`adopt`](Self::adopt) fails. The other process then continues to serve.
     ///
     /// # Examples
     ///

@@ -28,7 +28,7 @@ impl SSLSocket {
     ///
     /// # Errors
     ///
-    /// Returns `NotConnected` (`ENOTCONN`) if the socket is not connected.
+    /// Returns an error of kind `NotConnected` (`ENOTCONN`) if the socket is not connected.
     ///
     /// # Examples
     ///
@@ -82,10 +82,11 @@ impl SSLSocket {
     ///
     /// # Errors
     ///
-    /// Returns `TimedOut` if the peer has not acknowledged everything in time. The system goes on
-    /// sending, but input resets the connection from then on. Returns `WouldBlock` if a
-    /// non-blocking socket has no room for data that [`send`](Self::send) has counted. Returns an
-    /// error if closing the [`Socket`] fails. A reset by the peer is not an error.
+    /// Returns an error of kind `TimedOut` if the peer has not acknowledged everything in time. The
+    /// system goes on sending, but input resets the connection from then on. Returns an error of
+    /// kind `WouldBlock` if a non-blocking socket has no room for data that [`send`](Self::send)
+    /// has counted. Returns an error if closing the [`Socket`] fails. A reset by the peer is not an
+    /// error.
     ///
     /// # Examples
     ///
