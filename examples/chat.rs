@@ -2,7 +2,7 @@
 //!
 //! The first line of a client is its name. A client that is a hundred lines behind is
 //! disconnected. Without such a limit a client that does not read would fill the memory or
-//! block the others. The server prints who joins, leaves and is disconnected.
+//! block the others. The server prints which clients join, leave and are disconnected.
 //!
 //! Run it (the arguments shown are the defaults):
 //!

@@ -10,7 +10,7 @@
 //! cargo run --example five_calls_client -- 127.0.0.1 9998
 //! ```
 //!
-//! Any other server will do too, for example `nc -l 127.0.0.1 9998`.
+//! It works with any TCP server, for example `nc -l 127.0.0.1 9998`.
 
 use sock::{AF_INET, SOCK_STREAM, Socket};
 

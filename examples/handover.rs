@@ -1,9 +1,9 @@
 //! A server that a second start of the same program replaces, without a lost connection.
 //!
-//! The first process listens. Each further one receives the listener through the Unix socket PATH,
-//! and takes over as soon as it serves. The one before finishes its requests and exits. The answer
-//! to each line is the id of the process. After a change of the program, SIGUSR2 starts the new
-//! version, which takes over in the same way.
+//! The first process listens. Each further process receives the listener through the Unix socket
+//! PATH, and takes over as soon as it serves. The previous process finishes its requests and exits.
+//! The answer to each line is the id of the process. After a change of the program, SIGUSR2 starts
+//! the new version, which takes over in the same way.
 //!
 //! Run it (the arguments shown are the defaults):
 //!

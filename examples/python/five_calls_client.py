@@ -8,7 +8,7 @@ the defaults):
 
     python3 examples/python/five_calls_client.py 127.0.0.1 9998
 
-Any other server will do too, for example `nc -l 127.0.0.1 9998`.
+It works with any TCP server, for example `nc -l 127.0.0.1 9998`.
 """
 
 import socket

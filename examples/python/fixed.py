@@ -1,7 +1,7 @@
 """A minimal TCP server with a fixed greeting.
 
-It greets one client, prints the answer, and exits. Errors are left to the language.
-`careful` is the same program with complete error handling.
+It greets one client, prints the answer, and exits. It handles no errors: the first one
+ends the program. `careful` is the same program with complete error handling.
 
 Run it (the arguments shown are the defaults):
 

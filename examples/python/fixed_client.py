@@ -1,7 +1,7 @@
 """The client of `fixed`. It prints the server's greeting and sends its own.
 
-Errors are left to the language. `careful_client` is the same program with complete
-error handling.
+It handles no errors: the first one ends the program. `careful_client` is the same
+program with complete error handling.
 
 Start `fixed` first, in either language, then run it (the arguments shown are the
 defaults):

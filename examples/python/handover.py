@@ -1,8 +1,8 @@
 """A server that a second start of the same program replaces, without a lost connection.
 
-The first process listens. Each further one receives the listener through the Unix
-socket PATH, and takes over as soon as it serves. The one before finishes its requests
-and exits. The answer to each line is the id of the process. Programs of both languages
+The first process listens. Each further process receives the listener through the Unix
+socket PATH, and takes over as soon as it serves. The previous process finishes its
+requests and exits. The answer to each line is the id of the process. Programs of both languages
 take over from each other.
 
 Run it (the arguments shown are the defaults):

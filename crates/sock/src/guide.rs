@@ -5,11 +5,11 @@
 //! | [`porting`] | port a Python program: Python and Rust side by side |
 //! | [`differences`] | look up what behaves differently from CPython, and why |
 //! | [`performance`] | choose a server class |
-//! | [`reliability`] | know what a server guarantees when clients, networks and the system fail |
+//! | [`reliability`] | look up what a server guarantees when clients, networks and the system fail |
 //! | [`operations`] | run a server behind a balancer, under a supervisor, or with metrics |
 //! | [`handover`] | replace a running server while it serves |
-//! | [`platforms`] | know what runs on which system |
-//! | [`conformance`] | see the results of CPython's own tests on `sock` |
+//! | [`platforms`] | look up what runs on which system |
+//! | [`conformance`] | look up the results of CPython's own tests on `sock` |
 //! | [`teaching`] | teach with `socklens` |
 //!
 //! # Examples
@@ -22,7 +22,7 @@
 //! | `cargo run --example echo_tcp` | an echo over TCP with plain sockets |
 //! | `cargo run --example echo_threading` | a threaded echo server |
 //! | `cargo run --example udp` | a UDP server |
-//! | `cargo run --example http_page` | a page for a browser, in each process model |
+//! | `cargo run --example http_page` | a page for a browser, in each model |
 //! | `cargo run --example chat` | a chat, with a thread for each client |
 //! | `cargo run --example echo_select` | a server in one thread with [`selectors`](crate::selectors) |
 //! | `cargo run --example graceful_shutdown` | a server that SIGTERM drains |

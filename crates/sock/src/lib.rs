@@ -54,25 +54,25 @@
 //!
 //! # Hints
 //!
-//! Target `sock::hint` at level trace logs what is legal and seldom meant: `RUST_LOG=sock::hint` with
-//! `env_logger`. Each hint says what to do, and names the scenario of the program `socklens` that
-//! shows it. The record has the key-values `hint`, `scenario` and, if there is a descriptor, `fd`.
-//! While the level is disabled, calls cost nothing more; while it is enabled, some make further
-//! system calls.
+//! Target `sock::hint` at level trace logs calls that are legal and usually a mistake:
+//! `RUST_LOG=sock::hint` with `env_logger`. Each hint says what to do, and names the scenario of the
+//! program `socklens` that shows the mistake. The record has the key-values `hint`, `scenario` and, if
+//! there is a descriptor, `fd`. While the level is disabled, hints cost nothing. While it is enabled,
+//! some calls make further system calls.
 //!
 //! | `hint` | logged when |
 //! | --- | --- |
-//! | `port-held` | `bind` or `listen` fails with `EADDRINUSE`: on Linux with the process that has the port, or the rest of TIME-WAIT |
-//! | `path-held`, `stale-path` | `bind` to a Unix path fails because a process has it, or because the file is left from a closed socket; `connect` finds such a file |
+//! | `port-held` | `bind` or `listen` fails with `EADDRINUSE`: on Linux with the process that has the port, or the time that is left of TIME-WAIT |
+//! | `path-held`, `stale-path` | `bind` to a Unix path fails because a process has it, or because the file is left from a closed socket; `connect` to such a file fails |
 //! | `partial-send` | [`send`](Socket::send) on a stream took a part of the data; once for each socket |
 //! | `end-of-file` | a receive on a stream has returned the end of file three times |
 //! | `unread-bytes` | the last descriptor of a connection is closed with bytes that were not received, so the peer gets a reset |
 //! | `backlog-full` | [`accept`](Socket::accept) finds the queue of its listener full (Linux), or `connect` to a Unix socket does |
 //! | `datagram-truncated` | a datagram was longer than the buffer (from [`recv`](Socket::recv) on Linux only) |
-//! | `busy-loop` | [`poll`] or a selector has reported a descriptor 100 times at once, and no call used it |
+//! | `busy-loop` | [`poll`] or a selector has reported a descriptor 100 times in a row without waiting, and no call used it |
 //! | `blocked-worker` | a call blocked for 50 ms in a handler of the selector of `sockserver` |
 //!
-//! Nothing else is logged.
+//! The crate has no other log records.
 //!
 //! # Features
 //!
@@ -84,8 +84,8 @@
 //!   [differences](guide::differences) lists what behaves differently on purpose.
 //!   [Platforms](guide::platforms) lists what runs where. The other pages are in [`guide`].
 //! - The [examples] are complete programs, each in Rust and in Python.
-//! - [`sockserver`] is Python's `socketserver`, [`sockssl`] is `ssl`. [`sockdiag`] shows the
-//!   system's view of all sockets, and [`socklens`] shows calls and packets in lessons.
+//! - [`sockserver`] is Python's `socketserver`, and [`sockssl`] is `ssl`. [`sockdiag`] lists the
+//!   sockets of the system, and [`socklens`] shows calls and packets in lessons.
 //!
 //! # Out of scope
 //!

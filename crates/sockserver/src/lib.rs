@@ -73,20 +73,23 @@
 //!
 //! # Log levels
 //!
-//! - `error`: a request failed and nothing else reports it. Limited to one line per second for each
-//!   kind of error.
-//! - `warn`: accepting has failed and is retried after a delay, or a connection had no valid PROXY
-//!   protocol header, or an address that is denied or exceeds the accept rate.
-//! - `debug`: the server starts or stops, a client disconnected or was refused, a child exited.
+//! - `error`: a request, a hook or a worker failed, or a listener was lost.
+//! - `warn`: accepting failed and is repeated after a pause, a deadline expired during a request, a
+//!   client was refused because of its address, its accept rate or its PROXY protocol header, or a
+//!   drain aborted requests.
+//! - `info`: the server drains, is replaced by another process, or changes its number of workers.
+//! - `debug`: the server starts or stops, a client disconnects or is refused because of a limit or by
+//!   `verify_request`, a worker or child starts or exits.
 //!
-//! The records have key-values. [Operations](sock::guide::operations#log-records) lists the keys.
+//! Errors of requests and of accepting are limited to one line per second for each kind. The records
+//! have key-values. [Operations](sock::guide::operations#log-records) lists the keys.
 //!
 //! # Features
 //!
 //! | feature | default | effect |
 //! | --- | --- | --- |
-//! | `signals` | on | [`Builder::drain_on_signals`] and `manage_workers_on_signals` on Unix; needs the crate `signal-hook` |
-//! | `proxy-protocol` | off | `Builder::proxy_protocol`: the client's address behind a proxy |
+//! | `signals` | on | [`Builder::drain_on_signals`], `manage_workers_on_signals` and `upgrade_on_signal` on Unix; needs the crate `signal-hook` |
+//! | `proxy-protocol` | off | `Builder::proxy_protocol`: the client's address behind a proxy; needs the crate `ppp` |
 //! | `metrics` | off | `MetricsReporter`; needs the crate `metrics` |
 //! | `rate-limit` | off | `Builder::accept_rate_per_address`; needs the crate `governor` |
 //! | `systemd` | off | `Builder::systemd`, for servers that systemd starts (Unix); needs the crates `listenfd` and `sd-notify` |
@@ -100,14 +103,14 @@
 //!   [differences](sock::guide::differences) lists what behaves differently on purpose.
 //! - The [examples] are complete programs, each in Rust and in Python.
 //! - [`sock`] is Python's `socket`, on which this crate is built. [`sockssl`] adds TLS to a server
-//!   with [one hook](Builder::wrap_request). [`sockdiag`] shows the system's view of all sockets,
-//!   and [`socklens`] shows calls and packets in lessons.
+//!   with [one hook](Builder::wrap_request). [`sockdiag`] lists the sockets of the system, and
+//!   [`socklens`] shows calls and packets in lessons.
 //!
 //! # What this crate does not do
 //!
-//! It is not async: a thousand idle connections in threads use a thousand stacks, and tokio is the
-//! better choice for that. It has no protocols: for HTTP use hyper.
-//! It is derived from CPython's `socketserver.py`.
+//! It is not async: a handler blocks its thread. A [`SelectorTCPServer`] needs no thread for an idle
+//! connection, but one for each request that waits; for thousands of these at once use tokio. It
+//! implements no protocol: for HTTP use hyper. It is derived from CPython's `socketserver.py`.
 //!
 #![cfg_attr(docsrs, doc = "[`sockssl`]: https://docs.rs/sockssl")]
 #![cfg_attr(not(docsrs), doc = "[`sockssl`]: ../sockssl/index.html")]

@@ -1,4 +1,4 @@
-//! An echo server over TLS, which a hook adds to any server.
+//! An echo server over TLS. The hook that it uses adds TLS to any server.
 //!
 //! It serves each connection in a thread until it is interrupted, and prints the address
 //! and the TLS version of each client. On SIGHUP it reloads its certificate for new

@@ -24,7 +24,7 @@
 //! # std::fs::write(&cert_pem, params.self_signed(&key).unwrap().pem())?;
 //! # std::fs::write(&key_pem, key.serialize_pem())?;
 //! # let ca_pem = cert_pem.clone();
-//! // A context has the own certificate and the trusted authorities of many connections.
+//! // A context contains the certificate and the trusted authorities for many connections.
 //! let server_context = create_default_context(Purpose::CLIENT_AUTH)?;
 //! server_context.load_cert_chain(cert_pem, key_pem)?;
 //!
@@ -71,14 +71,14 @@
 //! The server's `wrap_timeout`, 10 s by default, bounds the handshake. In a program without
 //! `sockserver`, set [`WrapOptions::handshake_timeout`] or the socket's timeout.
 //!
-//! A handler gets the [`SSLSocket`] behind its stream, and so the client's certificate, with
-//! [`SSLSocket::of`]. [`SSLContext::reload`] loads renewed certificates while the server runs.
+//! In a handler, [`SSLSocket::of`] returns the [`SSLSocket`] of the connection, which has the client's
+//! certificate. [`SSLContext::reload`] loads renewed certificates while the server runs.
 //!
 //! # What is verified
 //!
 //! A client context requires a certificate that a trusted authority issued for the server name
 //! and that is valid now. [`set_check_hostname`](SSLContext::set_check_hostname)`(false)` and then
-//! [`set_verify_mode`](SSLContext::set_verify_mode)`(CERT_NONE)` switch that off, which is for
+//! [`set_verify_mode`](SSLContext::set_verify_mode)`(CERT_NONE)` disable this, which is for
 //! tests only. TLS 1.2 and 1.3 are supported, with forward secrecy and authenticated encryption.
 //! A connection that ends without a close_notify is an error and not an end of file, unless
 //! [`suppress_ragged_eofs`](WrapOptions::suppress_ragged_eofs) is set.
@@ -97,8 +97,8 @@
 //!
 //! | feature | default | effect |
 //! | --- | --- | --- |
-//! | `aws-lc-rs` | on | takes the cryptography of `aws-lc-rs`, which needs a C compiler to build |
-//! | `ring` | off | takes the cryptography of `ring`, which builds faster and has no P-521 |
+//! | `aws-lc-rs` | on | uses the cryptography of `aws-lc-rs`, which needs a C compiler to build |
+//! | `ring` | off | uses the cryptography of `ring`, which builds faster and has no P-521 |
 //!
 //! One of them is required. If both are on, `aws-lc-rs` is used. `default-features = false,
 //! features = ["ring"]` selects `ring`.
@@ -111,14 +111,15 @@
 //! - Examples: [an echo server][echo_tls], [a page for a browser][https_page], [client
 //!   certificates][mtls_whoami], [a client][tls_client], and [a private authority][make_ca].
 //! - [`sock`] is Python's `socket`, on which this crate is built, and [`sockserver`] is
-//!   `socketserver`. [`sockdiag`] shows the system's view of all sockets, and [`socklens`] shows
-//!   calls and packets in lessons.
+//!   `socketserver`. [`sockdiag`] lists the sockets of the system, and [`socklens`] shows calls and
+//!   packets in lessons.
 //!
 //! # Log levels
 //!
 //! The target is `sockssl`. `debug`: each handshake, with its version and cipher or its error.
-//! `warn`: the key log file cannot be written, or other users can access it. `sock` logs the system
-//! calls underneath: `RUST_LOG=sock=trace,sockssl=debug`.
+//! `warn`: the key log file cannot be written, other users can access it, or the keys of session
+//! tickets cannot be created. `sock` logs the system calls underneath:
+//! `RUST_LOG=sock=trace,sockssl=debug`.
 //!
 //! # What this crate does not do
 //!
