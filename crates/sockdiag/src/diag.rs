@@ -143,7 +143,7 @@ impl Diag {
         Ok(Diag { netlink: None, files: true })
     }
 
-    /// Where the answers come from.
+    /// Returns the source of the answers: netlink or `/proc/net`.
     ///
     /// # Examples
     ///
@@ -158,7 +158,7 @@ impl Diag {
         if self.netlink.is_some() { Source::Netlink } else { Source::Procfs }
     }
 
-    /// The TCP sockets that a filter takes, IPv4 before IPv6.
+    /// Returns the TCP sockets that match a filter, IPv4 before IPv6.
     ///
     /// A dump that the kernel reports as interrupted is repeated, five times at most.
     ///
@@ -187,7 +187,7 @@ impl Diag {
         repeat(|rows| self.each(Protocol::Tcp, filter, &mut |row| rows.push(row))).map(without_doubles)
     }
 
-    /// The UDP sockets that a filter takes, IPv4 before IPv6.
+    /// Returns the UDP sockets that match a filter, IPv4 before IPv6.
     ///
     /// # Errors
     ///
@@ -209,7 +209,7 @@ impl Diag {
         repeat(|rows| self.each(Protocol::Udp, filter, &mut |row| rows.push(row))).map(without_doubles)
     }
 
-    /// The Unix sockets that a filter takes.
+    /// Returns the Unix sockets that match a filter.
     ///
     /// # Errors
     ///
@@ -231,7 +231,7 @@ impl Diag {
         repeat(|rows| self.each_row_of_unix(filter, &mut |row| rows.push(row)))
     }
 
-    /// Calls `each` with every TCP socket that a filter takes. Memory does not grow with the number
+    /// Calls `each` with every TCP socket that matches a filter. Memory does not grow with the number
     /// of sockets.
     ///
     /// # Errors
@@ -252,7 +252,7 @@ impl Diag {
         complete(self.each(Protocol::Tcp, filter, &mut each)?)
     }
 
-    /// Calls `each` with every UDP socket that a filter takes.
+    /// Calls `each` with every UDP socket that matches a filter.
     ///
     /// # Errors
     ///
@@ -276,7 +276,7 @@ impl Diag {
         complete(self.each(Protocol::Udp, filter, &mut each)?)
     }
 
-    /// Calls `each` with every Unix socket that a filter takes.
+    /// Calls `each` with every Unix socket that matches a filter.
     ///
     /// # Errors
     ///
@@ -298,7 +298,7 @@ impl Diag {
         complete(self.each_row_of_unix(filter, &mut each)?)
     }
 
-    /// The TCP or UDP socket with this identity. `None` if there is none.
+    /// Returns the TCP or UDP socket with this identity. `None` if there is none.
     ///
     /// The kernel finds it in a few microseconds, however many sockets there are. It does not find
     /// a TCP socket that is bound and neither connected nor listening: [`of`](Diag::of) does. If
@@ -342,10 +342,10 @@ impl Diag {
         }
     }
 
-    /// The row of a TCP or UDP socket of this process. `None` if the kernel's tables do not have
-    /// it: it was never bound or connected, or its connection is over.
+    /// Returns the row of a TCP or UDP socket of this process. `None` if the kernel's tables do not
+    /// have it, because it was never bound or connected, or its connection is over.
     ///
-    /// The kernel assigns a cookie when it is first asked for. A socket gets to TIME-WAIT with the
+    /// The kernel assigns a cookie at the first request for it. A socket enters TIME-WAIT with the
     /// cookie that it has then, so it is found in TIME-WAIT only if `of` or
     /// [`cookie`](Socket::cookie) was called before.
     ///
@@ -391,7 +391,7 @@ impl Diag {
         self.search(protocol, &filter, |row| row.inode == inode)
     }
 
-    /// The Unix socket with this inode. `None` if there is none.
+    /// Returns the Unix socket with this inode. `None` if there is none.
     ///
     /// # Errors
     ///
@@ -410,7 +410,7 @@ impl Diag {
         self.unix_by(inode, None)
     }
 
-    /// The row of a Unix socket of this process.
+    /// Returns the row of a Unix socket of this process.
     ///
     /// # Errors
     ///

@@ -53,7 +53,7 @@ impl Default for Filter {
 }
 
 impl Filter {
-    /// A filter without conditions.
+    /// Creates a filter without conditions.
     ///
     /// # Examples
     ///
@@ -310,8 +310,9 @@ impl Filter {
         self
     }
 
-    /// Whether rows have [`memory`](Row::memory), [`congestion`](Row::congestion) and
-    /// [`info`](Row::info). They do by default. Without, a dump of many sockets takes half the time.
+    /// Sets whether rows have [`memory`](Row::memory), [`congestion`](Row::congestion) and
+    /// [`info`](Row::info). The default is true. With false, a dump of many sockets takes half the
+    /// time.
     ///
     /// # Examples
     ///
@@ -432,7 +433,7 @@ pub struct UnixFilter {
 }
 
 impl UnixFilter {
-    /// A filter without conditions.
+    /// Creates a filter without conditions.
     ///
     /// # Examples
     ///

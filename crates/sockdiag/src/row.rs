@@ -179,7 +179,7 @@ pub enum TimerKind {
 }
 
 impl TimerKind {
-    /// The name in ss(8).
+    /// Returns the name that ss(8) prints.
     ///
     /// # Examples
     ///
@@ -271,7 +271,7 @@ pub struct SocketId {
 }
 
 impl SocketId {
-    /// A socket by its addresses alone.
+    /// Creates the identity of a socket from its addresses alone.
     ///
     /// # Examples
     ///
@@ -292,7 +292,7 @@ impl SocketId {
 }
 
 impl Row {
-    /// What identifies this socket.
+    /// Returns the identity of this socket.
     ///
     /// # Examples
     ///

@@ -1,4 +1,4 @@
-//! What is recorded, in one order for calls, kernel and wire.
+//! The events of a recording, with calls, changes of sockets and packets in one order.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,7 +18,7 @@ impl HostName {
     /// Both hosts.
     pub const BOTH: [HostName; 2] = [HostName::A, HostName::B];
 
-    /// The other host.
+    /// Returns the other host.
     #[must_use]
     pub fn other(self) -> HostName {
         match self {
@@ -76,7 +76,7 @@ impl Fate {
         Fate::Cut,
     ];
 
-    /// The word in the output.
+    /// Returns the word in the output.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {

@@ -149,7 +149,7 @@ impl Packet {
             && (kind(flags), seq) == (kind(others), of_other)
     }
 
-    /// The name of the packet: its flags as in `SYN+ACK`, or `UDP`, `ICMP unreachable`, `IGMP`.
+    /// Returns the name of the packet: its flags as in `SYN+ACK`, or `UDP`, `ICMP unreachable`, `IGMP`.
     #[must_use]
     pub fn name(&self) -> String {
         match self.transport {
@@ -173,8 +173,8 @@ impl Packet {
         }
     }
 
-    /// Whether a scenario means this packet by `wanted`. `DATA` is every packet with payload, `FIN`
-    /// every packet with this flag. Other names are the whole set of flags; PSH does not count, and
+    /// Returns true if a scenario means this packet by `wanted`. `DATA` is every packet with payload,
+    /// and `FIN` is every packet with this flag. Other names are the whole set of flags, without PSH.
     /// `ACK` has no payload.
     #[must_use]
     pub fn is(&self, wanted: &str) -> bool {
@@ -197,7 +197,7 @@ impl Packet {
         }
     }
 
-    /// Whether [`is`](Packet::is) has a meaning for this name.
+    /// Returns true if [`is`](Packet::is) has a meaning for this name.
     #[must_use]
     pub fn knows(wanted: &str) -> bool {
         ["DATA", "UDP", "ICMP", "IGMP"].contains(&wanted)

@@ -1,4 +1,4 @@
-//! Hints: what a program does that is legal and seldom meant.
+//! Hints: calls of a program that are legal and usually a mistake.
 //!
 //! Target `sock::hint`, level trace. A call checks the log level once, for this target and
 //! `sock::call` together (`trace::enabled`), so that disabled hints cost nothing more. What a hint

@@ -90,7 +90,7 @@ pub struct RelayError {
 }
 
 impl RelayError {
-    /// The `RelayError` inside an error, if a relay returned it.
+    /// Returns the `RelayError` inside an error, if a relay returned it.
     ///
     /// # Examples
     ///
@@ -110,8 +110,8 @@ impl RelayError {
         find_error(error)
     }
 
-    /// The direction that failed. `None` if the relay as a whole was ended: by its limits, by a signal or
-    /// by a [`Canceller`](crate::Canceller).
+    /// Returns the direction that failed. `None` if the relay as a whole was ended by its limits, by a
+    /// signal or by a [`Canceller`](crate::Canceller).
     ///
     /// # Examples
     ///
@@ -131,7 +131,7 @@ impl RelayError {
         self.failed.map(|(direction, _)| direction)
     }
 
-    /// Whether it was ended because it was idle for too long.
+    /// Returns true if the relay was ended because it was idle for too long.
     ///
     /// # Examples
     ///
@@ -149,7 +149,7 @@ impl RelayError {
         self.is_idle
     }
 
-    /// How many bytes had been relayed.
+    /// Returns how many bytes had been relayed.
     ///
     /// # Examples
     ///

@@ -34,7 +34,7 @@ impl Default for RelayOptions {
 }
 
 impl RelayOptions {
-    /// The defaults: no limit of time, 64 KiB for each direction.
+    /// Creates options with the defaults: no time limit, and 64 KiB for each direction.
     ///
     /// # Examples
     ///

@@ -56,7 +56,7 @@ impl<'a, F: FileObject, D> SelectorMap<'a, F, D> {
         lock(self.registry).entries.len()
     }
 
-    /// Whether nothing is registered.
+    /// Returns true if nothing is registered.
     ///
     /// # Examples
     ///
@@ -93,7 +93,7 @@ impl<'a, F: FileObject, D> SelectorMap<'a, F, D> {
         lock(self.registry).entries.get(&fd).map(|entry| entry.key.clone())
     }
 
-    /// Whether an object is registered. Python: `fileobj in map`.
+    /// Returns true if an object is registered. Python: `fileobj in map`.
     ///
     /// # Examples
     ///

@@ -21,13 +21,13 @@
 //!
 //! # Readiness
 //!
-//! It is level-triggered, as in Python: an object is reported by each [`select`](Selector::select)
+//! Selectors are level-triggered, as in Python: each [`select`](Selector::select) reports an object
 //! for as long as it is ready. A socket that is registered here should not block
 //! ([`setblocking(false)`](crate::Socket::setblocking)): another reader may be quicker, or a packet
 //! may be dropped for its checksum (select(2), BUGS).
 //!
-//! Input that was received already, and waits in the memory of a TLS connection or of a read-ahead
-//! buffer, is readiness too: see [`FileObject::has_buffered_input`].
+//! An object is also ready if it has input that was received already, which is in the memory of a TLS
+//! connection or in a read-ahead buffer: see [`FileObject::has_buffered_input`].
 //!
 //! # Examples
 //!

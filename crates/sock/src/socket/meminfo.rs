@@ -7,12 +7,12 @@ use crate::socket::Socket;
 
 /// The kernel's number of a socket, and its memory.
 impl Socket {
-    /// The number that identifies this socket in the kernel as long as the system runs.
+    /// Returns the number that identifies this socket in the kernel as long as the system runs.
     ///
     /// Python: `getsockopt(SOL_SOCKET, 57, 8)`, to be unpacked with `struct`. System call:
     /// getsockopt(2) with `SO_COOKIE`. Linux 4.12. Descriptors of the same socket have the same
     /// cookie, and sock_diag(7) reports it. A descriptor's number, an inode and an address are used
-    /// again, a cookie is not. The kernel assigns it when it is first asked for.
+    /// again, a cookie is not. The kernel assigns it at the first request for it.
     ///
     /// # Errors
     ///
@@ -33,7 +33,7 @@ impl Socket {
         Ok(u64::from_ne_bytes(*whole))
     }
 
-    /// How much memory the kernel uses for this socket, and how much it may use.
+    /// Returns how much memory the kernel uses for this socket, and how much it may use.
     ///
     /// Python: `getsockopt(SOL_SOCKET, 55, 36)`, to be unpacked with `struct`. System call:
     /// getsockopt(2) with `SO_MEMINFO`. Linux 4.12.

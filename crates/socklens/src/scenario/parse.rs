@@ -70,7 +70,8 @@ impl Scenario {
         self.lines.iter().all(|line| line.statement.is_none())
     }
 
-    /// Whether it has a line that the tier loopback cannot run: `needs wire`, `wire` or `sysctl`.
+    /// Returns true if the scenario has a line that the tier loopback cannot run: `needs wire`, `wire` or
+    /// `sysctl`.
     #[must_use]
     pub fn needs_wire(&self) -> bool {
         self.lines.iter().filter_map(|line| line.statement.as_ref()).any(|statement| {

@@ -8,8 +8,8 @@
 //! sends its next request while its connection is closed gets no answer and repeats the request.
 //!
 //! If the new process fails, exits, is killed, sends something unexpected or is not ready in time,
-//! the old one goes on as before. The new process accepts nothing before the old one has stopped, so
-//! it cannot take a client with it.
+//! the old one continues as before. The new process accepts nothing before the old one has stopped,
+//! so no client is lost with a new process that fails.
 //!
 //! ```no_run
 //! use std::time::Duration;
