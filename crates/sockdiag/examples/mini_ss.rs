@@ -9,7 +9,7 @@
 
 #[cfg(not(target_os = "linux"))]
 fn main() -> std::process::ExitCode {
-    eprintln!("mini_ss: it needs Linux: other systems do not have NETLINK_SOCK_DIAG");
+    eprintln!("mini_ss: this program needs Linux, because other systems do not have NETLINK_SOCK_DIAG");
     std::process::ExitCode::FAILURE
 }
 
