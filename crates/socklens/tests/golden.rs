@@ -1,6 +1,7 @@
 //! The promise: a scenario has the same consequences in every run. Recordings are compared with the
-//! files in `golden`, in the order of the kernel and in that of the wire. To write the files anew
-//! after an intended change:
+//! files in `golden`, in the order of the kernel and in that of the wire. The output of the lessons at
+//! the begin of the course is compared as a whole, and with it the order between kernel and wire. To
+//! write the files anew after an intended change:
 //!
 //! ```text
 //! SOCKLENS_RECORD=1 cargo test -p socklens --test golden
@@ -15,8 +16,39 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+/// The beginning of the course, whose whole output is compared.
+const WITH_TEXT: [&str; 12] = [
+    "hello",
+    "blocked",
+    "half_close",
+    "time_wait",
+    "backlog",
+    "lost_segment",
+    "slow_reader",
+    "reset",
+    "dead_peer",
+    "delayed_ack",
+    "simultaneous_close",
+    "simultaneous_open",
+];
+
+/// A line of an output that is not compared, with all lines after it: poll returns at the first packet,
+/// and recv takes what has arrived until then.
+const UNTIL: (&str, &str) = ("slow_reader", " 22  B1.poll(");
+
+/// Scenarios that differ between runs, and why. Their expectations are the same in every run.
+const VARIABLE: [(&str, &str); 4] = [
+    ("slow_reader", "how much the kernel sends after the window opens depends on when the reader reads"),
+    ("partial_send", "how much fits in the buffers depends on when the kernel probes a window of zero"),
+    (
+        "states_loopback",
+        "its packets do not pass the wire, so short states are seen if the kernel is read then",
+    ),
+    ("multicast", "the kernel repeats the report of a member at a random time"),
+];
+
 /// Scenarios whose packets do not depend on a timer of the kernel, nor on the size of its buffers.
-const NAMES: [&str; 24] = [
+const NAMES: [&str; 35] = [
     "hello",
     "half_close",
     "time_wait",
@@ -41,6 +73,17 @@ const NAMES: [&str; 24] = [
     "unix_path",
     "mapped",
     "shared_socket",
+    "blocked",
+    "lost_segment",
+    "syn_recv",
+    "orphan",
+    "udp_loss",
+    "unix_stream",
+    "unix_datagram",
+    "unix_descriptors",
+    "reuse_port",
+    "inherited",
+    "emfile",
 ];
 
 /// Under load a packet can arrive in the middle of a look at the kernel. A recording that is wrong is
@@ -64,7 +107,8 @@ fn plain<'a>(line: &'a str, key: &str) -> &'a str {
 /// What a recording says in every run: without times, ports, cookies, and what the kernel has sent
 /// again. The rows of each socket are in the order of the kernel, and the packets in that of the wire. A
 /// listener is there once: whether a client waits in its queue depends on how fast a call of
-/// accept is that blocks already.
+/// accept is that blocks already. For the same reason a row with received data is left out if a call
+/// of an earlier line waits for them.
 fn normalised(jsonl: &str) -> String {
     let mut names = BTreeMap::new();
     for line in jsonl.lines().filter(|line| text(line, "k") == "name") {
@@ -72,6 +116,9 @@ fn normalised(jsonl: &str) -> String {
     }
     let (mut kernel, mut wire) = (BTreeMap::<String, String>::new(), String::new());
     let (mut last, mut packets, mut seen) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+    let mut of_line = "";
+    // Calls that have not returned, with their sockets and lines.
+    let mut open = BTreeMap::new();
     for line in jsonl.lines() {
         let number = names.len();
         let mut name = || {
@@ -79,8 +126,19 @@ fn normalised(jsonl: &str) -> String {
             names.entry(text(line, "ck")).or_insert_with(|| format!("{host} {number}")).clone()
         };
         match text(line, "k") {
+            "line" => of_line = plain(line, "line"),
+            "call" if text(line, "fn").starts_with("recv") => {
+                open.insert(plain(line, "id"), (text(line, "sock"), of_line));
+            }
+            "ret" => {
+                open.remove(plain(line, "id"));
+            }
             "kern" => {
                 let name = name();
+                let waits = |(sock, begun): &(&str, &str)| *sock == name && *begun != of_line;
+                if !["", "0", "null"].contains(&plain(line, "rq")) && open.values().any(waits) {
+                    continue;
+                }
                 let mut row = text(line, "st").to_owned();
                 for (key, short) in [("rq", "recvq"), ("wq", "sendq"), ("drops", "drops")] {
                     if !["", "0", "null"].contains(&plain(line, key)) {
@@ -124,6 +182,79 @@ fn normalised(jsonl: &str) -> String {
     format!("{sockets}wire:\n{wire}")
 }
 
+/// What a terminal shows in every run: without times, ports and descriptors, and without the queue of
+/// a listener. Of rows of a socket with nothing between them, what has changed in the end is left. What
+/// a call of an earlier line waits for is not in the queue of its socket, as in a recording.
+fn normalised_text(output: &str) -> String {
+    const ROW: &str = "       kernel  ";
+    const NAME: usize = 19;
+    let mut text = String::new();
+    let mut last = BTreeMap::<String, String>::new();
+    let mut waiting = BTreeSet::new();
+    let mut pending: Option<(String, String, String)> = None;
+    let mut put = |pending: &mut Option<(String, String, String)>, text: &mut String| {
+        let Some((name, from, row)) = pending.take() else { return };
+        if last.get(&name) != Some(&row) {
+            writeln!(text, "{ROW}{name}{from}{row}").unwrap();
+        }
+        last.insert(name, row);
+    };
+    for line in output.lines() {
+        let Some((name, row)) = line.strip_prefix(ROW).and_then(|row| row.split_at_checked(NAME)) else {
+            put(&mut pending, &mut text);
+            if let Some((object, _)) = line.split_once(".recv").filter(|_| line.ends_with(" blocks")) {
+                waiting.insert(object.rsplit(' ').next().unwrap());
+            } else if let Some((_, object)) = line.split_once("  join ") {
+                waiting.remove(object.split(' ').next().unwrap());
+            }
+            text.push_str(&without_numbers(line));
+            text.push('\n');
+            continue;
+        };
+        if row.starts_with("LISTEN ") && !row.starts_with("LISTEN -> ") {
+            continue;
+        }
+        if pending.as_ref().is_some_and(|(other, _, _)| other != name) {
+            put(&mut pending, &mut text);
+        }
+        let (from, mut row) = match row.split_once(" -> ") {
+            Some((from, row)) => (format!("{from} -> "), row.to_owned()),
+            None => (String::new(), row.to_owned()),
+        };
+        if let Some((state, rest)) = row.split_once("recvq ").filter(|_| waiting.contains(name.trim_end()))
+        {
+            let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+            row = format!("{state}recvq 0{rest}");
+        }
+        let from = pending.take().map(|(_, from, _)| from).filter(|from| !from.is_empty()).unwrap_or(from);
+        pending = Some((name.to_owned(), from, row));
+    }
+    put(&mut pending, &mut text);
+    text
+}
+
+/// A line without the numbers of descriptors and of ports that the kernel selects, and without the
+/// duration in the last line.
+fn without_numbers(line: &str) -> String {
+    let mut line = line.to_owned();
+    for (before, shown) in
+        [("fd ", "N"), (", in ", "TIME"), ("10.0.0.1\", ", "PORT"), ("10.0.0.2\", ", "PORT")]
+    {
+        let mut from = 0;
+        while let Some(found) = line[from..].find(before) {
+            from += found + before.len();
+            let digits = line[from..].find(|c: char| !c.is_ascii_digit() && c != '.');
+            let end = digits.map_or(line.len(), |length| from + length);
+            let is_selected =
+                shown != "PORT" || line[from..end].parse().is_ok_and(|port: u16| port >= 32_768);
+            if end > from && is_selected {
+                line.replace_range(from..end, shown);
+            }
+        }
+    }
+    line
+}
+
 struct Recorded {
     status: Option<i32>,
     stdout: String,
@@ -133,7 +264,7 @@ struct Recorded {
 fn record(name: &str, folder: &Path) -> Recorded {
     let file = folder.join(format!("{name}.{:?}.jsonl", thread::current().id()));
     let mut command = Command::new("timeout");
-    command.args(["60", env!("CARGO_BIN_EXE_socklens"), "run", name, "--quiet", "--jsonl"]).arg(&file);
+    command.args(["60", env!("CARGO_BIN_EXE_socklens"), "run", name, "--jsonl"]).arg(&file);
     let output = command.output().unwrap();
     Recorded {
         status: output.status.code(),
@@ -144,6 +275,10 @@ fn record(name: &str, folder: &Path) -> Recorded {
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"))
+}
+
+fn golden_text(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/text").join(format!("{name}.txt"))
 }
 
 /// Whether this system has a wire. Otherwise the test does not run, and says it.
@@ -165,14 +300,19 @@ fn difference(expected: &str, found: &str) -> String {
     format!("line {}, expected:\n{}\nfound:\n{}", at + 1, lines(expected), lines(found))
 }
 
-/// Compares a recording with its file, and returns the last difference if none of the attempts is
-/// equal.
-fn compare(name: &str, folder: &Path) -> Result<(), String> {
-    let expected = fs::read_to_string(golden(name)).map_err(|error| format!("{name}: {error}"))?;
+/// Compares what is made of a run with a file, and returns the last difference if none of the attempts
+/// is equal.
+fn compare(
+    name: &str,
+    folder: &Path,
+    file: &Path,
+    made: impl Fn(&Recorded) -> String,
+) -> Result<(), String> {
+    let expected = fs::read_to_string(file).map_err(|error| format!("{name}: {error}"))?;
     let mut last = String::new();
     for _ in 0..ATTEMPTS {
         let recorded = record(name, folder);
-        let found = normalised(&recorded.jsonl);
+        let found = made(&recorded);
         if recorded.status == Some(0) && found == expected {
             return Ok(());
         }
@@ -181,16 +321,37 @@ fn compare(name: &str, folder: &Path) -> Result<(), String> {
     Err(last)
 }
 
+/// Writes what is made of most runs into a file.
+fn write_anew(name: &str, folder: &Path, file: &Path, made: impl Fn(&Recorded) -> String) {
+    let mut counts = BTreeMap::new();
+    for _ in 0..RECORDINGS {
+        let recorded = record(name, folder);
+        assert_eq!(recorded.status, Some(0), "{}", recorded.stdout);
+        *counts.entry(made(&recorded)).or_insert(0) += 1;
+    }
+    let (most, count) = counts.iter().max_by_key(|(_, count)| **count).unwrap();
+    println!("{name}: {count} of {RECORDINGS} are alike");
+    fs::write(file, most).unwrap();
+}
+
 /// A file without a name would not be compared.
 #[test]
-fn each_golden_file_has_a_scenario_and_each_scenario_a_file() {
+fn each_golden_file_has_a_scenario_and_each_scenario_a_file_or_a_reason() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let files: BTreeSet<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    let expected: BTreeSet<_> = NAMES.iter().map(|name| format!("{name}.txt")).collect();
-    assert_eq!(files, expected);
+    for (folder, names) in [(folder.clone(), &NAMES[..]), (folder.join("text"), &WITH_TEXT[..])] {
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let files: BTreeSet<_> = files.filter(|path| path.is_file()).collect();
+        let files: BTreeSet<_> = files.iter().filter_map(|path| path.file_stem()?.to_str()).collect();
+        assert_eq!(files, names.iter().copied().collect());
+    }
+    let lessons: BTreeSet<_> = socklens::BUILTIN.iter().map(|builtin| builtin.name).collect();
+    let known = NAMES.iter().chain(VARIABLE.iter().map(|(name, _)| name)).copied();
+    assert_eq!(known.clone().count(), lessons.len());
+    assert_eq!(known.collect::<BTreeSet<_>>(), lessons);
+    assert_eq!(
+        socklens::BUILTIN[..WITH_TEXT.len()].iter().map(|builtin| builtin.name).collect::<Vec<_>>(),
+        WITH_TEXT
+    );
 }
 
 fn compare_all(at_once: usize) {
@@ -199,7 +360,8 @@ fn compare_all(at_once: usize) {
         thread::scope(|scope| {
             for name in names {
                 scope.spawn(|| {
-                    compare(name, folder.path()).unwrap_or_else(|difference| panic!("{difference}"))
+                    compare(name, folder.path(), &golden(name), |recorded| normalised(&recorded.jsonl))
+                        .unwrap_or_else(|difference| panic!("{difference}"))
                 });
             }
         });
@@ -214,20 +376,36 @@ fn recordings_are_those_of_the_golden_files() {
     if std::env::var_os("SOCKLENS_RECORD").is_some() {
         let folder = tempfile::tempdir().unwrap();
         for name in NAMES {
-            let mut counts = BTreeMap::new();
-            for _ in 0..RECORDINGS {
-                let recorded = record(name, folder.path());
-                assert_eq!(recorded.status, Some(0), "{}", recorded.stdout);
-                *counts.entry(normalised(&recorded.jsonl)).or_insert(0) += 1;
-            }
-            let (most, count) = counts.iter().max_by_key(|(_, count)| **count).unwrap();
-            println!("{name}: {count} of {RECORDINGS} recordings are alike");
-            fs::write(golden(name), most).unwrap();
+            write_anew(name, folder.path(), &golden(name), |recorded| normalised(&recorded.jsonl));
         }
         return;
     }
     compare_all(1);
     compare_all(8);
+}
+
+/// With the order of the kernel and the wire between each other, which the other files do not have.
+#[test]
+fn the_output_of_the_first_lessons_is_that_of_the_golden_files() {
+    if !has_wire() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for name in WITH_TEXT {
+        let made = |recorded: &Recorded| {
+            let text = normalised_text(&recorded.stdout);
+            match text.split_once(UNTIL.1).filter(|_| name == UNTIL.0) {
+                Some((before, _)) => before.to_owned(),
+                None => text,
+            }
+        };
+        if std::env::var_os("SOCKLENS_RECORD").is_some() {
+            write_anew(name, folder.path(), &golden_text(name), made);
+        } else {
+            compare(name, folder.path(), &golden_text(name), made)
+                .unwrap_or_else(|difference| panic!("{difference}"));
+        }
+    }
 }
 
 /// Twice as many threads as processors compute while the scenarios run.
@@ -255,6 +433,57 @@ fn recordings_are_those_of_the_golden_files_under_load() {
         let _end = End(&is_over);
         compare_all(4);
     });
+}
+
+/// Every kind of change in the output is a difference, and what differs between runs is none.
+#[test]
+fn a_change_in_the_output_is_found() {
+    let kernel = |name: &str, row: &str| format!("       kernel  {name:<18} {row}");
+    let lines = |lines: &[&str]| normalised_text(&lines.join("\n"));
+    let (syn, listen) =
+        (kernel("A1", "new -> SYN-SENT  recvq 0 sendq 1"), kernel("L", "LISTEN  waiting 1 of 5"));
+    let (begin, wire) =
+        (kernel("L", "new -> LISTEN  waiting 0 of 5"), "       wire    A -> B  SYN  seq 0  passed");
+    let up = kernel("A1", "SYN-SENT -> ESTABLISHED  recvq 0 sendq 0");
+    let call = "  7  B1 = L.accept()    = fd 13";
+    let first = [&*begin, &*syn, wire, &*up, call, "hello: 5 passed, 0 failed, in 0.16 s"];
+    let whole = lines(&first);
+    assert_eq!(whole.lines().count(), 6, "{whole}");
+    assert!(whole.contains("= fd N\n") && whole.ends_with("failed, in TIME s\n"), "{whole}");
+    let other = [
+        &*begin,
+        &*syn,
+        wire,
+        &*listen,
+        &*up,
+        "  7  B1 = L.accept()    = fd 9",
+        "hello: 5 passed, 0 failed, in 2.10 s",
+    ];
+    assert_eq!(lines(&other), whole, "numbers, and the queue of a listener");
+    let (data, taken) = (
+        kernel("A1", "SYN-SENT -> ESTABLISHED  recvq 7 sendq 0"),
+        kernel("A1", "ESTABLISHED  recvq 0 sendq 0"),
+    );
+    let other = [&*begin, &*syn, wire, &*data, &*taken, call, first[5]];
+    assert_eq!(lines(&other), whole, "a row between two others");
+    let open = "  6  A1.recv(10) &      blocks";
+    let waits = |row: &str| lines(&[open, wire, &up, row, wire, "  9  join A1   = b\"x\"", &data]);
+    assert_eq!(waits(&taken), waits(&kernel("A1", "ESTABLISHED  recvq 7 sendq 0")), "a call that waits");
+    assert!(waits(&taken).ends_with("recvq 7 sendq 0\n"), "{}", waits(&taken));
+    let port = |port: &str| lines(&[&format!("  8  A1.getsockname() = (\"10.0.0.1\", {port})")]);
+    assert_eq!(port("40123"), port("55000"));
+    assert_ne!(port("80"), port("55000"));
+    for changed in [
+        vec![&*begin, &*syn, &*up, wire, call, first[5]],
+        vec![&*begin, wire, &*syn, &*up, call, first[5]],
+        vec![&*begin, &*syn, wire, &*data, call, first[5]],
+        vec![&*begin, &*syn, wire, call, &*up, first[5]],
+        vec![&*begin, &*syn, wire, &*up, "  7  B1 = L.accept()    FAILED", first[5]],
+        vec![&*syn, wire, &*up, call, first[5]],
+        vec![&*begin, &*syn, wire, &*up, call, "hello: 4 passed, 1 failed, in 0.16 s"],
+    ] {
+        assert_ne!(lines(&changed), whole, "{changed:?}");
+    }
 }
 
 /// Every kind of change in a recording is a difference, and what differs between runs is none.
