@@ -18,13 +18,13 @@ use crate::limits::openmetrics::OpenMetrics;
 pub struct ListenerStats {
     /// The address that it is bound to.
     pub address: Address,
-    /// How many connections are complete and not accepted yet. Known of TCP listeners on Linux.
+    /// How many connections are complete and not accepted yet. Known for TCP listeners on Linux.
     pub accept_queue: Option<u32>,
-    /// How many the queue has room for. Known of TCP listeners on Linux.
+    /// How many connections the queue has room for. Known for TCP listeners on Linux.
     pub backlog: Option<u32>,
 }
 
-/// The threads of this process, and what waits for them.
+/// The threads of this process, and the requests that wait for them.
 ///
 /// See the example of [`ServerHandle::thread_stats`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

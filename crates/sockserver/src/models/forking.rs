@@ -29,8 +29,8 @@ use crate::request::job::{Job, Rejected};
 /// Python: `socketserver.ForkingMixIn`. The child serves the request and exits. It never returns
 /// into the loop, and runs no destructors of its parent. Its exit status is 0 after success, 1 if
 /// the request failed, 74 if its client disconnected, 75 if it was refused, 76 if
-/// [`worker_exit`](crate::ServerHooks::worker_exit) did not return, and 101 after a panic. What a handler changes in
-/// memory is changed in the child only.
+/// [`worker_exit`](crate::ServerHooks::worker_exit) did not return, 101 after a panic, and 124 to
+/// 130 after one of the deadlines. What a handler changes in memory is changed in the child only.
 ///
 /// The mixin forks only while the process has no other thread, and returns an error otherwise. The
 /// child of a process with threads inherits locks that other threads hold, and cannot release them.
@@ -38,9 +38,10 @@ use crate::request::job::{Job, Rejected};
 /// Children are reaped soon after they exit. Children that other code in the process has started
 /// are not touched.
 ///
-/// To stop such a server on a signal, let the signal handler set a flag, and let
-/// [`service_actions`](crate::Builder::service_actions) check the flag and call `request_shutdown`.
-/// A second thread that waits for the signal would prevent forking.
+/// To stop such a server on a signal, use
+/// [`drain_on_signals`](crate::Builder::drain_on_signals). A program with signal handlers of its own
+/// sets a flag in them, and checks it in [`service_actions`](crate::Builder::service_actions), which
+/// calls `request_shutdown`. A second thread that waits for the signal would prevent forking.
 ///
 /// # Platform notes
 ///

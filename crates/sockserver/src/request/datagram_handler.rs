@@ -53,7 +53,7 @@ use crate::request::{RequestError, catch_panic};
     note = "a server of connections needs a `StreamRequestHandler`"
 )]
 pub trait DatagramRequestHandler: Send + 'static {
-    /// Prepares. By default nothing.
+    /// Prepares the request. By default it does nothing.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ fn handler_error(error: RequestError, client_address: &Address) -> RequestError 
     }
 }
 
-/// A datagram as its handler sees it.
+/// The datagram that a handler serves.
 ///
 /// # Examples
 ///
@@ -246,9 +246,9 @@ pub struct DatagramContext<'a> {
     pub rfile: Cursor<&'a [u8]>,
     /// The answer, sent by `finish`.
     pub wfile: Vec<u8>,
-    /// Who sent it.
+    /// The address of the sender.
     pub client_address: &'a Address,
-    /// The server, as far as a handler may touch it: to stop it.
+    /// The handle of the server, for example to stop it.
     pub server: &'a ServerHandle,
     /// The batch whose answers are sent together.
     batch: Option<&'a mut AnswerBatch>,
@@ -334,7 +334,7 @@ impl fmt::Debug for DatagramContext<'_> {
     }
 }
 
-/// Makes datagram handlers of a closure.
+/// Creates a handler factory from a closure, for datagrams.
 ///
 /// # Examples
 ///
@@ -354,7 +354,7 @@ where
     move || DatagramHandlerFn(Arc::clone(&handle))
 }
 
-/// The handler that [`datagram_handler_fn`] makes.
+/// The handler that [`datagram_handler_fn`] creates.
 ///
 /// # Examples
 ///

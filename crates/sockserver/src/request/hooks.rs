@@ -243,7 +243,7 @@ pub trait ServerHooks: Send + Sync + 'static {
         let _ = (request, client_address);
     }
 
-    /// Called when a request has failed. The default logs the error.
+    /// Is called when a request has failed. By default it logs the error.
     ///
     /// The level is `debug` if the client disconnected or timed out (the server itself logs a
     /// deadline that expires during a request at `warn`), and otherwise `error`, limited

@@ -21,7 +21,7 @@ use crate::os::child_channel;
 use crate::request::serve::{JobState, Progress, Wait};
 use crate::request::{Request, RequestError};
 
-/// Requires a PROXY protocol header at the beginning of each connection. Version 1 and 2.
+/// Requires a PROXY protocol header of version 1 or 2 at the beginning of each connection.
 ///
 /// A proxy such as HAProxy or nginx sends the header, which names the client that the proxy serves.
 /// [`Builder::proxy_protocol`](crate::Builder::proxy_protocol) describes its effect.

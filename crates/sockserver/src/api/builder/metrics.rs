@@ -77,15 +77,15 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
     /// | `GET /ready` | 200 while the server is ready, 503 once a stop has begun |
     /// | `GET /live` | 200 |
     /// | `POST /lame-duck` | [`ServerHandle::begin_lame_duck`]; over a Unix socket only |
-    /// | `POST /stop?limit=20` | runs the rest of the lame duck, then drains for at most 20 s, 30 s without `limit`; a server that forks drains at once; over a Unix socket only |
+    /// | `POST /stop?limit=20` | runs the rest of the lame duck, then drains for at most 20 s, 30 s without `limit`; over a Unix socket only |
     ///
-    /// The address is one of IP, or the path of a Unix socket, whose mode is `0o600`. Choose one that clients
-    /// cannot reach: there is no authentication. The listener is bound with the server, and served
-    /// from `serve_forever` until the server is closed, also during a drain. In a handover it is closed
-    /// before the drain, and the successor tries to bind it every 100 ms. A thread serves it. In a forking
-    /// or prefork server the accept loop of the parent does, and the processes close their copies. A
-    /// client has 5 s, and at most 32 are served at once. Its requests do not count in the server's
-    /// counters.
+    /// The address is an IP address with a port, or the path of a Unix socket, whose mode is `0o600`.
+    /// Choose one that clients cannot reach, because there is no authentication. The listener is bound
+    /// with the server, and served from `serve_forever` until the server is closed, also during a
+    /// drain. In a handover it is closed before the drain, and the successor tries to bind it every
+    /// 100 ms. A thread serves it. In a forking or prefork server the accept loop of the parent serves
+    /// it, and the other processes close their copies. A client has 5 s, and at most 32 are served at
+    /// once. Its requests do not count in the server's counters.
     ///
     /// # Examples
     ///
