@@ -368,7 +368,7 @@ impl Relay {
     }
 
     /// Registers both streams in a selector for [`interest`](Self::interest): registers, modifies or
-    /// unregisters each of them as necessary. To be called after each [`advance`](Self::advance).
+    /// unregisters each of them as necessary. Call it after each [`advance`](Self::advance).
     ///
     /// `a` and `b` are an `Arc` or a reference of each stream. When the relay has ended, unregister the
     /// streams that are still registered.

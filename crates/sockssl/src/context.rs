@@ -75,10 +75,10 @@ pub fn create_default_context(purpose: Purpose) -> io::Result<SSLContext> {
 /// afterwards, so certificates can be renewed while a server runs ([`reload`](Self::reload)). A
 /// call that fails changes nothing.
 ///
-/// Its life:
+/// It is used in these steps:
 ///
 /// 1. [`create_default_context`] creates it, or [`SSLContext::new`] without trusted authorities.
-/// 2. [`load_cert_chain`](Self::load_cert_chain) loads the own certificate, and
+/// 2. [`load_cert_chain`](Self::load_cert_chain) loads the certificate of this side, and
 ///    [`load_verify_locations`](Self::load_verify_locations) the trusted authorities.
 /// 3. [`wrap_socket_server`](Self::wrap_socket_server) and
 ///    [`wrap_socket_client`](Self::wrap_socket_client) wrap any number of sockets.
@@ -181,9 +181,9 @@ impl SSLContext {
         }
     }
 
-    /// Loads the own certificate, with the chain up to its authority, and its private key.
+    /// Loads the certificate of this side, with the chain up to its authority, and its private key.
     ///
-    /// Python: `load_cert_chain(certfile, keyfile)`. Both are PEM files; the own certificate
+    /// Python: `load_cert_chain(certfile, keyfile)`. Both are PEM files; this certificate
     /// comes first. If one file contains both, pass it twice. Certificates with keys of several
     /// kinds (RSA, ECDSA, Ed25519) can be loaded. The peer gets the last loaded one whose
     /// signatures it can verify. A second certificate of the same kind replaces the first.
@@ -216,7 +216,7 @@ impl SSLContext {
         self.load_chain(certfile.as_ref(), keyfile.as_ref(), None, None)
     }
 
-    /// Loads the own certificate and its encrypted private key.
+    /// Loads the certificate of this side and its encrypted private key.
     ///
     /// Python: `load_cert_chain(certfile, keyfile, password)`. The key is in PKCS #8 or in OpenSSL's
     /// traditional format, encrypted with AES or 3DES. The context keeps the password for

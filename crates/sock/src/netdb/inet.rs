@@ -64,7 +64,7 @@ pub const fn ntohl(network: u32) -> u32 {
 ///
 /// # Errors
 ///
-/// Returns an error of kind `InvalidInput` that contains the text if it is not an address.
+/// Returns an error of kind `InvalidInput`, with the text, if the text is not an address.
 ///
 /// # Examples
 ///

@@ -180,7 +180,7 @@ pub fn getnameinfo(address: &Address, flags: i32) -> io::Result<(String, String)
 ///
 /// # Errors
 ///
-/// Returns an error of kind `NotFound` that contains the name and the protocol.
+/// Returns an error of kind `NotFound`, with the name and the protocol, if the service is unknown.
 ///
 /// # Examples
 ///
@@ -204,7 +204,7 @@ pub fn getservbyname<'a>(name: &str, protocol: impl Into<Option<&'a str>>) -> io
 ///
 /// # Errors
 ///
-/// Returns an error of kind `NotFound` that contains the port.
+/// Returns an error of kind `NotFound`, with the port, if no service has it.
 ///
 /// # Examples
 ///
@@ -227,7 +227,7 @@ pub fn getservbyport<'a>(port: u16, protocol: impl Into<Option<&'a str>>) -> io:
 ///
 /// # Errors
 ///
-/// Returns an error of kind `NotFound` that contains the name.
+/// Returns an error of kind `NotFound`, with the name, if the protocol is unknown.
 ///
 /// # Examples
 ///

@@ -23,7 +23,7 @@ use crate::stats::{Counters, increment};
 /// works with a plain socket works with it. Every method takes `&self`: one thread may receive
 /// while another sends.
 ///
-/// Its life:
+/// It is used in these steps:
 ///
 /// 1. [`wrap_socket_server`](crate::SSLContext::wrap_socket_server) or
 ///    [`wrap_socket_client`](crate::SSLContext::wrap_socket_client) wraps a connected socket.
