@@ -480,13 +480,13 @@ impl<'a> Poll<'a> {
 /// after a signal handler ran. Returns 0 when `timeout` has expired; `None` waits indefinitely. The
 /// timeout is rounded up to milliseconds and limited to 24 days.
 ///
-/// A number is one of **milliseconds**, as in Python, and a negative number waits indefinitely. Every
-/// other timeout of this crate is in seconds. A [`Duration`] has its own unit.
+/// A number is in **milliseconds**, as in Python, and a negative number waits indefinitely. Every other
+/// timeout of this crate is in seconds. A [`Duration`] has its own unit.
 ///
 /// # Errors
 ///
-/// Returns an error if `timeout` is NaN or infinite (`InvalidInput`), if poll(2) fails, or if a signal handler ran and the hook of
-/// [`set_interrupt_hook`](crate::set_interrupt_hook) ends the call.
+/// Returns an error if `timeout` is NaN or infinite (`InvalidInput`), if poll(2) fails, or if a signal
+/// handler ran and the hook of [`set_interrupt_hook`](crate::set_interrupt_hook) ends the call.
 ///
 /// # Examples
 ///

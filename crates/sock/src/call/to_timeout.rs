@@ -75,12 +75,12 @@ pub trait ToTimeout: Sized {
         self.to_timeout()
     }
 
-    /// Returns the timeout of [`poll`](crate::poll()), where a number is one of milliseconds, and a
-    /// negative one is no limit.
+    /// Returns the timeout of [`poll`](crate::poll()). A number is in milliseconds, and a negative number
+    /// means no limit.
     ///
     /// # Errors
     ///
-    /// As [`to_timeout`](Self::to_timeout), negative numbers excepted.
+    /// Returns an error if [`to_timeout`](Self::to_timeout) returns one, except for a negative number.
     ///
     /// # Examples
     ///
@@ -98,11 +98,11 @@ pub trait ToTimeout: Sized {
     }
 }
 
-/// A duration that has an end: a number of seconds or a [`Duration`].
+/// A finite duration: a number of seconds or a [`Duration`].
 ///
-/// Python: a number. It is a [`ToTimeout`] without `None`, for what must end: a drain, a lingering
-/// close, the period of a heartbeat. A number that is not a whole number of nanoseconds is rounded
-/// up.
+/// Python: a number. It is a [`ToTimeout`] without `None`, for limits that must be finite, such as
+/// that of a drain, of a lingering close, or of a heartbeat. A number that is not a whole number of
+/// nanoseconds is rounded up.
 ///
 /// # Examples
 ///

@@ -103,7 +103,7 @@ pub(crate) fn timed<T: TraceValue>(call: impl FnOnce() -> Called<T>) -> io::Resu
 ///
 /// # Errors
 ///
-/// Returns the error of the call.
+/// Returns an error if the call fails.
 #[doc(hidden)]
 #[inline]
 pub fn traced(

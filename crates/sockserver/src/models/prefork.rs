@@ -746,8 +746,7 @@ impl MixIn for PreforkMixIn {
         if !is_draining {
             self.send_to_all("stop\n");
         }
-        // A drain on a signal shuts the listener down, and does not wait for workers that do not
-        // respond.
+        // A drain on a signal shuts the listener down, without waiting for workers that do not respond.
         if !accept_loop.signal_received() {
             self.wait_until_stopped(&board);
         }
