@@ -3,6 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+/// Which program has the server and makes the requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// `ours` and `load`.
+    Ours,
+    /// `https`: requests over TLS.
+    Https,
+}
+
 /// A server and the kind of its requests.
 pub(crate) struct Case {
     pub(crate) model: &'static str,
@@ -12,6 +21,8 @@ pub(crate) struct Case {
     pub(crate) connections: usize,
     /// Additional arguments of the server.
     pub(crate) words: &'static [&'static str],
+    /// The program of the server and of the load.
+    pub(crate) program: Program,
     /// Whether instructions are counted. Those of a parent depend on when its children exit,
     /// so they are not.
     pub(crate) instructions: bool,
@@ -19,8 +30,10 @@ pub(crate) struct Case {
 
 impl Case {
     pub(crate) fn all() -> Vec<Case> {
-        let case =
-            |model, kind, connections| Case { model, kind, connections, words: &[], instructions: true };
+        let case = |model, kind, connections| {
+            let (program, words) = (Program::Ours, &[][..]);
+            Case { model, kind, connections, words, program, instructions: true }
+        };
         vec![
             // One connection at a time, because a second one would wait indefinitely.
             case("tcp", "echo", 1),
@@ -37,6 +50,8 @@ impl Case {
             Case { words: &["--workers", "1"], ..case("selector", "echo", 64) },
             Case { words: &["--workers", "1"], ..case("selector", "short", 32) },
             Case { words: &["--workers", "1"], ..case("selector-unix", "echo", 64) },
+            // Most instructions are those of the cryptography, which depend on the processor.
+            Case { program: Program::Https, instructions: false, ..case("selector-tls", "https", 16) },
         ]
     }
 

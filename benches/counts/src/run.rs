@@ -16,7 +16,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use crate::cases::{Case, Figures};
+use crate::cases::{Case, Figures, Program};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -96,15 +96,11 @@ impl Runner {
         let _ = fs::remove_dir_all(&output);
         fs::create_dir_all(&output)?;
         let mut running = Running(self.server(case, under, &address, &output).spawn()?);
-        wait_until_ready(case, &address, &mut running.0)?;
-        let target = if address.starts_with('/') { address } else { format!("127.0.0.1:{address}") };
-        let load = Command::new("taskset")
-            .args(["-c", &self.cpu.to_string()])
-            .arg(self.release.join("load"))
-            .args(["rounds", &target, "--kind", case.kind])
-            .args(["--connections", &case.connections.to_string()])
-            .args(["--requests", &requests.to_string()])
-            .output()?;
+        // The load over TLS waits itself.
+        if case.program == Program::Ours {
+            wait_until_ready(case, &address, &mut running.0)?;
+        }
+        let load = self.load(case, &address, requests).output()?;
         if !load.status.success() {
             return Err(String::from_utf8_lossy(&load.stderr).into_owned().into());
         }
@@ -130,6 +126,26 @@ impl Runner {
         }
     }
 
+    fn load(&self, case: &Case, address: &str, requests: usize) -> Command {
+        let mut command = Command::new("taskset");
+        command.args(["-c", &self.cpu.to_string()]);
+        let (connections, requests) = (case.connections.to_string(), requests.to_string());
+        match case.program {
+            Program::Ours => {
+                let target =
+                    if address.starts_with('/') { address } else { &format!("127.0.0.1:{address}") };
+                command.arg(self.release.join("load"));
+                command.args(["rounds", target, "--kind", case.kind]);
+                command.args(["--connections", &connections, "--requests", &requests]);
+            }
+            Program::Https => {
+                command.arg(self.release.join("https")).arg("rounds").arg(&self.scratch);
+                command.args([address, &connections, &requests]);
+            }
+        }
+        command
+    }
+
     /// Runs the server with SCHED_BATCH, so that it does not preempt the load generator and
     /// finds a complete round.
     fn server(&self, case: &Case, under: Under, address: &str, output: &std::path::Path) -> Command {
@@ -146,7 +162,14 @@ impl Runner {
                 command.arg(format!("--callgrind-out-file={}", file.display()));
             }
         }
-        command.arg(self.release.join("ours")).arg(case.model).arg(address).args(case.words);
+        match case.program {
+            Program::Ours => {
+                command.arg(self.release.join("ours")).arg(case.model).arg(address).args(case.words);
+            }
+            Program::Https => {
+                command.arg(self.release.join("https")).arg("serve").arg(&self.scratch).arg(address);
+            }
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
         command
     }

@@ -5,23 +5,26 @@
 //! turn, and prints the medians of the CPU time of the server process per request, and of the ratio
 //! of a round. Both use `ring` through the same version of rustls, the same certificate, and send
 //! the same response. Linux only.
+//!
+//! `https serve FOLDER PORT` and `https rounds FOLDER PORT CLIENTS REQUESTS` are for `scripts/counts`:
+//! the server alone, and requests in lockstep.
 
+use std::env;
 use std::error::Error;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::fs;
+use std::io::{self, BufRead, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::{env, fs};
+use std::time::{Duration, Instant};
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use sockserver::{SelectorTCPServer, StreamContext, StreamRequestHandler};
+
+#[cfg(feature = "compare")]
+mod compare;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
@@ -56,7 +59,23 @@ impl StreamRequestHandler for Page {
     }
 }
 
-fn ours(folder: &Path, workers: usize) -> Result {
+/// Creates the certificate of the server and its key.
+fn create_certificate(folder: &Path) -> Result {
+    let key = rcgen::KeyPair::generate()?;
+    let certificate = rcgen::CertificateParams::new(["localhost".to_owned()])?.self_signed(&key)?;
+    fs::write(folder.join("key.pem"), key.serialize_pem())?;
+    Ok(fs::write(folder.join("cert.pem"), certificate.pem())?)
+}
+
+fn client_config(folder: &Path) -> Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.join("cert.pem"))?)?;
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+fn ours(folder: &Path, port: u16, workers: usize) -> Result {
     let context = sockssl::create_default_context(sockssl::Purpose::CLIENT_AUTH)?;
     context.load_cert_chain(folder.join("cert.pem"), folder.join("key.pem"))?;
     let server = SelectorTCPServer::builder(|| Page)
@@ -65,84 +84,29 @@ fn ours(folder: &Path, workers: usize) -> Result {
             request.setsockopt(sock::IPPROTO_TCP, sock::TCP_NODELAY, true)?;
             context.wrap_socket_server(request)
         })
-        .bind(("127.0.0.1", 0))?;
+        .bind(("127.0.0.1", port))?;
     println!("{}", server.server_address().port().unwrap());
     Ok(server.serve_forever()?)
-}
-
-async fn answer(_request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
-    let response = Response::builder().header("content-type", "text/plain");
-    Ok(response.body(Full::new(Bytes::from_static(BODY.as_bytes()))).unwrap())
-}
-
-fn hyper(folder: &Path) -> Result {
-    let certificate = CertificateDer::from_pem_file(folder.join("cert.pem"))?;
-    let key = PrivateKeyDer::from_pem_file(folder.join("key.pem"))?;
-    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key)?;
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
-        println!("{}", listener.local_addr()?.port());
-        loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let service = hyper::service::service_fn(answer);
-                let mut builder = hyper::server::conn::http1::Builder::new();
-                builder.auto_date_header(false);
-                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
-    })
-}
-
-/// A server in a process of its own.
-struct Server {
-    child: Child,
-    port: u16,
-}
-
-impl Server {
-    fn start(arguments: &[&str], folder: &Path) -> Result<Server> {
-        let mut command = Command::new(env::current_exe()?);
-        let mut child = command.args(arguments).arg(folder).stdout(Stdio::piped()).spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line)?;
-        Ok(Server { port: line.trim().parse()?, child })
-    }
-
-    /// Returns the nanoseconds that its threads have run.
-    fn cpu(&self) -> Result<u64> {
-        let mut sum = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let text = fs::read_to_string(task?.path().join("schedstat"))?;
-            sum += text.split(' ').next().unwrap().parse::<u64>()?;
-        }
-        Ok(sum)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 type Client = StreamOwned<ClientConnection, TcpStream>;
 
 fn connect(config: &Arc<ClientConfig>, port: u16) -> Result<Client> {
+    wrap(config, TcpStream::connect(("127.0.0.1", port))?)
+}
+
+fn wrap(config: &Arc<ClientConfig>, stream: TcpStream) -> Result<Client> {
     let connection = ClientConnection::new(config.clone(), ServerName::try_from("localhost")?)?;
-    let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_nodelay(true)?;
     Ok(StreamOwned::new(connection, stream))
 }
 
 fn request(client: &mut Client) -> Result {
     client.write_all(QUESTION)?;
+    read_answer(client)
+}
+
+fn read_answer(client: &mut Client) -> Result {
     let (mut answer, mut length) = ([0; 1024], 0);
     while !answer[..length].ends_with(BODY.as_bytes()) {
         length += client.read(&mut answer[length..])?;
@@ -151,69 +115,73 @@ fn request(client: &mut Client) -> Result {
     Ok(())
 }
 
-fn compare(folder: &Path, rounds: usize, requests: usize, clients: usize) -> Result {
-    let key = rcgen::KeyPair::generate()?;
-    let certificate = rcgen::CertificateParams::new(["localhost".to_owned()])?.self_signed(&key)?;
-    fs::write(folder.join("cert.pem"), certificate.pem())?;
-    fs::write(folder.join("key.pem"), key.serialize_pem())?;
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate.der().clone())?;
-    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    config.resumption = rustls::client::Resumption::disabled();
-    let config = Arc::new(config);
+/// Connects as soon as the server listens. It sees no other connection.
+fn first_connection(port: u16) -> Result<TcpStream> {
+    let begin = Instant::now();
+    loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Err(_) if begin.elapsed() < Duration::from_secs(60) => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return Ok(result?),
+        }
+    }
+}
 
-    let servers = [Server::start(&["ours", "1"], folder)?, Server::start(&["hyper"], folder)?];
-    let (mut connections, mut ciphers) = (Vec::new(), Vec::new());
-    for server in &servers {
-        let mut of_one: Vec<Client> = Vec::new();
-        for _ in 0..clients {
-            let mut client = connect(&config, server.port)?;
-            for _ in 0..20 {
-                request(&mut client)?;
-            }
-            of_one.push(client);
-        }
-        ciphers.push(of_one[0].conn.negotiated_cipher_suite().unwrap().suite());
-        connections.push(of_one);
+/// Makes requests in lockstep: all of a round are sent before the first answer is read. So a server on
+/// the same CPU that does not preempt this program finds the whole round.
+fn rounds(folder: &Path, port: u16, clients: usize, requests: usize) -> Result {
+    let first = first_connection(port)?;
+    // The server writes its certificate before it listens.
+    let config = client_config(folder)?;
+    let (mut connections, mut first) = (Vec::new(), Some(first));
+    for _ in 0..clients {
+        let mut client = match first.take() {
+            Some(stream) => wrap(&config, stream)?,
+            None => connect(&config, port)?,
+        };
+        client.sock.set_read_timeout(Some(Duration::from_secs(30)))?;
+        // The handshake is complete, and the tickets of the server have been received.
+        request(&mut client)?;
+        connections.push(client);
     }
-    assert_eq!(ciphers[0], ciphers[1]);
-    let mut costs = [Vec::new(), Vec::new()];
-    for _ in 0..rounds {
-        for (index, server) in servers.iter().enumerate() {
-            let begin = server.cpu()?;
-            for number in 0..requests {
-                request(&mut connections[index][number % clients])?;
-            }
-            costs[index].push((server.cpu()? - begin) as f64 / requests as f64 / 1000.0);
+    for _ in 0..requests / clients.max(1) {
+        for client in &mut connections {
+            client.write_all(QUESTION)?;
+        }
+        // The last request is answered last, so one wait covers the whole round.
+        for client in connections.iter_mut().rev() {
+            read_answer(client)?;
         }
     }
-    let mut ratios: Vec<_> = costs[0].iter().zip(&costs[1]).map(|(ours, hyper)| ours / hyper).collect();
-    let median = |values: &mut Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    let [ours, hyper] = &mut costs;
-    println!(
-        "ours {:.2} µs, hyper {:.2} µs, ratio {:.3}",
-        median(ours),
-        median(hyper),
-        median(&mut ratios)
-    );
     Ok(())
+}
+
+fn run(words: &[&str]) -> Result {
+    match words {
+        ["ours", workers, folder] => ours(Path::new(folder), 0, workers.parse()?),
+        ["serve", folder, port] => {
+            create_certificate(Path::new(folder))?;
+            ours(Path::new(folder), port.parse()?, 1)
+        }
+        ["rounds", folder, port, clients, requests] => {
+            rounds(Path::new(folder), port.parse()?, clients.parse()?, requests.parse()?)
+        }
+        #[cfg(feature = "compare")]
+        ["hyper", folder] => compare::hyper(Path::new(folder)),
+        #[cfg(feature = "compare")]
+        ["compare", numbers @ ..] => {
+            let number =
+                |index: usize, default: usize| numbers.get(index).map_or(Ok(default), |word| word.parse());
+            let folder = tempfile::tempdir()?;
+            compare::compare(folder.path(), number(0, 31)?, number(1, 3000)?, number(2, 16)?)
+        }
+        _ => Err("usage: https compare [ROUNDS [REQUESTS [CLIENTS]]]".into()),
+    }
 }
 
 fn main() -> Result {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let number =
-        |index: usize, default: usize| arguments.get(index).map_or(Ok(default), |word| word.parse());
-    match arguments.first().map(String::as_str) {
-        Some("ours") => ours(Path::new(&arguments[2]), number(1, 1)?),
-        Some("hyper") => hyper(Path::new(&arguments[1])),
-        Some("compare") => {
-            let folder = tempfile::tempdir()?;
-            compare(folder.path(), number(1, 31)?, number(2, 3000)?, number(3, 16)?)
-        }
-        _ => Err("usage: https compare [ROUNDS [REQUESTS [CLIENTS]]]".into()),
-    }
+    run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
 }
