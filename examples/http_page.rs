@@ -19,7 +19,7 @@
 //! Connect with `http_get`, in either language, with `curl -i http://127.0.0.1:8000/`, or
 //! with `printf 'GET / HTTP/1.0\r\n\r\n' | nc 127.0.0.1 8000`.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, Write};
 use std::time::Duration;
 
 use sockserver::kind::{Inet, Stream};
@@ -29,81 +29,28 @@ use sockserver::{
 };
 
 mod common;
+#[path = "common/http.rs"]
+mod http;
+
+use http::{Request, read_head};
 
 const PAGE: &str = "<!doctype html>\n<title>sock</title>\n<h1>Hello, browser!</h1>\n";
 
 /// How long requests may take to finish after SIGTERM or Ctrl-C.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
-/// Reads a request head up to the empty line, at most 8 KiB. Empty lines before it are
-/// skipped (RFC 9112, section 2.2).
-fn read_head(cx: &mut StreamContext<'_>) -> io::Result<Vec<u8>> {
-    let mut head = Vec::new();
-    let mut lines = (&mut cx.rfile).take(8192);
-    while lines.read_until(b'\n', &mut head)? > 0 {
-        if head == b"\r\n" || head == b"\n" {
-            head.clear();
-        }
-        if head.ends_with(b"\n\r\n") || head.ends_with(b"\n\n") {
-            break;
-        }
-    }
-    Ok(head)
-}
-
-/// Returns the path of a target such as `/?a=b` or `http://host/`.
-fn path(target: &str) -> &str {
-    let absolute = ["http://", "https://"].iter().find_map(|scheme| target.strip_prefix(scheme));
-    let path = match absolute {
-        Some(rest) => rest.find(['/', '?']).map_or("/", |start| &rest[start..]),
-        None => target,
-    };
-    match path.split('?').next() {
-        Some("") => "/",
-        path => path.unwrap_or("/"),
-    }
-}
-
 /// Returns the request line to print, the status to answer with, and whether another request
 /// may follow on the connection.
 fn parse_head(head: &[u8]) -> (String, &'static str, bool) {
     const BAD: &str = "400 Bad Request";
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut request = httparse::Request::new(&mut headers);
-    let complete = request.parse(head).is_ok_and(|status| status.is_complete());
-    let (true, Some(method), Some(target)) = (complete, request.method, request.path) else {
-        return ("-".to_owned(), BAD, false);
+    let Some(request) = Request::parse(head) else { return ("-".to_owned(), BAD, false) };
+    let (status, keeps) = match (&*request.method, request.path()) {
+        _ if !request.is_valid => (BAD, false),
+        ("GET" | "HEAD", "/") => ("200 OK", request.keeps),
+        ("GET" | "HEAD", _) => ("404 Not Found", request.keeps),
+        _ => ("405 Method Not Allowed", false),
     };
-    let line = format!("{method} {target}");
-    let values = |name: &'static str| {
-        let headers = request.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
-        headers.map(|header| header.value)
-    };
-    let lengths: Vec<&[u8]> = values("Content-Length").collect();
-    let has_coding = values("Transfer-Encoding").count() > 0;
-    let is_version_1_1 = request.version == Some(1);
-    // Where a body ends must be unambiguous, or its bytes could be taken for a request of
-    // another client behind the same proxy (RFC 9112, sections 3.2 and 6.3).
-    let is_number = |value: &&[u8]| !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    let is_ambiguous =
-        lengths.len() > 1 || !lengths.iter().all(is_number) || has_coding && !lengths.is_empty();
-    let hosts = values("Host").count();
-    if is_ambiguous || hosts > 1 || is_version_1_1 && hosts == 0 {
-        return (line, BAD, false);
-    }
-    let status = match (method, path(target)) {
-        ("GET" | "HEAD", "/") => "200 OK",
-        ("GET" | "HEAD", _) => "404 Not Found",
-        _ => "405 Method Not Allowed",
-    };
-    let has_body = has_coding || lengths.iter().any(|value| value.iter().any(|&digit| digit != b'0'));
-    let closes = values("Connection").any(|value| {
-        value.split(|&byte| byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
-    });
-    // No body is read here. The connection of a request that has one is closed, so that the body
-    // is never taken for the next request.
-    let keeps = is_version_1_1 && !closes && !has_body && status != "405 Method Not Allowed";
-    (line, status, keeps)
+    (format!("{} {}", request.method, request.target), status, keeps)
 }
 
 struct Page {
@@ -113,7 +60,7 @@ struct Page {
 
 impl StreamRequestHandler for Page {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
-        let head = read_head(cx)?;
+        let head = read_head(&mut cx.rfile)?;
         // Browsers open connections in advance, and may close them unused.
         if head.is_empty() {
             return Ok(());

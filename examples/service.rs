@@ -18,7 +18,7 @@
 //! Try `curl -i http://127.0.0.1:8000/ready`, again after Ctrl-C, and `pkill -HUP -x service`. Or start
 //! it with `systemd-socket-activate -l 127.0.0.1:8000 target/debug/examples/service`, then use `curl`.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex, atomic::AtomicBool, atomic::Ordering};
 use std::time::Duration;
 
@@ -31,6 +31,10 @@ use sockserver::{
 use sockserver::{PreforkTCPServer, WorkerClass};
 
 mod common;
+#[path = "common/http.rs"]
+mod http;
+
+use http::{Request, read_head};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// HOST, PORT, MODEL, LAME_DUCK, PROXY and PAGE.
@@ -47,37 +51,29 @@ struct Service {
 
 impl StreamRequestHandler for Service {
     fn handle(&mut self, cx: &mut StreamContext<'_>) -> io::Result<()> {
-        let mut head = Vec::new();
-        let mut lines = (&mut cx.rfile).take(8192);
-        while !head.ends_with(b"\n\r\n") && lines.read_until(b'\n', &mut head)? > 0 {}
+        let head = read_head(&mut cx.rfile)?;
         if head.is_empty() {
             return Ok(()); // A check that only connects, or the end of a connection.
         }
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut request = httparse::Request::new(&mut headers);
-        let is_complete = request.parse(&head).is_ok_and(|status| status.is_complete());
-        let (method, target) = (request.method.unwrap_or(""), request.path.unwrap_or(""));
+        let request = Request::parse(&head).filter(|request| request.is_valid);
+        let (method, path) =
+            request.as_ref().map_or(("", ""), |request| (&*request.method, request.path()));
         let state = cx.server.state();
         let is_ready = state == ServerState::Ready;
-        let (status, body) = match target.split('?').next() {
-            _ if !is_complete => ("400 Bad Request", "bad request\n".to_owned()),
+        let (status, body) = match path {
+            _ if request.is_none() => ("400 Bad Request", "bad request\n".to_owned()),
             _ if !["GET", "HEAD"].contains(&method) => ("405 Method Not Allowed", "only GET\n".to_owned()),
-            Some("/") => ("200 OK", self.page.1.lock().unwrap().clone()),
-            Some("/ready") if !is_ready => ("503 Service Unavailable", format!("{state:?}\n")),
-            Some("/live" | "/ready") => ("200 OK", format!("{state:?}\n")),
-            Some("/metrics") => ("200 OK", cx.server.stats().to_openmetrics()),
+            "/" => ("200 OK", self.page.1.lock().unwrap().clone()),
+            "/ready" if !is_ready => ("503 Service Unavailable", format!("{state:?}\n")),
+            "/live" | "/ready" => ("200 OK", format!("{state:?}\n")),
+            "/metrics" => ("200 OK", cx.server.stats().to_openmetrics()),
             _ => ("404 Not Found", "not found\n".to_owned()),
         };
-        // A body is not read, and must not be taken for the next request.
-        let last = |header: &httparse::Header<'_>| match header.name.to_ascii_lowercase().as_str() {
-            "connection" => !header.value.eq_ignore_ascii_case(b"keep-alive"),
-            name => ["content-length", "transfer-encoding"].contains(&name),
-        };
         // A client that sends its next request while the server stops may lose it.
-        let is_kept = self.keeps_alive && is_ready && request.version == Some(1);
-        cx.close_connection = !is_kept || !is_complete || request.headers.iter().any(last);
+        let is_kept = request.as_ref().is_some_and(|request| request.keeps);
+        cx.close_connection = !(is_kept && self.keeps_alive && is_ready);
         let connection = if cx.close_connection { "close" } else { "keep-alive" };
-        let kind = if target == "/metrics" { OPENMETRICS } else { "text/plain; charset=utf-8" };
+        let kind = if path == "/metrics" { OPENMETRICS } else { "text/plain; charset=utf-8" };
         let fields = format!("Content-Type: {kind}\r\nContent-Length: {}", body.len());
         let body = if method == "HEAD" { "" } else { &body };
         write!(cx.wfile, "HTTP/1.1 {status}\r\n{fields}\r\nConnection: {connection}\r\n\r\n{body}")

@@ -23,6 +23,8 @@ mod operations;
 mod outer;
 #[path = "interop/program.rs"]
 mod program;
+#[path = "interop/rfc9112.rs"]
+mod rfc9112;
 #[path = "interop/service.rs"]
 mod service;
 #[path = "interop/transcript.rs"]

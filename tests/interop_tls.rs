@@ -10,6 +10,8 @@
 #[allow(dead_code)]
 #[path = "interop/program.rs"]
 mod program;
+#[path = "interop/rfc9112.rs"]
+mod rfc9112;
 #[path = "interop/transcript.rs"]
 mod transcript;
 
@@ -401,6 +403,35 @@ fn curl_fetches_the_page_and_plain_http_is_an_error() {
                 complaint.ends_with("the client sent a plain HTTP request to a TLS port (use https://)"),
                 "{complaint}"
             );
+        }
+    }
+}
+
+/// It answers one request of a connection, and always with the page.
+#[test]
+fn https_page_takes_no_body_for_a_request() {
+    for &language in languages() {
+        let directory = certificates(language, "rfc9112");
+        let mut server = server(language, "https_page", &directory);
+        let port: u16 = server.address()[1].parse().unwrap();
+        let context = SSLContext::new(PROTOCOL_TLS_CLIENT);
+        context.load_verify_locations(directory.join("ca.pem")).unwrap();
+        for (asked, _) in rfc9112::REQUESTS {
+            let sock = sock::create_connection(("127.0.0.1", port)).unwrap();
+            sock.settimeout(program::LIMIT).unwrap();
+            let client = context.wrap_socket_client(sock, "localhost").unwrap();
+            client.sendall(asked.as_bytes()).unwrap();
+            let mut answer = Vec::new();
+            loop {
+                let data = client.recv(65536).unwrap();
+                if data.is_empty() {
+                    break;
+                }
+                answer.extend(data);
+            }
+            let answer = String::from_utf8(answer).unwrap();
+            assert_eq!(rfc9112::statuses(asked, &answer), [200], "{language:?}: {asked:?}: {answer}");
+            assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
         }
     }
 }

@@ -21,6 +21,7 @@ Try `curl -i http://127.0.0.1:8000/ready`, again after Ctrl-C, and
 import http.server
 import ipaddress
 import os
+import re
 import signal
 import socket
 import socketserver
@@ -48,9 +49,29 @@ class Service(http.server.BaseHTTPRequestHandler):
         self.server.leave(self.request)
         super().finish()
 
+    def parse_request(self):
+        # Empty lines before a request are skipped (RFC 9112, section 2.2).
+        while self.raw_requestline in (b"\r\n", b"\n"):
+            self.raw_requestline = self.rfile.readline(65537)
+        if not self.raw_requestline or not super().parse_request():
+            return False
+        hosts, lengths = (self.headers.get_all(name, []) for name in ("Host", "Content-Length"))
+        codings = self.headers.get_all("Transfer-Encoding", [])
+        # Where a body ends must be unambiguous (RFC 9112, sections 3.2 and 6.3).
+        is_ambiguous = len(lengths) > 1 or not all(re.fullmatch("[0-9]+", n) for n in lengths) or codings and lengths
+        is_folded = any("\n" in value for value in self.headers.values())
+        has_one_host = len(hosts) == 1 or not hosts and self.request_version == "HTTP/1.0"
+        if is_ambiguous or is_folded or self.headers.defects or not has_one_host:
+            self.send_error(400)
+            return False
+        options = ",".join(self.headers.get_all("Connection", [])).lower().split(",")
+        if "close" in [option.strip() for option in options]:
+            self.close_connection = True
+        return True
+
     def do_GET(self):
         state, status, kind = self.server.state, 200, "text/plain; charset=utf-8"
-        path = self.path.split("?")[0]
+        path = re.sub("^https?://[^/?]*", "", self.path).split("?")[0] or "/"
         if path == "/":
             body = self.server.text
         elif path == "/metrics":

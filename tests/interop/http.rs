@@ -6,6 +6,7 @@ use sock::SHUT_WR;
 
 use crate::pairings;
 use crate::program::{ANY_PORT, LIMIT, Language, Program, Terminal, languages, print_uncaptured};
+use crate::rfc9112;
 
 #[test]
 fn http_page() {
@@ -116,6 +117,25 @@ fn http_page_answers_whatever_is_asked() {
         ] {
             let (start, _) = asked.split_at(asked.len().min(60));
             assert_eq!(request(&address, asked.as_bytes()), *expected, "{language:?}: {start:?}");
+        }
+    }
+}
+
+#[test]
+fn http_page_and_service_take_no_body_for_a_request() {
+    for &language in languages() {
+        let models = ["threading", "selector"];
+        let models = if language == Language::Rust { &models[..] } else { &models[..1] };
+        for program in ["http_page", "service"] {
+            for model in models {
+                let mut server = Program::start(language, program, &["127.0.0.1", "0", model]);
+                let address = server.address();
+                for (asked, expected) in rfc9112::REQUESTS {
+                    let answers = request(&address, asked.as_bytes());
+                    let what = format!("{language:?} {program} {model}: {asked:?}");
+                    assert_eq!(rfc9112::statuses(asked, &answers), expected, "{what}: {answers}");
+                }
+            }
         }
     }
 }

@@ -195,6 +195,46 @@ fn durations_of_options_on_unix_are_numbers_and_invalid_ones_are_refused() {
     }
 }
 
+/// Nothing could be done within it. Where zero means that there is no such time, it is documented.
+#[cfg(unix)]
+#[test]
+fn a_time_limit_of_zero_is_refused() {
+    use sockserver::handover::{Handover, Upgrade};
+
+    let path = "/nonexistent/handover";
+    let offer = |handover| tcp!(ThreadingTCPServer).handover(handover).bind(LOOPBACK).map(drop);
+    let upgrade = |upgrade| tcp!(ThreadingTCPServer).upgrade_on_signal(upgrade).bind(LOOPBACK).map(drop);
+    let to_true = || Upgrade::to("/bin/true", [""; 0]);
+    let proxies = ProxyProtocol::from_networks(["127.0.0.1"]).unwrap().header_timeout(0);
+    macro_rules! deadlines {
+        ($($setter:ident)*) => {
+            [$((stringify!($setter), tcp!(TCPServer).$setter(0).bind(LOOPBACK).map(drop))),*]
+        };
+    }
+    let deadlines = deadlines! {
+        wrap_timeout first_byte_timeout idle_timeout read_timeout write_timeout request_timeout
+    };
+    let others = [
+        ("heartbeat", tcp!(PreforkTCPServer).heartbeat(0).bind(LOOPBACK).map(drop)),
+        ("timeout of the handover", offer(Handover::at(path).timeout(0))),
+        ("timeout of the handover", Handover::at(path).timeout(0).receive().map(drop)),
+        ("timeout of the upgrade", upgrade(to_true().timeout(0))),
+        (
+            "header_timeout of the PROXY protocol",
+            tcp!(TCPServer).proxy_protocol(proxies).bind(LOOPBACK).map(drop),
+        ),
+    ];
+    for (setter, result) in deadlines.into_iter().chain(others) {
+        let error = result.expect_err(setter);
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{setter}: {error}");
+        assert!(error.to_string().starts_with(&format!("{setter} must not be zero")), "{setter}: {error}");
+    }
+    // The last value counts, and the shortest other one is accepted.
+    drop(tcp!(PreforkTCPServer).heartbeat(0).heartbeat(0.001).bind(LOOPBACK).unwrap());
+    assert!(Handover::at(path).timeout(0).timeout(0.001).receive().unwrap().is_none());
+    upgrade(to_true().timeout(0).timeout(0.001).drain_limit(0)).unwrap();
+}
+
 #[test]
 fn the_limit_of_a_drain_is_a_number_or_a_duration() {
     let server = tcp!(ThreadingTCPServer).bind(LOOPBACK).unwrap();

@@ -74,9 +74,14 @@ impl SetLimits {
         }
     }
 
-    /// Returns the limits, or `InvalidInput` if one of them is negative, NaN or too long.
-    fn get(&self) -> io::Result<Limits> {
-        self.0.clone().map_err(|sentence| io::Error::new(io::ErrorKind::InvalidInput, sentence))
+    /// Returns the limits of `what`, or `InvalidInput` if one of them is negative, NaN or too long, or
+    /// if nothing could be done within the timeout.
+    fn get(&self, what: &str) -> io::Result<Limits> {
+        let checked = self.0.clone().and_then(|limits| match limits.timeout.is_zero() {
+            true => Err(format!("timeout of the {what} must not be zero")),
+            false => Ok(limits),
+        });
+        checked.map_err(|sentence| io::Error::new(io::ErrorKind::InvalidInput, sentence))
     }
 }
 
@@ -94,12 +99,13 @@ impl Handover {
     }
 
     pub(crate) fn limits(&self) -> io::Result<Limits> {
-        self.limits.get()
+        self.limits.get("handover")
     }
 
     /// Sets how long a successor may take from its connection until it is ready, which includes its
     /// own start. When the time is over, the handover is cancelled and the server goes on. Default
-    /// 30 s. It is also the time for which [`receive`](Self::receive) waits for the listeners.
+    /// 30 s. It is also the time for which [`receive`](Self::receive) waits for the listeners. Zero is
+    /// refused by `bind` and by `receive`.
     ///
     /// # Examples
     ///
@@ -137,7 +143,8 @@ impl Handover {
     /// Returns an error of kind `ConnectionRefused` with the reason if the other process refuses,
     /// for example because another successor is being served, an error of kind `TimedOut` if it
     /// does not answer, an error of kind `InvalidData` if it sends something unexpected, an error of
-    /// kind `InvalidInput` if a limit is negative or NaN, and the error of a system call that fails.
+    /// kind `InvalidInput` if a limit is negative or NaN or the timeout is zero, and the error of a
+    /// system call that fails.
     ///
     /// # Examples
     ///
@@ -210,7 +217,7 @@ impl Upgrade {
     }
 
     /// Sets how long the new process may take until it is ready. When the time is over, it is killed
-    /// and the server goes on. Default 30 s.
+    /// and the server goes on. Default 30 s. Zero is refused by `bind`.
     ///
     /// # Examples
     ///
@@ -244,7 +251,7 @@ impl Upgrade {
 
     #[cfg(feature = "signals")]
     pub(crate) fn into_trigger(self) -> io::Result<Trigger> {
-        let limits = self.limits.get()?;
+        let limits = self.limits.get("upgrade")?;
         Trigger::catch(self.program, self.arguments, limits)
     }
 

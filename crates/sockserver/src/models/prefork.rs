@@ -51,6 +51,9 @@ const ABORT_GRACE: Duration = Duration::from_secs(1);
 /// How much longer the parent waits for the reports of workers that run.
 const LATE_REPORT: Duration = Duration::from_secs(1);
 
+/// A loaded machine delays the heartbeats of a worker by some milliseconds.
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(30);
+
 /// Serves requests in processes that are forked before the first client. Unix only.
 ///
 /// Python has no such mixin; its users run gunicorn or Apache. Each worker accepts and serves one
@@ -234,7 +237,8 @@ impl PreforkMixIn {
     /// Sets how long a worker may send no heartbeat, for example because it was stopped, before it is
     /// killed. A worker whose handler does not return after
     /// [`request_timeout`](crate::Builder::request_timeout) is killed within the same time. A long
-    /// connection is no reason. Default 30 s. A shorter time than 30 ms counts as 30 ms.
+    /// connection is no reason. Default 30 s. A shorter time than 30 ms counts as 30 ms, and zero is
+    /// refused by `bind`.
     ///
     /// # Examples
     ///
@@ -256,10 +260,11 @@ impl PreforkMixIn {
     pub fn heartbeat(mut self, heartbeat: impl ToDuration) -> PreforkMixIn {
         match heartbeat.to_duration() {
             Ok(heartbeat) => {
-                self.heartbeat = heartbeat.max(Duration::from_millis(30));
-                self.invalid_heartbeat = None;
+                self.heartbeat = heartbeat.max(SHORTEST_HEARTBEAT);
+                self.invalid_heartbeat =
+                    heartbeat.is_zero().then(|| "heartbeat must not be zero".to_owned());
             }
-            Err(error) => self.invalid_heartbeat = Some(error.to_string()),
+            Err(error) => self.invalid_heartbeat = Some(format!("heartbeat: {error}")),
         }
         self
     }
@@ -635,7 +640,7 @@ impl MixIn for PreforkMixIn {
     fn check_options(&self) -> io::Result<()> {
         ranges::check("workers", self.workers, &ranges::WORKERS)?;
         if let Some(sentence) = &self.invalid_heartbeat {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("heartbeat: {sentence}")));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence.clone()));
         }
         ranges::check("jitter of max_requests", self.jitter, &ranges::JITTER)?;
         self.settings.check()?;
