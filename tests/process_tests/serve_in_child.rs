@@ -7,8 +7,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use sock::{AF_UNIX, SOCK_STREAM, Socket};
 use sockserver::kind::Unix;
 use sockserver::{
-    ForkingUnixStreamServer, MixIn, PreforkUnixStreamServer, StreamContext, ThreadingUnixStreamServer,
-    UnixStreamServer, handler_fn,
+    ForkingUnixStreamServer, MixIn, PreforkUnixStreamServer, SelectorUnixStreamServer, StreamContext,
+    ThreadPoolUnixStreamServer, ThreadingUnixStreamServer, UnixStreamServer, handler_fn,
 };
 
 use crate::Test;
@@ -27,6 +27,8 @@ pub(crate) const TESTS: &[Test] = &[
 pub(crate) const HELPERS: &[Test] = &[
     ("here_tcp", || serve_here(UnixStreamServer::builder(handler_fn(answer)))),
     ("here_threading", || serve_here(ThreadingUnixStreamServer::builder(handler_fn(answer)))),
+    ("here_pool", || serve_here(ThreadPoolUnixStreamServer::builder(handler_fn(answer)).workers(2))),
+    ("here_selector", || serve_here(SelectorUnixStreamServer::builder(handler_fn(answer)).workers(2))),
     ("here_forking", || serve_here(ForkingUnixStreamServer::builder(handler_fn(answer)))),
     ("here_prefork", || serve_here(PreforkUnixStreamServer::builder(handler_fn(answer)).workers(1))),
 ];
@@ -34,6 +36,7 @@ pub(crate) const HELPERS: &[Test] = &[
 type Builder<M> = sockserver::Builder<sockserver::kind::Stream<Unix>, M>;
 
 fn answer(cx: &mut StreamContext<'_>) -> io::Result<()> {
+    cx.request.recv(1)?;
     let stopping = cx.server.is_stopping();
     write!(cx.wfile, "stopping: {stopping}")
 }
@@ -83,6 +86,8 @@ fn ask(path: &std::path::Path) -> String {
     let client = Socket::new(AF_UNIX, SOCK_STREAM, 0).unwrap();
     client.settimeout(LIMIT).unwrap();
     client.connect(path).unwrap();
+    // A selector calls the handler when there is input.
+    client.sendall(b"?").unwrap();
     read_to_end(&client)
 }
 
@@ -110,7 +115,7 @@ fn run_with(launcher: &[&str], model: &str, clients: usize) -> String {
 
 #[cfg(target_os = "linux")]
 fn blocked_signals_drain_a_server() {
-    for model in ["tcp", "threading", "forking", "prefork"] {
+    for model in ["tcp", "threading", "pool", "selector", "forking", "prefork"] {
         let counters = run_with(&["env", "--block-signal=TERM", "--block-signal=INT"], model, 1);
         assert_eq!(counters, "1 1", "{model}");
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, getpid, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, waitid};
 use sock::{AF_UNIX, Address, Socket};
 use sockserver::kind::Unix;
 use sockserver::{
@@ -42,6 +42,11 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_foreign_sigalrm_ends_no_drain", foreign_alarms),
     ("foreign_sigalrms_do_not_postpone_the_drain", many_foreign_alarms),
     ("a_signal_ends_the_wait_of_handle_request_for_a_child", waits_for_room),
+    ("a_worker_that_ends_before_a_late_hook_returns_is_in_the_report", || {
+        for helper in ["stuck_prefork", "stuck_prefork_threads"] {
+            drains_after(helper, "last service_actions");
+        }
+    }),
     ("a_stuck_server_whose_hook_returns_late_drains", || {
         drains_late("stuck_forking");
         drains_late("stuck_prefork");
@@ -84,7 +89,8 @@ struct Stuck {
 
 impl Stuck {
     fn enter(&self, hook: &str) {
-        if getpid() != self.parent || self.hook.trim_start_matches("late ") != hook {
+        let named = self.hook.trim_start_matches("late ").trim_start_matches("last ");
+        if getpid() != self.parent || named != hook {
             return;
         }
         if self.has_begun.swap(true, Ordering::SeqCst) {
@@ -93,6 +99,12 @@ impl Stuck {
         println!("begun");
         if self.hook.starts_with("late ") {
             self.seen.recv(1).unwrap();
+            return;
+        }
+        if self.hook.starts_with("last ") {
+            // It is left for the server to reap.
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            while waitid(WaitId::All, options).is_err_and(|error| error == rustix::io::Errno::INTR) {}
             return;
         }
         loop {
@@ -425,7 +437,12 @@ fn waits_for_room() {
 
 /// The hook returns when a child has seen that the server stops.
 fn drains_late(helper: &str) {
-    let (mut program, client) = start_stuck(helper, "late service_actions", LONG_DRAIN);
+    drains_after(helper, "late service_actions");
+}
+
+/// The hook returns then, or when a worker has exited.
+fn drains_after(helper: &str, hook: &str) {
+    let (mut program, client) = start_stuck(helper, hook, LONG_DRAIN);
     program.signal(Signal::TERM);
     assert_eq!(client.line(), "stopping");
     client.socket.sendall(b"\n").unwrap();

@@ -14,7 +14,7 @@ use sock::{Address, Shutdown, Socket, StreamSocket};
 use sockserver::SelectorMixIn;
 use sockserver::kind::Inet;
 use sockserver::{
-    Job, MixIn, Rejected, Request, RequestError, Sequential, ServerHandle, ServerHooks, Step,
+    Job, MixIn, Rejected, Request, RequestError, Sequential, ServerHandle, ServerHooks, ServerState, Step,
     StreamContext, StreamRequestHandler, StreamServer, TCPServer, ThreadPoolMixIn, ThreadingMixIn,
     WhenQueueFull, handler_fn,
 };
@@ -27,7 +27,7 @@ const LONG: Duration = Duration::from_secs(3600);
 const CALLS: [&str; 4] = ["shutdown", "drain", "stats", "wait_until_idle"];
 
 /// The places from which a call is made: the hooks, the steps of a handler, and destructors.
-const PLACES: [&str; 16] = [
+const PLACES: [&str; 19] = [
     "get_request",
     "get_request error",
     "verify_request",
@@ -36,6 +36,9 @@ const PLACES: [&str; 16] = [
     "shutdown_request",
     "close_request",
     "server_close",
+    "handle_timeout",
+    "state_changed to Ready",
+    "state_changed to Draining",
     "wrap_request",
     "wrap_request stream drop",
     "service_actions",
@@ -115,6 +118,18 @@ impl ServerHooks for Hooks {
 
     fn server_close(&self) {
         self.0.reach("server_close");
+    }
+
+    fn handle_timeout(&self) {
+        self.0.reach("handle_timeout");
+    }
+
+    fn state_changed(&self, state: ServerState) {
+        match state {
+            ServerState::Ready => self.0.reach("state_changed to Ready"),
+            ServerState::Draining => self.0.reach("state_changed to Draining"),
+            _ => {}
+        }
     }
 }
 
@@ -231,13 +246,17 @@ fn returns_in_bounded_time<M: MixIn + Default>(model: &str, mixin: impl Fn() -> 
             if place == "service_actions" {
                 builder = builder.service_actions(move |_| acting.reach("service_actions"));
             }
+            let times_out = place == "handle_timeout";
+            if times_out {
+                builder = builder.timeout(Duration::from_millis(1));
+            }
             if place == "refuse_request" {
                 builder = builder.max_connections_per_ip(0);
             }
             let server = builder.bind(LOOPBACK).unwrap();
             let handle = server.handle();
             let _ = caller.handle.set(handle.clone());
-            let clients: Vec<_> = (0..2)
+            let clients: Vec<_> = (0..if times_out { 0 } else { 2 })
                 .map(|_| {
                     let client = connect_to(server.server_address());
                     client.sendall(b"a request").unwrap();
@@ -246,10 +265,10 @@ fn returns_in_bounded_time<M: MixIn + Default>(model: &str, mixin: impl Fn() -> 
                 .collect();
             let (ended, end) = mpsc::channel();
             thread::spawn(move || {
-                let served = server.serve_forever();
+                let served = if times_out { server.handle_request() } else { server.serve_forever() };
                 let _ = ended.send(served.and_then(|()| server.server_close()));
             });
-            if place == "server_close" {
+            if ["server_close", "state_changed to Draining"].contains(&place) {
                 handle.request_shutdown().unwrap();
             }
             let what = format!("{call} in {place} of {model}");
