@@ -51,9 +51,6 @@ const ABORT_GRACE: Duration = Duration::from_secs(1);
 /// How much longer the parent waits for the reports of workers that run.
 const LATE_REPORT: Duration = Duration::from_secs(1);
 
-/// A loaded machine delays the heartbeats of a worker by some milliseconds.
-const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(30);
-
 /// Serves requests in processes that are forked before the first client. Unix only.
 ///
 /// Python has no such mixin; its users run gunicorn or Apache. Each worker accepts and serves one
@@ -102,9 +99,8 @@ pub struct PreforkMixIn {
     invalid_heartbeat: Option<String>,
     pub(super) settings: WorkerSettings,
     /// Under it the scoreboard is read and written, and waitpid(2) with `WNOHANG`, kill(2), and recv(2)
-    /// with `MSG_DONTWAIT` are called, which do not wait. The records of the latter are logged when it
-    /// is released. Nothing else is logged, and no control socket is written to or closed, but in a
-    /// signal handler, which only tries to lock.
+    /// with `MSG_DONTWAIT` are called. Their records follow when it is released. Nothing else is logged.
+    /// Control sockets are written to in a signal handler only, which tries to lock, and none is closed.
     pub(super) worker_set: Mutex<WorkerSet>,
 }
 
@@ -237,8 +233,7 @@ impl PreforkMixIn {
     /// Sets how long a worker may send no heartbeat, for example because it was stopped, before it is
     /// killed. A worker whose handler does not return after
     /// [`request_timeout`](crate::Builder::request_timeout) is killed within the same time. A long
-    /// connection is no reason. Default 30 s. A shorter time than 30 ms counts as 30 ms, and zero is
-    /// refused by `bind`.
+    /// connection is no reason. Default 30 s. Less than 30 ms counts as 30 ms, and `bind` refuses zero.
     ///
     /// # Examples
     ///
@@ -260,11 +255,10 @@ impl PreforkMixIn {
     pub fn heartbeat(mut self, heartbeat: impl ToDuration) -> PreforkMixIn {
         match heartbeat.to_duration() {
             Ok(heartbeat) => {
-                self.heartbeat = heartbeat.max(SHORTEST_HEARTBEAT);
-                self.invalid_heartbeat =
-                    heartbeat.is_zero().then(|| "heartbeat must not be zero".to_owned());
+                self.heartbeat = heartbeat.max(Duration::from_millis(30));
+                self.invalid_heartbeat = heartbeat.is_zero().then(|| "must not be zero".to_owned());
             }
-            Err(error) => self.invalid_heartbeat = Some(format!("heartbeat: {error}")),
+            Err(error) => self.invalid_heartbeat = Some(error.to_string()),
         }
         self
     }
@@ -640,7 +634,7 @@ impl MixIn for PreforkMixIn {
     fn check_options(&self) -> io::Result<()> {
         ranges::check("workers", self.workers, &ranges::WORKERS)?;
         if let Some(sentence) = &self.invalid_heartbeat {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence.clone()));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("heartbeat: {sentence}")));
         }
         ranges::check("jitter of max_requests", self.jitter, &ranges::JITTER)?;
         self.settings.check()?;
