@@ -282,7 +282,7 @@ fn does_not_close_descriptors_of_a_child() {
         // Enough pairs to reuse all descriptor numbers that were closed.
         let pairs: Vec<_> = (0..20).map(|_| sock::socketpair()).collect::<io::Result<_>>()?;
         // In the parent this closes the channel to the children.
-        let report = own.processes().unwrap().drain_workers(Duration::ZERO, &|| true);
+        let report = own.processes().unwrap().drain_workers(Duration::ZERO, Duration::ZERO, &|| true);
         let all_work = pairs.iter().all(|(one, other)| {
             let carries = |from: &Socket, to: &Socket| {
                 from.send(b"!").is_ok() && to.recv(1).is_ok_and(|got| got == b"!")

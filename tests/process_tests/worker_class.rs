@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use sock::{Address, POLLIN, Poll, Socket};
@@ -55,6 +55,14 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_worker_that_is_replaced_answers_the_next_request", || answers_the_next(WorkerClass::Sync)),
     ("a_worker_with_threads_that_is_replaced_answers_the_next_request", || answers_the_next(THREADS)),
     ("a_worker_with_a_selector_that_is_replaced_answers_the_next_request", || answers_the_next(SELECTOR)),
+    ("a_worker_answers_the_next_request_after_max_requests", || answers_after_the_quota(WorkerClass::Sync)),
+    ("a_worker_with_threads_answers_the_next_request_after_max_requests", || {
+        answers_after_the_quota(THREADS);
+    }),
+    ("a_worker_with_a_selector_answers_the_next_request_after_max_requests", || {
+        answers_after_the_quota(SELECTOR);
+    }),
+    ("workers_leave_idle_connections_open_for_a_second_after_max_requests", stays_open_for_a_second),
     ("workers_with_threads_call_their_hooks_once", || calls_hooks_once(THREADS)),
     ("workers_with_a_selector_call_their_hooks_once", || calls_hooks_once(SELECTOR)),
 ];
@@ -366,6 +374,51 @@ fn answers_the_next(class: WorkerClass) {
     kill_process(server.parent.pid, Signal::TERM).unwrap();
     kill_process(server.parent.pid, Signal::INT).unwrap();
     assert_eq!(server.parent.control.recv(1).unwrap(), b"");
+}
+
+/// The connection of the last request of the quota stays open too, which its handler has kept.
+fn answers_after_the_quota(class: WorkerClass) {
+    let builder = PreforkTCPServer::builder(handler_fn(answer_state)).workers(1).worker_class(class);
+    let builder = builder.poll_interval(Duration::from_millis(3)).max_requests(3, 0);
+    let server = Running::start(builder.lame_duck(LIMIT * 10));
+    let others = if class == WorkerClass::Sync { 0 } else { 2 };
+    let mut clients: Vec<_> = (0..others).map(|_| server.connect()).collect();
+    let mut worker = clients.iter().map(|client| client.ask("?\n").unwrap()).last();
+    let last = server.connect();
+    for _ in others..3 {
+        let answer = last.ask("?\n").unwrap();
+        assert_eq!(answer, *worker.get_or_insert(answer), "the connection is kept");
+    }
+    clients.push(last);
+    for client in clients {
+        let closed = sock::poll(&mut [Poll::new(&client.0, POLLIN)], Some(Duration::from_millis(100)));
+        assert_eq!(closed.unwrap(), 0, "the idle connection is closed");
+        wait_until("the worker ends", || {
+            let answer = client.ask("?\n");
+            assert_eq!(answer.map(i32::abs), worker, "a request is lost");
+            answer < Some(0)
+        });
+        assert!(client.ends());
+    }
+    wait_until("the worker has exited", || !server.workers().contains(&worker.unwrap()));
+    // The second signal ends the lame duck.
+    kill_process(server.parent.pid, Signal::TERM).unwrap();
+    kill_process(server.parent.pid, Signal::INT).unwrap();
+    assert_eq!(server.parent.control.recv(1).unwrap(), b"");
+}
+
+/// Without a lame duck.
+fn stays_open_for_a_second() {
+    for class in [WorkerClass::Sync, THREADS, SELECTOR] {
+        let server = Running::start(builder(1, class).max_requests(2, 0));
+        let client = server.connect();
+        client.ask("stay\n").unwrap();
+        let begin = Instant::now();
+        client.ask("stay\n").unwrap();
+        assert!(client.ends());
+        assert!(begin.elapsed() >= Duration::from_secs(1), "{class:?}: {:?}", begin.elapsed());
+        server.stop();
+    }
 }
 
 /// Appends the name of each hook and its process to a file.

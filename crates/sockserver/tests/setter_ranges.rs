@@ -185,9 +185,11 @@ fn durations_of_options_on_unix_are_numbers_and_invalid_ones_are_refused() {
         ("heartbeat", tcp!(PreforkTCPServer).heartbeat(f64::NAN).bind(LOOPBACK).map(drop)),
         ("timeout of the handover", offer(Handover::at(path).timeout(-1))),
         ("drain_limit of the handover", offer(Handover::at(path).drain_limit(f64::NAN))),
+        ("idle_grace of the handover", offer(Handover::at(path).idle_grace(-1))),
         ("timeout of the handover", Handover::at(path).timeout(-0.5).receive().map(drop)),
         ("timeout of the upgrade", upgrade(to_true().timeout(-1))),
         ("drain_limit of the upgrade", upgrade(to_true().drain_limit(f64::INFINITY))),
+        ("idle_grace of the upgrade", upgrade(to_true().idle_grace(f64::NAN))),
     ] {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{setter}: {error}");

@@ -310,6 +310,12 @@ pub trait MixIn: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether the mixins of this crate serve in the loop itself, one connection after the other.
+    #[doc(hidden)]
+    fn serves_in_loop(&self) -> bool {
+        false
+    }
+
     /// What the mixins of this crate do with the processes that they fork.
     #[doc(hidden)]
     fn processes(&self) -> Option<&dyn Processes> {
@@ -334,9 +340,17 @@ pub trait Processes: Sync {
     /// Receives the messages of children, before the loop enforces their deadlines.
     fn poll_children(&self) {}
 
-    /// Drains the requests that other processes serve. Returns `None` if the requests are in the
-    /// registry of this process.
-    fn drain_workers(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> Option<DrainReport>;
+    /// Drains the requests that other processes serve, and leaves idle connections open for `idle_grace`.
+    /// Returns `None` if the requests are in the registry of this process.
+    fn drain_workers(
+        &self,
+        limit: Duration,
+        idle_grace: Duration,
+        hurry: &dyn Fn() -> bool,
+    ) -> Option<DrainReport>;
+
+    /// Makes the processes close idle connections, if the requests are in the registry of this process.
+    fn close_idle(&self) {}
 
     /// Makes the processes drain within `limit`. Called in a signal handler, so it must not allocate,
     /// log, or wait for a lock.

@@ -4,8 +4,8 @@
 //! makes its server of them and serves. When its loop runs, it reports that it is ready. Then the old
 //! process stops accepting, and the new one begins. A client that connects meanwhile waits in the
 //! accept queue, which both processes share, so none is refused or reset. The old process drains:
-//! requests that it has begun to serve are finished, and idle connections are closed. A client that
-//! sends its next request while its connection is closed gets no answer and repeats the request.
+//! requests that it has begun to serve are finished. Idle connections stay open for
+//! [`idle_grace`](Handover::idle_grace), so that a request that is on its way is answered.
 //!
 //! If the new process fails, exits, is killed, sends something unexpected or is not ready in time,
 //! the old one continues as before. The new process accepts nothing before the old one has stopped,
@@ -59,7 +59,11 @@ pub struct Handover {
     limits: SetLimits,
 }
 
-const DEFAULT_LIMITS: Limits = Limits { timeout: Duration::from_secs(30), drain: Duration::from_secs(30) };
+const DEFAULT_LIMITS: Limits = Limits {
+    timeout: Duration::from_secs(30),
+    drain: Duration::from_secs(30),
+    idle_grace: Duration::from_secs(5),
+};
 
 /// The limits that were set, or why one of them is invalid.
 #[derive(Clone, Debug)]
@@ -129,6 +133,27 @@ impl Handover {
     #[must_use]
     pub fn drain_limit(mut self, limit: impl ToDuration) -> Handover {
         self.limits.set("drain_limit of the handover", limit, |limits, limit| limits.drain = limit);
+        self
+    }
+
+    /// Sets how long the drain that follows the handover leaves idle connections open. Default 5 s, and at
+    /// most half of the limit of the drain. 0 closes them at once.
+    ///
+    /// Requests that arrive meanwhile are served. A handler that answers them with
+    /// `Connection: close`, because [`ServerHandle::state`](crate::ServerHandle::state) is not
+    /// [`Ready`](crate::ServerState::Ready), loses no request of a client that sends one within this time.
+    /// A connection that another handler keeps is closed after its second answer in the drain, if no
+    /// request has arrived then. The drain ends earlier when no connection is left. A [`TCPServer`](crate::TCPServer) closes idle connections
+    /// at once, because it serves one at a time, and its successor waits for that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let offer = sockserver::handover::Handover::at("/run/app/handover").idle_grace(2);
+    /// ```
+    #[must_use]
+    pub fn idle_grace(mut self, grace: impl ToDuration) -> Handover {
+        self.limits.set("idle_grace of the handover", grace, |limits, grace| limits.idle_grace = grace);
         self
     }
 
@@ -246,6 +271,23 @@ impl Upgrade {
     #[must_use]
     pub fn drain_limit(mut self, limit: impl ToDuration) -> Upgrade {
         self.limits.set("drain_limit of the upgrade", limit, |limits, limit| limits.drain = limit);
+        self
+    }
+
+    /// Sets how long the drain that follows leaves idle connections open. Default 5 s. See
+    /// [`Handover::idle_grace`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockserver::handover::Upgrade;
+    ///
+    /// let upgrade = Upgrade::to_current_program()?.idle_grace(2);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[must_use]
+    pub fn idle_grace(mut self, grace: impl ToDuration) -> Upgrade {
+        self.limits.set("idle_grace of the upgrade", grace, |limits, grace| limits.idle_grace = grace);
         self
     }
 

@@ -239,20 +239,28 @@ impl<K: Kind, M: MixIn> Server<K, M> {
     }
 
     fn drain_while(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> io::Result<DrainReport> {
-        let handle = &self.core.handle;
+        let (handle, registry) = (&self.core.handle, self.core.registry());
+        let processes = self.mixin.processes();
         if self.mixin.forks() {
             handle.request_shutdown()?;
             self.serve_queue(limit);
             handle.shut_down_listeners();
             let limit = handle.queue().remaining().unwrap_or(limit);
-            let processes = self.mixin.processes();
-            if let Some(report) = processes.and_then(|processes| processes.drain_workers(limit, hurry)) {
-                self.core.registry().set_report(report.clone());
+            let drain =
+                |processes: &dyn Processes| processes.drain_workers(limit, registry.idle_grace(), hurry);
+            if let Some(report) = processes.and_then(drain) {
+                registry.set_report(report.clone());
                 handle.set_stopped();
                 return Ok(report);
             }
         }
-        handle.drain_while(limit, hurry, &|| self.mixin.service_actions())
+        let reap = || {
+            if registry.closes_idle() {
+                processes.into_iter().for_each(Processes::close_idle);
+            }
+            self.mixin.service_actions();
+        };
+        handle.drain_while(limit, hurry, &reap)
     }
 
     /// Serves the clients in the queues of the listeners, for a forking server whose loop has ended.

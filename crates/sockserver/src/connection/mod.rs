@@ -84,6 +84,8 @@ const HAS_RECV_TIMEOUT: u8 = 64;
 const SOCKET_EXPOSED: u8 = 1;
 /// The first byte was received or sent.
 const ACTIVE: u8 = 2;
+/// It stays open once more while the server stops: see [`Connection::keep_once_more`].
+const KEPT_ONCE_MORE: u8 = 4;
 
 impl Connection {
     /// Makes a connection. Without a socket, `wrap_request` will return its transport.
@@ -384,6 +386,12 @@ impl Connection {
         if self.notes.load(Ordering::Relaxed) & note == 0 {
             self.notes.fetch_or(note, Ordering::Relaxed);
         }
+    }
+
+    /// Returns true for the first time: the connection stays open for one more request, although the
+    /// server stops. The handler may have answered before it could see that.
+    pub(crate) fn keep_once_more(&self) -> bool {
+        self.notes.fetch_or(KEPT_ONCE_MORE, Ordering::Relaxed) & KEPT_ONCE_MORE == 0
     }
 
     /// Begins the first request with the first byte in either direction.

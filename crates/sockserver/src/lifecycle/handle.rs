@@ -774,13 +774,14 @@ impl ServerHandle {
 
     /// Stops the loop of this process, which may be a worker process.
     pub(crate) fn stop_local(&self) {
-        self.shared.state.advance(ServerState::Draining);
         self.end_loop();
         self.shared.state.announce();
     }
 
-    /// Ends the loop of this process, which is a worker process. The stop follows.
+    /// Ends the loop of this process, which is a worker process. Handlers see that it stops. The call of
+    /// the hook follows.
     pub(crate) fn end_loop(&self) {
+        self.shared.state.advance(ServerState::Draining);
         self.shared.stop.store(true, Ordering::Release);
         self.shared.waker.wake();
     }

@@ -7,7 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -55,6 +55,8 @@ pub(crate) struct Registry {
     /// Notified when an entry is released whose owner waits: see [`EntryGuard`].
     released: Condvar,
     draining: AtomicBool,
+    /// For how many milliseconds a drain leaves idle connections open. 0 when that is over.
+    idle_grace: AtomicU64,
     pub(crate) deadline_timer: DeadlineTimer,
     /// Where this process publishes its counters, if the server has several processes.
     published: OnceLock<Published>,
@@ -171,6 +173,7 @@ impl Registry {
             ended: Condvar::new(),
             released: Condvar::new(),
             draining: AtomicBool::new(false),
+            idle_grace: AtomicU64::new(0),
             deadline_timer: DeadlineTimer::default(),
             published: OnceLock::new(),
             child_slot: OnceLock::new(),
@@ -442,6 +445,22 @@ impl Registry {
         table.baseline.take().unwrap_or_else(|| table.count())
     }
 
+    /// Sets how long the drain that follows leaves idle connections open, for requests that are on
+    /// their way. Each one is closed after its next answer.
+    pub(crate) fn set_idle_grace(&self, grace: Duration) {
+        self.idle_grace.store(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    /// Returns the time that [`set_idle_grace`](Self::set_idle_grace) has set, zero when it is over.
+    pub(crate) fn idle_grace(&self) -> Duration {
+        Duration::from_millis(self.idle_grace.load(Ordering::Acquire))
+    }
+
+    /// Returns whether idle connections are to be closed.
+    pub(crate) fn closes_idle(&self) -> bool {
+        self.is_draining() && self.idle_grace().is_zero()
+    }
+
     /// Closes idle connections, waits for requests, and aborts the rest at the limit. `collect` is
     /// called regularly, to record what has ended, with whether the limit is over. `serving`
     /// returns whether a loop may still have a client.
@@ -455,9 +474,12 @@ impl Registry {
     ) -> DrainReport {
         let Baseline { begin, idle: idle_before, completed: completed_before, cut, mut aborted } = baseline;
         let until = Instant::now().checked_add(limit);
-        let mut silent = Silent::within(limit);
+        let mut silent = Silent::within(limit, self.idle_grace());
         let is_over = || until.is_some_and(|until| Instant::now() >= until) || hurry();
         loop {
+            if silent.idle_until.is_none_or(|until| Instant::now() >= until) {
+                self.set_idle_grace(Duration::ZERO);
+            }
             self.close_idle(&mut silent, &is_over);
             collect(false);
             // It makes a system call, so it is called without the lock.
@@ -838,27 +860,38 @@ impl Aborted {
     }
 }
 
-/// Connections that have sent nothing yet, and when a drain has seen them first.
+/// Which idle connections a drain leaves open: those that have sent nothing yet, with the time when it
+/// has seen them first, and all until the end of the grace.
 pub(crate) struct Silent {
     grace: Duration,
+    /// `None` without a grace.
+    idle_until: Option<Instant>,
     /// By their slot, with the time when they were accepted.
     seen: HashMap<u32, (u32, Instant)>,
 }
 
 impl Silent {
-    /// For a drain that may take `limit`.
-    fn within(limit: Duration) -> Silent {
-        Silent { grace: FIRST_REQUEST_GRACE.min(limit / 2), seen: HashMap::new() }
+    /// For a drain that may take `limit`, and leaves idle connections open for `idle_grace`, but not for
+    /// more than half of the limit.
+    fn within(limit: Duration, idle_grace: Duration) -> Silent {
+        let idle_until = match idle_grace.min(limit / 2) {
+            Duration::ZERO => None,
+            grace => Instant::now().checked_add(grace),
+        };
+        Silent { grace: FIRST_REQUEST_GRACE.min(limit / 2), idle_until, seen: HashMap::new() }
     }
 
     /// Closes all of them at once.
     #[cfg(test)]
     pub(crate) fn without_grace() -> Silent {
-        Silent { grace: Duration::ZERO, seen: HashMap::new() }
+        Silent { grace: Duration::ZERO, idle_until: None, seen: HashMap::new() }
     }
 
     /// Returns whether a connection may be closed.
     fn may_close(&mut self, held: &EntryGuard<'_>, now: Instant) -> bool {
+        if self.idle_until.is_some_and(|until| now < until) {
+            return false;
+        }
         if self.grace.is_zero() || held.connection().state() != ConnState::AwaitingFirstByte {
             return true;
         }

@@ -146,7 +146,8 @@ impl ServerHandle {
         if matches!(self.handing(), Handing::Done(_)) { None } else { self.lame_duck_left() }
     }
 
-    /// Drains without a lame duck, which would be for balancers: the address goes on to be served.
+    /// Drains without a lame duck, which would be for balancers: the address goes on to be served. Idle
+    /// connections stay open for the time that was set with the handover.
     pub(super) fn drain_for_successor(&self, limit: Duration) -> io::Result<DrainReport> {
         // Otherwise `serve_forever` could return before the drain.
         let _announced = self.registry().announce_drain();

@@ -11,16 +11,28 @@ pub(crate) struct RequestQuota {
     left: Option<AtomicU64>,
     /// Called by the thread that counts the last request.
     on_exhausted: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Called by each thread that keeps a connection after the last request.
+    on_kept: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl RequestQuota {
     pub(crate) fn new(requests: Option<u64>) -> RequestQuota {
-        RequestQuota { left: requests.map(AtomicU64::new), on_exhausted: OnceLock::new() }
+        RequestQuota { left: requests.map(AtomicU64::new), ..RequestQuota::default() }
     }
 
     /// Sets what is called after the last request. It must not wait.
     pub(crate) fn set_on_exhausted(&self, call: impl Fn() + Send + Sync + 'static) {
         let _ = self.on_exhausted.set(Box::new(call));
+    }
+
+    /// Sets what is called when a connection stays open after the last request. It must not wait.
+    pub(crate) fn set_on_kept(&self, call: impl Fn() + Send + Sync + 'static) {
+        let _ = self.on_kept.set(Box::new(call));
+    }
+
+    /// Records that a connection stays open after the last request.
+    pub(crate) fn keep_connection(&self) {
+        self.on_kept.get().into_iter().for_each(|call| call());
     }
 
     /// Counts a request.

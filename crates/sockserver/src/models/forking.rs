@@ -516,13 +516,16 @@ impl Processes for ForkingMixIn {
         true
     }
 
+    fn drain_workers(&self, _: Duration, _: Duration, _: &dyn Fn() -> bool) -> Option<DrainReport> {
+        None
+    }
+
     /// Only the children know whether they are between two requests.
-    fn drain_workers(&self, _: Duration, _: &dyn Fn() -> bool) -> Option<DrainReport> {
+    fn close_idle(&self) {
         let line = self.line.lock().clone();
         if let Some(line) = line {
             line.close_for_children();
         }
-        None
     }
 }
 

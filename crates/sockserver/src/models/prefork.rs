@@ -201,9 +201,11 @@ impl PreforkMixIn {
     }
 
     /// Sets how many requests a worker serves before it is replaced, which bounds memory leaks. Each
-    /// call of `handle` counts, also on a persistent connection. After the last one the worker serves
-    /// the requests that its connections have already sent, closes them as after `close_connection`,
-    /// and exits. A connection without a request counts as one. Up to
+    /// call of `handle` counts, also on a persistent connection. After the last one the worker stops
+    /// accepting, and its handlers read the state [`Draining`](crate::ServerState::Draining). Idle
+    /// connections stay open for the time of [`lame_duck`](crate::Builder::lame_duck), at least for 1 s, and
+    /// are closed after their next answer. Then the worker exits. A connection without a request counts as
+    /// one. Up to
     /// `jitter` more are added at random, so that the workers are not replaced all at once. Default: no
     /// limit. Each number may be half of `u64::MAX` at most.
     ///
@@ -460,20 +462,8 @@ impl PreforkMixIn {
         }
     }
 
-    fn controls(&self) -> Vec<Arc<Socket>> {
+    pub(super) fn controls(&self) -> Vec<Arc<Socket>> {
         self.worker_set.lock().workers.iter().flatten().map(|worker| Arc::clone(&worker.control)).collect()
-    }
-
-    /// Sends all workers the command to drain within `limit`.
-    fn send_drain(&self, limit: Option<Duration>) {
-        self.send_to_all(&prefork_worker::drain_command(limit));
-    }
-
-    fn send_to_all(&self, command: &str) {
-        for control in self.controls() {
-            // A worker that has exited needs no command.
-            let _ = shortage::retry(|| control.sendall(command.as_bytes()));
-        }
     }
 
     fn all_exited(&self) -> bool {
@@ -687,7 +677,7 @@ impl MixIn for PreforkMixIn {
                 is_draining = true;
                 self.worker_set.lock().is_draining = true;
                 match handle.queue().remaining() {
-                    Some(limit) => self.send_drain(Some(limit)),
+                    Some(limit) => self.send_drain(Some(limit), Duration::ZERO),
                     None => self.send_to_all("stop\n"),
                 }
             }
@@ -754,7 +744,7 @@ impl MixIn for PreforkMixIn {
 
     fn server_close(&self, server: &ServerHandle) -> io::Result<()> {
         self.forget_inherited();
-        self.send_drain(server.close_timeout());
+        self.send_drain(server.close_timeout(), Duration::ZERO);
         // Each has the same time to abort its requests and to exit.
         let limit = server.close_timeout().map(|limit| limit.saturating_add(prefork_worker::GRACE));
         if !self.wait_until_exited(limit, &|| false) {
@@ -780,11 +770,16 @@ impl Processes for PreforkMixIn {
         board.is_some_and(|board| self.has_started(&board))
     }
 
-    fn drain_workers(&self, limit: Duration, hurry: &dyn Fn() -> bool) -> Option<DrainReport> {
+    fn drain_workers(
+        &self,
+        limit: Duration,
+        idle_grace: Duration,
+        hurry: &dyn Fn() -> bool,
+    ) -> Option<DrainReport> {
         let begin = Instant::now();
         self.forget_inherited();
         let mut controls = self.controls();
-        self.send_drain(Some(limit));
+        self.send_drain(Some(limit), idle_grace);
         // Each has the same time to abort its requests and to report that.
         let mut in_time = self.wait_until_exited(Some(limit.saturating_add(prefork_worker::GRACE)), hurry);
         if !in_time && !hurry() {
@@ -977,7 +972,10 @@ mod tests {
             let exited = ExitedWorker { control: Arc::new(control), served_queued };
             mixin.worker_set.lock().exited_in_drain.push(exited);
         }
-        assert_eq!(mixin.drain_workers(Duration::ZERO, &|| false).unwrap().finished, u64::MAX);
+        assert_eq!(
+            mixin.drain_workers(Duration::ZERO, Duration::ZERO, &|| false).unwrap().finished,
+            u64::MAX
+        );
     }
 
     #[test]

@@ -22,6 +22,10 @@ const SPARE_PLACES: usize = 32;
 /// How often the parent looks whether a new worker has started, while it replaces workers.
 const REPLACE_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
+/// How long a worker goes on with its requests whose place is needed. It closes its idle connections at
+/// once.
+const LAST_REQUESTS: Duration = Duration::from_millis(250);
+
 /// The number of workers, and the replacement that is under way.
 pub(super) struct Crew {
     /// How many workers there are, without those that leave.
@@ -112,6 +116,19 @@ impl PreforkMixIn {
         }
     }
 
+    /// Sends all workers the command to drain within `limit`, and to leave idle connections open for
+    /// `idle_grace`.
+    pub(super) fn send_drain(&self, limit: Option<Duration>, idle_grace: Duration) {
+        self.send_to_all(&prefork_worker::drain_command(limit, idle_grace));
+    }
+
+    pub(super) fn send_to_all(&self, command: &str) {
+        for control in self.controls() {
+            // A worker that has exited needs no command.
+            let _ = shortage::retry(|| control.sendall(command.as_bytes()));
+        }
+    }
+
     /// Ends a worker early whose last requests hold the only place in which another one could accept.
     pub(super) fn free_a_place(&self) {
         // A worker with one client at a time keeps its place until that is served.
@@ -121,7 +138,7 @@ impl PreforkMixIn {
         let hurried = self.worker_set.lock().worker_to_hurry();
         if let Some((pid, control)) = hurried {
             log::warn!(pid = pid; "end the oldest worker, process {pid}: all workers are serving their last requests");
-            let command = prefork_worker::drain_command(Some(Duration::ZERO));
+            let command = prefork_worker::drain_command(Some(LAST_REQUESTS), Duration::ZERO);
             let _ = shortage::retry(|| control.sendall(command.as_bytes()));
         }
     }

@@ -47,6 +47,10 @@ const MAX_REPORT: usize = 64 * 1024;
 /// A worker with corrupted memory can have any number of requests.
 pub(super) const MAX_UNKNOWN: usize = 1 << 16;
 
+/// How long a worker that ends alone leaves idle connections open at least, for requests that are on
+/// their way.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
+
 /// How often a worker that ends looks whether its last connection has ended.
 const RETIRE_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -179,7 +183,15 @@ fn serve_until_stopped(
                 ModelLoop { core, accept_loop, slot, parent, retire, serving, is_commanded, serves_queued };
             model_loop.run(&**model)
         }
-        (None, Some(worker)) => serve(worker, core, &slot),
+        (None, Some(worker)) => {
+            // As after SIGTERM.
+            let (kept, handle) = (Arc::clone(&retire), core.handle.clone());
+            core.quota.set_on_kept(move || {
+                let _ = kept.shutdown(SHUT_RDWR);
+                handle.end_loop();
+            });
+            serve(worker, core, &slot)
+        }
         (None, None) => true,
     };
     serving.store(false, Ordering::Release);
@@ -307,6 +319,10 @@ impl ControlThread {
             }
             match line.as_deref() {
                 Some("stop") => self.is_commanded.store(true, Ordering::Release),
+                Some(line) if line.starts_with("drain ") => {
+                    handle.registry().set_idle_grace(idle_grace(line));
+                    break milliseconds(line);
+                }
                 Some(line) if !terminated => break milliseconds(line),
                 _ => break handle.close_timeout(),
             }
@@ -350,13 +366,13 @@ impl ControlThread {
         }
     }
 
-    /// Leaves the connections of a worker that ends alone open for the time of the lame duck, so that
-    /// no client sends a request on one that is being closed. The handler closes each one after its
-    /// next answer. A command of the parent ends the wait.
+    /// Leaves the connections of a worker that ends alone open for the time of the lame duck, or for
+    /// [`IDLE_GRACE`] if that is longer, so that no client sends a request on one that is being closed.
+    /// The handler closes each one after its next answer. A command of the parent ends the wait.
     fn wait_for_next_requests(&self, limit: Duration) {
         let registry = self.core.registry();
         let begin = Instant::now();
-        let time = registry.limits().lame_duck.min(limit / 2);
+        let time = registry.limits().lame_duck.max(IDLE_GRACE).min(limit / 2);
         while begin.elapsed() < time {
             self.slot.heartbeat();
             if !self.serving.load(Ordering::Acquire) && registry.own_stats().in_flight == 0 {
@@ -364,11 +380,15 @@ impl ControlThread {
             }
             let look = RETIRE_POLL_INTERVAL.min(time);
             if poll(&mut [Poll::new(&*self.control, POLLIN)], Some(look)).is_ok_and(|count| count > 0) {
-                let command = self.control.recv_with_flags(1, MSG_PEEK | MSG_DONTWAIT);
-                if !command.is_ok_and(|command| command == b"l") {
+                let command = self.control.recv_with_flags(100, MSG_PEEK | MSG_DONTWAIT);
+                let command = command.unwrap_or_default();
+                if ![&b"lame\n"[..], b"stop\n"].iter().any(|other| command.starts_with(other)) {
+                    // The drain of a handover has a grace too.
+                    let command = String::from_utf8_lossy(&command);
+                    registry.set_idle_grace(idle_grace(command.lines().next().unwrap_or_default()));
                     return;
                 }
-                // The lame duck of the server changes nothing.
+                // The lame duck of the server, or the end of its loop, changes nothing.
                 let _ = next_command(&self.control);
             }
         }
@@ -438,9 +458,19 @@ fn next_command(control: &Socket) -> Option<String> {
     }
 }
 
-/// The command to drain within `limit`.
-pub(crate) fn drain_command(limit: Option<Duration>) -> String {
-    command("drain", limit)
+/// The command to drain within `limit`, and to leave idle connections open for `idle_grace`.
+pub(crate) fn drain_command(limit: Option<Duration>, idle_grace: Duration) -> String {
+    match idle_grace.as_millis() {
+        0 => command("drain", limit),
+        grace => command(&format!("drain {}", u64::try_from(grace).unwrap_or(u64::MAX)), limit),
+    }
+}
+
+/// The time for idle connections in a command to drain, zero without one.
+fn idle_grace(command: &str) -> Duration {
+    let number = command.strip_prefix("drain ").and_then(|rest| rest.split_once(' '));
+    let number = number.and_then(|(grace, _)| grace.parse().ok());
+    number.map_or(Duration::ZERO, Duration::from_millis)
 }
 
 /// The length of a buffer for any command.
@@ -547,17 +577,29 @@ mod tests {
 
     #[test]
     fn the_longest_limit_is_sent_as_no_limit() {
-        let none = drain_command(None);
+        let none = drain_command(None, Duration::ZERO);
         let mut buffer = [0; MAX_COMMAND];
         assert_eq!(encode_drain(&mut buffer, Duration::MAX), none.as_bytes());
         let limit = Duration::from_millis(1500);
-        assert_eq!(encode_drain(&mut buffer, limit), drain_command(Some(limit)).as_bytes());
-        assert_eq!(drain_command(Some(Duration::MAX)), none);
+        assert_eq!(encode_drain(&mut buffer, limit), drain_command(Some(limit), Duration::ZERO).as_bytes());
+        assert_eq!(drain_command(Some(Duration::MAX), Duration::ZERO), none);
         assert_eq!(milliseconds(&none), Some(Duration::from_millis(u64::MAX)));
         assert_eq!(
-            milliseconds(&drain_command(Some(Duration::from_secs(2)))),
+            milliseconds(&drain_command(Some(Duration::from_secs(2)), Duration::ZERO)),
             Some(Duration::from_secs(2))
         );
+    }
+
+    #[test]
+    fn the_time_for_idle_connections_is_sent_with_the_limit() {
+        let seconds = Duration::from_secs;
+        for (limit, grace) in [(seconds(2), seconds(1)), (seconds(2), seconds(0)), (seconds(0), seconds(3))]
+        {
+            let command = drain_command(Some(limit), grace);
+            assert_eq!((milliseconds(&command), idle_grace(&command)), (Some(limit), grace), "{command}");
+        }
+        assert_eq!(idle_grace(&drain_command(None, Duration::MAX)), Duration::from_millis(u64::MAX));
+        assert_eq!(idle_grace(&leave_command(Some(seconds(2)))), seconds(0));
     }
 
     #[test]

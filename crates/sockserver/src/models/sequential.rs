@@ -40,4 +40,8 @@ impl MixIn for Sequential {
         while accept_loop.run_once(&[], None)? {}
         Ok(())
     }
+
+    fn serves_in_loop(&self) -> bool {
+        true
+    }
 }

@@ -199,10 +199,10 @@ impl JobState {
             let now = Some(connection.count_request());
             registry.count_request_of_worker();
             core.quota.count();
-            if served.is_ok() && !cx.close_connection && !registry.is_draining() {
+            if served.is_ok() && !cx.close_connection {
                 let more = !cx.rfile.buffer().is_empty() || connection.has_read_ahead();
-                let goes_on = if core.quota.is_exhausted() && !more && !connection.has_input() {
-                    // The worker is replaced. It serves what has arrived, and closes the connection.
+                let ends = registry.is_draining() || core.quota.is_exhausted();
+                let goes_on = if ends && !keeps_once_more(core, connection, more) {
                     false
                 } else if more {
                     entry.enter_at(registry, ConnState::Serving, now)
@@ -418,6 +418,20 @@ impl JobState {
 #[cold]
 fn set_up_handler(handler: &mut dyn ErasedHandler, cx: &mut StreamContext<'_>) -> Result<(), RequestError> {
     catch_panic(|| handler.setup(cx))
+}
+
+/// Returns whether a connection that its handler keeps stays open while the server drains, or the
+/// worker is replaced: once for a request that may be on its way, and for what has arrived.
+#[cold]
+fn keeps_once_more(core: &Core, connection: &Connection, more: bool) -> bool {
+    if core.registry().closes_idle() {
+        return false;
+    }
+    let keeps = connection.keep_once_more() || more || connection.has_input();
+    if keeps && core.quota.is_exhausted() {
+        core.quota.keep_connection();
+    }
+    keeps
 }
 
 /// Waits for a connection's next request: see [`Connection::await_input`].

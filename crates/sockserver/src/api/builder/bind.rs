@@ -230,7 +230,7 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
             handle.registry().deadline_timer.forbid();
         }
         #[cfg(unix)]
-        self.handover.begin(&handle)?;
+        self.handover.begin(&handle, &self.mixin)?;
         if let Some(address) = self.admin {
             metrics::begin_admin(address?, &handle)?;
         }

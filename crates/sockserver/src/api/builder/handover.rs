@@ -33,7 +33,7 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Begins what was set.
-    pub(super) fn begin(self, server: &ServerHandle) -> io::Result<()> {
+    pub(super) fn begin(self, server: &ServerHandle, mixin: &dyn MixIn) -> io::Result<()> {
         if let Some(takeover) = self.takeover {
             server.set_holds_accept(true);
             server.duties().add(Box::new(takeover));
@@ -51,7 +51,7 @@ impl Settings {
         };
         let upgrade = self.upgrade.map(Upgrade::into_trigger).transpose()?;
         if control.is_some() || upgrade.is_some() {
-            server.duties().add(Box::new(Offering::new(control, upgrade)));
+            server.duties().add(Box::new(Offering::new(control, upgrade, mixin.serves_in_loop())));
         }
         #[cfg(feature = "systemd")]
         if self.uses_systemd {

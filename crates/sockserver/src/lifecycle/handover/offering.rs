@@ -34,6 +34,8 @@ pub(crate) struct Offering {
     killed: Vec<Pid>,
     /// The loop accepts.
     is_serving: bool,
+    /// The loop also serves. It ends only when its connection does, and the successor waits for that.
+    serves_in_loop: bool,
 }
 
 /// How long a successor has until it is ready, and the server to drain.
@@ -41,6 +43,8 @@ pub(crate) struct Offering {
 pub(crate) struct Limits {
     pub(crate) timeout: Duration,
     pub(crate) drain: Duration,
+    /// How long idle connections stay open in the drain.
+    pub(crate) idle_grace: Duration,
 }
 
 /// The Unix socket to which successors connect.
@@ -56,7 +60,7 @@ struct Session {
     reader: LineReader,
     has_offer: bool,
     until: Instant,
-    drain_limit: Duration,
+    limits: Limits,
     pid: Option<i32>,
     /// The successor is a child of this process.
     is_child: bool,
@@ -70,8 +74,20 @@ enum Step {
 }
 
 impl Offering {
-    pub(crate) fn new(control: Option<(ControlSocket, Limits)>, upgrade: Option<Trigger>) -> Offering {
-        Offering { control, upgrade, session: None, killed: Vec::new(), committed: None, is_serving: false }
+    pub(crate) fn new(
+        control: Option<(ControlSocket, Limits)>,
+        upgrade: Option<Trigger>,
+        serves_in_loop: bool,
+    ) -> Offering {
+        Offering {
+            control,
+            upgrade,
+            session: None,
+            killed: Vec::new(),
+            committed: None,
+            is_serving: false,
+            serves_in_loop,
+        }
     }
 
     fn accept(&self) -> Option<Socket> {
@@ -113,7 +129,7 @@ impl Offering {
             reader: LineReader::default(),
             has_offer: false,
             until: Instant::now() + limits.timeout,
-            drain_limit: limits.drain,
+            limits: *limits,
             pid: theirs.pid,
             is_child: false,
         });
@@ -142,7 +158,7 @@ impl Offering {
             reader: LineReader::default(),
             has_offer: true,
             until: Instant::now() + limits.timeout,
-            drain_limit: limits.drain,
+            limits,
             pid: Some(pid),
             is_child: true,
         });
@@ -218,7 +234,7 @@ impl Offering {
     /// Begins the drain. The listeners are released.
     fn commit(&mut self, server: &ServerHandle) -> Next {
         let Some(session) = self.session.take() else { return Next::Continue };
-        let (pid, limit) = (session.pid, session.drain_limit);
+        let (pid, limit) = (session.pid, session.limits.drain);
         log::info!(
             pid = pid, limit_ms = milliseconds(limit);
             "process {} takes over: draining for up to {limit:?}", shown(pid)
@@ -228,8 +244,11 @@ impl Offering {
         }
         let pid = session.pid.and_then(|pid| u32::try_from(pid).ok());
         server.set_handing(Handing::Done(pid.unwrap_or(0)));
+        if !self.serves_in_loop {
+            server.registry().set_idle_grace(session.limits.idle_grace);
+        }
         self.committed = Some(session.peer);
-        Next::Drain(session.drain_limit)
+        Next::Drain(limit)
     }
 
     /// Ends a handover that has failed. The server goes on.
