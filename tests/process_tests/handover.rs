@@ -1,9 +1,13 @@
-//! The promise: a server is replaced by another process without a failed request, except for those on
-//! idle connections, which clients repeat. It goes on if the other process fails before it is ready.
+//! The promise: a server is replaced by another process without a failed request, also on persistent
+//! connections. It goes on if the other process fails before it is ready. What it returns to scrapes
+//! meanwhile is consistent.
+
+mod kept;
+mod scraper;
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, BufRead, BufReader, IoSlice, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,15 +17,16 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getppid, kill_process};
 use sock::{AF_UNIX, Address, SOCK_STREAM, Socket, ToAddress};
 use sockserver::handover::{Handover, Upgrade};
 use sockserver::kind::{Inet, Stream};
 use sockserver::{
-    Builder, ForkingTCPServer, MixIn, PreforkTCPServer, SelectorTCPServer, StreamContext,
-    StreamRequestHandler, TCPServer, ThreadPoolTCPServer, ThreadingTCPServer,
+    Builder, ForkingTCPServer, MixIn, PreforkTCPServer, SelectorTCPServer, ServerHooks, ServerState,
+    StreamContext, StreamRequestHandler, TCPServer, ThreadPoolTCPServer, ThreadingTCPServer,
 };
 
+use self::scraper::Scraper;
 use crate::Test;
 use crate::support::{LIMIT, LOOPBACK, wait_until};
 
@@ -36,6 +41,23 @@ pub(crate) const TESTS: &[Test] = &[
         hand_over("prefork", "threading");
         hand_over("threading", "prefork");
     }),
+    ("handover_of_a_threading_server_answers_kept_connections", || {
+        kept::answer_kept_connections("threading")
+    }),
+    ("handover_of_a_pool_answers_kept_connections", || kept::answer_kept_connections("pool")),
+    ("handover_of_a_selector_answers_kept_connections", || kept::answer_kept_connections("selector")),
+    ("handover_of_a_forking_server_answers_kept_connections", || kept::answer_kept_connections("forking")),
+    ("handover_of_a_prefork_server_answers_kept_connections", || kept::answer_kept_connections("prefork")),
+    (
+        "handover_does_not_wait_for_the_kept_connection_of_a_sequential_server",
+        kept::sequential_does_not_wait,
+    ),
+    ("handover_closes_kept_connections_after_the_grace", kept::close_after_the_grace),
+    (
+        "handover_closes_a_connection_that_its_handler_keeps_after_the_second_answer",
+        kept::close_what_is_kept,
+    ),
+    ("handover_to_a_successor_that_dies_answers_kept_connections", kept::successor_dies_after_the_release),
     ("restart_without_a_handover_loses_requests", restart_loses_requests),
     ("handover_fails_before_it_is_ready_tcp", || fail_at_every_step("tcp")),
     ("handover_fails_before_it_is_ready_threading", || fail_at_every_step("threading")),
@@ -70,6 +92,8 @@ pub(crate) const HELPERS: &[Test] = &[("handover_server", serve_here)];
 struct Service {
     /// The model serves one connection at a time.
     closes: bool,
+    /// It does not look whether the server stops.
+    keeps: bool,
 }
 
 impl StreamRequestHandler for Service {
@@ -78,7 +102,8 @@ impl StreamRequestHandler for Service {
         if cx.rfile.read_line(&mut line)? == 0 {
             return Ok(());
         }
-        let closes = self.closes || line == "close\n" || cx.server.is_stopping();
+        let stops = cx.server.state() != ServerState::Ready && !self.keeps;
+        let closes = self.closes || line == "close\n" || stops;
         cx.close_connection = closes;
         let word = if closes { "close" } else { "keep" };
         let server = SERVER.load(Ordering::Relaxed);
@@ -99,9 +124,10 @@ fn variable(name: &str) -> String {
 fn serve_here() {
     env_logger::init();
     SERVER.store(std::process::id().into(), Ordering::Relaxed);
-    let service = || Service { closes: false };
+    let keeps = !variable("KEEPS").is_empty();
+    let service = move || Service { closes: false, keeps };
     match &*variable("MODEL") {
-        "tcp" => serve(TCPServer::builder(|| Service { closes: true })),
+        "tcp" => serve(TCPServer::builder(move || Service { closes: !keeps, keeps })),
         "threading" => serve(ThreadingTCPServer::builder(service)),
         "pool" => serve(ThreadPoolTCPServer::builder(service).workers(16)),
         "selector" => serve(SelectorTCPServer::builder(service)),
@@ -113,16 +139,46 @@ fn serve_here() {
     }
 }
 
+fn is_parent(process: u64) -> bool {
+    getppid().is_some_and(|parent| parent.as_raw_pid() as u64 == process)
+}
+
 /// Reports a step, and waits to be killed if the test wants that.
 fn step(name: &str) {
     println!("{name}");
-    while variable("STEP") == name {
-        thread::park();
+    // A worker process goes on when its parent was killed.
+    let server = SERVER.load(Ordering::Relaxed);
+    let is_orphan = || server != u64::from(std::process::id()) && !is_parent(server);
+    while variable("STEP") == name && !is_orphan() {
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The steps from `serve_forever` until the server is ready.
+struct Steps;
+
+impl ServerHooks for Steps {
+    fn state_changed(&self, state: ServerState) {
+        if state == ServerState::Ready {
+            step("looping");
+        }
+    }
+
+    fn start_worker(&self) -> io::Result<()> {
+        step("starting a worker");
+        Ok(())
     }
 }
 
 fn serve<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
-    let builder = builder.drain_on_signals(LIMIT).allow_reuse_address(true).systemd();
+    let mut builder = builder.drain_on_signals(LIMIT).allow_reuse_address(true).systemd();
+    if ["looping", "starting a worker"].contains(&&*variable("STEP")) {
+        builder = builder.hooks(Steps);
+    }
+    if !variable("ADMIN").is_empty() {
+        builder = builder.admin(LOOPBACK);
+    }
+    let grace = variable("GRACE").parse().map_or(LIMIT, Duration::from_millis);
     let timeout = variable("TIMEOUT").parse().map_or(LIMIT, Duration::from_millis);
     let server = if !variable("UPGRADE").is_empty() {
         let upgrade = match &*variable("UPGRADE") {
@@ -133,14 +189,16 @@ fn serve<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
             println!("upgrading {}", std::process::id());
             step("upgraded");
         }
-        let builder = builder.upgrade_on_signal(upgrade.timeout(timeout).drain_limit(LIMIT));
+        let builder =
+            builder.upgrade_on_signal(upgrade.timeout(timeout).drain_limit(2 * LIMIT).idle_grace(grace));
         builder.bind_or_take_over(LOOPBACK).unwrap()
     } else if !variable("ACTIVATED").is_empty() {
         builder.bind_or_take_over(LOOPBACK).unwrap()
     } else if variable("HANDOVER").is_empty() {
         builder.bind(("127.0.0.1", variable("PORT").parse::<u16>().unwrap_or(0))).unwrap()
     } else {
-        let offer = Handover::at(variable("HANDOVER")).timeout(timeout).drain_limit(LIMIT);
+        let offer = Handover::at(variable("HANDOVER")).timeout(timeout);
+        let offer = offer.drain_limit(2 * LIMIT).idle_grace(grace);
         let inherited = offer.receive().unwrap();
         step("received");
         let builder = builder.handover(offer);
@@ -150,6 +208,9 @@ fn serve<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
         }
     };
     step("built");
+    if let Some(address) = server.handle().admin_address() {
+        println!("scraped at {address}");
+    }
     println!("serving {}", server.server_address());
     server.serve_forever().unwrap();
     if let Some(report) = server.drained() {
@@ -190,7 +251,6 @@ impl Program {
     }
 
     /// Waits for a line of the log with this part.
-    #[cfg(target_os = "linux")]
     #[track_caller]
     fn wait_for_log(&self, part: &str) {
         while !self.log.recv_timeout(LIMIT).expect("the program logs it").contains(part) {}
@@ -205,6 +265,12 @@ impl Program {
                 return rest.trim().to_owned();
             }
         }
+    }
+
+    /// Returns the address of the administrative listener. It is reported before `serving`.
+    #[track_caller]
+    fn scraped_at(&self) -> Address {
+        address_of(&self.wait_for("scraped at"))
     }
 
     fn id(&self) -> u64 {
@@ -312,12 +378,11 @@ impl Load {
 }
 
 /// Sends a request and returns which server has answered it. A request on a connection that was used
-/// before is repeated if the server has closed it without any answer (RFC 9112, 9.3.1).
+/// before is not repeated: the server closes none without having announced it.
 fn ask(connection: &mut Option<BufReader<Socket>>, request: &str, address: &Address) -> io::Result<u64> {
     if let Some(mut used) = connection.take() {
-        if let Ok(answer) = exchange(&mut used, request) {
-            return keep(connection, used, &answer);
-        }
+        let answer = exchange(&mut used, request)?;
+        return keep(connection, used, &answer);
     }
     let client = Socket::new(address.family(), SOCK_STREAM, 0)?;
     client.settimeout(LIMIT)?;
@@ -365,19 +430,28 @@ impl Folder {
 }
 
 fn start(model: &str, path: &Path) -> Program {
-    Program::start(model, &[("HANDOVER", path.to_str().unwrap())])
+    start_with(model, path, &[])
+}
+
+fn start_with(model: &str, path: &Path, variables: &[(&str, &str)]) -> Program {
+    let mut all = vec![("HANDOVER", path.to_str().unwrap())];
+    all.extend(variables);
+    Program::start(model, &all)
 }
 
 fn hand_over(first: &str, second: &str) {
     let folder = Folder::new();
-    let old = start(first, &folder.path());
+    let old = start_with(first, &folder.path(), &[("ADMIN", "yes")]);
+    let mut scrapers = vec![Scraper::start(old.scraped_at(), false)];
     let address = address_of(&old.wait_for("serving"));
     let load = Load::start(&address);
     load.wait_for_answers(100);
+    scrapers[0].wait();
     // Twice, because a server that has taken over hands over too.
     let mut servers = vec![old];
     for model in [second, first] {
-        let new = start(model, &folder.path());
+        let new = start_with(model, &folder.path(), &[("ADMIN", "yes")]);
+        scrapers.push(Scraper::start(new.scraped_at(), false));
         assert_eq!(address_of(&new.wait_for("serving")), address);
         wait_until("the successor answers", || load.last() == new.id());
         assert!(servers.pop().unwrap().wait(), "the predecessor has failed");
@@ -386,6 +460,7 @@ fn hand_over(first: &str, second: &str) {
     }
     let failures = load.stop();
     assert_eq!(failures, [""; 0], "{first} to {second}");
+    scrapers.into_iter().for_each(Scraper::stop);
     // It owns the listener, so its drain refuses new clients.
     let last = servers.pop().unwrap();
     last.signal(Signal::TERM);
@@ -433,16 +508,23 @@ fn receive_listener(path: &Path) -> (Socket, OwnedFd) {
     (client, offer.descriptors.into_iter().next().unwrap())
 }
 
+/// A successor fails, or is killed, at each step of a handover until the listeners are released:
+///
+/// 1. It connects. 2. It sends the greeting. 3. It receives the listeners. 4. It makes its server.
+/// 5. `serve_forever` begins. 6. Its workers start. 7. It sends that it is ready.
 fn fail_at_every_step(model: &str) {
     let folder = Folder::new();
     let path = folder.path();
-    let old = start(model, &path);
+    let old = start_with(model, &path, &[("ADMIN", "yes")]);
+    let admin = old.scraped_at();
+    let scraper = Scraper::start(admin.clone(), true);
     let address = address_of(&old.wait_for("serving"));
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     let load = Load::start(&address);
     load.wait_for_answers(50);
     let still_serves = |step: &str| {
         load.wait_for_answers(50);
+        scraper.wait();
         assert_eq!(load.last(), old.id(), "after {step}");
     };
     // It connects, and sends nothing, a part, or something else.
@@ -470,20 +552,67 @@ fn fail_at_every_step(model: &str) {
     }
     still_serves("the end behind ready");
     // A real successor is killed.
-    for step in ["received", "built"] {
-        let new = Program::start(model, &[("HANDOVER", path.to_str().unwrap()), ("STEP", step)]);
+    let steps: &[&str] = match model {
+        "prefork" => &["received", "built", "looping", "starting a worker"],
+        _ => &["received", "built", "looping"],
+    };
+    for step in steps {
+        let new = start_with(model, &path, &[("STEP", step)]);
         new.wait_for(step);
         still_serves(step);
+        let failed = format!("handover to process {} failed, continue serving", new.id());
         drop(new);
+        // The workers that it has just forked have its connection until they run.
+        old.wait_for_log(&failed);
         still_serves(step);
     }
+    #[cfg(target_os = "linux")]
+    {
+        killed_when_it_is_ready(model, &old, &path, &folder.0.path().join("relay"));
+        still_serves("ready");
+    }
+    // All that was answered is counted.
+    let counts = Arc::clone(&load.counts);
+    assert_eq!(load.stop(), [""; 0], "{model}");
+    scraper.stop();
+    let answered = counts.answered.load(Ordering::Relaxed) as f64;
+    let counted = || scraper::samples(&scraper::scrape(&admin).unwrap())["sockserver_requests_total"];
+    wait_until("each answer is counted once", || counted() == answered);
     // And the next one succeeds.
+    let load = Load::start(&address);
+    load.wait_for_answers(50);
     let new = start(model, &path);
     new.wait_for("serving");
     wait_until("the successor answers", || load.last() == new.id());
     assert!(old.wait());
     load.wait_for_answers(50);
     assert_eq!(load.stop(), [""; 0], "{model}");
+}
+
+/// A real successor is killed when it has sent that it is ready, and the old process has not read it. Its
+/// messages pass through this process.
+#[cfg(target_os = "linux")]
+fn killed_when_it_is_ready(model: &str, old: &Program, path: &Path, relay: &Path) {
+    let listener = Socket::new(AF_UNIX, SOCK_STREAM, 0).unwrap();
+    listener.settimeout(LIMIT).unwrap();
+    listener.bind(relay.to_address(AF_UNIX).unwrap()).unwrap();
+    listener.listen(1).unwrap();
+    let new = start(model, relay);
+    let (theirs, _) = listener.accept().unwrap();
+    theirs.settimeout(LIMIT).unwrap();
+    assert_eq!(theirs.recv(100).unwrap(), HELLO);
+    let ours = connect(path);
+    ours.sendall(HELLO).unwrap();
+    let offer = ours.recv_fds(4096, 10).unwrap();
+    let descriptors: Vec<_> = offer.descriptors.iter().map(AsFd::as_fd).collect();
+    theirs.send_fds(&[IoSlice::new(&offer.data)], &descriptors).unwrap();
+    assert_eq!(theirs.recv(100).unwrap(), b"ready\n");
+    while old.log.try_recv().is_ok() {}
+    old.pause();
+    ours.sendall(b"ready\n").unwrap();
+    drop((new, theirs, ours));
+    old.signal(Signal::CONT);
+    old.wait_for_log("failed, continue serving: the other process has ended the handover");
 }
 
 /// The new version, which is a child of the old one.

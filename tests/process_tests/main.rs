@@ -102,6 +102,8 @@ const IN_EACH_CLASS: &[&str] = &[
     "proxy_protocol_prefork_serves_the_named_client",
     "proxy_protocol_prefork_limits_the_named_address",
     "handover_of_a_prefork_server_loses_no_request",
+    "handover_of_a_prefork_server_answers_kept_connections",
+    "handover_fails_before_it_is_ready_prefork",
     "upgrade_of_a_prefork_server_loses_no_request",
     "prefork_leaves_released_listeners",
     "prefork_workers_leave_adopted_listeners_when_their_parent_is_killed",
