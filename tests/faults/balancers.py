@@ -352,14 +352,14 @@ def replaced_at_once(case, balancer, model):
     case.check(load.failures, f"lost without a lame duck: {load.summary()}")
 
 
-@row("F50", "control: a server behind HAProxy is stopped without a lame duck", "requests are lost",
-     ("threading", "prefork"), needs=("haproxy",))
+@row("F50", "control: a server behind HAProxy is stopped without a lame duck", "requests are lost", TCP,
+     needs=("haproxy",))
 def control_behind_haproxy(case, model):
     replaced_at_once(case, "haproxy", model)
 
 
-@row("F50", "control: a server behind nginx is stopped without a lame duck", "requests are lost",
-     ("threading", "prefork"), needs=("nginx",))
+@row("F50", "control: a server behind nginx is stopped without a lame duck", "requests are lost", TCP,
+     needs=("nginx",))
 def control_behind_nginx(case, model):
     replaced_at_once(case, "nginx", model)
 
