@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::alert::AlertDescription;
 use crate::cert::pem::Pem;
-use crate::cert::resolver::{CertChain, Source};
+use crate::cert::resolver::{CertChain, KeyNotes, Source};
 use crate::cert::sources::{Authority, CADATA, remember};
 use crate::cert::trust::Trust;
 use crate::cert::verifier::VerifyPolicy;
@@ -307,14 +307,19 @@ impl SSLContext {
         password: Option<Zeroizing<Vec<u8>>>,
         server_name: Option<String>,
     ) -> io::Result<()> {
-        let _loading = self.inner.loading.lock();
         let (certfile, keyfile) = (certfile.to_owned(), keyfile.to_owned());
-        let chain = CertChain::load(Source { certfile, keyfile, password, server_name })?;
-        self.change(|settings| {
-            settings.spec.chains.retain(|loaded| !loaded.replaces(&chain));
-            settings.spec.chains.push(chain);
+        let source = Source { certfile, keyfile, password, server_name };
+        let mut notes = KeyNotes::default();
+        let loading = self.inner.loading.lock();
+        let loaded = CertChain::load(source, &mut notes).map(|chain| {
+            self.replace(|settings| {
+                settings.spec.chains.retain(|loaded| !loaded.replaces(&chain));
+                settings.spec.chains.push(chain);
+            })
         });
-        Ok(())
+        drop(loading);
+        notes.log();
+        loaded.map(Replaced::finish)
     }
 
     /// Loads trusted authorities and revocation lists from a PEM file or a directory.
@@ -410,12 +415,13 @@ impl SSLContext {
         authority.load(&mut trust)?;
         trust.verify_lists()?;
         let skipped = trust.take_skipped();
-        self.change(|settings| {
+        let replaced = self.replace(|settings| {
             remember(&mut settings.trusted, authority, &trust);
             settings.spec.trust = Arc::new(trust);
             settings.spec.sessions = None;
         });
         drop(loading);
+        replaced.finish();
         log_skipped(&skipped);
         Ok(())
     }
@@ -448,25 +454,27 @@ impl SSLContext {
     /// ```
     pub fn reload(&self) -> io::Result<()> {
         let counters = &self.inner.counters;
-        let result = self.reload_all();
+        let mut notes = KeyNotes::default();
+        let result = self.reload_all(&mut notes);
+        notes.log();
         increment(if result.is_ok() { &counters.reloads } else { &counters.reloads_failed });
         result
     }
 
-    fn reload_all(&self) -> io::Result<()> {
+    fn reload_all(&self, notes: &mut KeyNotes) -> io::Result<()> {
         let loading = self.inner.loading.lock();
         let (chains, trusted) = {
             let settings = self.inner.settings.read();
             (settings.spec.chains.clone(), settings.trusted.clone())
         };
-        let chains = chains.iter().map(CertChain::reload).collect::<io::Result<Vec<_>>>()?;
+        let chains = chains.iter().map(|chain| chain.reload(notes)).collect::<io::Result<Vec<_>>>()?;
         let mut trust = Trust::default();
         for authority in &trusted {
             authority.load(&mut trust)?;
         }
         trust.verify_lists()?;
         let skipped = trust.take_skipped();
-        self.change(|settings| {
+        let replaced = self.replace(|settings| {
             settings.spec.chains = chains;
             if !trusted.is_empty() {
                 settings.spec.trust = Arc::new(trust);
@@ -474,6 +482,7 @@ impl SSLContext {
             }
         });
         drop(loading);
+        replaced.finish();
         log_skipped(&skipped);
         Ok(())
     }
@@ -505,7 +514,10 @@ impl SSLContext {
             settings.spec.sessions = Some(Sessions::new(&self.inner.counters)?);
         }
         let cached = CachedConfig::new(&settings.spec, config::server)?;
-        Ok(settings.server.insert(cached).clone())
+        let former = settings.server.replace(cached.clone());
+        drop(settings);
+        drop(former);
+        Ok(cached)
     }
 
     pub(crate) fn client_config(&self) -> io::Result<CachedConfig<ClientConfig>> {
@@ -515,13 +527,23 @@ impl SSLContext {
         }
         let mut settings = self.inner.settings.write();
         let cached = CachedConfig::new(&settings.spec, config::client)?;
-        Ok(settings.client.insert(cached).clone())
+        let former = settings.client.replace(cached.clone());
+        drop(settings);
+        drop(former);
+        Ok(cached)
     }
 
     /// Changes settings. Connections that are wrapped afterwards use the new ones.
     fn change<T>(&self, change: impl FnOnce(&mut Settings) -> T) -> T {
+        let mut changed = None;
+        self.replace(|settings| changed = Some(change(settings))).finish();
+        changed.expect("the closure was called")
+    }
+
+    /// Changes settings, as [`change`](Self::change) does. What follows needs no lock.
+    fn replace(&self, change: impl FnOnce(&mut Settings)) -> Replaced {
         let mut settings = self.inner.settings.write();
-        let changed = change(&mut settings);
+        change(&mut settings);
         let former = (settings.server.take(), settings.client.take());
         // The ticket keys are created here and not on first use. First use may be in a forked
         // child, and then no child could decrypt the tickets of another one.
@@ -532,16 +554,7 @@ impl SSLContext {
                 Err(error) => failed = Some(error),
             }
         }
-        drop(settings);
-        drop(former);
-        if let Some(error) = failed {
-            // Without keys no session is resumed, and the next change tries again.
-            log::warn!(
-                errno = sock::errno(&error).and_then(sock::errno_name);
-                "cannot create the keys of session tickets: {error}"
-            );
-        }
-        changed
+        Replaced { _former: former, failed }
     }
 
     fn change_policy(&self, change: impl FnOnce(&mut VerifyPolicy)) {
@@ -549,6 +562,26 @@ impl SSLContext {
             change(&mut settings.spec.policy);
             settings.spec.sessions = None;
         });
+    }
+}
+
+/// What remains of a change of the settings.
+#[must_use]
+struct Replaced {
+    /// May own values of the program, so it is dropped when no lock is held.
+    _former: (Option<CachedConfig<ServerConfig>>, Option<CachedConfig<ClientConfig>>),
+    failed: Option<io::Error>,
+}
+
+impl Replaced {
+    fn finish(self) {
+        if let Some(error) = self.failed {
+            // Without keys no session is resumed, and the next change tries again.
+            log::warn!(
+                errno = sock::errno(&error).and_then(sock::errno_name);
+                "cannot create the keys of session tickets: {error}"
+            );
+        }
     }
 }
 

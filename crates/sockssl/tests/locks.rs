@@ -3,12 +3,13 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use sockssl::{SSLContext, TLSVersion};
+use sockssl::{SSLContext, SSLSocket, TLSVersion, WrapOptions};
 use support::{LIMIT, Pki, wrapped};
 
 /// Runs a call that must return within the limit.
@@ -70,12 +71,24 @@ fn what_a_replaced_callback_owns_may_use_the_context() {
     assert_eq!(DROPPED.load(Ordering::Relaxed), 1);
 }
 
+const STRANGE_KEY: &str = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+
 /// Uses the context for each record.
 struct Using;
 
 static CONTEXT: OnceLock<SSLContext> = OnceLock::new();
 /// The warnings.
 static RECORDS: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// Whether this thread uses the connection already, which may be logged.
+    static USES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A connection that is used in the lines about handshakes, and their number.
+static CONNECTION: Mutex<Option<Arc<SSLSocket>>> = Mutex::new(None);
+static HANDSHAKES: AtomicUsize = AtomicUsize::new(0);
+/// The lines about a key.
+static KEYS: AtomicUsize = AtomicUsize::new(0);
 
 impl Log for Using {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -85,7 +98,18 @@ impl Log for Using {
     fn log(&self, record: &Record<'_>) {
         if let Some(context) = CONTEXT.get() {
             use_context(context);
+            let connection = CONNECTION.lock().unwrap().clone();
+            let is_concerned = record.args().to_string().contains("handshake") && !USES.replace(true);
+            if let Some(connection) = connection.filter(|_| is_concerned) {
+                let _ = (connection.do_handshake(), connection.version(), format!("{connection:?}"));
+                HANDSHAKES.fetch_add(1, Ordering::Relaxed);
+            }
+            if is_concerned {
+                USES.set(false);
+            }
             RECORDS.fetch_add(usize::from(record.level() == Level::Warn), Ordering::Relaxed);
+            let is_about_key = record.args().to_string().contains("strange.key");
+            KEYS.fetch_add(usize::from(is_about_key), Ordering::Relaxed);
         }
     }
 
@@ -104,6 +128,30 @@ fn a_logger_may_use_the_context() {
     // A key log that others can read is logged, and so is a write that fails.
     let log = pki.write("keys", "");
     std::fs::set_permissions(&log, std::fs::Permissions::from_mode(0o644)).unwrap();
+    // The provider's message about a key that it does not support is logged.
+    let chain = (pki.path("server.pem"), pki.write("strange.key", STRANGE_KEY));
+    let own = server.clone();
+    within("the logger of a key", move || own.load_cert_chain(chain.0, chain.1).unwrap_err());
+    assert!(KEYS.load(Ordering::Relaxed) > 0);
+    // A handshake that succeeds, and one that fails.
+    for text in [None, Some("no TLS\r\n\r\n")] {
+        let (theirs, ours) = support::connection();
+        let lazily = WrapOptions::new().do_handshake_on_connect(false);
+        let connection = Arc::new(server.wrap_socket_server_with(theirs, &lazily).unwrap());
+        *CONNECTION.lock().unwrap() = Some(Arc::clone(&connection));
+        let handshaking = thread::spawn({
+            let client = client.clone();
+            move || match text {
+                None => client.wrap_socket_client(ours, "localhost").map(drop),
+                Some(text) => ours.sendall(text.as_bytes()),
+            }
+        });
+        let before = HANDSHAKES.load(Ordering::Relaxed);
+        within("the logger of a handshake", move || connection.do_handshake().is_ok());
+        handshaking.join().unwrap().unwrap();
+        assert!(HANDSHAKES.load(Ordering::Relaxed) > before);
+        *CONNECTION.lock().unwrap() = None;
+    }
     within("the loggers", move || {
         server.set_keylog_filename(&log).unwrap();
         assert_eq!(RECORDS.load(Ordering::Relaxed), 1);

@@ -43,7 +43,8 @@ pub struct ClientHandle(Arc<Inner>);
 struct Inner {
     target: Target,
     address: Address,
-    /// Held while bytes are sent.
+    /// Held while bytes are sent, which may wait up to the write timeout. The stream may be one of
+    /// `wrap_request`, so this is code of the user, and the records of its calls are logged at once.
     sending: Mutex<()>,
 }
 

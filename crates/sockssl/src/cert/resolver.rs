@@ -50,9 +50,21 @@ const KEYS: &str = "RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, an
 #[cfg(not(feature = "aws-lc-rs"))]
 const KEYS: &str = "RSA of 2048 to 4096 bits, ECDSA on P-256 or P-384, and Ed25519";
 
+/// What the provider has against keys. It is about its internals, and is logged when no lock is held.
+#[derive(Default)]
+pub(crate) struct KeyNotes(Vec<(PathBuf, TlsError)>);
+
+impl KeyNotes {
+    pub(crate) fn log(self) {
+        for (keyfile, error) in self.0 {
+            log::debug!(path:% = keyfile.display(); "cannot load {}: {error}", keyfile.display());
+        }
+    }
+}
+
 impl CertChain {
     /// Reads both files and checks that the key belongs to the certificate.
-    pub(crate) fn load(source: Source) -> io::Result<CertChain> {
+    pub(crate) fn load(source: Source, notes: &mut KeyNotes) -> io::Result<CertChain> {
         let Source { certfile, keyfile, password, .. } = &source;
         let certificates = Pem::read(certfile)?;
         if certificates.certificates.is_empty() {
@@ -69,8 +81,7 @@ impl CertChain {
         };
         let key = key.into_key(keyfile, password.as_deref().map(Vec::as_slice))?;
         let key = provider().key_provider.load_private_key(key).map_err(|error| {
-            // The provider's message is about its internals.
-            log::debug!(path:% = keyfile.display(); "cannot load {}: {error}", keyfile.display());
+            notes.0.push((keyfile.clone(), error));
             let message = format!("unsupported private key; supported are {KEYS}");
             in_file(keyfile, Reason::UnsupportedKey, message)
         })?;
@@ -95,8 +106,8 @@ impl CertChain {
     }
 
     /// Reads the same files again.
-    pub(crate) fn reload(&self) -> io::Result<CertChain> {
-        CertChain::load(self.source.clone())
+    pub(crate) fn reload(&self, notes: &mut KeyNotes) -> io::Result<CertChain> {
+        CertChain::load(self.source.clone(), notes)
     }
 
     /// Whether `other` is for the same name and kind of key, so that one replaces the other.

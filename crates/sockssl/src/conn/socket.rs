@@ -62,11 +62,14 @@ pub struct SSLSocket {
     /// `None` only while `self` is consumed.
     sock: Option<Socket>,
     /// Held while records are processed in memory, with no system call but the write of a key log
-    /// line, which does not wait. The SNI callback runs under it, in the handshake.
+    /// line, which does not wait. The SNI callback runs under it, in the handshake, and if a key log
+    /// line cannot be written, that is logged. Both concern this connection only, and must not use it.
     pub(crate) engine: Mutex<Engine>,
-    /// Held while a thread receives, which may block. Others wait for it up to their deadline.
+    /// Held while a thread receives, which may block. Others wait for it up to their deadline. Only the
+    /// records of system calls are logged under it.
     incoming: Mutex<RecordReader>,
-    /// Held while a thread sends, which may block. Others wait for it up to their deadline.
+    /// Held while a thread sends, which may block. Others wait for it up to their deadline. Only the
+    /// records of system calls are logged under it.
     outgoing: Mutex<SendBuffer>,
     /// The handshake is done.
     handshake_done: AtomicBool,
@@ -387,12 +390,24 @@ impl SSLSocket {
         if self.handshake_done.load(Ordering::Acquire) {
             return Ok(());
         }
+        let done = self.handshake_locked(&mut incoming, deadline);
+        // A logger may use the connection.
+        drop(incoming);
+        done.map_err(|error| self.handshake_error(error))?;
+        let cipher = self.cipher().map_or("", |(name, _, _)| name);
+        let version = self.version().unwrap_or("");
+        log::debug!(
+            peer:% = self.info.peer, tls_version = version, cipher = cipher;
+            "TLS handshake with {} done: {version} {cipher}", self.info.peer
+        );
+        Ok(())
+    }
+
+    fn handshake_locked(&self, incoming: &mut RecordReader, deadline: &mut Deadline<'_>) -> io::Result<()> {
         // This fixes the point in time: a peer that sends a byte now and then must not extend it.
         deadline.remaining();
         loop {
-            if let Err(error) = self.engine.lock().check() {
-                return Err(self.handshake_error(error.into()));
-            }
+            self.engine.lock().check()?;
             // Buffered records are processed before anything is sent, so that the response is
             // one packet: the second of two small packets would wait for an ACK (RFC 896).
             let mut handshaking = self.engine.lock().is_handshaking();
@@ -402,13 +417,9 @@ impl SSLSocket {
                     .and_then(|mut outgoing| self.flush_within(&mut outgoing, deadline));
                 handshaking = self.engine.lock().is_handshaking();
                 match flushed {
-                    Err(error) if can_retry(&error) => return Err(self.handshake_error(error)),
+                    Err(error) if can_retry(&error) => return Err(error),
                     Err(error) if handshaking || !self.info.server_side => {
-                        return Err(self.handshake_error(self.alert_before_error(
-                            &mut incoming,
-                            error,
-                            deadline,
-                        )));
+                        return Err(self.alert_before_error(incoming, error, deadline));
                     }
                     // A server could not send its session tickets, because the client has
                     // disconnected. The next call reports that.
@@ -418,15 +429,15 @@ impl SSLSocket {
             if !handshaking {
                 break;
             }
-            if let Err(error) = self.read_record(&mut incoming, deadline) {
+            if let Err(error) = self.read_record(incoming, deadline) {
                 if SSLError::of(&error).is_some() {
                     self.lingering_close();
                 }
-                return Err(self.handshake_error(error));
+                return Err(error);
             }
             let over = deadline.remaining().is_some_and(|left| left.is_zero());
             if over && !self.is_nonblocking() {
-                return Err(self.handshake_error(timed_out_or_would_block(self.socket())));
+                return Err(timed_out_or_would_block(self.socket()));
             }
         }
         self.handshake_done.store(true, Ordering::Release);
@@ -436,13 +447,6 @@ impl SSLSocket {
         if engine.is_resumed() {
             increment(&counters.hits);
         }
-        drop(engine);
-        let cipher = self.cipher().map_or("", |(name, _, _)| name);
-        let version = self.version().unwrap_or("");
-        log::debug!(
-            peer:% = self.info.peer, tls_version = version, cipher = cipher;
-            "TLS handshake with {} done: {version} {cipher}", self.info.peer
-        );
         Ok(())
     }
 
