@@ -86,6 +86,9 @@ use crate::request::proxy_protocol::ProxyProtocol;
 /// | [`worker_class`](Builder::worker_class) | pre-forking: one connection at a time | none |
 /// | [`manage_workers_on_signals`](Builder::manage_workers_on_signals) | pre-forking: off | none |
 ///
+/// A deadline, limit or interval is a number of seconds such as `2.5` or `5`, or a [`Duration`].
+/// [`ToTimeout`] also takes `None`, for no limit. `bind` refuses a negative number and NaN.
+///
 /// # Examples
 ///
 /// ```
