@@ -1,7 +1,7 @@
 // The promises of the page, in headless Chromium. See `run`.
 import { readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism, loadavg } from "node:os";
-import { assert, equal, folder, launch, layoutProblems, lesson, open, relay, replay, request, sees, serve, shot, text, until, watched } from "./tools.mjs";
+import { assert, equal, folder, launch, layoutProblems, lesson, open, relay, replay, request, scrollTraps, sees, serve, shot, text, until, watched } from "./tools.mjs";
 
 const tests = [];
 const test = (name, body) => tests.push([name, body]);
@@ -98,6 +98,44 @@ test("pointing at a packet marks its call, its change of state and its socket", 
   await shot(page, "cursor-1280");
 });
 
+test("the values of TCP_INFO are shown, also of a socket that is gone", async ({ page }) => {
+  await page.goto(replay("half_close"));
+  const value = (ck, name) => page.locator(`.card[data-ck="${ck}"] [data-counter="${name}"]`).innerText();
+  // After the answer was sent, and before B closes.
+  const at = await page.evaluate(() => app.recording.events.find(e => e.k === "kern" && e.st === "CLOSE-WAIT" && e.wq === 6).i);
+  await page.evaluate(cursor => app.seek(cursor), at + 1);
+  const ck = await page.evaluate(at => app.recording.events[at].ck, at);
+  const summary = page.locator(`.card[data-ck="${ck}"] .info summary`);
+  await summary.waitFor();
+  equal(await page.locator(".info[open]").count(), 0, "open details");
+  await summary.focus();
+  await page.keyboard.press("Enter");
+  await page.locator(".info[open]").waitFor();
+  equal(await value(ck, "bytes_sent"), "6 B", "bytes sent");
+  equal(await value(ck, "bytes_received"), "9 B", "bytes received with the FIN");
+  equal(await value(ck, "total_retrans"), "0", "segments sent again");
+  assert(/^[\d.]+ ms$/.test(await value(ck, "rtt")), `the round-trip time is ${await value(ck, "rtt")}`);
+  equal(await page.locator(`.card[data-ck="${ck}"] .info tr`).count(), 27, "values");
+  // The next changes neither close it, nor move what is below, nor take the focus.
+  const height = () => page.locator(`.card[data-ck="${ck}"] .info`).evaluate(node => node.getBoundingClientRect().height);
+  const before = await height();
+  for (let n = 0; n < 3; n++) {
+    await page.keyboard.press("s");
+    await page.waitForFunction(() => app.painted === app.cursor);
+    if (await page.locator(`.card[data-ck="${ck}"] .info`).count() === 0) break;
+    equal(await height(), before, "the height of the values");
+    equal(await page.evaluate(() => document.activeElement.tagName), "SUMMARY", "the element with the focus");
+  }
+  // The kernel has reported its last values when it freed B1: the FIN was acknowledged.
+  await page.evaluate(() => app.seek(app.end));
+  const gone = page.locator("#kernel-B .gone-list", { hasText: "TCP_INFO of B1 at its end" });
+  await gone.locator("summary").waitFor();
+  equal(await page.evaluate(ck => app.moment.isDead(app.moment.sockets.get(ck)), ck), true, "a notice of the kernel");
+  equal(await gone.locator('[data-counter="bytes_acked"]').evaluate(node => node.textContent), "7 B", "bytes acknowledged with the FIN");
+  // A1 is in TIME-WAIT, which is not the socket any more.
+  await sees(page, "#kernel-A .info summary", "TCP_INFO before TIME-WAIT");
+});
+
 test("a hint of the library stands below the line of its call", async ({ page }) => {
   await page.goto(replay("reset"));
   await page.evaluate(() => app.seek(app.end));
@@ -163,7 +201,9 @@ test("a lost connection is resumed without losing or repeating an event", async 
     between.up();
     await page.waitForFunction(() => app.next() === 12 || app.next() === 13, null, { timeout: 10_000 });
     await page.locator("#banner").waitFor({ state: "hidden" });
-    const seen = await page.evaluate(() => app.recording.events.map(e => `${e.k}${e.t}${e.id ?? ""}${e.ck ?? ""}`));
+    // Notices of deaths are no moments.
+    const seen = await page.evaluate(() => [...app.recording.events.map(e => `${e.k}${e.t}${e.id ?? ""}${e.ck ?? ""}`),
+      ...[...app.recording.deaths.keys()].map(ck => `died${ck}`)]);
     equal(new Set(seen).size, seen.length, "different events");
     const whole = await page.evaluate(async token => (await fetch(`session.jsonl?token=${token}`)).text(), server.token);
     const wanted = whole.trim().split("\n").map(line => JSON.parse(line)).filter(e => !["meta", "source"].includes(e.k)).length;
@@ -412,6 +452,7 @@ for (const width of [1280, 768, 390]) {
       const page = await open(browser, server.url, { width, scheme });
       const check = async what => {
         equal(await layoutProblems(page), [], `layout of ${what}`);
+        equal(await scrollTraps(page), [], `scroll traps of ${what}`);
         await accessible(page, what);
         await shot(page, `${what}-${width}-${scheme}`);
       };
@@ -430,6 +471,10 @@ for (const width of [1280, 768, 390]) {
           for (const pane of width < 680 ? ["packets", "calls", "kernel", "states"] : [""]) {
             if (pane) await page.locator(`button[data-tab=${pane}]`).click();
             await check(`${name}${pane ? `-${pane}` : ""}`);
+            if (pane === "kernel" || !pane && name === "half_close") {
+              for (const summary of await page.locator("#kernel-B .info summary").all()) await summary.click();
+              await check(`${name}-info`);
+            }
           }
         }
         if (width < 680) {

@@ -138,6 +138,55 @@ export async function until(page, line) {
   await page.waitForFunction(n => app.next() === n, line);
 }
 
+// Where a wheel or a finger cannot get out of: panes in panes, panes that keep the page from scrolling,
+// and what cannot be scrolled into sight.
+export async function scrollTraps(page) {
+  const { problems, panes } = await page.evaluate(() => {
+    const root = document.scrollingElement;
+    // Behind a dialog nothing scrolls.
+    const dialog = document.querySelector("dialog[open]");
+    const canScroll = !dialog && root.scrollHeight > innerHeight + 1 && getComputedStyle(document.body).overflowY !== "hidden";
+    const scrolls = node => node.scrollHeight > node.clientHeight + 1 && ["auto", "scroll"].includes(getComputedStyle(node).overflowY);
+    const isShown = node => node.checkVisibility() && node.getClientRects().length > 0;
+    const nodes = [...document.querySelectorAll("body *")].filter(node => (!dialog || dialog.contains(node)) && isShown(node) && scrolls(node) && node.tagName !== "SELECT");
+    const problems = [];
+    for (const node of nodes) {
+      const name = `${node.tagName.toLowerCase()}#${node.id}`;
+      const style = getComputedStyle(node);
+      if (nodes.some(other => other !== node && other.contains(node))) problems.push(`${name} scrolls in another pane`);
+      if (canScroll && style.overscrollBehaviorY !== "auto") problems.push(`${name} keeps the page from scrolling`);
+      if (canScroll && node.clientHeight > innerHeight * 0.7) problems.push(`${name} is ${node.clientHeight} of ${innerHeight} high`);
+      if (node.tabIndex < 0 && !node.querySelector("button, a, summary")) problems.push(`${name} cannot be scrolled by keyboard`);
+      const { bottom, top } = node.getBoundingClientRect();
+      if (!canScroll && (bottom > innerHeight + 1 || top < -1)) problems.push(`${name} is out of sight`);
+    }
+    return { problems, panes: canScroll ? nodes.map(node => node.id).filter(Boolean) : [] };
+  });
+  // With the wheel, as a user does it: at the end of a pane the page goes on.
+  for (const id of panes) {
+    const box = await page.locator(`#${id}`).evaluate(node => {
+      document.scrollingElement.scrollTop = 0;
+      node.scrollIntoView({ block: "nearest" });
+      node.scrollTop = node.scrollHeight;
+      const rect = node.getBoundingClientRect();
+      return { x: rect.left + rect.width / 2, y: Math.min(rect.bottom, innerHeight) - 8, at: document.scrollingElement.scrollTop,
+        isEnd: document.scrollingElement.scrollTop + innerHeight >= document.scrollingElement.scrollHeight - 1 };
+    });
+    if (box.isEnd) continue;
+    await page.mouse.move(box.x, box.y);
+    // The page may show the present of a pane meanwhile, so that it is not at its end any more.
+    let isMoved = false;
+    for (let n = 0; n < 30 && !isMoved; n++) {
+      await page.mouse.wheel(0, 300);
+      await page.waitForTimeout(30);
+      isMoved = await page.evaluate(at => document.scrollingElement.scrollTop > at, box.at);
+    }
+    if (!isMoved) problems.push(`the wheel over #${id} does not scroll the page`);
+  }
+  await page.evaluate(() => { document.scrollingElement.scrollTop = 0; });
+  return problems;
+}
+
 // Elements that stick out of the window, texts that are cut, and buttons that lie on each other.
 export function layoutProblems(page) {
   return page.evaluate(() => {

@@ -30,7 +30,7 @@ function sync(parent, items) {
   }
   let place = parent.firstElementChild;
   for (const item of items) {
-    let node = old.get(item.key);
+    let node = old.get(item.key), hadFocus = false;
     if (node && node.itemSig === item.sig) {
       old.delete(item.key);
     } else {
@@ -38,16 +38,17 @@ function sync(parent, items) {
       fresh.itemKey = item.key;
       fresh.itemSig = item.sig;
       if (node) {
-        const hadFocus = node.contains(document.activeElement);
+        hadFocus = node.contains(document.activeElement);
         old.delete(item.key);
         if (place === node) place = node.nextElementSibling;
         node.replaceWith(fresh);
-        if (hadFocus) (fresh.matches("button") ? fresh : fresh.querySelector("button"))?.focus({ preventScroll: true });
       }
       node = fresh;
     }
     if (place === node) place = node.nextElementSibling;
-    else parent.insertBefore(node, place);
+    else if (node.parentNode !== parent || node.nextElementSibling !== place) parent.insertBefore(node, place);
+    // An element that is inserted again loses the focus.
+    if (hadFocus) (node.matches("button") ? node : node.querySelector("button, summary"))?.focus({ preventScroll: true });
   }
   for (const rest of old.values()) rest.remove();
 }

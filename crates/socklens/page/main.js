@@ -17,6 +17,7 @@ class App {
     this.boot = boot;
     this.mode = boot.mode;
     this.unfolded = new Set();
+    this.opened = new Set();
     this.speed = 1;
     this.laneWidth = 240;
     this.shape = "wide";
@@ -47,6 +48,7 @@ class App {
     this.playing = false;
     this.offset = null;
     this.unfolded.clear();
+    this.opened.clear();
     clearTimeout(this.player);
     this.player = null;
     for (const id of ["calls", "ladder", "kernel-A", "kernel-B", "intro"]) $(id).replaceChildren();
@@ -491,7 +493,7 @@ class App {
       h("table", null, h("caption", null, "Panes"), h("tbody", null,
         row("Calls", "The lines that run. A blocked call is yellow: the program waits in it, and does nothing else. Select a line to go there."),
         row("Packets", "Each arrow is a packet. A held packet stops in the middle of the wire until it is delivered, dropped or delivered twice. Beside it: the states that changed with it. Several similar packets are one row; show expands it."),
-        row("Kernel", "The sockets of each host, as the kernel knows them: state, bytes that wait in the queues, the number of connections in the accept queue and its limit, running timers, and the path of states so far. A SYN and a FIN count as one byte."),
+        row("Kernel", "The sockets of each host, as the kernel knows them: state, bytes that wait in the queues, the number of connections in the accept queue and its limit, running timers, the path of states so far, and all values of TCP_INFO. They stay for a socket that is gone: the kernel reports the last ones when it frees it. A SYN and a FIN count as one byte."),
         row("States", "The eleven states of a TCP connection. Sockets of A are round, those of B are square."))),
       h("table", null, h("caption", null, "Keys"), h("tbody", null,
         row("s or \u2192", "step: one moment"), row("l", "next line"), row("b or \u2190", "back"), row("r", "run, pause"), row("0", "reset"),

@@ -12,6 +12,7 @@ class Recording {
     this.packets = new Map();     // id -> move
     this.sent = new Map();        // what a packet is -> the last packet that was the same
     this.flows = new Map();       // direction of a connection -> its last packet
+    this.deaths = new Map();      // cookie -> the last counters, and the number of events before them
     this.rows = new Map();        // cookie -> the last kern event
     this.link = { pending: { A: [], B: [] }, out: null, last: { A: null, B: null } };
     this.stopsCache = null;
@@ -33,6 +34,8 @@ class Recording {
       case "meta": this.meta = event; return;
       case "source": this.source = event; return;
       case "end": case "notrun": this.ended = event; return;
+      // No moment of its own: the change before it is one.
+      case "died": this.deaths.set(event.ck, { at: this.events.length, info: event.info || {} }); return;
     }
     if (!HANDLED.has(event.k)) return;
     event.i = this.events.length;
@@ -281,7 +284,7 @@ class Moment {
     if (!socket) {
       socket = { ck, host, names: [], st: "CLOSED", proto: "tcp", rq: 0, wq: 0, timer: "off", ms: 0, retr: 0, t: 0,
         local: "", peer: "", drops: 0, path: [], hasRow: false, closed: false, gone: false, was: null, ino: 0,
-        index: -1, accepted: false };
+        index: -1, accepted: false, info: {} };
       this.sockets.set(ck, socket);
     }
     return socket;
@@ -393,13 +396,24 @@ class Moment {
     const had = socket.hasRow;
     Object.assign(socket, { st: e.st, proto: e.proto, rq: e.rq, wq: e.wq, waiting: e.waiting, backlog: e.backlog,
       timer: e.timer, ms: e.ms, retr: e.retr, t: e.t, local: e.local, peer: e.peer, drops: e.drops, ino: e.ino,
-      hasRow: true, gone: false, index: e.i });
+      hasRow: true, gone: false, index: e.i, info: { ...socket.info, ...e.info } });
     if (!had || e.was !== e.st) this.step(socket, e);
   }
 
   byName(name) {
     for (const socket of this.sockets.values()) if (socket.names.includes(name)) return socket;
     return null;
+  }
+
+  // What TCP knows about a connection, also after its death.
+  counters(socket) {
+    const death = this.recording.deaths.get(socket.ck);
+    return death && death.at <= this.cursor ? { ...socket.info, ...death.info } : socket.info;
+  }
+
+  isDead(socket) {
+    const death = this.recording.deaths.get(socket.ck);
+    return death !== undefined && death.at <= this.cursor;
   }
 
   label(ck) {

@@ -163,6 +163,21 @@ function timerLeft(app, socket) {
   return Math.max(0, socket.ms - (app.now() - socket.t) * 1000);
 }
 
+// All values of TCP_INFO. Every row is there from the beginning, so that the card keeps its height.
+function details(app, socket) {
+  const counters = app.moment.counters(socket);
+  const rows = COUNTERS.map(([name, words, unit]) => h("tr", { title: `tcpi_${name}` }, h("th", { scope: "row" }, words),
+    h("td", { "data-counter": name }, counterText(counters[name], unit))));
+  return h("details", { class: "info", open: app.opened.has(socket.ck),
+    ontoggle: event => { event.target.open ? app.opened.add(socket.ck) : app.opened.delete(socket.ck); } },
+  h("summary", null, socket.gone ? `TCP_INFO of ${socket.names.join(", ") || "it"} at its end` : app.moment.isDead(socket) ? "TCP_INFO before TIME-WAIT" : "TCP_INFO"),
+  h("table", null, h("tbody", null, rows)));
+}
+
+function hasDetails(app, socket) {
+  return socket.proto === "tcp" && socket.st !== "LISTEN" && Object.keys(app.moment.counters(socket)).length > 0;
+}
+
 function card(app, socket, isBrief) {
   const isListener = socket.st === "LISTEN";
   const name = socket.names.length ? socket.names.join(", ") : socket.ino ? "unnamed" : "not accepted";
@@ -187,7 +202,7 @@ function card(app, socket, isBrief) {
     hasTimer ? h("p", { class: "timer" }, h("span", { class: "q-name" }, TIMERS[socket.timer] || socket.timer),
       h("span", { class: "track", "aria-hidden": "true" }, h("span", { class: "fill" })), h("span", { class: "q-num left" }, "")) : null,
     hasTimer && socket.retr ? h("p", { class: "note" }, `sent again ${socket.retr}\u00d7 without an answer`) : null,
-    notes.map(text => h("p", { class: "note" }, text)), path);
+    notes.map(text => h("p", { class: "note" }, text)), path, hasDetails(app, socket) ? details(app, socket) : null);
 }
 
 function renderKernel(app) {
@@ -203,13 +218,18 @@ function renderKernel(app) {
     const items = shown.map(socket => ({
       key: socket.ck,
       sig: [socket.st, socket.rq, socket.wq, socket.waiting, socket.backlog, socket.timer, socket.retr, socket.names.join(), socket.closed,
-        socket.hasRow, socket.drops, socket.path.length, socket.local, socket.peer, socket.ino === 0, app.scaleOf(socket.ck), isBrief(socket)].join("|"),
+        socket.hasRow, socket.drops, socket.path.length, socket.local, socket.peer, socket.ino === 0, app.scaleOf(socket.ck), isBrief(socket),
+        app.moment.isDead(socket), JSON.stringify(app.moment.counters(socket))].join("|"),
       make: () => card(app, socket, isBrief(socket)),
     }));
     if (!shown.length) items.push({ key: "none", sig: "", make: () => h("li", { class: "empty" }, "no socket") });
     if (gone.length) {
       const names = gone.map(socket => `${socket.names.join(", ") || "a connection"}${socket.was ? ` (was ${socket.was})` : ""}`);
       items.push({ key: "gone", sig: names.join(), make: () => h("li", { class: "gone-list" }, h("b", null, "Gone "), names.join(", ")) });
+      for (const socket of gone.filter(socket => socket.names.length && hasDetails(app, socket))) {
+        items.push({ key: `gone${socket.ck}`, sig: JSON.stringify(app.moment.counters(socket)),
+          make: () => h("li", { class: "gone-list" }, details(app, socket)) });
+      }
     }
     sync($(`kernel-${host}`), items);
   }

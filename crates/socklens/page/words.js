@@ -134,6 +134,33 @@ const FATES = {
   "duplicated": "is delivered twice", "delayed": "is delayed", "lost, the wire is cut": "is lost: the wire is cut",
 };
 
+// The values of TCP_INFO: the name in C without tcpi_, words, and a unit.
+const COUNTERS = [
+  ["bytes_sent", "Bytes sent", "B"], ["bytes_retrans", "Bytes sent again", "B"], ["bytes_acked", "Bytes acknowledged", "B"],
+  ["bytes_received", "Bytes received", "B"], ["notsent_bytes", "Bytes not sent yet", "B"],
+  ["segs_out", "Segments sent", ""], ["segs_in", "Segments received", ""], ["unacked", "Segments under way", ""],
+  ["sacked", "Segments acknowledged out of order", ""], ["lost", "Segments lost", ""], ["retrans", "Segments sent again, under way", ""],
+  ["total_retrans", "Segments sent again, in all", ""], ["retransmits", "Timer expired in a row", ""],
+  ["rtt", "Round-trip time", "us"], ["rttvar", "Its deviation", "us"], ["min_rtt", "Smallest round-trip time", "us"],
+  ["rto", "Retransmission timeout", "us"], ["snd_cwnd", "Congestion window, segments", ""],
+  ["snd_ssthresh", "Slow start threshold, segments", ""], ["snd_wnd", "Window of the peer", "B"], ["rcv_space", "Space to receive", "B"],
+  ["snd_mss", "Largest segment to send", "B"], ["rcv_mss", "Largest segment received", "B"], ["advmss", "Largest segment announced", "B"],
+  ["pmtu", "Largest packet of the path", "B"], ["delivery_rate", "Delivery rate", "B/s"], ["pacing_rate", "Pacing rate", "B/s"],
+];
+
+function counterText(value, unit) {
+  if (value === undefined) return "\u2013";
+  if (unit === "us") return `${(value / 1000).toLocaleString("en", { maximumFractionDigits: value < 1000 ? 2 : 0 })} ms`;
+  // The kernel says "no limit" with all bits.
+  if (value > 2 ** 53) return "no limit";
+  // Never so long that it would take a second line.
+  if (unit === "B/s" && value >= 1000 || value >= 1e6) {
+    const power = Math.min(4, Math.floor(Math.log10(value) / 3));
+    return `${(value / 1000 ** power).toPrecision(3)} ${" kMGT"[power]}${unit}`;
+  }
+  return `${value.toLocaleString("en")}${unit ? ` ${unit}` : ""}`;
+}
+
 function plural(number, word) {
   return `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use sock::TcpInfo;
+
 use crate::packet::Packet;
 
 /// One of the two hosts.
@@ -132,6 +134,8 @@ pub struct Seen {
     pub rtt: Option<Duration>,
     /// Congestion window of a TCP connection, in segments.
     pub cwnd: Option<u32>,
+    /// What TCP knows about the connection.
+    pub info: Option<Box<TcpInfo>>,
 }
 
 impl Seen {
@@ -143,6 +147,52 @@ impl Seen {
         };
         key(self) != key(other)
     }
+}
+
+/// Values of `TCP_INFO` by their names in C, without `tcpi_`. Times are in microseconds.
+pub type Counters = Vec<(&'static str, u64)>;
+
+/// All values of a `TCP_INFO` but the state and the accept queue, which a row has.
+fn values(info: &TcpInfo) -> [(&'static str, Option<u64>); 27] {
+    let time = |time: Option<Duration>| time.and_then(|time| u64::try_from(time.as_micros()).ok());
+    let number = |number: Option<u32>| number.map(u64::from);
+    [
+        ("rtt", time(info.rtt)),
+        ("rttvar", time(info.rttvar)),
+        ("min_rtt", time(info.min_rtt)),
+        ("rto", time(info.rto)),
+        ("snd_mss", number(info.snd_mss)),
+        ("rcv_mss", number(info.rcv_mss)),
+        ("advmss", number(info.advmss)),
+        ("pmtu", number(info.pmtu)),
+        ("snd_cwnd", Some(u64::from(info.snd_cwnd))),
+        ("snd_ssthresh", number(info.snd_ssthresh)),
+        ("snd_wnd", number(info.snd_wnd)),
+        ("rcv_space", number(info.rcv_space)),
+        ("unacked", number(info.unacked)),
+        ("sacked", number(info.sacked)),
+        ("lost", number(info.lost)),
+        ("retransmits", number(info.retransmits)),
+        ("retrans", number(info.retrans)),
+        ("total_retrans", number(info.total_retrans)),
+        ("notsent_bytes", number(info.notsent_bytes)),
+        ("bytes_sent", info.bytes_sent),
+        ("bytes_retrans", info.bytes_retrans),
+        ("bytes_acked", info.bytes_acked),
+        ("bytes_received", info.bytes_received),
+        ("segs_out", number(info.segs_out)),
+        ("segs_in", number(info.segs_in)),
+        ("delivery_rate", info.delivery_rate),
+        ("pacing_rate", info.pacing_rate),
+    ]
+}
+
+/// The values that differ between two looks at a connection.
+pub(crate) fn changes(before: Option<&TcpInfo>, now: &TcpInfo) -> Counters {
+    let before = before.map(values);
+    let new = values(now).into_iter().enumerate();
+    let new = new.filter(|(place, value)| before.is_none_or(|before| before[*place] != *value));
+    new.filter_map(|(_, (name, value))| Some((name, value?))).collect()
 }
 
 /// An event of a recording.
@@ -214,6 +264,8 @@ pub enum EventKind {
         was: Option<&'static str>,
         /// The socket now.
         now: Seen,
+        /// The values of its TCP_INFO that differ from those of the event before.
+        info: Counters,
     },
     /// A socket is in no table of the kernel any more.
     Gone {
@@ -223,6 +275,16 @@ pub enum EventKind {
         cookie: u64,
         /// State before.
         was: &'static str,
+    },
+    /// The kernel has freed a socket, and has reported its last values. Its entry in TIME-WAIT is none,
+    /// and has the same cookie.
+    Died {
+        /// Host of the socket.
+        host: HostName,
+        /// The socket's cookie.
+        cookie: u64,
+        /// The values of its TCP_INFO that differ from those of the event before.
+        info: Counters,
     },
     /// A packet has arrived at the wire.
     Packet {

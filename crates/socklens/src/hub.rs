@@ -4,17 +4,18 @@
 //! once it was forwarded, the changes of its receiver. So a state that lasts only from one packet
 //! to the next is recorded too.
 
+use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sock::{AF_UNIX, POLLIN, Poll, SOCK_DGRAM, Socket};
+use sock::{AF_UNIX, POLLIN, Poll, SOCK_DGRAM, Socket, TcpInfo};
 
 use crate::cpu;
 use crate::end::{End, Frame, ProcessorQueues};
-use crate::event::{Event, EventKind, Fate, HostName, Seen};
+use crate::event::{Event, EventKind, Fate, HostName, Seen, changes};
 use crate::observe::Observer;
 use crate::packet::{Numbers, Packet};
 use crate::value::Value;
@@ -119,6 +120,8 @@ pub(crate) struct State {
     /// The order in which cookies were first seen.
     order: HashMap<u64, usize>,
     hosts_of: HashMap<u64, HostName>,
+    /// What the events have said about connections.
+    reported: HashMap<u64, (HostName, Box<TcpInfo>)>,
     pub(crate) results: HashMap<u64, Outcome>,
     /// Cookies of sockets that a file has referred to.
     pub(crate) with_file: HashSet<u64>,
@@ -169,6 +172,7 @@ impl Hub {
                 names: HashMap::new(),
                 order: HashMap::new(),
                 hosts_of: HashMap::new(),
+                reported: HashMap::new(),
                 results: HashMap::new(),
                 with_file: HashSet::new(),
                 with_udp: false,
@@ -389,7 +393,12 @@ impl State {
             let before = side.rows.get(&cookie);
             if before.is_none_or(|before| before.differs(&seen)) {
                 let was = before.map(|before| before.state);
-                events.push(EventKind::Kernel { host, cookie, was, now: seen.clone() });
+                let info = seen.info.as_ref().map(|info| {
+                    let before = self.reported.insert(cookie, (host, info.clone()));
+                    changes(before.as_ref().map(|(_, before)| &**before), info)
+                });
+                let info = info.unwrap_or_default();
+                events.push(EventKind::Kernel { host, cookie, was, now: seen.clone(), info });
             }
             new.insert(cookie, seen);
         }
@@ -400,6 +409,14 @@ impl State {
             cookie: **cookie,
             was: seen.state,
         }));
+        for (cookie, now) in side.observer.died() {
+            // Others are of the other host, of programs outside of the lab, or were never seen.
+            let MapEntry::Occupied(reported) = self.reported.entry(cookie) else { continue };
+            if reported.get().0 == host {
+                let (_, before) = reported.remove();
+                events.push(EventKind::Died { host, cookie, info: changes(Some(&before), &now) });
+            }
+        }
         side.rows = new;
         for event in events {
             self.put(event);

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use sock::{AF_INET6, Socket, TcpState};
-use sockdiag::{Diag, Filter, Protocol, Row, UnixRow};
+use sock::{AF_INET6, Socket, TcpInfo, TcpState};
+use sockdiag::{Deaths, Diag, Filter, Protocol, Row, UnixRow};
 
 use crate::event::{Seen, SeenTimer};
 
@@ -67,6 +68,8 @@ fn seen(row: Row) -> Seen {
         drops: row.memory.and_then(|memory| memory.drops).filter(|_| !is_tcp).unwrap_or_default(),
         rtt: row.info.as_ref().and_then(|info| info.rtt),
         cwnd: row.info.as_ref().map(|info| info.snd_cwnd),
+        // Of a listener it says nothing that the row does not.
+        info: row.info.filter(|_| row.state != TcpState::Listen).map(Box::new),
     }
 }
 
@@ -88,6 +91,7 @@ fn seen_unix(row: UnixRow) -> Seen {
         drops: 0,
         rtt: None,
         cwnd: None,
+        info: None,
     }
 }
 
@@ -103,9 +107,14 @@ const STATES_WITHOUT_TIME_WAIT: [TcpState; 9] = [
     TcpState::Closing,
 ];
 
+/// Notices that are read before other work goes on.
+const AT_ONCE: usize = 1000;
+
 /// The source of what the kernel says of one host's sockets.
 pub(crate) struct Observer {
     diag: Diag,
+    /// `None` where the kernel does not report them to this user.
+    deaths: Option<Deaths>,
     tcp: Filter,
     /// What belongs to a host that is an address of this system: its sockets, and those in states
     /// other than TIME-WAIT, of which a busy system has thousands.
@@ -124,7 +133,8 @@ impl Observer {
     pub(crate) fn new() -> io::Result<Observer> {
         let diag = Diag::netlink()?;
         let all = Filter::new().details(true);
-        Ok(Observer { diag, tcp: all.clone(), of_host: None, udp: all })
+        let deaths = Deaths::new().ok().filter(|deaths| deaths.set_timeout(Some(Duration::ZERO)).is_ok());
+        Ok(Observer { diag, deaths, tcp: all.clone(), of_host: None, udp: all })
     }
 
     /// Observes a host that is an address of this system.
@@ -160,6 +170,21 @@ impl Observer {
             }
         }
         Ok(rows)
+    }
+
+    /// Returns the TCP sockets that were freed since the last call, with their cookies.
+    pub(crate) fn died(&mut self) -> Vec<(u64, TcpInfo)> {
+        let mut died = Vec::new();
+        let Some(deaths) = &mut self.deaths else { return died };
+        while died.len() < AT_ONCE {
+            match deaths.next() {
+                Ok(row) => died.extend(row.cookie.zip(row.info)),
+                // Some are lost, and others follow.
+                Err(error) if sock::errno(&error).and_then(sock::errno_name) == Some("ENOBUFS") => {}
+                Err(_) => break,
+            }
+        }
+        died
     }
 
     /// Returns a Unix socket. `None` if the kernel does not list it.

@@ -83,6 +83,15 @@ impl Object {
         }
     }
 
+    /// An object of numbers. Without any it is left out.
+    pub(crate) fn counters(&mut self, key: &str, counters: &[(&str, u64)]) {
+        if !counters.is_empty() {
+            let parts: Vec<_> =
+                counters.iter().map(|(name, number)| format!("\"{name}\":{number}")).collect();
+            self.number(key, format_args!("{{{}}}", parts.join(",")));
+        }
+    }
+
     /// Objects that were written before.
     pub(crate) fn list(&mut self, key: &str, objects: &[String]) {
         self.number(key, format_args!("[{}]", objects.join(",")));
@@ -222,12 +231,13 @@ pub(crate) fn json(event: &Event) -> String {
             object.text("name", name);
             object.end()
         }
-        EventKind::Kernel { host, cookie, was, now } => {
+        EventKind::Kernel { host, cookie, was, now, info } => {
             let mut object = begin("kern");
             object.text("host", &host.to_string());
             object.text("ck", &cookie.to_string());
             object.optional("was", *was);
             put_seen(&mut object, now);
+            object.counters("info", info);
             object.end()
         }
         EventKind::Gone { host, cookie, was } => {
@@ -235,6 +245,13 @@ pub(crate) fn json(event: &Event) -> String {
             object.text("host", &host.to_string());
             object.text("ck", &cookie.to_string());
             object.text("was", was);
+            object.end()
+        }
+        EventKind::Died { host, cookie, info } => {
+            let mut object = begin("died");
+            object.text("host", &host.to_string());
+            object.text("ck", &cookie.to_string());
+            object.counters("info", info);
             object.end()
         }
         EventKind::Packet { id, from, fate, packet, bytes } => {

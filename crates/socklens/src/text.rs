@@ -100,7 +100,7 @@ impl Printer {
             None => format!("(not accepted, {host})"),
         };
         Some(match &event.kind {
-            EventKind::Kernel { host, cookie, was, now } => {
+            EventKind::Kernel { host, cookie, was, now, .. } => {
                 let change = match was {
                     Some(was) if *was == now.state => now.state.to_owned(),
                     Some(was) => format!("{was} -> {}", now.state),
@@ -137,7 +137,7 @@ impl Printer {
             }
             EventKind::Note(text) => format!("note    {text}"),
             EventKind::Call { .. } | EventKind::Return { .. } => return None,
-            EventKind::Name { .. } | EventKind::Expect { .. } => return None,
+            EventKind::Name { .. } | EventKind::Expect { .. } | EventKind::Died { .. } => return None,
             EventKind::Hint { .. } | EventKind::Held { .. } | EventKind::Released { .. } => return None,
             EventKind::Line { .. } | EventKind::Done { .. } | EventKind::Paused { .. } => return None,
         })

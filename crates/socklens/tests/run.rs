@@ -520,6 +520,37 @@ join A -> 3
     assert!(!ran.stdout.contains("(not accepted, A)"), "{}", ran.stdout);
 }
 
+/// The first row of an established connection has all values of TCP_INFO, the next ones have what has changed, and
+/// the kernel reports the last ones.
+#[test]
+fn a_recording_has_tcp_info_also_of_sockets_that_have_died() {
+    if !has_wire() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("recording.jsonl");
+    let ran = socklens(&["run", "half_close", "--quiet", "--jsonl", file.to_str().unwrap()]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stdout);
+    let recording = fs::read_to_string(file).unwrap();
+    let name = recording.lines().find(|line| line.ends_with("\"name\":\"B1\"}")).unwrap();
+    let cookie = name.split("\"ck\":").nth(1).unwrap().split(',').next().unwrap();
+    let of_b1: Vec<_> =
+        recording.lines().filter(|line| line.contains(&format!("\"ck\":{cookie}"))).collect();
+    let has = |kind: &str, parts: &[&str]| {
+        let kind = format!("\"k\":\"{kind}\"");
+        of_b1.iter().any(|line| line.contains(&kind) && parts.iter().all(|part| line.contains(part)))
+    };
+    assert!(
+        has("kern", &["\"was\":\"SYN-RECV\"", "\"snd_cwnd\":", "\"rto\":", "\"segs_in\":"]),
+        "{of_b1:#?}"
+    );
+    assert!(has("kern", &["\"wq\":6", "\"bytes_sent\":6"]), "{of_b1:#?}");
+    // Its FIN is acknowledged, which was not so in its last row.
+    assert!(has("died", &["\"bytes_acked\":7", "\"unacked\":0"]), "{of_b1:#?}");
+    let repeated = of_b1.iter().filter(|line| line.contains("\"advmss\":")).count();
+    assert_eq!(repeated, 1, "a value that has not changed: {of_b1:#?}");
+}
+
 /// No shell runs, so what only a shell can do is a mistake, and the text says what to write instead.
 #[test]
 fn a_command_for_a_shell_is_refused_before_anything_runs() {

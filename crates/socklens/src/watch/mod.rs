@@ -651,6 +651,7 @@ fn size(kind: &EventKind) -> usize {
             EventKind::Call { args, .. } => args.len(),
             EventKind::Return { value, .. } => value.len(),
             EventKind::Note(text) => text.len(),
+            EventKind::Kernel { info, .. } | EventKind::Died { info, .. } => 100 + info.len() * 20,
             _ => 100,
         }
 }
