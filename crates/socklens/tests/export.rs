@@ -6,10 +6,15 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
 use std::thread;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Lessons of the short form: each kind of call, calls that block, errors, and two hosts.
 const SHORT: [&str; 9] = [
@@ -26,8 +31,11 @@ const SHORT: [&str; 9] = [
 
 /// Lessons whose results differ on a network without a wire that holds or loses packets. Their
 /// programs make the same calls.
-const DIFFERENT: [&str; 6] =
-    ["connect_timeout", "dead_peer", "reset", "simultaneous_open", "udp_loss", "multicast"];
+const DIFFERENT: [&str; 7] =
+    ["connect_timeout", "dead_peer", "reset", "simultaneous_open", "udp_loss", "multicast", INTERACTIVE];
+
+/// The lesson hello in a page: a user decides about packets, and stops before the end.
+const INTERACTIVE: &str = "interactive";
 
 /// Calls that no lesson has, names that are words of the languages, and texts that could end a
 /// comment or a string.
@@ -93,16 +101,21 @@ fn not_run(reason: &str) {
 
 fn lessons() -> Vec<String> {
     if std::env::var("SOCKLENS_EXPORT").as_deref() != Ok("all") {
-        return SHORT.into_iter().chain([EVERY_CALL.0]).map(str::to_owned).collect();
+        return SHORT.into_iter().chain([EVERY_CALL.0, INTERACTIVE]).map(str::to_owned).collect();
     }
     let list = String::from_utf8(socklens(&["list"]).stdout).unwrap();
     let names = list.lines().map(|line| line.split(' ').next().unwrap());
-    names.chain([EVERY_CALL.0]).map(str::to_owned).collect()
+    names.chain([EVERY_CALL.0, INTERACTIVE]).map(str::to_owned).collect()
 }
 
 /// Records a lesson. `None` where it cannot run.
 fn record(folder: &Path, lesson: &str) -> Option<PathBuf> {
     let file = folder.join(format!("{lesson}.jsonl"));
+    if lesson == INTERACTIVE {
+        let recording = record_interactively(folder)?;
+        fs::write(&file, recording).unwrap();
+        return Some(file);
+    }
     let mut source = lesson.to_owned();
     if lesson == EVERY_CALL.0 {
         let text = folder.join("every_call.source.scn");
@@ -118,6 +131,105 @@ fn record(folder: &Path, lesson: &str) -> Option<PathBuf> {
         }
         _ => panic!("{}", String::from_utf8_lossy(&ran.stdout)),
     }
+}
+
+/// A server of lessons.
+struct Server {
+    child: Child,
+    authority: String,
+    token: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Server {
+    fn start(scenario: &Path) -> Server {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_socklens"))
+            .arg("serve")
+            .arg(scenario)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let address = lines.find(|line| line.contains("http://")).unwrap();
+        let (authority, token) = address.trim().split_once("/?token=").unwrap();
+        let authority = authority.strip_prefix("http://").unwrap().to_owned();
+        Server { child, authority, token: token.to_owned() }
+    }
+
+    /// The body of an answer.
+    fn ask(&self, method: &str, path: &str) -> String {
+        let mut stream = TcpStream::connect(&self.authority).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nX-Socklens-Token: {}\r\nConnection: close\r\n\r\n",
+            self.authority, self.token
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 20"), "{method} {path}: {answer}");
+        body.to_owned()
+    }
+
+    /// The recording, once it has these texts in one line.
+    fn recording_with(&self, parts: &[&str]) -> String {
+        let end = Instant::now() + LIMIT;
+        loop {
+            let recording = self.ask("GET", "/session.jsonl");
+            if recording.lines().any(|line| parts.iter().all(|part| line.contains(part))) {
+                return recording;
+            }
+            assert!(Instant::now() < end, "{parts:?} is missing in {recording}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Drops the SYN, delivers the one that the kernel sends again, and then the SYN+ACK, as a user of the
+/// page does it, and the ACK while accept blocks, and stops before the end. What the server exports is what the program exports.
+fn record_interactively(folder: &Path) -> Option<String> {
+    let scenario = folder.join("hello.scn");
+    fs::write(&scenario, socklens(&["show", "hello"]).stdout).unwrap();
+    let server = Server::start(&scenario);
+    let begun = server.recording_with(&["{\"k\":"]);
+    if begun.contains("{\"k\":\"notrun\"") {
+        not_run(&begun);
+        return None;
+    }
+    server.ask("POST", "/until/11");
+    server.recording_with(&["\"k\":\"paused\"", "\"next\":11}"]);
+    server.ask("POST", "/packet/1/drop");
+    server.recording_with(&["\"k\":\"pkt\"", "\"id\":2", "\"flags\":\"SYN\""]);
+    server.ask("POST", "/packet/2/deliver");
+    let deliver = |flags: &str| {
+        let parts = ["\"k\":\"pkt\"", flags];
+        let recording = server.recording_with(&parts);
+        let packet = recording.lines().find(|line| parts.iter().all(|part| line.contains(part))).unwrap();
+        let id = packet.split("\"id\":").nth(1).unwrap().split(',').next().unwrap();
+        server.ask("POST", &format!("/packet/{id}/deliver"));
+    };
+    deliver("\"flags\":\"SYN+ACK\"");
+    server.recording_with(&["\"k\":\"ret\"", "\"val\":\"0\"", "\"id\":5"]);
+    server.ask("POST", "/until/17");
+    server.recording_with(&["\"k\":\"call\"", "\"fn\":\"accept\""]);
+    server.recording_with(&["\"k\":\"paused\"", "\"next\":17}"]);
+    deliver("\"flags\":\"ACK\"");
+    server.recording_with(&["\"k\":\"ret\"", "\"id\":6", "\"val\":\"fd "]);
+    let recording = server.ask("GET", "/session.jsonl");
+    let file = folder.join("interactive.saved.jsonl");
+    fs::write(&file, &recording).unwrap();
+    for (extension, language) in [("py", "python"), ("rs", "rust"), ("c", "c"), ("strace", "strace")] {
+        let served = server.ask("GET", &format!("/session.{extension}"));
+        assert_eq!(served, export(&file, language), "{language}");
+    }
+    Some(recording)
 }
 
 fn export(recording: &Path, language: &str) -> String {
