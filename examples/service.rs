@@ -86,12 +86,12 @@ impl ServerHooks for Service {
         let (path, page) = &*self.page;
         let text = std::fs::read_to_string(path);
         *page.lock().unwrap() = text.map_err(|error| io::Error::other(format!("{path}: {error}")))?;
-        println!("{path} is loaded");
+        common::note(format_args!("{path} is loaded"));
         Ok(())
     }
 
     fn state_changed(&self, state: ServerState) {
-        println!("process {}: {state:?}", std::process::id());
+        common::note(format_args!("process {}: {state:?}", std::process::id()));
     }
 }
 
@@ -105,15 +105,15 @@ fn serve<M: MixIn>(server: Builder<Stream<Inet>, M>, service: Service, given: Op
     }
     let server = server.lame_duck(lame_duck).hooks(service.clone()).service_actions(move |_| {
         if service.is_hung_up.swap(false, Ordering::Relaxed) {
-            service.reload().unwrap_or_else(|error| println!("not loaded: {error}"));
+            service.reload().unwrap_or_else(|error| common::note(format_args!("not loaded: {error}")));
         }
     });
     #[cfg(unix)]
     let server = server.systemd().bind_or_take_over((host, port))?;
     #[cfg(not(unix))]
     let server = server.bind((host, port))?;
-    println!("listening on {}", server.server_address());
-    server.serve_forever().map(|()| println!("{}", server.stats()))
+    common::note(format_args!("listening on {}", server.server_address()));
+    server.serve_forever().map(|()| common::note(server.stats()))
 }
 
 fn main() -> common::Result {

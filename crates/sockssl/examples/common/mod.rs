@@ -2,7 +2,8 @@
 //!
 //! Address and port are optional positional arguments of every program. With `--help` the program
 //! prints its usage and exits with code 0. For an invalid argument it prints one line and exits with
-//! code 2. For an error it prints one line with the address, and exits with code 1.
+//! code 2. For an error it prints one line with the address, and exits with code 1. It does the same
+//! if its own output cannot be written, because the reader has gone or the disk is full.
 
 // Each program is a separate crate, and uses only a part of this module.
 #![allow(dead_code)]
@@ -11,6 +12,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::OnceLock;
@@ -86,7 +88,7 @@ fn with_subject((host, port): (String, u16)) -> (String, u16) {
 /// Prompts for a line, and returns it, or `None` at end of input.
 pub(crate) fn ask(prompt: &str) -> io::Result<Option<String>> {
     print!("{prompt}");
-    io::stdout().flush()?;
+    io::stdout().flush().unwrap_or_else(|error| end_without(&format!("stdout: {error}")));
     let mut line = String::new();
     if io::stdin().read_line(&mut line)? == 0 {
         // The cursor is still after the prompt.
@@ -121,6 +123,31 @@ pub(crate) fn refuse(message: impl fmt::Display) -> ! {
     process::exit(2)
 }
 
+/// Prints a line of a server that goes on to serve if nothing can be printed.
+pub(crate) fn note(line: impl fmt::Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// From now on a program whose output cannot be written prints one line and exits with code 1.
+///
+/// `println!` panics in this case, since Rust programs ignore SIGPIPE. The message of this panic is
+/// part of the standard library, so it is all there is to recognise it by.
+fn end_without_output() {
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
+        let Some(error) = message.strip_prefix("failed printing to ") else {
+            return before(panic);
+        };
+        end_without(error)
+    }));
+}
+
+fn end_without(output: &str) -> ! {
+    let _ = writeln!(io::stderr(), "{}: cannot print to {output}", program());
+    process::exit(1)
+}
+
 fn program() -> String {
     let name = env::args_os().next().unwrap_or_default();
     let name = Path::new(&name).file_stem().unwrap_or(&name);
@@ -129,10 +156,11 @@ fn program() -> String {
 
 /// Returns the arguments. More arguments than `names` are an error.
 fn given(names: &[&str], defaults: &[&str]) -> Vec<OsString> {
+    end_without_output();
     let usage = format!("usage: {} [{}{}", program(), names.join(" ["), "]".repeat(names.len()));
     let words: Vec<OsString> = env::args_os().skip(1).collect();
     if words.iter().any(|word| word == "--help" || word == "-h") {
-        let _ = writeln!(io::stdout(), "{usage}\ndefaults: {}", defaults.join(" "));
+        println!("{usage}\ndefaults: {}", defaults.join(" "));
         process::exit(0);
     }
     if let Some(word) = words.first().filter(|word| word.as_encoded_bytes().starts_with(b"-")) {
