@@ -4,6 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use sock::{AF_INET, SOCK_DGRAM, SOCK_STREAM, Socket};
 
@@ -163,9 +165,16 @@ fn get(address: &(String, u16), path: &str) -> String {
 
 /// The end of a child process, and what it has written to standard error.
 fn end_of(mut child: Child) -> (ExitStatus, String) {
+    let deadline = Instant::now() + program::LIMIT;
+    while child.try_wait().expect("wait").is_none() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
+    // One that has not ended fails the test by its status.
+    let _ = child.kill();
+    let status = child.wait().expect("wait");
     let mut error = String::new();
     child.stderr.take().expect("a pipe").read_to_string(&mut error).expect("its standard error");
-    (child.wait().expect("wait"), error)
+    (status, error)
 }
 
 #[test]
