@@ -52,6 +52,7 @@ pub(crate) const TESTS: &[Test] = &[
         "handover_does_not_wait_for_the_kept_connection_of_a_sequential_server",
         kept::sequential_does_not_wait,
     ),
+    ("handover_of_a_prefork_server_answers_in_replaced_workers", kept::answer_in_replaced_workers),
     ("handover_closes_kept_connections_after_the_grace", kept::close_after_the_grace),
     (
         "handover_closes_a_connection_that_its_handler_keeps_after_the_second_answer",
@@ -133,7 +134,12 @@ fn serve_here() {
         "selector" => serve(SelectorTCPServer::builder(service)),
         "forking" => serve(ForkingTCPServer::builder(service)),
         "prefork" => {
-            serve(PreforkTCPServer::builder(service).workers(WORKERS).worker_class(crate::worker_class()))
+            let server = PreforkTCPServer::builder(service);
+            let server = server.workers(WORKERS).worker_class(crate::worker_class());
+            match variable("QUOTA").parse() {
+                Ok(quota) => serve(server.max_requests(quota, 0).lame_duck(LIMIT)),
+                Err(_) => serve(server),
+            }
         }
         other => panic!("no model {other}"),
     }

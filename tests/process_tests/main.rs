@@ -103,6 +103,7 @@ const IN_EACH_CLASS: &[&str] = &[
     "proxy_protocol_prefork_limits_the_named_address",
     "handover_of_a_prefork_server_loses_no_request",
     "handover_of_a_prefork_server_answers_kept_connections",
+    "handover_of_a_prefork_server_answers_in_replaced_workers",
     "handover_fails_before_it_is_ready_prefork",
     "upgrade_of_a_prefork_server_loses_no_request",
     "prefork_leaves_released_listeners",

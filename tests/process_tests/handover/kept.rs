@@ -41,8 +41,17 @@ fn hand_over_with_kept_connections(
 
 /// The requests on idle connections arrive when the old process accepts no more.
 pub(super) fn answer_kept_connections(model: &str) {
+    answer_with(model, &[]);
+}
+
+/// The workers with the connections have served `max_requests`, and are being replaced.
+pub(super) fn answer_in_replaced_workers() {
+    answer_with("prefork", &[("QUOTA", "1")]);
+}
+
+fn answer_with(model: &str, variables: &[(&str, &str)]) {
     let folder = Folder::new();
-    let (old, _new, kept) = hand_over_with_kept_connections(model, &folder.path(), &[]);
+    let (old, _new, kept) = hand_over_with_kept_connections(model, &folder.path(), variables);
     for mut connection in kept {
         let answer = exchange(&mut connection, "keep\n").expect("an answer of the old process");
         assert_eq!(answer, format!("{} close\n", old.id()));
