@@ -187,6 +187,12 @@ fn the_administrative_address_is_no_host_and_port_in_one_text() {
         assert!(error.to_string().contains(form), "{error}");
         assert!(!std::path::Path::new(text).exists());
     }
+    // A server of this family has no path.
+    let error = builder().bind("127.0.0.1:9999").unwrap_err();
+    assert!(error.to_string().contains("AF_INET: write (\"127.0.0.1\", 9999)"), "{error}");
+    assert!(!error.to_string().contains("./"), "{error}");
+    let error = builder().bind(("::1", 70_000)).unwrap_err();
+    assert!(error.to_string().contains("port must be 0-65535, not 70000"), "{error}");
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("127.0.0.1:9999");
     let server = builder().admin(path.to_str().unwrap()).bind(LOOPBACK).unwrap();

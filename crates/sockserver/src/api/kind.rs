@@ -8,7 +8,8 @@ use std::io;
 use std::marker::PhantomData;
 
 use sock::{
-    AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, Address, SOCK_DGRAM, SOCK_STREAM, SocketKind, ToAddress,
+    AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, Address, SOCK_DGRAM, SOCK_STREAM, SocketKind, ToAddress, errno,
+    errno_name,
 };
 
 /// A server for connections in the address family `F`.
@@ -116,10 +117,17 @@ pub struct Inet;
 
 impl Family for Inet {
     fn address(address: &dyn ToAddress) -> io::Result<Address> {
-        let address = address.to_address(AF_UNSPEC)?;
-        match address.family() {
-            AF_INET | AF_INET6 => Ok(address),
-            _ => address.to_address(AF_INET),
+        match address.to_address(AF_UNSPEC) {
+            Ok(address) if matches!(address.family(), AF_INET | AF_INET6) => Ok(address),
+            Ok(address) => address.to_address(AF_INET),
+            // A text with host and port is no path here: the error for this family does not name one.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                match address.to_address(AF_INET) {
+                    Err(other) if errno(&other).and_then(errno_name) == Some("EAFNOSUPPORT") => Err(other),
+                    _ => Err(error),
+                }
+            }
+            Err(error) => Err(error),
         }
     }
 }
