@@ -214,6 +214,65 @@ test("a lost connection is resumed without losing or repeating an event", async 
   }
 });
 
+// Twelve transfers of a megabyte, whose packets are in the recording.
+const LARGE = `# A large recording.
+L = B.socket(AF_INET, SOCK_STREAM)
+L.bind(("10.0.0.2", 80))
+L.listen(1)
+A1 = A.socket(AF_INET, SOCK_STREAM)
+A1.connect(("10.0.0.2", 80))
+B1 = L.accept()
+${'A1.sendall(b"x" * 1000000) &\nB1.recv(1000000, MSG_WAITALL) -> any within 60s\njoin A1 within 60s\n'.repeat(12)}`;
+
+test("a recording of 20 MB is resumed after connections that are lost in the middle of it", async ({ browser }) => {
+  writeFileSync(`${folder}large.scn`, LARGE);
+  const server = await serve(`${folder}large.scn`);
+  const between = await relay(server);
+  const headers = { "X-Socklens-Token": server.token };
+  let page;
+  try {
+    equal(await request(server, { method: "POST", path: "/run", headers }), 204, "the command run");
+    // The whole recording is there before the page asks for it.
+    const whole = async () => {
+      const answer = await fetch(new URL(`/session.jsonl?token=${server.token}`, server.url));
+      return answer.text();
+    };
+    let recording = "";
+    const end = Date.now() + 120_000;
+    while (!/"k":"paused","t":[\d.]+,"next":null/.test(recording.slice(-1000))) {
+      if (Date.now() > end) throw new Error(`the lesson does not end: ${recording.slice(-500)}`);
+      await new Promise(resolve => setTimeout(resolve, 200));
+      recording = await whole();
+    }
+    const lines = recording.trim().split("\n").map(line => JSON.parse(line)).filter(e => !["meta", "source"].includes(e.k));
+    assert(recording.length >= 20e6, `the recording has only ${recording.length} bytes`);
+    // Each connection is lost after some megabytes, in the middle of an event.
+    between.loseAfter([1_234_567, 5_000_001, 77, 3_000_000]);
+    page = await open(browser, between.url);
+    await page.waitForFunction(count => app.recording.events.length + app.recording.deaths.size >= count, lines.length, { timeout: 120_000 });
+    equal(between.lost(), 4, "connections that were lost");
+    await page.locator("#banner").waitFor({ state: "hidden" });
+    const seen = await page.evaluate(() => app.recording.events.map(e => `${e.k} ${e.t} ${e.id ?? ""} ${e.ck ?? ""}`));
+    equal(seen.length, lines.filter(e => e.k !== "died").length, "events of the page");
+    const wanted = lines.filter(e => e.k !== "died").map(e => `${e.k} ${e.t} ${e.id ?? ""} ${e.ck ?? ""}`);
+    const first = seen.findIndex((e, n) => e !== wanted[n]);
+    assert(first < 0, `event ${first} is ${seen[first]} instead of ${wanted[first]}`);
+    // The page can be used: the cursor moves, and runs of alike packets are folded.
+    await page.evaluate(() => app.seek(app.end));
+    await page.locator(".row.fold").first().waitFor({ timeout: 60_000 });
+    const rows = await page.locator("#ladder > li").count();
+    assert(rows < 2000, `the ladder has ${rows} rows`);
+    await page.keyboard.press("b");
+    await page.waitForFunction(() => app.painted === app.cursor && !app.atEnd(), null, { timeout: 60_000 });
+    page.problems = page.problems.filter(text => !/net::ERR_|Failed to load resource/.test(text));
+    equal(page.problems, [], "errors of the page");
+  } finally {
+    await page?.context().close();
+    between.end();
+    server.end();
+  }
+});
+
 test("a replay of programs shows each call as a line", async ({ browser }) => {
   const url = watched("watched", "--b", `python3 '${folder}server.py'`, "--a", `python3 '${folder}client.py'`);
   const page = await open(browser, url);

@@ -66,6 +66,8 @@ export function request(server, { method = "GET", path, headers = {} }) {
 export async function relay(server) {
   const pairs = new Set();
   let isDown = false;
+  // After how many bytes the next streams of events are lost.
+  let limits = [], lost = 0;
   const listener = net.createServer(client => {
     if (isDown) { client.destroy(); return; }
     const upstream = net.connect(Number(server.url.port), "127.0.0.1");
@@ -76,7 +78,29 @@ export async function relay(server) {
       from.on("close", () => { to.destroy(); pairs.delete(pair); });
     }
     client.on("data", data => upstream.write(data.toString("latin1").replaceAll(`127.0.0.1:${listener.address().port}`, server.url.host), "latin1"));
-    upstream.pipe(client);
+    upstream.on("end", () => client.end());
+    let passed = 0, isStream = false, limit = Infinity;
+    upstream.on("data", data => {
+      // A connection can have carried the page before.
+      if (!isStream && /content-type: text\/event-stream/i.test(data.toString("latin1"))) {
+        isStream = true;
+        passed = 0;
+        limit = limits.shift() ?? Infinity;
+      }
+      const rest = isStream ? limit - passed : Infinity;
+      passed += data.length;
+      if (!client.write(data.subarray(0, Math.min(data.length, rest)))) {
+        upstream.pause();
+        client.once("drain", () => upstream.resume());
+      }
+      if (passed >= limit) {
+        limit = Infinity;
+        lost++;
+        upstream.pause();
+        // What was written arrives before the end.
+        client.end(() => pair.forEach(socket => socket.destroy()));
+      }
+    });
   });
   await new Promise(resolve => listener.listen(0, "127.0.0.1", resolve));
   const cut = () => { for (const pair of pairs) pair.forEach(socket => socket.destroy()); };
@@ -84,6 +108,8 @@ export async function relay(server) {
     url: new URL(`http://127.0.0.1:${listener.address().port}/?token=${server.token}`),
     down: () => { isDown = true; cut(); },
     up: () => { isDown = false; },
+    loseAfter: bytes => { limits = bytes; },
+    lost: () => lost,
     end: () => { listener.close(); cut(); },
   };
 }
