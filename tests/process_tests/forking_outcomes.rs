@@ -33,6 +33,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("forking_request_deadline_kills_the_child", request),
     ("forking_request_deadline_is_not_extended_by_a_trickle", trickle),
     ("forking_wrap_deadline", wrap),
+    ("forking_timeout_of_wrap_request_itself", wrap_own_timeout),
     ("forking_wrap_deadline_after_a_client_that_was_not_wrapped", wrap_after_a_plain_one),
     ("forking_counts_a_client_for_the_address_that_wrap_request_names", client_address_of_the_hook),
     ("forking_server_speaks_first", server_speaks_first),
@@ -308,6 +309,27 @@ fn wrap() {
     assert_eq!(stats.timed_out.total(), 2);
     drop((server, silent, trickling, good, handle));
     other.wait().unwrap();
+    check.assert_nothing_left();
+}
+
+/// Fails for a client that sends nothing.
+fn impatient(request: Socket, _client_address: &Address) -> io::Result<Socket> {
+    request.settimeout(SHORT)?;
+    request.recv(1)?;
+    Ok(request)
+}
+
+fn wrap_own_timeout() {
+    let check = LeakCheck::begin();
+    let handle = Arc::new(OnceLock::new());
+    let hooks = StopAfter { requests: 1, handle: Arc::clone(&handle), begun: false };
+    let builder = builder(handler_fn(echo)).wrap_request(impatient);
+    let server = builder.service_actions(move |_| hooks.service_actions()).bind(LOOPBACK).unwrap();
+    handle.set(server.handle()).unwrap();
+    let silent = connect_to(server.server_address());
+    server.serve_forever().unwrap();
+    assert_timed_out(&server.stats(), |stats| stats.timed_out.wrap);
+    drop((server, silent, handle));
     check.assert_nothing_left();
 }
 

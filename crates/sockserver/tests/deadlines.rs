@@ -90,6 +90,7 @@ for_both! {
     a_whole_request_however_busy: request;
     a_request_whose_handler_computes: computing;
     a_handshake: wrap;
+    a_handshake_with_a_timeout_of_its_own: wrap_own_timeout;
     one_who_is_spoken_to_has_had_the_first_byte: server_speaks_first;
     each_request_has_its_own_time: several_requests;
     none_switches_off: none;
@@ -270,6 +271,22 @@ fn wrap<M: MixIn + Default>() {
         send_byte_by_byte,
         |stats| stats.timed_out.wrap,
         // No handler was created.
+        None,
+    );
+}
+
+/// `WrapOptions::handshake_timeout` of `sockssl` returns such an error.
+fn wrap_own_timeout<M: MixIn + Default>() {
+    let (builder, results) = server::<M>(echo);
+    let builder = builder.hooks(OnlyTheWrapDeadline).wrap_request(|request, _client_address| {
+        request.settimeout(SHORT)?;
+        request.recv_with_flags(1, sock::MSG_PEEK)?;
+        Ok(request)
+    });
+    ends(
+        (builder, results),
+        |client| assert_eq!(read_to_end(client), ""),
+        |stats| stats.timed_out.wrap,
         None,
     );
 }

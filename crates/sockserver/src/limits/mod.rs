@@ -148,7 +148,8 @@ pub enum DeadlineKind {
     /// For the header of the PROXY protocol, from accept until it is complete. See
     /// `ProxyProtocol::header_timeout`.
     ProxyHeader,
-    /// For [`wrap_request`](crate::Builder::wrap_request), such as a TLS handshake.
+    /// For [`wrap_request`](crate::Builder::wrap_request), such as a TLS handshake. A timeout of the
+    /// function's own counts too.
     Wrap,
     /// From accept until the first byte is received from, or sent to, the client.
     FirstByte,

@@ -11,6 +11,7 @@ use crate::connection::state::ConnState;
 use crate::lifecycle::current_server::ServingThread;
 use crate::lifecycle::deadline_timer::ScopedTimer;
 use crate::lifecycle::registry::{Entry, Registry};
+use crate::limits::DeadlineKind;
 use crate::limits::stats::Outcome;
 use crate::limits::traffic::CountingThread;
 use crate::os::child_channel::{self, ServerId};
@@ -286,7 +287,7 @@ impl JobState {
                 if wrapped.is_err() {
                     child_channel::send_wrapped(self.server_id(), None);
                 }
-                wrapped?
+                wrapped.map_err(|error| self.wrap_error(error))?
             }
         };
         let is_named = client_address.is_some();
@@ -310,6 +311,21 @@ impl JobState {
             self.refuse();
         }
         Ok(allowed.is_ok())
+    }
+
+    /// A client that was too slow for a timeout of the hook's own, such as that of a TLS handshake,
+    /// is not an error of the server.
+    #[cold]
+    fn wrap_error(&self, error: RequestError) -> RequestError {
+        match error {
+            RequestError::Failed(error)
+                if error.kind() == io::ErrorKind::TimedOut
+                    && self.entry.connection().state() == ConnState::Wrapping =>
+            {
+                RequestError::TimedOut(DeadlineKind::Wrap, error)
+            }
+            error => error,
+        }
     }
 
     /// Calls `verify_request`.

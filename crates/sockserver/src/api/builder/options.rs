@@ -209,7 +209,8 @@ impl<F: Family, M: MixIn> Builder<Stream<F>, M> {
     /// `verify_request`. It returns the stream, or a [`WrappedRequest`] if it also names the
     /// client's address. An error goes to [`handle_error`](crate::ServerHooks::handle_error), and
     /// the socket is closed. If [`wrap_timeout`](Self::wrap_timeout) expires, the socket is shut
-    /// down, which ends the call.
+    /// down, which ends the call. An error of kind `TimedOut`, such as that of
+    /// `WrapOptions::handshake_timeout` of the crate `sockssl`, counts as this deadline too.
     ///
     /// Python: overriding `get_request`, where a slow client stops the whole server.
     ///
