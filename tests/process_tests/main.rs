@@ -22,6 +22,7 @@ mod access;
 mod admin;
 mod calls_in_hooks;
 mod cpython;
+mod default_timeout;
 mod descriptors;
 mod drain_on_signals;
 mod foreign_wait;
@@ -134,6 +135,7 @@ fn main() -> ExitCode {
         admin::TESTS,
         calls_in_hooks::TESTS,
         cpython::TESTS,
+        default_timeout::TESTS,
         descriptors::TESTS,
         drain_on_signals::TESTS,
         foreign_wait::TESTS,

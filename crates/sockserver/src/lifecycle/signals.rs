@@ -12,13 +12,15 @@ use crossbeam_utils::atomic::AtomicCell;
 use parking_lot::Mutex;
 use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTTIN, SIGTTOU};
-use sock::{HoldRecords, MSG_PEEK, POLLIN, Poll, SHUT_RDWR, Socket, poll, socketpair};
+use sock::{HoldRecords, MSG_PEEK, POLLIN, Poll, SHUT_RDWR, Socket, poll};
 
 use crate::lifecycle::handle::ServerHandle;
 use crate::os::exit_timer::MIN_DISTANCE;
 use crate::os::interrupt::recv_uninterrupted;
 use crate::os::log::{errno_field, milliseconds};
+use crate::os::pair::pair;
 use crate::os::process::{self, SignalOwner};
+use crate::os::shortage;
 
 pub(crate) use crate::os::process::UnblockedSignals;
 
@@ -78,7 +80,7 @@ static CATCHING: AtomicUsize = AtomicUsize::new(0);
 impl Signals {
     /// Catches the signals until the returned value is dropped.
     pub(crate) fn catch(limit: Option<Duration>, manages_workers: bool) -> io::Result<Signals> {
-        let (receiver, sender) = socketpair()?;
+        let (receiver, sender) = pair()?;
         let (receiver, sender) = (Arc::new(receiver), Arc::new(sender));
         CATCHING.fetch_add(usize::from(limit.is_some()), Ordering::SeqCst);
         MANAGING.fetch_add(usize::from(manages_workers), Ordering::SeqCst);
@@ -256,7 +258,16 @@ fn receive_signal(receiver: &Socket) -> Option<&'static str> {
 }
 
 fn receive_number(receiver: &Socket) -> Option<i32> {
-    recv_uninterrupted(receiver, 1).ok()?.first().map(|number| i32::from(*number))
+    match shortage::retry(|| recv_uninterrupted(receiver, 1)) {
+        Ok(bytes) => bytes.first().map(|number| i32::from(*number)),
+        Err(error) => {
+            log::error!(
+                errno = errno_field(&error);
+                "cannot receive signals, the next ones are ignored: {error}"
+            );
+            None
+        }
+    }
 }
 
 /// Returns whether another signal was received. The same signal within [`MIN_DISTANCE`] is

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
-use sock::{SHUT_RDWR, Socket, socketpair};
+use sock::{SHUT_RDWR, Socket};
 
 use crate::accept::acceptor::AcceptGate;
 use crate::accept::mixin::AcceptLoop;
@@ -19,6 +19,7 @@ use crate::limits::ranges;
 use crate::models::accept_worker::AcceptWorker;
 use crate::models::thread_options::ThreadOptions;
 use crate::models::worker_threads::{WorkerThreads, keep_running};
+use crate::os::pair::pair;
 use crate::request::job::{Job, Rejected};
 
 /// Serves requests in a fixed number of threads.
@@ -187,7 +188,7 @@ impl ThreadPoolMixIn {
     /// Starts workers that accept, and waits for the end of the loop.
     fn serve_without_queue(&self, accept_loop: &AcceptLoop<'_>) -> io::Result<()> {
         self.threads.start(self.workers, &self.options, accept_loop.core().registry())?;
-        let (ours, theirs) = socketpair()?;
+        let (ours, theirs) = pair()?;
         let (theirs, failed) = (Arc::new(theirs), Arc::new(Mutex::new(None)));
         let mut gates = AcceptGates { gates: Vec::with_capacity(self.workers), stop: ours };
         // All pollers are there before the first client takes a descriptor.

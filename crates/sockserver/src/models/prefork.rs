@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use sock::{Address, AsFd, HoldRecords, MSG_DONTWAIT, Socket, ToDuration, socketpair};
+use sock::{Address, AsFd, HoldRecords, MSG_DONTWAIT, Socket, ToDuration};
 
 use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::{MixIn, Processes};
@@ -24,6 +24,7 @@ use crate::models::worker_class::{LEAVES, WorkerSettings};
 use crate::models::worker_exit::{EXIT_LIMIT, LATE};
 use crate::os::exit_timer;
 use crate::os::log::{errno_field, milliseconds};
+use crate::os::pair::pair;
 use crate::os::process::{self, Fork, Pid, WaitStatus};
 use crate::os::shortage;
 use crate::request::job::{Job, Rejected};
@@ -321,7 +322,7 @@ impl PreforkMixIn {
         let _ = io::stdout().flush();
         let quota = self.quota();
         let handle = &accept_loop.core().handle;
-        let (control, theirs) = socketpair()?;
+        let (control, theirs) = pair()?;
         // Made before the fork: it counts the worker as alive from now on.
         let slot = board.slot(place);
         let next = || handle.registry().is_draining().then(|| handle.next_queued()).flatten();
@@ -871,7 +872,7 @@ mod tests {
     use super::*;
 
     fn worker(pid: Pid) -> WorkerHandle {
-        let (control, _) = socketpair().unwrap();
+        let (control, _) = pair().unwrap();
         WorkerHandle {
             pid,
             serves_queued: 0,
@@ -965,7 +966,7 @@ mod tests {
     /// A worker with corrupted memory can report any numbers.
     #[test]
     fn the_sum_of_a_drain_report_does_not_overflow() {
-        let (mixin, largest, silent) = (PreforkMixIn::new(), socketpair().unwrap(), socketpair().unwrap());
+        let (mixin, largest, silent) = (PreforkMixIn::new(), pair().unwrap(), pair().unwrap());
         largest.1.sendall(b"18446744073709551615 0 0 0\n").unwrap();
         mixin.worker_set.lock().parent = std::process::id();
         for (control, served_queued) in [(largest.0, 0), (silent.0, 3)] {

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sock::{AF_UNIX, Address, MSG_DONTWAIT, MSG_PEEK, POLLIN, Poll, SHUT_RDWR, Socket, ToAddress};
-use sock::{UnixAddress, poll, socketpair};
+use sock::{UnixAddress, poll};
 
 use crate::accept::acceptor::{AcceptGate, Acceptor};
 use crate::accept::mixin::AcceptLoop;
@@ -25,6 +25,7 @@ use crate::os::accept_interrupt::{AcceptInterrupter, while_accepting};
 use crate::os::guard::{SafeDisplay, discard, guard};
 use crate::os::interrupt::recv_uninterrupted;
 use crate::os::log::errno_field;
+use crate::os::pair::pair;
 use crate::os::process;
 use crate::os::shortage;
 use crate::request::core::{Core, HandlerFactory};
@@ -143,8 +144,8 @@ fn serve_until_stopped(
     let (control, serving) = (Arc::new(control), Arc::new(AtomicBool::new(true)));
     let is_commanded = Arc::new(AtomicBool::new(false));
     let retires = Arc::new(AtomicBool::new(false));
-    let (stopping, stop) = socketpair()?;
-    let (retiring, retire) = socketpair()?;
+    let (stopping, stop) = pair()?;
+    let (retiring, retire) = pair()?;
     let retire = Arc::new(retire);
     let control_thread = ControlThread {
         control: Arc::clone(&control),
@@ -607,7 +608,7 @@ mod tests {
         let client_address = Address::from("127.0.0.1:9".parse::<SocketAddr>().unwrap());
         let request = AbortedRequest { client_address, age: Duration::from_millis(5) };
         let sent = DrainReport { aborted: vec![request.clone(); 20_000], ..DrainReport::default() };
-        let (parent, worker) = socketpair().unwrap();
+        let (parent, worker) = pair().unwrap();
         let text = encode_report(&sent);
         assert_eq!(worker.send_with_flags(text.as_bytes(), MSG_DONTWAIT).unwrap(), text.len());
         let mut read = DrainReport::default();
@@ -629,7 +630,7 @@ mod tests {
         for client_address in unix.chain(tcp).chain([Address::None]) {
             sent.aborted.push(AbortedRequest { client_address, age: Duration::from_millis(5) });
         }
-        let (parent, worker) = socketpair().unwrap();
+        let (parent, worker) = pair().unwrap();
         worker.sendall(encode_report(&sent).as_bytes()).unwrap();
         let mut read = DrainReport::default();
         assert!(read_report(&parent, &mut read));

@@ -14,6 +14,7 @@ use rustix::fs::{self, AtFlags, FileType, OFlags, Stat};
 use sock::{AF_UNIX, Address, POLLIN, Poll, SOCK_DGRAM, Socket};
 
 use crate::os::log::errno_field;
+use crate::os::pair::pair;
 use crate::os::path_lock::PathLock;
 use crate::os::process::{self, SharedWords};
 
@@ -49,7 +50,7 @@ const HANDED_OVER: u64 = u64::MAX;
 
 impl Holders {
     fn new() -> io::Result<Holders> {
-        let (alone, open) = sock::socketpair()?;
+        let (alone, open) = pair()?;
         Ok(Holders { server: SharedWords::new(1)?, alone, open: Some(open) })
     }
 

@@ -8,10 +8,12 @@ use std::{cell::RefCell, io, mem::ManuallyDrop};
 
 use sock::{Address, Socket};
 #[cfg(unix)]
-use sock::{MSG_DONTWAIT, MsgFlags, SHUT_WR, socketpair};
+use sock::{MSG_DONTWAIT, MsgFlags, SHUT_WR};
 
 #[cfg(unix)]
 use crate::os::log::errno_field;
+#[cfg(unix)]
+use crate::os::pair::pair;
 use crate::os::process::{self, Pid};
 #[cfg(unix)]
 use crate::os::shortage;
@@ -103,7 +105,7 @@ impl ChildMessage {
 #[cfg(unix)]
 impl ChildChannel {
     pub(crate) fn new() -> io::Result<ChildChannel> {
-        let (parent_end, child_end) = socketpair()?;
+        let (parent_end, child_end) = pair()?;
         Ok(ChildChannel { parent_end, child_end })
     }
 

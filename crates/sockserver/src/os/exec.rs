@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sock::Socket;
 
+use crate::os::pair::pair;
 use crate::os::process::Pid;
 
 /// The first descriptor that a program inherits: `SD_LISTEN_FDS_START`.
@@ -56,7 +57,7 @@ pub(crate) fn spawn(
     let mut pid_variable = [0u8; PID_ROOM];
     pid_variable[..PID_NAME.len()].copy_from_slice(PID_NAME);
 
-    let (status, theirs) = sock::socketpair()?;
+    let (status, theirs) = pair()?;
     // Above the numbers that the child gives them, so that none is replaced before it is used.
     let high = FIRST + count as RawFd + 1;
     let sockets = listeners.iter().chain([control]);

@@ -20,6 +20,7 @@ pub(crate) mod interleave;
 pub(crate) mod interrupt;
 pub(crate) mod log;
 pub(crate) mod monotonic;
+pub(crate) mod pair;
 #[cfg(unix)]
 pub(crate) mod path_lock;
 #[cfg_attr(not(unix), path = "poller_unsupported.rs")]

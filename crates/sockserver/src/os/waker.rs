@@ -2,8 +2,9 @@
 
 use std::io;
 
-use sock::{Poll, Socket, socketpair};
+use sock::{Poll, Socket};
 
+use crate::os::pair::pair;
 use crate::os::{process, shortage};
 
 /// Wakes a thread that waits for [`Waker::poll`] in poll(2).
@@ -14,7 +15,7 @@ pub(crate) struct Waker {
 
 impl Waker {
     pub(crate) fn new() -> io::Result<Waker> {
-        let (receiver, sender) = socketpair()?;
+        let (receiver, sender) = pair()?;
         receiver.setblocking(false)?;
         sender.setblocking(false)?;
         Ok(Waker { receiver, sender })

@@ -232,15 +232,16 @@ impl HeaderReader {
     /// socket, for TLS or the handler.
     fn receive(&mut self, socket: &Socket, limit: usize) -> io::Result<Result<Received, HeaderError>> {
         #[cfg(unix)]
-        let flags = MSG_PEEK | MSG_DONTWAIT;
+        let (flags, never_waits) = (MSG_PEEK | MSG_DONTWAIT, socket.is_timeout_unset());
         // Windows has no such flag.
         #[cfg(not(unix))]
-        let flags = {
-            if poll_through_signals(&mut [Poll::new(socket, POLLIN)], Some(Duration::ZERO))? == 0 {
-                return Ok(Ok(Received::WouldBlock));
-            }
-            MSG_PEEK
-        };
+        let (flags, never_waits) = (MSG_PEEK, false);
+        // With the program's default timeout the call waits, whatever the flags are.
+        if !never_waits
+            && poll_through_signals(&mut [Poll::new(socket, POLLIN)], Some(Duration::ZERO))? == 0
+        {
+            return Ok(Ok(Received::WouldBlock));
+        }
         let mut room = [0; 256];
         let seen = match socket.recv_into_with_flags(&mut room, flags) {
             Ok(0) => return Ok(Ok(Received::EndOfFile)),

@@ -168,11 +168,16 @@ impl<K: Kind, M: MixIn> Builder<K, M> {
         if let HandlerFactory::Stream(_) = self.service {
             let activated = self.hooks.server_activate(socket, self.options.request_queue_size);
             activated.map_err(|error| sock::AddressError::new("listen on", address, error))?;
-            // accept(2) is tried before waiting. A datagram socket stays blocking, because
-            // handlers send through it.
-            socket.setblocking(false)?;
+            // accept(2) is tried before waiting.
+            socket.setblocking(false)
+        } else {
+            // Handlers send through it, so it blocks. With a timeout, such as the program's default,
+            // each attempt to receive would wait.
+            match socket.gettimeout() {
+                Some(timeout) if timeout > Duration::ZERO => socket.settimeout(None),
+                _ => Ok(()),
+            }
         }
-        Ok(())
     }
 
     fn server(

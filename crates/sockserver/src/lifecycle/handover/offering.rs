@@ -14,6 +14,7 @@ use crate::lifecycle::release::Handing;
 use crate::os::bound_path::BoundPath;
 use crate::os::exec;
 use crate::os::log::{errno_field, milliseconds};
+use crate::os::pair::pair;
 use crate::os::process::{self, Pid, WaitStatus};
 
 /// How often a child that was killed is checked for its end.
@@ -97,8 +98,10 @@ impl Offering {
         if !ready.is_ok_and(|ready| ready > 0) {
             return None;
         }
-        match control.accept() {
-            Ok((peer, _)) => Some(peer),
+        // With the program's default timeout each call would wait.
+        let accepted = control.accept().and_then(|(peer, _)| peer.setblocking(false).map(|()| peer));
+        match accepted {
+            Ok(peer) => Some(peer),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(error) => {
                 log::warn!(errno = errno_field(&error); "cannot accept a successor: {error}");
@@ -145,7 +148,7 @@ impl Offering {
         if self.session.is_some() || self.committed.is_some() {
             return Err(io::Error::other("another handover is in progress"));
         }
-        let (peer, theirs) = sock::socketpair()?;
+        let (peer, theirs) = pair()?;
         let pid = exec::spawn(&trigger.program, &trigger.arguments, &server.listeners()?, &theirs)?;
         drop(theirs);
         log::info!(

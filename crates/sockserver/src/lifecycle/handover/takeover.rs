@@ -167,5 +167,7 @@ pub(crate) fn adopt_path(address: &Address, file: Option<FileId>) -> io::Result<
 /// Makes the control socket of the predecessor that of this process.
 pub(crate) fn adopt_control(socket: Socket, file: Option<FileId>) -> io::Result<ControlSocket> {
     let path = adopt_path(&socket.getsockname()?, file)?;
+    // It may have the default timeout of this program.
+    socket.setblocking(false)?;
     Ok(ControlSocket { path, socket: Arc::new(socket) })
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use signal_hook::SigId;
 use signal_hook::consts::SIGUSR2;
-use sock::{MSG_DONTWAIT, Socket, socketpair};
+use sock::{MSG_DONTWAIT, Socket};
 
 use crate::lifecycle::handover::offering::Limits;
+use crate::os::pair::pair;
 use crate::os::process::{self, SignalOwner};
 
 /// Receives the signal, and knows what to start.
@@ -27,7 +28,7 @@ pub(crate) struct Trigger {
 impl Trigger {
     /// Catches the signal until the returned value is dropped.
     pub(crate) fn catch(program: PathBuf, arguments: Vec<OsString>, limits: Limits) -> io::Result<Trigger> {
-        let (receiver, sender) = socketpair()?;
+        let (receiver, sender) = pair()?;
         let (sender, owner) = (Arc::new(sender), Arc::new(SignalOwner::new()));
         let id = process::on_signal(SIGUSR2, Arc::clone(&sender), Arc::clone(&owner))?;
         Ok(Trigger { program, arguments, limits, receiver: Arc::new(receiver), sender, owner, id })
