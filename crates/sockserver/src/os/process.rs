@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::os::exit_timer;
+use crate::os::pair::pair;
 
 /// The process id of a child.
 pub(crate) type Pid = libc::pid_t;
@@ -69,7 +70,7 @@ pub(super) unsafe fn replace(socket: &impl AsFd, with: &impl AsFd) -> io::Result
 /// The pair that a process has inherited from its parent is shared with it, so that each would
 /// receive what the other sends.
 pub(crate) fn renew_pair(receiver: &sock::Socket, sender: &sock::Socket) -> io::Result<()> {
-    let (new_receiver, new_sender) = sock::socketpair()?;
+    let (new_receiver, new_sender) = pair()?;
     new_receiver.setblocking(receiver.getblocking())?;
     new_sender.setblocking(sender.getblocking())?;
     // SAFETY: the callers use the descriptors to wake a thread of this process only, and the new
@@ -315,10 +316,22 @@ pub(crate) fn is_alive(pid: u64) -> bool {
     result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
 }
 
-/// Kills a child. It must not have been reaped yet, so that its process id is not reused.
+/// Returns whether a process is a child that was not reaped. Other code of this process may have
+/// reaped it, and then the system may give its process id to another process.
+fn is_own_child(pid: Pid) -> bool {
+    // SAFETY: siginfo_t has no invalid values.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the status is written during the call, and stays for others to wait for.
+    unsafe { libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, options) == 0 }
+}
+
+/// Kills a child, unless it was reaped.
 pub(crate) fn kill(pid: Pid) {
-    // SAFETY: kill takes any number and fails if there is no such process.
-    unsafe { libc::kill(pid, libc::SIGKILL) };
+    if is_own_child(pid) {
+        // SAFETY: kill takes any number and fails if there is no such process.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
 }
 
 /// The process in which signals are received through a pair of sockets.
@@ -524,8 +537,10 @@ pub(crate) fn max_descriptors() -> usize {
 
 /// Sends SIGABRT to a child, which may handle it, unlike the SIGKILL of [`kill`].
 pub(crate) fn abort(pid: Pid) {
-    // SAFETY: kill takes any number and fails if there is no such process.
-    unsafe { libc::kill(pid, libc::SIGABRT) };
+    if is_own_child(pid) {
+        // SAFETY: kill takes any number and fails if there is no such process.
+        unsafe { libc::kill(pid, libc::SIGABRT) };
+    }
 }
 
 /// Memory that this process shares with the processes that it forks.
@@ -581,5 +596,20 @@ impl Drop for SharedWords {
     fn drop(&mut self) {
         // SAFETY: `new` has mapped this memory, and nothing borrows from it any more.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len.max(1) * size_of::<AtomicU64>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_child_that_was_not_reaped_is_killed() {
+        let mut child = std::process::Command::new("/bin/sh").args(["-c", "exit 0"]).spawn().unwrap();
+        let pid = Pid::try_from(child.id()).unwrap();
+        assert!(is_own_child(pid));
+        child.wait().unwrap();
+        assert!(!is_own_child(pid), "it was reaped");
+        assert!(!is_own_child(std::process::id() as Pid), "this process is not its child");
     }
 }
