@@ -309,6 +309,7 @@ impl Registry {
             self.ended.wait_for(&mut table, limit);
         }
         table.drains -= 1;
+        self.ended.notify_all();
         table.stats.in_flight == 0
     }
 
@@ -329,7 +330,7 @@ impl Registry {
     pub(crate) fn end_inline(&self, outcome: Outcome) -> Outcome {
         let mut table = self.table.lock();
         let was_cut = table.inline.take().is_some_and(|datagram| datagram.aborted);
-        table.completed += u64::from(!was_cut);
+        table.completed += u64::from(!was_cut && outcome.is_completed());
         let outcome = match outcome {
             Outcome::Finished | Outcome::Failed | Outcome::Disconnected if was_cut => Outcome::Aborted,
             outcome => outcome,
@@ -626,6 +627,8 @@ impl Registry {
             }
         }
         table.drains -= 1;
+        // A loop that ends waits until this is no longer counted as a drain.
+        self.ended.notify_all();
         let left = table.stats.in_flight - own.min(table.stats.in_flight);
         drop(table);
         if left > 0 {
@@ -829,7 +832,7 @@ impl Entry {
             self.remove(registry, &mut table);
         }
         let is_cut = state.is_terminal() || state == ConnState::DrainClosed;
-        if !is_cut && matches!(outcome, Outcome::Finished | Outcome::Failed | Outcome::Panicked) {
+        if !is_cut && outcome.is_completed() {
             table.completed += 1;
         }
         registry.count(&mut table, outcome);

@@ -193,6 +193,13 @@ pub enum Outcome {
     Aborted,
 }
 
+impl Outcome {
+    /// Whether a drain report counts the request as finished, if the drain has not ended it.
+    pub(crate) fn is_completed(self) -> bool {
+        matches!(self, Outcome::Finished | Outcome::Failed | Outcome::Panicked)
+    }
+}
+
 impl Stats {
     /// Returns whether `accepted` equals the sum of the other counters.
     ///

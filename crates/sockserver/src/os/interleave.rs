@@ -448,6 +448,18 @@ mod tests {
     }
 
     #[test]
+    fn a_drain_does_not_count_a_refused_datagram_as_finished() {
+        let (registry, _) = registry(10);
+        assert!(registry.begin_drain());
+        for outcome in [Outcome::Rejected, Outcome::Finished, Outcome::Disconnected, Outcome::Failed] {
+            registry.begin_inline(&Address::None);
+            assert_eq!(registry.end_inline(outcome), outcome);
+        }
+        let report = registry.drain(registry.baseline(), Duration::ZERO, &|| false, &|_| {}, &|| false);
+        assert_eq!((report.finished, report.still_running), (2, 0));
+    }
+
+    #[test]
     fn the_counters_are_consistent_between_any_two_steps() {
         let orders = explore(
             || {
