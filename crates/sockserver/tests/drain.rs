@@ -15,10 +15,13 @@ use std::time::{Duration, Instant};
 use sock::{Address, Socket};
 use sockserver::kind::Inet;
 use sockserver::{
-    DatagramServer, DrainReport, MixIn, Sequential, ServerHandle, ServerHooks, StreamContext, StreamServer,
-    TCPServer, ThreadingMixIn, ThreadingTCPServer, datagram_handler_fn, handler_fn, testing,
+    DatagramServer, DrainReport, MixIn, Sequential, ServerHandle, ServerHooks, ServerState, StreamContext,
+    StreamServer, TCPServer, ThreadPoolMixIn, ThreadingMixIn, ThreadingTCPServer, datagram_handler_fn,
+    handler_fn, testing,
 };
 
+#[cfg(unix)]
+use sockserver::SelectorMixIn;
 use support::{
     Gate, LIMIT, LOOPBACK, OpenOnDrop, connect_to, datagram_client, read_to_end, sleep_briefly,
     wait_for_stats, wait_until,
@@ -639,6 +642,60 @@ fn a_client_that_has_begun_a_request_may_finish_it() {
         draining.join().unwrap()
     });
     assert_eq!((report.finished, report.idle, report.aborted.len()), (1, 1, 0), "{report}");
+}
+
+#[test]
+fn a_request_that_has_arrived_on_a_busy_connection_is_answered() {
+    fn answers<M: MixIn + Default>(begin: &[u8], next: &[u8]) {
+        let clients = Clients::new();
+        let server = StreamServer::<Inet, M>::new(LOOPBACK, handler_fn(clients.handler())).unwrap();
+        let (handle, address) = (server.handle(), server.server_address().clone());
+        let end = serve_in_thread(server);
+        let client = client_that_sends(&address, begin);
+        clients.gate.wait_for(1);
+        client.sendall(next).unwrap();
+        thread::scope(|scope| {
+            let drain = scope.spawn(|| handle.drain(LIMIT).unwrap());
+            wait_until("a drain has begun", || handle.state() == ServerState::Draining);
+            clients.gate.open();
+            assert_eq!(read_to_end(&client), "gate\nsecond\nthird\n");
+            let report = drain.join().unwrap();
+            let counts = (report.finished, report.idle, report.aborted.len(), report.still_running);
+            assert_eq!(counts, (1, 0, 0, 0));
+        });
+        assert_returns(&end);
+    }
+    // The other requests are in the buffer of the handler, in the queue of the system, or in both.
+    for (begin, next) in [
+        (&b"gate\nsecond\nthird\n"[..], &b""[..]),
+        (b"gate\n", b"second\nthird\n"),
+        (b"gate\nsecond\nthi", b"rd\n"),
+    ] {
+        answers::<Sequential>(begin, next);
+        answers::<ThreadingMixIn>(begin, next);
+        answers::<ThreadPoolMixIn>(begin, next);
+        #[cfg(unix)]
+        answers::<SelectorMixIn>(begin, next);
+    }
+}
+
+#[test]
+fn a_loop_ends_although_another_thread_waits_for_the_requests() {
+    let clients = Clients::new();
+    let server = ThreadingTCPServer::builder(handler_fn(clients.handler())).close_timeout(SOON);
+    let server = server.bind(LOOPBACK).unwrap();
+    let (handle, address) = (server.handle(), server.server_address().clone());
+    let end = serve_in_thread(server);
+    let _busy = client_that_sends(&address, b"gate\n");
+    clients.gate.wait_for(1);
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| handle.wait_until_idle());
+        // The loop should end while the other thread waits.
+        sleep_briefly();
+        handle.request_shutdown().unwrap();
+        assert!(!waits.join().unwrap(), "the request is still running");
+    });
+    assert_returns(&end);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use sock::{AddressError, IPPROTO_TCP, Socket, SocketReader, SocketWriter, TCP_NODELAY};
+use sock::{AddressError, IPPROTO_TCP, Socket, SocketReader, SocketWriter, StreamSocket, TCP_NODELAY};
 
 use crate::connection::Connection;
 use crate::connection::buffer_pool::recycle_buffer;
@@ -203,6 +203,8 @@ impl JobState {
             if served.is_ok() && !cx.close_connection {
                 let more = !cx.rfile.buffer().is_empty() || connection.has_read_ahead();
                 let ends = registry.is_draining() || core.quota.is_exhausted();
+                // A stream on top may have more than it has returned.
+                let more = more || ends && guard(|| connection.pending() > 0).unwrap_or(false);
                 let goes_on = if ends && !keeps_once_more(core, connection, more) {
                     false
                 } else if more {
@@ -440,10 +442,8 @@ fn set_up_handler(handler: &mut dyn ErasedHandler, cx: &mut StreamContext<'_>) -
 /// worker is replaced: once for a request that may be on its way, and for what has arrived.
 #[cold]
 fn keeps_once_more(core: &Core, connection: &Connection, more: bool) -> bool {
-    if core.registry().closes_idle() {
-        return false;
-    }
-    let keeps = connection.keep_once_more() || more || connection.has_input();
+    let stays_idle = !core.registry().closes_idle() && connection.keep_once_more();
+    let keeps = stays_idle || more || connection.has_input();
     if keeps && core.quota.is_exhausted() {
         core.quota.keep_connection();
     }
