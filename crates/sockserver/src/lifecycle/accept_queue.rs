@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sock::{AF_UNIX, Address, SHUT_RDWR, Socket, errno};
 
+use crate::os::guard::{discard, guard};
 #[cfg(unix)]
 use crate::os::process;
 
@@ -53,38 +54,53 @@ impl AcceptQueue {
             }
             let queued = listener.tcp_info().ok().and_then(|info| info.accept_queue);
             let most = queued.map_or(MAX_QUEUED, |queued| queued as usize);
-            for _ in 0..most {
-                // The hook may be slow, and the queue long.
-                if self.remaining() == Some(Duration::ZERO) || !self.is_filling.load(Ordering::SeqCst) {
-                    break;
-                }
-                match accept(listener) {
-                    // After the limit nothing serves it.
-                    Ok(client) if self.remaining() != Some(Duration::ZERO) => {
-                        let is_last = leaves_few_descriptors(&client.0);
-                        // A drain that no longer waits has closed the queue, and no loop serves it.
-                        let mut clients = self.clients.lock();
-                        if !self.is_filling.load(Ordering::SeqCst) {
-                            drop(clients);
-                            break;
-                        }
-                        clients.push_back(client);
-                        drop(clients);
-                        if is_last {
-                            break;
-                        }
-                    }
-                    Ok(_) => break,
-                    // A client that has disconnected, or that a hook rejects.
-                    Err(error) if is_of_one_client(&error) => {}
-                    // None is left, or there is no descriptor for it.
-                    Err(_) => break,
-                }
+            if let Err(message) = guard(|| self.accept_from(listener, most, accept)) {
+                log::error!(
+                    hook = "get_request";
+                    "clients in the accept queue are not served: get_request panicked: {message}"
+                );
             }
             // Where a listener cannot be shut down, later clients are reset by its close.
             let _ = listener.shutdown(SHUT_RDWR);
         }
         self.is_filling.store(false, Ordering::SeqCst);
+    }
+
+    /// Accepts up to `most` clients of a listener.
+    fn accept_from(&self, listener: &Socket, most: usize, accept: &AcceptClient) {
+        for _ in 0..most {
+            // The hook may be slow, and the queue long.
+            if self.remaining() == Some(Duration::ZERO) || !self.is_filling.load(Ordering::SeqCst) {
+                return;
+            }
+            match accept(listener) {
+                // After the limit nothing serves it.
+                Ok(client) if self.remaining() != Some(Duration::ZERO) => {
+                    let is_last = leaves_few_descriptors(&client.0);
+                    // A drain that no longer waits has closed the queue, and no loop serves it.
+                    let mut clients = self.clients.lock();
+                    if !self.is_filling.load(Ordering::SeqCst) {
+                        drop(clients);
+                        return;
+                    }
+                    clients.push_back(client);
+                    drop(clients);
+                    if is_last {
+                        return;
+                    }
+                }
+                Ok(_) => return,
+                Err(error) => {
+                    // A client that has disconnected, or that a hook rejects: no other error panics.
+                    // Otherwise none is left, or there is no descriptor for it.
+                    let goes_on = guard(|| is_of_one_client(&error)).unwrap_or(true);
+                    discard(error);
+                    if !goes_on {
+                        return;
+                    }
+                }
+            }
+        }
     }
 
     /// Takes the next client, and returns whether it was the last one.
@@ -155,6 +171,50 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
+
+    /// An error of a hook that panics when its cause is read, and when it is dropped.
+    #[derive(Debug)]
+    struct Panicking;
+
+    impl std::fmt::Display for Panicking {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            panic!("displayed");
+        }
+    }
+
+    impl std::error::Error for Panicking {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            panic!("read the cause");
+        }
+    }
+
+    impl Drop for Panicking {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+
+    #[test]
+    fn a_hook_whose_error_panics_rejects_one_client() {
+        let listener = Arc::new(sock::create_server(("127.0.0.1", 0)).unwrap());
+        let port = listener.getsockname().unwrap().port().unwrap();
+        let clients = [0; 3].map(|_| sock::create_connection(("127.0.0.1", port)).unwrap());
+        let queue = AcceptQueue::default();
+        queue.begin(Duration::from_secs(3600));
+        let calls = AtomicUsize::new(0);
+        queue.fill(&[Arc::clone(&listener)], &move |listener: &Socket| {
+            let accepted = listener.accept()?;
+            match calls.fetch_add(1, Ordering::SeqCst) {
+                0 => Err(io::Error::other(Panicking)),
+                1 => Ok(accepted),
+                _ => panic!("the hook"),
+            }
+        });
+        let (client, is_last) = queue.pop().expect("the second client");
+        assert!(is_last && !queue.is_open());
+        assert_eq!(client.1, clients[1].getsockname().unwrap());
+        assert!(sock::create_connection(("127.0.0.1", port)).is_err(), "the listener is still open");
+    }
 
     /// The hook returns after the drain has given up waiting for it.
     #[test]

@@ -12,6 +12,7 @@ use crate::lifecycle::signals::WorkerOrder;
 use crate::limits::ranges;
 use crate::models::prefork::{PreforkMixIn, WorkerHandle, WorkerSet};
 use crate::models::prefork_worker;
+use crate::os::guard::discard;
 use crate::os::process::Pid;
 use crate::os::shortage;
 use crate::request::catch_panic;
@@ -147,7 +148,8 @@ impl PreforkMixIn {
     fn reload(&self, crew: &mut Crew, accept_loop: &AcceptLoop<'_>) {
         log::info!(signal = "SIGHUP"; "SIGHUP: replacing the workers");
         if let Err(error) = catch_panic(|| accept_loop.core().hooks.reload()) {
-            return log::error!(hook = "reload"; "cannot replace the workers: reload hook failed: {error}");
+            log::error!(hook = "reload"; "cannot replace the workers: reload hook failed: {error}");
+            return discard(error);
         }
         let squad = self.worker_set.lock();
         let staying = squad.workers.iter().flatten().filter(|worker| !worker.leaves);
