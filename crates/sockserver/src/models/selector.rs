@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use sock::{AsFd, Socket, errno, socketpair};
+use sock::{AsFd, Socket, errno};
 
 use crate::accept::acceptor::{AcceptGate, Accepted, Acceptor, Attempt};
 use crate::accept::mixin::AcceptLoop;
@@ -30,6 +30,7 @@ use crate::models::worker_threads::keep_running;
 use crate::os::guard::guard;
 use crate::os::interleave;
 use crate::os::log::errno_field;
+use crate::os::pair::pair;
 use crate::os::poller::{self, Event, Poller};
 use crate::os::process;
 use crate::os::shortage;
@@ -234,7 +235,7 @@ impl MixIn for SelectorMixIn {
             match accept_loop.wait_without_accepting(&[], limit) {
                 // A request has ended: there may be a permit, or a descriptor.
                 Ok(true) => {
-                    shared.resume_accepting()?;
+                    shared.resume_accepting();
                     let is_due = limit.is_some_and(|limit| attempted.elapsed() >= limit);
                     // A drain has accepted clients, for which the poller has no event. Or the process
                     // that was woken for a client did not accept it.
@@ -373,7 +374,7 @@ impl Waker {
 
 impl Shared {
     fn new(mixin: &SelectorMixIn, core: &Core) -> io::Result<Shared> {
-        let (ours, theirs) = socketpair()?;
+        let (ours, theirs) = pair()?;
         ours.setblocking(false)?;
         theirs.setblocking(false)?;
         let poller = Poller::new()?;
@@ -444,7 +445,11 @@ impl Shared {
         // The gate opens after this: an event for a client that waits already comes only once.
         self.gate.open(acceptor, |acceptor| {
             for listener in acceptor.listeners() {
-                self.add_listener(listener)?;
+                if let Err(error) = self.add_listener(listener) {
+                    // The workers would get their events without an open gate.
+                    self.remove_listeners(acceptor);
+                    return Err(error);
+                }
             }
             let mut work = self.work.lock();
             // Of the loop before.
@@ -484,8 +489,20 @@ impl Shared {
         self.waker.wake();
     }
 
-    /// Begins to accept again after a pause.
-    fn resume_accepting(&self) -> io::Result<()> {
+    /// Begins to accept again after a pause. After an error the pause begins again, and ends with the
+    /// next attempt.
+    fn resume_accepting(&self) {
+        if let Err(error) = self.try_to_resume() {
+            log_limited!(
+                error, LogKind::Accept(errno(&error)), errno = errno_field(&error);
+                "cannot resume accepting: {error}"
+            );
+            // The wait in the poller must end with the new pause.
+            self.waker.wake();
+        }
+    }
+
+    fn try_to_resume(&self) -> io::Result<()> {
         let resume = |acceptor: Option<&Acceptor>| {
             if self.work.lock().accept_paused_until.take().is_none() {
                 return Ok(());
@@ -582,13 +599,7 @@ impl Shared {
                 self.wake_monitor();
             }
             if opens {
-                // After an error the pause begins again, and ends with the next attempt.
-                if let Err(error) = self.resume_accepting() {
-                    log_limited!(
-                        error, LogKind::Accept(errno(&error)), errno = errno_field(&error);
-                        "cannot resume accepting: {error}"
-                    );
-                }
+                self.resume_accepting();
             }
             work = self.work.lock();
         }
