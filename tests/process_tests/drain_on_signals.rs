@@ -23,6 +23,7 @@ use sockserver::{
 };
 
 use crate::Test;
+use crate::default_timeout::with_client;
 use crate::support::{
     Gate, LIMIT, LOOPBACK, OpenOnDrop, connect_to, read_to_end, sleep_briefly, wait_for_stats, wait_until,
 };
@@ -49,6 +50,8 @@ pub(crate) const TESTS: &[Test] = &[
         "a_signal_drains_a_forking_server_of_single_requests",
         a_signal_drains_a_forking_server_of_single_requests,
     ),
+    #[cfg(target_os = "linux")]
+    ("a_forking_server_waits_in_a_drain", a_forking_server_waits_in_a_drain),
 ];
 
 /// Programs that tests start.
@@ -701,4 +704,45 @@ fn a_signal_drains_a_forking_server_of_single_requests() {
     let report = server.drained().expect("a drain");
     assert_eq!((report.aborted.len(), report.still_running), (0, 0), "{report}");
     assert_eq!(children(), "");
+}
+
+/// The time that this process has had a processor, in hundredths of a second: proc_pid_stat(5).
+#[cfg(target_os = "linux")]
+fn processor_time() -> u64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let times = fields.split_whitespace().skip(11).take(2).map(|time| time.parse::<u64>().unwrap());
+    times.sum()
+}
+
+/// A client waits in the accept queue for the end of another one. The loop must wait as well.
+#[cfg(target_os = "linux")]
+fn a_forking_server_waits_in_a_drain() {
+    let builder = ForkingTCPServer::builder(handler_fn(|cx: &mut StreamContext<'_>| {
+        cx.wfile.write_all(b"begun ")?;
+        let text = cx.request.recv(1)?;
+        cx.wfile.write_all(&text)
+    }));
+    let server = builder.mixin(ForkingMixIn::new().max_children(1)).drain_on_signals(LIMIT);
+    let server = server.bind(LOOPBACK).unwrap();
+    let (address, pid) = (server.server_address().clone(), getpid());
+    let before = processor_time();
+    with_client(
+        || server.serve_forever().unwrap(),
+        || {
+            let first = connect_to(&address);
+            assert_eq!(first.recv(6).unwrap(), b"begun ");
+            let second = connect_to(&address);
+            kill_process(pid, Signal::TERM).unwrap();
+            wait_until("new clients are refused", || refused(&address));
+            thread::sleep(Duration::from_secs(1));
+            first.sendall(b"1").unwrap();
+            assert_eq!(read_to_end(&first), "1");
+            second.sendall(b"2").unwrap();
+            assert_eq!(read_to_end(&second), "begun 2");
+        },
+    );
+    let took = processor_time() - before;
+    assert!(took < 30, "the loop has used a processor for {took}0 ms of a second");
+    server.server_close().unwrap();
 }

@@ -797,7 +797,7 @@ impl<'a> AcceptLoop<'a> {
             let requested = duties.run_at_intervals(handle);
             if let Some(limit) = requested.filter(|_| handle.lame_duck_of_duties().is_none()) {
                 handle.begin_drain(limit, handle.is_serving());
-                handle.request_shutdown()?;
+                self.request_shutdown_once()?;
             }
         }
         if let Some(signals) = self.signals {
@@ -805,7 +805,7 @@ impl<'a> AcceptLoop<'a> {
             let requested = signals.requested_drain();
             if let Some(limit) = requested.filter(|_| !self.lame_duck_goes_on(signals)) {
                 self.core.handle.begin_drain(limit, self.core.handle.is_serving());
-                self.core.handle.request_shutdown()?;
+                self.request_shutdown_once()?;
                 if self.core.handle.queue().is_open() && signals.second_signal() {
                     self.core.handle.close_queue();
                 }
@@ -830,6 +830,12 @@ impl<'a> AcceptLoop<'a> {
 }
 
 impl AcceptLoop<'_> {
+    /// Requests the end of the loop, which wakes it: in each turn of a drain it would never wait.
+    fn request_shutdown_once(&self) -> io::Result<()> {
+        let handle = &self.core.handle;
+        if handle.stop_requested() { Ok(()) } else { handle.request_shutdown() }
+    }
+
     /// Returns whether a signal has begun the lame duck, and neither its time nor a second signal has
     /// ended it.
     fn lame_duck_goes_on(&self, signals: &Signals) -> bool {
