@@ -77,6 +77,7 @@ pub(crate) const TESTS: &[Test] = &[
     #[cfg(target_os = "linux")]
     ("upgrade_that_fails_leaves_the_old_version", upgrades_that_fail),
     ("systemd_is_notified_of_the_state_of_a_server", systemd_is_notified),
+    ("a_full_queue_of_systemd_delays_nothing", a_full_queue_of_systemd_delays_nothing),
     ("systemd_is_notified_of_a_new_version", systemd_is_notified_of_a_new_version),
     ("systemd_is_notified_of_a_failed_handover", systemd_is_notified_of_a_failure),
     ("handover_that_fails_restores_the_mode_of_blocking", a_failure_restores_the_mode_of_blocking),
@@ -752,6 +753,33 @@ fn systemd_is_notified() {
         server.signal(Signal::TERM);
         assert_eq!(manager.next(), "STOPPING=1\n", "{model}");
         assert!(server.wait());
+    }
+}
+
+/// A service manager that does not receive for some time holds up neither clients nor the stop.
+fn a_full_queue_of_systemd_delays_nothing() {
+    for model in MODELS {
+        let manager = Manager::new();
+        let filler = Socket::new(AF_UNIX, sock::SOCK_DGRAM, 0).unwrap();
+        filler.setblocking(false).unwrap();
+        filler.connect(&*manager.path).unwrap();
+        while filler.send(b"full").is_ok() {}
+        let variables = [("NOTIFY_SOCKET", &*manager.path), ("WATCHDOG_USEC", "100000")];
+        let server = Program::start(model, &variables);
+        let address = address_of(&server.wait_for("serving"));
+        assert_eq!(ask(&mut None, "close\n", &address).unwrap(), server.id(), "{model}");
+        // What could not be sent is sent again.
+        let mut seen = [false; 2];
+        while seen != [true; 2] {
+            match &manager.socket.recv(1000).unwrap()[..] {
+                b"READY=1\n" => seen[0] = true,
+                b"WATCHDOG=1\n" => seen[1] = true,
+                other => assert_eq!(other, b"full", "{model}"),
+            }
+        }
+        while filler.send(b"full").is_ok() {}
+        server.signal(Signal::TERM);
+        assert!(server.wait(), "{model}");
     }
 }
 

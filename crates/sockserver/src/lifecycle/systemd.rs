@@ -1,14 +1,17 @@
 //! Sockets from systemd, and messages to it.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
 use rustix::io::{FdFlags, fcntl_setfd};
 use sd_notify::NotifyState;
-use sock::{Socket, errno};
+use sock::{AF_UNIX, SOCK_DGRAM, Socket, errno};
 
 use crate::lifecycle::duty::{Duty, Next};
 use crate::lifecycle::handle::ServerHandle;
@@ -23,7 +26,12 @@ pub(crate) struct Systemd {
     next_heartbeat: Instant,
     /// The last state of a handover that was sent.
     sent: Handing,
+    /// The last state for which the service manager had no room, and when it is sent again.
+    unsent: Option<(String, Instant)>,
 }
+
+/// The time until a message is sent again for which the service manager had no room.
+const RETRY: Duration = Duration::from_millis(100);
 
 impl Systemd {
     pub(crate) fn new() -> Systemd {
@@ -32,41 +40,87 @@ impl Systemd {
             heartbeat: heartbeat.map(|limit| limit / 2),
             next_heartbeat: Instant::now(),
             sent: Handing::Nothing,
+            unsent: None,
         }
     }
 }
 
-fn send(states: &[NotifyState<'_>]) {
-    // Without `NOTIFY_SOCKET` it has no effect.
-    if let Err(error) = sd_notify::notify(states) {
-        let kind = LogKind::Other(error.kind(), errno(&error));
-        log_limited!(warn, kind, errno = errno_field(&error); "cannot notify the service manager: {error}");
+/// Sends a message. Returns false if it has to be sent again.
+fn send(message: &str) -> bool {
+    // Without it there is no service manager.
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return true };
+    match send_to(&path, message.as_bytes()) {
+        Ok(()) => true,
+        Err(error) => {
+            let kind = LogKind::Other(error.kind(), errno(&error));
+            log_limited!(warn, kind, errno = errno_field(&error); "cannot notify the service manager: {error}");
+            error.kind() != io::ErrorKind::WouldBlock
+        }
+    }
+}
+
+/// Sends a datagram without waiting. `sd_notify::notify` waits while the queue of the service manager is
+/// full.
+fn send_to(path: &OsStr, message: &[u8]) -> io::Result<()> {
+    let socket = Socket::new(AF_UNIX, SOCK_DGRAM, 0)?;
+    socket.setblocking(false)?;
+    // sd_notify(3): an abstract name begins with `@`.
+    let name = match path.as_bytes() {
+        [b'@', rest @ ..] => OsString::from_vec([b"\0", rest].concat()),
+        _ => path.to_owned(),
+    };
+    socket.connect(Path::new(&name))?;
+    socket.send(message).map(drop)
+}
+
+/// Returns the message that reports these states.
+fn message_of(states: &[NotifyState<'_>]) -> String {
+    states.iter().map(|state| format!("{state}\n")).collect()
+}
+
+impl Systemd {
+    /// Sends a state in place of one that could not be sent.
+    fn send_state(&mut self, states: &[NotifyState<'_>]) {
+        let message = message_of(states);
+        self.unsent = (!send(&message)).then(|| (message, Instant::now() + RETRY));
+    }
+
+    fn send_again(&mut self) {
+        if self.unsent.as_ref().is_some_and(|(_, due)| Instant::now() >= *due) {
+            let message = self.unsent.take().map(|(message, _)| message).unwrap_or_default();
+            if !send(&message) {
+                self.unsent = Some((message, Instant::now() + RETRY));
+            }
+        }
     }
 }
 
 impl Duty for Systemd {
     fn waits_for(&self, _: &mut Vec<Arc<Socket>>) -> Option<Instant> {
-        self.heartbeat.map(|_| self.next_heartbeat)
+        let heartbeat = self.heartbeat.map(|_| self.next_heartbeat);
+        heartbeat.into_iter().chain(self.unsent.as_ref().map(|(_, due)| *due)).min()
     }
 
     fn run(&mut self, server: &ServerHandle) -> Next {
         if let Some(heartbeat) = self.heartbeat {
             if Instant::now() >= self.next_heartbeat {
-                self.next_heartbeat = Instant::now() + heartbeat;
-                send(&[NotifyState::Watchdog]);
+                let is_sent = send(&message_of(&[NotifyState::Watchdog]));
+                self.next_heartbeat =
+                    Instant::now() + if is_sent { heartbeat } else { heartbeat.min(RETRY) };
             }
         }
+        self.send_again();
         let handing = server.handing();
         if handing != std::mem::replace(&mut self.sent, handing) {
             match handing {
                 Handing::InProgress => match NotifyState::monotonic_usec_now() {
-                    Ok(now) => send(&[NotifyState::Reloading, now]),
-                    Err(_) => send(&[NotifyState::Reloading]),
+                    Ok(now) => self.send_state(&[NotifyState::Reloading, now]),
+                    Err(_) => self.send_state(&[NotifyState::Reloading]),
                 },
-                Handing::Nothing => send(&[NotifyState::Ready]),
+                Handing::Nothing => self.send_state(&[NotifyState::Ready]),
                 Handing::Done(pid) => {
                     self.heartbeat = None;
-                    send(&[NotifyState::MainPid(pid), NotifyState::Ready]);
+                    self.send_state(&[NotifyState::MainPid(pid), NotifyState::Ready]);
                 }
             }
         }
@@ -74,13 +128,13 @@ impl Duty for Systemd {
     }
 
     fn serving(&mut self, _: &ServerHandle) {
-        send(&[NotifyState::Ready]);
+        self.send_state(&[NotifyState::Ready]);
     }
 
     fn stopped(&mut self, server: &ServerHandle) {
         // A successor is the service now.
         if !matches!(server.handing(), Handing::Done(_)) {
-            send(&[NotifyState::Stopping]);
+            self.send_state(&[NotifyState::Stopping]);
         }
     }
 }
