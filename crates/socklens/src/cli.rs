@@ -28,6 +28,7 @@ usage: socklens [serve [SCENARIO.scn] [OPTIONS]]
        socklens list
        socklens show NAME
        socklens help
+       socklens --version
 
 serve  opens lessons, a scenario of yours, or programs in a browser. It prints an address of this
        machine, which has a secret token
@@ -134,6 +135,9 @@ fn command(arguments: &[String]) -> Result<u8, String> {
         Some(serve::LESSON) => serve::lesson(rest),
         Some(serve::WATCHED) => serve::watched(rest),
         Some("help" | "--help" | "-h") => print(HELP).map(|()| 0),
+        Some("--version" | "-V") => {
+            print(concat!("socklens ", env!("CARGO_PKG_VERSION"), "\n")).map(|()| 0)
+        }
         Some(other) => {
             let hint = suggestion(other, ["run", "watch", "export", "list", "show", "serve", "help"]);
             Err(format!("unknown command {other:?}{hint}; socklens help prints the usage"))

@@ -551,6 +551,15 @@ fn a_recording_has_tcp_info_also_of_sockets_that_have_died() {
     assert_eq!(repeated, 1, "a value that has not changed: {of_b1:#?}");
 }
 
+#[test]
+fn the_version_is_printed() {
+    for option in ["--version", "-V"] {
+        let ran = socklens(&[option]);
+        assert_eq!(ran.stdout, format!("socklens {}\n", env!("CARGO_PKG_VERSION")));
+        assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    }
+}
+
 /// No shell runs, so what only a shell can do is a mistake, and the text says what to write instead.
 #[test]
 fn a_command_for_a_shell_is_refused_before_anything_runs() {

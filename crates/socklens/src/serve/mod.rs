@@ -104,7 +104,10 @@ pub(crate) fn serve(arguments: &[String]) -> Result<u8, String> {
         }
     }
     if file.is_some() && !programs.is_empty() {
-        return Err("serve takes a scenario, or programs, and not both".to_owned());
+        let option = &programs[0];
+        return Err(format!(
+            "serve takes a scenario, or programs, and not both: {option} is an option of programs"
+        ));
     }
     // A path, so that it cannot be taken for an option or for a built-in scenario.
     let file = file.map(|file| if file.contains('/') { file.to_owned() } else { format!("./{file}") });
