@@ -74,7 +74,7 @@ impl StreamRequestHandler for Service {
         cx.close_connection = !(is_kept && self.keeps_alive && is_ready);
         let connection = if cx.close_connection { "close" } else { "keep-alive" };
         let kind = if path == "/metrics" { OPENMETRICS } else { "text/plain; charset=utf-8" };
-        let fields = format!("Content-Type: {kind}\r\nContent-Length: {}", body.len());
+        let fields = format!("Content-Type: {kind}\r\nAllow: GET, HEAD\r\nContent-Length: {}", body.len());
         let body = if method == "HEAD" { "" } else { &body };
         write!(cx.wfile, "HTTP/1.1 {status}\r\n{fields}\r\nConnection: {connection}\r\n\r\n{body}")
     }

@@ -140,6 +140,15 @@ fn http_page_and_service_take_no_body_for_a_request() {
     }
 }
 
+/// An answer of 405 has to list the methods (RFC 9110, section 15.5.6).
+#[test]
+fn service_lists_its_methods() {
+    let mut server = Program::start(Language::Rust, "service", &ANY_PORT);
+    let answer = request(&server.address(), b"DELETE / HTTP/1.1\r\nHost: here\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{answer}");
+    assert!(answer.contains("\r\nAllow: GET, HEAD\r\n"), "{answer}");
+}
+
 /// A model that serves one connection at a time closes it, so that the next client is served.
 #[test]
 fn http_page_does_not_keep_clients_waiting() {
