@@ -21,9 +21,10 @@ use sockserver::{
 };
 
 use crate::Test;
-use crate::support::{LIMIT, LOOPBACK, connect_to, read_to_end};
+use crate::support::{LIMIT, LOOPBACK, connect_to, read_to_end, wait_until};
 
 pub(crate) const TESTS: &[Test] = &[
+    ("forked_children_that_run_at_the_close_count_as_aborted", children_left_at_the_close),
     ("forking_counts_by_exit_status", counts_by_exit_status),
     ("forking_counts_and_logs_a_killed_child", counts_and_logs_a_killed_child),
     ("forking_first_byte_deadline", first_byte),
@@ -589,4 +590,36 @@ fn a_child_cannot_stop_it() {
     });
     let (stats, response) = one(builder(handler), |_| ());
     assert_eq!((stats.finished, response.as_str()), (1, "refused"));
+}
+
+fn children_left_at_the_close() {
+    let builder = ForkingTCPServer::builder(handler_fn(|cx| {
+        cx.wfile.write_all(b"begun ")?;
+        let text = cx.request.recv(1)?;
+        cx.wfile.write_all(&text)
+    }));
+    let server = builder
+        .mixin(ForkingMixIn::new().block_on_close(false))
+        .poll_interval(Duration::from_millis(5))
+        .service_actions(|server| {
+            if server.stats().accepted == 1 {
+                server.request_shutdown().unwrap();
+            }
+        })
+        .bind(LOOPBACK)
+        .unwrap();
+    let client = connect_to(server.server_address());
+    server.serve_forever().unwrap();
+    assert_eq!(client.recv(6).unwrap(), b"begun ");
+    let handle = server.handle();
+    server.server_close().unwrap();
+    let stats = handle.stats();
+    assert_eq!((stats.aborted, stats.rejected, stats.in_flight), (1, 0, 0));
+    client.sendall(b"1").unwrap();
+    assert_eq!(read_to_end(&client), "1");
+    wait_until("the next close reaps it", || {
+        let next = ForkingTCPServer::new(LOOPBACK, handler_fn(|_| Ok(()))).unwrap();
+        next.server_close().unwrap();
+        children().is_empty()
+    });
 }

@@ -189,7 +189,8 @@ pub enum Outcome {
     Rejected,
     /// A deadline ended the request.
     TimedOut(DeadlineKind),
-    /// The request was aborted because the time of a drain expired.
+    /// The request was aborted because the time of a drain expired, or its forked child still ran when
+    /// the server was closed.
     Aborted,
 }
 

@@ -93,6 +93,10 @@ struct Child {
     place: Option<usize>,
 }
 
+/// Children of servers that were closed while they ran. Those that have exited are reaped when the
+/// next server is closed, and the system reaps the others when this process exits.
+static LEFT: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
 /// How often waitpid(2) is called for every child. A child that was killed, or has replaced itself
 /// by exec, sends no message at its exit.
 const RECHECK: Duration = Duration::from_millis(100);
@@ -452,10 +456,17 @@ impl MixIn for ForkingMixIn {
                 self.collect_children();
             }
         }
-        // The system reaps the other children when this process exits.
         let left = self.children.lock().split_off(0);
+        let mut former = LEFT.lock();
+        former.retain(|pid| process::wait_child(*pid) == WaitStatus::Running);
+        former.extend(left.iter().map(|child| child.pid));
+        drop(former);
         if !left.is_empty() && self.block_on_close {
             log::warn!(count = left.len(); "closed the server while {} children still run", left.len());
+        }
+        for child in left {
+            // Its outcome is not known.
+            child.job.ended_in_child(Outcome::Aborted);
         }
         Ok(())
     }
