@@ -28,6 +28,7 @@ use sockserver::{
 
 use self::scraper::Scraper;
 use crate::Test;
+use crate::preforking;
 use crate::support::{LIMIT, LOOPBACK, wait_until};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -76,6 +77,12 @@ pub(crate) const TESTS: &[Test] = &[
     ("upgrade_of_a_prefork_server_loses_no_request", || upgrade("prefork")),
     #[cfg(target_os = "linux")]
     ("upgrade_that_fails_leaves_the_old_version", upgrades_that_fail),
+    (
+        "prefork_workers_leave_offered_listeners_when_their_parent_is_killed",
+        workers_leave_offered_listeners,
+    ),
+    ("upgrade_leaves_nothing_to_a_second_server", a_second_server_binds),
+    ("handover_without_a_limit_of_time", without_a_limit),
     ("systemd_is_notified_of_the_state_of_a_server", systemd_is_notified),
     ("a_full_queue_of_systemd_delays_nothing", a_full_queue_of_systemd_delays_nothing),
     ("systemd_is_notified_of_a_new_version", systemd_is_notified_of_a_new_version),
@@ -186,7 +193,10 @@ fn serve<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
         builder = builder.admin(LOOPBACK);
     }
     let grace = variable("GRACE").parse().map_or(LIMIT, Duration::from_millis);
-    let timeout = variable("TIMEOUT").parse().map_or(LIMIT, Duration::from_millis);
+    let timeout = match &*variable("TIMEOUT") {
+        "max" => Duration::MAX,
+        milliseconds => milliseconds.parse().map_or(LIMIT, Duration::from_millis),
+    };
     let server = if !variable("UPGRADE").is_empty() {
         let upgrade = match &*variable("UPGRADE") {
             "self" => Upgrade::to_current_program().unwrap(),
@@ -218,6 +228,12 @@ fn serve<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
     if let Some(address) = server.handle().admin_address() {
         println!("scraped at {address}");
     }
+    let _second = (!variable("SECOND").is_empty()).then(|| {
+        let second = TCPServer::builder(|| Service { closes: true }).systemd();
+        let second = second.bind_or_take_over(LOOPBACK).unwrap();
+        println!("second {}", second.server_address());
+        second
+    });
     println!("serving {}", server.server_address());
     server.serve_forever().unwrap();
     if let Some(report) = server.drained() {
@@ -620,6 +636,24 @@ fn killed_when_it_is_ready(model: &str, old: &Program, path: &Path, relay: &Path
     drop((new, theirs, ours));
     old.signal(Signal::CONT);
     old.wait_for_log("failed, continue serving: the other process has ended the handover");
+/// The successor takes the end of the connection for a release, and accepts.
+fn workers_leave_offered_listeners() {
+    let folder = Folder::new();
+    let old = start("prefork", &folder.path());
+    let address = address_of(&old.wait_for("serving"));
+    assert_eq!(ask(&mut None, "close\n", &address).unwrap(), old.id());
+    let (successor, listener) = receive_listener(&folder.path());
+    let workers = preforking::children(old.child.id());
+    assert_eq!(workers.len(), WORKERS);
+    drop(old);
+    preforking::wait_until_ended(&workers);
+    assert_eq!(successor.recv(1).unwrap(), b"");
+    let client = Socket::new(address.family(), SOCK_STREAM, 0).unwrap();
+    client.connect(&address).expect("the listener is open");
+    let listener = Socket::from_fd(listener, None, None, None).unwrap();
+    listener.settimeout(LIMIT).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    assert_eq!(accepted.getpeername().unwrap(), client.getsockname().unwrap());
 }
 
 /// The new version, which is a child of the old one.
@@ -657,6 +691,35 @@ fn upgrade(model: &str) {
     load.wait_for_answers(100);
     assert_eq!(load.stop(), [""; 0], "{model}");
     assert!(old.wait(), "the old version has failed");
+}
+
+/// The variables that name the listeners stay in the environment.
+fn a_second_server_binds() {
+    let old = Program::start("threading", &[("UPGRADE", "self"), ("SECOND", "1")]);
+    old.wait_for("second");
+    let address = old.wait_for("serving");
+    let _new = NewVersion::started_by(&old);
+    assert_ne!(old.wait_for("second"), address);
+    assert_eq!(old.wait_for("serving"), address);
+    assert!(old.wait());
+}
+
+/// The largest number is no limit.
+fn without_a_limit() {
+    for model in ["threading", "prefork"] {
+        let folder = Folder::new();
+        let path = folder.path();
+        let variables = [("HANDOVER", path.to_str().unwrap()), ("TIMEOUT", "max")];
+        let old = Program::start(model, &variables);
+        old.wait_for("serving");
+        let new = Program::start(model, &variables);
+        new.wait_for("serving");
+        assert!(old.wait());
+        let old = Program::start(model, &[("UPGRADE", "self"), ("TIMEOUT", "max")]);
+        old.wait_for("serving");
+        let _new = NewVersion::started_by(&old);
+        assert!(old.wait());
+    }
 }
 
 /// Returns how many children a process has. Each one is a child of the thread that has started it.

@@ -107,6 +107,7 @@ const IN_EACH_CLASS: &[&str] = &[
     "handover_of_a_prefork_server_answers_in_replaced_workers",
     "handover_fails_before_it_is_ready_prefork",
     "upgrade_of_a_prefork_server_loses_no_request",
+    "prefork_workers_leave_offered_listeners_when_their_parent_is_killed",
     "prefork_leaves_released_listeners",
     "prefork_workers_leave_adopted_listeners_when_their_parent_is_killed",
     "handlers_of_prefork_servers_see_a_stop",

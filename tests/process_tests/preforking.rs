@@ -487,7 +487,7 @@ fn state(pid: i32) -> Option<char> {
 }
 
 /// Orphans are reaped by init, or not at all if init does not reap.
-fn wait_until_ended(workers: &[i32]) {
+pub(crate) fn wait_until_ended(workers: &[i32]) {
     let begin = Instant::now();
     while let Some(pid) = workers.iter().find(|pid| !matches!(state(**pid), None | Some('Z'))) {
         let proc_file = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();

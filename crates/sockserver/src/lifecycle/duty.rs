@@ -11,6 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use sock::{POLLIN, Poll, Socket};
 
 use crate::lifecycle::handle::ServerHandle;
+use crate::lifecycle::keep_running::keep_running;
 use crate::os::log::errno_field;
 use crate::os::shortage;
 use crate::os::waker::Waker;
@@ -185,7 +186,10 @@ impl Duties {
         // That of the parent does not exist here.
         std::mem::forget(thread.take());
         let (server, wakes, closed) = (server.clone(), Arc::clone(&waker), Arc::clone(&is_closed));
-        let run = move || run_thread(&server, &wakes, &closed);
+        let run = move || {
+            let mut has_drained = false;
+            keep_running(|| run_thread(&server, &wakes, &closed, &mut has_drained));
+        };
         let handle = thread::Builder::new().name("sockserver-duties".to_owned()).spawn(run)?;
         *thread = Some(DutyThread { pid: own, waker, is_closed, handle });
         Ok(())
@@ -347,13 +351,12 @@ impl Duties {
     }
 }
 
-fn run_thread(server: &ServerHandle, waker: &Waker, is_closed: &AtomicBool) {
+fn run_thread(server: &ServerHandle, waker: &Waker, is_closed: &AtomicBool, has_drained: &mut bool) {
     let duties = server.duties();
-    let mut has_drained = false;
     while !is_closed.load(Ordering::Acquire) {
         let mut sockets = Vec::new();
         let mut limit = duties.waits_for(&mut sockets);
-        if !has_drained && duties.requested_drain().is_some() {
+        if !*has_drained && duties.requested_drain().is_some() {
             limit = limit.into_iter().chain(server.lame_duck_of_duties()).min();
         }
         let mut set = vec![waker.poll()];
@@ -365,8 +368,8 @@ fn run_thread(server: &ServerHandle, waker: &Waker, is_closed: &AtomicBool) {
         }
         let Some(limit) = duties.run(server) else { continue };
         // No thread could be started for the drain, and this one goes on with the duties.
-        if !has_drained && server.lame_duck_of_duties().is_none() {
-            has_drained = true;
+        if !*has_drained && server.lame_duck_of_duties().is_none() {
+            *has_drained = true;
             match server.drain_for_successor(limit) {
                 Ok(report) => report.log(),
                 Err(error) => log::error!(errno = errno_field(&error); "cannot drain: {error}"),

@@ -68,6 +68,9 @@ struct Shared {
     /// Other processes use the listeners, so they are not shut down, and the clients in their queues
     /// are left to those processes.
     shares_listeners: Arc<SharedWord>,
+    /// A successor has duplicates of the listeners, which are not released yet. If this process dies, the
+    /// successor accepts, so the workers do not shut them down.
+    offers_listeners: Arc<SharedWord>,
     /// Nothing is accepted: another process has not released the listeners yet.
     holds_accept: Arc<SharedWord>,
     /// Which clients are refused because of their address.
@@ -127,7 +130,8 @@ impl ServerHandle {
     pub(crate) fn for_worker(&self) -> io::Result<ServerHandle> {
         let limits = self.registry().limits().clone();
         let shared = &self.shared;
-        let words = [&shared.shares_listeners, &shared.holds_accept].map(Arc::clone);
+        let words =
+            [&shared.shares_listeners, &shared.offers_listeners, &shared.holds_accept].map(Arc::clone);
         let traffic = Arc::clone(shared.registry.permits.traffic());
         let admission = Arc::clone(&shared.admission);
         let state = shared.state.for_worker();
@@ -138,7 +142,7 @@ impl ServerHandle {
 
     /// Creates the handle of a server, which may fork.
     pub(crate) fn new(limits: Limits, admission: Arc<Admission>, forks: bool) -> io::Result<ServerHandle> {
-        let words = [SharedWord::new(forks)?, SharedWord::new(forks)?];
+        let words = [SharedWord::new(forks)?, SharedWord::new(forks)?, SharedWord::new(forks)?];
         let traffic = Traffic::new(forks, &limits.duration_buckets)?;
         ServerHandle::of_process(
             limits,
@@ -154,7 +158,7 @@ impl ServerHandle {
         limits: Limits,
         pid: u32,
         state: StateCell,
-        [shares_listeners, holds_accept]: [Arc<SharedWord>; 2],
+        [shares_listeners, offers_listeners, holds_accept]: [Arc<SharedWord>; 3],
         traffic: Arc<Traffic>,
         admission: Arc<Admission>,
     ) -> io::Result<ServerHandle> {
@@ -164,6 +168,7 @@ impl ServerHandle {
             listeners: Mutex::default(),
             parent_listeners: OnceLock::new(),
             shares_listeners,
+            offers_listeners,
             admission,
             holds_accept,
             duties: Duties::default(),
@@ -487,6 +492,16 @@ impl ServerHandle {
         self.shared.shares_listeners.is_set()
     }
 
+    /// Sets whether a successor has duplicates of the listeners, which are not released yet.
+    pub(crate) fn set_offers_listeners(&self, offers: bool) {
+        self.shared.offers_listeners.set(offers);
+    }
+
+    /// Returns whether the listeners are left to other processes when this server has died.
+    pub(crate) fn leaves_listeners(&self) -> bool {
+        self.shares_listeners() || self.shared.offers_listeners.is_set()
+    }
+
     /// Returns whether other processes accept from the listeners too: workers of the same server, or
     /// other servers.
     pub(crate) fn competes_for_clients(&self) -> bool {
@@ -728,7 +743,7 @@ impl ServerHandle {
         shared.state.renew()?;
         self.traffic().renew()?;
         shared.admission.renew()?;
-        for flag in [&shared.shares_listeners, &shared.holds_accept] {
+        for flag in [&shared.shares_listeners, &shared.offers_listeners, &shared.holds_accept] {
             let is_set = flag.is_set();
             flag.renew()?;
             flag.set(is_set);

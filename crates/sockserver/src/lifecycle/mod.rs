@@ -11,6 +11,7 @@ pub(crate) mod gauges;
 pub(crate) mod handle;
 #[cfg(unix)]
 pub(crate) mod handover;
+pub(crate) mod keep_running;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics_reporter;
 pub(crate) mod registry;

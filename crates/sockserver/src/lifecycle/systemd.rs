@@ -17,6 +17,7 @@ use crate::lifecycle::duty::{Duty, Next};
 use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::release::Handing;
 use crate::limits::log_limit::{LogKind, log_limited};
+use crate::os::exec;
 use crate::os::log::errno_field;
 
 /// Sends the state of the server to the service manager, and the heartbeats of its watchdog.
@@ -139,13 +140,17 @@ impl Duty for Systemd {
     }
 }
 
-/// Takes the sockets that systemd has passed to this process, in their order.
+/// Takes the sockets that systemd has passed to this process, in their order. Those that this process has
+/// inherited from its predecessor, by the same protocol, are not among them.
 ///
 /// # Errors
 ///
 /// Returns an error of kind `InvalidInput` if one is no listener and no socket for datagrams of IP
 /// or Unix.
 pub(crate) fn activated() -> io::Result<Vec<Socket>> {
+    if exec::is_inheritor() {
+        return Ok(Vec::new());
+    }
     let mut passed = ListenFd::from_env();
     let sockets = (0..passed.len()).map(|index| {
         let fd = take(&mut passed, index)?;

@@ -15,10 +15,11 @@ use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
 use crate::lifecycle::gauges::{self, BusyThread, ThreadStats};
 use crate::lifecycle::handle::ServerHandle;
+use crate::lifecycle::keep_running::keep_running;
 use crate::limits::ranges;
 use crate::models::accept_worker::AcceptWorker;
 use crate::models::thread_options::ThreadOptions;
-use crate::models::worker_threads::{WorkerThreads, keep_running};
+use crate::models::worker_threads::WorkerThreads;
 use crate::os::pair::pair;
 use crate::request::job::{Job, Rejected};
 

@@ -308,9 +308,10 @@ impl ControlThread {
             retires = terminated || line.as_ref().is_some_and(|line| line.starts_with("leave "));
             self.retires.store(retires, Ordering::Release);
             handle.stop_local();
-            if line.is_none() && !handle.shares_listeners() {
-                // The parent has died. Its successor needs the address, also while the last
-                // request here runs. A process that shares the listeners goes on with them.
+            if line.is_none() && !handle.leaves_listeners() {
+                // The parent has died. A new server needs the address, also while the last
+                // request here runs. A process that shares the listeners goes on with them, and a
+                // successor that they were offered to begins to accept.
                 self.listeners.iter().for_each(|listener| drop(listener.shutdown(SHUT_RDWR)));
             }
             // It cannot fail for a connected pair that is open.

@@ -13,8 +13,8 @@ use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::MixIn;
 use crate::lifecycle::gauges::{self, ThreadStats};
 use crate::lifecycle::handle::ServerHandle;
+use crate::lifecycle::keep_running::keep_running;
 use crate::models::thread_options::ThreadOptions;
-use crate::models::worker_threads::keep_running;
 use crate::request::job::{Job, Rejected};
 
 /// How long an idle thread waits for the next request.

@@ -178,6 +178,14 @@ unsafe fn run_program(
     }
 }
 
+/// Whether this process has inherited descriptors from [`spawn`], also after [`inherited`] has returned
+/// them.
+#[cfg(feature = "systemd")]
+pub(crate) fn is_inheritor() -> bool {
+    let pid = std::env::var_os("LISTEN_PID").and_then(|pid| parse(pid.into_vec()));
+    std::env::var_os(CONTROL).is_some() && pid == Some(std::process::id() as RawFd)
+}
+
 /// The descriptors that this process has inherited from [`spawn`]: the listeners, and the control
 /// socket. Returns `None` if it has inherited none, and after the first call.
 pub(crate) fn inherited() -> io::Result<Option<(Vec<OwnedFd>, OwnedFd)>> {

@@ -4,21 +4,29 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sock::{Address, Credentials, POLLIN, Poll, Socket};
+use sock::{Address, Credentials, POLLIN, Poll, Socket, errno};
 
 use crate::lifecycle::duty::{Duty, Next};
 use crate::lifecycle::handle::ServerHandle;
 use crate::lifecycle::handover::protocol::{self, HELLO, LineReader, Offer, READY, REFUSED, RELEASED};
 use crate::lifecycle::handover::trigger::Trigger;
 use crate::lifecycle::release::Handing;
+use crate::limits::log_limit::{LogKind, log_limited};
 use crate::os::bound_path::BoundPath;
 use crate::os::exec;
 use crate::os::log::{errno_field, milliseconds};
 use crate::os::pair::pair;
 use crate::os::process::{self, Pid, WaitStatus};
+use crate::os::shortage;
 
 /// How often a child that was killed is checked for its end.
 const REAP_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long no successor is accepted after an error of accept(2), such as `EMFILE`.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a refusal is sent that the system had no memory for.
+const REFUSE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How many connections to the control socket are accepted in one turn.
 const MAX_ACCEPTED: usize = 16;
@@ -31,6 +39,11 @@ pub(crate) struct Offering {
     session: Option<Session>,
     /// The successor that waits for the end of the loop.
     committed: Option<Arc<Socket>>,
+    /// No successor is accepted before: there was no descriptor for one.
+    accept_after: Option<Instant>,
+    /// Successors whose handover has failed, and that could not be informed yet. The end of the connection
+    /// alone would mean that this process has died.
+    refused: Vec<(Arc<Socket>, String)>,
     /// Children that were killed and are not reaped yet.
     killed: Vec<Pid>,
     /// The loop accepts.
@@ -60,7 +73,8 @@ struct Session {
     peer: Arc<Socket>,
     reader: LineReader,
     has_offer: bool,
-    until: Instant,
+    /// `None`: without a limit.
+    until: Option<Instant>,
     limits: Limits,
     pid: Option<i32>,
     /// The successor is a child of this process.
@@ -84,15 +98,21 @@ impl Offering {
             control,
             upgrade,
             session: None,
-            killed: Vec::new(),
             committed: None,
+            accept_after: None,
+            refused: Vec::new(),
+            killed: Vec::new(),
             is_serving: false,
             serves_in_loop,
         }
     }
 
-    fn accept(&self) -> Option<Socket> {
+    fn accept(&mut self) -> Option<Socket> {
         let control = &self.control.as_ref()?.0.socket;
+        if self.accept_after.is_some_and(|after| Instant::now() < after) {
+            return None;
+        }
+        self.accept_after = None;
         // A successor has a duplicate, and may have made the socket blocking.
         let ready = sock::poll(&mut [Poll::new(&**control, POLLIN)], Some(Duration::ZERO));
         if !ready.is_ok_and(|ready| ready > 0) {
@@ -104,7 +124,13 @@ impl Offering {
             Ok(peer) => Some(peer),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(error) => {
-                log::warn!(errno = errno_field(&error); "cannot accept a successor: {error}");
+                let kind = LogKind::Other(error.kind(), errno(&error));
+                log_limited!(
+                    warn, kind, errno = errno_field(&error), limit_ms = milliseconds(ACCEPT_PAUSE);
+                    "cannot accept a successor: {error}"
+                );
+                // The successor stays in the queue, and the socket readable.
+                self.accept_after = Some(Instant::now() + ACCEPT_PAUSE);
                 None
             }
         }
@@ -131,7 +157,7 @@ impl Offering {
             peer: Arc::new(peer),
             reader: LineReader::default(),
             has_offer: false,
-            until: Instant::now() + limits.timeout,
+            until: Instant::now().checked_add(limits.timeout),
             limits: *limits,
             pid: theirs.pid,
             is_child: false,
@@ -160,7 +186,7 @@ impl Offering {
             peer: Arc::new(peer),
             reader: LineReader::default(),
             has_offer: true,
-            until: Instant::now() + limits.timeout,
+            until: Instant::now().checked_add(limits.timeout),
             limits,
             pid: Some(pid),
             is_child: true,
@@ -178,7 +204,7 @@ impl Offering {
     fn advance(&mut self, server: &ServerHandle) -> io::Result<Step> {
         let Some(session) = &mut self.session else { return Ok(Step::Waiting) };
         let Some(line) = session.reader.receive(&session.peer)? else {
-            if Instant::now() >= session.until {
+            if session.until.is_some_and(|until| Instant::now() >= until) {
                 let error = if session.has_offer { "it was not ready in time" } else { "it was silent" };
                 return Err(io::Error::new(io::ErrorKind::TimedOut, error));
             }
@@ -227,6 +253,8 @@ impl Offering {
             files.push(control.path.as_ref().map(BoundPath::file));
         }
         let offer = Offer { is_own: !server.shares_listeners(), files };
+        // If this process is killed from now on, the successor accepts.
+        server.set_offers_listeners(true);
         protocol::send_offer(peer, &offer, &sockets)
     }
 
@@ -257,7 +285,7 @@ impl Offering {
     /// Ends a handover that has failed. The server goes on.
     fn roll_back(&mut self, error: &io::Error, server: &ServerHandle) {
         let Some(session) = self.session.take() else { return };
-        let _ = protocol::send(&session.peer, &format!("{REFUSED}{error}"), &[]);
+        self.refused.push((Arc::clone(&session.peer), format!("{REFUSED}{error}")));
         let pid = session.pid;
         log::warn!(
             pid = pid, errno = errno_field(error);
@@ -268,8 +296,23 @@ impl Offering {
             self.killed.push(child);
         }
         server.set_handing(Handing::Nothing);
+        self.send_refusals(server);
         // The successor has made the listeners non-blocking.
         server.restore_blocking();
+    }
+
+    /// Sends refusals, without waiting. One that cannot be sent now is sent later.
+    fn send_refusals(&mut self, server: &ServerHandle) {
+        if self.refused.is_empty() {
+            return;
+        }
+        self.refused.retain(|(peer, line)| match protocol::send(peer, line, &[]) {
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock || shortage::is_shortage(&error),
+            Ok(()) => false,
+        });
+        if self.refused.is_empty() && self.session.is_none() {
+            server.set_offers_listeners(false);
+        }
     }
 
     /// Sends that the loop has ended, and leaves the control socket to the successor.
@@ -287,12 +330,15 @@ impl Duty for Offering {
         if !self.is_serving {
             return None;
         }
-        sockets.extend(self.control.as_ref().map(|(control, _)| Arc::clone(&control.socket)));
+        if self.accept_after.is_none() {
+            sockets.extend(self.control.as_ref().map(|(control, _)| Arc::clone(&control.socket)));
+        }
         sockets.extend(self.upgrade.as_ref().map(Trigger::receiver));
+        sockets.extend(self.session.as_ref().map(|session| Arc::clone(&session.peer)));
         let reaping = (!self.killed.is_empty()).then(|| Instant::now() + REAP_INTERVAL);
-        let Some(session) = &self.session else { return reaping };
-        sockets.push(Arc::clone(&session.peer));
-        reaping.into_iter().chain([session.until]).min()
+        let refusing = (!self.refused.is_empty()).then(|| Instant::now() + REFUSE_INTERVAL);
+        let until = self.session.as_ref().and_then(|session| session.until);
+        [reaping, refusing, self.accept_after, until].into_iter().flatten().min()
     }
 
     fn run(&mut self, server: &ServerHandle) -> Next {
@@ -300,6 +346,7 @@ impl Duty for Offering {
             return Next::Continue;
         }
         self.killed.retain(|child| process::wait_child(*child) == WaitStatus::Running);
+        self.send_refusals(server);
         if let Err(error) = self.upgrade(server) {
             log::error!(errno = errno_field(&error); "cannot start the new version: {error}");
         }
@@ -346,6 +393,7 @@ impl Duty for Offering {
             drop(socket);
         }
         (self.session, self.committed) = (None, None);
+        self.refused.clear();
         // The signal handler of the parent stays, and has no effect here.
         std::mem::forget(self.upgrade.take());
     }
@@ -354,10 +402,77 @@ impl Duty for Offering {
         self.is_serving = false;
         self.finish();
         self.roll_back(&io::Error::other("the server stops"), server);
+        for (peer, line) in std::mem::take(&mut self.refused) {
+            // It fails if the successor has gone.
+            let _ = shortage::retry(|| protocol::send(&peer, &line, &[]));
+        }
     }
 }
 
 /// Returns a process id for a log line.
 fn shown(pid: Option<i32>) -> String {
     pid.map_or("?".to_owned(), |pid| pid.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use sock::{AF_UNIX, MSG_DONTWAIT, SOCK_STREAM, socketpair};
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { timeout: Duration::MAX, drain: Duration::MAX };
+
+    fn offering(socket: Socket) -> Offering {
+        let mut offering =
+            Offering::new(Some((ControlSocket { path: None, socket: Arc::new(socket) }, LIMITS)), None, false);
+        offering.is_serving = true;
+        offering
+    }
+
+    /// As with `EMFILE`, each accept(2) fails and the socket stays readable.
+    #[test]
+    fn nothing_is_accepted_for_some_time_after_an_error() {
+        let server = ServerHandle::with_defaults().unwrap();
+        // It does not listen.
+        let mut offering = offering(Socket::new(AF_UNIX, SOCK_STREAM, 0).unwrap());
+        let mut sockets = Vec::new();
+        assert_eq!(offering.waits_for(&mut sockets), None);
+        assert_eq!(sockets.len(), 1);
+        let begin = Instant::now();
+        assert!(matches!(offering.run(&server), Next::Continue));
+        sockets.clear();
+        let due = offering.waits_for(&mut sockets).expect("it accepts later");
+        assert!(sockets.is_empty() && due >= begin + ACCEPT_PAUSE);
+    }
+
+    /// The system has no memory for the message, which a buffer that is full stands for.
+    #[test]
+    fn a_refusal_is_sent_before_the_connection_is_closed() {
+        let server = ServerHandle::with_defaults().unwrap();
+        let (ours, theirs) = socketpair().unwrap();
+        let (unused, _) = socketpair().unwrap();
+        let mut offering = offering(unused);
+        let mut filled = 0;
+        while let Ok(sent) = ours.send_with_flags(&[b'x'; 4096], MSG_DONTWAIT) {
+            filled += sent;
+        }
+        offering.session = Some(Session {
+            peer: Arc::new(ours),
+            reader: LineReader::default(),
+            has_offer: true,
+            until: None,
+            limits: LIMITS,
+            pid: None,
+            is_child: false,
+        });
+        server.set_offers_listeners(true);
+        offering.roll_back(&io::Error::other("late"), &server);
+        assert!(offering.waits_for(&mut Vec::new()).is_some() && server.leaves_listeners());
+        while filled > 0 {
+            filled -= theirs.recv(filled).unwrap().len();
+        }
+        offering.run(&server);
+        assert!(offering.refused.is_empty() && !server.leaves_listeners());
+        assert_eq!(theirs.recv_with_flags(100, MSG_DONTWAIT).unwrap(), b"refused late\n");
+    }
 }

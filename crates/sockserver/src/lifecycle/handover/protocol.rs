@@ -136,12 +136,12 @@ pub(crate) fn check_silent(peer: &Socket) -> io::Result<()> {
     }
 }
 
-/// Waits for the offer until `due`.
-pub(crate) fn receive_offer(peer: &Socket, due: Instant) -> io::Result<(Offer, Vec<OwnedFd>)> {
+/// Waits for the offer until `due`, if that is not too far away.
+pub(crate) fn receive_offer(peer: &Socket, due: Option<Instant>) -> io::Result<(Offer, Vec<OwnedFd>)> {
     let (mut text, mut fds) = (Vec::new(), Vec::new());
     loop {
-        let left = due.saturating_duration_since(Instant::now());
-        if sock::poll(&mut [Poll::new(peer, POLLIN)], Some(left))? == 0 {
+        let left = due.map(|due| due.saturating_duration_since(Instant::now()));
+        if sock::poll(&mut [Poll::new(peer, POLLIN)], left)? == 0 {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "no offer of listeners has arrived"));
         }
         let received = match peer.recv_fds(MAX_OFFER, MAX_LISTENERS + 1) {

@@ -14,6 +14,9 @@ use crate::lifecycle::handover::protocol::{self, HELLO, LineReader, READY, REFUS
 use crate::os::bound_path::{BoundPath, DirEntry, FileId};
 use crate::os::exec;
 
+/// The longest timeout of a socket, 136 years: `settimeout` refuses one of millions of years.
+const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// What a predecessor has offered.
 pub(crate) struct Received {
     pub(crate) listeners: Vec<Socket>,
@@ -37,9 +40,9 @@ pub(crate) struct Takeover {
 /// Connects to the predecessor at `path` and receives its listeners. Returns `None` if there is no
 /// predecessor.
 pub(crate) fn connect(path: &Path, timeout: Duration) -> io::Result<Option<Received>> {
-    let due = Instant::now() + timeout;
+    let due = Instant::now().checked_add(timeout);
     let peer = Socket::new(AF_UNIX, SOCK_STREAM, 0)?;
-    peer.settimeout(timeout)?;
+    peer.settimeout(timeout.min(LONGEST))?;
     match peer.connect(path) {
         Err(error)
             if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
@@ -77,7 +80,7 @@ pub(crate) fn from_environment(timeout: Duration) -> io::Result<Option<Received>
     peer.setblocking(false)?;
     let sockets = fds.into_iter().map(|fd| Socket::from_fd(fd, None, None, None));
     let listeners = sockets.collect::<Result<Vec<_>, _>>()?;
-    let (offer, fds) = protocol::receive_offer(&peer, Instant::now() + timeout)?;
+    let (offer, fds) = protocol::receive_offer(&peer, Instant::now().checked_add(timeout))?;
     let mut files = offer.files;
     if files.len() != listeners.len() + fds.len() {
         let sentence = format!("{} listeners were offered, {} inherited", files.len(), listeners.len());
