@@ -39,6 +39,7 @@ mod manage_workers;
 mod memory_shortage;
 mod nothing_left;
 mod panics;
+mod prefork_lifetimes;
 mod preforking;
 mod proxy_protocol;
 mod relative_paths;
@@ -78,6 +79,8 @@ const IN_EACH_CLASS: &[&str] = &[
     "sighup_replaces_the_workers_one_by_one",
     "a_reload_that_fails_keeps_the_workers",
     "sigttin_and_sigttou_change_the_number_of_workers",
+    "prefork_requests_go_on_while_the_next_loop_serves",
+    "prefork_hooks_of_a_worker_may_take_longer_than_heartbeat",
     "prefork_serves_and_leaves_no_process",
     "prefork_workers_leave_accept_when_the_loop_ends",
     "prefork_replaces_a_killed_worker_and_counts_its_client",
@@ -153,6 +156,7 @@ fn main() -> ExitCode {
         memory_shortage::TESTS,
         nothing_left::TESTS,
         panics::TESTS,
+        prefork_lifetimes::TESTS,
         preforking::TESTS,
         proxy_protocol::TESTS,
         release::TESTS,

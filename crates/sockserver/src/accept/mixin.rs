@@ -443,7 +443,7 @@ impl Waiter for PollWaiter<'_> {
         if !self.waits_first {
             self.accept_loop.skipped_attempts.set(SKIPPED_ATTEMPTS);
         }
-        self.accept_loop.poll(true, self.watch, limit)
+        self.accept_loop.poll(true, self.watch, &[], limit)
     }
 
     fn pause(&self, pause: Option<Duration>, limit: Option<Duration>) -> io::Result<bool> {
@@ -451,7 +451,7 @@ impl Waiter for PollWaiter<'_> {
             // The end of a request may free the resource before the pause is over.
             self.accept_loop.core.registry().permits.register_waiter();
         }
-        self.accept_loop.poll(false, self.watch, shorter(pause, limit))
+        self.accept_loop.poll(false, self.watch, &[], shorter(pause, limit))
     }
 
     fn remove_listener(&self, listener: &Arc<Socket>) {
@@ -584,9 +584,19 @@ impl<'a> AcceptLoop<'a> {
         watch: &[BorrowedFd<'_>],
         limit: impl ToTimeout,
     ) -> io::Result<bool> {
-        let limit = limit.to_timeout()?;
+        self.wait_for_processes(watch, &[], limit.to_timeout()?)
+    }
+
+    /// Waits like [`wait_without_accepting`](Self::wait_without_accepting), and until the peer of a socket
+    /// in `ends` has closed its end. What that has sent does not end the wait.
+    pub(crate) fn wait_for_processes(
+        &self,
+        watch: &[BorrowedFd<'_>],
+        ends: &[BorrowedFd<'_>],
+        limit: Option<Duration>,
+    ) -> io::Result<bool> {
         if !self.is_stopping() {
-            self.poll(false, watch, shorter(limit, self.idle_limit()))?;
+            self.poll(false, watch, ends, shorter(limit, self.idle_limit()))?;
             self.service_actions();
         }
         Ok(!self.is_stopping())
@@ -617,7 +627,7 @@ impl<'a> AcceptLoop<'a> {
         let left = || due.map(|due| due.saturating_duration_since(Instant::now()));
         let stops = || self.core.registry().is_draining() || self.signal_received();
         let mut wait = |fd: BorrowedFd<'_>, limit| {
-            self.poll(false, &[fd], shorter(limit, left()))?;
+            self.poll(false, &[fd], &[], shorter(limit, left()))?;
             Ok(!stops() && left() != Some(Duration::ZERO))
         };
         if let Some(processes) = self.mixin.processes() {
@@ -737,9 +747,16 @@ impl<'a> AcceptLoop<'a> {
         registered.then_some(self.settings.poll_interval)
     }
 
-    /// Waits until a descriptor of `watch`, or with `accepting` a listener, is readable, the server
-    /// is woken, or `limit` has passed. Returns whether a listener is readable.
-    fn poll(&self, accepting: bool, watch: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<bool> {
+    /// Waits until a descriptor of `watch`, or with `accepting` a listener, is readable, the peer of one
+    /// of `ends` has closed, the server is woken, or `limit` has passed. Returns whether a listener is
+    /// readable.
+    fn poll(
+        &self,
+        accepting: bool,
+        watch: &[BorrowedFd<'_>],
+        ends: &[BorrowedFd<'_>],
+        limit: Option<Duration>,
+    ) -> io::Result<bool> {
         let (waker, registry) = (self.core.handle.waker(), self.core.registry());
         let (timer, duties) = (&registry.deadline_timer, self.core.handle.duties());
         let retry = timer.has_failed_to_start().then_some(DEADLINE_RETRY);
@@ -758,10 +775,12 @@ impl<'a> AcceptLoop<'a> {
             due = shorter(due, duties.waits_for(&mut duty_sockets));
         }
         due = shorter(due, duties.ready_limit());
-        let mut set = Vec::with_capacity(2 + listeners.len() + watch.len());
+        let mut set = Vec::with_capacity(2 + listeners.len() + watch.len() + ends.len());
         set.push(waker.poll());
         set.extend(listeners.iter().map(|listener| Poll::new(&**listener, POLLIN)));
         set.extend(watch.iter().map(|fd| Poll::new(fd, POLLIN)));
+        // poll(2) reports POLLHUP in any case.
+        set.extend(ends.iter().map(|fd| Poll::new(fd, 0)));
         set.extend(self.signals.map(Signals::poll));
         set.extend(duty_sockets.iter().map(|socket| Poll::new(&**socket, POLLIN)));
         let mut wait = || sock::poll(&mut set, shorter(limit, due));

@@ -70,9 +70,12 @@ const READ_PAUSE: Duration = Duration::from_micros(100);
 
 /// Values of [`STARTED`]. Zero until the worker can serve.
 const ACCEPTS: u64 = 1;
-const STOPPED: u64 = 2;
+/// With the bit of [`ACCEPTS`], so that it can be added to that.
+const STOPPED: u64 = 3;
 /// A forked child, whose parent has its counters.
-const CHILD: u64 = 3;
+const CHILD: u64 = 4;
+/// Added to the others: the process runs the hook `worker_exit`.
+const EXITS: u64 = 1 << 32;
 
 /// In [`PORT`]: a client is served, and its address is known.
 const SERVES: u64 = 1 << 32;
@@ -139,7 +142,7 @@ impl Scoreboard {
         let stats = (0..self.places()).filter_map(|place| {
             let word = |number: usize| self.words.get(place * SLOT_WORDS + number).load(Ordering::Acquire);
             let pid = u32::try_from(word(PID)).ok().filter(|pid| *pid != 0)?;
-            let stats = match word(STARTED) {
+            let stats = match word(STARTED) & !EXITS {
                 // It has one connection.
                 CHILD => Stats { in_flight: 1, idle: word(STATS + IDLE_WORD).min(1), ..Stats::default() },
                 _ => self.read(place),
@@ -230,12 +233,21 @@ impl Scoreboard {
 
     /// Whether the worker can serve.
     pub(crate) fn has_started(&self, place: usize) -> bool {
-        self.words.get(place * SLOT_WORDS + STARTED).load(Ordering::Acquire) != 0
+        self.started(place) & !EXITS != 0
     }
 
     /// Whether the worker has stopped accepting.
     pub(crate) fn has_stopped(&self, place: usize) -> bool {
-        self.words.get(place * SLOT_WORDS + STARTED).load(Ordering::Acquire) == STOPPED
+        self.started(place) & !EXITS == STOPPED
+    }
+
+    /// Whether the worker runs the hook `worker_exit`.
+    pub(crate) fn is_exiting(&self, place: usize) -> bool {
+        self.started(place) & EXITS != 0
+    }
+
+    fn started(&self, place: usize) -> u64 {
+        self.words.get(place * SLOT_WORDS + STARTED).load(Ordering::Acquire)
     }
 
     /// The status with which a worker exits, if it has ended in an orderly way.
@@ -381,7 +393,7 @@ impl Slot {
     pub(crate) fn start(&self) {
         self.heartbeat();
         self.word(PID).store(std::process::id().into(), Ordering::Release);
-        self.word(STARTED).fetch_max(ACCEPTS, Ordering::AcqRel);
+        self.word(STARTED).fetch_or(ACCEPTS, Ordering::AcqRel);
     }
 
     /// Records that a forked child has the slot.
@@ -398,7 +410,13 @@ impl Slot {
 
     /// Records that the worker has stopped accepting.
     pub(crate) fn stop(&self) {
-        self.word(STARTED).store(STOPPED, Ordering::Release);
+        self.word(STARTED).fetch_or(STOPPED, Ordering::AcqRel);
+    }
+
+    /// Records that the worker begins to exit.
+    pub(crate) fn begin_exit(&self) {
+        self.heartbeat();
+        self.word(STARTED).fetch_or(EXITS, Ordering::AcqRel);
     }
 
     /// Records the status with which the worker exits next.

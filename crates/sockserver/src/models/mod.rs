@@ -14,6 +14,8 @@ mod prefork_crew;
 #[cfg(unix)]
 mod prefork_worker;
 #[cfg(unix)]
+mod respawn;
+#[cfg(unix)]
 pub(crate) mod selector;
 pub(crate) mod sequential;
 pub(crate) mod thread_options;

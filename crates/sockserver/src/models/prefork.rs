@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use sock::{Address, AsFd, HoldRecords, MSG_DONTWAIT, Socket, ToDuration};
+use sock::{Address, AsFd, BorrowedFd, HoldRecords, MSG_DONTWAIT, Socket, ToDuration};
 
 use crate::accept::mixin::AcceptLoop;
 use crate::accept::mixin::{MixIn, Processes};
@@ -19,25 +19,16 @@ use crate::limits::drain_report::{AbortedRequest, DrainReport};
 use crate::limits::log_limit::{self, LogKind, log_limited};
 use crate::limits::ranges;
 use crate::models::prefork_crew::Crew;
-use crate::models::prefork_worker::{self, LISTENER_GONE, MAX_UNKNOWN, NewWorker};
+use crate::models::prefork_worker::{self, MAX_UNKNOWN, NewWorker};
+use crate::models::respawn::RespawnThrottle;
 use crate::models::worker_class::{LEAVES, WorkerSettings};
-use crate::models::worker_exit::{EXIT_LIMIT, LATE};
+use crate::models::worker_exit::EXIT_LIMIT;
 use crate::os::exit_timer;
 use crate::os::log::{errno_field, milliseconds};
 use crate::os::pair::pair;
 use crate::os::process::{self, Fork, Pid, WaitStatus};
 use crate::os::shortage;
 use crate::request::job::{Job, Rejected};
-
-/// A worker that exits sooner than this counts as one that failed to start.
-const MIN_UPTIME: Duration = Duration::from_secs(1);
-
-/// Pause before a worker that failed is replaced; it doubles up to [`MAX_DELAY`].
-const FIRST_DELAY: Duration = Duration::from_millis(5);
-const MAX_DELAY: Duration = Duration::from_secs(1);
-
-/// How many workers may fail to start in a row.
-const MAX_FAILED_STARTS: u32 = 10;
 
 /// How long `serve_forever` waits until no worker accepts any more.
 const LONGEST_STOP: Duration = Duration::from_secs(1);
@@ -99,7 +90,7 @@ pub struct PreforkMixIn {
     /// Why the heartbeat is invalid. `bind` returns it.
     invalid_heartbeat: Option<String>,
     pub(super) settings: WorkerSettings,
-    /// Under it the scoreboard is read and written, and waitpid(2) with `WNOHANG`, kill(2), and recv(2)
+    /// Under it the scoreboard is read and written, and wait(2) with `WNOHANG`, kill(2), and recv(2)
     /// with `MSG_DONTWAIT` are called. Their records follow when it is released. Nothing else is logged.
     /// Control sockets are written to in a signal handler only, which tries to lock, and none is closed.
     pub(super) worker_set: Mutex<WorkerSet>,
@@ -236,7 +227,8 @@ impl PreforkMixIn {
     /// Sets how long a worker may send no heartbeat, for example because it was stopped, before it is
     /// killed. A worker whose handler does not return after
     /// [`request_timeout`](crate::Builder::request_timeout) is killed within the same time. A long
-    /// connection is no reason. Default 30 s. Less than 30 ms counts as 30 ms, and `bind` refuses zero.
+    /// connection is no reason, nor is a long [`start_worker`](crate::ServerHooks::start_worker).
+    /// Default 30 s. Less than 30 ms counts as 30 ms, and `bind` refuses zero.
     ///
     /// # Examples
     ///
@@ -420,20 +412,37 @@ impl PreforkMixIn {
 
     /// Kills workers whose last heartbeat is too old.
     fn kill_stuck(&self, board: &Scoreboard, resumed: Instant) {
-        let mut stuck = Vec::new();
+        let (mut stuck, mut starts) = (Vec::new(), Vec::new());
         for (place, slot) in self.worker_set.lock().workers.iter_mut().enumerate() {
             let Some(worker) = slot else { continue };
             match worker.aborted {
                 Some(aborted) if aborted.elapsed() >= ABORT_GRACE => process::kill(worker.pid),
                 Some(_) => {}
                 None => {
-                    if let Some(silence) = board.stuck_for(place, self.heartbeat, resumed) {
+                    // The hook `worker_exit` has a limit of its own, which a stopped process exceeds.
+                    let is_exiting = board.is_exiting(place);
+                    let more = if is_exiting { EXIT_LIMIT } else { Duration::ZERO };
+                    let limit = self.heartbeat.saturating_add(more);
+                    let Some(silence) = board.stuck_for(place, limit, resumed) else { continue };
+                    let is_starting = !board.has_started(place) && !is_exiting;
+                    if is_starting && !process::is_stopped(worker.pid) {
+                        // The hook `start_worker` has no limit.
+                        starts.push((worker.pid, silence));
+                    } else {
                         worker.aborted = Some(Instant::now());
                         process::abort(worker.pid);
                         stuck.push((worker.pid, silence));
                     }
                 }
             }
+        }
+        for (pid, silence) in starts {
+            log_limited!(
+                warn,
+                LogKind::Starts,
+                pid = pid, elapsed_ms = milliseconds(silence);
+                "worker {pid} has not started for {silence:.1?}"
+            );
         }
         for (pid, silence) in stuck {
             log_limited!(
@@ -465,6 +474,18 @@ impl PreforkMixIn {
 
     pub(super) fn controls(&self) -> Vec<Arc<Socket>> {
         self.worker_set.lock().workers.iter().flatten().map(|worker| Arc::clone(&worker.control)).collect()
+    }
+
+    /// Returns the control sockets of workers whose next line is read, and of those whose end only is
+    /// waited for. A report of a drain stays in the socket while the hook `worker_exit` runs.
+    fn watched(&self) -> (Vec<Arc<Socket>>, Vec<Arc<Socket>>) {
+        let worker_set = self.worker_set.lock();
+        let reads = |worker: &&WorkerHandle| self.settings.serves_many() && !worker.has_announced;
+        let (read, others): (Vec<_>, Vec<_>) = worker_set.workers.iter().flatten().partition(reads);
+        let controls = |workers: Vec<&WorkerHandle>| {
+            workers.into_iter().map(|worker| Arc::clone(&worker.control)).collect()
+        };
+        (controls(read), controls(others))
     }
 
     fn all_exited(&self) -> bool {
@@ -504,115 +525,8 @@ impl PreforkMixIn {
     }
 }
 
-/// Decides when the next worker is started after one has exited.
-#[derive(Default)]
-struct RespawnThrottle {
-    pause: Duration,
-    not_before: Option<Instant>,
-    /// Failed starts in a row.
-    in_a_row: u32,
-    /// A start has failed, and not all places are taken since: one worker at a time is started.
-    probing: bool,
-    /// The last attempt of that kind, while it is under way.
-    attempt: Option<Probe>,
-}
-
-/// A start whose outcome is not known, and how long the next start waits for it.
-struct Probe {
-    place: usize,
-    pid: Pid,
-    until: Instant,
-}
-
-impl RespawnThrottle {
-    /// Records an exit at `now`. Returns an error if no worker can start and none is left.
-    fn note(
-        &mut self,
-        worker: &WorkerHandle,
-        waited: WaitStatus,
-        started: bool,
-        others_serve: bool,
-        now: Instant,
-    ) -> io::Result<()> {
-        let (kind, how) = match waited {
-            WaitStatus::Exited(0) => {
-                *self = RespawnThrottle { probing: self.probing, ..RespawnThrottle::default() };
-                return Ok(());
-            }
-            WaitStatus::Exited(LISTENER_GONE) => {
-                return Err(io::Error::other("no listener can accept any more"));
-            }
-            WaitStatus::Exited(LATE) => {
-                (LogKind::Exited(LATE), format!("did not return from worker_exit within {EXIT_LIMIT:?}"))
-            }
-            WaitStatus::Exited(status) => (LogKind::Exited(status), format!("exited with status {status}")),
-            WaitStatus::Killed(signal) => {
-                (LogKind::Killed(signal), format!("was killed by signal {signal}"))
-            }
-            _ => (LogKind::Exited(-1), "was reaped by other code".to_owned()),
-        };
-        let (status, signal) = (waited.status(), waited.signal());
-        log_limited!(
-            error,
-            kind,
-            pid = worker.pid, status = status, signal = signal;
-            "worker {} {how}", worker.pid
-        );
-        if now.saturating_duration_since(worker.born) >= MIN_UPTIME {
-            *self = RespawnThrottle { probing: self.probing, ..RespawnThrottle::default() };
-            return Ok(());
-        }
-        // Workers that exit together count once.
-        let attempted = self.attempt.take_if(|attempt| attempt.pid == worker.pid).is_some();
-        if self.wait(now).is_some() && !attempted {
-            return Ok(());
-        }
-        self.back_off(now);
-        // If a worker that had started is killed from outside, the next one can start too.
-        if started {
-            self.in_a_row = 0;
-        } else {
-            self.in_a_row += 1;
-            self.probing = true;
-            // While other workers serve, the server goes on.
-            if self.in_a_row >= MAX_FAILED_STARTS && !others_serve {
-                let sentence =
-                    format!("workers cannot start: {MAX_FAILED_STARTS} in a row failed, the last {how}");
-                return Err(io::Error::other(sentence));
-            }
-        }
-        Ok(())
-    }
-
-    /// Records a start at `now`.
-    fn started(&mut self, place: usize, pid: Pid, now: Instant) {
-        if self.probing {
-            self.attempt = Some(Probe { place, pid, until: now + MAX_DELAY });
-            self.not_before = Some(now + self.pause.max(FIRST_DELAY));
-        }
-    }
-
-    /// Checks whether the last start has succeeded. Then the next one need not wait long. Until that is
-    /// known there is no next one: on a busy machine a start takes longer than its pause.
-    fn look(&mut self, board: &Scoreboard, now: Instant) {
-        let Some(attempt) = &self.attempt else { return };
-        if board.has_started(attempt.place) {
-            *self = RespawnThrottle { probing: true, ..RespawnThrottle::default() };
-        } else if self.wait(now).is_none() && now < attempt.until {
-            self.not_before = Some(now + FIRST_DELAY);
-        }
-    }
-
-    fn back_off(&mut self, now: Instant) {
-        self.pause = (self.pause * 2).clamp(FIRST_DELAY, MAX_DELAY);
-        self.not_before = Some(now + self.pause);
-    }
-
-    /// Returns how long to wait from `now` to the next start, if at all.
-    fn wait(&self, now: Instant) -> Option<Duration> {
-        let left = self.not_before?.saturating_duration_since(now);
-        (!left.is_zero()).then_some(left)
-    }
+fn descriptors(controls: &[Arc<Socket>]) -> Vec<BorrowedFd<'_>> {
+    controls.iter().map(|control| control.as_fd()).collect()
 }
 
 impl MixIn for PreforkMixIn {
@@ -640,8 +554,7 @@ impl MixIn for PreforkMixIn {
         let workers = self.workers.min(registry.limits().max_connections);
         let serves_many = self.settings.serves_many();
         let most_workers = if serves_many { usize::MAX } else { registry.limits().max_connections };
-        let mut crew =
-            Crew::new(workers, most_workers, accept_loop.worker_signals().is_some(), serves_many);
+        let mut crew = Crew::new(workers, most_workers, accept_loop.worker_signals().is_some());
         let board = self.board(&registry, crew.places)?;
         if serves_many && registry.limits().max_connections_per_ip.is_some() {
             let connections = registry.limits().max_connections.min(process::max_descriptors());
@@ -719,14 +632,13 @@ impl MixIn for PreforkMixIn {
                     continue;
                 }
             }
-            let controls = self.controls();
-            let watch: Vec<_> = controls.iter().map(|control| control.as_fd()).collect();
+            let (watch, ends) = self.watched();
             let limit = throttle
                 .wait(Instant::now())
                 .into_iter()
                 .chain([self.heartbeat / 3, REAP_INTERVAL, crew.pause()])
                 .min();
-            match accept_loop.wait_without_accepting(&watch, limit) {
+            match accept_loop.wait_for_processes(&descriptors(&watch), &descriptors(&ends), limit) {
                 Ok(true) => {}
                 Ok(false) => break Ok(()),
                 Err(error) => break Err(error),
@@ -735,6 +647,8 @@ impl MixIn for PreforkMixIn {
         // They finish their requests within the time that the close or the drain allows.
         if !is_draining {
             self.send_to_all("stop\n");
+            // The next loop does not count them.
+            self.worker_set.lock().workers.iter_mut().flatten().for_each(|worker| worker.leaves = true);
         }
         // A drain on a signal shuts the listener down, without waiting for workers that do not respond.
         if !accept_loop.signal_received() {
@@ -768,7 +682,13 @@ impl MixIn for PreforkMixIn {
 impl Processes for PreforkMixIn {
     fn is_ready(&self) -> bool {
         let board = self.worker_set.lock().board.clone();
-        board.is_some_and(|board| self.has_started(&board))
+        let Some(board) = board else { return false };
+        let worker_set = self.worker_set.lock();
+        // Those of the last loop may be serving their last requests.
+        let mut places = worker_set.workers.iter().enumerate();
+        places.any(|(place, worker)| {
+            worker.is_some() && board.has_started(place) && !board.has_stopped(place)
+        })
     }
 
     fn drain_workers(
@@ -868,10 +788,10 @@ impl fmt::Debug for PreforkMixIn {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn worker(pid: Pid) -> WorkerHandle {
+    pub(in crate::models) fn worker(pid: Pid) -> WorkerHandle {
         let (control, _) = pair().unwrap();
         WorkerHandle {
             pid,
@@ -883,16 +803,6 @@ mod tests {
             is_hurried: false,
             has_announced: false,
         }
-    }
-
-    fn fails(
-        throttle: &mut RespawnThrottle,
-        pid: Pid,
-        waited: WaitStatus,
-        others_serve: bool,
-        now: Instant,
-    ) -> io::Result<()> {
-        throttle.note(&worker(pid), waited, false, others_serve, now)
     }
 
     fn hurried(squad: &mut WorkerSet) -> Option<Pid> {
@@ -919,50 +829,6 @@ mod tests {
         assert!(hurried(&mut squad).is_some());
     }
 
-    #[test]
-    fn workers_that_exit_together_count_as_one_failure() {
-        let now = Instant::now();
-        let mut throttle = RespawnThrottle::default();
-        for pid in 1..100 {
-            throttle.note(&worker(pid), WaitStatus::Killed(9), true, false, now).unwrap();
-        }
-        assert_eq!(throttle.pause, FIRST_DELAY);
-        assert!(!throttle.probing, "they could start");
-    }
-
-    #[test]
-    fn repeated_failed_starts_end_the_server_if_no_worker_serves() {
-        for (waited, others_serve) in
-            [(WaitStatus::Exited(1), false), (WaitStatus::Killed(6), false), (WaitStatus::Exited(1), true)]
-        {
-            let now = Instant::now();
-            let mut throttle = RespawnThrottle::default();
-            let mut last = Ok(());
-            for pid in 1..=MAX_FAILED_STARTS as Pid {
-                last.unwrap();
-                assert_eq!(throttle.probing, pid > 1, "one at a time after the first");
-                throttle.started(0, pid, now);
-                last = fails(&mut throttle, pid, waited, others_serve, now);
-            }
-            assert_eq!(last.is_err(), !others_serve, "{waited:?} {last:?}");
-            assert_eq!(throttle.pause, MAX_DELAY);
-        }
-    }
-
-    #[test]
-    fn a_successful_start_ends_the_pauses_but_not_the_probing() {
-        let board = Scoreboard::new(1).unwrap();
-        let now = Instant::now();
-        let mut throttle = RespawnThrottle::default();
-        fails(&mut throttle, 1, WaitStatus::Exited(1), false, now).unwrap();
-        throttle.started(0, 2, now);
-        throttle.look(&board, now);
-        assert_eq!(throttle.in_a_row, 1, "it has not started yet");
-        board.slot(0).start();
-        throttle.look(&board, now);
-        assert!(throttle.in_a_row == 0 && throttle.wait(now).is_none() && throttle.probing);
-    }
-
     /// A worker with corrupted memory can report any numbers.
     #[test]
     fn the_sum_of_a_drain_report_does_not_overflow() {
@@ -977,22 +843,5 @@ mod tests {
             mixin.drain_workers(Duration::ZERO, Duration::ZERO, &|| false).unwrap().finished,
             u64::MAX
         );
-    }
-
-    #[test]
-    fn the_next_attempt_waits_for_one_that_outlasts_its_pause() {
-        let board = Scoreboard::new(1).unwrap();
-        let now = Instant::now();
-        let mut throttle = RespawnThrottle { probing: true, ..RespawnThrottle::default() };
-        throttle.started(0, 1, now);
-        // Its pause is over, and its outcome is not known yet.
-        throttle.not_before = Some(now);
-        throttle.look(&board, now);
-        assert!(throttle.wait(now).is_some());
-        // It is not waited for longer than that.
-        throttle.not_before = Some(now);
-        throttle.attempt.as_mut().unwrap().until = now;
-        throttle.look(&board, now);
-        assert!(throttle.wait(now).is_none());
     }
 }

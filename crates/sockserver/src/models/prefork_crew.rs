@@ -42,13 +42,14 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// There are no more workers than `limit`. With `overlaps` another worker takes the place of one that
-    /// serves its last requests, at the worst of all at once. `is_managed`: by signals.
-    pub(super) fn new(workers: usize, limit: usize, is_managed: bool, overlaps: bool) -> Crew {
+    /// There are no more workers than `limit`. Another worker takes the place of one that serves its last
+    /// requests, at the worst of all at once: after a reload, or in the loop after a stop. `is_managed`:
+    /// by signals.
+    pub(super) fn new(workers: usize, limit: usize, is_managed: bool) -> Crew {
         let limit = limit.min(*ranges::WORKERS.end()).max(workers);
         let most = limit.min(workers + if is_managed { SPARE_PLACES } else { 0 });
         // Those that were added overlap only as far as there are places.
-        let places = limit.min(most + if overlaps { workers } else { 0 });
+        let places = limit.min(most + workers);
         Crew { target: workers, most, places, to_replace: VecDeque::new(), outgoing: None }
     }
 
@@ -209,19 +210,17 @@ mod tests {
 
     #[test]
     fn sigttin_adds_at_most_32_workers() {
-        for overlaps in [false, true] {
-            let crew = Crew::new(8, usize::MAX, true, overlaps);
-            assert_eq!(crew.places, 40 + if overlaps { 8 } else { 0 });
-            assert_eq!(added(crew), 32, "overlaps: {overlaps}");
-            assert_eq!(added(Crew::new(8, usize::MAX, false, overlaps)), 0);
-            assert_eq!(added(Crew::new(8, 10, true, overlaps)), 2);
-        }
+        let crew = Crew::new(8, usize::MAX, true);
+        assert_eq!(crew.places, 48);
+        assert_eq!(added(crew), 32);
+        assert_eq!(added(Crew::new(8, usize::MAX, false)), 0);
+        assert_eq!(added(Crew::new(8, 10, true)), 2);
     }
 
     #[test]
     fn there_are_never_more_places_than_workers_are_allowed() {
         let most = *ranges::WORKERS.end();
-        let crew = Crew::new(most, usize::MAX, true, true);
+        let crew = Crew::new(most, usize::MAX, true);
         assert_eq!((crew.places, added(crew)), (most, 0));
     }
 }

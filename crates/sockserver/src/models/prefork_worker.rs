@@ -292,12 +292,11 @@ impl ControlThread {
             // It was forked for a client of the queue.
             handle.state_cell().announce();
         }
-        let (mut terminated, mut is_stopped) = (false, false);
+        let mut is_stopped = false;
         let mut retires;
         let limit = loop {
-            if !is_stopped {
-                terminated = self.heartbeat_until_command(look);
-            }
+            // Also after a stop: a loop that follows expects the heartbeats.
+            let terminated = self.heartbeat_until_command(look, is_stopped);
             let line = if terminated { Some(String::new()) } else { next_command(control) };
             if line.as_deref() == Some("lame") {
                 handle.state_cell().announce_up_to(ServerState::LameDuck);
@@ -397,21 +396,26 @@ impl ControlThread {
     }
 
     /// Records heartbeats. A stopped process records none. A process whose handler does not return
-    /// records that it is stuck. Returns whether SIGTERM was received, or the process retires.
-    fn heartbeat_until_command(&self, look: Duration) -> bool {
+    /// records that it is stuck. Returns whether SIGTERM was received, or the process retires, unless it
+    /// has stopped accepting anyway.
+    fn heartbeat_until_command(&self, look: Duration, is_stopped: bool) -> bool {
         let limits = self.core.registry().limits();
         let patience = if limits.wrap_timeout.is_some() { Some(look) } else { limits.request_timeout };
         let mut over: Option<Instant> = None;
         loop {
-            let mut polled = vec![Poll::new(&*self.control, POLLIN), Poll::new(&self.retiring, POLLIN)];
+            let mut polled = vec![Poll::new(&*self.control, POLLIN)];
+            if !is_stopped {
+                polled.push(Poll::new(&self.retiring, POLLIN));
+            }
             polled.extend(self.signals.iter().map(|signals| Poll::new(&**signals, POLLIN)));
             match poll(&mut polled, Some(look)) {
                 Err(error)
                     if error.kind() == io::ErrorKind::Interrupted || sock::was_interrupted(&error) => {}
                 Err(error) if shortage::is_shortage(&error) => shortage::pause(),
                 Ok(0) => {}
-                Ok(_) if polled[0].revents() == 0 && polled[1].revents() != 0 => return true,
-                Ok(_) if polled[0].revents() == 0 => {
+                Ok(_) if polled[0].revents() != 0 => return false,
+                Ok(_) if !is_stopped && polled[1].revents() != 0 => return true,
+                Ok(_) => {
                     // The terminal sends SIGINT to the parent too, which decides.
                     let signal = self.signals.as_ref();
                     let signal = signal.and_then(|signals| recv_uninterrupted(signals, 1).ok());
@@ -419,7 +423,7 @@ impl ControlThread {
                         return true;
                     }
                 }
-                _ => return false,
+                Err(_) => return false,
             }
             over = self.is_over().then(|| over.unwrap_or_else(Instant::now));
             let since = over.map_or(Duration::ZERO, |over| over.elapsed());

@@ -26,7 +26,7 @@ static IS_EXITING: AtomicBool = AtomicBool::new(false);
 /// Neither `atexit` handlers nor destructors of static values of C run: they belong to the parent,
 /// which has registered them, and a library that counts on its threads would block in them.
 pub(crate) fn exit(core: &Core, slot: &Slot, status: i32) -> ! {
-    begin(core, true);
+    begin(core, Some(slot));
     // In case other code of the parent reaps this process.
     slot.set_exit_status(status);
     process::_exit(status)
@@ -35,23 +35,27 @@ pub(crate) fn exit(core: &Core, slot: &Slot, status: i32) -> ! {
 /// Does what [`exit`] does in a forked child, up to the exit. Without hooks it makes no system call of
 /// its own.
 pub(crate) fn end_child(core: &Core) {
-    begin(core, core.has_hooks);
+    begin(core, None);
 }
 
-fn begin(core: &Core, has_limit: bool) {
+/// `slot` is that of a worker process.
+fn begin(core: &Core, slot: Option<&Slot>) {
     if IS_EXITING.swap(true, Ordering::AcqRel) {
         // Another thread exits, in bounded time.
         loop {
             thread::park();
         }
     }
-    if has_limit {
+    if slot.is_some() || core.has_hooks {
         if let Err(error) = process::exit_after(EXIT_LIMIT, LATE) {
             log_limited!(
                 error, LogKind::Other(error.kind(), None), errno = errno_field(&error);
                 "cannot limit the time of worker_exit: {error}"
             );
         }
+    }
+    if let Some(slot) = slot {
+        slot.begin_exit();
     }
     // First, so that a hook that does not return cannot lose it.
     let _ = io::stdout().flush();

@@ -383,7 +383,8 @@ pub trait ServerHooks: Send + Sync + 'static {
     fn handle_timeout(&self) {}
 
     /// Is called in each worker process of a [`PreforkMixIn`](crate::PreforkMixIn) before its first
-    /// request, to open what processes cannot share. By default it does nothing.
+    /// request, to open what processes cannot share. It may take longer than
+    /// [`heartbeat`](crate::PreforkMixIn::heartbeat). By default it does nothing.
     ///
     /// # Errors
     ///

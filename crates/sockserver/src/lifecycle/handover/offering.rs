@@ -420,7 +420,8 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { timeout: Duration::MAX, drain: Duration::MAX };
+    const LIMITS: Limits =
+        Limits { timeout: Duration::MAX, drain: Duration::MAX, idle_grace: Duration::ZERO };
 
     fn offering(socket: Socket) -> Offering {
         let mut offering =
