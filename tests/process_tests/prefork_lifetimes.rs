@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sock::{MSG_DONTWAIT, Socket, socketpair};
+use rustix::process::Signal;
+use sock::{Socket, socketpair};
 use sockserver::kind::{Inet, Stream};
 use sockserver::{
     Builder, PreforkMixIn, PreforkTCPServer, ServerHandle, ServerHooks, StreamContext, handler_fn,
 };
 
 use crate::Test;
-use crate::preforking::{Client, children, close, play, prepare};
+use crate::preforking::{Client, children, close, play, prepare, signal};
 use crate::support::LIMIT;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -30,7 +31,8 @@ const LONG: Duration = Duration::from_millis(3500);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Answers with the process id. The request `slow` ends with another line of the client.
+/// Answers with the process id. The request `slow` ends with another line of the client, and `last`
+/// when the worker stops.
 fn handle(cx: &mut StreamContext<'_>) -> io::Result<()> {
     let mut line = String::new();
     cx.rfile.read_line(&mut line)?;
@@ -38,6 +40,10 @@ fn handle(cx: &mut StreamContext<'_>) -> io::Result<()> {
     if line == "slow\n" {
         cx.rfile.read_line(&mut line)?;
         cx.wfile.write_all(b"0\n")?;
+    }
+    let begin = Instant::now();
+    while line == "last\n" && !cx.server.is_stopping() && begin.elapsed() < LIMIT / 2 {
+        thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }
@@ -115,21 +121,25 @@ impl ServerHooks for LongHooks {
 /// The loop of the parent waits meanwhile, although the socket to the worker contains a report.
 fn hooks_take_long() {
     let (receiver, sender) = socketpair().unwrap();
-    receiver.settimeout(LIMIT).unwrap();
-    play(builder().max_requests(1, 0).hooks(LongHooks(sender)), |address| {
+    receiver.setblocking(false).unwrap();
+    play(builder().drain_on_signals(LIMIT).hooks(LongHooks(sender)), |address| {
         let client = Client::of(&address);
-        client.say("quick\n");
+        client.say("last\n");
         let (mut starting, mut answered) = (None, None);
         let (mut exiting, mut turns) = (None::<Instant>, 0_u128);
         move |_: &ServerHandle| {
             let first = children(std::process::id()).first().copied();
             starting = starting.or(first);
-            answered = answered.or_else(|| client.answer());
             if answered.is_none() {
+                answered = client.answer();
+                if let Some(pid) = answered {
+                    assert_eq!(answered, starting, "the worker was replaced before it had started");
+                    // It drains, reports that, and exits.
+                    signal(pid, Signal::TERM);
+                }
                 return false;
             }
-            assert_eq!(answered, starting, "the worker was replaced before it had started");
-            let received = receiver.recv_with_flags(1, MSG_DONTWAIT).unwrap_or_default();
+            let received = receiver.recv(1).unwrap_or_default();
             if received == b"b" {
                 exiting = Some(Instant::now());
             }

@@ -142,6 +142,8 @@ fn serve_until_stopped(
         core.registry().begin_drain();
     }
     let (control, serving) = (Arc::new(control), Arc::new(AtomicBool::new(true)));
+    // It stays open in the hook `worker_exit`: for the parent its end is that of the process.
+    std::mem::forget(Arc::clone(&control));
     let is_commanded = Arc::new(AtomicBool::new(false));
     let retires = Arc::new(AtomicBool::new(false));
     let (stopping, stop) = pair()?;
