@@ -424,8 +424,11 @@ mod tests {
         Limits { timeout: Duration::MAX, drain: Duration::MAX, idle_grace: Duration::ZERO };
 
     fn offering(socket: Socket) -> Offering {
-        let mut offering =
-            Offering::new(Some((ControlSocket { path: None, socket: Arc::new(socket) }, LIMITS)), None, false);
+        let mut offering = Offering::new(
+            Some((ControlSocket { path: None, socket: Arc::new(socket) }, LIMITS)),
+            None,
+            false,
+        );
         offering.is_serving = true;
         offering
     }
