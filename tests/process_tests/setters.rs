@@ -46,7 +46,7 @@ fn prefork_serves_with_extreme_values() {
     prefork_serves(|builder| builder.max_requests(REQUESTS, REQUESTS).workers(1));
     prefork_serves(|builder| builder.max_requests(0, 0).workers(0));
     prefork_serves(|builder| builder.heartbeat(LONGEST).max_connections(usize::MAX));
-    prefork_serves(|builder| builder.heartbeat(Duration::ZERO).max_connections(0));
+    prefork_serves(|builder| builder.heartbeat(Duration::from_nanos(1)).max_connections(0));
     prefork_serves(|builder| builder.drain_on_signals(LONGEST).close_timeout(LONGEST));
 }
 
