@@ -213,7 +213,10 @@ mod tests {
         let (client, is_last) = queue.pop().expect("the second client");
         assert!(is_last && !queue.is_open());
         assert_eq!(client.1, clients[1].getsockname().unwrap());
-        assert!(sock::create_connection(("127.0.0.1", port)).is_err(), "the listener is still open");
+        // Other systems do not shut a listener down.
+        if cfg!(target_os = "linux") {
+            assert!(sock::create_connection(("127.0.0.1", port)).is_err(), "the listener is still open");
+        }
     }
 
     /// The hook returns after the drain has given up waiting for it.
