@@ -20,6 +20,7 @@ macro_rules! for_each_model {
 mod accept_queue;
 mod access;
 mod admin;
+mod blocked_logger;
 mod calls_in_hooks;
 mod cpython;
 mod default_timeout;
@@ -169,6 +170,7 @@ fn main() -> ExitCode {
         signals::TESTS,
         stats_in_workers::TESTS,
         stuck_parent::TESTS,
+        blocked_logger::TESTS,
         tls::TESTS,
         unix_mode::TESTS,
         worker_class::TESTS,
@@ -190,6 +192,7 @@ fn main() -> ExitCode {
                 .chain(release::HELPERS)
                 .chain(serve_in_child::HELPERS)
                 .chain(stuck_parent::HELPERS)
+                .chain(blocked_logger::HELPERS)
                 .chain(tls::HELPERS)
                 .chain(unix_mode::HELPERS)
                 .chain(worker_exit::HELPERS);

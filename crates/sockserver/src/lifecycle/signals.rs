@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::RecvTimeoutError;
 use crossbeam_utils::atomic::AtomicCell;
 use parking_lot::Mutex;
 use signal_hook::SigId;
@@ -15,7 +16,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTTIN, SIGTTOU};
 use sock::{HoldRecords, MSG_PEEK, POLLIN, Poll, SHUT_RDWR, Socket, poll};
 
 use crate::lifecycle::handle::ServerHandle;
-use crate::os::exit_timer::MIN_DISTANCE;
+use crate::os::bound_path::BoundPath;
+use crate::os::exit_timer::{MIN_DISTANCE, peek, write_line};
 use crate::os::interrupt::recv_uninterrupted;
 use crate::os::log::{errno_field, milliseconds};
 use crate::os::pair::pair;
@@ -29,6 +31,13 @@ const LOOP_EXIT_LIMIT: Duration = Duration::from_millis(250);
 
 /// The same if no handler is running, so the loop is in a hook, or this process has had no time yet.
 const HOOK_EXIT_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the thread that receives signals may take after the limit of the drain. It ends the process
+/// itself after at most [`HOOK_EXIT_LIMIT`], unless a hook or the logger does not return.
+const WATCHER_EXIT_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often the exit guard looks whether the thread has returned, and for a second signal.
+const GUARD_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How many signals are looked at that were not read.
 const MAX_UNREAD: usize = 256;
@@ -182,12 +191,22 @@ impl Signals {
         let Some(limit) = self.limit else { return Ok(()) };
         let (handle, receiver) = (handle.clone(), Arc::clone(&self.receiver));
         let watcher = thread::Builder::new().name("sockserver-signals".to_owned()).spawn(move || {
+            // The guard is started before anything is logged, because the logger may block.
+            let held = HoldRecords::begin();
             let Some(signal) = receive_signal(&receiver) else { return };
             let first = (signal, Instant::now());
+            let guard = ExitGuard::start(&handle, limit, &receiver);
+            drop(held);
             log::info!(
                 signal = signal, limit_ms = milliseconds(limit);
                 "{signal}: draining for up to {limit:?}"
             );
+            if let Err(error) = &guard {
+                log::warn!(
+                    errno = errno_field(error);
+                    "cannot limit the time of a hook or logger that does not return: {error}"
+                );
+            }
             let drained = handle.drain_while(limit, &|| is_second_signal(&receiver, first), &|| {});
             let report = match drained {
                 Ok(report) => report,
@@ -250,6 +269,67 @@ impl Signals {
     pub(crate) fn second_signal(&self) -> bool {
         self.first.load().is_some_and(|first| is_second_signal(&self.receiver, first))
     }
+}
+
+/// Ends the process if the thread that carries out a signal does not return in time, until this is
+/// dropped.
+struct ExitGuard {
+    /// Taken when the thread is to end.
+    watcher_runs: Option<crossbeam_channel::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl ExitGuard {
+    /// Starts a thread that does not log and waits for no lock.
+    fn start(handle: &ServerHandle, limit: Duration, receiver: &Arc<Socket>) -> io::Result<ExitGuard> {
+        let (watcher_runs, has_returned) = crossbeam_channel::bounded(0);
+        let (handle, receiver) = (handle.clone(), Arc::clone(receiver));
+        let mut left = handle.registry().limits().lame_duck.saturating_add(limit);
+        let thread = thread::Builder::new().name("sockserver-exit".to_owned()).spawn(move || {
+            let mut unread = usize::MAX;
+            let mut is_over = false;
+            // Intervals are counted, so a process that was paused has its whole time.
+            loop {
+                if has_returned.recv_timeout(GUARD_INTERVAL) == Err(RecvTimeoutError::Disconnected) {
+                    return;
+                }
+                left = left.saturating_sub(GUARD_INTERVAL);
+                // The thread reads the second signal, unless it is blocked.
+                let count = count_unread(&receiver);
+                let is_hurried = count > unread;
+                unread = count;
+                match (left.is_zero() || is_hurried, is_over) {
+                    (true, false) => (left, is_over) = (WATCHER_EXIT_LIMIT, true),
+                    (true, true) if left.is_zero() => break,
+                    _ => {}
+                }
+            }
+            if let Some(paths) = handle.paths().try_lock() {
+                paths.iter().for_each(BoundPath::remove_in_signal_handler);
+            }
+            write_line(
+                "sockserver: a hook or the logger did not return after the drain; exiting with status 1\n",
+            );
+            process::_exit(1);
+        })?;
+        Ok(ExitGuard { watcher_runs: Some(watcher_runs), thread: Some(thread) })
+    }
+}
+
+impl Drop for ExitGuard {
+    fn drop(&mut self) {
+        drop(self.watcher_runs.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Returns how many SIGTERM and SIGINT have arrived and were not read. It has no record in the trace.
+fn count_unread(receiver: &Socket) -> usize {
+    let mut unread = [0; MAX_UNREAD];
+    let length = peek(receiver, &mut unread);
+    unread[..length].iter().filter(|number| order_of(i32::from(**number)).is_none()).count()
 }
 
 /// Waits for a signal and returns its name, `None` if signals are no longer caught.

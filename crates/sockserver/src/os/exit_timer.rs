@@ -65,6 +65,9 @@ static TURNS: AtomicU64 = AtomicU64::new(0);
 /// The turns when the timer has expired last.
 static SEEN: AtomicU64 = AtomicU64::new(0);
 
+/// How often the loop has waited for the same event when the timer expired, after the drain.
+static WAITS: AtomicU8 = AtomicU8::new(0);
+
 /// When the timer expires, in milliseconds. An earlier SIGALRM is of another timer.
 static DUE: AtomicU64 = AtomicU64::new(0);
 
@@ -234,7 +237,8 @@ extern "C" fn expired(_: libc::c_int) {
 fn step(plan: &ExitPlan<'_>) {
     let turns = TURNS.load(Ordering::SeqCst);
     // An odd number: it waits for an event.
-    let is_stuck = SEEN.swap(turns, Ordering::SeqCst) == turns && turns % 2 == 0;
+    let is_same = SEEN.swap(turns, Ordering::SeqCst) == turns;
+    let is_stuck = is_same && turns % 2 == 0;
     match STEP.load(Ordering::SeqCst) {
         LAME_DUCK => {
             // The signal, or the end of the lame duck, ends the wait of the loop.
@@ -256,9 +260,16 @@ fn step(plan: &ExitPlan<'_>) {
         }
         WAIT => {
             STEP.store(END, Ordering::SeqCst);
+            WAITS.store(0, Ordering::SeqCst);
             set_alarm(HOOK_EXIT_LIMIT);
         }
-        _ if !is_stuck => set_alarm(HOOK_EXIT_LIMIT),
+        _ if !is_same => {
+            WAITS.store(0, Ordering::SeqCst);
+            set_alarm(HOOK_EXIT_LIMIT);
+        }
+        // A process that was paused goes on before the timer expires again. Otherwise the logger does not
+        // return from the record of the wait: after the drain there is no event to wait for.
+        _ if !is_stuck && WAITS.fetch_add(1, Ordering::SeqCst) == 0 => set_alarm(HOOK_EXIT_LIMIT),
         _ if !(plan.end)() => set_alarm(RETRY),
         _ => {
             let line = "sockserver: serve_forever did not return after the drain; exiting with status 1\n";
@@ -362,8 +373,19 @@ pub(crate) fn end_children(pids: impl Iterator<Item = Pid> + Clone, limit: Durat
     pids.for_each(kill_child);
 }
 
+/// Receives what has arrived and leaves it there. Returns the number of bytes, 0 also after an error.
+/// It does not wait and has no record in the trace.
+pub(crate) fn peek(socket: &impl AsFd, buffer: &mut [u8]) -> usize {
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open, and the kernel writes at most the length of the buffer.
+    let received = unsafe {
+        libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_PEEK | libc::MSG_DONTWAIT)
+    };
+    usize::try_from(received).unwrap_or(0)
+}
+
 /// Writes to standard error, unless that would wait. The logger may be in use.
-fn write_line(line: &str) {
+pub(crate) fn write_line(line: &str) {
     let mut stderr = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
     // SAFETY: the entry and the line are used during the calls only.
     unsafe {
