@@ -4,7 +4,7 @@
 
 use std::io::{self, BufRead, Write};
 use std::os::fd::OwnedFd;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -199,18 +199,28 @@ fn refusals_of_children_are_logged() {
 /// is stopped, and its deadline expires.
 fn serves_after_a_pause() {
     fn pause<M: MixIn>(builder: Builder<Stream<Inet>, M>) {
-        let proxies = loopback().header_timeout(Duration::from_secs(1));
-        let server = testing::serve(builder.proxy_protocol(proxies).bind(LOOPBACK).unwrap());
-        let client = server.connect().unwrap();
+        let proxies = loopback().header_timeout(2);
+        let server = builder.proxy_protocol(proxies).bind(LOOPBACK).unwrap();
+        let client = connect_to(server.server_address());
         client.settimeout(LIMIT).unwrap();
         client.sendall(&V1[..10]).unwrap();
-        wait_for_stats(server.handle(), |stats| stats.in_flight == 1);
         let rest = String::from_utf8([&V1[10..], b"one\n"].concat()).unwrap();
         // The deadline timer takes more than a second of delay for a pause.
-        let script =
-            format!("kill -STOP {0}; sleep 2.5; printf %s '{rest}'; kill -CONT {0}", std::process::id());
+        let script = format!(
+            "read go; kill -STOP {0}; sleep 3.5; printf %s '{rest}'; kill -CONT {0}",
+            std::process::id()
+        );
         let its_output = OwnedFd::from(client.dup().unwrap());
-        let mut shell = Command::new("sh").args(["-c", &script]).stdout(its_output).spawn().unwrap();
+        // It runs before the client is accepted, with which the time begins.
+        let mut shell = Command::new("sh")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(its_output)
+            .spawn()
+            .unwrap();
+        let server = testing::serve(server);
+        wait_for_stats(server.handle(), |stats| stats.in_flight == 1);
+        shell.stdin.take().unwrap().write_all(b"go\n").unwrap();
         let answer = read_to_end(&client);
         assert!(shell.wait().unwrap().success());
         assert_eq!(answer, "192.0.2.7:56324 one\n");
