@@ -283,6 +283,34 @@ fn a_drain_ends_handle_request() {
     });
 }
 
+/// Returns from `state_changed` when no request is in flight.
+struct WaitsForRequests(Arc<OnceLock<ServerHandle>>);
+
+impl ServerHooks for WaitsForRequests {
+    fn state_changed(&self, state: ServerState) {
+        if state == ServerState::Draining {
+            wait_for_stats(self.0.get().unwrap(), |stats| stats.in_flight == 0);
+        }
+    }
+}
+
+#[test]
+fn the_report_counts_a_request_that_ends_while_the_state_is_announced() {
+    let known = Arc::new(OnceLock::new());
+    let handler = handler_fn(|cx| {
+        cx.wfile.write_all(b"!")?;
+        wait_until("the server stops", || cx.server.is_stopping());
+        Ok(())
+    });
+    let builder = ThreadingTCPServer::builder(handler).hooks(WaitsForRequests(Arc::clone(&known)));
+    let server = testing::serve(builder.bind(LOOPBACK).unwrap());
+    known.set(server.handle().clone()).unwrap();
+    let client = server.connect().unwrap();
+    assert_eq!(client.recv(1).unwrap(), b"!");
+    let report = server.handle().drain(LIMIT).unwrap();
+    assert_eq!((report.finished, report.aborted.len()), (1, 0), "{report}");
+}
+
 #[test]
 fn a_second_drain_finds_nothing() {
     let clients = Clients::new();

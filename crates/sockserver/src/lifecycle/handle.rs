@@ -357,6 +357,8 @@ impl ServerHandle {
     /// Returns how long it waited for `get_request`.
     fn begin_drain_while(&self, limit: Duration, has_loop: bool, hurry: &dyn Fn() -> bool) -> Duration {
         let shared = &*self.shared;
+        // Handlers see the state and may end before the hook has returned.
+        shared.registry.take_baseline();
         shared.state.advance(ServerState::Draining);
         shared.state.announce();
         // The listeners are released before the drain begins, or not at all.

@@ -427,15 +427,27 @@ impl Registry {
         DrainGuard { registry: self }
     }
 
-    /// Begins a drain. Only accepted requests are served from now on. The first drain counts from here,
-    /// because a loop may serve requests before the drain waits for them.
+    /// Takes the counters from which the first drain counts. It is called before handlers see the stop,
+    /// and [`begin_drain`](Self::begin_drain) follows.
+    pub(crate) fn take_baseline(&self) {
+        let mut table = self.table.lock();
+        if !self.is_draining() && table.baseline.is_none() {
+            table.baseline = Some(table.count());
+        }
+    }
+
+    /// Begins a drain. Only accepted requests are served from now on. The first drain counts from
+    /// [`take_baseline`](Self::take_baseline) or from here, because a loop may serve requests before the
+    /// drain waits for them.
     /// Returns whether it is the first drain.
     pub(crate) fn begin_drain(&self) -> bool {
         let mut table = self.table.lock();
         if self.draining.swap(true, Ordering::AcqRel) {
             return false;
         }
-        table.baseline = Some(table.count());
+        if table.baseline.is_none() {
+            table.baseline = Some(table.count());
+        }
         true
     }
 

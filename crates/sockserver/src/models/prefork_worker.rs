@@ -145,7 +145,7 @@ fn serve_until_stopped(
     // It stays open in the hook `worker_exit`: for the parent its end is that of the process.
     std::mem::forget(Arc::clone(&control));
     let is_commanded = Arc::new(AtomicBool::new(false));
-    let retires = Arc::new(AtomicBool::new(false));
+    let reports = Arc::new(AtomicBool::new(false));
     let (stopping, stop) = pair()?;
     let (retiring, retire) = pair()?;
     let retire = Arc::new(retire);
@@ -161,7 +161,7 @@ fn serve_until_stopped(
         slot: slot.clone(),
         caller: if model.is_none() { Some(AcceptInterrupter::of_this_thread()?) } else { None },
         threads: model.as_ref().map(|_| settings.threads()),
-        retires: Arc::clone(&retires),
+        reports: Arc::clone(&reports),
     };
     let connection_worker = match model {
         Some(_) => None,
@@ -198,7 +198,7 @@ fn serve_until_stopped(
         (None, None) => true,
     };
     serving.store(false, Ordering::Release);
-    let is_draining = core.registry().is_draining() || retires.load(Ordering::Acquire);
+    let is_draining = core.registry().is_draining() || reports.load(Ordering::Acquire);
     if is_draining && (!serves_queued || core.handle.stop_requested()) {
         // It ends with the drain, which it reports.
         let _ = control_thread.join();
@@ -280,8 +280,8 @@ struct ControlThread {
     caller: Option<AcceptInterrupter>,
     /// How many threads may be in handlers, if there are several connections.
     threads: Option<usize>,
-    /// This worker ends alone, and drains later.
-    retires: Arc<AtomicBool>,
+    /// This worker is about to drain, and reports that.
+    reports: Arc<AtomicBool>,
 }
 
 impl ControlThread {
@@ -307,7 +307,12 @@ impl ControlThread {
             is_stopped = true;
             // Alone: the server goes on.
             retires = terminated || line.as_ref().is_some_and(|line| line.starts_with("leave "));
-            self.retires.store(retires, Ordering::Release);
+            let drains = line.as_ref().is_some_and(|line| line.starts_with("drain "));
+            // The last request may end, and then the loop, before the hook `state_changed` has returned.
+            self.reports.store(retires || drains, Ordering::Release);
+            if drains {
+                handle.registry().take_baseline();
+            }
             handle.stop_local();
             if line.is_none() && !handle.leaves_listeners() {
                 // The parent has died. A new server needs the address, also while the last
