@@ -3,12 +3,13 @@
 //! worker may take longer than `heartbeat`.
 
 use std::io::{self, BufRead, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use sock::{Socket, socketpair};
+use sock::{AF_UNIX, SOCK_DGRAM, Socket, socketpair_with};
 use sockserver::kind::{Inet, Stream};
 use sockserver::{
     Builder, PreforkMixIn, PreforkTCPServer, ServerHandle, ServerHooks, StreamContext, handler_fn,
@@ -24,10 +25,15 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// More than a worker needs for a heartbeat on a busy machine.
-const HEARTBEAT: Duration = Duration::from_secs(2);
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Longer than a worker without heartbeats exists.
-const LONG: Duration = Duration::from_millis(3500);
+const LONG: Duration = Duration::from_millis(5500);
+
+/// The same for hooks. It is between what a worker needs for a heartbeat and the five seconds that the
+/// hook `worker_exit` may take.
+const HEARTBEAT_BESIDE_HOOKS: Duration = Duration::from_secs(3);
+const LONG_HOOK: Duration = Duration::from_millis(3300);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -48,18 +54,18 @@ fn handle(cx: &mut StreamContext<'_>) -> io::Result<()> {
     Ok(())
 }
 
-fn builder() -> Builder<Stream<Inet>, PreforkMixIn> {
+fn builder(workers: usize, heartbeat: Duration) -> Builder<Stream<Inet>, PreforkMixIn> {
     PreforkTCPServer::builder(handler_fn(handle))
         .poll_interval(POLL_INTERVAL)
-        .workers(1)
+        .workers(workers)
         .worker_class(crate::worker_class())
-        .heartbeat(HEARTBEAT)
+        .heartbeat(heartbeat)
 }
 
 fn requests_go_on_in_the_next_loop() {
     let known = Arc::new(Mutex::new(None));
     let its = Arc::clone(&known);
-    let server = prepare(builder(), move |address| {
+    let server = prepare(builder(1, HEARTBEAT), move |address| {
         let (slow, mut quick) = (Client::of(&address), None);
         slow.say("slow\n");
         let (mut slow_pid, mut quick_pid) = (None, None);
@@ -102,53 +108,103 @@ fn requests_go_on_in_the_next_loop() {
     close(server);
 }
 
-/// The hooks take long. That at the end sends a byte when it begins and when it ends.
-struct LongHooks(Socket);
+/// One worker starts at once, and takes long in `worker_exit`. Another one takes long in `start_worker`.
+struct LongHooks {
+    /// A message for each of the two, which says which one it is.
+    roles: Socket,
+    /// Sends what the hooks do, with the process id.
+    events: Socket,
+    exits_late: AtomicBool,
+}
+
+const EXITS_LATE: &[u8] = b"exits late";
+const STARTS_LATE: &[u8] = b"starts late";
+
+impl LongHooks {
+    fn send(&self, event: &str) {
+        self.events.send(format!("{event} {}", std::process::id()).as_bytes()).unwrap();
+    }
+}
 
 impl ServerHooks for LongHooks {
     fn start_worker(&self) -> io::Result<()> {
-        thread::sleep(LONG);
+        match &self.roles.recv(100).unwrap_or_default()[..] {
+            EXITS_LATE => self.exits_late.store(true, Ordering::SeqCst),
+            STARTS_LATE => {
+                self.send("starting");
+                thread::sleep(LONG_HOOK);
+                self.send("started");
+            }
+            _ => {}
+        }
         Ok(())
     }
 
     fn worker_exit(&self) {
-        self.0.sendall(b"b").unwrap();
-        thread::sleep(LONG);
-        self.0.sendall(b"e").unwrap();
+        if self.exits_late.load(Ordering::SeqCst) {
+            self.send("exiting");
+            thread::sleep(LONG_HOOK);
+            self.send("exited");
+        }
     }
 }
 
-/// The loop of the parent waits meanwhile, although the socket to the worker contains a report.
+/// The loop of the parent waits meanwhile, although the socket to the exiting worker contains a report.
 fn hooks_take_long() {
-    let (receiver, sender) = socketpair().unwrap();
-    receiver.setblocking(false).unwrap();
-    play(builder().drain_on_signals(LIMIT).hooks(LongHooks(sender)), |address| {
+    let pair = || socketpair_with(AF_UNIX, SOCK_DGRAM, 0).unwrap();
+    let ((received, events), (roles, their_roles)) = (pair(), pair());
+    received.setblocking(false).unwrap();
+    their_roles.setblocking(false).unwrap();
+    for role in [EXITS_LATE, STARTS_LATE] {
+        roles.send(role).unwrap();
+    }
+    let hooks = LongHooks { roles: their_roles, events, exits_late: AtomicBool::new(false) };
+    let builder = builder(2, HEARTBEAT_BESIDE_HOOKS).drain_on_signals(LIMIT).hooks(hooks);
+    play(builder, |address| {
         let client = Client::of(&address);
         client.say("last\n");
-        let (mut starting, mut answered) = (None, None);
-        let (mut exiting, mut turns) = (None::<Instant>, 0_u128);
+        let (mut starting, mut has_started) = (None::<i32>, false);
+        let (mut answered, mut exiting, mut has_exited) = (None, None::<Instant>, false);
+        let mut turns = 0_u128;
         move |_: &ServerHandle| {
-            let first = children(std::process::id()).first().copied();
-            starting = starting.or(first);
+            let _open = &roles;
+            while let Ok(event) = received.recv(100) {
+                let event = String::from_utf8(event).unwrap();
+                let (event, pid) = event.split_once(' ').unwrap();
+                let pid = Some(pid.parse().unwrap());
+                match event {
+                    "starting" => starting = pid,
+                    "started" => {
+                        assert_eq!(pid, starting);
+                        has_started = true;
+                    }
+                    "exiting" => {
+                        assert_eq!(pid, answered);
+                        exiting = Some(Instant::now());
+                    }
+                    _ => {
+                        assert_eq!(pid, answered);
+                        has_exited = true;
+                    }
+                }
+            }
+            if let Some(pid) = starting.filter(|_| !has_started) {
+                assert!(children(std::process::id()).contains(&pid), "a worker that starts was killed");
+            }
             if answered.is_none() {
                 answered = client.answer();
                 if let Some(pid) = answered {
-                    assert_eq!(answered, starting, "the worker was replaced before it had started");
                     // It drains, reports that, and exits.
                     signal(pid, Signal::TERM);
                 }
                 return false;
             }
-            let received = receiver.recv(1).unwrap_or_default();
-            if received == b"b" {
-                exiting = Some(Instant::now());
-            }
-            let Some(begin) = exiting else { return false };
+            let Some(begin) = exiting.filter(|_| !has_exited) else { return has_exited && has_started };
             turns += 1;
-            // A worker that is killed sends no byte, and the loop goes on until the limit of the test.
+            // A worker that is killed sends no event, and the loop goes on until the limit of the test.
             let most = begin.elapsed().as_millis() / POLL_INTERVAL.as_millis() + 100;
             assert!(turns <= most, "{turns} turns of the loop in {:?}", begin.elapsed());
-            received == b"e"
+            false
         }
     });
 }
