@@ -210,11 +210,19 @@ mod tests {
 
     #[test]
     fn sigttin_adds_at_most_32_workers() {
-        let crew = Crew::new(8, usize::MAX, true);
-        assert_eq!(crew.places, 48);
-        assert_eq!(added(crew), 32);
-        assert_eq!(added(Crew::new(8, usize::MAX, false)), 0);
-        assert_eq!(added(Crew::new(8, 10, true)), 2);
+        // With one client in each worker the limit is `max_connections`, otherwise there is none.
+        let cases = [
+            (usize::MAX, true, 48, 32),
+            (usize::MAX, false, 16, 0),
+            (45, true, 45, 32),
+            (10, true, 10, 2),
+            (10, false, 10, 0),
+            (8, true, 8, 0),
+        ];
+        for (limit, is_managed, places, more) in cases {
+            let crew = Crew::new(8, limit, is_managed);
+            assert_eq!((crew.places, added(crew)), (places, more), "{limit} {is_managed}");
+        }
     }
 
     #[test]
