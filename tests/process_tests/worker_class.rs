@@ -63,6 +63,12 @@ pub(crate) const TESTS: &[Test] = &[
         answers_after_the_quota(SELECTOR);
     }),
     ("workers_leave_idle_connections_open_for_a_second_after_max_requests", stays_open_for_a_second),
+    ("a_worker_with_threads_keeps_idle_connections_while_another_one_exits", || {
+        keeps_connections_while_another_exits(THREADS);
+    }),
+    ("a_worker_with_a_selector_keeps_idle_connections_while_another_one_exits", || {
+        keeps_connections_while_another_exits(SELECTOR);
+    }),
     ("workers_with_threads_call_their_hooks_once", || calls_hooks_once(THREADS)),
     ("workers_with_a_selector_call_their_hooks_once", || calls_hooks_once(SELECTOR)),
 ];
@@ -133,7 +139,12 @@ struct Running {
 
 impl Running {
     fn start(builder: Builder<Stream<Inet>, PreforkMixIn>) -> Running {
-        let server = builder.drain_on_signals(LIMIT).bind(LOOPBACK).unwrap();
+        Running::start_within(LIMIT, builder)
+    }
+
+    /// `limit`: of a drain, and of a worker that is replaced after SIGHUP.
+    fn start_within(limit: Duration, builder: Builder<Stream<Inet>, PreforkMixIn>) -> Running {
+        let server = builder.drain_on_signals(limit).bind(LOOPBACK).unwrap();
         let address = server.server_address().clone();
         let mut server = Some(server);
         let parent = single_fork(&mut |_| {
@@ -351,11 +362,11 @@ fn answer_state(cx: &mut StreamContext<'_>) -> io::Result<()> {
     writeln!(cx.wfile, "{}", if cx.close_connection { -pid } else { pid })
 }
 
-/// An idle connection stays open for the time of the lame duck.
+/// An idle connection stays open for the time of the lame duck, and for half of the limit at most.
 fn answers_the_next(class: WorkerClass) {
     let builder = PreforkTCPServer::builder(handler_fn(answer_state)).workers(1).worker_class(class);
     let builder = builder.poll_interval(Duration::from_millis(3)).manage_workers_on_signals();
-    let server = Running::start(builder.lame_duck(LIMIT * 10));
+    let server = Running::start_within(LIMIT * 20, builder.lame_duck(LIMIT * 10));
     let idle = server.connect();
     let worker = idle.ask("?\n").unwrap();
     kill_process(server.parent.pid, Signal::HUP).unwrap();
@@ -380,6 +391,7 @@ fn answers_the_next(class: WorkerClass) {
 fn answers_after_the_quota(class: WorkerClass) {
     let builder = PreforkTCPServer::builder(handler_fn(answer_state)).workers(1).worker_class(class);
     let builder = builder.poll_interval(Duration::from_millis(3)).max_requests(3, 0);
+    let builder = builder.close_timeout(Some(LIMIT * 20));
     let server = Running::start(builder.lame_duck(LIMIT * 10));
     let others = if class == WorkerClass::Sync { 0 } else { 2 };
     let mut clients: Vec<_> = (0..others).map(|_| server.connect()).collect();
@@ -419,6 +431,60 @@ fn stays_open_for_a_second() {
         assert!(begin.elapsed() >= Duration::from_secs(1), "{class:?}: {:?}", begin.elapsed());
         server.stop();
     }
+}
+
+/// Reports in `worker_exit` that it begins, and returns when it may.
+struct ExitWhen {
+    begins: Socket,
+    may_exit: Socket,
+}
+
+impl ServerHooks for ExitWhen {
+    fn worker_exit(&self) {
+        self.begins.sendall(b"x").unwrap();
+        let _ = self.may_exit.recv_with_flags(1, sock::MSG_PEEK);
+    }
+}
+
+/// One of two places is taken by a worker with an idle connection, the other one by a worker that exits.
+fn keeps_connections_while_another_exits(class: WorkerClass) {
+    let [(begun, begins), (exit, may_exit), (counts, counted)] = [(); 3].map(|()| {
+        let pair = sock::socketpair().unwrap();
+        [&pair.0, &pair.1].into_iter().for_each(|socket| socket.settimeout(LIMIT).unwrap());
+        pair
+    });
+    counted.setblocking(false).unwrap();
+    let builder = builder(1, class).max_requests(2, 0).lame_duck(5 * LIMIT).close_timeout(Some(10 * LIMIT));
+    let builder = builder.hooks(ExitWhen { begins, may_exit }).service_actions(move |server| {
+        if counted.recv(1).is_ok_and(|asked| !asked.is_empty()) {
+            counted.sendall(&[server.stats().in_flight as u8]).unwrap();
+        }
+    });
+    let server = Running::start(builder);
+    let idle = server.connect();
+    let worker = idle.ask("stay\n").unwrap();
+    assert_eq!(idle.ask("stay\n"), Some(worker));
+    // The first worker serves what it accepts before it has counted its last request.
+    let mut other = worker;
+    wait_until("another worker serves", || {
+        other = server.connect().ask("last\n").unwrap();
+        other != worker
+    });
+    wait_until("the idle connection is the only one", || {
+        counts.sendall(b"?").unwrap();
+        counts.recv(1).unwrap() == [1]
+    });
+    kill_process(Pid::from_raw(other).unwrap(), Signal::TERM).unwrap();
+    assert_eq!(begun.recv(1).unwrap(), b"x");
+    let closed = sock::poll(&mut [Poll::new(&idle.0, POLLIN)], Some(Duration::from_millis(300)));
+    assert_eq!(closed.unwrap(), 0, "the idle connection is closed");
+    exit.sendall(b"x").unwrap();
+    assert!(server.connect().ask("last\n").is_some_and(|pid| ![worker, other].contains(&pid)));
+    assert_eq!(idle.ask("last\n"), Some(worker), "a request is lost");
+    // The second signal ends the lame duck.
+    kill_process(server.parent.pid, Signal::TERM).unwrap();
+    kill_process(server.parent.pid, Signal::INT).unwrap();
+    assert_eq!(server.parent.control.recv(1).unwrap(), b"");
 }
 
 /// Appends the name of each hook and its process to a file.

@@ -610,7 +610,7 @@ impl MixIn for PreforkMixIn {
             if !workers_drain {
                 self.kill_stuck(&board, resumed);
                 self.manage(&mut crew, &board, accept_loop);
-                self.free_a_place();
+                self.free_a_place(&board);
             }
             throttle.look(&board, Instant::now());
             if throttle.wait(Instant::now()).is_none() {
@@ -806,7 +806,7 @@ pub(super) mod tests {
     }
 
     fn hurried(squad: &mut WorkerSet) -> Option<Pid> {
-        squad.worker_to_hurry().map(|(pid, _)| pid)
+        squad.worker_to_hurry(|_| 1).map(|(pid, _)| pid)
     }
 
     #[test]
@@ -823,6 +823,8 @@ pub(super) mod tests {
         squad.workers[2] = Some(worker(3));
         assert_eq!(hurried(&mut squad), None, "another worker accepts");
         squad.workers[2] = Some(leaving(3, 0));
+        let exits = squad.worker_to_hurry(|place| usize::from(place != 2));
+        assert!(exits.is_none(), "a worker without a connection exits");
         assert_eq!(hurried(&mut squad), Some(2));
         assert_eq!(hurried(&mut squad), None, "it exits soon");
         squad.workers[1] = Some(leaving(4, 0));

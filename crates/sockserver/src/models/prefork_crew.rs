@@ -75,10 +75,18 @@ impl WorkerSet {
     }
 
     /// Returns a worker that is to abort its last requests at once, so that another one can accept: the
-    /// oldest one, if all leave and no place is free.
-    pub(super) fn worker_to_hurry(&mut self) -> Option<(Pid, Arc<Socket>)> {
-        let holds = |worker: &WorkerHandle| worker.leaves && !worker.is_hurried;
-        if !self.workers.iter().all(|worker| worker.as_ref().is_some_and(holds)) {
+    /// oldest one, if all leave, no place is free, and none has served its last request. `connections`
+    /// returns how many connections the worker in a place has.
+    pub(super) fn worker_to_hurry(
+        &mut self,
+        connections: impl Fn(usize) -> usize,
+    ) -> Option<(Pid, Arc<Socket>)> {
+        let leaves = |worker: &WorkerHandle| worker.leaves && !worker.is_hurried;
+        let mut places = self.workers.iter().enumerate();
+        // One without a connection exits, and its place becomes free.
+        let all_hold =
+            places.all(|(place, worker)| worker.as_ref().is_some_and(leaves) && connections(place) > 0);
+        if !all_hold {
             return None;
         }
         let oldest = self.workers.iter_mut().flatten().min_by_key(|worker| worker.born)?;
@@ -132,12 +140,12 @@ impl PreforkMixIn {
     }
 
     /// Ends a worker early whose last requests hold the only place in which another one could accept.
-    pub(super) fn free_a_place(&self) {
+    pub(super) fn free_a_place(&self, board: &Scoreboard) {
         // A worker with one client at a time keeps its place until that is served.
         if !self.settings.serves_many() {
             return;
         }
-        let hurried = self.worker_set.lock().worker_to_hurry();
+        let hurried = self.worker_set.lock().worker_to_hurry(|place| board.in_flight(place));
         if let Some((pid, control)) = hurried {
             log::warn!(pid = pid; "end the oldest worker, process {pid}: all workers are serving their last requests");
             let command = prefork_worker::drain_command(Some(LAST_REQUESTS), Duration::ZERO);
