@@ -145,7 +145,7 @@ fn serve_here() {
             let server = PreforkTCPServer::builder(service);
             let server = server.workers(WORKERS).worker_class(crate::worker_class());
             match variable("QUOTA").parse() {
-                Ok(quota) => serve(server.max_requests(quota, 0).lame_duck(LIMIT)),
+                Ok(quota) => serve(kept::with_quota(server, quota)),
                 Err(_) => serve(server),
             }
         }

@@ -5,10 +5,13 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use sock::{Address, Socket};
+use sockserver::kind::{Inet, Stream};
+use sockserver::{Builder, PreforkMixIn};
 
-use crate::support::wait_until;
+use crate::preforking::children;
+use crate::support::{LIMIT, wait_until};
 
-use super::{Folder, MODELS, Program, address_of, ask, exchange, start, start_with};
+use super::{Folder, MODELS, Program, WORKERS, address_of, ask, exchange, start, start_with};
 
 /// A connection on which one request was answered.
 fn kept_connection(address: &Address) -> BufReader<Socket> {
@@ -17,7 +20,29 @@ fn kept_connection(address: &Address) -> BufReader<Socket> {
     place.expect("the server keeps the connection")
 }
 
+/// The same with workers that serve one request each. A worker accepts until it has counted the request
+/// that it has answered. So a connection may reach a worker that leaves, which answers its first request
+/// and closes it. Then another worker is asked.
+fn kept_connection_of_a_new_worker(old: &Program, address: &Address) -> BufReader<Socket> {
+    let mut place = None;
+    wait_until("a worker keeps the connection", || {
+        wait_for_free_places(old);
+        ask(&mut place, "keep\n", address).unwrap();
+        place.is_some()
+    });
+    place.unwrap()
+}
+
 const KEPT: usize = 8;
+
+/// Waits until so few workers are leaving that not all places are taken when another one leaves: there are
+/// twice as many as [`WORKERS`]. Without a place for another worker the oldest would close its idle
+/// connections, as documented.
+fn wait_for_free_places(old: &Program) {
+    const { assert!(KEPT < WORKERS) };
+    let workers = || children(old.child.id()).len();
+    wait_until("workers have exited", || workers() <= WORKERS + KEPT);
+}
 
 /// Starts two servers, and returns them with idle connections to the first one, which has released its
 /// listener.
@@ -29,12 +54,22 @@ fn hand_over_with_kept_connections(
     let old = start_with(model, path, variables);
     let address = address_of(&old.wait_for("serving"));
     let count = if model == "tcp" { 1 } else { KEPT };
+    let replaces = variables.iter().any(|(name, _)| *name == "QUOTA");
     // The next client is accepted when the first successor may connect.
     ask(&mut None, "close\n", &address).unwrap();
-    let kept = (0..count).map(|_| kept_connection(&address)).collect();
+    let keep = |_| match replaces {
+        true => kept_connection_of_a_new_worker(&old, &address),
+        false => kept_connection(&address),
+    };
+    let kept = (0..count).map(keep).collect();
     let new = start(model, path);
     new.wait_for("serving");
-    let accepts = || ask(&mut None, "close\n", &address).unwrap() == new.id();
+    let accepts = || {
+        if replaces {
+            wait_for_free_places(&old);
+        }
+        ask(&mut None, "close\n", &address).unwrap() == new.id()
+    };
     wait_until("the successor accepts, and the old process does not", accepts);
     (old, new, kept)
 }
@@ -42,6 +77,15 @@ fn hand_over_with_kept_connections(
 /// The requests on idle connections arrive when the old process accepts no more.
 pub(super) fn answer_kept_connections(model: &str) {
     answer_with(model, &[]);
+}
+
+/// Each worker leaves idle connections open for longer than a test takes. Half of `close_timeout` is the
+/// most.
+pub(super) fn with_quota(
+    server: Builder<Stream<Inet>, PreforkMixIn>,
+    quota: u64,
+) -> Builder<Stream<Inet>, PreforkMixIn> {
+    server.max_requests(quota, 0).lame_duck(5 * LIMIT).close_timeout(Some(10 * LIMIT))
 }
 
 /// The workers with the connections have served `max_requests`, and are being replaced.
