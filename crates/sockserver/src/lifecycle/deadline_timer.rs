@@ -38,9 +38,12 @@ pub(crate) trait Expire: Send + Sync + 'static {
     /// The timer that belongs to the table.
     fn deadline_timer(&self) -> &DeadlineTimer;
 
-    /// Ends overdue connections. Returns when the next one may be due, in the clock's
-    /// milliseconds, or [`NEVER`].
-    fn expire(&self) -> u64;
+    /// Ends the connections that are overdue at `now`. Returns when the next one may be due, in the
+    /// clock's milliseconds, or [`NEVER`].
+    fn expire(&self, now: u64) -> u64;
+
+    /// The earliest deadline of a connection, in the clock's milliseconds, or [`NEVER`].
+    fn earliest_due(&self) -> u64;
 
     /// Whether the table has no connections.
     fn is_empty(&self) -> bool;
@@ -193,13 +196,15 @@ impl DeadlineTimer {
     /// Ends overdue connections. Returns how long to sleep, or `None` until the thread is woken.
     fn expire_and_rearm<T: Expire>(table: &T) -> Option<Duration> {
         let deadline_timer = table.deadline_timer();
+        // Nothing is overdue for a process that is stopped from here on.
+        let now = table.now();
         let planned = deadline_timer.next.swap(NEVER, Ordering::SeqCst);
-        if planned < NEVER && table.now() > planned + PAUSED_MS {
+        if was_paused(table, planned, now) {
             // The process was stopped. Its workers first receive what has arrived meanwhile.
             deadline_timer.next.store(table.now() + RESUME_MS, Ordering::SeqCst);
             return Some(Duration::from_millis(RESUME_MS));
         }
-        let next = table.expire();
+        let next = table.expire(now);
         if next == NEVER {
             return None;
         }
@@ -226,6 +231,13 @@ impl DeadlineTimer {
     }
 }
 
+/// Returns whether the process was stopped before this check. `planned` is its time, or [`NEVER`] if the
+/// thread has just been started, or slept until a deadline began.
+fn was_paused<T: Expire>(table: &T, planned: u64, now: u64) -> bool {
+    let planned = if planned == NEVER { table.earliest_due() } else { planned };
+    now > planned.saturating_add(PAUSED_MS)
+}
+
 /// A deadline thread that stops when this is dropped. It is used where the [`DeadlineTimer`] is
 /// forbidden and the loop is about to block in `wrap_request`.
 pub(crate) struct ScopedTimer {
@@ -243,8 +255,15 @@ impl ScopedTimer {
         let thread = thread::Builder::new().name("sockserver-deadlines".to_owned()).spawn(move || {
             // The loop waits for this thread.
             let _marks = (AcceptingThread::begin(&table), ServingThread::begin(&table));
+            let mut planned = NEVER;
             loop {
-                let next = guard(|| table.expire()).unwrap_or_default().max(table.now() + 1);
+                let now = table.now();
+                let next = if was_paused(&*table, planned, now) {
+                    table.now() + RESUME_MS
+                } else {
+                    guard(|| table.expire(now)).unwrap_or_default().max(table.now() + 1)
+                };
+                planned = next;
                 let sleep = Duration::from_millis(next.saturating_sub(table.now()));
                 if ended.recv_timeout(sleep) != Err(RecvTimeoutError::Timeout) {
                     return;
@@ -273,6 +292,7 @@ mod tests {
     struct Overdue {
         timer: DeadlineTimer,
         now: AtomicU64,
+        due: AtomicU64,
         checks: AtomicU64,
     }
 
@@ -283,9 +303,13 @@ mod tests {
             &self.timer
         }
 
-        fn expire(&self) -> u64 {
+        fn expire(&self, now: u64) -> u64 {
             self.checks.fetch_add(1, Ordering::Relaxed);
-            self.now() + 5000
+            now + 5000
+        }
+
+        fn earliest_due(&self) -> u64 {
+            self.due.load(Ordering::Relaxed)
         }
 
         fn is_empty(&self) -> bool {
@@ -304,6 +328,7 @@ mod tests {
     #[test]
     fn after_a_pause_of_the_process_workers_run_before_connections_are_ended() {
         let table = Overdue::default();
+        table.due.store(NEVER, Ordering::Relaxed);
         let turn = |now| {
             table.now.store(now, Ordering::Relaxed);
             let sleep = DeadlineTimer::expire_and_rearm(&table).unwrap().as_millis() as u64;
@@ -314,5 +339,20 @@ mod tests {
         let resumed = 10_001 + 2 * PAUSED_MS;
         assert_eq!(turn(resumed), (RESUME_MS, 2), "it was stopped");
         assert_eq!(turn(resumed + RESUME_MS), (5000, 3));
+    }
+
+    /// The process is stopped before the first turn of the thread, or of one that was woken.
+    #[test]
+    fn after_a_pause_before_the_first_check_workers_run_before_connections_are_ended() {
+        let table = Overdue::default();
+        table.due.store(5000, Ordering::Relaxed);
+        let turn = |now| {
+            table.now.store(now, Ordering::Relaxed);
+            let sleep = DeadlineTimer::expire_and_rearm(&table).unwrap().as_millis() as u64;
+            (sleep, table.checks.load(Ordering::Relaxed))
+        };
+        let resumed = 5001 + PAUSED_MS;
+        assert_eq!(turn(resumed), (RESUME_MS, 0), "it was stopped");
+        assert_eq!(turn(resumed + RESUME_MS), (5000, 1));
     }
 }

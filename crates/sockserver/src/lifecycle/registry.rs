@@ -412,9 +412,8 @@ impl Registry {
 
     /// The time until the next deadline, for a loop without a deadline timer.
     pub(crate) fn next_due(&self) -> Option<Duration> {
-        let next = self.table.lock().connections().map(|connection| connection.due()).min();
-        let left = next.filter(|&next| next < NEVER)?.saturating_sub(self.now());
-        Some(Duration::from_millis(left))
+        let next = self.earliest_due();
+        (next < NEVER).then(|| Duration::from_millis(next.saturating_sub(self.now())))
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -670,8 +669,12 @@ impl Expire for Registry {
         &self.deadline_timer
     }
 
-    fn expire(&self) -> u64 {
-        self.expire_overdue()
+    fn expire(&self, now: u64) -> u64 {
+        self.expire_overdue_at(now)
+    }
+
+    fn earliest_due(&self) -> u64 {
+        self.table.lock().connections().map(|connection| connection.due()).min().unwrap_or(NEVER)
     }
 
     fn is_empty(&self) -> bool {
