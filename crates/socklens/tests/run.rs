@@ -63,7 +63,14 @@ fn run_all(at_once: usize) {
         thread::scope(|scope| {
             for name in names {
                 scope.spawn(move || {
-                    let ran = socklens(&["run", name]);
+                    let text = socklens(&["show", name]).stdout;
+                    // One that counts the held packets: the kernel sends them again while the machine is busy.
+                    let ran = if text.contains("wire.held ==") {
+                        let folder = tempfile::tempdir().unwrap();
+                        run_file(folder.path(), &(without_retransmissions() + &text), &[])
+                    } else {
+                        socklens(&["run", name])
+                    };
                     assert_eq!(ran.status, Some(0), "{name}:\n{}{}", ran.stdout, ran.stderr);
                 });
             }
