@@ -62,8 +62,8 @@ fn logs_calls() -> bool {
 /// Returns whether a target is enabled. The logger decides, which is code of the user, so while
 /// records are held back it is what the logger has decided before.
 pub(crate) fn is_target_enabled(held: impl Fn(&Held) -> bool, ask: impl FnOnce() -> bool) -> bool {
-    let before = HELD.with_borrow(|now| (now.depth > 0).then(|| held(now)));
-    before.unwrap_or_else(|| guard_logger(ask).unwrap_or_default())
+    let before = with_held(|now| (now.depth > 0).then(|| held(now)));
+    before.flatten().unwrap_or_else(|| guard_logger(ask).unwrap_or_default())
 }
 
 /// A call that has returned.
@@ -223,6 +223,12 @@ thread_local! {
     };
 }
 
+/// Calls `act` with what this thread holds back. Returns `None` where the thread ends and has dropped
+/// that: a socket that is dropped later, because it is in a thread-local too, holds nothing back.
+fn with_held<T>(act: impl FnOnce(&mut Held) -> T) -> Option<T> {
+    HELD.try_with(|held| act(&mut held.borrow_mut())).ok()
+}
+
 /// Holds the records of this thread back until it is dropped. Create it before a lock is acquired
 /// under which a call is made, and drop it afterwards: a logger is code of the user, may block, and may
 /// need the lock too. While it exists the logger is not called for calls and hints. For `sockserver`.
@@ -244,7 +250,7 @@ impl HoldRecords {
     #[cold]
     fn hold() -> HoldRecords {
         let (logs_calls, logs_hints) = (logs_calls(), hint::enabled());
-        HELD.with_borrow_mut(|held| {
+        with_held(|held| {
             (held.logs_calls, held.logs_hints) = (logs_calls, logs_hints);
             held.depth += 1;
         });
@@ -254,21 +260,20 @@ impl HoldRecords {
 
 impl Drop for HoldRecords {
     fn drop(&mut self) {
-        let records = HELD.with_borrow_mut(|held| {
+        let records = with_held(|held| {
             held.depth -= 1;
             if held.depth == 0 { std::mem::take(&mut held.records) } else { Vec::new() }
         });
-        records.iter().for_each(HeldRecord::log);
+        records.unwrap_or_default().iter().for_each(HeldRecord::log);
     }
 }
 
 pub(crate) fn log_or_hold(record: HeldRecord) {
-    let record = HELD.with_borrow_mut(|held| {
-        if held.depth == 0 {
-            return Some(record);
+    let mut record = Some(record);
+    with_held(|held| {
+        if held.depth > 0 {
+            held.records.extend(record.take());
         }
-        held.records.push(record);
-        None
     });
     if let Some(record) = record {
         record.log();

@@ -227,8 +227,9 @@ impl PreforkMixIn {
     /// Sets how long a worker may send no heartbeat, for example because it was stopped, before it is
     /// killed. A worker whose handler does not return after
     /// [`request_timeout`](crate::Builder::request_timeout) is killed within the same time. A long
-    /// connection is no reason, nor is a long [`start_worker`](crate::ServerHooks::start_worker).
-    /// Default 30 s. Less than 30 ms counts as 30 ms, and `bind` refuses zero.
+    /// connection is no reason, nor is a long [`start_worker`](crate::ServerHooks::start_worker),
+    /// which a reload waits for: give what it calls a time limit. Default 30 s. Less than 30 ms counts
+    /// as 30 ms, and `bind` refuses zero.
     ///
     /// # Examples
     ///

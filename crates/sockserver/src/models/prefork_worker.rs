@@ -390,13 +390,13 @@ impl ControlThread {
             if poll(&mut [Poll::new(&*self.control, POLLIN)], Some(look)).is_ok_and(|count| count > 0) {
                 let command = self.control.recv_with_flags(100, MSG_PEEK | MSG_DONTWAIT);
                 let command = command.unwrap_or_default();
-                if ![&b"lame\n"[..], b"stop\n"].iter().any(|other| command.starts_with(other)) {
+                if ![&b"lame\n"[..], b"stop\n", b"leave "].iter().any(|other| command.starts_with(other)) {
                     // The drain of a handover has a grace too.
                     let command = String::from_utf8_lossy(&command);
                     registry.set_idle_grace(idle_grace(command.lines().next().unwrap_or_default()));
                     return;
                 }
-                // The lame duck of the server, or the end of its loop, changes nothing.
+                // The lame duck of the server, the end of its loop, or its replacement changes nothing.
                 let _ = next_command(&self.control);
             }
         }
