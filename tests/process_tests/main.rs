@@ -81,7 +81,7 @@ const IN_EACH_CLASS: &[&str] = &[
     "a_reload_that_fails_keeps_the_workers",
     "sigttin_and_sigttou_change_the_number_of_workers",
     "prefork_requests_go_on_while_the_next_loop_serves",
-    "prefork_hooks_of_a_worker_may_take_longer_than_heartbeat",
+    "prefork_worker_exit_may_take_longer_than_heartbeat",
     "prefork_serves_and_leaves_no_process",
     "prefork_workers_leave_accept_when_the_loop_ends",
     "prefork_replaces_a_killed_worker_and_counts_its_client",

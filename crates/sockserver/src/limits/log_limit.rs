@@ -46,8 +46,6 @@ pub(crate) enum LogKind {
     Exited(i32),
     /// A worker process sends no heartbeat.
     Stuck,
-    /// The hook `start_worker` of a worker process has not returned.
-    Starts,
     /// A worker process could not be forked.
     NotForked,
     /// A connection was refused because of its PROXY protocol header.

@@ -226,10 +226,9 @@ impl PreforkMixIn {
 
     /// Sets how long a worker may send no heartbeat, for example because it was stopped, before it is
     /// killed. A worker whose handler does not return after
-    /// [`request_timeout`](crate::Builder::request_timeout) is killed within the same time. A long
-    /// connection is no reason, nor is a long [`start_worker`](crate::ServerHooks::start_worker),
-    /// which a reload waits for: give what it calls a time limit. Default 30 s. Less than 30 ms counts
-    /// as 30 ms, and `bind` refuses zero.
+    /// [`request_timeout`](crate::Builder::request_timeout) is killed within the same time, and so is
+    /// one whose [`start_worker`](crate::ServerHooks::start_worker) does not return. A long connection
+    /// is no reason. Default 30 s. Less than 30 ms counts as 30 ms, and `bind` refuses zero.
     ///
     /// # Examples
     ///
@@ -413,7 +412,7 @@ impl PreforkMixIn {
 
     /// Kills workers whose last heartbeat is too old.
     fn kill_stuck(&self, board: &Scoreboard, resumed: Instant) {
-        let (mut stuck, mut starts) = (Vec::new(), Vec::new());
+        let mut stuck = Vec::new();
         for (place, slot) in self.worker_set.lock().workers.iter_mut().enumerate() {
             let Some(worker) = slot else { continue };
             match worker.aborted {
@@ -421,29 +420,15 @@ impl PreforkMixIn {
                 Some(_) => {}
                 None => {
                     // The hook `worker_exit` has a limit of its own, which a stopped process exceeds.
-                    let is_exiting = board.is_exiting(place);
-                    let more = if is_exiting { EXIT_LIMIT } else { Duration::ZERO };
+                    let more = if board.is_exiting(place) { EXIT_LIMIT } else { Duration::ZERO };
                     let limit = self.heartbeat.saturating_add(more);
-                    let Some(silence) = board.stuck_for(place, limit, resumed) else { continue };
-                    let is_starting = !board.has_started(place) && !is_exiting;
-                    if is_starting && !process::is_stopped(worker.pid) {
-                        // The hook `start_worker` has no limit.
-                        starts.push((worker.pid, silence));
-                    } else {
+                    if let Some(silence) = board.stuck_for(place, limit, resumed) {
                         worker.aborted = Some(Instant::now());
                         process::abort(worker.pid);
                         stuck.push((worker.pid, silence));
                     }
                 }
             }
-        }
-        for (pid, silence) in starts {
-            log_limited!(
-                warn,
-                LogKind::Starts,
-                pid = pid, elapsed_ms = milliseconds(silence);
-                "worker {pid} has not started for {silence:.1?}"
-            );
         }
         for (pid, silence) in stuck {
             log_limited!(

@@ -383,8 +383,9 @@ pub trait ServerHooks: Send + Sync + 'static {
     fn handle_timeout(&self) {}
 
     /// Is called in each worker process of a [`PreforkMixIn`](crate::PreforkMixIn) before its first
-    /// request, to open what processes cannot share. It may take longer than
-    /// [`heartbeat`](crate::PreforkMixIn::heartbeat). By default it does nothing.
+    /// request, to open what processes cannot share. A worker in which it takes longer than
+    /// [`heartbeat`](crate::PreforkMixIn::heartbeat) is killed and started again. By default it does
+    /// nothing.
     ///
     /// # Errors
     ///
